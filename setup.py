@@ -1,0 +1,56 @@
+"""Packaging of ssd_centernet."""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+ROOT = Path(__file__).parent
+VERSION = re.search(
+    r'^__version__ = "(.+)"$',
+    (ROOT / "ssd_centernet" / "__init__.py").read_text(encoding="utf-8"),
+    re.MULTILINE,
+).group(1)
+README = ROOT / "README.md"
+
+TRAIN = ["tf-models-official>=2.15,<2.21", "pycocotools>=2.0.7", "faster-coco-eval>=1.6"]
+TEST = [*TRAIN, "pytest>=8", "pytest-xdist>=3.5", "ruff>=0.6", "psutil>=5.9"]
+NOTEBOOKS = ["notebook>=7", "ipykernel>=6", "jupytext>=1.16", "nbclient>=0.10", "matplotlib>=3.8"]
+EXPORT = ["tf2onnx>=1.16", "onnxruntime>=1.17"]
+HOROVOD = ["horovod>=0.28.1", "cloudpickle", "psutil>=5.9", "cffi"]
+
+# The recipes live beside the package in a checkout and inside it once installed.
+RECIPES = "ssd_centernet.gin_configs"
+
+setup(
+    name="ssd_centernet",
+    version=VERSION,
+    description="Single-stage object detectors (SSD, CenterNet) on TensorFlow 2 and Keras 2",
+    long_description=README.read_text(encoding="utf-8") if README.exists() else "",
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    packages=[*find_packages(include=["ssd_centernet", "ssd_centernet.*"]), RECIPES],
+    package_dir={RECIPES: "gin_configs"},
+    package_data={RECIPES: ["*.gin", "*/*.gin", "*.md"]},
+    python_requires=">=3.10,<3.13",
+    # tf_keras itself asks for the tensorflow of its own minor version.
+    install_requires=[
+        "tensorflow>=2.15,<2.21",
+        "tf_keras>=2.15,<2.21",
+        "numpy>=1.23",
+        "absl-py>=1.4",
+        "gin-config>=0.5",
+        "pillow>=9.5",
+        "tqdm>=4.64",
+    ],
+    extras_require={
+        "train": TRAIN,
+        "test": TEST,
+        "notebooks": NOTEBOOKS,
+        "export": EXPORT,
+        "horovod": HOROVOD,
+        "all": sorted({*TEST, *NOTEBOOKS, *EXPORT}),
+    },
+    entry_points={"console_scripts": ["ssd_centernet = ssd_centernet.cli.main:run"]},
+    zip_safe=False,
+)

@@ -1,0 +1,1 @@
+"""Devices, precision and processes; imports nothing else of the package."""
