@@ -1,0 +1,1 @@
+"""Keras layers over the pure functions of `ops`: anchors, heads, criteria, decoders."""

@@ -1,0 +1,103 @@
+"""The anchors of SSD as a Keras layer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import gin
+import numpy as np
+import tensorflow as tf
+
+from ssd_centernet._keras import keras
+from ssd_centernet.layers.base import Float32Layer
+from ssd_centernet.ops import anchors as anchor_ops
+
+
+@gin.register
+@keras.saving.register_keras_serializable(package="ssd_centernet")
+class DefaultBoxes(Float32Layer):
+    """SSD's default boxes, laid over whatever feature sizes the network really has.
+
+    Source: reference specification ssd_resnet34, sections 1 and 2 (the defaults, in pixels of the
+    300 pixel image).
+    """
+
+    def __init__(
+        self,
+        scales: Sequence[float] = (21, 45, 99, 153, 207, 261, 315),
+        *,
+        aspect_ratios: Sequence[Sequence[float]] = ((2,), (2, 3), (2, 3), (2, 3), (2,), (2,)),
+        steps: Sequence[float] | None = (8, 16, 32, 64, 100, 300),
+        reference_size: int = 300,
+        clip: bool = True,
+        name: str = "default_boxes",
+        **kwargs,
+    ):
+        """Configures the anchors.
+
+        Args:
+          scales: side of each level's small square in pixels of a `reference_size` image, and one
+            more value behind the last level.
+          aspect_ratios: for each level the extra ratios; each adds a wide and a tall box.
+          steps: distance of neighbouring cells in pixels, used when the image is `reference_size`
+            square (the published table is not image size / feature size); other image sizes, and
+            None, derive it.
+          reference_size: side of the image that `scales` and `steps` speak of; on other images
+            boxes keep their share of the shorter side.
+          clip: whether centres and sizes are clipped to [0, 1].
+          name: of the layer.
+          **kwargs: passed to the Keras layer.
+        """
+        super().__init__(name=name, **kwargs)
+        self.scales = tuple(scales)
+        self.aspect_ratios = tuple(tuple(ratios) for ratios in aspect_ratios)
+        self.steps = None if steps is None else tuple(steps)
+        self.reference_size = reference_size
+        self.clip = clip
+
+    @property
+    def boxes_per_cell(self) -> tuple[int, ...]:
+        """How many anchors each cell of each level has."""
+        return tuple(2 + 2 * len(ratios) for ratios in self.aspect_ratios)
+
+    def generate(
+        self, image_size: tuple[int, int], feature_sizes: Sequence[tuple[int, int]]
+    ) -> np.ndarray:
+        """Computes the anchors.
+
+        Args:
+          image_size: (height, width) of the network's input in pixels.
+          feature_sizes: (height, width) of every level in cells.
+
+        Returns:
+          float32 [A, 4], yxyx as fractions of the image; corners may lie outside [0, 1].
+
+        Raises:
+          ValueError: the number of levels does not fit.
+        """
+        published = self.steps is not None and tuple(image_size) == (self.reference_size,) * 2
+        boxes = anchor_ops.default_boxes(
+            image_size,
+            feature_sizes,
+            scales=[scale / self.reference_size for scale in self.scales],
+            aspect_ratios=self.aspect_ratios,
+            steps=[(step, step) for step in self.steps] if published else None,
+            clip=self.clip,
+        )
+        return anchor_ops.corners(boxes).astype(np.float32)
+
+    def call(self, features: Sequence[tf.Tensor], image_size: tuple[int, int]) -> tf.Tensor:
+        """Computes the anchors of feature maps [B, h, w, C] with static sizes: float32 [A, 4]."""
+        sizes = [tuple(feature.shape[1:3]) for feature in features]
+        return tf.constant(self.generate(image_size, sizes))
+
+    def get_config(self) -> dict:
+        """Returns the constructor's arguments."""
+        return {
+            **super().get_config(),
+            "scales": self.scales,
+            "aspect_ratios": self.aspect_ratios,
+            "steps": self.steps,
+            "reference_size": self.reference_size,
+            "clip": self.clip,
+        }

@@ -1,0 +1,171 @@
+"""Criteria: from raw outputs and ground truth to a dict of named loss parts, in float32."""
+
+from __future__ import annotations
+
+import gin
+import tensorflow as tf
+
+from ssd_centernet._keras import keras
+from ssd_centernet.layers.base import Float32Layer
+from ssd_centernet.ops import boxes as box_ops
+from ssd_centernet.ops import losses as loss_ops
+from ssd_centernet.ops import matching
+
+CROWD_MODES = ("object", "drop", "ignore")
+
+
+@gin.register
+@keras.saving.register_keras_serializable(package="ssd_centernet")
+class MultiBoxLoss(Float32Layer):
+    """SSD's loss: softmax cross entropy with hard negative mining, and Huber on box codes.
+
+    Source: reference specification ssd_resnet34, sections 4 and 6.
+    """
+
+    def __init__(
+        self,
+        matched_threshold: float = 0.5,
+        *,
+        negatives_per_positive: int = 3,
+        negatives_of_empty_image: int = 0,
+        crowd: str = "object",
+        scale_factors: tuple[float, float, float, float] = (10.0, 10.0, 5.0, 5.0),
+        class_loss_weight: float = 1.0,
+        box_loss_weight: float = 1.0,
+        name: str = "multi_box_loss",
+        **kwargs,
+    ):
+        """Configures the criterion.
+
+        Args:
+          matched_threshold: IoU from which on an anchor belongs to an object.
+          negatives_per_positive: how many background anchors are mined for each positive one.
+          negatives_of_empty_image: how many are mined where nothing is matched; 0 (the reference,
+            which drops empty images) lets such an image contribute nothing.
+          crowd: what a crowd region is: "object" (as the reference), "drop" (background), or
+            "ignore" (anchors mostly inside one are no negatives).
+          scale_factors: of the box code (ty, tx, th, tw).
+          class_loss_weight: of the `class` part in the total.
+          box_loss_weight: of the `box` part in the total.
+          name: of the layer.
+          **kwargs: passed to the Keras layer.
+
+        Raises:
+          ValueError: `crowd` is none of the three.
+        """
+        super().__init__(name=name, **kwargs)
+        if crowd not in CROWD_MODES:
+            raise ValueError(f"crowd must be one of {CROWD_MODES}, got {crowd!r}.")
+        self.matched_threshold = matched_threshold
+        self.negatives_per_positive = negatives_per_positive
+        self.negatives_of_empty_image = negatives_of_empty_image
+        self.crowd = crowd
+        self.scale_factors = tuple(scale_factors)
+        self.class_loss_weight = class_loss_weight
+        self.box_loss_weight = box_loss_weight
+
+    @property
+    def loss_weights(self) -> dict[str, float]:
+        """The factor of every loss part in the total."""
+        return {"class": self.class_loss_weight, "box": self.box_loss_weight}
+
+    def make_targets(
+        self,
+        boxes: tf.Tensor,
+        classes: tf.Tensor,
+        is_crowd: tf.Tensor,
+        anchors: tf.Tensor,
+        valid: tf.Tensor | None = None,
+    ) -> dict[str, tf.Tensor]:
+        """Matches ground truth to anchors, for one image or (with leading B) a batch.
+
+        Args:
+          boxes: float32 [..., M, 4], yxyx, fractions of the network's input.
+          classes: int32 [..., M], 0..C-1.
+          is_crowd: bool [..., M].
+          anchors: float32 [A, 4], yxyx, same frame.
+          valid: bool [..., M], False for padding; None means all rows count.
+
+        Returns:
+          `classes` int32 [..., A], 0 for background, class + 1 for objects, -1 for ignored;
+          `boxes` float32 [..., A, 4] box codes; `num_matched` int32 [...].
+        """
+        objects = valid
+        if self.crowd != "object":
+            objects = ~is_crowd if valid is None else valid & ~is_crowd
+        matches = matching.match(
+            box_ops.iou(boxes, anchors), objects, matched_threshold=self.matched_threshold
+        )
+        class_targets, box_targets = matching.assign_targets(
+            boxes, classes, anchors, matches, scale_factors=self.scale_factors
+        )
+        if self.crowd == "ignore":
+            regions = is_crowd if valid is None else valid & is_crowd
+            inside = box_ops.ioa(anchors, tf.where(regions[..., tf.newaxis], boxes, 0.0)) >= 0.5
+            ignored = tf.reduce_any(inside, axis=-1) & (matches < 0)
+            class_targets = tf.where(ignored, -1, class_targets)
+        return {
+            "classes": class_targets,
+            "boxes": box_targets,
+            "num_matched": tf.reduce_sum(tf.cast(matches >= 0, tf.int32), axis=-1),
+        }
+
+    def call(self, outputs: dict[str, tf.Tensor], targets: dict[str, tf.Tensor]) -> dict:
+        """Computes the unweighted loss parts of a batch.
+
+        Args:
+          outputs: `class_logits` float32 [B, A, C + 1] and `box_codes` float32 [B, A, 4].
+          targets: of `make_targets`, with leading B.
+
+        Returns:
+          `class` and `box`, float32 scalars: each image's sum over anchors divided by its number
+          of matched anchors (at least 1), averaged over the batch.
+        """
+        class_targets = targets["classes"]
+        positives = class_targets > 0
+        num_matched = targets["num_matched"]
+        cross_entropy = loss_ops.softmax_cross_entropy(
+            outputs["class_logits"], tf.maximum(class_targets, 0)
+        )
+        weights = self.class_weights(cross_entropy, class_targets, num_matched)
+        distance = tf.reduce_sum(loss_ops.huber(outputs["box_codes"] - targets["boxes"]), axis=-1)
+        distance = tf.where(positives, distance, 0.0)
+        normalizer = tf.cast(tf.maximum(num_matched, 1), tf.float32)
+        return {
+            "class": tf.reduce_mean(tf.reduce_sum(weights * cross_entropy, axis=1) / normalizer),
+            "box": tf.reduce_mean(tf.reduce_sum(distance, axis=1) / normalizer),
+        }
+
+    def class_weights(
+        self, cross_entropy: tf.Tensor, class_targets: tf.Tensor, num_matched: tf.Tensor
+    ) -> tf.Tensor:
+        """Weighs the anchors: 1 for positives, plus 1 for those that mining picks.
+
+        Args:
+          cross_entropy: float32 [B, A].
+          class_targets: int32 [B, A].
+          num_matched: int32 [B].
+
+        Returns:
+          float32 [B, A] in {0, 1, 2}; constant for the gradient.
+        """
+        counts = self.negatives_per_positive * num_matched
+        if self.negatives_of_empty_image:
+            counts = tf.where(num_matched > 0, counts, self.negatives_of_empty_image)
+        positives = class_targets > 0
+        mined = loss_ops.hard_negative_mask(cross_entropy, class_targets != 0, counts)
+        mined = mined & (class_targets >= 0)
+        return tf.cast(positives, tf.float32) + tf.cast(mined, tf.float32)
+
+    def get_config(self) -> dict:
+        """Returns the constructor's arguments."""
+        return {
+            **super().get_config(),
+            "matched_threshold": self.matched_threshold,
+            "negatives_per_positive": self.negatives_per_positive,
+            "negatives_of_empty_image": self.negatives_of_empty_image,
+            "crowd": self.crowd,
+            "scale_factors": self.scale_factors,
+            "class_loss_weight": self.class_loss_weight,
+            "box_loss_weight": self.box_loss_weight,
+        }

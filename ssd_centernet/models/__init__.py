@@ -1,0 +1,1 @@
+"""Detectors: a network, a criterion and a decoder, composed."""

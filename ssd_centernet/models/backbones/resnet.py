@@ -1,0 +1,151 @@
+"""ResNet with basic blocks, as SSD uses it: no classifier, and strides of one's choice."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import gin
+import tensorflow as tf
+
+from ssd_centernet._keras import keras
+
+
+@gin.register
+@keras.saving.register_keras_serializable(package="ssd_centernet")
+class ResNet(keras.Model):
+    """ResNet v1 of basic blocks; the defaults are SSD's ResNet-34 without its last group.
+
+    Group 3 has stride 1, so that the one output has stride 8 (38x38 at 300 pixels). The stem and
+    the strided convolutions are padded by hand, (k - 1) // 2 before and the rest behind.
+
+    Source: reference specification ssd_resnet34, sections 5.1 and 5.2.
+    """
+
+    def __init__(
+        self,
+        blocks: Sequence[int] = (3, 4, 6),
+        *,
+        widths: Sequence[int] = (64, 128, 256),
+        strides: Sequence[int] = (1, 2, 1),
+        stem_width: int = 64,
+        output_groups: Sequence[int] | None = None,
+        norm_momentum: float = 0.9,
+        norm_epsilon: float = 1e-5,
+        name: str = "resnet",
+        **kwargs,
+    ):
+        """Builds the network.
+
+        Args:
+          blocks: how many basic blocks each group has.
+          widths: channels of each group.
+          strides: of the first block of each group.
+          stem_width: channels of the 7x7 stem.
+          output_groups: which groups (from 1) to give out; None means the last one.
+          norm_momentum: of the moving statistics.
+          norm_epsilon: of batch normalisation.
+          name: of the model.
+          **kwargs: passed to the Keras model.
+
+        Raises:
+          ValueError: `blocks`, `widths` and `strides` differ in length.
+        """
+        if not len(blocks) == len(widths) == len(strides):
+            raise ValueError(
+                "ResNet needs blocks, widths and strides for the same number of groups, got "
+                f"{tuple(blocks)}, {tuple(widths)} and {tuple(strides)}."
+            )
+        config = {
+            "blocks": tuple(blocks),
+            "widths": tuple(widths),
+            "strides": tuple(strides),
+            "stem_width": stem_width,
+            "output_groups": None if output_groups is None else tuple(output_groups),
+            "norm_momentum": norm_momentum,
+            "norm_epsilon": norm_epsilon,
+        }
+        builder = _Builder(norm_momentum, norm_epsilon)
+        images = keras.Input((None, None, 3), name="image")
+        features = builder.conv_norm(images, stem_width, 7, 2, "stem")
+        features = keras.layers.MaxPooling2D(3, 2, "same", name="stem_pool")(features)
+        groups = {}
+        stride = 4
+        for group, (count, width, group_stride) in enumerate(zip(blocks, widths, strides), 1):
+            for block in range(1, count + 1):
+                block_stride = group_stride if block == 1 else 1
+                prefix = f"group{group}_block{block}"
+                features = builder.basic_block(features, width, block_stride, prefix)
+            stride *= group_stride
+            groups[group] = (stride, features)
+        chosen = output_groups or (len(blocks),)
+        outputs = {str(groups[g][0].bit_length() - 1): groups[g][1] for g in chosen}
+        super().__init__(inputs=images, outputs=outputs, name=name, **kwargs)
+        self._config = config
+        self._conv_norm_names = tuple(builder.names)
+
+    @property
+    def conv_norm_layers(self) -> list[tuple[keras.layers.Layer, keras.layers.Layer]]:
+        """All (convolution, norm) pairs in the numbering of published TF1 checkpoints."""
+        return [
+            (self.get_layer(f"{name}_conv"), self.get_layer(f"{name}_norm"))
+            for name in self._conv_norm_names
+        ]
+
+    def get_config(self) -> dict:
+        """Returns the constructor's arguments."""
+        return {"name": self.name, **self._config}
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        """Builds the network from `get_config`."""
+        return cls(**config)
+
+
+class _Builder:
+    """Adds layers and remembers the order in which their weights are created."""
+
+    def __init__(self, momentum: float, epsilon: float):
+        self._norm = {"momentum": momentum, "epsilon": epsilon}
+        self.names: list[str] = []
+
+    def conv_norm(
+        self,
+        inputs: tf.Tensor,
+        filters: int,
+        kernel: int,
+        stride: int,
+        name: str,
+        *,
+        relu: bool = True,
+        zero_gamma: bool = False,
+    ) -> tf.Tensor:
+        """Convolution without bias, batch norm and, if asked, ReLU."""
+        self.names.append(name)
+        if stride > 1 and kernel > 1:
+            before = (kernel - 1) // 2
+            margin = (before, kernel - 1 - before)
+            inputs = keras.layers.ZeroPadding2D((margin, margin), name=f"{name}_pad")(inputs)
+        outputs = keras.layers.Conv2D(
+            filters,
+            kernel,
+            stride,
+            "same" if stride == 1 else "valid",
+            use_bias=False,
+            # The published model draws with variance 1 / fan_in, not He's 2 / fan_in.
+            kernel_initializer=keras.initializers.VarianceScaling(1.0, "fan_in"),
+            name=f"{name}_conv",
+        )(inputs)
+        outputs = keras.layers.BatchNormalization(
+            gamma_initializer="zeros" if zero_gamma else "ones", name=f"{name}_norm", **self._norm
+        )(outputs)
+        return keras.layers.ReLU(name=f"{name}_relu")(outputs) if relu else outputs
+
+    def basic_block(self, inputs: tf.Tensor, filters: int, stride: int, name: str) -> tf.Tensor:
+        """Two 3x3 convolutions beside a shortcut, which is projected where shapes differ."""
+        shortcut = inputs
+        if stride != 1 or inputs.shape[-1] != filters:
+            shortcut = self.conv_norm(inputs, filters, 1, stride, f"{name}_projection", relu=False)
+        outputs = self.conv_norm(inputs, filters, 3, stride, f"{name}_1")
+        outputs = self.conv_norm(outputs, filters, 3, 1, f"{name}_2", relu=False, zero_gamma=True)
+        outputs = keras.layers.Add(name=f"{name}_add")([shortcut, outputs])
+        return keras.layers.ReLU(name=f"{name}_relu")(outputs)

@@ -1,0 +1,151 @@
+"""What every detector is: a network, a criterion (targets and losses) and a decoder."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+import tensorflow as tf
+
+from ssd_centernet._keras import keras
+from ssd_centernet.layers.preprocessing import Preprocessing
+
+
+class Detector(keras.Model):
+    """A Keras model from normalised images to raw float32 outputs, with what belongs to it.
+
+    Subclasses build the network, pass its inputs and outputs to `super().__init__`, and implement
+    `make_targets`, `losses_of` and `decode`.
+
+    Attributes:
+      num_classes: C, without background.
+      image_size: (height, width) of the network's input in pixels.
+      preprocessing: `Preprocessing` that belongs to the weights.
+      class_names: names of the classes, or None.
+    """
+
+    def __init__(
+        self,
+        *,
+        inputs,
+        outputs,
+        num_classes: int,
+        image_size: tuple[int, int],
+        preprocessing: Preprocessing,
+        class_names: Sequence[str] | None = None,
+        name: str | None = None,
+    ):
+        """Joins the parts; see the subclasses.
+
+        Raises:
+          ValueError: the number of names, or the size that the preprocessing gives, does not fit.
+        """
+        super().__init__(inputs=inputs, outputs=outputs, name=name)
+        if class_names is not None and len(class_names) != num_classes:
+            raise ValueError(
+                f"{len(class_names)} class names for num_classes={num_classes}: num_classes never "
+                "counts background; set NUM_CLASSES to the number of names in the label map."
+            )
+        if tuple(preprocessing.image_size) != tuple(image_size):
+            raise ValueError(
+                f"the network takes {tuple(image_size)} images and the preprocessing gives "
+                f"{tuple(preprocessing.image_size)}; set both through IMAGE_SIZE."
+            )
+        self.num_classes = num_classes
+        self.image_size = tuple(image_size)
+        self.preprocessing = preprocessing
+        self.class_names = None if class_names is None else tuple(class_names)
+
+    def make_targets(self, boxes, classes, is_crowd, valid=None) -> dict[str, tf.Tensor]:
+        """Turns ground truth into training targets, for one image or (with leading B) a batch.
+
+        Args:
+          boxes: float32 [..., M, 4], yxyx, fractions of the network's input.
+          classes: int32 [..., M], 0..C-1.
+          is_crowd: bool [..., M].
+          valid: bool [..., M], False for padding; None means all rows count.
+
+        Returns:
+          A dict of tensors of static shape but for the leading B.
+        """
+        raise NotImplementedError
+
+    def losses_of(self, outputs, targets) -> dict[str, tf.Tensor]:
+        """Computes the unweighted loss parts of a batch, named float32 scalars."""
+        raise NotImplementedError
+
+    def decode(self, outputs) -> dict[str, tf.Tensor]:
+        """Decodes raw outputs into `Detections` (see docs/architecture.md)."""
+        raise NotImplementedError
+
+    @property
+    def loss_weights(self) -> dict[str, float]:
+        """The factor of every loss part in the total."""
+        raise NotImplementedError
+
+    def compute_losses(self, outputs, batch: dict) -> dict[str, tf.Tensor]:
+        """Computes the unweighted loss parts of a batch.
+
+        Args:
+          outputs: what the network gave for `batch["image"]`.
+          batch: see docs/architecture.md; `targets` are used where the input pipeline made them,
+            else they are made here, on the device.
+
+        Returns:
+          Named float32 scalars.
+        """
+        targets = batch.get("targets")
+        if targets is None:
+            targets = self.make_targets(
+                batch["boxes"], batch["classes"], batch["is_crowd"], batch["valid"]
+            )
+        return self.losses_of(outputs, targets)
+
+    def total_loss(self, parts: dict[str, tf.Tensor]) -> tf.Tensor:
+        """Sums the loss parts with their weights, the one place where weights are applied."""
+        return tf.add_n([self.loss_weights[name] * part for name, part in parts.items()])
+
+    def detect(self, images: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Detects objects.
+
+        Args:
+          images: uint8 [B, H, W, 3] or [H, W, 3], RGB, any size.
+
+        Returns:
+          Detections: `boxes` [B, D, 4] yxyx fractions of the given image, `scores` [B, D]
+          descending, `classes` int32 [B, D] in 0..C-1, `count` int32 [B].
+
+        Raises:
+          ValueError: the images are not uint8 RGB.
+        """
+        images = tf.convert_to_tensor(images)
+        if images.dtype != tf.uint8 or images.shape.rank not in (3, 4) or images.shape[-1] != 3:
+            raise ValueError(
+                f"detect() takes uint8 RGB images [B, H, W, 3], got {images.dtype.name} "
+                f"{images.shape}; give pixels in 0..255 that are not resized or normalised."
+            )
+        if images.shape.rank == 3:
+            images = images[tf.newaxis]
+        return self.decode(self(self.preprocessing(images), training=False))
+
+    def variables_to_train(self, freeze: Sequence[str] = ()) -> list[tf.Variable]:
+        """Lists the trainable variables that no pattern of `freeze` matches.
+
+        Args:
+          freeze: regular expressions, matched at the start of variable names.
+
+        Returns:
+          Variables in creation order.
+
+        Raises:
+          ValueError: a pattern matches nothing, so it would silently freeze nothing.
+        """
+        variables = self.trainable_variables
+        for pattern in freeze:
+            if not any(re.match(pattern, variable.name) for variable in variables):
+                names = ", ".join(sorted({v.name.split("/")[0] for v in variables})[:12])
+                raise ValueError(
+                    f"freeze pattern {pattern!r} matches no trainable variable; names start "
+                    f"with: {names}, ... Mend or remove it in the `freeze` setting."
+                )
+        return [v for v in variables if not any(re.match(pattern, v.name) for pattern in freeze)]

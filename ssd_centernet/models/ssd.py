@@ -1,0 +1,130 @@
+"""SSD: anchors on several feature levels, a softmax over classes and a box code for each."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import gin
+import tensorflow as tf
+
+from ssd_centernet._keras import keras
+from ssd_centernet.layers.anchors import DefaultBoxes
+from ssd_centernet.layers.criteria import MultiBoxLoss
+from ssd_centernet.layers.decoders import SSDDecoder
+from ssd_centernet.layers.heads import SSDExtraLevels, SSDHead
+from ssd_centernet.layers.preprocessing import Preprocessing
+from ssd_centernet.models.detector import Detector
+
+
+@gin.register
+@keras.saving.register_keras_serializable(package="ssd_centernet")
+class SSD(Detector):
+    """Single Shot MultiBox Detector (Liu et al. 2016).
+
+    The defaults of its parts make the published SSD300 ResNet-34; see
+    `gin_configs/ssd300_resnet34.gin`.
+
+    Source: reference specification ssd_resnet34, sections 2 to 6 and 13.
+    """
+
+    def __init__(
+        self,
+        backbone: keras.Model,
+        *,
+        num_classes: int,
+        image_size: tuple[int, int] = (300, 300),
+        extra_levels: SSDExtraLevels | None = None,
+        anchors: DefaultBoxes | None = None,
+        criterion: MultiBoxLoss | None = None,
+        decoder: SSDDecoder | None = None,
+        preprocessing: Preprocessing | None = None,
+        class_names: Sequence[str] | None = None,
+        name: str = "ssd",
+    ):
+        """Builds the detector.
+
+        Args:
+          backbone: Keras model from images [B, h, w, 3] to a dict of feature maps by level.
+          num_classes: C, without background.
+          image_size: (height, width) of the network's input in pixels.
+          extra_levels: layer that adds coarser levels behind the backbone's last one.
+          anchors: layer that lays default boxes over the levels.
+          criterion: layer with the loss.
+          decoder: layer from raw outputs to detections.
+          preprocessing: what an image needs before it goes in.
+          class_names: names of the C classes.
+          name: of the model.
+        """
+        extra_levels = extra_levels or SSDExtraLevels()
+        anchors = anchors or DefaultBoxes()
+        images = keras.Input((*image_size, 3), name="image")
+        features = backbone(images)
+        levels = [features[key] for key in sorted(features, key=int)]
+        levels += extra_levels(levels[-1])
+        head = SSDHead(num_classes + 1, boxes_per_cell=anchors.boxes_per_cell)
+        super().__init__(
+            inputs=images,
+            outputs=head(levels),
+            num_classes=num_classes,
+            image_size=image_size,
+            preprocessing=preprocessing or Preprocessing(image_size),
+            class_names=class_names,
+            name=name,
+        )
+        self.backbone = backbone
+        self.extra_levels = extra_levels
+        self.head = head
+        self.anchors = anchors
+        self.criterion = criterion or MultiBoxLoss()
+        self.decoder = decoder or SSDDecoder()
+        self.feature_sizes = tuple(tuple(level.shape[1:3]) for level in levels)
+        self._anchor_boxes = anchors.generate(self.image_size, self.feature_sizes)
+
+    @property
+    def anchor_boxes(self) -> tf.Tensor:
+        """The anchors, float32 [A, 4], yxyx as fractions of the image."""
+        return tf.constant(self._anchor_boxes)
+
+    @property
+    def loss_weights(self) -> dict[str, float]:
+        """The factor of every loss part in the total."""
+        return self.criterion.loss_weights
+
+    def make_targets(self, boxes, classes, is_crowd, valid=None) -> dict[str, tf.Tensor]:
+        """Matches ground truth to the anchors; see `MultiBoxLoss.make_targets`."""
+        return self.criterion.make_targets(boxes, classes, is_crowd, self.anchor_boxes, valid)
+
+    def losses_of(self, outputs, targets) -> dict[str, tf.Tensor]:
+        """Computes `class` and `box`, the parts of `MultiBoxLoss`."""
+        return self.criterion(outputs, targets)
+
+    def decode(self, outputs) -> dict[str, tf.Tensor]:
+        """Decodes raw outputs; see `SSDDecoder`."""
+        return self.decoder(outputs, self.anchor_boxes)
+
+    def get_config(self) -> dict:
+        """Returns the constructor's arguments, parts serialised."""
+        parts = {
+            "backbone": self.backbone,
+            "extra_levels": self.extra_levels,
+            "anchors": self.anchors,
+            "criterion": self.criterion,
+            "decoder": self.decoder,
+            "preprocessing": self.preprocessing,
+        }
+        return {
+            "name": self.name,
+            "num_classes": self.num_classes,
+            "image_size": self.image_size,
+            "class_names": self.class_names,
+            **{key: keras.saving.serialize_keras_object(part) for key, part in parts.items()},
+        }
+
+    @classmethod
+    def from_config(cls, config: dict, custom_objects=None):
+        """Builds the detector from `get_config`."""
+        config = dict(config)
+        for key in ("backbone", "extra_levels", "anchors", "criterion", "decoder", "preprocessing"):
+            if isinstance(config.get(key), dict):
+                config[key] = keras.saving.deserialize_keras_object(config[key])
+        return cls(**config)

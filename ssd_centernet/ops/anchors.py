@@ -1,0 +1,81 @@
+"""Anchors (SSD's "default boxes") as constants: computed once in float64, used in float32."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+
+def default_boxes(
+    image_size: tuple[int, int],
+    feature_sizes: Sequence[tuple[int, int]],
+    *,
+    scales: Sequence[float],
+    aspect_ratios: Sequence[Sequence[float]],
+    steps: Sequence[tuple[float, float]] | None = None,
+    clip: bool = True,
+) -> np.ndarray:
+    """Lays SSD's default boxes over the cells of every feature level.
+
+    Order: level, row, column, shape; within a cell the square of the level's scale, the square of
+    the geometric mean with the next scale, then for each ratio a wide and a tall box.
+
+    Args:
+      image_size: (height, width) of the network's input in pixels.
+      feature_sizes: (height, width) in cells, one pair a level.
+      scales: box sizes as fractions of the image's shorter side, one more than there are levels.
+      aspect_ratios: for each level the extra ratios, such as (2, 3).
+      steps: (vertical, horizontal) distance of neighbouring cells in pixels, one pair a level;
+        None derives them as image size / feature size.
+      clip: whether centres and sizes (not corners) are clipped to [0, 1].
+
+    Returns:
+      float64 [A, 4]: (ycenter, xcenter, height, width) as fractions of the image.
+
+    Raises:
+      ValueError: the arguments name different numbers of levels.
+
+    Source: reference specification ssd_resnet34, section 2.
+    """
+    levels = len(feature_sizes)
+    if len(scales) != levels + 1 or len(aspect_ratios) != levels:
+        raise ValueError(
+            f"{levels} feature levels need {levels + 1} scales and {levels} lists of aspect "
+            f"ratios, got {len(scales)} and {len(aspect_ratios)}; set the anchors' `scales` and "
+            "`aspect_ratios` to fit the network."
+        )
+    if steps is None:
+        steps = [(image_size[0] / h, image_size[1] / w) for h, w in feature_sizes]
+    if len(steps) != levels:
+        raise ValueError(f"{levels} feature levels need {levels} steps, got {len(steps)}.")
+    shorter = min(image_size)
+    unit = np.array([shorter / image_size[0], shorter / image_size[1]])
+    boxes = []
+    for level, (rows, columns) in enumerate(feature_sizes):
+        shapes = _cell_shapes(scales[level], scales[level + 1], aspect_ratios[level]) * unit
+        ycenters = (np.arange(rows) + 0.5) / (image_size[0] / steps[level][0])
+        xcenters = (np.arange(columns) + 0.5) / (image_size[1] / steps[level][1])
+        grid = np.empty((rows, columns, len(shapes), 4))
+        grid[..., 0] = ycenters[:, None, None]
+        grid[..., 1] = xcenters[None, :, None]
+        grid[..., 2:] = shapes
+        boxes.append(grid.reshape(-1, 4))
+    result = np.concatenate(boxes)
+    return np.clip(result, 0.0, 1.0) if clip else result
+
+
+def _cell_shapes(scale: float, next_scale: float, ratios: Sequence[float]) -> np.ndarray:
+    """Returns the (height, width) of a cell's boxes as fractions of the shorter side, [n, 2]."""
+    mean = np.sqrt(scale * next_scale)
+    shapes = [(scale, scale), (mean, mean)]
+    for ratio in ratios:
+        wide, narrow = scale * np.sqrt(ratio), scale / np.sqrt(ratio)
+        shapes += [(narrow, wide), (wide, narrow)]
+    return np.array(shapes)
+
+
+def corners(center_size: np.ndarray) -> np.ndarray:
+    """Converts (ycenter, xcenter, height, width) to yxyx corners, any float dtype, [..., 4]."""
+    center, half = center_size[..., :2], center_size[..., 2:] / 2.0
+    return np.concatenate([center - half, center + half], axis=-1)

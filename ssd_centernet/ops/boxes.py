@@ -1,0 +1,179 @@
+"""Boxes as `[ymin, xmin, ymax, xmax]` float32 tensors; other layouts carry their name.
+
+Frames are the caller's choice (fractions of an image, or pixels); two boxes that meet in one
+function must share it.
+"""
+
+from __future__ import annotations
+
+import tensorflow as tf
+
+
+def area(boxes: tf.Tensor) -> tf.Tensor:
+    """Computes box areas.
+
+    Args:
+      boxes: float [..., 4], yxyx.
+
+    Returns:
+      float [...], in squared units of the boxes' frame. Inverted boxes may come out negative or
+      positive: validate them before.
+    """
+    ymin, xmin, ymax, xmax = tf.unstack(boxes, num=4, axis=-1)
+    return (ymax - ymin) * (xmax - xmin)
+
+
+def _pairwise_intersection(boxes1: tf.Tensor, boxes2: tf.Tensor) -> tf.Tensor:
+    ymin1, xmin1, ymax1, xmax1 = tf.split(boxes1, 4, axis=-1)
+    ymin2, xmin2, ymax2, xmax2 = tf.unstack(boxes2[..., tf.newaxis, :, :], num=4, axis=-1)
+    height = tf.maximum(0.0, tf.minimum(ymax1, ymax2) - tf.maximum(ymin1, ymin2))
+    width = tf.maximum(0.0, tf.minimum(xmax1, xmax2) - tf.maximum(xmin1, xmin2))
+    return height * width
+
+
+def iou(boxes1: tf.Tensor, boxes2: tf.Tensor) -> tf.Tensor:
+    """Computes the intersection over union of all pairs.
+
+    Args:
+      boxes1: float32 [..., M, 4], yxyx.
+      boxes2: float32 [..., N, 4], yxyx, same frame; leading dimensions broadcast.
+
+    Returns:
+      float32 [..., M, N] in [0, 1]; exactly 0 where a pair does not intersect, zero-area boxes
+      included.
+
+    Source: reference specification ssd_resnet34, section 4, step 1.
+    """
+    intersection = _pairwise_intersection(boxes1, boxes2)
+    union = area(boxes1)[..., :, tf.newaxis] + area(boxes2)[..., tf.newaxis, :] - intersection
+    return tf.where(intersection > 0.0, intersection / tf.where(union > 0.0, union, 1.0), 0.0)
+
+
+def ioa(boxes: tf.Tensor, regions: tf.Tensor) -> tf.Tensor:
+    """Computes which share of each box lies inside each region.
+
+    Args:
+      boxes: float32 [..., M, 4], yxyx.
+      regions: float32 [..., N, 4], yxyx, same frame.
+
+    Returns:
+      float32 [..., M, N] in [0, 1]: intersection over the area of `boxes`; 0 for zero-area boxes.
+    """
+    box_area = area(boxes)[..., :, tf.newaxis]
+    safe_area = tf.where(box_area > 0.0, box_area, 1.0)
+    return tf.where(box_area > 0.0, _pairwise_intersection(boxes, regions) / safe_area, 0.0)
+
+
+def to_center_size(boxes: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
+    """Splits boxes into centres and sizes.
+
+    Args:
+      boxes: float [..., 4], yxyx.
+
+    Returns:
+      `(ycenter, xcenter, height, width)`, each float [...].
+    """
+    ymin, xmin, ymax, xmax = tf.unstack(boxes, num=4, axis=-1)
+    height, width = ymax - ymin, xmax - xmin
+    return ymin + height / 2.0, xmin + width / 2.0, height, width
+
+
+def from_center_size(
+    ycenter: tf.Tensor, xcenter: tf.Tensor, height: tf.Tensor, width: tf.Tensor
+) -> tf.Tensor:
+    """Joins centres and sizes, each float [...], into yxyx boxes, float [..., 4]."""
+    half_height, half_width = height / 2.0, width / 2.0
+    return tf.stack(
+        [ycenter - half_height, xcenter - half_width, ycenter + half_height, xcenter + half_width],
+        axis=-1,
+    )
+
+
+def from_xywh(boxes: tf.Tensor) -> tf.Tensor:
+    """Converts COCO's `[x, y, width, height]` boxes, float [..., 4], to yxyx."""
+    x, y, width, height = tf.unstack(boxes, num=4, axis=-1)
+    return tf.stack([y, x, y + height, x + width], axis=-1)
+
+
+def to_xywh(boxes: tf.Tensor) -> tf.Tensor:
+    """Converts yxyx boxes, float [..., 4], to COCO's `[x, y, width, height]`."""
+    ymin, xmin, ymax, xmax = tf.unstack(boxes, num=4, axis=-1)
+    return tf.stack([xmin, ymin, xmax - xmin, ymax - ymin], axis=-1)
+
+
+def clip(boxes: tf.Tensor, window: tf.Tensor | tuple[float, ...] = (0.0, 0.0, 1.0, 1.0)):
+    """Clips yxyx boxes, float [..., 4], to a yxyx window, float [4] (the unit square)."""
+    window = tf.convert_to_tensor(window, boxes.dtype)
+    low = tf.concat([window[:2], window[:2]], axis=0)
+    high = tf.concat([window[2:], window[2:]], axis=0)
+    return tf.clip_by_value(boxes, low, high)
+
+
+def flip_left_right(boxes: tf.Tensor) -> tf.Tensor:
+    """Mirrors yxyx boxes, float [..., 4], fractions of the image, about the vertical axis."""
+    ymin, xmin, ymax, xmax = tf.unstack(boxes, num=4, axis=-1)
+    return tf.stack([ymin, 1.0 - xmax, ymax, 1.0 - xmin], axis=-1)
+
+
+def encode(
+    boxes: tf.Tensor,
+    anchors: tf.Tensor,
+    scale_factors: tuple[float, float, float, float] = (10.0, 10.0, 5.0, 5.0),
+    epsilon: float = 1e-8,
+) -> tf.Tensor:
+    """Encodes boxes as offsets from anchors.
+
+    Args:
+      boxes: float32 [..., A, 4], yxyx.
+      anchors: float32 [A, 4], yxyx, same frame.
+      scale_factors: factors of (ty, tx, th, tw); the reciprocals of the "variances" 0.1, 0.1,
+        0.2, 0.2.
+      epsilon: added to all four sizes, which keeps zero-area boxes finite.
+
+    Returns:
+      float32 [..., A, 4]: (ty, tx, th, tw).
+
+    Source: reference specification ssd_resnet34, section 3.
+    """
+    ycenter, xcenter, height, width = to_center_size(boxes)
+    anchor_y, anchor_x, anchor_height, anchor_width = to_center_size(anchors)
+    height, width = height + epsilon, width + epsilon
+    anchor_height, anchor_width = anchor_height + epsilon, anchor_width + epsilon
+    factor_y, factor_x, factor_h, factor_w = scale_factors
+    return tf.stack(
+        [
+            factor_y * (ycenter - anchor_y) / anchor_height,
+            factor_x * (xcenter - anchor_x) / anchor_width,
+            factor_h * tf.math.log(height / anchor_height),
+            factor_w * tf.math.log(width / anchor_width),
+        ],
+        axis=-1,
+    )
+
+
+def decode(
+    codes: tf.Tensor,
+    anchors: tf.Tensor,
+    scale_factors: tuple[float, float, float, float] = (10.0, 10.0, 5.0, 5.0),
+) -> tf.Tensor:
+    """Decodes offsets from anchors into boxes; the inverse of `encode` without its epsilon.
+
+    Args:
+      codes: float32 [..., A, 4]: (ty, tx, th, tw).
+      anchors: float32 [A, 4] or [..., A, 4], yxyx.
+      scale_factors: as in `encode`.
+
+    Returns:
+      float32 [..., A, 4], yxyx, in the anchors' frame, not clipped.
+
+    Source: reference specification ssd_resnet34, section 3.
+    """
+    ty, tx, th, tw = tf.unstack(codes, num=4, axis=-1)
+    anchor_y, anchor_x, anchor_height, anchor_width = to_center_size(anchors)
+    factor_y, factor_x, factor_h, factor_w = scale_factors
+    return from_center_size(
+        ty / factor_y * anchor_height + anchor_y,
+        tx / factor_x * anchor_width + anchor_x,
+        tf.exp(th / factor_h) * anchor_height,
+        tf.exp(tw / factor_w) * anchor_width,
+    )

@@ -1,0 +1,65 @@
+"""Loss maths on tensors, always in float32."""
+
+from __future__ import annotations
+
+import tensorflow as tf
+
+
+def softmax_cross_entropy(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
+    """Computes the cross entropy of every anchor; its gradient is softmax - onehot.
+
+    Args:
+      logits: float32 [..., K].
+      labels: int32 [...], in 0..K-1.
+
+    Returns:
+      float32 [...], nats, at least 0.
+
+    Source: reference specification ssd_resnet34, section 6.
+    """
+    return tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=logits)
+
+
+def huber(errors: tf.Tensor, delta: float = 1.0) -> tf.Tensor:
+    """Computes `0.5 e^2` where `|e| <= delta` and `delta (|e| - 0.5 delta)` elsewhere.
+
+    Args:
+      errors: float32 of any shape.
+      delta: where the quadratic part ends.
+
+    Returns:
+      float32 of the same shape.
+    """
+    magnitude = tf.abs(errors)
+    quadratic = tf.minimum(magnitude, delta)
+    return 0.5 * quadratic**2 + delta * (magnitude - quadratic)
+
+
+def hard_negative_mask(losses: tf.Tensor, positives: tf.Tensor, counts: tf.Tensor) -> tf.Tensor:
+    """Picks the anchors of largest loss, positives ranked as if their loss were zero.
+
+    Args:
+      losses: float32 [B, A], at least 0.
+      positives: bool [B, A].
+      counts: int32 [B]: how many anchors to pick in each image, at most A of them are.
+
+    Returns:
+      bool [B, A]. Ties go to the lower index. Where fewer than `counts` anchors have a loss above
+      zero, positives can be picked too, as in the reference.
+
+    Source: reference specification ssd_resnet34, section 6 (steps 1 to 3).
+    """
+    values = tf.stop_gradient(tf.where(positives, 0.0, losses))
+    anchors = values.shape[1] or tf.shape(values)[1]
+    counts = tf.minimum(counts, anchors)
+    descending = tf.sort(values, axis=1, direction="DESCENDING")
+    smallest = tf.gather(
+        descending, tf.maximum(counts - 1, 0)[:, tf.newaxis], axis=1, batch_dims=1
+    )
+    above = values > smallest
+    ties = values == smallest
+    # How many of the ties fit; those of lowest index are taken.
+    room = counts - tf.reduce_sum(tf.cast(above, tf.int32), axis=1)
+    tie_rank = tf.cumsum(tf.cast(ties, tf.int32), axis=1)
+    picked = above | (ties & (tie_rank <= room[:, tf.newaxis]))
+    return picked & (counts > 0)[:, tf.newaxis]
