@@ -1,0 +1,1 @@
+"""COCO evaluation: ground truth, evaluator, result tables and a diagnosis of a zero AP."""

@@ -1,0 +1,273 @@
+"""What an evaluation leaves behind: metrics, per-class table and the detections themselves."""
+
+import csv
+import dataclasses
+import io
+import json
+import math
+import os
+import tempfile
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+METRIC_NAMES = (
+    "AP",
+    "AP50",
+    "AP75",
+    "APs",
+    "APm",
+    "APl",
+    "ARmax1",
+    "ARmax10",
+    "ARmax100",
+    "ARs",
+    "ARm",
+    "ARl",
+)
+
+_MEANINGS = (
+    "average precision, IoU 0.50:0.95",
+    "average precision, IoU 0.50",
+    "average precision, IoU 0.75",
+    "average precision, small objects (area below 32^2)",
+    "average precision, medium objects",
+    "average precision, large objects (area above 96^2)",
+    "average recall, at most {} per image and class",
+    "average recall, at most {} per image and class",
+    "average recall, at most {} per image and class",
+    "average recall, small objects",
+    "average recall, medium objects",
+    "average recall, large objects",
+)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DetectionRows:
+    """Hold COCO result rows as arrays.
+
+    Attributes:
+        image_ids: int64 [N].
+        category_ids: int64 [N], data set category ids.
+        boxes: float64 [N, 4], `x, y, width, height` in pixels of the original image.
+        scores: float64 [N].
+    """
+
+    image_ids: np.ndarray
+    category_ids: np.ndarray
+    boxes: np.ndarray
+    scores: np.ndarray
+
+    def __len__(self) -> int:
+        """Return the number of rows."""
+        return len(self.scores)
+
+    @classmethod
+    def concatenate(cls, parts: Sequence["DetectionRows"]) -> "DetectionRows":
+        """Join rows in the given order; no part gives no row."""
+        if not parts:
+            return cls.from_list([])
+        fields = [field.name for field in dataclasses.fields(cls)]
+        return cls(**{name: np.concatenate([getattr(p, name) for p in parts]) for name in fields})
+
+    @classmethod
+    def from_list(cls, rows: Sequence[Mapping[str, Any]]) -> "DetectionRows":
+        """Read COCO result rows; keys other than the four of COCO's bbox results are ignored.
+
+        Args:
+            rows: mappings with `image_id`, `category_id`, `bbox` [x, y, width, height], `score`.
+
+        Returns:
+            The same rows as arrays.
+
+        Raises:
+            ValueError: a row lacks one of the four keys or holds something else in it.
+        """
+        try:
+            return cls(
+                image_ids=np.array([int(row["image_id"]) for row in rows], np.int64),
+                category_ids=np.array([int(row["category_id"]) for row in rows], np.int64),
+                boxes=np.array([row["bbox"] for row in rows], np.float64).reshape(len(rows), 4),
+                scores=np.array([row["score"] for row in rows], np.float64).reshape(len(rows)),
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(
+                "Detections must be a list of dicts with 'image_id', 'category_id', 'bbox' "
+                "[x, y, width, height] in pixels and 'score', as COCO's result format has them; "
+                f"{_first_unusable(rows)} ({type(error).__name__}: {error})."
+            ) from error
+
+    def to_list(self) -> list[dict[str, Any]]:
+        """Return COCO result rows: dicts of Python scalars, full float precision."""
+        columns = zip(
+            self.image_ids.tolist(),
+            self.category_ids.tolist(),
+            self.boxes.tolist(),
+            self.scores.tolist(),
+            strict=True,
+        )
+        return [
+            {"image_id": image, "category_id": category, "bbox": box, "score": score}
+            for image, category, box, score in columns
+        ]
+
+    def select(self, keep: np.ndarray) -> "DetectionRows":
+        """Return the rows chosen by a mask or by indices [K]."""
+        fields = [field.name for field in dataclasses.fields(self)]
+        return dataclasses.replace(self, **{name: getattr(self, name)[keep] for name in fields})
+
+    def finite(self) -> np.ndarray:
+        """Return bool [N]: rows whose box and score are all finite numbers."""
+        return np.isfinite(self.boxes).all(axis=1) & np.isfinite(self.scores)
+
+
+def _first_unusable(rows: Sequence[Any]) -> str:
+    """Describe the first row that is no COCO result row."""
+    for index, row in enumerate(rows):
+        if not isinstance(row, Mapping):
+            return f"row {index} is a {type(row).__name__}"
+        missing = [k for k in ("image_id", "category_id", "bbox", "score") if k not in row]
+        if missing:
+            return f"row {index} lacks {missing} and has {sorted(row)}"
+        if np.shape(row["bbox"]) != (4,):
+            return f"row {index} has bbox {row['bbox']!r}"
+    return "one of the values is no number"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CocoResult:
+    """Hold the numbers of one COCO evaluation and the detections they came from.
+
+    Attributes:
+        metrics: the 12 COCO numbers in COCO's order, 0..1; -1 only where the ground truth has no
+            object of that kind.
+            Source: reference specification ssd_resnet34, section 13 (names and order).
+        per_class: per category a dict of `id`, `name`, `AP`, `AP50` (NaN where the ground truth
+            has no object of it), `num_objects` (crowd regions not counted), `num_detections`.
+        rows: the detections that were scored.
+        num_images: images of the ground truth, all of which count.
+        backend: the library that matched: `faster_coco_eval` or `pycocotools`.
+        notes: what was repaired or left out: a sentence -> how many times.
+    """
+
+    metrics: dict[str, float]
+    per_class: tuple[dict[str, Any], ...]
+    rows: DetectionRows
+    num_images: int
+    backend: str
+    notes: dict[str, int] = dataclasses.field(default_factory=dict)
+
+    @property
+    def detections(self) -> list[dict[str, Any]]:
+        """Return the detections as COCO result rows (a fresh list)."""
+        return self.rows.to_list()
+
+    @property
+    def num_detections(self) -> int:
+        """Return the number of detections that were scored."""
+        return len(self.rows)
+
+    def table(self, *, per_class: bool = True) -> str:
+        """Format the metrics as aligned text.
+
+        Args:
+            per_class: whether the table of classes comes before the 12 COCO numbers.
+
+        Returns:
+            Lines for people, without a newline at the end; `-` where there is no ground truth.
+        """
+        lines = [*_class_lines(self.per_class), ""] if per_class and self.per_class else []
+        for (name, value), meaning in zip(self.metrics.items(), _MEANINGS, strict=True):
+            limit = name.removeprefix("ARmax")
+            lines.append(f"{name:<9} {_number(value)}  {meaning.format(limit)}")
+        lines += [
+            "",
+            f"{self.num_images} images, {sum(c['num_objects'] for c in self.per_class)} objects, "
+            f"{self.num_detections} detections; matched by {self.backend}",
+        ]
+        lines += [f"note: {count} {sentence}" for sentence, count in self.notes.items()]
+        return "\n".join(lines)
+
+    def save(self, directory: str | os.PathLike) -> dict[str, str]:
+        """Write `metrics.json`, `detections.json` and `per_class.csv`.
+
+        Each file appears whole or not at all. `detections.json` is in COCO's result format and
+        keeps every bit, so that scoring the file gives the same numbers again.
+
+        Args:
+            directory: where to write; made when missing.
+
+        Returns:
+            File name -> path written.
+        """
+        os.makedirs(directory, exist_ok=True)
+        contents = {
+            "metrics.json": json.dumps(self.to_dict(), indent=2) + "\n",
+            "detections.json": json.dumps(self.detections),
+            "per_class.csv": self._csv(),
+        }
+        paths = {name: os.path.join(directory, name) for name in contents}
+        for name, content in contents.items():
+            _write_atomically(paths[name], content)
+        return paths
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return metrics, counts, notes and per-class rows fit for JSON (NaN becomes None)."""
+        classes = [
+            {key: None if _is_nan(value) else value for key, value in row.items()}
+            for row in self.per_class
+        ]
+        return {
+            "metrics": self.metrics,
+            "num_images": self.num_images,
+            "num_detections": self.num_detections,
+            "backend": self.backend,
+            "notes": self.notes,
+            "per_class": classes,
+        }
+
+    def _csv(self) -> str:
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        header = ("id", "name", "AP", "AP50", "num_objects", "num_detections")
+        writer.writerow(header)
+        for row in self.per_class:
+            writer.writerow(["" if _is_nan(row[key]) else row[key] for key in header])
+        return text.getvalue()
+
+
+def _is_nan(value: Any) -> bool:
+    return isinstance(value, float) and math.isnan(value)
+
+
+def _number(value: float) -> str:
+    return f"{'-':>6}" if math.isnan(value) or value < 0 else f"{value:6.3f}"
+
+
+def _class_lines(per_class: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Format one line per class below a header."""
+    width = max(5, *(len(row["name"]) for row in per_class))
+    lines = [f"{'class':<{width}} {'AP':>6} {'AP50':>6} {'objects':>8} {'detections':>11}"]
+    lines.append("-" * len(lines[0]))
+    for row in per_class:
+        numbers = f"{_number(row['AP'])} {_number(row['AP50'])}"
+        counts = f"{row['num_objects']:>8} {row['num_detections']:>11}"
+        lines.append(f"{row['name']:<{width}} {numbers} {counts}")
+    return lines
+
+
+def _write_atomically(path: str, content: str) -> None:
+    """Write beside the target and rename, so that no reader sees half a file."""
+    handle, temporary = tempfile.mkstemp(
+        dir=os.path.dirname(path) or ".", prefix=os.path.basename(path) + ".", suffix=".tmp"
+    )
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8", newline="") as file:
+            file.write(content)
+        # mkstemp makes private files; results are meant to be read by others.
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
