@@ -1,0 +1,1 @@
+"""Comparison of the library with reference vectors: `python -m tests.parity --help`."""
