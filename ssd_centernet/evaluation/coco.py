@@ -358,9 +358,10 @@ def _match(
         evaluation.accumulate()
     precision = np.asarray(evaluation.eval["precision"], np.float64)
     recall = np.asarray(evaluation.eval["recall"], np.float64)
-    atprobes = precision[:, np.searchsorted(levels, probes), *np.indices(counts.shape)]
+    category, area = np.indices(counts.shape)
+    at_probes = precision[:, np.searchsorted(levels, probe_levels), category, area]
     precision = precision[:, np.searchsorted(levels, usual)]
-    return same_bits(precision, atprobes), recall, name
+    return same_bits(precision, at_probes), recall, name
 
 
 def _annotation_dicts(rows: DetectionRows) -> list[dict[str, Any]]:

@@ -24,7 +24,7 @@ def probes(counts: np.ndarray) -> np.ndarray:
     return 1.5 / np.maximum(counts, 1)
 
 
-def same_bits(precision: np.ndarray, atprobes: np.ndarray) -> np.ndarray:
+def same_bits(precision: np.ndarray, at_probes: np.ndarray) -> np.ndarray:
     """Give faster_coco_eval's precision the bits of pycocotools.
 
     pycocotools divides by tp + fp + 2^-52, faster_coco_eval by tp + fp. The quotients differ only
@@ -35,12 +35,12 @@ def same_bits(precision: np.ndarray, atprobes: np.ndarray) -> np.ndarray:
 
     Args:
         precision: float64 [T, R, K, A, M].
-        atprobes: float64 [T, K, A, M], the precision at the recall levels of `probes`.
+        at_probes: float64 [T, K, A, M], the precision at the recall levels of `probes`.
 
     Returns:
         float64 [T, R, K, A, M].
     """
-    one_right = (atprobes < 1.0)[:, None]
+    one_right = (at_probes < 1.0)[:, None]
     return np.where((precision == 1.0) & one_right, 1.0 / (1.0 + np.spacing(1.0)), precision)
 
 
