@@ -1,0 +1,407 @@
+"""Pictures of detections and of network inputs, with NumPy and Pillow alone."""
+
+import io
+import os
+import tempfile
+from collections.abc import Sequence
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+# Hue advances by the golden ratio, so that neighbouring classes differ most.
+_GOLDEN_RATIO = 0.618033988749895
+_CROWD_COLOR = (235, 64, 52)
+_INK = (32, 36, 42)
+_FAINT_INK = (104, 112, 122)
+_PAPER = (246, 247, 249)
+_MARGIN = 12
+
+
+def class_color(index: int) -> tuple[int, int, int]:
+    """Return the colour of a class: always the same, and unlike that of its neighbours.
+
+    Args:
+        index: class, 0 or above.
+
+    Returns:
+        Red, green and blue, 0..255.
+    """
+    hue = (0.58 + index * _GOLDEN_RATIO) % 1.0
+    # Three levels of brightness keep apart what comes back to about the same hue.
+    value = (1.0, 0.82, 0.92)[index % 3]
+    saturation = (0.85, 0.95, 0.65)[index // 3 % 3]
+    channels = (np.abs((hue * 6.0 + np.array([0.0, 4.0, 2.0])) % 6.0 - 3.0) - 1.0).clip(0, 1)
+    rgb = 255.0 * value * (1.0 - saturation * (1.0 - channels))
+    return tuple(int(round(channel)) for channel in rgb)
+
+
+def draw_boxes(
+    image: np.ndarray,
+    boxes: np.ndarray,
+    *,
+    labels: Sequence[str] | None = None,
+    scores: np.ndarray | None = None,
+    classes: np.ndarray | None = None,
+    colors: Sequence[tuple[int, int, int]] | None = None,
+    is_crowd: np.ndarray | None = None,
+    line_width: int | None = None,
+    font_size: int | None = None,
+) -> np.ndarray:
+    """Draw boxes with labels on a copy of an image.
+
+    Big boxes are drawn first so that small ones stay visible, and labels come last, moved apart
+    where they would cover each other.
+
+    Args:
+        image: uint8 [H, W, 3] (or [H, W]).
+        boxes: [N, 4] yxyx fractions of the image; parts outside are cut off.
+        labels: N texts; no text without them.
+        scores: [N]; written after the label as per cent.
+        classes: integers [N] that choose the colours; without them the label does.
+        colors: N colours, 0..255, instead of those by class.
+        is_crowd: bool [N]; crowd regions are hatched in red.
+        line_width: pixels; by the image size when not given.
+        font_size: pixels; by the image size when not given.
+
+    Returns:
+        uint8 [H, W, 3].
+
+    Raises:
+        ValueError: the image is not uint8 of the right shape, or the lengths differ.
+    """
+    picture = Image.fromarray(_as_rgb(image))
+    boxes = np.asarray(boxes, np.float64).reshape(-1, 4)
+    per_box = {"labels": labels, "scores": scores, "classes": classes, "colors": colors}
+    for name, values in (per_box | {"is_crowd": is_crowd}).items():
+        if values is not None and len(values) != len(boxes):
+            raise ValueError(f"Got {len(values)} {name} for {len(boxes)} boxes; expected as many.")
+    corners = _to_pixels(boxes, picture.size)
+    palette = _palette(len(boxes), labels, classes, colors, is_crowd)
+    short_side = min(picture.size)
+    line_width = line_width or int(np.clip(round(short_side / 180), 1, 6))
+    font_size = font_size or int(np.clip(round(short_side / 32), 10, 36))
+    areas = np.prod(corners[:, 2:] - corners[:, :2], axis=1)
+    order = np.argsort(-areas, kind="stable")
+    for i in order:
+        if is_crowd is not None and is_crowd[i]:
+            picture = _hatched(picture, corners[i], line_width)
+        _outline(ImageDraw.Draw(picture), corners[i], palette[i], line_width)
+    texts = _texts(len(boxes), labels, scores)
+    _draw_labels(ImageDraw.Draw(picture), corners, texts, palette, order, font_size)
+    return np.asarray(picture)
+
+
+def compare(
+    image: np.ndarray,
+    ground_truth: dict[str, np.ndarray],
+    predictions: dict[str, np.ndarray],
+    *,
+    names: Sequence[str] | None = None,
+    min_score: float = 0.3,
+) -> np.ndarray:
+    """Draw ground truth (left) and predictions (right) of one image side by side.
+
+    Args:
+        image: uint8 [H, W, 3].
+        ground_truth: `boxes` [N, 4] yxyx fractions, `classes` [N] and, if known, `is_crowd` [N]
+            and `valid` [N] (False marks padding).
+        predictions: `boxes` [D, 4], `scores` [D], `classes` [D] and, if padded, `count`.
+        names: class names; without them class numbers are written.
+        min_score: predictions below it are not drawn.
+
+    Returns:
+        uint8 [H', W', 3].
+    """
+    valid = np.asarray(ground_truth.get("valid", np.ones(len(ground_truth["boxes"]), bool)), bool)
+    truth = {key: np.asarray(value)[valid] for key, value in ground_truth.items() if key != "valid"}
+    count = int(predictions.get("count", len(predictions["scores"])))
+    found = {key: np.asarray(predictions[key])[:count] for key in ("boxes", "scores", "classes")}
+    shown = found["scores"] >= min_score
+    found = {key: value[shown] for key, value in found.items()}
+    left = draw_boxes(
+        image,
+        truth["boxes"],
+        labels=_names(truth["classes"], names),
+        classes=truth["classes"],
+        is_crowd=truth.get("is_crowd"),
+    )
+    right = draw_boxes(
+        image,
+        found["boxes"],
+        labels=_names(found["classes"], names),
+        scores=found["scores"],
+        classes=found["classes"],
+    )
+    titles = (f"ground truth: {len(truth['boxes'])}", f"score above {min_score:g}: {shown.sum()}")
+    cell = (left.shape[0], left.shape[1])
+    return contact_sheet([left, right], columns=2, cell_size=cell, titles=titles)
+
+
+def contact_sheet(
+    images: Sequence[np.ndarray],
+    *,
+    columns: int | None = None,
+    cell_size: int | tuple[int, int] = 320,
+    titles: Sequence[str] | None = None,
+    heading: str | None = None,
+) -> np.ndarray:
+    """Put images of any sizes into a grid on one sheet.
+
+    Args:
+        images: uint8 [H, W, 3] each (or [H, W]).
+        columns: images per row; about square when not given.
+        cell_size: height and width of a cell in pixels; images keep their aspect ratio in it.
+        titles: one line per image, written below it and shortened where too long.
+        heading: text at the top of the sheet; may have several lines.
+
+    Returns:
+        uint8 [H', W', 3]; a sheet with the heading alone when there is no image.
+
+    Raises:
+        ValueError: an image is not uint8 of the right shape, or the lengths differ.
+    """
+    if titles is not None and len(titles) != len(images):
+        raise ValueError(f"Got {len(titles)} titles for {len(images)} images; expected as many.")
+    height, width = (cell_size, cell_size) if isinstance(cell_size, int) else cell_size
+    columns = max(1, min(columns or int(np.ceil(np.sqrt(len(images)))), max(len(images), 1)))
+    rows = -(-len(images) // columns)
+    title_font = _font(max(12, min(18, width // 22)))
+    line = _line_height(title_font) if titles is not None else 0
+    heading_font = _font(20)
+    lines = heading.split("\n") if heading else []
+    top = _MARGIN + len(lines) * (_line_height(heading_font) + 2) + (_MARGIN // 2 if lines else 0)
+    needed = max((heading_font.getlength(text) for text in lines), default=0)
+    sheet_width = max(_MARGIN + columns * (width + _MARGIN), int(needed) + 2 * _MARGIN)
+    sheet = Image.new("RGB", (sheet_width, top + rows * (height + line + _MARGIN)), _PAPER)
+    draw = ImageDraw.Draw(sheet)
+    for row, text in enumerate(lines):
+        y = _MARGIN + row * (_line_height(heading_font) + 2)
+        draw.text((_MARGIN, y), text, fill=_INK if row == 0 else _FAINT_INK, font=heading_font)
+    for i, image in enumerate(images):
+        x = _MARGIN + i % columns * (width + _MARGIN)
+        y = top + i // columns * (height + line + _MARGIN)
+        _paste(sheet, image, (x, y, width, height))
+        if titles is not None:
+            text = _shortened(titles[i], title_font, width)
+            draw.text((x, y + height + 2), text, fill=_FAINT_INK, font=title_font)
+    return np.asarray(sheet)
+
+
+def denormalize(image: np.ndarray, mean: Sequence[float], std: Sequence[float]) -> np.ndarray:
+    """Turn a network input back into an image.
+
+    Args:
+        image: float [..., H, W, 3], `(pixel / 255 - mean) / std`; where the network's input is
+            scaled otherwise, give mean and std in units of 1/255 accordingly.
+        mean: three numbers, of pixels in 0..1.
+        std: three numbers.
+
+    Returns:
+        uint8 [..., H, W, 3].
+    """
+    pixels = np.asarray(image, np.float32) * np.asarray(std, np.float32)
+    pixels = (pixels + np.asarray(mean, np.float32)) * 255.0
+    return np.nan_to_num(pixels).round().clip(0, 255).astype(np.uint8)
+
+
+def save_png(path: str | os.PathLike, image: np.ndarray) -> str:
+    """Write an image as PNG; the file appears whole or not at all.
+
+    Args:
+        path: where to write; missing folders are made.
+        image: uint8 [H, W, 3] (or [H, W]).
+
+    Returns:
+        The path.
+    """
+    path = os.fspath(path)
+    folder = os.path.dirname(path) or "."
+    os.makedirs(folder, exist_ok=True)
+    content = io.BytesIO()
+    Image.fromarray(_as_rgb(image)).save(content, format="PNG")
+    handle, temporary = tempfile.mkstemp(
+        dir=folder, prefix=os.path.basename(path) + ".", suffix=".tmp"
+    )
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content.getvalue())
+        # mkstemp makes private files; pictures are meant to be seen by others.
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+    return path
+
+
+def _as_rgb(image: np.ndarray) -> np.ndarray:
+    """Return uint8 [H, W, 3], refusing what would be drawn wrongly."""
+    image = np.asarray(image)
+    if image.ndim == 3 and image.shape[-1] == 1:
+        image = image[..., 0]
+    if image.ndim == 2:
+        image = np.stack([image] * 3, axis=-1)
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[-1] != 3 or not image.size:
+        raise ValueError(
+            f"Got an image of {image.dtype} {image.shape}, expected uint8 [height, width, 3]. "
+            "Network inputs go through denormalize() first; a batch is drawn image by image."
+        )
+    return np.ascontiguousarray(image)
+
+
+def _to_pixels(boxes: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Return int [N, 4] left, top, right, bottom inside the picture."""
+    width, height = size
+    ordered = np.nan_to_num(boxes, nan=0.0)[:, [1, 0, 3, 2]].clip(0.0, 1.0)
+    corners = (ordered * [width, height, width, height]).round().astype(int)
+    # A box is drawn around its pixels: the last of them lies one before the far edge.
+    corners[:, 2:] -= 1
+    corners = corners.clip(0, [width - 1, height - 1] * 2)
+    corners[:, 2:] = np.maximum(corners[:, 2:], corners[:, :2])
+    return corners
+
+
+def _palette(
+    number: int,
+    labels: Sequence[str] | None,
+    classes: np.ndarray | None,
+    colors: Sequence[tuple[int, int, int]] | None,
+    is_crowd: np.ndarray | None,
+) -> list[tuple[int, int, int]]:
+    """Choose a colour per box: given, or by class, or by label, red for crowd regions."""
+    if colors is not None:
+        return [tuple(int(channel) for channel in color) for color in colors]
+    if classes is not None:
+        palette = [class_color(int(index)) for index in classes]
+    elif labels is not None:
+        palette = [class_color(sum(label.encode())) for label in labels]
+    else:
+        palette = [class_color(0)] * number
+    crowd = np.zeros(number, bool) if is_crowd is None else is_crowd
+    return [_CROWD_COLOR if region else color for color, region in zip(palette, crowd, strict=True)]
+
+
+def _outline(
+    draw: ImageDraw.ImageDraw, box: np.ndarray, color: tuple[int, int, int], width: int
+) -> None:
+    """Draw a frame with a thin dark rim, seen on bright and on dark ground."""
+    left, top, right, bottom = box.tolist()
+    if width > 1:
+        rim = (left - 1, top - 1, right + 1, bottom + 1)
+        draw.rectangle(rim, outline=(20, 20, 20), width=1)
+    draw.rectangle((left, top, right, bottom), outline=color, width=width)
+
+
+def _hatched(picture: Image.Image, box: np.ndarray, width: int) -> Image.Image:
+    """Lay faint diagonal lines over a crowd region."""
+    left, top, right, bottom = box.tolist()
+    size = (right - left + 1, bottom - top + 1)
+    veil = Image.new("L", size, 28)
+    pen = ImageDraw.Draw(veil)
+    step = max(8, 6 * width)
+    for x in range(-size[1], size[0], step):
+        pen.line((x, size[1], x + size[1], 0), fill=120, width=max(1, width // 2))
+    picture.paste(Image.new("RGB", size, _CROWD_COLOR), (left, top), veil)
+    return picture
+
+
+def _texts(number: int, labels: Sequence[str] | None, scores: np.ndarray | None) -> list[str]:
+    words = [""] * number if labels is None else [str(label) for label in labels]
+    if scores is None:
+        return words
+    return [f"{word} {float(score):.0%}".strip() for word, score in zip(words, scores, strict=True)]
+
+
+def _draw_labels(
+    draw: ImageDraw.ImageDraw,
+    corners: np.ndarray,
+    texts: Sequence[str],
+    palette: Sequence[tuple[int, int, int]],
+    order: np.ndarray,
+    font_size: int,
+) -> None:
+    """Write labels at the boxes' upper left corners, each on its own free place if there is one."""
+    font = _font(font_size)
+    pad = max(2, font_size // 6)
+    height = _line_height(font) + pad
+    taken: list[tuple[float, float, float, float]] = []
+    # Small boxes choose first: they have the fewest places that are clearly theirs.
+    for i in order[::-1]:
+        if not texts[i]:
+            continue
+        size = (font.getlength(texts[i]) + 2 * pad, height)
+        place = _free_place(corners[i].tolist(), size, draw.im.size, taken)
+        taken.append(place)
+        draw.rectangle(place, fill=palette[i])
+        ink = (255, 255, 255) if _luminance(palette[i]) < 0.55 else (16, 16, 16)
+        middle = (place[0] + pad, (place[1] + place[3]) / 2)
+        draw.text(middle, texts[i], fill=ink, font=font, anchor="lm")
+
+
+def _free_place(
+    box: Sequence[int],
+    size: tuple[float, float],
+    picture: tuple[int, int],
+    taken: Sequence[tuple[float, float, float, float]],
+) -> tuple[float, float, float, float]:
+    """Return where a label covers the least of other labels: above, inside, below, ..."""
+    left, top, right, bottom = box
+    width, height = size
+    options = [(left, top - height), (left, top), (left, bottom), (left, bottom - height)]
+    options += [(right - width, top - height), (right - width, top), (right - width, bottom)]
+    best, least = None, np.inf
+    for x, y in options:
+        x = min(max(x, 0), max(picture[0] - 1 - width, 0))
+        y = min(max(y, 0), max(picture[1] - 1 - height, 0))
+        place = (x, y, x + width, y + height)
+        covered = sum(_overlap(place, other) for other in taken)
+        if covered < least:
+            best, least = place, covered
+        if not covered:
+            break
+    return best
+
+
+def _overlap(a: Sequence[float], b: Sequence[float]) -> float:
+    width = min(a[2], b[2]) - max(a[0], b[0])
+    height = min(a[3], b[3]) - max(a[1], b[1])
+    return max(width, 0.0) * max(height, 0.0)
+
+
+def _luminance(color: tuple[int, int, int]) -> float:
+    return (0.299 * color[0] + 0.587 * color[1] + 0.114 * color[2]) / 255.0
+
+
+def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    return ImageFont.load_default(size=size)
+
+
+def _line_height(font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> int:
+    left, top, right, bottom = font.getbbox("Ag|")
+    return int(bottom - min(top, 0)) + 2
+
+
+def _shortened(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int) -> str:
+    """Cut a text to a width, with three dots where something is missing."""
+    if font.getlength(text) <= width:
+        return text
+    while text and font.getlength(text + "...") > width:
+        text = text[:-1]
+    return text + "..."
+
+
+def _paste(sheet: Image.Image, image: np.ndarray, cell: tuple[int, int, int, int]) -> None:
+    """Fit an image into a cell, in the middle, its aspect ratio kept."""
+    x, y, width, height = cell
+    picture = Image.fromarray(_as_rgb(image))
+    factor = min(width / picture.width, height / picture.height)
+    size = (max(1, round(picture.width * factor)), max(1, round(picture.height * factor)))
+    # Small images are enlarged with visible pixels rather than blurred.
+    method = Image.Resampling.NEAREST if factor >= 2 else Image.Resampling.LANCZOS
+    if size != picture.size:
+        picture = picture.resize(size, method)
+    sheet.paste(picture, (x + (width - size[0]) // 2, y + (height - size[1]) // 2))
+
+
+def _names(classes: np.ndarray, names: Sequence[str] | None) -> list[str]:
+    return [str(int(index)) if names is None else str(names[int(index)]) for index in classes]
