@@ -1,0 +1,136 @@
+"""Names in gin's registry, and which bindings of a configuration were used."""
+
+import difflib
+import fnmatch
+import inspect
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
+
+import gin
+
+MACRO = "gin.macro"
+Key = tuple[str, str, str]  # Scope, selector, parameter.
+
+_gin = gin.config  # Gin has no public names for the registry and the recorded calls.
+
+
+class Binding(NamedTuple):
+    """One assignment as written: `scope/selector.parameter = ...` and where."""
+
+    scope: str
+    selector: str
+    parameter: str
+    place: str
+    override: bool
+
+    @property
+    def name(self) -> str:
+        if self.selector == MACRO:
+            return self.scope
+        prefix = f"{self.scope}/" if self.scope else ""
+        return f"{prefix}{short_name(self.selector)}.{self.parameter}"
+
+
+# What `parse` read last: (scope, selector, parameter) -> where it was set, the last one winning.
+bindings: dict[tuple[str, str, str], Binding] = {}
+
+
+def operative() -> dict[tuple[str, str], dict[str, Any]]:
+    """Return a copy of gin's record of calls: (scope, selector) -> parameters taken."""
+    with _gin._OPERATIVE_CONFIG_LOCK:
+        return {key: dict(values) for key, values in _gin._OPERATIVE_CONFIG.items()}
+
+
+def used_keys() -> set[Key]:
+    """Return the keys of the bindings that some call took or could have taken."""
+    calls: dict[tuple[str, str], list[str]] = {}
+    for (scope, selector), values in operative().items():
+        for parameter in values:
+            calls.setdefault((selector, parameter), []).append(scope)
+    return {
+        key for key in bindings if any(_covers(key[0], scope) for scope in calls.get(key[1:], ()))
+    }
+
+
+def _covers(outer: str, scope: str) -> bool:
+    """Tell whether a binding in scope `outer` reaches a call in `scope`."""
+    return not outer or scope == outer or scope.startswith(f"{outer}/")
+
+
+def allowed_keys(patterns: Sequence[str]) -> set[Key]:
+    """Return the bindings that match a pattern, and those that they refer to."""
+    roots = set()
+    for key, binding in bindings.items():
+        names = (binding.name, binding.name.rpartition(".")[0], short_name(binding.selector))
+        if any(fnmatch.fnmatchcase(name, pattern) for name in names for pattern in patterns):
+            roots.add(key)
+    return roots | reachable_keys(roots)
+
+
+def reachable_keys(keys: Iterable[Key]) -> set[Key]:
+    """Return the bindings of everything that the values of some bindings refer to."""
+    found: set[Key] = set()
+    queue = list(keys)
+    while queue:
+        for reference in references(queue.pop()):
+            scope, selector = reference.config_key
+            for key in bindings:
+                same = key[1] == selector and (not scope or _covers(key[0], scope))
+                if same and key not in found:
+                    found.add(key)
+                    queue.append(key)
+    return found
+
+
+def references(key: Key) -> list[Any]:
+    """Return gin's references (@name, %NAME) in the value of a binding."""
+    scope, selector, parameter = key
+    return list(_gin.iterate_references([_gin._CONFIG[scope, selector][parameter]]))
+
+
+def unused_message(unused: Sequence[Binding], used: set[Key]) -> str:
+    """Write the error that lists unused bindings with places and near matches."""
+    names = [bindings[key].name for key in used]
+    for (scope, selector), values in operative().items():
+        if selector != MACRO:
+            names += [Binding(scope, selector, name, "", False).name for name in values]
+    lines = []
+    for binding in unused:
+        lines.append(f"  {binding.name} ({binding.place}) {near(binding.name, names)}".rstrip())
+    count = "This setting was" if len(unused) == 1 else f"These {len(unused)} settings were"
+    return (
+        f"{count} never used: a typo, or a setting for a part that this recipe does not use. "
+        "Remove or correct:\n" + "\n".join(lines)
+    )
+
+
+def short_name(selector: str) -> str:
+    """Return the shortest name that gin resolves to a selector."""
+    return _gin._REGISTRY.minimal_selector(selector)
+
+
+def parameter_names(configurable: Any) -> set[str]:
+    """Return the parameters that can be bound; '**' stands for any other name."""
+    function = configurable.wrapped
+    if inspect.isclass(function):
+        function = _gin._find_class_construction_fn(function)
+    names = set()
+    for parameter in inspect.signature(function).parameters.values():
+        if parameter.kind is parameter.VAR_KEYWORD:
+            names.add("**")
+        elif parameter.kind is not parameter.VAR_POSITIONAL:
+            names.add(parameter.name)
+    return names - {"self", "cls"}
+
+
+def near_names(selector: str) -> str:
+    """Return a sentence with the registered names close to an unknown one, or all."""
+    names = [short_name(name) for name, _ in _gin._REGISTRY.items() if not name.startswith("gin.")]
+    return near(selector, names).strip() or f"Known names: {', '.join(sorted(names)) or 'none'}."
+
+
+def near(name: str, names: Iterable[str]) -> str:
+    """Return 'Did you mean ...? ' or nothing."""
+    by_lower = {n.lower(): n for n in names}
+    close = difflib.get_close_matches(name.lower(), by_lower, n=3, cutoff=0.6)
+    return f"Did you mean {' or '.join(by_lower[n] for n in close)}? " if close else ""

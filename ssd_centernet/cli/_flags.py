@@ -1,0 +1,92 @@
+"""Flags that several commands share.
+
+Each function defines one group; a command calls those it needs in its `define_flags`. Every
+default is None, "not given", so that a flag which nobody typed never overrides a recipe.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from absl import flags
+
+_DTYPES = ["fp32", "bf16", "fp16"]
+_DEVICES = ["auto", "cpu", "gpu", "tpu", "hpu", "mlu", "npu"]
+
+
+def define_gin() -> None:
+    """Define --gin_file and --gin_params."""
+    flags.DEFINE_multi_string(
+        "gin_file",
+        None,
+        "A recipe: path of a gin file, or name of an installed one such as ssd300_resnet34. "
+        "Repeat it to add files; later ones win.",
+    )
+    flags.DEFINE_multi_string(
+        "gin_params",
+        None,
+        'A setting that wins over the files, such as "train.batch_size = 8". Repeatable.',
+    )
+
+
+def define_model_dir(help_text: str | None = None) -> None:
+    """Define --model_dir.
+
+    Args:
+        help_text: what the command does with it, when it does not write checkpoints there.
+    """
+    flags.DEFINE_string(
+        "model_dir", None, help_text or "Folder of the run: checkpoints, logs, saved settings."
+    )
+
+
+def define_data_dir() -> None:
+    """Define --data_dir."""
+    flags.DEFINE_string(
+        "data_dir", None, "Folder of converted data (*.record-* files and the label map)."
+    )
+
+
+def define_batch_size() -> None:
+    """Define --batch_size."""
+    flags.DEFINE_integer("batch_size", None, "Images in a batch of one process.", lower_bound=1)
+
+
+def define_seed() -> None:
+    """Define --seed."""
+    flags.DEFINE_integer("seed", None, "Seed of weights, shuffling and augmentation.")
+
+
+def define_dtype() -> None:
+    """Define --dtype."""
+    flags.DEFINE_enum(
+        "dtype", None, _DTYPES, "Precision of the network; losses and decoding stay in fp32."
+    )
+
+
+def define_device() -> None:
+    """Define --device."""
+    flags.DEFINE_enum(
+        "device", None, _DEVICES, "Device to run on (auto when not given: an accelerator if any)."
+    )
+
+
+def flag_bindings(names: Mapping[str, str | Sequence[str]]) -> list[str]:
+    """Turn flags that were given into gin bindings, for `config.parse(flag_params=...)`.
+
+    A flag that goes through gin shows in the saved settings, and is an error when nothing uses it.
+
+    Args:
+        names: flag -> the parameter it sets, or several, such as
+            {'batch_size': ['train.batch_size', 'evaluate.batch_size']}.
+
+    Returns:
+        Bindings such as 'train.batch_size = 8'; nothing for a flag that was not given.
+    """
+    bindings = []
+    for flag, parameters in names.items():
+        value: Any = flags.FLAGS[flag].value
+        if value is None:
+            continue
+        parameters = [parameters] if isinstance(parameters, str) else parameters
+        bindings += [f"{parameter} = {value!r}" for parameter in parameters]
+    return bindings

@@ -1,0 +1,167 @@
+"""Dispatch `ssd_centernet <command> [flags]` to the module of the command.
+
+Only the module of the chosen command is imported, and that imports tensorflow inside its `main`:
+help comes at once.
+"""
+
+import difflib
+import importlib
+import os
+import re
+import sys
+import textwrap
+from pathlib import Path
+
+from ssd_centernet import __version__
+
+# Command -> one line for the overview. Kept here so that the overview imports nothing.
+COMMANDS = {
+    "train": "train a detector, and evaluate it on the way",
+    "evaluate": "COCO metrics of a trained detector, or of a file of detections",
+    "predict": "detect objects in images: drawings and COCO-style json",
+    "convert": "convert a COCO data set to TFRecord shards",
+    "make_synthetic": "render a small COCO data set to try things on",
+    "show_inputs": "draw what the network is fed, with the matched anchors",
+    "benchmark": "measure input, train step, decoding or evaluation",
+    "doctor": "check versions, devices and a train step of this installation",
+}
+
+_USAGE_ERROR = 2
+_PACKAGE = str(Path(__file__).resolve().parents[1])
+_HELP = {"-h", "-help", "--help", "--helpfull", "--helpshort"}
+
+
+def run(argv: list[str] | None = None) -> None:
+    """Run one command and exit: 0 when all went well, 1 on an error, 2 on a wrong command line.
+
+    Args:
+        argv: the command line with the program's name first; that of the process by default.
+    """
+    argv = list(sys.argv if argv is None else argv)
+    # Before tensorflow is imported, and only for the command line; the library sets nothing.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    sys.exit(_dispatch(argv[1:]))
+
+
+def _dispatch(arguments: list[str]) -> int:
+    if not arguments:
+        print(_overview(), file=sys.stderr)
+        return _USAGE_ERROR
+    name, rest = arguments[0], arguments[1:]
+    if name in _HELP or name == "help":
+        print(_overview())
+        return 0
+    if name == "--version":
+        print(f"ssd_centernet {__version__}")
+        return 0
+    if name.replace("-", "_") in COMMANDS:
+        return _run_command(name.replace("-", "_"), rest)
+    near = difflib.get_close_matches(name, COMMANDS, n=2, cutoff=0.5)
+    hint = f" Did you mean {' or '.join(near)}?" if near else ""
+    reason = "The command comes before its flags." if name.startswith("-") else "No such command."
+    print(
+        f"ssd_centernet: {name!r}: {reason}{hint}\nCommands: {', '.join(COMMANDS)}. "
+        "More: ssd_centernet --help",
+        file=sys.stderr,
+    )
+    return _USAGE_ERROR
+
+
+def _overview() -> str:
+    width = max(map(len, COMMANDS))
+    lines = [f"  {name:<{width}}  {text}" for name, text in COMMANDS.items()]
+    return "\n".join(
+        [
+            f"ssd_centernet {__version__}: single-stage object detectors on TensorFlow.",
+            "",
+            "Usage: ssd_centernet <command> [flags]",
+            "",
+            *lines,
+            "",
+            "Flags of a command: ssd_centernet <command> --help",
+        ]
+    )
+
+
+def _run_command(name: str, arguments: list[str]) -> int:
+    from absl import flags, logging
+
+    module = importlib.import_module(f"ssd_centernet.cli.{name}")
+    flags.DEFINE_boolean("debug", False, "Show the Python traceback of every error.")
+    module.define_flags()
+    if _HELP.intersection(arguments):
+        print(_command_help(name, module))
+        return 0
+    try:
+        positional = flags.FLAGS([f"ssd_centernet {name}", *arguments])
+    except flags.Error as error:
+        print(
+            f"ssd_centernet {name}: {str(error).strip()}\nAll flags: ssd_centernet {name} --help",
+            file=sys.stderr,
+        )
+        return _USAGE_ERROR
+    logging.use_absl_handler()
+    if flags.FLAGS["verbosity"].using_default_value:
+        flags.FLAGS.verbosity = logging.INFO
+    try:
+        return int(module.main(positional) or 0)
+    except KeyboardInterrupt:
+        print("Interrupted.", file=sys.stderr)
+        return 130
+    except Exception as error:
+        if flags.FLAGS.debug or not _is_for_the_user(error):
+            raise
+        print(f"ssd_centernet {name}: {_message(error)}", file=sys.stderr)
+        return 1
+
+
+def _is_for_the_user(error: Exception) -> bool:
+    """Tell a mistake that the package explains, or one of the file system, from a defect."""
+    if isinstance(error, OSError):
+        return True
+    if not isinstance(error, ValueError | RuntimeError | ImportError | KeyError):
+        return False
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    # Our own `raise` is the innermost frame; anything deeper went wrong inside a library.
+    return trace is not None and trace.tb_frame.f_code.co_filename.startswith(_PACKAGE)
+
+
+def _message(error: Exception) -> str:
+    text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
+    # gin appends the call chain, with addresses of functions.
+    return re.sub(r"\n  In call to configurable .*", "", text).strip()
+
+
+def _command_help(name: str, module: object) -> str:
+    from absl import flags
+
+    groups = flags.FLAGS.flags_by_module_dict()
+    parts = [f"Usage: ssd_centernet {name} [flags]", "", (module.__doc__ or "").strip()]
+    titles = {
+        module.__name__: f"Flags of {name}",
+        "ssd_centernet.cli._flags": "Shared flags",
+        __name__: "Other flags",
+    }
+    for group, title in titles.items():
+        lines = [_flag_help(flag) for flag in sorted(groups.get(group, []), key=lambda f: f.name)]
+        if lines:
+            parts += ["", f"{title}:", *lines]
+    parts += ["", "Logging and more from absl: --verbosity, --log_dir, --flagfile."]
+    return "\n".join(parts)
+
+
+def _flag_help(flag: object) -> str:
+    kind = flag.flag_type()
+    values = getattr(flag.parser, "enum_values", None)
+    if flag.boolean:
+        head = f"  --[no]{flag.name}"
+    else:
+        shown = "|".join(values) if values else kind.replace("multi string", "string").upper()
+        head = f"  --{flag.name}={shown}"
+    text = " ".join((flag.help or "").split())
+    if flag.default not in (None, False, "", []):
+        text += f" (default: {flag.default_as_str.strip(chr(39))})"
+    body = textwrap.fill(text, 96, initial_indent=" " * 6, subsequent_indent=" " * 6)
+    return f"{head}\n{body}"

@@ -1,0 +1,99 @@
+"""What a run asks of the processes it consists of.
+
+The train step and the loop speak to a `Communicator` only, so that they read the same for one
+process and for many.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol, runtime_checkable
+
+import tensorflow as tf
+
+
+@runtime_checkable
+class Communicator(Protocol):
+    """The processes of one run: who this one is, and the collectives that a run needs."""
+
+    @property
+    def rank(self) -> int:
+        """Number of this process, 0 to `size` - 1."""
+
+    @property
+    def size(self) -> int:
+        """Number of processes."""
+
+    @property
+    def local_rank(self) -> int:
+        """Number of this process on its machine: the index of its device."""
+
+    @property
+    def is_chief(self) -> bool:
+        """Whether this process writes checkpoints, summaries and reports."""
+
+    def mean_gradients(self, gradients: Sequence[tf.Tensor | None]) -> list[tf.Tensor | None]:
+        """Average gradients over the processes; usable inside a tf.function.
+
+        Args:
+            gradients: tensors in the same order and of the same shapes on every process; None
+                for a variable without gradient.
+
+        Returns:
+            The averages, None where None was given.
+        """
+
+    def mean(self, values: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        """Average named scalars over the processes.
+
+        Args:
+            values: float scalars under the same names on every process.
+
+        Returns:
+            The averages under the same names.
+        """
+
+    def broadcast(self, variables: Sequence[tf.Variable]) -> None:
+        """Give the variables the values that they have on process 0.
+
+        Args:
+            variables: the same list on every process.
+        """
+
+    def gather(self, objects: Sequence[Any]) -> list[Any]:
+        """Concatenate the lists of picklable objects of all processes, in the order of rank.
+
+        Args:
+            objects: this process's part; parts may differ in length.
+
+        Returns:
+            The whole list, on every process.
+        """
+
+    def barrier(self) -> None:
+        """Wait until every process has come here."""
+
+
+class SingleProcess:
+    """A `Communicator` for a run of one process: everything is already everywhere."""
+
+    rank = 0
+    size = 1
+    local_rank = 0
+    is_chief = True
+
+    def mean_gradients(self, gradients: Sequence[tf.Tensor | None]) -> list[tf.Tensor | None]:
+        """Return the gradients as they are; see `Communicator.mean_gradients`."""
+        return list(gradients)
+
+    def mean(self, values: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        """Return the scalars as they are; see `Communicator.mean`."""
+        return dict(values)
+
+    def broadcast(self, variables: Sequence[tf.Variable]) -> None:
+        """Leave the variables as they are; see `Communicator.broadcast`."""
+
+    def gather(self, objects: Sequence[Any]) -> list[Any]:
+        """Return the objects as a list; see `Communicator.gather`."""
+        return list(objects)
+
+    def barrier(self) -> None:
+        """Return at once; see `Communicator.barrier`."""
