@@ -6,11 +6,22 @@ import tempfile
 from collections.abc import Sequence
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
+
+from ssd_centernet._drawing import (
+    CROWD_COLOR,
+    LUMINANCE,
+    draw_labels,
+    hatched,
+    line_height,
+    load_font,
+    outline,
+    shortened,
+)
 
 # Hue advances by the golden ratio, so that neighbouring classes differ most.
 _GOLDEN_RATIO = 0.618033988749895
-_CROWD_COLOR = (235, 64, 52)
+_LEAST_LUMINANCE = 0.4
 _INK = (32, 36, 42)
 _FAINT_INK = (104, 112, 122)
 _PAPER = (246, 247, 249)
@@ -31,8 +42,11 @@ def class_color(index: int) -> tuple[int, int, int]:
     value = (1.0, 0.82, 0.92)[index % 3]
     saturation = (0.85, 0.95, 0.65)[index // 3 % 3]
     channels = (np.abs((hue * 6.0 + np.array([0.0, 4.0, 2.0])) % 6.0 - 3.0) - 1.0).clip(0, 1)
-    rgb = 255.0 * value * (1.0 - saturation * (1.0 - channels))
-    return tuple(int(round(channel)) for channel in rgb)
+    rgb = value * (1.0 - saturation * (1.0 - channels))
+    # Dark blues and purples would drown in shadows: mix in white up to a least brightness.
+    lack = max(0.0, _LEAST_LUMINANCE - float(rgb @ LUMINANCE))
+    rgb += (1.0 - rgb) * lack / (1.0 - float(rgb @ LUMINANCE))
+    return tuple(int(round(255.0 * channel)) for channel in rgb)
 
 
 def draw_boxes(
@@ -49,8 +63,8 @@ def draw_boxes(
 ) -> np.ndarray:
     """Draw boxes with labels on a copy of an image.
 
-    Big boxes are drawn first so that small ones stay visible, and labels come last, moved apart
-    where they would cover each other.
+    Big boxes are drawn first so that small ones stay visible. Labels come last, smaller on small
+    boxes and moved apart; one that could only go on top of others is left out.
 
     Args:
         image: uint8 [H, W, 3] (or [H, W]).
@@ -84,10 +98,10 @@ def draw_boxes(
     order = np.argsort(-areas, kind="stable")
     for i in order:
         if is_crowd is not None and is_crowd[i]:
-            picture = _hatched(picture, corners[i], line_width)
-        _outline(ImageDraw.Draw(picture), corners[i], palette[i], line_width)
+            picture = hatched(picture, corners[i], line_width)
+        outline(ImageDraw.Draw(picture), corners[i], palette[i], line_width)
     texts = _texts(len(boxes), labels, scores)
-    _draw_labels(ImageDraw.Draw(picture), corners, texts, palette, order, font_size)
+    draw_labels(ImageDraw.Draw(picture), corners, texts, palette, order, font_size)
     return np.asarray(picture)
 
 
@@ -165,26 +179,49 @@ def contact_sheet(
     height, width = (cell_size, cell_size) if isinstance(cell_size, int) else cell_size
     columns = max(1, min(columns or int(np.ceil(np.sqrt(len(images)))), max(len(images), 1)))
     rows = -(-len(images) // columns)
-    title_font = _font(max(12, min(18, width // 22)))
-    line = _line_height(title_font) if titles is not None else 0
-    heading_font = _font(20)
+    title_font = load_font(max(12, min(18, width // 22)))
+    line = line_height(title_font) if titles is not None else 0
+    heading_font = load_font(20)
     lines = heading.split("\n") if heading else []
-    top = _MARGIN + len(lines) * (_line_height(heading_font) + 2) + (_MARGIN // 2 if lines else 0)
+    top = _MARGIN + len(lines) * (line_height(heading_font) + 2) + (_MARGIN // 2 if lines else 0)
     needed = max((heading_font.getlength(text) for text in lines), default=0)
     sheet_width = max(_MARGIN + columns * (width + _MARGIN), int(needed) + 2 * _MARGIN)
     sheet = Image.new("RGB", (sheet_width, top + rows * (height + line + _MARGIN)), _PAPER)
     draw = ImageDraw.Draw(sheet)
     for row, text in enumerate(lines):
-        y = _MARGIN + row * (_line_height(heading_font) + 2)
+        y = _MARGIN + row * (line_height(heading_font) + 2)
         draw.text((_MARGIN, y), text, fill=_INK if row == 0 else _FAINT_INK, font=heading_font)
     for i, image in enumerate(images):
         x = _MARGIN + i % columns * (width + _MARGIN)
         y = top + i // columns * (height + line + _MARGIN)
         _paste(sheet, image, (x, y, width, height))
         if titles is not None:
-            text = _shortened(titles[i], title_font, width)
+            text = shortened(titles[i], title_font, width)
             draw.text((x, y + height + 2), text, fill=_FAINT_INK, font=title_font)
     return np.asarray(sheet)
+
+
+def fit(image: np.ndarray, size: int | tuple[int, int]) -> np.ndarray:
+    """Scale an image to fit into a size, its aspect ratio kept.
+
+    Boxes drawn afterwards have lines and labels of the right size for a contact sheet.
+
+    Args:
+        image: uint8 [H, W, 3] (or [H, W]).
+        size: height and width in pixels to stay within.
+
+    Returns:
+        uint8 [H', W', 3].
+    """
+    height, width = (size, size) if isinstance(size, int) else size
+    picture = Image.fromarray(_as_rgb(image))
+    factor = min(width / picture.width, height / picture.height)
+    scaled = (max(1, round(picture.width * factor)), max(1, round(picture.height * factor)))
+    if scaled == picture.size:
+        return np.asarray(picture)
+    # Small images are enlarged with visible pixels rather than blurred.
+    method = Image.Resampling.NEAREST if factor >= 2 else Image.Resampling.LANCZOS
+    return np.asarray(picture.resize(scaled, method))
 
 
 def denormalize(image: np.ndarray, mean: Sequence[float], std: Sequence[float]) -> np.ndarray:
@@ -278,31 +315,7 @@ def _palette(
     else:
         palette = [class_color(0)] * number
     crowd = np.zeros(number, bool) if is_crowd is None else is_crowd
-    return [_CROWD_COLOR if region else color for color, region in zip(palette, crowd, strict=True)]
-
-
-def _outline(
-    draw: ImageDraw.ImageDraw, box: np.ndarray, color: tuple[int, int, int], width: int
-) -> None:
-    """Draw a frame with a thin dark rim, seen on bright and on dark ground."""
-    left, top, right, bottom = box.tolist()
-    if width > 1:
-        rim = (left - 1, top - 1, right + 1, bottom + 1)
-        draw.rectangle(rim, outline=(20, 20, 20), width=1)
-    draw.rectangle((left, top, right, bottom), outline=color, width=width)
-
-
-def _hatched(picture: Image.Image, box: np.ndarray, width: int) -> Image.Image:
-    """Lay faint diagonal lines over a crowd region."""
-    left, top, right, bottom = box.tolist()
-    size = (right - left + 1, bottom - top + 1)
-    veil = Image.new("L", size, 28)
-    pen = ImageDraw.Draw(veil)
-    step = max(8, 6 * width)
-    for x in range(-size[1], size[0], step):
-        pen.line((x, size[1], x + size[1], 0), fill=120, width=max(1, width // 2))
-    picture.paste(Image.new("RGB", size, _CROWD_COLOR), (left, top), veil)
-    return picture
+    return [CROWD_COLOR if region else color for color, region in zip(palette, crowd, strict=True)]
 
 
 def _texts(number: int, labels: Sequence[str] | None, scores: np.ndarray | None) -> list[str]:
@@ -312,95 +325,12 @@ def _texts(number: int, labels: Sequence[str] | None, scores: np.ndarray | None)
     return [f"{word} {float(score):.0%}".strip() for word, score in zip(words, scores, strict=True)]
 
 
-def _draw_labels(
-    draw: ImageDraw.ImageDraw,
-    corners: np.ndarray,
-    texts: Sequence[str],
-    palette: Sequence[tuple[int, int, int]],
-    order: np.ndarray,
-    font_size: int,
-) -> None:
-    """Write labels at the boxes' upper left corners, each on its own free place if there is one."""
-    font = _font(font_size)
-    pad = max(2, font_size // 6)
-    height = _line_height(font) + pad
-    taken: list[tuple[float, float, float, float]] = []
-    # Small boxes choose first: they have the fewest places that are clearly theirs.
-    for i in order[::-1]:
-        if not texts[i]:
-            continue
-        size = (font.getlength(texts[i]) + 2 * pad, height)
-        place = _free_place(corners[i].tolist(), size, draw.im.size, taken)
-        taken.append(place)
-        draw.rectangle(place, fill=palette[i])
-        ink = (255, 255, 255) if _luminance(palette[i]) < 0.55 else (16, 16, 16)
-        middle = (place[0] + pad, (place[1] + place[3]) / 2)
-        draw.text(middle, texts[i], fill=ink, font=font, anchor="lm")
-
-
-def _free_place(
-    box: Sequence[int],
-    size: tuple[float, float],
-    picture: tuple[int, int],
-    taken: Sequence[tuple[float, float, float, float]],
-) -> tuple[float, float, float, float]:
-    """Return where a label covers the least of other labels: above, inside, below, ..."""
-    left, top, right, bottom = box
-    width, height = size
-    options = [(left, top - height), (left, top), (left, bottom), (left, bottom - height)]
-    options += [(right - width, top - height), (right - width, top), (right - width, bottom)]
-    best, least = None, np.inf
-    for x, y in options:
-        x = min(max(x, 0), max(picture[0] - 1 - width, 0))
-        y = min(max(y, 0), max(picture[1] - 1 - height, 0))
-        place = (x, y, x + width, y + height)
-        covered = sum(_overlap(place, other) for other in taken)
-        if covered < least:
-            best, least = place, covered
-        if not covered:
-            break
-    return best
-
-
-def _overlap(a: Sequence[float], b: Sequence[float]) -> float:
-    width = min(a[2], b[2]) - max(a[0], b[0])
-    height = min(a[3], b[3]) - max(a[1], b[1])
-    return max(width, 0.0) * max(height, 0.0)
-
-
-def _luminance(color: tuple[int, int, int]) -> float:
-    return (0.299 * color[0] + 0.587 * color[1] + 0.114 * color[2]) / 255.0
-
-
-def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    return ImageFont.load_default(size=size)
-
-
-def _line_height(font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> int:
-    left, top, right, bottom = font.getbbox("Ag|")
-    return int(bottom - min(top, 0)) + 2
-
-
-def _shortened(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int) -> str:
-    """Cut a text to a width, with three dots where something is missing."""
-    if font.getlength(text) <= width:
-        return text
-    while text and font.getlength(text + "...") > width:
-        text = text[:-1]
-    return text + "..."
-
-
 def _paste(sheet: Image.Image, image: np.ndarray, cell: tuple[int, int, int, int]) -> None:
     """Fit an image into a cell, in the middle, its aspect ratio kept."""
     x, y, width, height = cell
-    picture = Image.fromarray(_as_rgb(image))
-    factor = min(width / picture.width, height / picture.height)
-    size = (max(1, round(picture.width * factor)), max(1, round(picture.height * factor)))
-    # Small images are enlarged with visible pixels rather than blurred.
-    method = Image.Resampling.NEAREST if factor >= 2 else Image.Resampling.LANCZOS
-    if size != picture.size:
-        picture = picture.resize(size, method)
-    sheet.paste(picture, (x + (width - size[0]) // 2, y + (height - size[1]) // 2))
+    picture = Image.fromarray(fit(image, (height, width)))
+    left, top = (width - picture.width) // 2, (height - picture.height) // 2
+    sheet.paste(picture, (x + left, y + top))
 
 
 def _names(classes: np.ndarray, names: Sequence[str] | None) -> list[str]:
