@@ -1,0 +1,1 @@
+"""Data on disk and its way to the network."""

@@ -1,0 +1,349 @@
+"""Label maps: contiguous classes, names and the ids that a data set uses.
+
+Inside the library a class is a number in 0..C-1 and background is never counted. Data sets number
+their categories as they like: COCO has 80 categories with ids from 1 to 90. A `LabelMap` is the one
+place that knows both.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+
+# Ids index a dense lookup vector: an id beyond this is taken for a mistake (say, an image id).
+MAX_ID = 1_000_000
+
+_COCO_NAMES = (
+    "person bicycle car motorcycle airplane bus train truck boat traffic_light fire_hydrant "
+    "stop_sign parking_meter bench bird cat dog horse sheep cow elephant bear zebra giraffe "
+    "backpack umbrella handbag tie suitcase frisbee skis snowboard sports_ball kite "
+    "baseball_bat baseball_glove skateboard surfboard tennis_racket bottle wine_glass cup "
+    "fork knife spoon bowl banana apple sandwich orange broccoli carrot hot_dog pizza donut "
+    "cake chair couch potted_plant bed dining_table toilet tv laptop mouse remote keyboard "
+    "cell_phone microwave oven toaster sink refrigerator book clock vase scissors teddy_bear "
+    "hair_drier toothbrush "
+)
+_COCO_UNUSED_IDS = frozenset((12, 26, 29, 30, 45, 66, 68, 69, 71, 83))
+
+
+class LabelMap:
+    """Map between classes 0..C-1, their names and the category ids of a data set.
+
+    Args:
+        names: C distinct, non-empty names; class c is called names[c].
+        ids: C distinct category ids in ascending order, 0 or greater, gaps allowed. None numbers
+            the names 1..C, which is what COCO-style tools expect.
+
+    Raises:
+        ValueError: if the map is empty, a name or id occurs twice, a name is empty, an id is
+            negative or not an integer, ids do not ascend, or id 0 is called background.
+    """
+
+    def __init__(self, names: Sequence[str], ids: Sequence[int] | None = None) -> None:
+        if isinstance(names, str):
+            raise ValueError(f"names must be a sequence of names, got the one string {names!r}.")
+        if ids is None:
+            ids = range(1, len(names) + 1)
+        self.names: tuple[str, ...] = tuple(names)
+        self.ids: tuple[int, ...] = tuple(_checked_id(i) for i in ids)
+        _check(self.names, self.ids)
+        self._class_of_name = {name: c for c, name in enumerate(self.names)}
+        self._class_of_id = {i: c for c, i in enumerate(self.ids)}
+
+    @classmethod
+    def coco(cls) -> LabelMap:
+        """Return the 80 categories of COCO with their ids 1..90."""
+        names = [name.replace("_", " ") for name in _COCO_NAMES.split()]
+        return cls(names, [i for i in range(1, 91) if i not in _COCO_UNUSED_IDS])
+
+    @classmethod
+    def from_categories(cls, categories: Iterable[Mapping]) -> LabelMap:
+        """Make a label map from the `categories` list of a COCO json.
+
+        Args:
+            categories: dicts with `id` and `name`, in any order; other keys are ignored.
+
+        Returns:
+            The label map with classes in ascending order of id.
+
+        Raises:
+            ValueError: if an entry lacks id or name, or as for the constructor.
+        """
+        pairs = []
+        for entry in categories:
+            if not isinstance(entry, Mapping) or "id" not in entry or "name" not in entry:
+                raise ValueError(
+                    f"Each category needs 'id' and 'name', got {entry!r}. "
+                    "Add the missing key to 'categories' in the annotation file."
+                )
+            pairs.append((_checked_id(entry["id"]), entry["name"]))
+        pairs.sort(key=lambda pair: pair[0])
+        return cls([name for _, name in pairs], [i for i, _ in pairs])
+
+    @classmethod
+    def from_pbtxt(cls, path: str | os.PathLike) -> LabelMap:
+        """Read a label map in the text format of the Object Detection API.
+
+        `display_name` is preferred to `name`, which may be a knowledge graph id such as /m/01g317.
+
+        Args:
+            path: the file; `item { id: 1 name: 'person' }` for each category.
+
+        Returns:
+            The label map with classes in ascending order of id.
+
+        Raises:
+            ValueError: if the text does not parse, or an item lacks an id or a name, or as for
+                the constructor. The message names the file.
+        """
+        with open(path, encoding="utf-8") as file:
+            text = file.read()
+        try:
+            return cls.from_categories(_parse_items(text))
+        except ValueError as error:
+            raise ValueError(f"Label map {os.fspath(path)}: {error}") from error
+
+    def to_categories(self) -> list[dict]:
+        """Return the `categories` list of a COCO json: dicts with `id` and `name`."""
+        return [{"id": i, "name": n} for i, n in zip(self.ids, self.names, strict=True)]
+
+    def to_pbtxt(self, path: str | os.PathLike) -> None:
+        """Write the label map in the text format of the Object Detection API, atomically.
+
+        Args:
+            path: the file to make or replace.
+        """
+        items = (
+            f"item {{\n  id: {i}\n  name: {_quote(name)}\n}}\n"
+            for i, name in zip(self.ids, self.names, strict=True)
+        )
+        temporary = f"{os.fspath(path)}.{os.getpid()}.tmp"
+        with open(temporary, "w", encoding="utf-8") as file:
+            file.write("".join(items))
+        os.replace(temporary, path)
+
+    @property
+    def num_classes(self) -> int:
+        """Return the number of classes C, background not counted."""
+        return len(self.names)
+
+    def to_id(self, class_index: int) -> int:
+        """Return the data set's id of a class.
+
+        Args:
+            class_index: the class, 0..C-1.
+
+        Raises:
+            KeyError: if there is no such class.
+        """
+        if not 0 <= class_index < self.num_classes:
+            raise KeyError(
+                f"Class {class_index} does not exist: classes are 0..{self.num_classes - 1}. "
+                "If this is a category id of the data set, use to_class."
+            )
+        return self.ids[class_index]
+
+    def to_class(self, category_id: int) -> int:
+        """Return the class, 0..C-1, of a category id of the data set.
+
+        Args:
+            category_id: an id of the data set.
+
+        Raises:
+            KeyError: if the map has no such id.
+        """
+        if category_id not in self._class_of_id:
+            raise KeyError(
+                f"Category id {category_id} is not in the label map ({self.describe()}). "
+                "Use the label map that was written with the data."
+            )
+        return self._class_of_id[category_id]
+
+    def class_of(self, name: str) -> int:
+        """Return the class, 0..C-1, of a name.
+
+        Args:
+            name: an exact name of the map.
+
+        Raises:
+            KeyError: if no class has this name; the message lists near matches.
+        """
+        if name not in self._class_of_name:
+            raise KeyError(f"No class is called {name!r}. {self._near_matches(name)}")
+        return self._class_of_name[name]
+
+    def lookup(self) -> np.ndarray:
+        """Return the vector that takes a category id to its class.
+
+        Returns:
+            int32 [max id + 1], values 0..C-1, or -1 where the map has no such id.
+        """
+        table = np.full(self.ids[-1] + 1, -1, np.int32)
+        table[list(self.ids)] = np.arange(self.num_classes, dtype=np.int32)
+        return table
+
+    def check_num_classes(self, num_classes: int, *, source: str = "num_classes") -> None:
+        """Refuse a model whose class count is not that of the label map.
+
+        Args:
+            num_classes: the count that a model or a configuration was made with.
+            source: where that count comes from, for the message.
+
+        Raises:
+            ValueError: if the counts differ.
+        """
+        if num_classes == self.num_classes:
+            return
+        cause = ""
+        if num_classes == self.num_classes + 1:
+            cause = " Background must not be counted."
+        elif num_classes in (self.ids[-1], self.ids[-1] + 1):
+            cause = " It looks like the highest category id; ids have gaps, classes do not."
+        raise ValueError(
+            f"{source} is {num_classes}, but the label map has {self.num_classes} classes "
+            f"({self.describe()}).{cause} Set {source} = {self.num_classes}, "
+            "or use the label map that the model was trained with."
+        )
+
+    def describe(self) -> str:
+        """Return one short phrase for messages: the count, the range of ids, the first names."""
+        names = ", ".join(self.names[:3]) + (", ..." if self.num_classes > 3 else "")
+        return f"{self.num_classes} classes, ids {self.ids[0]}..{self.ids[-1]}: {names}"
+
+    def _near_matches(self, name: str) -> str:
+        folded = {n.casefold(): n for n in self.names}
+        near = difflib.get_close_matches(str(name).casefold(), folded, n=3, cutoff=0.6)
+        if near:
+            return f"Did you mean {' or '.join(repr(folded[n]) for n in near)}?"
+        return f"The label map has {self.describe()}."
+
+    def __len__(self) -> int:
+        return self.num_classes
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, LabelMap):
+            return NotImplemented
+        return self.names == other.names and self.ids == other.ids
+
+    def __hash__(self) -> int:
+        return hash((self.names, self.ids))
+
+    def __repr__(self) -> str:
+        return f"LabelMap({self.describe()})"
+
+
+def _checked_id(value: object) -> int:
+    """Return an id as int; JSON from other tools may hold numpy numbers or 1.0."""
+    is_whole = isinstance(value, float) and value.is_integer()
+    if isinstance(value, bool) or not (isinstance(value, (int, np.integer)) or is_whole):
+        raise ValueError(f"A category id must be an integer, got {value!r}.")
+    if not 0 <= value <= MAX_ID:
+        raise ValueError(f"A category id must be in 0..{MAX_ID}, got {value}.")
+    return int(value)
+
+
+def _check(names: tuple[str, ...], ids: tuple[int, ...]) -> None:
+    if not names:
+        raise ValueError("A label map needs at least one class, got none.")
+    if len(names) != len(ids):
+        raise ValueError(f"Got {len(names)} names but {len(ids)} ids; each class needs both.")
+    for name, category_id in zip(names, ids, strict=True):
+        if not isinstance(name, str) or not name.strip():
+            raise ValueError(f"Category {category_id} needs a name, got {name!r}.")
+    _check_distinct("name", names, ids)
+    _check_distinct("id", ids, names)
+    if list(ids) != sorted(ids):
+        raise ValueError(f"ids must ascend, got {ids}. Sort names and ids together by id.")
+    if ids[0] == 0 and names[0].strip("_ ").casefold() == "background":
+        raise ValueError(
+            "id 0 is called 'background', but background is no class of a label map: "
+            "classes are counted without it. Remove the entry; the other ids may stay."
+        )
+
+
+def _check_distinct(kind: str, values: tuple, partners: tuple) -> None:
+    seen: dict = {}
+    for value, partner in zip(values, partners, strict=True):
+        if value in seen:
+            raise ValueError(
+                f"The {kind} {value!r} occurs twice (for {seen[value]!r} and {partner!r}). "
+                f"Each {kind} must belong to one category; rename or remove one of them."
+            )
+        seen[value] = partner
+
+
+# --- the text format -------------------------------------------------------------------------
+
+_TOKEN = re.compile(
+    r"""(?P<space>\s+|\#[^\n]*|[,;])
+      | (?P<string>"(?:\\.|[^"\\\n])*"|'(?:\\.|[^'\\\n])*')
+      | (?P<word>[\w.+\-]+)
+      | (?P<mark>[{}<>:\[\]])""",
+    re.VERBOSE,
+)
+_ESCAPES = {"n": "\n", "t": "\t", "r": "\r"}
+
+
+def _quote(name: str) -> str:
+    escaped = name.replace("\\", "\\\\").replace("'", "\\'").replace("\n", "\\n")
+    return f"'{escaped}'"
+
+
+def _unquote(token: str) -> str:
+    return re.sub(r"\\(.)", lambda m: _ESCAPES.get(m.group(1), m.group(1)), token[1:-1])
+
+
+def _tokens(text: str) -> list[tuple[str, int]]:
+    tokens, position = [], 0
+    while position < len(text):
+        match = _TOKEN.match(text, position)
+        line = text.count("\n", 0, position) + 1
+        if match is None:
+            raise ValueError(f"line {line}: cannot read {text[position : position + 20]!r}.")
+        if match.lastgroup != "space":
+            tokens.append((match.group(), line))
+        position = match.end()
+    return tokens
+
+
+def _parse_items(text: str) -> list[dict]:
+    """Return one dict(id, name) for each item of the text."""
+    tokens, position, items = _tokens(text), 0, []
+    while position < len(tokens):
+        key, line = tokens[position]
+        fields, position = _parse_field(tokens, position)
+        if key != "item" or not isinstance(fields, dict):
+            raise ValueError(f"line {line}: expected 'item {{ ... }}', got {key!r}.")
+        name = fields.get("display_name") or fields.get("name")
+        if "id" not in fields or not name:
+            missing = "a name" if "id" in fields else "an id"
+            raise ValueError(f"line {line}: the item lacks {missing}; it has {fields}.")
+        if not re.fullmatch(r"-?\d+", fields["id"]):
+            raise ValueError(f"line {line}: id must be an integer, got {fields['id']!r}.")
+        items.append({"id": int(fields["id"]), "name": name})
+    return items
+
+
+def _parse_field(tokens: list, position: int) -> tuple[str | dict, int]:
+    """Parse `key: value` or `key { ... }` at a position; return the value and where it ends."""
+    line = tokens[position][1]
+    position += 1
+    if position < len(tokens) and tokens[position][0] == ":":
+        position += 1
+    if position >= len(tokens):
+        raise ValueError(f"line {line}: the text ends within a field; a value or '}}' is missing.")
+    token, line = tokens[position]
+    if token not in "{<":
+        return (_unquote(token) if token[0] in "\"'" else token), position + 1
+    fields: dict = {}
+    position += 1
+    while position < len(tokens) and tokens[position][0] not in "}>":
+        key = tokens[position][0]
+        fields[key], position = _parse_field(tokens, position)
+    if position >= len(tokens):
+        raise ValueError(f"line {line}: '{token}' is never closed.")
+    return fields, position + 1
