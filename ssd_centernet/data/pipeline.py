@@ -1,0 +1,384 @@
+"""From record files to batches of static shape.
+
+The stream of training examples is a pure function of (seed, epoch, index in the epoch): file order,
+shuffling and augmentation take their randomness from these and from nothing else. The position is
+therefore one number, the count of examples consumed, and a checkpoint needs no iterator state.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import gin
+import tensorflow as tf
+
+from ssd_centernet.data import records, shards
+from ssd_centernet.labels import LabelMap
+from ssd_centernet.ops import image as image_ops
+
+Example = dict[str, tf.Tensor]
+Augment = Callable[[Mapping[str, tf.Tensor], tf.Tensor], Example]
+MakeTargets = Callable[[tf.Tensor, tf.Tensor, tf.Tensor], Mapping[str, tf.Tensor]]
+
+OBJECT_FIELDS = ("boxes", "classes", "is_crowd", "area")
+FILLER_ID = -1
+
+# Files read side by side. More than this does not mix better, once shuffled.
+_OPEN_FILES = 16
+# Records parsed ahead of decoding, so that the turn of an epoch (new files, an empty shuffle
+# buffer) need not be felt.
+_RECORDS_AHEAD = 64
+
+
+@gin.register
+def training_batches(
+    data_dir: str,
+    *,
+    label_map: LabelMap,
+    batch_size: int,
+    augment: Augment,
+    split: str = "coco_train",
+    make_targets: MakeTargets | None = None,
+    max_boxes: int = 100,
+    keep_empty: bool = False,
+    crowd: str = "object",
+    seed: int = 0,
+    rank: int = 0,
+    world_size: int = 1,
+    start_example: int = 0,
+    shuffle_buffer: int = 1024,
+    cache: bool = False,
+    dtype: tf.DType | str = tf.float32,
+    num_parallel_calls: int = tf.data.AUTOTUNE,
+    deterministic: bool = True,
+    threadpool_size: int = 0,
+) -> tf.data.Dataset:
+    """Make the endless stream of augmented training batches.
+
+    With `deterministic`, `start_example=k` gives the stream that an uninterrupted run has from its
+    example k on, bit for bit, provided that every other argument stays as it was.
+
+    Args:
+        data_dir: folder with the record files.
+        label_map: from the data set's category ids to classes.
+        batch_size: images in a batch of this process.
+        augment: `(example with 'encoded', seed [2]) -> example with 'image'`, e.g. `SSDAugment`.
+        split: what the names of the record files start with.
+        make_targets: `(boxes [N, 4], classes [N], is_crowd [N]) -> dict of tensors`, called for
+            each image with all of its boxes after augmentation.
+        max_boxes: size of the padded object fields; further boxes are left out of these (not out
+            of the targets).
+        keep_empty: whether images without objects are used.
+        crowd: crowd regions are ordinary objects ('object': their `is_crowd` is cleared), left out
+            ('drop'), or kept and marked for the criterion to ignore ('ignore'). With the last two,
+            an image that has nothing but crowd regions counts as empty.
+        seed: decides order and augmentation.
+        rank: number of this process, 0 <= rank < world_size.
+        world_size: number of processes; each record goes to one of them.
+        start_example: examples of this process already consumed, >= 0.
+        shuffle_buffer: number of encoded images among which the next one is drawn.
+        cache: hold the (encoded) records in memory; refused if they do not fit. The order differs
+            from that of cache=False: it is then a shuffle of all records.
+        dtype: float type of the images.
+        num_parallel_calls: images decoded at the same time.
+        deterministic: False gives speed where reading stalls, for an order that may vary.
+        threadpool_size: threads of the pipeline, 0 for one per core.
+
+    Returns:
+        Dataset of batches: `image` [B, h, w, 3]; `boxes` float32 [B, M, 4] yxyx fractions,
+        `classes` int32 [B, M], `is_crowd` bool [B, M], `area` float32 [B, M], `valid` bool [B, M]
+        with M = max_boxes; `source_id` int64 [B]; `height`, `width` int32 [B] of the original
+        images; and, with `make_targets`, the dict `targets`. All shapes are static.
+
+    Raises:
+        FileNotFoundError: no folder, or no complete set of record files in it.
+        ValueError: an argument out of range, a damaged file, no usable image, or a cache that
+            does not fit.
+
+    Source: reference specification ssd_resnet34, sections 7.1 to 7.3.
+    """
+    shards.check_range("batch_size", batch_size, 1)
+    shards.check_range("max_boxes", max_boxes, 1)
+    shards.check_range("shuffle_buffer", shuffle_buffer, 1)
+    shards.check_range("start_example", start_example, 0)
+    source = shards.RecordSource(data_dir, split, rank, world_size, keep_empty, crowd)
+    source.check_not_empty()
+
+    def parse(serialized: tf.Tensor) -> Example:
+        return _treat_crowd(records.parse_example(serialized, label_map), crowd)
+
+    first_epoch, offset = 0, 0
+    if start_example:
+        first_epoch, offset = divmod(start_example, source.count())
+    epoch_of = (_cached_epochs if cache else _read_epochs)(
+        source, parse, seed, shuffle_buffer, deterministic
+    )
+
+    def load(seeds: tf.Tensor, example: Example) -> Example:
+        example = augment(example, seeds)
+        targets = None
+        if make_targets is not None:
+            targets = make_targets(*(example[k] for k in ("boxes", "classes", "is_crowd")))
+        return _finish(example, max_boxes, dtype, targets)
+
+    examples = tf.data.Dataset.range(first_epoch, tf.int64.max).flat_map(epoch_of)
+    examples = examples.skip(offset).prefetch(_RECORDS_AHEAD)
+    loaded = examples.map(load, num_parallel_calls, deterministic=deterministic)
+    batches = loaded.batch(batch_size, drop_remainder=True)
+    return _with_options(batches.prefetch(2), deterministic, threadpool_size)
+
+
+@gin.register
+def evaluation_batches(
+    data_dir: str,
+    *,
+    label_map: LabelMap,
+    batch_size: int,
+    preprocess: Callable[[tf.Tensor], tf.Tensor],
+    split: str = "coco_val",
+    max_boxes: int = 200,
+    rank: int = 0,
+    world_size: int = 1,
+    dtype: tf.DType | str = tf.float32,
+    num_parallel_calls: int = tf.data.AUTOTUNE,
+    threadpool_size: int = 0,
+) -> tf.data.Dataset:
+    """Make the batches of one pass over a split: every image once, in the order of the files.
+
+    The number of batches may differ between ranks.
+
+    Args:
+        data_dir: folder with the record files.
+        label_map: from the data set's category ids to classes.
+        batch_size: images in a batch of this process; the last one is filled up with images of
+            zeros whose `source_id` is -1.
+        preprocess: uint8 [H, W, 3] -> float [h, w, 3], as `Detector.preprocess`.
+        split: what the names of the record files start with.
+        max_boxes: size of the padded object fields; further boxes are left out.
+        rank: number of this process, 0 <= rank < world_size.
+        world_size: number of processes; each image goes to one of them.
+        dtype: float type of the images.
+        num_parallel_calls: images decoded at the same time.
+        threadpool_size: threads of the pipeline, 0 for one per core.
+
+    Returns:
+        Dataset of batches with the keys and static shapes of `training_batches`, without targets.
+
+    Raises:
+        FileNotFoundError: no folder, or no complete set of record files in it.
+        ValueError: an argument out of range.
+    """
+    shards.check_range("batch_size", batch_size, 1)
+    shards.check_range("max_boxes", max_boxes, 1)
+    source = shards.RecordSource(data_dir, split, rank, world_size, keep_empty=True, crowd="ignore")
+
+    def load(serialized: tf.Tensor) -> Example:
+        example = records.parse_example(serialized, label_map)
+        example["image"] = preprocess(image_ops.decode_image(example.pop("encoded")))
+        return _finish(example, max_boxes, dtype)
+
+    serialized = tf.data.TFRecordDataset(source.files)
+    if not source.by_file:
+        serialized = serialized.shard(world_size, rank)
+    batches = serialized.map(load, num_parallel_calls, deterministic=True).batch(batch_size)
+    batches = batches.map(lambda batch: _fill(batch, batch_size)).prefetch(2)
+    return _with_options(batches, True, threadpool_size)
+
+
+def count_examples(
+    data_dir: str,
+    *,
+    split: str = "coco_train",
+    keep_empty: bool = False,
+    crowd: str = "object",
+    rank: int = 0,
+    world_size: int = 1,
+) -> int:
+    """Count the images that one epoch of `training_batches` has, without reading the images.
+
+    Args:
+        data_dir: folder with the record files.
+        split: what the names of the record files start with.
+        keep_empty: as in `training_batches`.
+        crowd: as in `training_batches`.
+        rank: number of the process whose share is counted.
+        world_size: number of processes; 1 counts all images.
+
+    Returns:
+        The number of examples of this rank in an epoch.
+
+    Raises:
+        FileNotFoundError: no folder, or no complete set of record files in it.
+        ValueError: a damaged file; names the file and the record.
+    """
+    return shards.RecordSource(data_dir, split, rank, world_size, keep_empty, crowd).count()
+
+
+def find_corrupt_records(data_dir: str, *, split: str, label_map: LabelMap) -> list[str]:
+    """Read, parse and decode every record and name those that fail.
+
+    TensorFlow's own errors do not name the file; call this after one to learn which it was.
+
+    Args:
+        data_dir: folder with the record files.
+        split: what the names of the record files start with.
+        label_map: from the data set's category ids to classes.
+
+    Returns:
+        One line for each record that fails: file, number of the record, reason.
+    """
+    problems = []
+    for path in shards.find_shards(data_dir, split):
+        number, iterator = 0, iter(tf.data.TFRecordDataset(path))
+        while True:
+            try:
+                serialized = next(iterator)
+                image_ops.decode_image(records.parse_example(serialized, label_map)["encoded"])
+            except StopIteration:
+                break
+            except tf.errors.DataLossError as error:
+                problems.append(f"{path}: record {number} and what follows: {error.message}")
+                break
+            except tf.errors.OpError as error:
+                problems.append(f"{path}: record {number}: {error.message}")
+            number += 1
+    return problems
+
+
+def _read_epochs(
+    source: shards.RecordSource,
+    parse: Callable,
+    seed: int,
+    shuffle_buffer: int,
+    deterministic: bool,
+) -> Callable[[tf.Tensor], tf.data.Dataset]:
+    """Return epoch -> dataset of (augmentation seed, parsed example), read from the files."""
+    files = tf.constant(source.files)
+    open_files = min(_OPEN_FILES, len(source.files))
+
+    def epoch_of(epoch: tf.Tensor) -> tf.data.Dataset:
+        # Inside this function it fixes the function's own seed, so that the user's global seed
+        # does not reach the shuffle.
+        tf.random.set_seed(1)
+        words = _epoch_words(seed, epoch)
+        order = tf.random.experimental.stateless_shuffle(files, seed=words[:2])
+        examples = tf.data.Dataset.from_tensor_slices(order).interleave(
+            tf.data.TFRecordDataset,
+            cycle_length=open_files,
+            num_parallel_calls=open_files,
+            deterministic=deterministic,
+        )
+        examples = examples.map(parse, num_parallel_calls=2, deterministic=deterministic)
+        if not source.keep_empty:
+            examples = examples.filter(source.uses)
+        if not source.by_file:
+            examples = examples.shard(source.world_size, source.rank)
+        examples = examples.shuffle(shuffle_buffer, seed=words[2])
+        return _with_seeds(examples, source, words[3])
+
+    return epoch_of
+
+
+def _cached_epochs(
+    source: shards.RecordSource,
+    parse: Callable,
+    seed: int,
+    shuffle_buffer: int,
+    deterministic: bool,
+) -> Callable[[tf.Tensor], tf.data.Dataset]:
+    """Return epoch -> dataset of (augmentation seed, parsed example), from records in memory."""
+    shards.check_fits_memory(source.files)
+    mask = source.mask()
+    used = tf.data.Dataset.zip(
+        (tf.data.TFRecordDataset(source.files), tf.data.Dataset.from_tensor_slices(mask))
+    ).filter(lambda _, keep: keep)
+    held = used.map(lambda serialized, _: serialized).batch(sum(mask)).get_single_element()
+
+    def epoch_of(epoch: tf.Tensor) -> tf.data.Dataset:
+        words = _epoch_words(seed, epoch)
+        order = tf.random.experimental.stateless_shuffle(tf.range(sum(mask)), seed=words[:2])
+        examples = tf.data.Dataset.from_tensor_slices(order).map(
+            lambda index: parse(held[index]), num_parallel_calls=2, deterministic=deterministic
+        )
+        return _with_seeds(examples, source, words[3])
+
+    return epoch_of
+
+
+def _epoch_words(seed: int, epoch: tf.Tensor) -> tf.Tensor:
+    """Return int64 [4], the random words of an epoch: file order (2), shuffle, augmentation."""
+    seeds = tf.stack([tf.constant(seed, tf.int64), epoch])
+    return tf.random.stateless_uniform([4], seeds, maxval=2**31 - 1, dtype=tf.int64)
+
+
+def _with_seeds(
+    examples: tf.data.Dataset, source: shards.RecordSource, word: tf.Tensor
+) -> tf.data.Dataset:
+    # Ranks count in steps of world_size, so that no two examples of an epoch share a seed.
+    counter = tf.data.Dataset.range(source.rank, tf.int64.max, source.world_size)
+    seeds = counter.map(lambda index: tf.stack([word, index]))
+    return tf.data.Dataset.zip((seeds, examples))
+
+
+def _treat_crowd(example: Example, crowd: str) -> Example:
+    if crowd == "object":
+        return {**example, "is_crowd": tf.zeros_like(example["is_crowd"])}
+    if crowd == "drop":
+        keep = tf.where(tf.logical_not(example["is_crowd"]))[:, 0]
+        return {**example, **{k: tf.gather(example[k], keep) for k in OBJECT_FIELDS}}
+    return example
+
+
+def _finish(
+    example: Example,
+    max_boxes: int,
+    dtype: tf.DType | str,
+    targets: Mapping[str, tf.Tensor] | None = None,
+) -> Example:
+    """Pad the object fields, cast the image, and check that all shapes are static."""
+    result = {key: example[key] for key in ("source_id", "height", "width")}
+    result["image"] = tf.cast(example["image"], dtype)
+    count = tf.minimum(tf.shape(example["boxes"])[0], max_boxes)
+    for key in OBJECT_FIELDS:
+        values = example[key][:max_boxes]
+        padding = [[0, max_boxes - count]] + [[0, 0]] * (values.shape.rank - 1)
+        result[key] = tf.ensure_shape(tf.pad(values, padding), [max_boxes, *values.shape[1:]])
+    result["valid"] = tf.range(max_boxes) < count
+    if targets is not None:
+        result["targets"] = dict(targets)
+    for key, value in {**result, **(targets or {})}.items():
+        if key != "targets" and not value.shape.is_fully_defined():
+            raise ValueError(
+                f"{key!r} has shape {value.shape}, which is not static, so it cannot be batched. "
+                "The augmentation, preprocess or make_targets function must give a fixed shape."
+            )
+    return result
+
+
+def _fill(batch: Example, batch_size: int) -> Example:
+    """Fill an incomplete batch up with zeros, and with source_id -1."""
+
+    def fill(value: tf.Tensor, filler: int = 0) -> tf.Tensor:
+        missing = batch_size - tf.shape(value)[0]
+        padding = [[0, missing]] + [[0, 0]] * (value.shape.rank - 1)
+        constant = tf.cast(filler, value.dtype)
+        full = tf.cond(
+            missing > 0, lambda: tf.pad(value, padding, constant_values=constant), lambda: value
+        )
+        return tf.ensure_shape(full, [batch_size, *value.shape[1:]])
+
+    return {
+        key: fill(value, FILLER_ID if key == "source_id" else 0) for key, value in batch.items()
+    }
+
+
+def _with_options(
+    batches: tf.data.Dataset, deterministic: bool, threadpool_size: int
+) -> tf.data.Dataset:
+    options = tf.data.Options()
+    options.deterministic = deterministic
+    # Ranks are told apart here; a distribution strategy must not do it again.
+    options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
+    if threadpool_size:
+        options.threading.private_threadpool_size = threadpool_size
+    return batches.with_options(options)

@@ -1,0 +1,216 @@
+"""Image functions: decoding, cropping, resizing, colour and normalisation on tensors."""
+
+from __future__ import annotations
+
+import tensorflow as tf
+
+# Extra pixels decoded around a crop. Chroma of a 4:2:0 JPEG is interpolated from its neighbours, so
+# pixels beside a cut need not equal those of the whole image; two pixels further in they do.
+_DECODE_MARGIN = 2
+
+
+def decode_image(encoded: tf.Tensor) -> tf.Tensor:
+    """Decode a JPEG, PNG, GIF (first frame) or BMP to RGB.
+
+    Args:
+        encoded: string scalar, the bytes of the file.
+
+    Returns:
+        uint8 [H, W, 3]; one-channel images are repeated over the channels.
+    """
+    image = tf.io.decode_image(encoded, channels=3, expand_animations=False)
+    return tf.ensure_shape(image, [None, None, 3])
+
+
+def resize_legacy_bilinear(image: tf.Tensor, size: tuple[int, int]) -> tf.Tensor:
+    """Resize without half-pixel centres: row r of h samples source row r * H / h.
+
+    Args:
+        image: [H, W, C] of any numeric type.
+        size: (height, width) of the result in pixels.
+
+    Returns:
+        float32 [height, width, C] in the range of the input. The aspect ratio is not kept.
+
+    Source:
+        reference specification ssd_resnet34, section 7.5.
+    """
+    resized = tf.raw_ops.ResizeBilinear(
+        images=image[tf.newaxis], size=list(size), align_corners=False, half_pixel_centers=False
+    )
+    return tf.ensure_shape(resized[0], [*size, image.shape[-1]])
+
+
+def crop_and_resize(image: tf.Tensor, box: tf.Tensor, size: tuple[int, int]) -> tf.Tensor:
+    """Cut a box out and resize it so that its corners fall on the corners of the result.
+
+    Row r of h samples source row y1 * (H - 1) + r * (y2 - y1) * (H - 1) / (h - 1); columns alike.
+
+    Args:
+        image: [H, W, C] of any numeric type.
+        box: float32 [4], yxyx as fractions of the image.
+        size: (height, width) of the result in pixels.
+
+    Returns:
+        float32 [height, width, C] in the range of the input.
+
+    Source:
+        reference specification ssd_resnet34, section 7.4.
+    """
+    crops = tf.image.crop_and_resize(image[tf.newaxis], box[tf.newaxis], [0], list(size))
+    return tf.ensure_shape(crops[0], [*size, image.shape[-1]])
+
+
+def decode_and_crop(encoded: tf.Tensor, box: tf.Tensor, size: tuple[int, int]) -> tf.Tensor:
+    """Decode only what a crop needs, then `crop_and_resize` it.
+
+    Equal to `crop_and_resize(decode_image(encoded), box, size)` up to float32 rounding of the
+    sampling positions (about 0.02 grey levels), and faster for JPEGs, whose rows and columns
+    outside the box are not decoded. Other formats are decoded whole.
+
+    Args:
+        encoded: string scalar, the bytes of the file.
+        box: float32 [4], yxyx as fractions of the image.
+        size: (height, width) of the result in pixels.
+
+    Returns:
+        float32 [height, width, 3] in 0..255.
+    """
+    return tf.cond(
+        tf.io.is_jpeg(encoded),
+        lambda: _decode_jpeg_crop(encoded, box, size),
+        lambda: crop_and_resize(decode_image(encoded), box, size),
+    )
+
+
+def _decode_jpeg_crop(encoded: tf.Tensor, box: tf.Tensor, size: tuple[int, int]) -> tf.Tensor:
+    extent = tf.io.extract_jpeg_shape(encoded)[:2]
+    pixels = tf.reshape(box, [2, 2]) * tf.cast(extent - 1, tf.float32)
+    start = tf.maximum(tf.cast(tf.floor(pixels[0]), tf.int32) - _DECODE_MARGIN, 0)
+    end = tf.minimum(tf.cast(tf.math.ceil(pixels[1]), tf.int32) + 1 + _DECODE_MARGIN, extent)
+    window = tf.image.decode_and_crop_jpeg(
+        encoded, tf.concat([start, end - start], axis=0), channels=3
+    )
+    # A window of one row has only one place to sample.
+    span = tf.cast(tf.maximum(end - start - 1, 1), tf.float32)
+    inner = (pixels - tf.cast(start, tf.float32)) / span
+    return crop_and_resize(window, tf.reshape(inner, [4]), size)
+
+
+def flip_left_right(image: tf.Tensor) -> tf.Tensor:
+    """Mirror an image [..., W, C] along its width."""
+    return tf.reverse(image, axis=[-2])
+
+
+def adjust_brightness(image: tf.Tensor, delta: tf.Tensor) -> tf.Tensor:
+    """Add `delta` (of the 0..1 scale) to a float image without clipping."""
+    return image + delta
+
+
+def adjust_contrast(image: tf.Tensor, factor: tf.Tensor) -> tf.Tensor:
+    """Scale a float image [H, W, 3] by `factor` about the mean of each channel, unclipped."""
+    mean = tf.reduce_mean(image, axis=[-3, -2], keepdims=True)
+    return (image - mean) * factor + mean
+
+
+def adjust_saturation(image: tf.Tensor, factor: tf.Tensor) -> tf.Tensor:
+    """Multiply the saturation of a float RGB image [..., 3] by `factor`; see `adjust_color`."""
+    return adjust_color(image, factor, tf.zeros([], image.dtype))
+
+
+def adjust_hue(image: tf.Tensor, delta: tf.Tensor) -> tf.Tensor:
+    """Turn the hue of a float RGB image [..., 3] by `delta` of a full circle."""
+    red, green, blue = tf.unstack(image, axis=-1)
+    value = tf.maximum(tf.maximum(red, green), blue)
+    chroma = value - tf.minimum(tf.minimum(red, green), blue)
+    return _from_hue(_hue(red, green, blue, value, chroma) + 6.0 * delta, value, chroma)
+
+
+def adjust_color(image: tf.Tensor, saturation: tf.Tensor, hue: tf.Tensor) -> tf.Tensor:
+    """Change saturation, then hue, in one pass over the colour circle.
+
+    Equal to `tf.image.adjust_hue(tf.image.adjust_saturation(image, saturation), hue)` to float32
+    rounding, for values outside 0..1 too. Saturation leaves hue and value (the largest channel)
+    alone, so both need the hue only once.
+
+    Args:
+        image: float32 [..., 3], RGB, any range.
+        saturation: scalar factor >= 0; the saturation is kept within 0..1.
+        hue: scalar, added to the hue as a fraction of the full circle.
+
+    Returns:
+        float32 [..., 3].
+    """
+    red, green, blue = tf.unstack(image, axis=-1)
+    value = tf.maximum(tf.maximum(red, green), blue)
+    chroma = value - tf.minimum(tf.minimum(red, green), blue)
+    hue6 = _hue(red, green, blue, value, chroma) + 6.0 * hue
+    return _from_hue(hue6, value, tf.minimum(chroma * saturation, tf.maximum(value, 0.0)))
+
+
+def _hue(red, green, blue, value, chroma):
+    """Return the hue in sixths of the circle, 0 for greys."""
+    hue = tf.where(
+        tf.equal(value, red),
+        green - blue,
+        tf.where(tf.equal(value, green), blue - red, red - green),
+    )
+    sector = tf.where(tf.equal(value, red), 0.0, tf.where(tf.equal(value, green), 2.0, 4.0))
+    return sector + hue / tf.where(chroma > 0.0, chroma, 1.0)
+
+
+def _from_hue(hue6, value, chroma):
+    def channel(offset):
+        position = hue6 + offset
+        position -= 6.0 * tf.floor(position / 6.0)
+        share = tf.clip_by_value(tf.minimum(position, 4.0 - position), 0.0, 1.0)
+        return value - chroma * share
+
+    # Each channel is the same trapezium over the colour circle, turned by a third.
+    return tf.stack([channel(5.0), channel(3.0), channel(1.0)], axis=-1)
+
+
+def color_jitter(
+    image: tf.Tensor,
+    brightness: tf.Tensor,
+    contrast: tf.Tensor,
+    saturation: tf.Tensor,
+    hue: tf.Tensor,
+) -> tf.Tensor:
+    """Apply brightness, contrast, saturation and hue in this order, never clipped.
+
+    Args:
+        image: float32 [H, W, 3], RGB in 0..1.
+        brightness: scalar to add.
+        contrast: scalar factor about the mean of each channel.
+        saturation: scalar factor.
+        hue: scalar to add, as a fraction of the full circle.
+
+    Returns:
+        float32 [H, W, 3]; values outside 0..1 occur.
+
+    Source:
+        reference specification ssd_resnet34, section 7.3 step 4.
+    """
+    image = adjust_contrast(adjust_brightness(image, brightness), contrast)
+    return adjust_color(image, saturation, hue)
+
+
+def normalize(
+    image: tf.Tensor, mean: tuple[float, float, float], std: tuple[float, float, float]
+) -> tf.Tensor:
+    """Subtract the mean and multiply by the float32 reciprocal of the deviation.
+
+    Args:
+        image: float32 [..., 3], RGB in 0..1.
+        mean: mean of each channel on the 0..1 scale.
+        std: standard deviation of each channel on the 0..1 scale.
+
+    Returns:
+        float32 [..., 3].
+
+    Source:
+        reference specification ssd_resnet34, section 7.3 step 5.
+    """
+    scale = tf.constant(1.0, tf.float32) / tf.constant(std, tf.float32)
+    return (image - tf.constant(mean, tf.float32)) * scale
