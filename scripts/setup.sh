@@ -1,0 +1,89 @@
+#!/usr/bin/env bash
+# Make .venv and install the package with everything that training and the tests need.
+# Quick when nothing has changed; an interrupted installation starts again.
+#
+#   bash scripts/setup.sh            TensorFlow 2.20 in .venv
+#   TF=2.15 bash scripts/setup.sh    TensorFlow 2.15 in .venv-tf2.15
+#
+# PYTHON names the interpreter (3.10 to 3.12) when python3 is another version.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+TF="${TF:-2.20}"
+CONSTRAINTS="constraints/tf$TF.txt"
+EXTRAS="${EXTRAS:-train,test}"
+VENV=".venv"
+[ "$TF" = "2.20" ] || VENV=".venv-tf$TF"
+
+fail() {
+  printf 'setup: %s\n' "$*" >&2
+  exit 1
+}
+
+[ -f "$CONSTRAINTS" ] ||
+  fail "TF=$TF: there is no $CONSTRAINTS. Use one of: $(cd constraints && echo tf*.txt)"
+
+find_python() {
+  local candidate
+  for candidate in ${PYTHON:-python3 python3.12 python3.11 python3.10}; do
+    if "$candidate" -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] < (3, 13))' \
+      2>/dev/null; then
+      echo "$candidate"
+      return
+    fi
+  done
+  fail "Python 3.10, 3.11 or 3.12 is needed; ${PYTHON:-python3} is" \
+    "$("${PYTHON:-python3}" --version 2>&1 || true). Install one and set PYTHON=/path/to/python."
+}
+
+# The stamp is written last: with it the environment is complete and belongs to these files.
+stamp() {
+  {
+    cat setup.py pyproject.toml "$CONSTRAINTS"
+    echo "$PWD $EXTRAS"
+    "$VENV/bin/python" --version
+  } 2>/dev/null | sha256sum | cut -d' ' -f1
+}
+
+finished() {
+  [ -x "$VENV/bin/python" ] && [ "$(cat "$VENV/.stamp" 2>/dev/null)" = "$(stamp)" ]
+}
+
+finished && exit 0
+
+# Two installations into one environment would spoil it: the second waits for the first.
+if command -v flock >/dev/null; then
+  exec 9<"$CONSTRAINTS"
+  flock 9
+  finished && exit 0
+fi
+
+# What a killed installation leaves behind may look complete to pip.
+if [ -e "$VENV/.installing" ]; then
+  echo "setup: the last installation was interrupted; starting again"
+  rm -rf "$VENV"
+fi
+
+if ! "$VENV/bin/python" -m pip --version >/dev/null 2>&1; then
+  INTERPRETER="$(find_python)"
+  echo "setup: making $VENV with $("$INTERPRETER" --version)"
+  rm -rf "$VENV"
+  "$INTERPRETER" -m venv "$VENV" || {
+    rm -rf "$VENV"
+    fail "'$INTERPRETER -m venv' failed. On Debian and Ubuntu: sudo apt-get install python3-venv"
+  }
+fi
+
+touch "$VENV/.installing"
+rm -f "$VENV/.stamp"
+echo "setup: installing into $VENV (about 3 GB; a minute or more)"
+"$VENV/bin/python" -m pip install --quiet --disable-pip-version-check --upgrade pip
+"$VENV/bin/python" -m pip install --quiet --disable-pip-version-check \
+  --constraint "$CONSTRAINTS" --editable ".[$EXTRAS]" ||
+  fail "the installation failed (see above). Run this script again when the cause is gone."
+TF_CPP_MIN_LOG_LEVEL=2 "$VENV/bin/python" -c 'from ssd_centernet._keras import keras' ||
+  fail "the installed TensorFlow cannot be imported (see above)."
+stamp >"$VENV/.stamp.new"
+mv "$VENV/.stamp.new" "$VENV/.stamp"
+rm -f "$VENV/.installing"
+echo "setup: done. Activate it with: source $VENV/bin/activate"
