@@ -38,6 +38,7 @@ def training_batches(
     batch_size: int,
     augment: Augment,
     split: str = "coco_train",
+    image_size: tuple[int, int] | None = None,
     make_targets: MakeTargets | None = None,
     max_boxes: int = 100,
     keep_empty: bool = False,
@@ -64,6 +65,8 @@ def training_batches(
         batch_size: images in a batch of this process.
         augment: `(example with 'encoded', seed [2]) -> example with 'image'`, e.g. `SSDAugment`.
         split: what the names of the record files start with.
+        image_size: (height, width) that the network expects, to be checked against what `augment`
+            makes; None checks nothing.
         make_targets: `(boxes [N, 4], classes [N], is_crowd [N]) -> dict of tensors`, called for
             each image with all of its boxes after augmentation.
         max_boxes: size of the padded object fields; further boxes are left out of these (not out
@@ -116,6 +119,7 @@ def training_batches(
 
     def load(seeds: tf.Tensor, example: Example) -> Example:
         example = augment(example, seeds)
+        _check_image_size(example["image"], image_size)
         targets = None
         if make_targets is not None:
             targets = make_targets(*(example[k] for k in ("boxes", "classes", "is_crowd")))
@@ -133,8 +137,8 @@ def evaluation_batches(
     data_dir: str,
     *,
     label_map: LabelMap,
-    batch_size: int,
     preprocess: Callable[[tf.Tensor], tf.Tensor],
+    batch_size: int = 8,
     split: str = "coco_val",
     max_boxes: int = 200,
     rank: int = 0,
@@ -353,6 +357,14 @@ def _finish(
                 "The augmentation, preprocess or make_targets function must give a fixed shape."
             )
     return result
+
+
+def _check_image_size(image: tf.Tensor, image_size: tuple[int, int] | None) -> None:
+    if image_size is not None and tuple(image.shape[:2]) != tuple(image_size):
+        raise ValueError(
+            f"The augmentation makes images of shape {image.shape}, but the network expects "
+            f"(height, width) = {tuple(image_size)}. Give both the same image_size."
+        )
 
 
 def _fill(batch: Example, batch_size: int) -> Example:

@@ -22,23 +22,29 @@ def decode_image(encoded: tf.Tensor) -> tf.Tensor:
     return tf.ensure_shape(image, [None, None, 3])
 
 
-def resize_legacy_bilinear(image: tf.Tensor, size: tuple[int, int]) -> tf.Tensor:
+def resize_legacy_bilinear(images: tf.Tensor, size: tuple[int, int]) -> tf.Tensor:
     """Resize without half-pixel centres: row r of h samples source row r * H / h.
 
     Args:
-        image: [H, W, C] of any numeric type.
+        images: [H, W, C] or [B, H, W, C] of any numeric type.
         size: (height, width) of the result in pixels.
 
     Returns:
-        float32 [height, width, C] in the range of the input. The aspect ratio is not kept.
+        float32 [height, width, C] or [B, height, width, C] in the range of the input. The aspect
+        ratio is not kept.
 
     Source:
         reference specification ssd_resnet34, section 7.5.
     """
+    single = images.shape.rank == 3
     resized = tf.raw_ops.ResizeBilinear(
-        images=image[tf.newaxis], size=list(size), align_corners=False, half_pixel_centers=False
+        images=images[tf.newaxis] if single else images,
+        size=list(size),
+        align_corners=False,
+        half_pixel_centers=False,
     )
-    return tf.ensure_shape(resized[0], [*size, image.shape[-1]])
+    resized = resized[0] if single else resized
+    return tf.ensure_shape(resized, [*resized.shape[:-3], *size, images.shape[-1]])
 
 
 def crop_and_resize(image: tf.Tensor, box: tf.Tensor, size: tuple[int, int]) -> tf.Tensor:
