@@ -159,10 +159,11 @@ class Report:
         odd |= finite & ~np.isfinite(got)
         both = finite & np.isfinite(got)
         error = np.abs(got[both] - want[both])
-        relative = error / np.maximum(np.abs(want[both]), 1e-30)
-        passed = not odd.any() and bool(np.all(error <= atol + rtol * np.abs(want[both])))
+        magnitude = np.abs(want[both])
+        relative = error[magnitude > 0] / magnitude[magnitude > 0]
+        passed = not odd.any() and bool(np.all(error <= atol + rtol * magnitude))
         note = f"{odd.sum()} values not finite where the other is" if odd.any() else ""
-        worst_relative = relative[error > 0].max(initial=0.0)
+        worst_relative = relative.max(initial=0.0)
         row = Row(name, passed, error.max(initial=0.0), worst_relative, tolerance, note)
         return self.add(row)
 

@@ -243,10 +243,11 @@ def _check_deltas(report: Report, file: VectorFile, index: int, named: dict, sta
     report.check(f"{name} median relative error", median, 0.0, atol=2e-3)
     frozen = [i for i, n in enumerate(named) if want[i] == 0.0]
     report.check(f"{name} frozen tensors", got[frozen], np.zeros(len(frozen)))
-    # A sum over n elements is off by at most sqrt(n) times what the norm may be off by.
+    # The specification names no tolerance for sums. A sum over n elements is off by at most sqrt(n)
+    # times the norm of the difference, for which 5 % of the change is allowed as in later steps.
     sums = np.array([delta.sum() for delta in deltas])
     sizes = np.array([delta.size for delta in deltas])
-    slack = (5e-3 if index == 0 else 5e-2) * want * np.sqrt(sizes)
+    slack = 5e-2 * want * np.sqrt(sizes)
     error = np.abs(sums - file["delta_sum"][index])
     report.check(
         f"train_steps.npz:delta_sum step {index + 1} (error / slack)",
