@@ -1,0 +1,87 @@
+import math
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from ssd_centernet.ops import losses
+
+
+def test_cross_entropy_by_hand_and_its_gradient():
+    logits = tf.Variable([[math.log(1.0), math.log(2.0), math.log(5.0)]])
+    with tf.GradientTape() as tape:
+        loss = losses.softmax_cross_entropy(logits, tf.constant([1]))
+    np.testing.assert_allclose(loss, [math.log(4.0)], rtol=1e-6)
+    gradient = tape.gradient(loss, logits)
+    np.testing.assert_allclose(gradient, [[1 / 8, 2 / 8 - 1, 5 / 8]], rtol=1e-6)
+
+
+def test_cross_entropy_of_large_logits_is_finite():
+    loss = losses.softmax_cross_entropy(tf.constant([[1e4, 0.0], [0.0, 1e4]]), tf.constant([0, 0]))
+    np.testing.assert_allclose(loss, [0.0, 1e4])
+
+
+def test_huber_by_hand_and_its_gradient():
+    errors = tf.Variable([0.0, 0.5, -0.5, 1.0, -3.0])
+    with tf.GradientTape() as tape:
+        values = losses.huber(errors)
+    np.testing.assert_allclose(values, [0.0, 0.125, 0.125, 0.5, 2.5])
+    np.testing.assert_allclose(tape.gradient(values, errors), [0.0, 0.5, -0.5, 1.0, -1.0])
+    np.testing.assert_allclose(losses.huber(tf.constant([1.0, 4.0]), delta=2.0), [0.5, 6.0])
+
+
+def mine(values, positives, counts) -> list:
+    mask = losses.hard_negative_mask(
+        tf.constant(values, tf.float32), tf.constant(positives), tf.constant(counts)
+    )
+    return mask.numpy().astype(int).tolist()
+
+
+def test_mining_picks_the_largest_negatives():
+    values = [[3.0, 9.0, 1.0, 2.0, 5.0]]
+    positives = [[False, True, False, False, False]]
+    assert mine(values, positives, [2]) == [[1, 0, 0, 0, 1]]
+    assert mine(values, positives, [0]) == [[0, 0, 0, 0, 0]]
+
+
+def test_mining_ties_go_to_the_lower_index():
+    values = [[1.0, 2.0, 2.0, 2.0, 1.0]]
+    nothing = [[False] * 5]
+    assert mine(values, nothing, [2]) == [[0, 1, 1, 0, 0]]
+    assert mine(values, nothing, [4]) == [[1, 1, 1, 1, 0]]
+
+
+def test_mining_reaches_positives_when_losses_vanish():
+    # Positives count as 0: with three picks the tie of zeros reaches the positive at index 1.
+    values = [[0.0, 7.0, 4.0, 0.0]]
+    positives = [[False, True, False, False]]
+    assert mine(values, positives, [2]) == [[1, 0, 1, 0]]
+    assert mine(values, positives, [3]) == [[1, 1, 1, 0]]
+
+
+def test_mining_of_more_than_all_takes_all_and_images_are_separate():
+    values = [[1.0, 2.0, 3.0], [3.0, 2.0, 1.0]]
+    positives = [[True, False, False], [False, False, False]]
+    assert mine(values, positives, [99, 1]) == [[1, 1, 1], [1, 0, 0]]
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_mining_against_a_stable_sort(seed):
+    rng = np.random.default_rng(seed)
+    values = np.round(rng.exponential(size=(3, 50)) * 4).astype(np.float32) / 4
+    positives = rng.uniform(size=values.shape) < 0.2
+    counts = np.array([0, 17, 49], np.int32)
+    got = mine(values, positives, counts)
+    for image in range(3):
+        ranked = np.argsort(-np.where(positives[image], 0.0, values[image]), kind="stable")
+        want = np.zeros(50, int)
+        want[ranked[: counts[image]]] = 1
+        assert got[image] == want.tolist()
+
+
+def test_mining_has_no_gradient():
+    values = tf.Variable([[1.0, 2.0, 3.0]])
+    with tf.GradientTape() as tape:
+        mask = losses.hard_negative_mask(values, tf.zeros([1, 3], tf.bool), tf.constant([1]))
+        total = tf.reduce_sum(tf.cast(mask, tf.float32) * values)
+    np.testing.assert_array_equal(tape.gradient(total, values), [[0.0, 0.0, 1.0]])

@@ -1,0 +1,139 @@
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from ssd_centernet.ops import nms
+
+
+def plain_nms(boxes, scores, *, score_threshold, iou_threshold, max_detections, max_per_class):
+    """Follows the specification's section 13 with loops, for one image."""
+    rows = []
+    for label in range(scores.shape[1]):
+        order = np.argsort(-scores[:, label], kind="stable")[:max_per_class]
+        left = [a for a in order if scores[a, label] > score_threshold]
+        while left:
+            best = left.pop(0)
+            rows.append((scores[best, label], label, best))
+            left = [a for a in left if plain_iou(boxes[best], boxes[a]) < iou_threshold]
+    return sorted(rows, key=lambda row: -row[0])[:max_detections]
+
+
+def plain_iou(a, b):
+    one = np.float32
+    height = max(one(0), min(a[2], b[2]) - max(a[0], b[0]))
+    width = max(one(0), min(a[3], b[3]) - max(a[1], b[1]))
+    intersection = height * width
+    union = (a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - intersection
+    return intersection / union if intersection > 0 else one(0)
+
+
+def random_case(seed, anchors=60, classes=5, images=2):
+    rng = np.random.default_rng(seed)
+    low = rng.uniform(-0.1, 0.6, (images, anchors, 2))
+    size = rng.uniform(0.2, 0.5, (images, anchors, 2))
+    boxes = np.concatenate([low, low + size], axis=-1).astype(np.float32)
+    scores = rng.uniform(0, 1, (images, anchors, classes)).astype(np.float32) ** 3
+    return boxes, scores
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"max_detections": 200, "max_per_class": 200},
+        {"max_detections": 7, "max_per_class": 200},
+        {"max_detections": 200, "max_per_class": 6},  # more candidates than may enter
+        {"max_detections": 200, "max_per_class": 59, "score_threshold": 0.0},
+        {"max_detections": 50, "max_per_class": 20, "iou_threshold": 0.2},
+    ],
+)
+@pytest.mark.parametrize("seed", range(3))
+def test_against_loops(seed, settings):
+    settings = {"score_threshold": 0.05, "iou_threshold": 0.5, **settings}
+    boxes, scores = random_case(seed)
+    found = nms.multiclass_nms(tf.constant(boxes), tf.constant(scores), **settings)
+    for image in range(2):
+        want = plain_nms(boxes[image], scores[image], **settings)
+        count = int(found["count"][image])
+        assert count == len(want)
+        np.testing.assert_allclose(found["scores"][image, :count], [row[0] for row in want])
+        assert found["classes"][image, :count].numpy().tolist() == [row[1] for row in want]
+        np.testing.assert_array_equal(
+            found["boxes"][image, :count], boxes[image][[row[2] for row in want]]
+        )
+        assert not np.any(found["boxes"][image, count:])
+        assert not np.any(found["scores"][image, count:])
+
+
+def run(boxes, scores, **settings):
+    found = nms.multiclass_nms(
+        tf.constant([boxes], tf.float32), tf.constant([scores], tf.float32), **settings
+    )
+    count = int(found["count"][0])
+    scores = [round(float(score), 6) for score in found["scores"][0, :count]]
+    return list(zip(scores, found["classes"][0, :count].numpy().tolist(), strict=True))
+
+
+def test_iou_of_exactly_the_threshold_suppresses():
+    # [0, 1] x [0, 2] and its half: IoU is 0.5 to the bit.
+    whole, half = [0.0, 0.0, 1.0, 2.0], [0.0, 0.0, 1.0, 1.0]
+    assert run([whole, half], [[0.9], [0.8]], iou_threshold=0.5) == [(0.9, 0)]
+    above = float(np.nextafter(np.float32(0.5), np.float32(1)))
+    assert run([whole, half], [[0.9], [0.8]], iou_threshold=above) == [(0.9, 0), (0.8, 0)]
+
+
+def test_score_of_exactly_the_threshold_is_dropped():
+    boxes = [[0.0, 0.0, 0.1, 0.1], [0.5, 0.5, 0.6, 0.6]]
+    assert run(boxes, [[0.25], [0.5]], score_threshold=0.25) == [(0.5, 0)]
+
+
+def test_classes_do_not_suppress_each_other_and_boxes_are_not_clipped():
+    box = [-0.5, -0.5, 1.5, 1.5]
+    found = nms.multiclass_nms(tf.constant([[box, box]]), tf.constant([[[0.9, 0.3], [0.8, 0.7]]]))
+    assert int(found["count"][0]) == 2
+    assert found["classes"][0, :2].numpy().tolist() == [0, 1]
+    np.testing.assert_allclose(found["scores"][0, :2], [0.9, 0.7])
+    np.testing.assert_array_equal(found["boxes"][0, 0], box)
+
+
+def test_suppressed_boxes_suppress_nothing():
+    # The second is suppressed by the first, so the third, which overlaps only the second, stays.
+    boxes = [[0.0, 0.0, 1.0, 1.0], [0.0, 0.3, 1.0, 1.3], [0.0, 0.6, 1.0, 1.6]]
+    assert run(boxes, [[0.9], [0.8], [0.7]]) == [(0.9, 0), (0.7, 0)]
+
+
+def test_candidates_beyond_the_limit_never_enter():
+    # The two best overlap; the third is free, but only two of a class may enter.
+    boxes = [[0.0, 0.0, 1.0, 1.0], [0.0, 0.0, 1.0, 0.9], [5.0, 5.0, 6.0, 6.0]]
+    scores = [[0.9], [0.8], [0.7]]
+    assert run(boxes, scores, max_per_class=2) == [(0.9, 0)]
+    assert run(boxes, scores, max_per_class=3) == [(0.9, 0), (0.7, 0)]
+
+
+def test_ties_at_the_limit_go_to_the_lower_index():
+    boxes = [[float(i), 0.0, i + 1.0, 1.0] for i in range(4)]
+    found = nms.multiclass_nms(
+        tf.constant([boxes]), tf.constant([[[0.5], [0.9], [0.5], [0.5]]]), max_per_class=2
+    )
+    assert int(found["count"][0]) == 2
+    np.testing.assert_array_equal(found["boxes"][0, :2, 0], [1.0, 0.0])
+
+
+def test_zero_area_boxes_do_not_crash_nor_give_nan():
+    point = [0.5, 0.5, 0.5, 0.5]
+    found = nms.multiclass_nms(tf.constant([[point, point]]), tf.constant([[[0.9], [0.8]]]))
+    assert np.all(np.isfinite(found["boxes"])) and np.all(np.isfinite(found["scores"]))
+
+
+def test_nothing_above_the_threshold():
+    boxes, scores = random_case(0)
+    found = nms.multiclass_nms(tf.constant(boxes), tf.constant(scores * 0.01))
+    assert found["count"].numpy().tolist() == [0, 0]
+    assert found["boxes"].shape == (2, 200, 4)
+    assert not np.any(found["boxes"]) and not np.any(found["scores"])
+
+
+def test_per_class_top_k():
+    scores = tf.constant([[[0.1, 0.9], [0.5, 0.9], [0.5, 0.2]]])
+    values, indices = nms.per_class_top_k(scores, 2)
+    np.testing.assert_allclose(values[0], [[0.5, 0.9], [0.5, 0.9]])
+    assert indices.numpy()[0].tolist() == [[1, 0], [2, 1]]
