@@ -1,0 +1,160 @@
+"""The output files of a conversion: complete or invisible, never of two conversions at once."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import glob
+import json
+import os
+import shutil
+from collections.abc import Iterator
+
+from ssd_centernet.labels import LabelMap
+
+LABEL_MAP_FILE = "mscoco_label_map.pbtxt"
+
+
+class SplitOutput:
+    """The files of one split in an output folder.
+
+    Shards are written in a hidden folder that no reader's file pattern meets, and moved when all
+    are complete. The info file is written last and removed first: where it is, everything is.
+
+    Args:
+        directory: the output folder.
+        prefix: beginning of all file names, such as coco_train.
+        num_shards: number of shards.
+    """
+
+    def __init__(self, directory: str | os.PathLike, *, prefix: str, num_shards: int) -> None:
+        self.directory, self.prefix = os.fspath(directory), prefix
+        self._num_shards = num_shards
+        self._info_path = self._path(f"{prefix}.info.json")
+        self._partial = self._path(f".{prefix}.partial")
+
+    def _path(self, name: str) -> str:
+        return os.path.join(self.directory, name)
+
+    def shard_names(self) -> list[str]:
+        """Return the file names of the shards, `<prefix>.record-00000-of-00008`."""
+        n = self._num_shards
+        return [f"{self.prefix}.record-{i:05d}-of-{n:05d}" for i in range(n)]
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the split against other conversions; a killed process lets go of it.
+
+        Raises:
+            BlockingIOError: if another process converts into the same files.
+        """
+        with open(self._path(f".{self.prefix}.lock"), "w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                raise BlockingIOError(
+                    f"Another process is converting {self.prefix} into {self.directory}. "
+                    "Wait for it, or choose another output_dir."
+                ) from error
+            yield
+
+    def finished_info(self) -> dict | None:
+        """Return the info of a complete conversion, or None where there is none."""
+        try:
+            with open(self._info_path, encoding="utf-8") as file:
+                info = json.load(file)
+            for shard in info["shards"]:
+                if os.path.getsize(self._path(shard["file"])) != shard["bytes"]:
+                    return None
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+        return info if os.path.exists(self._path(f"{self.prefix}.annotations.json")) else None
+
+    def check_replaceable(self, finished: dict | None, overwrite: bool) -> None:
+        """Refuse to touch shards that this conversion did not leave behind.
+
+        Args:
+            finished: what `finished_info` gave.
+            overwrite: whether the user agreed to lose them.
+
+        Raises:
+            FileExistsError: if there are shards, and `overwrite` is off.
+        """
+        shards = self._existing_shards()
+        # The hidden folder beside shards without info: our own move was interrupted.
+        interrupted = finished is None and os.path.isdir(self._partial)
+        if not shards or overwrite or interrupted:
+            return
+        state = "of a conversion with other input" if finished else "without a valid info file"
+        raise FileExistsError(
+            f"{self.directory} already holds {len(shards)} shards of {self.prefix} {state}, for "
+            f"example {os.path.basename(shards[0])}. Shards of two conversions must not mix: "
+            "choose another output_dir, or set overwrite to replace them."
+        )
+
+    def check_label_map(self, label_map: LabelMap, overwrite: bool = False) -> None:
+        """Refuse a label map other than that of the splits already in the folder.
+
+        Args:
+            label_map: the label map of this conversion.
+            overwrite: whether a map that no other split uses may be replaced.
+
+        Raises:
+            ValueError: if the folder's label map is another one.
+        """
+        path = self._path(LABEL_MAP_FILE)
+        if not os.path.exists(path):
+            return
+        existing = LabelMap.from_pbtxt(path)
+        others = set(glob.glob(self._path("*.info.json"))) - {self._info_path}
+        if existing == label_map or (overwrite and not others):
+            return
+        raise ValueError(
+            f"{path} has {existing.describe()}, but this split has {label_map.describe()}. "
+            "The splits of one output_dir share a label map: give it as label_map, or choose "
+            "another output_dir."
+        )
+
+    @contextlib.contextmanager
+    def partial_folder(self) -> Iterator[str]:
+        """Give an empty hidden folder on the same file system; remove it at the end."""
+        shutil.rmtree(self._partial, ignore_errors=True)
+        os.makedirs(self._partial)
+        try:
+            yield self._partial
+        finally:
+            shutil.rmtree(self._partial, ignore_errors=True)
+
+    def commit(self, folder: str, info: dict, ground_truth: dict, label_map: LabelMap) -> None:
+        """Replace the split's files by those of a complete conversion.
+
+        Args:
+            folder: where the shards lie.
+            info: content of the info file.
+            ground_truth: content of the annotations file.
+            label_map: the label map; written if it is not there.
+        """
+        with contextlib.suppress(FileNotFoundError):
+            os.remove(self._info_path)
+        for shard in self._existing_shards():
+            os.remove(shard)
+        for name in self.shard_names():
+            os.replace(os.path.join(folder, name), self._path(name))
+        _write_json(self._path(f"{self.prefix}.annotations.json"), ground_truth, None)
+        label_map.to_pbtxt(self._path(LABEL_MAP_FILE))
+        _write_json(self._info_path, info, 1)
+
+    def _existing_shards(self) -> list[str]:
+        pattern = glob.escape(self._path(self.prefix)) + "*.record-*-of-*"
+        head = f"{self.prefix}.record-"
+        return sorted(p for p in glob.glob(pattern) if os.path.basename(p).startswith(head))
+
+
+def _write_json(path: str, content: dict, indent: int | None) -> None:
+    """Write a json file atomically."""
+    temporary = f"{path}.{os.getpid()}.tmp"
+    with open(temporary, "w", encoding="utf-8") as file:
+        json.dump(content, file, indent=indent)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
