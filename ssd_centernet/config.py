@@ -36,6 +36,7 @@ from ssd_centernet._config_use import (
 
 # Modules whose import registers the names that recipes may use.
 MODULES: tuple[str, ...] = (
+    "ssd_centernet.build",
     "ssd_centernet.data.augment",
     "ssd_centernet.layers.anchors",
     "ssd_centernet.layers.criteria",
@@ -46,6 +47,7 @@ MODULES: tuple[str, ...] = (
     "ssd_centernet.models.ssd",
     "ssd_centernet.training.optimizers",
     "ssd_centernet.training.schedules",
+    "ssd_centernet.training.train",
 )
 
 _gin = gin.config  # The parts that gin has no public name for are used in this module alone.

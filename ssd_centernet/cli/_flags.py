@@ -70,6 +70,20 @@ def define_device() -> None:
     )
 
 
+def require(*names: str) -> None:
+    """Refuse a command line on which a flag is missing.
+
+    Args:
+        names: flags that the command cannot do without.
+
+    Raises:
+        flags.IllegalFlagValueError: names every flag that was not given.
+    """
+    missing = [f"--{name}" for name in names if flags.FLAGS[name].value in (None, [])]
+    if missing:
+        raise flags.IllegalFlagValueError(f"{', '.join(missing)} must be given.")
+
+
 def flag_bindings(names: Mapping[str, str | Sequence[str]]) -> list[str]:
     """Turn flags that were given into gin bindings, for `config.parse(flag_params=...)`.
 

@@ -6,6 +6,7 @@ help comes at once.
 
 import difflib
 import importlib
+import logging as py_logging
 import os
 import re
 import sys
@@ -39,7 +40,9 @@ def run(argv: list[str] | None = None) -> None:
     """
     argv = list(sys.argv if argv is None else argv)
     # Before tensorflow is imported, and only for the command line; the library sets nothing.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    # Without an NVIDIA driver tensorflow logs its search for one as an error, hence 3.
+    quiet = "2" if os.path.exists("/proc/driver/nvidia") else "3"
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", quiet)
     sys.exit(_dispatch(argv[1:]))
 
 
@@ -101,18 +104,30 @@ def _run_command(name: str, arguments: list[str]) -> int:
         )
         return _USAGE_ERROR
     logging.use_absl_handler()
+    # Its progress lines would come between ours.
+    py_logging.getLogger("faster_coco_eval").setLevel(py_logging.WARNING)
     if flags.FLAGS["verbosity"].using_default_value:
-        flags.FLAGS.verbosity = logging.INFO
+        flags.FLAGS.verbosity = logging.WARNING
     try:
         return int(module.main(positional) or 0)
     except KeyboardInterrupt:
         print("Interrupted.", file=sys.stderr)
         return 130
+    except flags.Error as error:
+        return _wrong_flags(name, error)
     except Exception as error:
         if flags.FLAGS.debug or not _is_for_the_user(error):
             raise
         print(f"ssd_centernet {name}: {_message(error)}", file=sys.stderr)
         return 1
+
+
+def _wrong_flags(name: str, error: Exception) -> int:
+    print(
+        f"ssd_centernet {name}: {str(error).strip()}\nAll flags: ssd_centernet {name} --help",
+        file=sys.stderr,
+    )
+    return _USAGE_ERROR
 
 
 def _is_for_the_user(error: Exception) -> bool:
@@ -161,6 +176,8 @@ def _flag_help(flag: object) -> str:
         shown = "|".join(values) if values else kind.replace("multi string", "string").upper()
         head = f"  --{flag.name}={shown}"
     text = " ".join((flag.help or "").split())
+    # What absl adds says the same as the head, or is said in our own text.
+    text = re.sub(r"^<[^>]*>: |; repeat this option to specify a list of values$", "", text)
     if flag.default not in (None, False, "", []):
         text += f" (default: {flag.default_as_str.strip(chr(39))})"
     body = textwrap.fill(text, 96, initial_indent=" " * 6, subsequent_indent=" " * 6)

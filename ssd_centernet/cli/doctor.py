@@ -1,0 +1,291 @@
+"""Check an installation: versions, devices, the COCO metrics and a train step of every recipe.
+
+Example:
+  ssd_centernet doctor
+
+Every line is `ok`, `warn` or `FAIL`, with what to do about it. The exit status is 1 when a line
+says FAIL. --json prints the same for programs (and for bug reports).
+"""
+
+import importlib.metadata
+import json
+import os
+import platform
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from absl import flags
+
+from ssd_centernet import __version__
+from ssd_centernet.cli import _flags
+
+_LOW_MEMORY_GIB = 4
+_LOW_DISK_GIB = 5
+
+# Package -> what it serves, whether a run is impossible without it, and how it is installed.
+_PACKAGES = {
+    "tensorflow": ("everything", True, 'pip install "tensorflow>=2.15,<2.21"'),
+    "tf_keras": ("everything (TensorFlow >= 2.16)", True, 'pip install "tf_keras>=2.16,<2.21"'),
+    "numpy": ("everything", True, "pip install numpy"),
+    "gin-config": ("recipes", True, "pip install gin-config"),
+    "pillow": ("pictures and data sets", True, "pip install pillow"),
+    "tf-models-official": ("training (orbit)", False, 'pip install "ssd_centernet[train]"'),
+    "pycocotools": ("evaluation", False, 'pip install "ssd_centernet[train]"'),
+    "faster-coco-eval": ("quick evaluation", False, 'pip install "ssd_centernet[train]"'),
+    "horovod": ("training on several devices", None, ""),
+}
+
+# Vector units that TensorFlow's CPU kernels make use of.
+_CPU_FLAGS = ("avx2", "fma", "avx512f", "avx512_bf16", "amx_bf16", "asimd", "bf16")
+
+
+class Line(NamedTuple):
+    """One finding: `status` is ok, warn or FAIL; `advice` says what to do about it."""
+
+    status: str
+    name: str
+    text: str
+    advice: str = ""
+
+
+def define_flags() -> None:
+    """Define the flags of this command."""
+    flags.DEFINE_boolean("json", False, "Print one JSON object instead of lines.")
+    flags.DEFINE_boolean("train_step", True, "Try one train step with random images.")
+    flags.DEFINE_multi_string("recipe", None, "Recipes to try (all installed ones by default).")
+    _flags.define_device()
+
+
+def main(argv: list[str]) -> int:
+    """Run the command.
+
+    Args:
+        argv: unused.
+
+    Returns:
+        1 when something failed, otherwise 0.
+    """
+    del argv
+    values = flags.FLAGS
+    checks: list[tuple[str, Callable[[], Iterator[Line]]]] = [
+        ("system", _system),
+        ("packages", _packages),
+        ("keras", _keras),
+        ("devices", lambda: _devices(values.device)),
+        ("metrics", _metrics),
+    ]
+    if values.train_step:
+        checks.append(("train step", lambda: _train_steps(values.recipe)))
+    lines = []
+    for name, check in checks:
+        for line in _guarded(name, check):
+            lines.append(line)
+            if not values.json:
+                print(_format(line), flush=True)
+    failed = sum(line.status == "FAIL" for line in lines)
+    if values.json:
+        print(
+            json.dumps({"ok": not failed, "checks": [line._asdict() for line in lines]}, indent=1)
+        )
+    else:
+        warned = sum(line.status == "warn" for line in lines)
+        print(f"{len(lines)} checks, {warned} warnings, {failed} failed")
+    return 1 if failed else 0
+
+
+def _guarded(name: str, check: Callable[[], Iterator[Line]]) -> Iterator[Line]:
+    try:
+        yield from check()
+    except Exception as error:  # Whatever is broken must not hide the other findings.
+        yield Line("FAIL", name, f"{type(error).__name__}: {error}", "See the message.")
+
+
+def _format(line: Line) -> str:
+    text = " ".join(line.text.split())
+    advice = f"\n     {'':<20} -> {line.advice}" if line.advice and line.status != "ok" else ""
+    return f"{line.status:<4} {line.name:<20} {text}{advice}"
+
+
+def _system() -> Iterator[Line]:
+    version = platform.python_version()
+    supported = (3, 10) <= sys.version_info[:2] < (3, 13)
+    yield Line(
+        "ok" if supported else "FAIL",
+        "python",
+        f"{version} ({sys.executable}), ssd_centernet {__version__}",
+        "Use Python 3.10, 3.11 or 3.12.",
+    )
+    yield Line("ok", "system", platform.platform())
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    found = _cpu_flags()
+    yield Line("ok", "cpu", f"{cores} cores, {platform.machine()}, {' '.join(found) or '-'}")
+    memory = _meminfo()
+    if memory:
+        total, free = memory
+        low = free < _LOW_MEMORY_GIB
+        yield Line(
+            "warn" if low else "ok",
+            "memory",
+            f"{free:.1f} of {total:.1f} GiB free",
+            "Close other programs, or train with a smaller --batch_size.",
+        )
+    free = shutil.disk_usage(Path.cwd()).free / 2**30
+    yield Line(
+        "warn" if free < _LOW_DISK_GIB else "ok",
+        "disk",
+        f"{free:.1f} GiB free in {Path.cwd()}",
+        "Records of COCO take 20 GB and a run's checkpoints up to 2 GB.",
+    )
+
+
+def _cpu_flags() -> list[str]:
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:
+        return []
+    rows = [row for row in text.splitlines() if row.lower().startswith(("flags", "features"))]
+    present = set(rows[0].partition(":")[2].split()) if rows else set()
+    return [flag for flag in _CPU_FLAGS if flag in present]
+
+
+def _meminfo() -> tuple[float, float] | None:
+    """Return total and available memory in GiB, or None where Linux does not tell."""
+    try:
+        rows = Path("/proc/meminfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return None
+    kib = {row.split(":")[0]: int(row.split()[1]) for row in rows if ":" in row}
+    return kib["MemTotal"] / 2**20, kib.get("MemAvailable", kib["MemFree"]) / 2**20
+
+
+def _packages() -> Iterator[Line]:
+    for name, (purpose, required, advice) in _PACKAGES.items():
+        try:
+            version = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            if required is None:
+                yield Line("ok", name, f"not installed; only for {purpose}")
+                continue
+            # TensorFlow 2.15 has Keras 2 inside; whether it works is the check after this one.
+            status = "FAIL" if required and name != "tf_keras" else "warn"
+            yield Line(status, name, f"not installed; for {purpose}", advice)
+        else:
+            yield Line("ok", name, version)
+
+
+def _keras() -> Iterator[Line]:
+    import tensorflow as tf
+
+    from ssd_centernet._keras import keras  # Raises with advice when the minors differ.
+
+    yield Line("ok", "keras", f"Keras {keras.__version__} works with tensorflow {tf.__version__}")
+
+
+def _devices(name: str | None) -> Iterator[Line]:
+    from ssd_centernet.runtime.device import describe_devices, select_device
+
+    seen = describe_devices()
+    select_device(name)  # Raises with advice when there is no such device.
+    yield Line("ok", "devices", f"{', '.join(seen)}; --device={name or 'auto'} works")
+
+
+def _metrics() -> Iterator[Line]:
+    """Score a ground truth against itself with every installed evaluator: AP must be 1."""
+    import numpy as np
+
+    from ssd_centernet.evaluation.coco import CocoEvaluator
+    from ssd_centernet.evaluation.ground_truth import CocoGroundTruth
+
+    boxes = [[10.0, 20.0, 100.0, 50.0], [30.0, 60.0, 40.0, 120.0]]  # x, y, width, height.
+    size = 200
+    annotations = [
+        {"id": i + 1, "image_id": i + 1, "category_id": 3 + i, "bbox": box, "iscrowd": 0}
+        | {"area": box[2] * box[3]}
+        for i, box in enumerate(boxes)
+    ]
+    truth = {
+        "images": [{"id": i + 1, "height": size, "width": size} for i in range(len(boxes))],
+        "annotations": annotations,
+        "categories": [{"id": 3, "name": "a"}, {"id": 4, "name": "b"}],
+    }
+    detections = {
+        "boxes": np.array([[[y, x, y + h, x + w]] for x, y, w, h in boxes], np.float32) / size,
+        "scores": np.ones([2, 1], np.float32),
+        "classes": np.array([[0], [1]], np.int32),
+        "count": np.ones([2], np.int32),
+    }
+    for backend, package in (
+        ("pycocotools", "pycocotools"),
+        ("faster_coco_eval", "faster-coco-eval"),
+    ):
+        try:
+            importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue  # Reported above.
+        evaluator = CocoEvaluator(CocoGroundTruth.load(truth), backend=backend)
+        evaluator.add(np.array([1, 2]), np.full(2, size), np.full(2, size), detections)
+        precision = float(evaluator.compute().metrics["AP"])
+        yield Line(
+            "ok" if abs(precision - 1) < 1e-6 else "FAIL",
+            f"AP by {package}",
+            f"ground truth scored against itself gives AP {precision:.3f}",
+            f"It must be 1.000: reinstall it (pip install --force-reinstall {package}).",
+        )
+
+
+def _train_steps(names: list[str] | None) -> Iterator[Line]:
+    from ssd_centernet import config
+
+    names = names or config.recipes()
+    if not names:
+        yield Line("warn", "train step", "no recipe is installed", "Install the package again.")
+    for name in names:
+        yield from _guarded(f"step {name}", lambda name=name: _train_step(name))
+
+
+def _train_step(recipe: str) -> Iterator[Line]:
+    """Build a recipe's detector and train it for one step on a random image."""
+    import numpy as np
+
+    from ssd_centernet import config
+    from ssd_centernet.build import build_detector
+    from ssd_centernet.training.optimizers import Momentum
+    from ssd_centernet.training.schedules import ConstantRate, RunLength
+    from ssd_centernet.training.trainer import Trainer
+
+    config.parse([recipe])
+    detector = build_detector(num_classes=3)
+    length = RunLength(steps_per_epoch=1, total_steps=1, global_batch_size=1)
+    trainer = Trainer(detector, Momentum(), schedule=ConstantRate(), run=length, batch_size=1)
+    batch = _random_batch(detector.image_size)
+    start = time.perf_counter()
+    metrics = {name: float(value) for name, value in trainer.train_step(batch).items()}
+    seconds = time.perf_counter() - start
+    finite = all(np.isfinite(value) for value in metrics.values())
+    yield Line(
+        "ok" if finite else "FAIL",
+        f"step {recipe}",
+        f"loss {metrics['total']:.3f}, {seconds:.1f} s without compilation",
+        "A loss of random weights must be finite; check the device's driver and plug-in.",
+    )
+
+
+def _random_batch(image_size: tuple[int, int]) -> dict:
+    import tensorflow as tf
+
+    image = tf.random.stateless_normal([1, *image_size, 3], seed=[0, 0])
+    return {
+        "image": image,
+        "boxes": tf.constant([[[0.1, 0.2, 0.7, 0.8], [0.3, 0.1, 0.5, 0.4]]]),
+        "classes": tf.constant([[0, 2]], tf.int32),
+        "is_crowd": tf.constant([[False, False]]),
+        "area": tf.constant([[0.36, 0.06]]) * float(image_size[0] * image_size[1]),
+        "valid": tf.constant([[True, True]]),
+        "source_id": tf.constant([1], tf.int64),
+        "height": tf.constant([image_size[0]], tf.int32),
+        "width": tf.constant([image_size[1]], tf.int32),
+    }
