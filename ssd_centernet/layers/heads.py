@@ -58,7 +58,9 @@ class SSDExtraLevels(keras.layers.Layer):
         """Creates the convolutions for features [B, h, w, C] of static size."""
         size = tuple(input_shape[1:3])
         self._reduce, self._expand = [], []
-        for index, ((narrow, wide), stride) in enumerate(zip(self.widths, self.strides)):
+        for index, ((narrow, wide), stride) in enumerate(
+            zip(self.widths, self.strides, strict=True)
+        ):
             padding = "valid" if stride == 1 and min(size) >= 3 else "same"
             size = tuple(-(-side // stride) for side in size)
             if padding == "valid":
@@ -77,7 +79,7 @@ class SSDExtraLevels(keras.layers.Layer):
     def call(self, features: tf.Tensor) -> list[tf.Tensor]:
         """Returns the extra levels, finest first; the input is not among them."""
         levels = []
-        for reduce, expand in zip(self._reduce, self._expand):
+        for reduce, expand in zip(self._reduce, self._expand, strict=True):
             features = expand(reduce(features))
             levels.append(features)
         return levels
@@ -142,7 +144,9 @@ class SSDHead(keras.layers.Layer):
           level, row, column, shape.
         """
         logits, codes = [], []
-        for level, class_conv, box_conv in zip(levels, self._class_convs, self._box_convs):
+        for level, class_conv, box_conv in zip(
+            levels, self._class_convs, self._box_convs, strict=True
+        ):
             logits.append(_flatten(class_conv(level), self.num_logits))
             codes.append(_flatten(box_conv(level), 4))
         return {"class_logits": tf.concat(logits, axis=1), "box_codes": tf.concat(codes, axis=1)}

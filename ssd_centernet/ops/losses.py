@@ -53,9 +53,7 @@ def hard_negative_mask(losses: tf.Tensor, positives: tf.Tensor, counts: tf.Tenso
     anchors = values.shape[1] or tf.shape(values)[1]
     counts = tf.minimum(counts, anchors)
     descending = tf.sort(values, axis=1, direction="DESCENDING")
-    smallest = tf.gather(
-        descending, tf.maximum(counts - 1, 0)[:, tf.newaxis], axis=1, batch_dims=1
-    )
+    smallest = tf.gather(descending, tf.maximum(counts - 1, 0)[:, tf.newaxis], axis=1, batch_dims=1)
     above = values > smallest
     ties = values == smallest
     # How many of the ties fit; those of lowest index are taken.

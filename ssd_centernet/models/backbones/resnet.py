@@ -70,7 +70,9 @@ class ResNet(keras.Model):
         features = keras.layers.MaxPooling2D(3, 2, "same", name="stem_pool")(features)
         groups = {}
         stride = 4
-        for group, (count, width, group_stride) in enumerate(zip(blocks, widths, strides), 1):
+        for group, (count, width, group_stride) in enumerate(
+            zip(blocks, widths, strides, strict=True), 1
+        ):
             for block in range(1, count + 1):
                 block_stride = group_stride if block == 1 else 1
                 prefix = f"group{group}_block{block}"

@@ -1,0 +1,44 @@
+"""The root that builds a recipe's detector."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import gin
+
+from ssd_centernet.labels import LabelMap
+from ssd_centernet.models.detector import Detector
+from ssd_centernet.runtime.precision import policy_scope
+
+
+@gin.configurable
+def build_detector(
+    model: Callable[..., Detector] = gin.REQUIRED,
+    *,
+    num_classes: int | None = None,
+    dtype: str = "fp32",
+    label_map: LabelMap | None = None,
+) -> Detector:
+    """Builds the detector of a recipe.
+
+    Args:
+      model: constructor of the detector with its parts bound, such as `@SSD`.
+      num_classes: C, without background; None takes it from the label map.
+      dtype: "fp32", "bf16" or "fp16"; weights are stored in float32 under each.
+      label_map: names the classes.
+
+    Returns:
+      The detector, with fresh weights.
+
+    Raises:
+      ValueError: `num_classes` and the label map disagree, or neither is given.
+    """
+    if label_map is not None:
+        if num_classes is not None:
+            label_map.check_num_classes(num_classes, source="NUM_CLASSES of the recipe")
+        num_classes = label_map.num_classes
+    if num_classes is None:
+        raise ValueError("num_classes is unknown: set NUM_CLASSES, or give a label map.")
+    names = None if label_map is None else label_map.names
+    with policy_scope(dtype):
+        return model(num_classes=num_classes, class_names=names)

@@ -1,0 +1,103 @@
+"""Evaluation of a detector over a split: detections of every image, scored, with losses beside."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import tensorflow as tf
+
+from ssd_centernet.data import records, shards
+from ssd_centernet.data.directory import annotations_path
+from ssd_centernet.evaluation.coco import CocoEvaluator
+from ssd_centernet.evaluation.ground_truth import CocoGroundTruth
+from ssd_centernet.evaluation.result import CocoResult
+from ssd_centernet.labels import LabelMap
+from ssd_centernet.models.detector import Detector
+
+
+def detection_step(
+    detector: Detector, *, with_losses: bool = False
+) -> Callable[[dict], tuple[dict, dict]]:
+    """Makes the traced function of one evaluation batch.
+
+    Args:
+      detector: the model.
+      with_losses: whether the loss parts are computed too.
+
+    Returns:
+      A function from a batch (see docs/architecture.md) to (Detections, loss parts).
+    """
+
+    @tf.function
+    def step(batch: dict) -> tuple[dict, dict]:
+        outputs = detector(batch["image"], training=False)
+        parts = detector.compute_losses(outputs, batch) if with_losses else {}
+        return detector.decode(outputs), parts
+
+    return step
+
+
+def split_ground_truth(data_dir: str | Path, split: str, label_map: LabelMap) -> CocoGroundTruth:
+    """Loads a split's ground truth, from the records themselves where no annotations lie beside.
+
+    Args:
+      data_dir: folder with the record files.
+      split: what their names start with.
+      label_map: of the data.
+
+    Returns:
+      The ground truth of every image of the split, those without objects included.
+    """
+    path = annotations_path(data_dir, split)
+    if path is not None:
+        return CocoGroundTruth.load(path)
+    examples = tf.data.TFRecordDataset(shards.find_shards(str(data_dir), split)).map(
+        lambda serialized: records.parse_example(serialized, label_map)
+    )
+    return CocoGroundTruth.from_examples(
+        examples.as_numpy_iterator(), names=label_map.names, ids=label_map.ids
+    )
+
+
+def evaluate_detector(
+    detector: Detector,
+    batches: Iterable[dict],
+    evaluator: CocoEvaluator,
+    *,
+    step: Callable[[dict], tuple[dict, dict]] | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> tuple[CocoResult, dict[str, float]]:
+    """Detects on every image of a split and scores the detections.
+
+    Args:
+      detector: the model.
+      batches: of `data.pipeline.evaluation_batches`: every image once, fillers with source id -1.
+      evaluator: for the split's ground truth; it is reset first.
+      step: of `detection_step`, to share its trace between evaluations.
+      progress: called with the number of images after every batch.
+
+    Returns:
+      The result, and the means of the loss parts over batches without fillers.
+    """
+    step = step or detection_step(detector)
+    evaluator.reset()
+    sums: dict[str, float] = {}
+    whole_batches = 0
+    for batch in batches:
+        detections, parts = step(batch)
+        source_ids = batch["source_id"].numpy()
+        evaluator.add(
+            source_ids,
+            batch["height"].numpy(),
+            batch["width"].numpy(),
+            {name: value.numpy() for name, value in detections.items()},
+        )
+        if (source_ids != -1).all():
+            whole_batches += 1
+            for name, value in parts.items():
+                sums[name] = sums.get(name, 0.0) + float(value)
+        if progress is not None:
+            progress(int((source_ids != -1).sum()))
+    losses = {name: value / whole_batches for name, value in sums.items()} if whole_batches else {}
+    return evaluator.compute(), losses

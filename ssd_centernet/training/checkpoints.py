@@ -1,0 +1,221 @@
+"""Checkpoints of a run: resume everything, initialise weights alone, keep the best."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+import tensorflow as tf
+
+from ssd_centernet.training.trainer import Trainer
+
+CHECKPOINT_PREFIX = "ckpt"
+BEST_DIR = "best"
+
+
+class RunCheckpoints:
+    """Saves and restores all that a run needs to go on as if it had never stopped.
+
+    A checkpoint holds weights, moving statistics, optimizer slots, step, number of images seen
+    (the input's position), loss scale and seed; the schedule is a function of the step.
+    """
+
+    def __init__(self, trainer: Trainer, model_dir: str | Path, *, seed: int, keep: int = 5):
+        """Prepares a run directory.
+
+        Args:
+          trainer: whose state is saved.
+          model_dir: directory of the run.
+          seed: of the run; a resumed run must use the seed it began with.
+          keep: how many checkpoints stay, at least 1.
+        """
+        self.trainer = trainer
+        self.model_dir = Path(model_dir)
+        self._seed = tf.Variable(seed, dtype=tf.int64, trainable=False)
+        self.checkpoint = tf.train.Checkpoint(
+            weights=named_weights(trainer.detector),
+            optimizer=trainer.optimizer,
+            step=trainer.step,
+            examples_seen=trainer.examples_seen,
+            loss_scale=trainer.loss_scale,
+            seed=self._seed,
+        )
+        self.manager = tf.train.CheckpointManager(
+            self.checkpoint,
+            str(self.model_dir),
+            max_to_keep=keep,
+            checkpoint_name=CHECKPOINT_PREFIX,
+            step_counter=trainer.step,
+        )
+
+    def resume(self, path: str | None = None) -> str | None:
+        """Restores everything from the latest checkpoint of the run directory, if there is one.
+
+        Args:
+          path: a certain checkpoint instead of the latest.
+
+        Returns:
+          Path of the checkpoint, or None when the run starts afresh.
+
+        Raises:
+          ValueError: the checkpoint is of another model, or of a run with another seed.
+        """
+        path = path or self.manager.latest_checkpoint
+        if path is None:
+            return None
+        seed = int(self._seed)
+        try:
+            self.checkpoint.restore(path).assert_existing_objects_matched()
+        except (AssertionError, ValueError, tf.errors.OpError) as error:
+            raise ValueError(
+                f"checkpoint {path} does not fit this model: {_first_line(error)}. Likely another "
+                "recipe, class count or backbone trained in this directory: choose another "
+                "--model_dir, or take the weights alone with --init_from."
+            ) from error
+        if int(self._seed) != seed:
+            raise ValueError(
+                f"the run in {self.model_dir} began with --seed={int(self._seed)}, this call has "
+                f"--seed={seed}: a resumed run cannot be exact with another seed. Give the first "
+                "seed, or another --model_dir."
+            )
+        return path
+
+    def save(self) -> str:
+        """Writes a checkpoint named after the step; returns its path."""
+        step = int(self.trainer.step)
+        existing = f"{self.model_dir / CHECKPOINT_PREFIX}-{step}"
+        if existing in self.manager.checkpoints:
+            return existing
+        return self.manager.save(checkpoint_number=step)
+
+    def keep_best(self, metrics: dict[str, float], name: str, *, higher_is_better: bool) -> bool:
+        """Copies the current state to `best/` if its metric beats the one kept there.
+
+        Args:
+          metrics: of the evaluation at the current step.
+          name: which of them decides.
+          higher_is_better: the direction.
+
+        Returns:
+          Whether it was kept.
+
+        Raises:
+          KeyError: `metrics` has no such name.
+        """
+        if name not in metrics:
+            raise KeyError(
+                f"keep_best={name!r} is not among the metrics {sorted(metrics)}; set "
+                "train.keep_best to one of them."
+            )
+        best_dir = self.model_dir / BEST_DIR
+        record = best_dir / "metrics.json"
+        if record.exists():
+            best = json.loads(record.read_text())[name]
+            if not (metrics[name] > best if higher_is_better else metrics[name] < best):
+                return False
+        # The new best is complete before the old one goes: a kill leaves one of them.
+        step = int(self.trainer.step)
+        fresh = self.model_dir / f".{BEST_DIR}.{os.getpid()}"
+        shutil.rmtree(fresh, ignore_errors=True)
+        manager = tf.train.CheckpointManager(
+            self.checkpoint, str(fresh), max_to_keep=1, checkpoint_name=CHECKPOINT_PREFIX
+        )
+        manager.save(checkpoint_number=step)
+        (fresh / "metrics.json").write_text(json.dumps({"step": step, **metrics}, indent=1))
+        replaced = self.model_dir / f".{BEST_DIR}.old"
+        shutil.rmtree(replaced, ignore_errors=True)
+        if best_dir.exists():
+            best_dir.rename(replaced)
+        fresh.rename(best_dir)
+        shutil.rmtree(replaced, ignore_errors=True)
+        return True
+
+
+def find_checkpoint(path: str | Path) -> str:
+    """Finds a checkpoint.
+
+    Args:
+      path: a run directory (its latest checkpoint), its `best` directory, or a checkpoint prefix.
+
+    Returns:
+      The checkpoint's prefix.
+
+    Raises:
+      FileNotFoundError: there is none.
+    """
+    path = Path(path)
+    if path.with_name(path.name + ".index").exists():
+        return str(path)
+    latest = tf.train.latest_checkpoint(str(path)) if path.is_dir() else None
+    if latest is None:
+        raise FileNotFoundError(
+            f"no checkpoint at {path}: expected a run directory with '{CHECKPOINT_PREFIX}-STEP"
+            ".index' files, its 'best' directory, or the prefix of one checkpoint."
+        )
+    return latest
+
+
+def restore_weights(
+    detector: tf.Module, path: str | Path, *, exclude: Sequence[str] = ()
+) -> dict[str, list[str]]:
+    """Initialises a detector's weights from a checkpoint of this library, by name and shape.
+
+    Args:
+      detector: whose variables are assigned.
+      path: as in `find_checkpoint`.
+      exclude: regular expressions of variable names to leave alone.
+
+    Returns:
+      Names `restored`, `skipped` (excluded, or not in the checkpoint) and `mismatched` (another
+      shape, such as the class heads of another class count).
+
+    Raises:
+      FileNotFoundError: there is no checkpoint.
+      ValueError: nothing matched.
+    """
+    prefix = find_checkpoint(path)
+    reader = tf.train.load_checkpoint(prefix)
+    shapes = reader.get_variable_to_shape_map()
+    table: dict[str, list[str]] = {"restored": [], "skipped": [], "mismatched": []}
+    for name, variable in named_weights(detector).items():
+        # The checkpoint format writes the slashes of a name as ".S".
+        key = f"weights/{name.replace('/', '.S')}/.ATTRIBUTES/VARIABLE_VALUE"
+        if key not in shapes or any(re.match(pattern, name) for pattern in exclude):
+            table["skipped"].append(name)
+        elif tuple(shapes[key]) != tuple(variable.shape):
+            table["mismatched"].append(name)
+        else:
+            variable.assign(reader.get_tensor(key))
+            table["restored"].append(name)
+    if not table["restored"]:
+        raise ValueError(
+            f"nothing in {prefix} fits this detector ({len(table['mismatched'])} shapes differ, "
+            f"{len(table['skipped'])} names are missing); is it a checkpoint of another recipe?"
+        )
+    return table
+
+
+def named_weights(detector: tf.Module) -> dict[str, tf.Variable]:
+    """Names all weights and moving statistics, such as `stem_conv/kernel`.
+
+    Checkpoints are keyed by these names and not by the attributes of Python objects, so that a
+    change of the code does not orphan them.
+
+    Raises:
+      ValueError: two variables share a name.
+    """
+    weights: dict[str, tf.Variable] = {}
+    for variable in detector.variables:
+        name = variable.name.removesuffix(":0")
+        if name in weights:
+            raise ValueError(f"two variables are named {name!r}; name the layers differently.")
+        weights[name] = variable
+    return weights
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().splitlines()[0][:300]

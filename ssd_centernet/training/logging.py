@@ -1,0 +1,147 @@
+"""What a run tells: a console line a window, the same numbers in metrics.jsonl and TensorBoard."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import TextIO
+
+import tensorflow as tf
+
+from ssd_centernet.training.schedules import RunLength
+
+# Waiting longer than this share of the time means that the input pipeline sets the pace.
+INPUT_BOUND_SHARE = 0.2
+_NOT_LOSS_PARTS = {
+    "total",
+    "gradient_norm",
+    "learning_rate",
+    "loss_scale",
+    "skipped_steps",
+    "epoch",
+    "images_per_second",
+    "data_wait_share",
+    "eta_seconds",
+}
+
+
+class TrainLog:
+    """Writes windows of training and evaluations to the console, a file and TensorBoard."""
+
+    def __init__(
+        self,
+        model_dir: str | Path,
+        run: RunLength,
+        *,
+        console: TextIO | None = None,
+        write_files: bool = True,
+    ):
+        """Opens the log of a run; an existing one is continued.
+
+        Args:
+          model_dir: directory of the run; gets `metrics.jsonl` and TensorBoard's event files.
+          run: the run's length.
+          console: where lines go; None means standard output.
+          write_files: False on all processes but the first.
+        """
+        self.run = run
+        self._console = console or sys.stdout
+        self._file = None
+        self._writers: dict[str, tf.summary.SummaryWriter] = {}
+        self._model_dir = Path(model_dir)
+        if write_files:
+            self._model_dir.mkdir(parents=True, exist_ok=True)
+            self._file = (self._model_dir / "metrics.jsonl").open("a", buffering=1)
+        self._last_step = 0
+        self._last_time = time.monotonic()
+        self._rate: float | None = None
+
+    def say(self, text: str) -> None:
+        """Prints a line on the console."""
+        print(text, file=self._console, flush=True)
+
+    def resume_at(self, step: int) -> None:
+        """Begins the first window at a resumed step."""
+        self._last_step = step
+
+    def restart_clock(self) -> None:
+        """Leaves out the time since the last window, such as that of an evaluation or a save."""
+        self._last_time = time.monotonic()
+
+    def window(
+        self, step: int, metrics: dict[str, float], *, warmup: bool = False
+    ) -> dict[str, float]:
+        """Reports the steps since the last call.
+
+        Args:
+          step: updates done.
+          metrics: means over the window, with `learning_rate` and `data_wait_seconds`.
+          warmup: whether the window spent its time on tracing, so that its pace says nothing.
+
+        Returns:
+          What was written: the metrics, `images_per_second`, `data_wait_share`, `epoch`,
+          `eta_seconds`.
+        """
+        now = time.monotonic()
+        steps, seconds = step - self._last_step, max(now - self._last_time, 1e-9)
+        metrics = dict(metrics)
+        waited = metrics.pop("data_wait_seconds", 0.0)
+        record = {**metrics, "epoch": step / self.run.steps_per_epoch}
+        if not warmup and steps:
+            rate = steps / seconds
+            # Smoothed, so that one slow window does not send the estimate astray.
+            self._rate = rate if self._rate is None else 0.7 * self._rate + 0.3 * rate
+            record["images_per_second"] = rate * self.run.global_batch_size
+            record["data_wait_share"] = min(waited / seconds, 1.0)
+            record["eta_seconds"] = (self.run.total_steps - step) / self._rate
+        self.say(self._line(step, record))
+        self.write("train", step, record)
+        self._last_step, self._last_time = step, time.monotonic()
+        return record
+
+    def write(self, kind: str, step: int, record: dict[str, float]) -> None:
+        """Appends a record to metrics.jsonl and, under `kind`, to TensorBoard."""
+        if self._file is None:
+            return
+        self._file.write(json.dumps({"kind": kind, "step": step, **record}) + "\n")
+        if kind not in self._writers:
+            self._writers[kind] = tf.summary.create_file_writer(str(self._model_dir / kind))
+        with self._writers[kind].as_default():
+            for name, value in record.items():
+                tf.summary.scalar(name, value, step=step)
+        self._writers[kind].flush()
+
+    def close(self) -> None:
+        """Closes the files."""
+        for writer in self._writers.values():
+            writer.close()
+        if self._file is not None:
+            self._file.close()
+
+    def _line(self, step: int, record: dict[str, float]) -> str:
+        width = len(str(self.run.total_steps))
+        parts = "  ".join(f"{k} {v:.4f}" for k, v in record.items() if k not in _NOT_LOSS_PARTS)
+        line = (
+            f"step {step:>{width}}/{self.run.total_steps}  epoch {record['epoch']:.2f}  "
+            f"loss {record['total']:.4f} ({parts})  lr {record['learning_rate']:.3g}"
+        )
+        if "loss_scale" in record:
+            line += f"  scale {record['loss_scale']:g} (skipped {record['skipped_steps']})"
+        if "eta_seconds" in record:
+            line += (
+                f"  {record['images_per_second']:.1f} images/s"
+                f"  wait {100 * record['data_wait_share']:.0f}%"
+                f"  eta {duration(record['eta_seconds'])}"
+            )
+        if record.get("data_wait_share", 0.0) > INPUT_BOUND_SHARE:
+            line += "  [input bound]"
+        return line
+
+
+def duration(seconds: float) -> str:
+    """Formats seconds as h:mm:ss, or m:ss below an hour."""
+    minutes, seconds = divmod(int(seconds + 0.5), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"

@@ -1,0 +1,96 @@
+"""Optimizers and what happens to gradients before they are applied."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+import gin
+import tensorflow as tf
+
+from ssd_centernet._keras import keras
+
+
+@gin.register
+@keras.saving.register_keras_serializable(package="ssd_centernet")
+class Momentum(keras.optimizers.Optimizer):
+    """SGD with momentum, the learning rate outside the accumulator: m = a m + g; v = v - lr m.
+
+    Keras' own SGD keeps `lr g` in the accumulator, which differs wherever the rate changes.
+
+    Source: reference specification ssd_resnet34, section 8.
+    """
+
+    def __init__(
+        self, momentum: float = 0.9, *, learning_rate: float = 0.0, name: str = "momentum"
+    ):
+        """Configures the optimizer.
+
+        Args:
+          momentum: a, in [0, 1).
+          learning_rate: of the next update; the trainer sets it from the schedule every step.
+          name: of the optimizer.
+        """
+        super().__init__(name=name, jit_compile=False)
+        self.momentum = momentum
+        self._learning_rate = self._build_learning_rate(learning_rate)
+
+    def build(self, var_list) -> None:
+        """Creates one accumulator for each variable; a second call changes nothing."""
+        super().build(var_list)
+        if not hasattr(self, "accumulators"):
+            self.accumulators = [
+                self.add_variable_from_reference(variable, "momentum") for variable in var_list
+            ]
+
+    def update_step(self, gradient: tf.Tensor, variable: tf.Variable) -> None:
+        """Applies one gradient, dense or sparse."""
+        accumulator = self.accumulators[self._index_dict[self._var_key(variable)]]
+        gradient = tf.convert_to_tensor(gradient)
+        updated = accumulator.assign(self.momentum * accumulator + gradient)
+        variable.assign_sub(tf.cast(self.learning_rate, variable.dtype) * updated)
+
+    def get_config(self) -> dict:
+        """Returns the constructor's arguments."""
+        rate = self._serialize_hyperparameter(self._learning_rate)
+        return {"name": self.name, "momentum": self.momentum, "learning_rate": rate}
+
+
+def decay_mask(variables: Sequence[tf.Variable], exclude: Sequence[str]) -> list[bool]:
+    """Tells which variables decay: those whose name contains no match of `exclude`.
+
+    Args:
+      variables: whose names are looked at.
+      exclude: regular expressions, searched anywhere in the name.
+
+    Returns:
+      One bool a variable.
+    """
+    return [not any(re.search(pattern, v.name) for pattern in exclude) for v in variables]
+
+
+def add_weight_decay(
+    gradients: Sequence[tf.Tensor],
+    variables: Sequence[tf.Variable],
+    mask: Sequence[bool],
+    coefficient: float,
+) -> list[tf.Tensor]:
+    """Adds the gradient of `coefficient * 0.5 |v|^2` (coupled decay, as an L2 loss would).
+
+    Args:
+      gradients: float32, one a variable.
+      variables: in the same order.
+      mask: which of them decay.
+      coefficient: at least 0; 0 adds nothing.
+
+    Returns:
+      The new gradients.
+
+    Source: reference specification ssd_resnet34, section 6, "Weight decay".
+    """
+    if not coefficient:
+        return list(gradients)
+    return [
+        gradient + coefficient * variable if decays else gradient
+        for gradient, variable, decays in zip(gradients, variables, mask, strict=True)
+    ]

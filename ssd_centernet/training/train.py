@@ -1,0 +1,309 @@
+"""The root of training: from a configured recipe to a trained run directory."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import gin
+import tensorflow as tf
+
+from ssd_centernet import config
+from ssd_centernet._keras import keras
+from ssd_centernet.build import build_detector
+from ssd_centernet.data.directory import LABEL_MAP_NAME, load_label_map
+from ssd_centernet.data.pipeline import count_examples, evaluation_batches, training_batches
+from ssd_centernet.evaluation.coco import CocoEvaluator
+from ssd_centernet.evaluation.detector import detection_step, evaluate_detector, split_ground_truth
+from ssd_centernet.evaluation.diagnosis import diagnose
+from ssd_centernet.models.detector import Detector
+from ssd_centernet.ops import image as image_ops
+from ssd_centernet.runtime.device import select_device
+from ssd_centernet.runtime.distribution import SingleProcess
+from ssd_centernet.runtime.precision import needs_loss_scale
+from ssd_centernet.training.checkpoints import RunCheckpoints, restore_weights
+from ssd_centernet.training.logging import TrainLog
+from ssd_centernet.training.loop import LoopOptions, TrainLoop
+from ssd_centernet.training.loss_scale import LossScale
+from ssd_centernet.training.optimizers import Momentum
+from ssd_centernet.training.pretrained import restore_backbone_tf1
+from ssd_centernet.training.schedules import ConstantRate, RunLength
+from ssd_centernet.training.trainer import Trainer
+
+CONFIG_NAME = "config.gin"
+
+
+def to_steps(length: int | str, steps_per_epoch: int) -> int:
+    """Converts a duration to steps.
+
+    Args:
+      length: a number of steps, or text such as "500 steps", "2.5 epochs".
+      steps_per_epoch: length of an epoch.
+
+    Returns:
+      Steps, at least 0.
+
+    Raises:
+      ValueError: the text is none of these.
+    """
+    found = re.fullmatch(r"\s*([0-9.]+)\s*(steps?|epochs?)?\s*", str(length))
+    if not found:
+        raise ValueError(
+            f"a duration is a number of steps or text such as '500 steps' or '2.5 epochs', got "
+            f"{length!r}."
+        )
+    value, unit = float(found[1]), found[2] or "steps"
+    return max(1, round(value * steps_per_epoch)) if unit[0] == "e" and value else int(value)
+
+
+@gin.configurable
+def train(
+    model_dir: str | Path,
+    data_dir: str | Path,
+    *,
+    batch_size: int = 32,
+    steps: int | None = None,
+    epochs: float | None = None,
+    optimizer: Callable = Momentum,
+    schedule: Callable = ConstantRate,
+    augment: Callable | None = None,
+    weight_decay: float = 0.0,
+    decay_exclude: Sequence[str] = ("_norm/",),
+    freeze: Sequence[str] = (),
+    clip_norm: float | None = None,
+    init_from: str | None = None,
+    init_exclude: Sequence[str] = (),
+    backbone_checkpoint: str | None = None,
+    keep_empty: bool = False,
+    crowd: str = "object",
+    train_split: str = "coco_train",
+    eval_split: str | None = "coco_val",
+    eval_batch_size: int | None = None,
+    targets_in_pipeline: bool = True,
+    log_every: int | str = 100,
+    checkpoint_every: int | str = "1 epoch",
+    evaluate_every: int | str = "5 epochs",
+    keep_checkpoints: int = 5,
+    keep_best: str | None = "AP",
+    early_stop_patience: int | None = None,
+    seed: int = 0,
+    device: str = "auto",
+) -> str:
+    """Trains the configured detector; goes on by itself where `model_dir` holds a checkpoint.
+
+    Args:
+      model_dir: directory of the run: checkpoints, config.gin, metrics.jsonl, events, best/.
+      data_dir: directory that `ssd_centernet convert` wrote.
+      batch_size: images a step of this process.
+      steps: length of the run in steps; wins over `epochs`.
+      epochs: length of the run in passes over the training images.
+      optimizer: constructor of a Keras optimizer.
+      schedule: constructor of a learning-rate schedule, see `training/schedules.py`.
+      augment: chain of `data/augment.py`; None resizes and normalises only.
+      weight_decay: coefficient of the L2 objective.
+      decay_exclude: regular expressions of variable names that do not decay.
+      freeze: regular expressions of variable names that are not updated.
+      clip_norm: largest global norm of the gradients.
+      init_from: run directory or checkpoint of this library whose weights a fresh run begins with.
+      init_exclude: regular expressions of variable names that `init_from` leaves alone.
+      backbone_checkpoint: TF1 checkpoint of the backbone that a fresh run begins with.
+      keep_empty: whether images without objects are trained on.
+      crowd: what the pipeline does with crowd regions: "object", "drop" or "ignore".
+      train_split: prefix of the training shards.
+      eval_split: prefix of the evaluation shards; None for no evaluation.
+      eval_batch_size: images a step of the evaluation; None means batch_size.
+      targets_in_pipeline: whether anchors are matched by the input pipeline (on the CPU, beside
+        the device) or in the step.
+      log_every: distance of log lines, in steps or as "2 epochs".
+      checkpoint_every: distance of checkpoints.
+      evaluate_every: distance of evaluations; 0 for none.
+      keep_checkpoints: how many stay.
+      keep_best: metric that decides what is kept in best/; None for nothing.
+      early_stop_patience: evaluations without a better result before the run stops.
+      seed: of initial weights, shuffling and augmentation.
+      device: auto, cpu, gpu, tpu, hpu, mlu or npu.
+
+    Returns:
+      Why the run ended: "finished", "stopped early" or the name of a signal.
+
+    Raises:
+      ValueError: settings that do not fit each other or the data; see the message.
+      NonFiniteLossError: a loss was not finite.
+    """
+    communicator = SingleProcess()
+    strategy = select_device(device, index=communicator.local_rank)
+    label_map = load_label_map(data_dir)
+    images = count_examples(data_dir, split=train_split, keep_empty=keep_empty, crowd=crowd)
+    run = run_length(images, batch_size * communicator.size, steps=steps, epochs=epochs)
+    keras.utils.set_random_seed(seed)
+    with strategy.scope():
+        detector = build_detector(label_map=label_map)
+        trainer = Trainer(
+            detector,
+            optimizer(),
+            schedule=schedule(),
+            run=run,
+            batch_size=batch_size,
+            weight_decay=weight_decay,
+            decay_exclude=decay_exclude,
+            freeze=freeze,
+            clip_norm=clip_norm,
+            loss_scale=LossScale() if needs_loss_scale(detector.dtype_policy.name) else None,
+            communicator=communicator,
+        )
+    checkpoints = RunCheckpoints(trainer, model_dir, seed=seed, keep=keep_checkpoints)
+    log = TrainLog(model_dir, run, write_files=communicator.is_chief)
+    _begin(detector, checkpoints, log, init_from, init_exclude, backbone_checkpoint)
+    communicator.broadcast([*detector.variables, *trainer.optimizer.variables])
+    config.save_operative(Path(model_dir) / CONFIG_NAME)
+    label_map.to_pbtxt(Path(model_dir) / LABEL_MAP_NAME)
+    dataset = training_batches(
+        data_dir,
+        split=train_split,
+        label_map=label_map,
+        batch_size=batch_size,
+        augment=augment or _resize_only(detector),
+        make_targets=detector.make_targets if targets_in_pipeline else None,
+        keep_empty=keep_empty,
+        crowd=crowd,
+        seed=seed,
+        rank=communicator.rank,
+        world_size=communicator.size,
+        start_example=int(trainer.examples_seen) // communicator.size,
+    )
+    # All that the run uses is built: a setting that nothing asked for is a mistake.
+    config.assert_all_used(allow=("evaluate", "predict"))
+    options = LoopOptions(
+        total_steps=run.total_steps,
+        log_every=to_steps(log_every, run.steps_per_epoch),
+        checkpoint_every=to_steps(checkpoint_every, run.steps_per_epoch),
+        evaluate_every=to_steps(evaluate_every, run.steps_per_epoch) if eval_split else 0,
+        keep_best=keep_best,
+        early_stop_patience=early_stop_patience,
+    )
+    evaluate = None
+    if options.evaluate_every:
+        evaluate = SplitEvaluation(
+            detector,
+            data_dir,
+            eval_split,
+            label_map,
+            batch_size=eval_batch_size or batch_size,
+            trainer=trainer,
+            log=log,
+            model_dir=model_dir,
+        )
+    log.say(
+        f"{images} training images, {run.steps_per_epoch} steps an epoch, "
+        f"{run.total_steps} steps in all, batch {run.global_batch_size}, "
+        f"{len(trainer.train_variables)} variables to train"
+    )
+    try:
+        return TrainLoop(
+            trainer,
+            dataset,
+            options=options,
+            checkpoints=checkpoints,
+            log=log,
+            evaluate=evaluate,
+            strategy=strategy,
+        ).run()
+    finally:
+        log.close()
+
+
+def run_length(
+    images: int, global_batch_size: int, *, steps: int | None, epochs: float | None
+) -> RunLength:
+    """Works out how long a run is.
+
+    Args:
+      images: of an epoch over all processes.
+      global_batch_size: images a step over all processes.
+      steps: wins over `epochs`.
+      epochs: passes over the images, whole steps are counted.
+
+    Returns:
+      The run's length; an epoch is ceil(images / global batch) steps.
+
+    Raises:
+      ValueError: neither length is given.
+    """
+    if not steps and not epochs:
+        raise ValueError("how long to train is not set: give --num_steps or --epochs.")
+    steps_per_epoch = math.ceil(images / global_batch_size)
+    total = int(steps) if steps else max(1, round(float(epochs) * steps_per_epoch))
+    return RunLength(steps_per_epoch, total, global_batch_size)
+
+
+def _resize_only(detector: Detector) -> Callable:
+    """Makes the chain of a run without augmentation: what the detector does to any image."""
+
+    def chain(example: dict, seed: tf.Tensor) -> dict:
+        del seed
+        example = dict(example)
+        image = image_ops.decode_image(example.pop("encoded"))
+        return {**example, "image": detector.preprocessing(image)}
+
+    return chain
+
+
+def _begin(detector, checkpoints, log, init_from, init_exclude, backbone_checkpoint) -> None:
+    """Resumes, or initialises from given weights, or starts from scratch, in this order."""
+    resumed = checkpoints.resume()
+    if resumed is not None:
+        step = int(checkpoints.trainer.step)
+        log.resume_at(step)
+        log.say(f"resuming from {resumed} at step {step}")
+    elif init_from:
+        table = restore_weights(detector, init_from, exclude=init_exclude)
+        log.say(
+            f"weights from {init_from}: {len(table['restored'])} restored, "
+            f"{len(table['skipped'])} skipped {table['skipped'][:4]}, "
+            f"{len(table['mismatched'])} of another shape {table['mismatched'][:4]}"
+        )
+    elif backbone_checkpoint:
+        log.say(str(restore_backbone_tf1(detector.backbone, backbone_checkpoint)))
+    else:
+        log.say("starting from random weights")
+
+
+class SplitEvaluation:
+    """Evaluates the weights of a running training on a split."""
+
+    def __init__(
+        self, detector, data_dir, split, label_map, *, batch_size, trainer, log, model_dir
+    ):
+        """Prepares the split's ground truth and batches once for all evaluations."""
+        self._detector = detector
+        self._trainer = trainer
+        self._log = log
+        self._directory = Path(model_dir) / "evaluation"
+        ground_truth = split_ground_truth(data_dir, split, label_map)
+        self._evaluator = CocoEvaluator(ground_truth, category_ids=label_map.ids)
+        self._batches = evaluation_batches(
+            data_dir,
+            split=split,
+            label_map=label_map,
+            batch_size=batch_size,
+            preprocess=detector.preprocessing,
+        )
+        self._step = detection_step(detector, with_losses=True)
+
+    def __call__(self) -> dict[str, float]:
+        """Evaluates once; returns the twelve COCO metrics and the loss parts."""
+        step = int(self._trainer.step)
+        result, losses = evaluate_detector(
+            self._detector, self._batches, self._evaluator, step=self._step
+        )
+        metrics = {**result.metrics, **{f"loss_{name}": value for name, value in losses.items()}}
+        shown = "  ".join(f"{name} {metrics[name]:.4f}" for name in ("AP", "AP50", "AP75"))
+        self._log.say(f"evaluation at step {step}: {shown}  ({result.num_images} images)")
+        hint = diagnose(result, self._evaluator.ground_truth)
+        if hint:
+            self._log.say(f"  {hint}")
+        self._log.write("eval", step, metrics)
+        result.save(self._directory)
+        return metrics
