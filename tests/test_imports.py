@@ -1,0 +1,216 @@
+"""The import rules, the size limits and the style of the code."""
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGE = ROOT / "ssd_centernet"
+FILES = sorted(PACKAGE.rglob("*.py"))
+ALL_FILES = [
+    *FILES,
+    *(p for d in ("tests", "benchmarks", "scripts") for p in sorted((ROOT / d).rglob("*.py"))),
+    ROOT / "setup.py",
+]
+
+# Part of the package -> the parts it may import, lazy imports included.
+_MODELS = {"ops", "labels", "layers", "models", "_keras"}
+_RUN = _MODELS | {"data", "runtime", "config", "build"}
+MAY_IMPORT = {
+    "__init__": set(),
+    "__main__": {"cli"},
+    "_keras": set(),
+    "_config_use": set(),
+    "config": {"_config_use"},
+    "ops": set(),
+    "labels": set(),
+    "runtime": {"_keras"},
+    "_drawing": set(),
+    "visualize": {"_drawing", "ops", "labels"},
+    "layers": {"ops", "labels", "_keras"},
+    "models": _MODELS,
+    "data": {"ops", "labels"},
+    "build": _MODELS | {"runtime"},
+    "evaluation": _RUN | {"visualize"},
+    "training": _RUN | {"evaluation", "visualize"},
+    "export": _RUN,
+    "cli": {"*"},
+}
+
+# Package that may be missing or heavy -> the only place that may import it, lazily.
+ONE_PLACE = {
+    "pycocotools": r"evaluation/coco\.py",
+    "faster_coco_eval": r"evaluation/coco\.py",
+    "orbit": r"training/\w+\.py",
+    "horovod": r"runtime/distribution\.py",
+    "official": r"models/backbones/model_garden\.py",
+    "habana_frameworks": r"runtime/device\.py",
+    "npu_device": r"runtime/device\.py",
+}
+
+
+def _name(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+def _imported(tree: ast.AST) -> list[tuple[str, int, bool]]:
+    """Return (module, line, at the top level of the file) of every import."""
+    top = {id(node) for node in tree.body}
+    found = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"relative import in line {node.lineno}"
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            # What importlib is given: 'pycocotools.coco' or 'pycocotools.coco:COCO'.
+            dotted = re.fullmatch(r"(\w+)(\.\w+)+(:\w+)?", node.value)
+            names = [node.value] if dotted and dotted[1] in ONE_PLACE else []
+        else:
+            continue
+        found += [(name, node.lineno, id(node) in top) for name in names]
+    return found
+
+
+@pytest.mark.parametrize("path", FILES, ids=_name)
+def test_layering(path):
+    part = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+    assert part in MAY_IMPORT, f"say in MAY_IMPORT what {part} may import"
+    allowed = MAY_IMPORT[part] | {part, "__version__"}
+    for name, line, _ in _imported(ast.parse(path.read_text(encoding="utf-8"))):
+        if name.startswith("ssd_centernet."):
+            other = name.split(".")[1]
+            assert "*" in allowed or other in allowed, f"{_name(path)}:{line} imports {name}"
+
+
+@pytest.mark.parametrize("path", FILES, ids=_name)
+def test_optional_packages_are_imported_in_one_place_and_lazily(path):
+    for name, line, at_top in _imported(ast.parse(path.read_text(encoding="utf-8"))):
+        root = name.split(".")[0]
+        if root in ONE_PLACE:
+            where = path.relative_to(PACKAGE).as_posix()
+            assert re.fullmatch(ONE_PLACE[root], where), f"{_name(path)}:{line} imports {name}"
+            assert not at_top, f"{_name(path)}:{line}: import {name} where it is used"
+
+
+def test_orbit_is_imported_in_one_module():
+    users = {
+        _name(path)
+        for path in FILES
+        for name, _, _ in _imported(ast.parse(path.read_text(encoding="utf-8")))
+        if name.split(".")[0] == "orbit"
+    }
+    assert len(users) <= 1, users
+
+
+@pytest.mark.parametrize("path", ALL_FILES, ids=_name)
+def test_keras_comes_from_one_module(path):
+    if _name(path) in ("ssd_centernet/_keras.py", "tests/test_imports.py"):
+        return
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Attribute) and node.attr == "keras":
+            owner = node.value.id if isinstance(node.value, ast.Name) else ""
+            assert owner not in ("tf", "tensorflow"), f"{_name(path)}:{node.lineno}"
+        modules = []
+        if isinstance(node, ast.Import):
+            modules = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            modules = [f"{node.module}.{alias.name}" for alias in node.names]
+        for module in modules:
+            bad = re.match(r"(keras|tf_keras)(\.|$)|tensorflow(\.python)?\.keras", module)
+            # The tests of _keras.py and scripts that measure peers may name them.
+            assert not bad or not path.is_relative_to(PACKAGE), f"{_name(path)}:{node.lineno}"
+
+
+@pytest.mark.parametrize("path", FILES, ids=_name)
+def test_library_sets_no_environment_variable(path):
+    if path.parent.name == "cli":
+        return
+    source = path.read_text(encoding="utf-8")
+    assert not re.search(r"os\.environ(\[[^]]*\]\s*=[^=]|\.(setdefault|update|pop))", source)
+    assert "putenv" not in source
+
+
+@pytest.mark.parametrize("path", ALL_FILES, ids=_name)
+def test_files_and_functions_are_short(path):
+    source = path.read_text(encoding="utf-8")
+    assert len(source.splitlines()) <= 400
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            length = _body_length(node)
+            assert length <= 80, f"{_name(path)}:{node.lineno} {node.name} has {length} lines"
+
+
+def _body_length(node: ast.FunctionDef) -> int:
+    """Count the lines of a function without its signature and docstring."""
+    body = node.body[1:] if ast.get_docstring(node) else node.body
+    return body[-1].end_lineno - body[0].lineno + 1 if body else 0
+
+
+@pytest.mark.parametrize("arguments", [["check"], ["format", "--check"]], ids=" ".join)
+def test_ruff(arguments):
+    pytest.importorskip("ruff", reason="ruff is not installed")
+    result = subprocess.run(
+        [sys.executable, "-m", "ruff", *arguments, "."], cwd=ROOT, capture_output=True, text=True
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
+_BLOCKED = """
+import sys
+
+class Block:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in {names}:
+            raise ImportError(name + " is blocked")
+
+sys.meta_path.insert(0, Block())
+"""
+
+
+def _run_blocked(names: set[str], code: str) -> str:
+    result = subprocess.run(
+        [sys.executable, "-c", _BLOCKED.format(names=names) + code],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+def test_import_needs_no_heavy_package():
+    blocked = {"tensorflow", "tf_keras", "keras", "gin", "PIL", *ONE_PLACE}
+    code = "import ssd_centernet; print(ssd_centernet.__version__, len(ssd_centernet.__all__))"
+    assert _run_blocked(blocked, code).startswith("0.")
+
+
+def test_public_names_need_no_optional_package():
+    code = "import ssd_centernet\nfor name in ssd_centernet.__all__: getattr(ssd_centernet, name)"
+    _run_blocked(set(ONE_PLACE), f"{code}\nimport ssd_centernet.config as c; c.register_all()")
+
+
+def test_unknown_public_name_is_an_attribute_error():
+    import ssd_centernet
+
+    with pytest.raises(AttributeError, match="no_such_name"):
+        _ = ssd_centernet.no_such_name
+    assert set(ssd_centernet.__all__) <= set(dir(ssd_centernet))
+
+
+def test_minors_that_differ_are_refused(monkeypatch):
+    from ssd_centernet import _keras
+
+    with pytest.raises(ImportError, match=r'tf_keras 2\.\d+.*pip install "tf_keras~=2\.99\.0"'):
+        _keras.select_keras("2.99.1")
+    with pytest.raises(ImportError, match="2.14.0 is installed"):
+        _keras.select_keras("2.14.0")
+    monkeypatch.setitem(sys.modules, "tf_keras", None)
+    with pytest.raises(ImportError, match=r'Install it: pip install "tf_keras~=2\.20\.0"'):
+        _keras.select_keras("2.20.0")
+    assert _keras.minor_version("2.16.0-rc1") == (2, 16)

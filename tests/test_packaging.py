@@ -1,0 +1,121 @@
+"""What gets installed."""
+
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory):
+    """Build the wheel from a copy of the sources, offline."""
+    pytest.importorskip("setuptools")
+    pytest.importorskip("wheel")
+    source = tmp_path_factory.mktemp("source")
+    for name in ("setup.py", "pyproject.toml", "MANIFEST.in", "LICENSE"):
+        shutil.copy(ROOT / name, source)
+    for name in ("ssd_centernet", "gin_configs"):
+        shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
+    out = tmp_path_factory.mktemp("wheel")
+    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-index"]
+    command += ["--no-build-isolation", "--wheel-dir", str(out), str(source)]
+    result = subprocess.run(command, capture_output=True, text=True)
+    assert result.returncode == 0, result.stdout + result.stderr
+    return next(out.glob("*.whl"))
+
+
+def test_wheel_has_every_module_and_recipe(wheel):
+    names = set(zipfile.ZipFile(wheel).namelist())
+    modules = {p.relative_to(ROOT).as_posix() for p in (ROOT / "ssd_centernet").rglob("*.py")}
+    recipes = {
+        f"ssd_centernet/{p.relative_to(ROOT).as_posix()}"
+        for p in (ROOT / "gin_configs").rglob("*.gin")
+    }
+    assert modules <= names, sorted(modules - names)
+    assert recipes <= names, sorted(recipes - names)
+    assert recipes, "there is no recipe to install"
+    assert not [name for name in names if name.startswith("tests")]
+
+
+def test_wheel_finds_its_recipes_without_the_checkout(wheel, tmp_path):
+    zipfile.ZipFile(wheel).extractall(tmp_path)
+    code = "from ssd_centernet import config; print(config.recipe_directory(), config.recipes())"
+    result = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 0, result.stderr
+    assert str(tmp_path / "ssd_centernet" / "gin_configs") in result.stdout
+    for recipe in (ROOT / "gin_configs").glob("*.gin"):
+        assert recipe.stem in result.stdout
+
+
+def test_wheel_metadata(wheel):
+    archive = zipfile.ZipFile(wheel)
+    folder = next(n for n in archive.namelist() if n.endswith("METADATA")).rpartition("/")[0]
+    metadata = archive.read(f"{folder}/METADATA").decode()
+    assert "Requires-Python: >=3.10,<3.13" in metadata.replace("<3.13,>=3.10", ">=3.10,<3.13")
+    core = [
+        line.split(":")[1].strip()
+        for line in metadata.splitlines()
+        if line.startswith("Requires-Dist") and "extra" not in line
+    ]
+    assert not [need for need in core if need.startswith(("tf-models", "pycocotools", "horovod"))]
+    for extra in ("train", "test", "notebooks", "export", "horovod", "all"):
+        assert f"Provides-Extra: {extra}" in metadata
+    entry_points = archive.read(f"{folder}/entry_points.txt").decode()
+    assert "ssd_centernet = ssd_centernet.cli.main:run" in entry_points
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "constraints").glob("*.txt")), ids=lambda p: p.name)
+def test_constraints_name_one_tensorflow_minor(path):
+    minor = path.stem.removeprefix("tf")
+    rows = [r for r in path.read_text(encoding="utf-8").splitlines() if r and r[0] != "#"]
+    pins = dict(row.split(";")[0].strip().split("==") for row in rows)
+    for name in ("tensorflow", "tf-keras", "tf-models-official", "tensorflow-text"):
+        assert pins[name].startswith(f"{minor}."), (name, pins[name])
+
+
+@pytest.mark.parametrize("name", ["setup.sh", "test.sh", "demo.sh"])
+def test_scripts_are_valid_shell(name):
+    result = subprocess.run(["bash", "-n", ROOT / "scripts" / name], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+
+
+def test_setup_refuses_an_unknown_tensorflow():
+    result = subprocess.run(
+        ["bash", ROOT / "scripts" / "setup.sh"],
+        env={**os.environ, "TF": "1.15"},
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 1
+    assert "constraints/tf1.15.txt" in result.stderr
+    assert "tf2.20.txt" in result.stderr
+
+
+def test_setup_refuses_another_python(tmp_path):
+    python = tmp_path / "python3"
+    python.write_text('#!/bin/sh\n[ "$1" = --version ] && echo Python 3.9.1\nexit 1\n')
+    python.chmod(0o755)
+    for name in ("scripts", "constraints"):
+        shutil.copytree(ROOT / name, tmp_path / name)
+    result = subprocess.run(
+        ["bash", tmp_path / "scripts" / "setup.sh"],
+        env={**os.environ, "PYTHON": str(python)},
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 1
+    assert "Python 3.10, 3.11 or 3.12 is needed" in result.stderr
+    assert "Python 3.9.1" in result.stderr
+    assert not (tmp_path / ".venv").exists()
