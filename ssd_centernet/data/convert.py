@@ -87,6 +87,11 @@ def convert_coco(
         raise ValueError(f"split must be letters, digits, '_' or '.', got {split!r}.")
     if num_shards is not None and not 1 <= num_shards <= MAX_SHARDS:
         raise ValueError(f"num_shards must be in 1..{MAX_SHARDS}, got {num_shards}.")
+    if max_pixels < 1 or not 0 <= max_missing <= 1 or (workers is not None and workers < 1):
+        raise ValueError(
+            "max_pixels and workers must be 1 or more and max_missing in 0..1, got "
+            f"max_pixels={max_pixels}, workers={workers}, max_missing={max_missing}."
+        )
     index = read_coco(
         annotations,
         image_dir,
