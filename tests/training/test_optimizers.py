@@ -1,0 +1,50 @@
+"""Momentum and weight decay by hand-computed numbers."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from ssd_centernet._keras import keras
+from ssd_centernet.training.optimizers import Momentum, add_weight_decay, decay_mask
+
+
+def test_the_rate_is_outside_the_accumulator():
+    variable = tf.Variable([1.0])
+    optimizer = Momentum(0.9)
+    optimizer.build([variable])
+    for rate, gradient in ((0.1, 2.0), (0.01, 1.0)):
+        optimizer.learning_rate.assign(rate)
+        optimizer.apply_gradients([(tf.constant([gradient]), variable)])
+    # m: 2.0, then 0.9 * 2 + 1 = 2.8; v: 1 - 0.1 * 2 - 0.01 * 2.8. Keras' SGD would give 0.61.
+    np.testing.assert_allclose(variable.numpy(), [1 - 0.2 - 0.028], rtol=1e-6)
+    np.testing.assert_allclose(optimizer.accumulators[0].numpy(), [2.8], rtol=1e-6)
+
+
+def test_sparse_gradients_are_applied_as_dense_ones():
+    variable = tf.Variable([[1.0], [1.0]])
+    optimizer = Momentum(0.5, learning_rate=1.0)
+    optimizer.build([variable])
+    gradient = tf.IndexedSlices(tf.constant([[3.0]]), tf.constant([1]), tf.constant([2, 1]))
+    optimizer.apply_gradients([(gradient, variable)])
+    optimizer.apply_gradients([(tf.zeros([2, 1]), variable)])
+    np.testing.assert_allclose(variable.numpy(), [[1.0], [1.0 - 3.0 - 1.5]])
+
+
+def test_the_optimizer_survives_its_config():
+    copy = Momentum.from_config(Momentum(0.7, learning_rate=0.3).get_config())
+    assert copy.momentum == 0.7
+    assert float(copy.learning_rate) == pytest.approx(0.3)
+    loaded = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(copy))
+    assert isinstance(loaded, Momentum)
+
+
+def test_decay_leaves_out_what_is_named():
+    kernel = tf.Variable([2.0], name="conv/kernel")
+    gamma = tf.Variable([2.0], name="conv_norm/gamma")
+    mask = decay_mask([kernel, gamma], ("_norm/",))
+    assert mask == [True, False]
+    gradients = [tf.constant([1.0]), tf.constant([1.0])]
+    decayed = add_weight_decay(gradients, [kernel, gamma], mask, 0.1)
+    np.testing.assert_allclose([g.numpy()[0] for g in decayed], [1.2, 1.0], rtol=1e-6)
+    plain = add_weight_decay(gradients, [kernel, gamma], mask, 0.0)
+    assert plain[0] is gradients[0]

@@ -1,0 +1,180 @@
+"""Whole runs: exact resume, signals, best checkpoint, initial weights, logs."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from ssd_centernet import config
+from ssd_centernet.training.checkpoints import (
+    RunCheckpoints,
+    find_checkpoint,
+    named_weights,
+    restore_weights,
+)
+from ssd_centernet.training.train import train
+from tests.training.conftest import tiny_detector, tiny_trainer
+
+
+def run(recipe, data_dir, model_dir, *params):
+    config.parse([recipe], params)
+    try:
+        return train(model_dir, data_dir)
+    finally:
+        config.clear()
+
+
+def tensors(path):
+    reader = tf.train.load_checkpoint(find_checkpoint(path))
+    names = [n for n in reader.get_variable_to_shape_map() if not n.startswith("_")]
+    return {name: reader.get_tensor(name) for name in names}
+
+
+def assert_same_bits(one, other):
+    one, other = tensors(one), tensors(other)
+    assert one.keys() == other.keys()
+    assert [name for name in one if not np.array_equal(one[name], other[name])] == []
+
+
+def test_ten_steps_equal_five_and_five(tiny_recipe, data_dir, tmp_path, capsys):
+    whole, halves = tmp_path / "whole", tmp_path / "halves"
+    schedule = "train.schedule = @WarmupCosine"
+    off = "ConstantRate.learning_rate = 0.01"
+    recipe = tiny_recipe.read_text().replace("train.schedule = @ConstantRate", schedule)
+    tiny_recipe.write_text(recipe.replace(off, ""))
+    assert run(tiny_recipe, data_dir, whole, "train.steps = 10") == "finished"
+    # The schedule counts epochs, so that the first half may be told to end at step 5.
+    assert run(tiny_recipe, data_dir, halves, "train.steps = 5") == "finished"
+    assert run(tiny_recipe, data_dir, halves, "train.steps = 10") == "finished"
+    assert "at step 5" in capsys.readouterr().out
+    assert_same_bits(whole, halves)
+    assert any("momentum" in name or "optimizer" in name for name in tensors(whole))
+    assert int(tensors(whole)["examples_seen/.ATTRIBUTES/VARIABLE_VALUE"]) == 40
+    # Nothing is left to do, and nothing is done.
+    assert run(tiny_recipe, data_dir, halves, "train.steps = 10") == "finished"
+    assert_same_bits(whole, halves)
+
+
+def test_the_seed_decides_and_must_stay(tiny_recipe, data_dir, tmp_path):
+    for name, seed in (("a", 1), ("b", 2)):
+        run(tiny_recipe, data_dir, tmp_path / name, "train.steps = 1", f"train.seed = {seed}")
+    a, b = tensors(tmp_path / "a"), tensors(tmp_path / "b")
+    kernel = next(name for name in a if "stem_conv" in name)
+    assert not np.array_equal(a[kernel], b[kernel])
+    with pytest.raises(ValueError, match=r"began with --seed=1, this call has --seed=2"):
+        run(tiny_recipe, data_dir, tmp_path / "a", "train.steps = 2", "train.seed = 2")
+
+
+def test_evaluation_best_checkpoint_and_logs(tiny_recipe, data_dir, tmp_path):
+    model_dir = tmp_path / "run"
+    settings = ("train.steps = 4", "train.evaluate_every = 2")
+    assert run(tiny_recipe, data_dir, model_dir, *settings) == "finished"
+    best = json.loads((model_dir / "best" / "metrics.json").read_text())
+    assert best["step"] in (2, 4)
+    assert find_checkpoint(model_dir / "best").endswith(f"ckpt-{best['step']}")
+    lines = [json.loads(line) for line in (model_dir / "metrics.jsonl").read_text().splitlines()]
+    evaluations = [line for line in lines if line["kind"] == "eval"]
+    assert [line["step"] for line in evaluations] == [2, 4]
+    assert best["AP"] == max(line["AP"] for line in evaluations)
+    assert {"AP50", "ARl", "loss_class", "loss_box"} <= evaluations[0].keys()
+    windows = [line for line in lines if line["kind"] == "train"]
+    assert [line["step"] for line in windows] == [1, 2, 4]
+    wanted = {"class", "box", "total", "learning_rate", "epoch", "gradient_norm"}
+    wanted |= {"images_per_second", "data_wait_share", "eta_seconds"}
+    assert wanted <= windows[-1].keys()
+    assert windows[-1]["epoch"] == pytest.approx(4 / 3)
+    assert list((model_dir / "train").glob("events.*"))
+    assert list((model_dir / "eval").glob("events.*"))
+    assert (model_dir / "config.gin").exists()
+    assert (model_dir / "mscoco_label_map.pbtxt").exists()
+
+
+def test_early_stop(tiny_recipe, data_dir, tmp_path, capsys):
+    settings = ("train.steps = 20", "train.evaluate_every = 1", "train.early_stop_patience = 2")
+    rate = "ConstantRate.learning_rate = 0.0"
+    assert run(tiny_recipe, data_dir, tmp_path / "r", *settings, rate) == "stopped early"
+    assert "stopped early: 2 evaluations" in capsys.readouterr().out
+    best = json.loads((tmp_path / "r" / "best" / "metrics.json").read_text())["step"]
+    assert find_checkpoint(tmp_path / "r").endswith(f"ckpt-{best + 2}")
+
+
+def test_another_model_in_the_directory_is_refused(tiny_recipe, data_dir, tmp_path):
+    run(tiny_recipe, data_dir, tmp_path / "r", "train.steps = 1")
+    with pytest.raises(ValueError, match="choose another --model_dir"):
+        run(tiny_recipe, data_dir, tmp_path / "r", "train.steps = 2", "ResNet.stem_width = 4")
+
+
+def test_initial_weights_are_not_a_resume(tiny_recipe, data_dir, tmp_path, capsys):
+    run(tiny_recipe, data_dir, tmp_path / "first", "train.steps = 2")
+    init = f"train.init_from = {str(tmp_path / 'first')!r}"
+    rate = "ConstantRate.learning_rate = 0.0"
+    run(tiny_recipe, data_dir, tmp_path / "second", "train.steps = 1", init, rate)
+    assert "restored" in capsys.readouterr().out
+    first, second = tensors(tmp_path / "first"), tensors(tmp_path / "second")
+    kernel = next(name for name in first if "head.Sclass0.Skernel" in name)
+    np.testing.assert_array_equal(first[kernel], second[kernel])
+    assert int(second["step/.ATTRIBUTES/VARIABLE_VALUE"]) == 1
+
+
+def test_weights_of_other_classes_restore_all_but_the_class_head(tmp_path):
+    trainer = tiny_trainer()
+    path = RunCheckpoints(trainer, tmp_path, seed=0).save()
+    other = tiny_detector(num_classes=5)
+    table = restore_weights(other, path, exclude=("stem_",))
+    class_head = {f"head/class{n}/{part}" for n in (0, 1) for part in ("kernel", "bias")}
+    assert set(table["mismatched"]) == class_head
+    assert all(name.startswith("stem_") for name in table["skipped"])
+    weights, source = named_weights(other), named_weights(trainer.detector)
+    for name in table["restored"]:
+        np.testing.assert_array_equal(weights[name].numpy(), source[name].numpy())
+    with pytest.raises(ValueError, match="nothing in"):
+        restore_weights(other, path, exclude=(".*",))
+    with pytest.raises(FileNotFoundError, match="no checkpoint at"):
+        restore_weights(other, tmp_path / "nowhere")
+
+
+def test_best_is_replaced_only_by_a_better_one(tmp_path):
+    trainer = tiny_trainer()
+    checkpoints = RunCheckpoints(trainer, tmp_path, seed=0)
+    assert checkpoints.keep_best({"AP": 0.2}, "AP", higher_is_better=True)
+    trainer.step.assign(3)
+    assert not checkpoints.keep_best({"AP": 0.2}, "AP", higher_is_better=True)
+    assert checkpoints.keep_best({"AP": 0.3}, "AP", higher_is_better=True)
+    assert find_checkpoint(tmp_path / "best").endswith("ckpt-3")
+    assert [p.name for p in tmp_path.iterdir()] == ["best"]
+    with pytest.raises(KeyError, match="keep_best='mAP'"):
+        checkpoints.keep_best({"AP": 0.3}, "mAP", higher_is_better=True)
+
+
+def test_an_unused_setting_stops_the_run_before_it_begins(tiny_recipe, data_dir, tmp_path):
+    with pytest.raises(config.ConfigError, match="WarmupCosine"):
+        run(tiny_recipe, data_dir, tmp_path / "r", "train.steps = 1", "WarmupCosine.peak = 2.0")
+
+
+def test_a_terminated_run_saves_and_goes_on(tiny_recipe, data_dir, tmp_path):
+    model_dir = tmp_path / "run"
+    command = [sys.executable, "-m", "ssd_centernet", "train", f"--gin_file={tiny_recipe}"]
+    command += [f"--data_dir={data_dir}", f"--model_dir={model_dir}", "--num_steps=100000"]
+    command += ["--checkpoint_every=100000", "--device=cpu"]
+    environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "2"}
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
+    log = model_dir / "metrics.jsonl"
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and not (log.exists() and log.read_text().count("\n") > 3):
+        assert process.poll() is None
+        time.sleep(0.2)
+    process.send_signal(signal.SIGTERM)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 0, output
+    assert "SIGTERM: saved" in output
+    step = int(find_checkpoint(model_dir).rsplit("-", 1)[1])
+    assert step > 0
+    assert int(tensors(model_dir)["step/.ATTRIBUTES/VARIABLE_VALUE"]) == step
+    run(tiny_recipe, data_dir, model_dir, f"train.steps = {step + 1}")
+    assert find_checkpoint(model_dir).endswith(f"-{step + 1}")
