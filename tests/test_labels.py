@@ -1,0 +1,151 @@
+"""Label maps: order, gaps, text format, and each refused map."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ssd_centernet.labels import LabelMap
+
+REFERENCE = Path(__file__).parents[2] / "shared" / "reference" / "coco_categories.json"
+
+
+def test_coco_has_80_classes_and_ids_with_gaps():
+    coco = LabelMap.coco()
+    assert coco.num_classes == 80
+    # Hand-picked around the first gap (12), and the ends.
+    assert coco.to_class(1) == 0 and coco.names[0] == "person"
+    assert coco.to_class(11) == 10 and coco.names[10] == "fire hydrant"
+    assert coco.to_class(13) == 11 and coco.names[11] == "stop sign"
+    assert coco.to_class(90) == 79 and coco.names[79] == "toothbrush"
+    assert coco.to_id(79) == 90
+    lookup = coco.lookup()
+    assert lookup.dtype == np.int32 and lookup.shape == (91,)
+    assert lookup[0] == -1 and lookup[12] == -1 and lookup[13] == 11
+    assert (lookup >= 0).sum() == 80
+
+
+def test_coco_equals_reference():
+    if not REFERENCE.exists():
+        pytest.skip(f"{REFERENCE} is not here")
+    categories = json.loads(REFERENCE.read_text())["categories"]
+    assert LabelMap.from_categories(categories) == LabelMap.coco()
+
+
+def test_categories_are_ordered_by_id():
+    label_map = LabelMap.from_categories([{"id": 7, "name": "b"}, {"id": 2, "name": "a"}])
+    assert label_map.names == ("a", "b") and label_map.ids == (2, 7)
+    np.testing.assert_array_equal(label_map.lookup(), [-1, -1, 0, -1, -1, -1, -1, 1])
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_ids_may_start_at_zero_or_one(first):
+    label_map = LabelMap(["cat", "dog"], [first, first + 1])
+    assert label_map.to_class(first) == 0
+    assert label_map.lookup()[first + 1] == 1
+
+
+def test_ids_default_to_one_and_up():
+    assert LabelMap(["cat", "dog"]).ids == (1, 2)
+
+
+@pytest.mark.parametrize(
+    "names, ids, message",
+    [
+        ([], [], "at least one"),
+        (["a", "a"], [1, 2], "name 'a' occurs twice"),
+        (["a", "b"], [1, 1], "id 1 occurs twice"),
+        (["a", " "], [1, 2], "Category 2 needs a name"),
+        (["a", None], [1, 2], "needs a name"),
+        (["a", "b"], [2, 1], "must ascend"),
+        (["a"], [1, 2], "1 names but 2 ids"),
+        (["a"], [-1], "0..1000000, got -1"),
+        (["a"], [2_000_000], "got 2000000"),
+        (["a"], ["1"], "integer, got '1'"),
+        (["a"], [1.5], "integer, got 1.5"),
+        (["background", "a"], [0, 1], "background is no class"),
+        (["__background__", "a"], [0, 1], "background is no class"),
+        ("person", None, "one string 'person'"),
+    ],
+)
+def test_refuses(names, ids, message):
+    with pytest.raises(ValueError, match=message):
+        LabelMap(names, ids)
+
+
+def test_pbtxt_round_trip(tmp_path):
+    names = ["it's", 'a "b"', "back\\slash", "naïve café"]
+    label_map = LabelMap(names, [1, 2, 4, 9])
+    label_map.to_pbtxt(tmp_path / "map.pbtxt")
+    assert LabelMap.from_pbtxt(tmp_path / "map.pbtxt") == label_map
+    assert [p.name for p in tmp_path.iterdir()] == ["map.pbtxt"]
+
+
+def test_reads_the_files_of_other_tools(tmp_path):
+    path = tmp_path / "map.pbtxt"
+    path.write_text(
+        """# a comment with { and '
+        item: { name: "/m/0199g", id: 2; display_name: "bicycle"
+                keypoints { id: 5 label: "wheel" } frequency: COMMON }
+        item <
+          id:1
+          name: 'person'   # display_name is optional
+        >
+        """
+    )
+    label_map = LabelMap.from_pbtxt(path)
+    assert label_map.names == ("person", "bicycle") and label_map.ids == (1, 2)
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("item { id: 1 }", "lacks a name"),
+        ("item { name: 'a' }", "lacks an id"),
+        ("item { id: 1 name: 'a'", "never closed"),
+        ("item { id: 1 name: 'a }", "line 1: cannot read"),
+        ("item { id: 1.5 name: 'a' }", "integer, got '1.5'"),
+        ("entry { id: 1 name: 'a' }", "expected 'item"),
+        ("item", "ends within a field"),
+        ("item {\n id: 1 name: 'a' }\nitem {\n id: 1 name: 'b' }", "id 1 occurs twice"),
+        ("", "at least one"),
+    ],
+)
+def test_pbtxt_errors_name_the_file(tmp_path, text, message):
+    path = tmp_path / "broken.pbtxt"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=f"broken.pbtxt: .*{message}"):
+        LabelMap.from_pbtxt(path)
+
+
+def test_unknown_name_lists_near_matches():
+    assert LabelMap.coco().class_of("traffic light") == 9
+    with pytest.raises(KeyError, match="'traffic light'"):
+        LabelMap.coco().class_of("Trafic Light")
+    with pytest.raises(KeyError, match="80 classes"):
+        LabelMap.coco().class_of("xyzzy")
+
+
+def test_unknown_id_and_class():
+    with pytest.raises(KeyError, match="12 is not in the label map"):
+        LabelMap.coco().to_class(12)
+    for missing in (-1, 80):
+        with pytest.raises(KeyError, match="classes are 0..79"):
+            LabelMap.coco().to_id(missing)
+
+
+@pytest.mark.parametrize(
+    "count, hint", [(81, "Background"), (90, "highest category id"), (91, "highest"), (3, "model")]
+)
+def test_check_num_classes_names_both_counts(count, hint):
+    with pytest.raises(ValueError, match=rf"head.num_classes is {count}.*80 classes") as error:
+        LabelMap.coco().check_num_classes(count, source="head.num_classes")
+    assert hint in str(error.value) and "head.num_classes = 80" in str(error.value)
+    LabelMap.coco().check_num_classes(80)
+
+
+def test_equality_and_hash():
+    assert LabelMap(["a"], [1]) == LabelMap(["a"], [1]) != LabelMap(["a"], [2])
+    assert len({LabelMap(["a"]), LabelMap(["a"]), LabelMap(["b"])}) == 2
+    assert LabelMap(["a"]) != "a"
