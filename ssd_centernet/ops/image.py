@@ -63,7 +63,14 @@ def crop_and_resize(image: tf.Tensor, box: tf.Tensor, size: tuple[int, int]) -> 
     Source:
         reference specification ssd_resnet34, section 7.4.
     """
-    crops = tf.image.crop_and_resize(image[tf.newaxis], box[tf.newaxis], [0], list(size))
+    images = image[tf.newaxis]
+    # The whole image is what many crops are, and for it the resize kernel gives the same pixels in
+    # less than half the time.
+    crops = tf.cond(
+        tf.reduce_all(tf.equal(box, tf.constant([0.0, 0.0, 1.0, 1.0]))),
+        lambda: tf.raw_ops.ResizeBilinear(images=images, size=list(size), align_corners=True),
+        lambda: tf.image.crop_and_resize(images, box[tf.newaxis], [0], list(size)),
+    )
     return tf.ensure_shape(crops[0], [*size, image.shape[-1]])
 
 
@@ -97,7 +104,7 @@ def _decode_jpeg_crop(encoded: tf.Tensor, box: tf.Tensor, size: tuple[int, int])
     window = tf.image.decode_and_crop_jpeg(
         encoded, tf.concat([start, end - start], axis=0), channels=3
     )
-    # A window of one row has only one place to sample.
+    # A window of one row has only one place to sample. For the whole image this gives 0 and 1.
     span = tf.cast(tf.maximum(end - start - 1, 1), tf.float32)
     inner = (pixels - tf.cast(start, tf.float32)) / span
     return crop_and_resize(window, tf.reshape(inner, [4]), size)
