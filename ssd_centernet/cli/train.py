@@ -7,6 +7,8 @@ The same command on the same --model_dir goes on where a stopped run ended. The 
 checkpoints, config.gin (the settings), metrics.jsonl, TensorBoard events, evaluation/ and best/.
 """
 
+import sys
+
 from absl import flags
 
 from ssd_centernet.cli import _flags
@@ -57,10 +59,7 @@ def main(argv: list[str]) -> int:
     del argv
     values = flags.FLAGS
     if values.mode == "eval":
-        raise ValueError(
-            "--mode=eval: evaluation has a command of its own: ssd_centernet evaluate "
-            f"--model_dir={values.model_dir or 'DIR'}"
-        )
+        return _evaluate()
     _flags.require("gin_file", "data_dir", "model_dir")
     from ssd_centernet import config
     from ssd_centernet.training.train import train
@@ -72,3 +71,20 @@ def main(argv: list[str]) -> int:
     ended = train(values.model_dir, values.data_dir)
     print(f"{ended}: {values.model_dir}")
     return 0
+
+
+def _evaluate() -> int:
+    """Does what `ssd_centernet evaluate` does, on the run of --model_dir."""
+    from ssd_centernet.cli.evaluate import evaluate_model_dir
+
+    used = ("batch_size", "dtype", "device")
+    unused = [name for name in ("gin_file", *_BINDINGS) if name not in used]
+    given = [f"--{name}" for name in unused if flags.FLAGS[name].value not in (None, [])]
+    if given:
+        print(
+            f"--mode=eval takes the settings saved in {flags.FLAGS.model_dir}; without effect: "
+            f"{', '.join(given)}",
+            file=sys.stderr,
+        )
+    # The command line of a training, with the mode changed, may set what only training uses.
+    return evaluate_model_dir(allow=("train",))

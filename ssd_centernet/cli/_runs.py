@@ -1,0 +1,83 @@
+"""What the commands share that read a trained run."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from absl import flags
+
+from ssd_centernet.cli import _flags
+
+if TYPE_CHECKING:
+    from ssd_centernet.training.runs import TrainedRun
+
+
+def define_run_flags() -> None:
+    """Define the flags that say which run, which weights of it, and where to run them."""
+    # Help lists flags by module; these belong to the shared ones.
+    _flags.define_model_dir("Folder of the run to read: its settings, classes and checkpoints.")
+    flags.DEFINE_string(
+        "checkpoint",
+        None,
+        "best, latest, a name such as ckpt-500, or a path; by default the best of the run, or the "
+        "latest where none was kept.",
+        module_name=_flags.__name__,
+    )
+    flags.DEFINE_multi_string(
+        "gin_params",
+        None,
+        "A setting that wins over those saved with the run, such as "
+        '"SSDDecoder.score_threshold = 0.01". Repeatable.',
+        module_name=_flags.__name__,
+    )
+    _flags.define_batch_size()
+    _flags.define_dtype()
+    _flags.define_device()
+
+
+def open_run_of_flags(*, checkpoint: str | None, allow: Sequence[str] = ()) -> TrainedRun:
+    """Open the run that --model_dir names, with the overrides of the command line.
+
+    Args:
+        checkpoint: which weights, as in `choose_checkpoint`.
+        allow: names whose overrides may be without effect.
+
+    Returns:
+        The run.
+    """
+    from ssd_centernet.training.runs import open_run
+
+    values = flags.FLAGS
+    return open_run(
+        values.model_dir,
+        checkpoint=checkpoint,
+        gin_params=values.gin_params,
+        flag_params=_flags.flag_bindings({"dtype": "build_detector.dtype"}),
+        device=values.device or "auto",
+        allow=allow,
+    )
+
+
+def refuse_arguments(argv: list[str]) -> None:
+    """Refuse words that are no flags, such as a value behind a space after a boolean flag."""
+    if len(argv) > 1:
+        raise flags.Error(f"Unexpected arguments {argv[1:]}; every option is a --flag=value.")
+
+
+def progress_bar(total: int, unit: str = "image"):
+    """Return a progress bar on stderr; quiet where nobody watches until it is done.
+
+    Args:
+        total: how many there are.
+        unit: of what.
+
+    Returns:
+        A tqdm bar.
+    """
+    from tqdm import tqdm
+
+    # Redirected to a file, one line every ten seconds says enough.
+    interval = 0.5 if sys.stderr.isatty() else 10.0
+    return tqdm(total=total, unit=unit, file=sys.stderr, mininterval=interval, dynamic_ncols=True)

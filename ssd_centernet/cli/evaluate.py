@@ -1,0 +1,125 @@
+"""Score a trained detector on a split, or any file of detections.
+
+Examples:
+  ssd_centernet evaluate --model_dir=runs/ssd300 --data_dir=data/coco
+  ssd_centernet evaluate --detections=detections.json --annotations=instances_val2017.json
+
+The first takes the settings and classes that the run saved. Both print the table of classes and
+the 12 COCO numbers over all images, and write metrics.json, detections.json and per_class.csv:
+the first to MODEL_DIR/evaluation, the second only where --output_dir is given. The second needs
+neither a model nor tensorflow.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from absl import flags
+
+from ssd_centernet.cli import _flags, _runs
+
+
+def define_flags() -> None:
+    """Define the flags of this command."""
+    _runs.define_run_flags()
+    _flags.define_data_dir()
+    flags.DEFINE_string(
+        "split", None, "Prefix of the record files; by default the run's, else coco_val."
+    )
+    flags.DEFINE_string("output_dir", None, "Where to write (default: MODEL_DIR/evaluation).")
+    flags.DEFINE_string(
+        "detections", None, "Score this file, a list in COCO's result format, instead of a model."
+    )
+    flags.DEFINE_string("annotations", None, "COCO annotations that --detections belong to.")
+
+
+def main(argv: list[str]) -> int:
+    """Run the command."""
+    _runs.refuse_arguments(argv)
+    values = flags.FLAGS
+    if values.detections is None and values.annotations is None:
+        return evaluate_model_dir(
+            checkpoint=values.checkpoint, split=values.split, output_dir=values.output_dir
+        )
+    _flags.require("detections", "annotations")
+    unused = ("model_dir", "data_dir", "checkpoint", "split", "batch_size", "gin_params")
+    given = [f"--{name}" for name in unused if values[name].value is not None]
+    if given:
+        raise flags.Error(
+            f"{', '.join(given)} cannot be used with --detections, which are scored without a "
+            "model: leave them out, or leave out --detections and --annotations."
+        )
+    return _evaluate_file(values.detections, values.annotations, values.output_dir)
+
+
+def evaluate_model_dir(
+    *,
+    checkpoint: str | None = None,
+    split: str | None = None,
+    output_dir: str | None = None,
+    allow: Sequence[str] = (),
+) -> int:
+    """Evaluate the run of --model_dir on --data_dir and print the result.
+
+    Args:
+        checkpoint: which weights, as in `choose_checkpoint`.
+        split: prefix of the record files; None is that of the run.
+        output_dir: where to write; None is `evaluation` in the run's directory.
+        allow: names whose overrides may be without effect.
+
+    Returns:
+        The exit status.
+    """
+    _flags.require("model_dir", "data_dir")
+    values = flags.FLAGS
+    from ssd_centernet.training import runs
+
+    run = _runs.open_run_of_flags(checkpoint=checkpoint, allow=allow)
+    split = split or run.eval_split
+    bar = None
+
+    def progress(done: int, total: int) -> None:
+        nonlocal bar
+        bar = bar or _runs.progress_bar(total)
+        bar.update(done - bar.n)
+
+    options = {"batch_size": values.batch_size} if values.batch_size else {}
+    evaluated = runs.evaluate_run(run, values.data_dir, split=split, progress=progress, **options)
+    if bar is not None:
+        bar.close()
+    directory = output_dir or Path(values.model_dir) / "evaluation"
+    paths = runs.save_evaluation(evaluated, directory, checkpoint=run.checkpoint, split=split)
+    print(f"{run.checkpoint} on {split} of {values.data_dir}\n")
+    print(evaluated.result.table())
+    if evaluated.losses:
+        parts = ", ".join(f"{name} {value:.4f}" for name, value in evaluated.losses.items())
+        print(f"loss parts: {parts}")
+    _report(evaluated.hint, paths)
+    return 0
+
+
+def _evaluate_file(detections: str, annotations: str, output_dir: str | None) -> int:
+    """Score a result file; tensorflow stays out of it."""
+    from ssd_centernet.evaluation.coco import evaluate_detections_file
+    from ssd_centernet.evaluation.diagnosis import diagnose
+    from ssd_centernet.evaluation.ground_truth import CocoGroundTruth
+
+    result = evaluate_detections_file(detections, annotations)
+    print(f"{detections} against {annotations}\n")
+    print(result.table())
+    # Asked only where it will answer: it reads the annotations once more.
+    hint = None
+    if result.metrics["AP"] < 0.001:
+        hint = diagnose(result, CocoGroundTruth.load(annotations))
+    _report(hint, result.save(output_dir) if output_dir else {})
+    return 0
+
+
+def _report(hint: str | None, paths: dict[str, str]) -> None:
+    sys.stdout.flush()
+    if hint:
+        print(f"AP is near zero: {hint}")
+    for path in paths.values():
+        print(f"written: {path}")

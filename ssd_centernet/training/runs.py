@@ -1,0 +1,281 @@
+"""A run directory as evaluation and prediction see it: settings, classes, weights."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import gin
+
+from ssd_centernet import config
+from ssd_centernet.build import build_detector
+from ssd_centernet.data.directory import LABEL_MAP_NAME, load_label_map
+from ssd_centernet.data.pipeline import evaluation_batches
+from ssd_centernet.evaluation.coco import CocoEvaluator, CocoResult
+from ssd_centernet.evaluation.detector import detection_step, evaluate_detector, split_ground_truth
+from ssd_centernet.evaluation.diagnosis import diagnose
+from ssd_centernet.evaluation.ground_truth import CocoGroundTruth
+from ssd_centernet.labels import LabelMap
+from ssd_centernet.models.detector import Detector
+from ssd_centernet.runtime.device import select_device
+from ssd_centernet.training.checkpoints import BEST_DIR, find_checkpoint, restore_weights
+from ssd_centernet.training.train import CONFIG_NAME
+
+DEFAULT_SPLIT = "coco_val"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainedRun:
+    """Hold a trained detector and where it came from.
+
+    Attributes:
+        detector: with the weights of the checkpoint.
+        label_map: the classes that it was trained on.
+        checkpoint: prefix of the checkpoint's files.
+        eval_split: the split that the training evaluated on, `coco_val` where it had none.
+    """
+
+    detector: Detector
+    label_map: LabelMap
+    checkpoint: str
+    eval_split: str
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SplitResult:
+    """Hold what the evaluation of a run on a split gave.
+
+    Attributes:
+        result: the COCO numbers and the detections.
+        losses: means of the loss parts over whole batches; empty when no batch was whole.
+        hint: one line that says why AP is near zero, or None.
+    """
+
+    result: CocoResult
+    losses: dict[str, float]
+    hint: str | None
+
+
+def choose_checkpoint(model_dir: str | Path, checkpoint: str | None = None) -> str:
+    """Find the checkpoint of a run that somebody asks for.
+
+    Args:
+        model_dir: directory of the run.
+        checkpoint: `best`, `latest`, the path of a checkpoint or of another run, or the name of a
+            checkpoint of this run such as `ckpt-500`; None is the best one, or the latest where
+            none was kept as the best.
+
+    Returns:
+        The checkpoint's prefix.
+
+    Raises:
+        FileNotFoundError: there is no such run or checkpoint; says which there are.
+    """
+    model_dir = Path(model_dir)
+    if not model_dir.is_dir():
+        raise FileNotFoundError(
+            f"there is no run directory {model_dir}: --model_dir must be what `ssd_centernet "
+            "train` was given."
+        )
+    best = model_dir / BEST_DIR
+    if checkpoint is None:
+        checkpoint = "best" if best.is_dir() else "latest"
+    places = {"best": [best], "latest": [model_dir]}
+    for place in places.get(checkpoint, [Path(checkpoint), model_dir / checkpoint]):
+        try:
+            return find_checkpoint(place)
+        except FileNotFoundError:
+            continue
+    found = sorted(path.stem for path in model_dir.glob("*.index"))
+    found += ["best"] if best.is_dir() else []
+    raise FileNotFoundError(
+        f"there is no checkpoint {checkpoint!r} in {model_dir}; there is: "
+        f"{', '.join(found) or 'none, did the training reach its first checkpoint?'}. Set "
+        "--checkpoint to 'best', 'latest' or one of these."
+    )
+
+
+def open_run(
+    model_dir: str | Path,
+    *,
+    checkpoint: str | None = None,
+    gin_params: Sequence[str] | None = None,
+    flag_params: Sequence[str] | None = None,
+    device: str = "auto",
+    allow: Sequence[str] = (),
+) -> TrainedRun:
+    """Build the detector of a run from its saved settings and restore its weights.
+
+    Args:
+        model_dir: directory of the run.
+        checkpoint: as in `choose_checkpoint`.
+        gin_params: bindings that win over the run's settings, such as
+            'SSDDecoder.score_threshold = 0.01'.
+        flag_params: bindings made from command-line flags.
+        device: auto, cpu, gpu, tpu, hpu, mlu or npu.
+        allow: names whose overrides may be without effect, such as 'train'.
+
+    Returns:
+        The detector with what belongs to it.
+
+    Raises:
+        FileNotFoundError: no run, no settings or no checkpoint there.
+        ValueError: the checkpoint does not fit the settings, or an override has no effect.
+    """
+    prefix = choose_checkpoint(model_dir, checkpoint)
+    settings = Path(model_dir) / CONFIG_NAME
+    if not settings.exists():
+        raise FileNotFoundError(
+            f"{model_dir} holds checkpoints but no {CONFIG_NAME}, the settings that training saves "
+            "beside them; copy it there from the run."
+        )
+    label_map = _run_label_map(Path(model_dir))
+    config.parse([settings], gin_params, flag_params=flag_params)
+    with select_device(device).scope():
+        detector = build_detector(label_map=label_map)
+    _restore_all(detector, prefix)
+    # The split is asked of gin's bindings below, which gin does not count as a use.
+    config.assert_all_used(allow=("train.eval_split", *allow), overrides_only=True)
+    split = gin.get_bindings("train", resolve_references=False).get("eval_split")
+    return TrainedRun(
+        detector=detector,
+        label_map=label_map,
+        checkpoint=prefix,
+        eval_split=split or DEFAULT_SPLIT,
+    )
+
+
+def evaluate_run(
+    run: TrainedRun,
+    data_dir: str | Path,
+    *,
+    split: str | None = None,
+    batch_size: int = 16,
+    progress: Callable[[int, int], None] | None = None,
+) -> SplitResult:
+    """Evaluate a trained detector on every image of a split, each once.
+
+    Args:
+        run: of `open_run`.
+        data_dir: folder of converted data with the classes of the run.
+        split: what the names of the record files start with; None is that of the training.
+        batch_size: images a step; it changes the speed and not the result.
+        progress: called with (images done, images in all) after every batch.
+
+    Returns:
+        Metrics, losses and a hint.
+
+    Raises:
+        FileNotFoundError: no such data.
+        ValueError: the data has other classes than the run.
+    """
+    split = split or run.eval_split
+    check_same_classes(run.label_map, load_label_map(data_dir), data_dir)
+    ground_truth = split_ground_truth(data_dir, split, run.label_map)
+    evaluator = CocoEvaluator(ground_truth, category_ids=run.label_map.ids)
+    batches = evaluation_batches(
+        str(data_dir),
+        split=split,
+        label_map=run.label_map,
+        batch_size=batch_size,
+        preprocess=run.detector.preprocessing,
+    )
+    result, losses = evaluate_detector(
+        run.detector,
+        batches,
+        evaluator,
+        step=detection_step(run.detector, with_losses=True),
+        progress=_counted(progress, ground_truth),
+    )
+    return SplitResult(result=result, losses=losses, hint=diagnose(result, ground_truth))
+
+
+def save_evaluation(
+    evaluated: SplitResult, directory: str | os.PathLike, **facts: str
+) -> dict[str, str]:
+    """Write `metrics.json`, `detections.json` and `per_class.csv`, each whole or not at all.
+
+    Args:
+        evaluated: of `evaluate_run`.
+        directory: where to write; made when missing.
+        **facts: what `metrics.json` says beside the numbers: the checkpoint, the split.
+
+    Returns:
+        File name -> path written.
+    """
+    paths = evaluated.result.save(directory)
+    content = {**facts, **evaluated.result.to_dict(), "losses": evaluated.losses}
+    path = Path(paths["metrics.json"])
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    os.replace(temporary, path)
+    return paths
+
+
+def check_same_classes(trained: LabelMap, data: LabelMap, data_dir: str | Path) -> None:
+    """Refuse data whose classes are not those that the detector was trained on.
+
+    Args:
+        trained: label map of the run.
+        data: label map of the data.
+        data_dir: where the data lies, for the message.
+
+    Raises:
+        ValueError: names or ids differ; tells the first difference.
+    """
+    if trained == data:
+        return
+    first = "the run has more of them" if len(trained) > len(data) else "the data has more of them"
+    pairs = [list(zip(labels.names, labels.ids, strict=True)) for labels in (trained, data)]
+    for number, (ours, theirs) in enumerate(zip(*pairs, strict=False)):
+        if ours != theirs:
+            first = f"class {number} is {ours[0]!r} (id {ours[1]}) in the run and {theirs[0]!r} "
+            first += f"(id {theirs[1]}) in the data"
+            break
+    raise ValueError(
+        f"the label map of {data_dir} is not the one that the detector was trained with: the run "
+        f"has {trained.describe()}; the data has {data.describe()}. First difference: {first}. "
+        "Metrics would be meaningless: set --data_dir to data converted with the same categories "
+        "(`ssd_centernet convert --label_map` takes the run's mscoco_label_map.pbtxt)."
+    )
+
+
+def _run_label_map(model_dir: Path) -> LabelMap:
+    if not (model_dir / LABEL_MAP_NAME).exists():
+        raise FileNotFoundError(
+            f"{model_dir} has no {LABEL_MAP_NAME}, which training saves beside its checkpoints; "
+            "copy it there from the data that the run was trained on."
+        )
+    return LabelMap.from_pbtxt(model_dir / LABEL_MAP_NAME)
+
+
+def _restore_all(detector: Detector, prefix: str) -> None:
+    """Restore every weight; a detector with some of its weights would only look trained."""
+    table = restore_weights(detector, prefix)
+    lost = table["skipped"] + table["mismatched"]
+    if lost:
+        raise ValueError(
+            f"{prefix} does not fit the settings of the run: {len(table['skipped'])} weights are "
+            f"missing in it and {len(table['mismatched'])} have another shape, for example "
+            f"{lost[:3]}. Remove --gin_params that change the network, or choose a checkpoint of "
+            "this run."
+        )
+
+
+def _counted(
+    progress: Callable[[int, int], None] | None, ground_truth: CocoGroundTruth
+) -> Callable[[int], None] | None:
+    """Turn images of a batch into images so far, of how many."""
+    if progress is None:
+        return None
+    done = 0
+
+    def count(images: int) -> None:
+        nonlocal done
+        done += images
+        progress(done, ground_truth.num_images)
+
+    return count
