@@ -38,6 +38,7 @@ from ssd_centernet._config_use import (
 MODULES: tuple[str, ...] = (
     "ssd_centernet.build",
     "ssd_centernet.data.augment",
+    "ssd_centernet.data.pipeline",
     "ssd_centernet.layers.anchors",
     "ssd_centernet.layers.criteria",
     "ssd_centernet.layers.decoders",
@@ -313,8 +314,8 @@ def _configurable(selector: str, place: str) -> Any:
 def _explain(error: Exception, text: str, place: str) -> str:
     """Turn an error of gin's parser into one with the line and near matches."""
     message = str(error)
-    number = re.search(r"\bline (\d+)", message)
-    line = int(number.group(1)) if number else 1
+    number = re.search(r"In bindings string line (\d+)", message)
+    line = getattr(error, "lineno", None) or (int(number.group(1)) if number else 1)
     reference = re.search(r"matching reference '@(?:[^']*/)?([^'()]+)", message)
     if reference:
         name = reference.group(1)

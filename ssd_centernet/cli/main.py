@@ -90,7 +90,8 @@ def _run_command(name: str, arguments: list[str]) -> int:
     from absl import flags, logging
 
     module = importlib.import_module(f"ssd_centernet.cli.{name}")
-    flags.DEFINE_boolean("debug", False, "Show the Python traceback of every error.")
+    if "debug" not in flags.FLAGS:
+        flags.DEFINE_boolean("debug", False, "Show the Python traceback of every error.")
     module.define_flags()
     if _HELP.intersection(arguments):
         print(_command_help(name, module))
