@@ -10,7 +10,13 @@ from typing import Any
 __version__ = "0.1.0"
 
 # Public name -> the module that holds it.
-_PUBLIC: dict[str, str] = {}
+_PUBLIC: dict[str, str] = {
+    "CocoEvaluator": "ssd_centernet.evaluation.coco",
+    "CocoGroundTruth": "ssd_centernet.evaluation.ground_truth",
+    "Detector": "ssd_centernet.models.detector",
+    "LabelMap": "ssd_centernet.labels",
+    "SSD": "ssd_centernet.models.ssd",
+}
 
 __all__ = ["__version__", *_PUBLIC]
 

@@ -38,6 +38,7 @@ MAY_IMPORT = {
     "evaluation": _RUN | {"visualize"},
     "training": _RUN | {"evaluation", "visualize"},
     "export": _RUN,
+    "benchmark": _RUN | {"training", "evaluation"},
     "cli": {"*"},
 }
 
