@@ -51,7 +51,7 @@ def make_synthetic(
 
     The pictures depend on the arguments alone. Most objects measure 15 to 70 % of the shorter
     image side. Boxes and areas are those of the visible pixels, as in COCO. A second call with the
-    same arguments returns at once.
+    same arguments returns at once, and an interrupted call is begun anew.
 
     Args:
         output_dir: folder to write to; made if needed.
@@ -82,36 +82,50 @@ def make_synthetic(
     paths = {split: os.path.join(folder, f"instances_{split}.json") for split in ("train", "val")}
     if all(_info_of(path) == info for path in paths.values()):
         return paths
-    _clear(output_dir, paths, overwrite)
+    # Shows that what lies here is an interrupted rendering of ours, which may be replaced.
+    marker = os.path.join(os.fspath(output_dir), ".rendering")
+    _clear(output_dir, paths, overwrite or os.path.exists(marker))
     os.makedirs(folder, exist_ok=True)
+    open(marker, "w").close()
     for number, (split, first_id, count) in enumerate(
         (("train", 1, num_train), ("val", num_train + 1, num_val))
     ):
-        os.makedirs(os.path.join(output_dir, split))
-        images, annotations = [], []
-        for index in range(count):
-            rng = np.random.default_rng([seed, number, index])
-            scene = _render_scene(rng, image_size, shapes)
-            image_id = first_id + index
-            name = f"{image_id:06d}.jpg"
-            scene.picture().save(os.path.join(output_dir, split, name), quality=JPEG_QUALITY)
-            height, width = scene.owner.shape
-            images.append({"id": image_id, "file_name": name, "width": width, "height": height})
-            for annotation in scene.annotations():
-                annotations.append({"id": len(annotations) + 1, "image_id": image_id, **annotation})
-        categories = [
-            {"id": CATEGORY_IDS[s], "name": s, "supercategory": "shape"}
-            for s in sorted(shapes, key=CATEGORY_IDS.get)
-        ]
-        content = {
-            "info": info,
-            "licenses": [],
-            "categories": categories,
-            "images": images,
-            "annotations": annotations,
-        }
+        images_dir = os.path.join(output_dir, split)
+        os.makedirs(images_dir)
+        content = _render_split(
+            images_dir, [seed, number], first_id=first_id, count=count, info=info
+        )
         _write_json(paths[split], content)
+    os.remove(marker)
     return paths
+
+
+def _render_split(
+    images_dir: str, seeds: list[int], *, first_id: int, count: int, info: dict
+) -> dict:
+    """Write the images of a split and return the content of its annotation file."""
+    images, annotations, shapes = [], [], info["shapes"]
+    for index in range(count):
+        # A generator of its own for each image: the number of images changes none of them.
+        scene = _render_scene(np.random.default_rng([*seeds, index]), info["image_size"], shapes)
+        image_id = first_id + index
+        name = f"{image_id:06d}.jpg"
+        scene.picture().save(os.path.join(images_dir, name), quality=JPEG_QUALITY)
+        height, width = scene.owner.shape
+        images.append({"id": image_id, "file_name": name, "width": width, "height": height})
+        for annotation in scene.annotations():
+            annotations.append({"id": len(annotations) + 1, "image_id": image_id, **annotation})
+    categories = [
+        {"id": CATEGORY_IDS[s], "name": s, "supercategory": "shape"}
+        for s in sorted(shapes, key=CATEGORY_IDS.get)
+    ]
+    return {
+        "info": info,
+        "licenses": [],
+        "categories": categories,
+        "images": images,
+        "annotations": annotations,
+    }
 
 
 def _check_arguments(num_train: int, num_val: int, image_size, shapes: Sequence[str]) -> None:
@@ -142,7 +156,7 @@ def _clear(output_dir, paths: dict[str, str], overwrite: bool) -> None:
     found = [p for p in (*paths.values(), *folders) if os.path.exists(p)]
     if found and not overwrite:
         raise FileExistsError(
-            f"{found[0]} exists and was not rendered to the end with the same arguments. "
+            f"{found[0]} exists and was not rendered with the same arguments. "
             "Choose another output_dir, or set overwrite to replace train/, val/ and annotations."
         )
     for path in paths.values():
