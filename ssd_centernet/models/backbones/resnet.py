@@ -123,7 +123,12 @@ class _Builder:
     ) -> tf.Tensor:
         """Convolution without bias, batch norm and, if asked, ReLU."""
         self.names.append(name)
-        if stride > 1 and kernel > 1:
+        if stride > 1 and kernel == 1:
+            # Equal to a strided 1x1 convolution, whose kernel gradient overruns its memory in
+            # TensorFlow 2.20 on CPUs at some sizes (3 images of 24x24x8) and ends the process.
+            inputs = keras.layers.MaxPooling2D(1, stride, name=f"{name}_subsample")(inputs)
+            stride = 1
+        if stride > 1:
             before = (kernel - 1) // 2
             margin = (before, kernel - 1 - before)
             inputs = keras.layers.ZeroPadding2D((margin, margin), name=f"{name}_pad")(inputs)
