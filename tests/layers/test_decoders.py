@@ -1,0 +1,77 @@
+import math
+
+import numpy as np
+import tensorflow as tf
+
+from ssd_centernet.layers.decoders import SSDDecoder
+
+ANCHORS = tf.constant(
+    [[0.0, 0.0, 0.5, 0.5], [0.5, 0.5, 1.0, 1.0], [0.0, 0.0, 0.5, 0.46], [0.0, 0.5, 0.5, 1.0]]
+)
+
+
+def decode(probabilities, codes=None, **settings) -> dict:
+    logits = tf.constant(np.log([probabilities]), tf.float32)
+    codes = tf.zeros([1, 4, 4]) if codes is None else tf.constant([codes], tf.float32)
+    found = SSDDecoder(**settings)({"class_logits": logits, "box_codes": codes}, ANCHORS)
+    count = int(found["count"][0])
+    return {key: value.numpy()[0][:count] for key, value in found.items() if key != "count"}
+
+
+# Background, then two classes.
+PROBABILITIES = [[0.1, 0.7, 0.2], [0.98, 0.01, 0.01], [0.25, 0.6, 0.15], [0.5, 0.1, 0.4]]
+
+
+def test_detections_by_hand():
+    found = decode(PROBABILITIES)
+    # Anchor 2 overlaps anchor 0 and scores less in both classes.
+    np.testing.assert_allclose(found["scores"], [0.7, 0.4, 0.2, 0.1], rtol=1e-5)
+    assert found["classes"].tolist() == [0, 1, 1, 0]
+    np.testing.assert_allclose(found["boxes"], ANCHORS.numpy()[[0, 3, 0, 3]], atol=1e-6)
+
+
+def test_background_is_no_detection():
+    assert len(decode([[0.97, 0.02, 0.01]] * 4)["scores"]) == 0
+
+
+def test_settings_are_used():
+    assert len(decode(PROBABILITIES, score_threshold=0.3)["scores"]) == 2
+    assert len(decode(PROBABILITIES, max_detections=1)["scores"]) == 1
+    assert len(decode(PROBABILITIES, iou_threshold=0.95)["scores"]) == 6
+    loose = decode(PROBABILITIES, score_threshold=0.005, max_per_class=1)
+    assert loose["classes"].tolist() == [0, 1]
+
+
+def test_box_codes_and_their_scale_factors():
+    codes = np.zeros((4, 4))
+    codes[0] = [2.0, 0.0, 5 * math.log(2.0), 0.0]
+    one = [[0.1, 0.9]] + [[0.99, 0.01]] * 3
+    np.testing.assert_allclose(decode(one, codes)["boxes"], [[-0.15, 0.0, 0.85, 0.5]], atol=1e-6)
+    factors = (5.0, 5.0, 5.0, 5.0)
+    found = decode(one, codes, scale_factors=factors)["boxes"]
+    np.testing.assert_allclose(found, [[-0.05, 0.0, 0.95, 0.5]], atol=1e-6)
+
+
+def test_static_shapes_and_types():
+    @tf.function
+    def run(logits, codes):
+        found = SSDDecoder(max_detections=7)({"class_logits": logits, "box_codes": codes}, ANCHORS)
+        assert found["boxes"].shape[1:] == (7, 4)
+        assert found["scores"].shape[1:] == found["classes"].shape[1:] == (7,)
+        return found
+
+    found = run(tf.zeros([3, 4, 3]), tf.zeros([3, 4, 4]))
+    assert found["classes"].dtype == found["count"].dtype == tf.int32
+    assert found["scores"].dtype == found["boxes"].dtype == tf.float32
+
+
+def test_config_round_trip():
+    decoder = SSDDecoder(
+        0.01,
+        iou_threshold=0.45,
+        max_detections=100,
+        max_per_class=400,
+        scale_factors=(1.0, 2.0, 3.0, 4.0),
+    )
+    again = SSDDecoder.from_config(decoder.get_config())
+    assert again.get_config() == decoder.get_config()

@@ -1,0 +1,276 @@
+"""What every detector must hold; a detector's test class derives from `DetectorContract`."""
+
+from __future__ import annotations
+
+import functools
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from ssd_centernet._keras import keras
+from ssd_centernet.models.detector import Detector
+from ssd_centernet.runtime import precision
+
+NUM_CLASSES = 3
+SQUARE = (96, 96)
+WIDE = (256, 416)
+
+
+def random_batch(
+    image_size: tuple[int, int], counts: list[int], *, max_boxes: int = 6, seed: int = 0
+) -> dict[str, tf.Tensor]:
+    """Makes a padded batch (see docs/architecture.md) with `counts[i]` objects in image i.
+
+    Padding rows hold nonsense on purpose: nothing may look at them.
+    """
+    rng = np.random.default_rng(seed)
+    size, rows = len(counts), np.arange(max_boxes)
+    low = rng.uniform(0.0, 0.6, (size, max_boxes, 2))
+    boxes = np.concatenate([low, low + rng.uniform(0.1, 0.4, low.shape)], axis=-1)
+    valid = rows < np.array(counts)[:, None]
+    return {
+        "image": tf.constant(rng.normal(size=(size, *image_size, 3)), tf.float32),
+        "boxes": tf.constant(boxes, tf.float32),
+        "classes": tf.constant(rng.integers(0, NUM_CLASSES, (size, max_boxes)), tf.int32),
+        "is_crowd": tf.zeros((size, max_boxes), tf.bool),
+        "area": tf.ones((size, max_boxes)),
+        "valid": tf.constant(valid),
+        "source_id": tf.range(size, dtype=tf.int64),
+        "height": tf.fill([size], 480),
+        "width": tf.fill([size], 640),
+    }
+
+
+def losses_and_gradients(detector: Detector, batch: dict) -> tuple[dict, list]:
+    """Runs one forward and backward pass in training mode."""
+    with tf.GradientTape() as tape:
+        outputs = detector(batch["image"], training=True)
+        parts = detector.compute_losses(outputs, batch)
+        total = detector.total_loss(parts)
+    return parts, tape.gradient(total, detector.trainable_variables)
+
+
+def assert_finite(parts: dict, gradients: list) -> None:
+    """Checks that losses are finite float32 scalars and that every variable has a gradient."""
+    for name, part in parts.items():
+        assert part.dtype == tf.float32 and part.shape == (), name
+        assert np.isfinite(part), (name, float(part))
+    for gradient in gradients:
+        assert gradient is not None
+        assert np.all(np.isfinite(gradient))
+
+
+@functools.cache
+def _built(contract: type[DetectorContract]) -> Detector:
+    keras.utils.set_random_seed(1)
+    return contract().build()
+
+
+class DetectorContract:
+    """Tests that do not know what an anchor or a heatmap is.
+
+    Derived classes give `build` and, where they like, the class attributes.
+    """
+
+    # Settings of `build` that change how crowd regions are treated.
+    crowd_modes: tuple[str, ...] = ()
+    # A pattern that matches some, not all, trainable variables.
+    freeze_pattern = "stem_"
+
+    def build(self, image_size: tuple[int, int] = SQUARE, **settings) -> Detector:
+        """Builds a small detector of NUM_CLASSES classes with fresh weights."""
+        raise NotImplementedError
+
+    @pytest.fixture
+    def detector(self) -> Detector:
+        """One detector for all tests of a class: building is what takes time."""
+        return _built(type(self))
+
+    def test_raw_outputs_have_static_shapes_and_are_float32(self, detector):
+        outputs = tf.nest.flatten(detector.output)
+        assert outputs
+        for output in outputs:
+            assert output.dtype == tf.float32
+            assert output.shape[0] is None and all(output.shape[1:])
+        assert detector.input_shape == (None, *detector.image_size, 3)
+
+    def test_decoded_detections_keep_their_contract(self, detector):
+        outputs = detector(random_batch(SQUARE, [0, 0])["image"])
+        found = detector.decode(outputs)
+        assert sorted(found) == ["boxes", "classes", "count", "scores"]
+        size = found["scores"].shape[1]
+        assert found["boxes"].shape == (2, size, 4)
+        assert found["classes"].dtype == found["count"].dtype == tf.int32
+        assert found["count"].shape == (2,)
+        scores = found["scores"].numpy()
+        assert np.all(np.diff(scores, axis=1) <= 0)
+        assert np.all((found["classes"] >= 0) & (found["classes"] < NUM_CLASSES))
+        beyond = np.arange(size) >= found["count"].numpy()[:, None]
+        assert not np.any(scores[beyond])
+
+    def test_config_round_trip_gives_the_same_initial_weights(self, detector):
+        keras.utils.set_random_seed(1)
+        again = type(detector).from_config(detector.get_config())
+        assert again.get_config() == detector.get_config()
+        keras.utils.set_random_seed(1)
+        fresh = self.build()
+        assert [v.name for v in again.variables] == [v.name for v in fresh.variables]
+        assert [v.trainable for v in again.variables] == [v.trainable for v in fresh.variables]
+        for left, right in zip(again.variables, fresh.variables, strict=True):
+            np.testing.assert_array_equal(left, right, err_msg=left.name)
+
+    def test_save_and_load_give_equal_outputs(self, detector, tmp_path):
+        path = tmp_path / "detector.keras"
+        detector.save(path)
+        loaded = keras.models.load_model(path)
+        assert type(loaded) is type(detector)
+        assert loaded.get_config() == detector.get_config()
+        batch = random_batch(SQUARE, [2, 1])
+        for left, right in zip(
+            tf.nest.flatten(detector(batch["image"])),
+            tf.nest.flatten(loaded(batch["image"])),
+            strict=True,
+        ):
+            np.testing.assert_array_equal(left, right)
+        losses = [
+            model.compute_losses(model(batch["image"]), batch) for model in (detector, loaded)
+        ]
+        assert losses[0].keys() == losses[1].keys()
+        for name, part in losses[0].items():
+            assert float(part) == float(losses[1][name])
+
+    def test_losses_are_finite_with_and_without_objects(self, detector):
+        parts, gradients = losses_and_gradients(detector, random_batch(SQUARE, [3, 0, 1]))
+        assert_finite(parts, gradients)
+        assert float(detector.total_loss(parts)) > 0
+        assert any(np.any(gradient) for gradient in gradients)
+        assert set(parts) == set(detector.loss_weights)
+
+    def test_empty_batch_is_finite(self, detector):
+        assert_finite(*losses_and_gradients(detector, random_batch(SQUARE, [0, 0])))
+
+    def test_all_crowd_batch_is_finite_in_every_mode(self):
+        for mode in self.crowd_modes:
+            batch = random_batch(SQUARE, [3, 1])
+            batch["is_crowd"] = tf.ones_like(batch["is_crowd"])
+            detector = self.build(crowd=mode)
+            assert_finite(*losses_and_gradients(detector, batch))
+
+    def test_total_is_the_weighted_sum(self, detector):
+        parts = {name: tf.constant(2.0) for name in detector.loss_weights}
+        want = 2.0 * sum(detector.loss_weights.values())
+        assert float(detector.total_loss(parts)) == pytest.approx(want)
+
+    def test_padding_changes_nothing(self, detector):
+        few = random_batch(SQUARE, [2, 3], max_boxes=4)
+        outputs = detector(few["image"])
+        many = dict(few)
+        for key in ("boxes", "classes", "is_crowd", "valid"):
+            margin = [[0, 0], [0, 5]] + [[0, 0]] * (few[key].shape.rank - 2)
+            many[key] = tf.pad(few[key], margin)
+        for name, part in detector.compute_losses(outputs, few).items():
+            assert float(part) == float(detector.compute_losses(outputs, many)[name])
+
+    def test_targets_of_the_pipeline_equal_those_of_the_device(self, detector):
+        batch = random_batch(SQUARE, [2, 0, 6, 1])
+        keys = ("boxes", "classes", "is_crowd")
+        fields = {key: batch[key] for key in (*keys, "valid")}
+
+        def of_one_image(image):
+            rows = tf.where(image["valid"])[:, 0]
+            return detector.make_targets(*(tf.gather(image[key], rows) for key in keys))
+
+        dataset = tf.data.Dataset.from_tensor_slices(fields).map(of_one_image).batch(4)
+        for spec in tf.nest.flatten(dataset.element_spec):
+            assert all(spec.shape[1:]) or spec.shape.rank == 1
+        (made,) = list(dataset)
+        there = detector.make_targets(*(batch[key] for key in (*keys, "valid")))
+        assert made.keys() == there.keys()
+        for key, value in there.items():
+            np.testing.assert_array_equal(made[key], value, err_msg=key)
+        outputs = detector(batch["image"])
+        with_targets = detector.compute_losses(outputs, {"image": batch["image"], "targets": made})
+        for name, part in detector.compute_losses(outputs, batch).items():
+            assert float(part) == float(with_targets[name])
+
+    def test_non_square_input(self):
+        detector = self.build(image_size=WIDE)
+        batch = random_batch(WIDE, [2, 1])
+        assert_finite(*losses_and_gradients(detector, batch))
+        found = detector.detect(tf.zeros([1, 40, 60, 3], tf.uint8))
+        assert np.all(np.isfinite(found["boxes"]))
+
+    @pytest.mark.parametrize("dtype", ["bf16", "fp16"])
+    def test_half_precision_step_is_finite(self, dtype):
+        with precision.policy_scope(dtype):
+            detector = self.build()
+        compute = {layer.compute_dtype for layer in detector._flatten_layers()}
+        assert precision.policy_name(dtype).removeprefix("mixed_") in compute
+        assert {v.dtype.base_dtype for v in detector.variables} == {tf.float32}
+        batch = random_batch(SQUARE, [2, 3])
+        outputs = detector(batch["image"])
+        assert {output.dtype for output in tf.nest.flatten(outputs)} == {tf.float32}
+        parts, gradients = losses_and_gradients(detector, batch)
+        assert_finite(parts, gradients)
+        assert {gradient.dtype for gradient in gradients} == {tf.float32}
+        assert detector.decode(outputs)["boxes"].dtype == tf.float32
+
+    def test_a_few_steps_learn_two_images(self):
+        keras.utils.set_random_seed(2)
+        detector = self.build()
+        batch = random_batch(SQUARE, [2, 2], seed=4)
+        optimizer = keras.optimizers.Adam(1e-2)
+
+        @tf.function
+        def step():
+            with tf.GradientTape() as tape:
+                outputs = detector(batch["image"], training=True)
+                total = detector.total_loss(detector.compute_losses(outputs, batch))
+            gradients = tape.gradient(total, detector.trainable_variables)
+            optimizer.apply_gradients(zip(gradients, detector.trainable_variables, strict=True))
+            return total
+
+        first = float(step())
+        for _ in range(20):
+            last = float(step())
+        assert last < 0.5 * first, (first, last)
+
+    def test_detect_takes_images_of_other_sizes(self, detector):
+        rng = np.random.default_rng(5)
+        images = tf.constant(rng.integers(0, 256, (2, 70, 130, 3), dtype=np.uint8))
+        found = detector.detect(images)
+        want = detector.decode(detector(detector.preprocessing(images), training=False))
+        for key, value in want.items():
+            np.testing.assert_array_equal(found[key], value)
+        single = detector.detect(images[0])
+        assert single["boxes"].shape[0] == 1
+        np.testing.assert_allclose(single["scores"][0], found["scores"][0], atol=1e-5)
+
+    @pytest.mark.parametrize(
+        "images",
+        [
+            np.zeros((1, 8, 8, 3), np.float32),
+            np.zeros((1, 8, 8, 1), np.uint8),
+            np.zeros((8, 8), np.uint8),
+        ],
+    )
+    def test_detect_refuses_what_is_not_uint8_rgb(self, detector, images):
+        with pytest.raises(ValueError, match="uint8 RGB"):
+            detector.detect(images)
+
+    def test_freeze_patterns(self, detector):
+        everything = detector.trainable_variables
+        assert detector.variables_to_train() == everything
+        rest = detector.variables_to_train([self.freeze_pattern])
+        frozen = [v.name for v in everything if not any(v is kept for kept in rest)]
+        assert frozen and rest
+        assert all(name.startswith(self.freeze_pattern) for name in frozen)
+        with pytest.raises(ValueError, match="'nothing_like_this' matches no"):
+            detector.variables_to_train([self.freeze_pattern, "nothing_like_this"])
+
+    def test_class_names_must_fit(self):
+        names = self.build(class_names=("a", "b", "c")).class_names
+        assert names == ("a", "b", "c")
+        with pytest.raises(ValueError, match="2 class names for num_classes=3"):
+            self.build(class_names=("a", "b"))
