@@ -1,0 +1,51 @@
+"""Draw what the network is fed: augmented images with their boxes and matched anchors.
+
+Example:
+  ssd_centernet show_inputs --gin_file=ssd300_resnet34 --data_dir=data/coco --output=inputs.png
+
+The images are the first that a training with these settings and this seed gets, after augmentation
+and un-normalised again. Boxes are green where an anchor reaches the matching threshold, orange
+where only the one anchor is matched that every object is given, red where none is. The settings of
+a finished run are read with --gin_file=RUN/config.gin.
+"""
+
+from __future__ import annotations
+
+from absl import flags
+
+from ssd_centernet.cli import _flags, _runs
+
+
+def define_flags() -> None:
+    """Define the flags of this command."""
+    _flags.define_gin()
+    _flags.define_data_dir()
+    _flags.define_seed()
+    flags.DEFINE_string("output", None, "PNG file to write.")
+    flags.DEFINE_integer("num_images", 16, "Images on the sheet.", lower_bound=1)
+    flags.DEFINE_integer("cell_size", 448, "Side of an image on the sheet, pixels.", lower_bound=32)
+
+
+def main(argv: list[str]) -> int:
+    """Run the command."""
+    _runs.refuse_arguments(argv)
+    _flags.require("gin_file", "data_dir", "output")
+    values = flags.FLAGS
+    from ssd_centernet import config
+    from ssd_centernet.runtime.device import select_device
+    from ssd_centernet.training.inputs import UNMATCHED, box_states, show_inputs
+
+    # Nothing here is worth an accelerator's memory.
+    select_device("cpu")
+    bindings = _flags.flag_bindings({"seed": "train.seed"})
+    config.parse(values.gin_file, values.gin_params, flag_params=bindings)
+    fed = show_inputs(
+        values.data_dir, values.output, num_images=values.num_images, cell_size=values.cell_size
+    )
+    config.assert_all_used(allow=("train",), overrides_only=True)
+    lost = sum(box_states(one, 0.0).count(UNMATCHED) for one in fed)
+    print(
+        f"{values.output}: {len(fed)} images, {sum(len(one.boxes) for one in fed)} objects "
+        f"({lost} without an anchor), {sum(len(one.anchors) for one in fed)} matched anchors"
+    )
+    return 0

@@ -1,0 +1,165 @@
+"""Image files for detection: finding, reading upright, numbering, naming what is drawn."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+from PIL import Image
+
+from ssd_centernet.ops import image as image_ops
+
+# Read by TensorFlow, as training and evaluation read them: decoders differ by some grey levels.
+_TENSORFLOW_FORMATS = ("JPEG", "PNG", "BMP")
+_ORIENTATION_TAG = 0x0112
+_LARGEST_ID = 2**53
+
+
+def find_images(
+    arguments: Iterable[str | os.PathLike], *, without: str | os.PathLike | None = None
+) -> list[str]:
+    """List image files.
+
+    Args:
+        arguments: files, taken as they are, and folders, of which all files with the ending of a
+            format that Pillow reads are taken, those in sub-folders too, in order of their names.
+        without: a folder to leave out, such as that of earlier drawings.
+
+    Returns:
+        Paths, each once.
+    """
+    Image.init()
+    endings = {end for end, kind in Image.registered_extensions().items() if kind in Image.OPEN}
+    skipped = None if without is None else Path(without).resolve()
+    found: dict[str, None] = {}
+    for argument in map(Path, arguments):
+        if not argument.is_dir():
+            found[str(argument)] = None
+            continue
+        for path in sorted(argument.rglob("*")):
+            inside = skipped is not None and skipped in path.resolve().parents
+            if path.suffix.lower() in endings and path.is_file() and not inside:
+                found[str(path)] = None
+    return list(found)
+
+
+def read_image(path: str | os.PathLike) -> np.ndarray:
+    """Read an image file as upright RGB.
+
+    Args:
+        path: of any format that Pillow reads.
+
+    Returns:
+        uint8 [H, W, 3], turned as the EXIF orientation says; the first frame of several, without
+        alpha channel.
+
+    Raises:
+        OSError: no such file, or no image.
+        ValueError: a damaged image, or more pixels than Pillow's bound against bombs.
+    """
+    with open(path, "rb") as file:
+        data = file.read()
+    try:
+        with Image.open(io.BytesIO(data)) as picture:
+            orientation = picture.getexif().get(_ORIENTATION_TAG, 1)
+            if picture.format in _TENSORFLOW_FORMATS:
+                pixels = image_ops.decode_image(tf.constant(data)).numpy()
+            else:
+                pixels = _to_rgb(picture)
+    except Image.UnidentifiedImageError as error:
+        raise OSError("not an image of a format that Pillow reads") from error
+    # Pillow raises SyntaxError for broken PNGs.
+    except (tf.errors.OpError, Image.DecompressionBombError, SyntaxError) as error:
+        message = error.message if isinstance(error, tf.errors.OpError) else str(error)
+        raise ValueError(f"damaged or too large: {message.splitlines()[0][:200]}") from error
+    return np.ascontiguousarray(turn_upright(pixels, orientation))
+
+
+def turn_upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
+    """Turn an image as its EXIF orientation asks for.
+
+    Args:
+        pixels: [H, W, 3].
+        orientation: 1..8; anything else leaves the image as it is.
+
+    Returns:
+        [H, W, 3] or [W, H, 3].
+    """
+    if orientation in (5, 6, 7, 8):
+        pixels = pixels.swapaxes(0, 1)
+    if orientation in (3, 4, 7, 8):
+        pixels = pixels[::-1]
+    if orientation in (2, 3, 6, 7):
+        pixels = pixels[:, ::-1]
+    return pixels
+
+
+def number_images(files: Sequence[str], known: Mapping[str, int]) -> dict[str, int]:
+    """Give every file an image id of its own.
+
+    Args:
+        files: paths.
+        known: ids by file name without folder, as annotations have them.
+
+    Returns:
+        Path -> id: the known one, or the number that the file name is (000000000139.jpg), or,
+        where it is none or taken, the next free number from 1.
+    """
+    ids: dict[str, int] = {}
+    taken: set[int] = set()
+    for path in files:
+        name = os.path.basename(path)
+        stem = os.path.splitext(name)[0]
+        number = known.get(name)
+        if number is None and stem.isascii() and stem.isdigit() and int(stem) <= _LARGEST_ID:
+            number = int(stem)
+        if number is not None and number not in taken:
+            ids[path] = number
+            taken.add(number)
+    # Known ids stay free for their own images.
+    taken |= set(known.values())
+    running = 1
+    for path in files:
+        if path not in ids:
+            while running in taken:
+                running += 1
+            ids[path] = running
+            taken.add(running)
+    return ids
+
+
+def output_names(files: Sequence[str], ending: str, *, reserved: Sequence[str] = ()) -> dict:
+    """Name an output file for every input, none twice, whatever their folders and endings.
+
+    Args:
+        files: paths.
+        ending: of the output files, such as '.png'.
+        reserved: names without ending that are not given.
+
+    Returns:
+        Path -> file name: the stem of the input, with _2, _3, ... where it is taken.
+    """
+    names: dict[str, str] = {}
+    # Some file systems do not tell upper from lower case.
+    taken = {name.lower() for name in reserved}
+    for path in files:
+        stem = os.path.splitext(os.path.basename(path))[0]
+        candidate, number = stem, 1
+        while candidate.lower() in taken:
+            number += 1
+            candidate = f"{stem}_{number}"
+        taken.add(candidate.lower())
+        names[path] = candidate + ending
+    return names
+
+
+def _to_rgb(picture: Image.Image) -> np.ndarray:
+    """Convert to uint8 RGB; 16-bit greys are scaled where Pillow would cut them off."""
+    if picture.mode.startswith("I"):
+        grey = (np.asarray(picture).astype(np.float64) / 257.0).round().clip(0, 255)
+        return np.repeat(grey.astype(np.uint8)[..., np.newaxis], 3, axis=-1)
+    return np.asarray(picture.convert("RGB"))

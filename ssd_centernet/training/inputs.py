@@ -1,0 +1,232 @@
+"""Pictures of what the network is really fed: augmented images with their matched anchors."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import gin
+import numpy as np
+import tensorflow as tf
+
+from ssd_centernet import visualize
+from ssd_centernet.build import build_detector
+from ssd_centernet.data.directory import load_label_map
+from ssd_centernet.data.pipeline import training_batches
+from ssd_centernet.models.detector import Detector
+from ssd_centernet.ops import boxes as box_ops
+from ssd_centernet.training.train import _resize_only
+
+MATCHED, FORCED, UNMATCHED = (64, 220, 96), (255, 170, 40), (255, 64, 64)
+_ANCHOR = (120, 200, 255)
+_LEGEND = (
+    "green: anchors reach the matching threshold   orange: only the anchor that each object is "
+    "given\nred: no anchor   thin blue: matched anchors   hatched: crowd region"
+)
+# Most images a batch: enough for speed, few enough that large images fit into memory.
+_BATCH = 8
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FedImage:
+    """Hold one network input, un-normalised, and what the criterion makes of it.
+
+    Attributes:
+        source_id: of the data set's image.
+        image: uint8 [h, w, 3], at the size of the network's input.
+        boxes: float32 [N, 4], yxyx fractions of it, without padding.
+        classes: int32 [N].
+        is_crowd: bool [N].
+        anchors: float32 [P, 4], the matched anchors; none where the detector has no anchors.
+        owners: int [P], the object that each of them is matched to.
+        overlaps: float32 [P], IoU of each with its object.
+    """
+
+    source_id: int
+    image: np.ndarray
+    boxes: np.ndarray
+    classes: np.ndarray
+    is_crowd: np.ndarray
+    anchors: np.ndarray
+    owners: np.ndarray
+    overlaps: np.ndarray
+
+
+def show_inputs(
+    data_dir: str | Path, output: str | Path, *, num_images: int = 16, cell_size: int = 448
+) -> list[FedImage]:
+    """Draw the first images that a training with the parsed recipe is fed.
+
+    Args:
+        data_dir: folder of converted data.
+        output: PNG file to write.
+        num_images: how many images, at least 1.
+        cell_size: side of an image on the sheet in pixels.
+
+    Returns:
+        What was drawn.
+
+    Raises:
+        ValueError: settings that do not fit the data.
+        FileNotFoundError: no such data.
+    """
+    label_map = load_label_map(data_dir)
+    detector = build_detector(label_map=label_map)
+    settings = gin.get_bindings("train")
+    split = settings.get("train_split", "coco_train")
+    batches = training_batches(
+        str(data_dir),
+        label_map=label_map,
+        batch_size=min(num_images, _BATCH),
+        augment=settings.get("augment") or _resize_only(detector),
+        make_targets=detector.make_targets,
+        split=split,
+        **{name: settings[name] for name in ("keep_empty", "crowd", "seed") if name in settings},
+    )
+    fed: list[FedImage] = []
+    for batch in batches:
+        fed += describe_batch(detector, batch)
+        if len(fed) >= num_images:
+            break
+    fed = fed[:num_images]
+    threshold = _threshold(detector)
+    cells = [draw_input(one, label_map.names, threshold, size=cell_size) for one in fed]
+    heading = f"{split} of {data_dir}, as the network is fed: {detector.image_size} pixels\n"
+    sheet = visualize.contact_sheet(
+        cells,
+        cell_size=cell_size,
+        titles=[input_title(one) for one in fed],
+        heading=heading + _LEGEND,
+    )
+    visualize.save_png(output, sheet)
+    return fed
+
+
+def describe_batch(detector: Detector, batch: Mapping) -> list[FedImage]:
+    """Turn a training batch back into images and matched anchors.
+
+    Args:
+        detector: whose targets the batch has.
+        batch: of `training_batches` with `targets` (see docs/architecture.md).
+
+    Returns:
+        One description an image.
+    """
+    preprocessing = detector.preprocessing
+    images = visualize.denormalize(batch["image"], preprocessing.mean, preprocessing.std)
+    described = []
+    for index, image in enumerate(images):
+        valid = batch["valid"][index].numpy()
+        objects = {
+            name: batch[name][index].numpy()[valid] for name in ("boxes", "classes", "is_crowd")
+        }
+        targets = {name: value[index] for name, value in batch["targets"].items()}
+        described.append(
+            FedImage(
+                source_id=int(batch["source_id"][index]),
+                image=image,
+                **objects,
+                **matched_anchors(detector, targets, objects["boxes"], objects["classes"]),
+            )
+        )
+    return described
+
+
+def matched_anchors(
+    detector: Detector, targets: Mapping[str, tf.Tensor], boxes: np.ndarray, classes: np.ndarray
+) -> dict[str, np.ndarray]:
+    """Read out of the targets of one image which anchors learn which object.
+
+    The box codes are decoded as the network's outputs would be, so that a wrong code shows as an
+    anchor without an object.
+
+    Args:
+        detector: with `anchor_boxes`; one without (targets that are maps) has no anchors to show.
+        targets: of `make_targets`.
+        boxes: float32 [N, 4], the objects.
+        classes: int32 [N].
+
+    Returns:
+        `anchors` [P, 4], `owners` [P] and `overlaps` [P] of the matched anchors; the owner is -1
+        where no object of the anchor's class has the coded box.
+    """
+    if not hasattr(detector, "anchor_boxes"):
+        return {
+            "anchors": np.zeros((0, 4), np.float32),
+            "owners": np.zeros(0, int),
+            "overlaps": np.zeros(0, np.float32),
+        }
+    labels = targets["classes"].numpy()
+    positive = np.flatnonzero(labels > 0)
+    anchors = tf.gather(detector.anchor_boxes, positive)
+    coded = box_ops.decode(
+        tf.gather(targets["boxes"], positive), anchors, detector.criterion.scale_factors
+    ).numpy()
+    distance = np.abs(coded[:, np.newaxis] - boxes).max(axis=-1)
+    distance = np.where(labels[positive, np.newaxis] == classes + 1, distance, np.inf)
+    padded = np.concatenate([distance, np.full((len(positive), 1), 1e-3)], axis=1)
+    owners = padded.argmin(axis=1)
+    owners = np.where(owners == len(boxes), -1, owners)
+    overlaps = box_ops.iou(anchors, tf.constant(coded)).numpy().diagonal()
+    return {"anchors": anchors.numpy(), "owners": owners, "overlaps": overlaps}
+
+
+def box_states(one: FedImage, threshold: float) -> list[tuple[int, int, int]]:
+    """Choose the colour of each object by what its anchors reach.
+
+    Args:
+        one: the image.
+        threshold: IoU from which on an anchor belongs to an object.
+
+    Returns:
+        `MATCHED`, `FORCED` or `UNMATCHED` for each of the N objects.
+    """
+    colors = []
+    for index in range(len(one.boxes)):
+        overlaps = one.overlaps[one.owners == index]
+        if not len(overlaps):
+            colors.append(UNMATCHED)
+        else:
+            # The codes round: a threshold met exactly must not turn orange.
+            colors.append(MATCHED if overlaps.max() >= threshold - 1e-4 else FORCED)
+    return colors
+
+
+def draw_input(
+    one: FedImage, names: Sequence[str], threshold: float, *, size: int = 448
+) -> np.ndarray:
+    """Draw one network input with its objects and matched anchors.
+
+    Args:
+        one: the image.
+        names: of the classes.
+        threshold: IoU from which on an anchor belongs to an object.
+        size: pixels of the longer side.
+
+    Returns:
+        uint8 [H, W, 3].
+    """
+    picture = visualize.fit(one.image, size)
+    picture = visualize.draw_boxes(
+        picture, one.anchors, colors=[_ANCHOR] * len(one.anchors), line_width=1
+    )
+    return visualize.draw_boxes(
+        picture,
+        one.boxes,
+        labels=[names[index] for index in one.classes],
+        colors=box_states(one, threshold),
+        is_crowd=one.is_crowd,
+        line_width=2,
+    )
+
+
+def input_title(one: FedImage) -> str:
+    """Return the line below an image: its source id, objects and matched anchors."""
+    objects = "1 object" if len(one.boxes) == 1 else f"{len(one.boxes)} objects"
+    anchors = "1 anchor" if len(one.anchors) == 1 else f"{len(one.anchors)} anchors"
+    return f"{one.source_id}: {objects}, {anchors}"
+
+
+def _threshold(detector: Detector) -> float:
+    return getattr(getattr(detector, "criterion", None), "matched_threshold", 0.0)
