@@ -33,7 +33,7 @@ find_python() {
     fi
   done
   fail "Python 3.10, 3.11 or 3.12 is needed; ${PYTHON:-python3} is" \
-    "$("${PYTHON:-python3}" --version 2>&1 || true). Install one and set PYTHON=/path/to/python."
+    "$("${PYTHON:-python3}" --version 2>&1 | head -n 1 || true). Install one and set PYTHON=/path/to/python."
 }
 
 # The stamp is written last: with it the environment is complete and belongs to these files.
@@ -43,6 +43,18 @@ stamp() {
     echo "$PWD $EXTRAS"
     "$VENV/bin/python" --version
   } 2>/dev/null | sha256sum | cut -d' ' -f1
+}
+
+# Debian's python3 makes an environment with pip inside only with python3-venv.
+make_environment() {
+  "$1" -m venv "$VENV" >/dev/null 2>&1 && return
+  rm -rf "$VENV"
+  "$1" -m venv --without-pip "$VENV" &&
+    "$1" -m pip --disable-pip-version-check --quiet --python "$VENV/bin/python" install pip \
+      2>/dev/null && return
+  rm -rf "$VENV"
+  fail "$("$1" --version) cannot make a virtual environment with pip." \
+    "On Debian and Ubuntu: sudo apt-get install python3-venv"
 }
 
 finished() {
@@ -68,10 +80,7 @@ if ! "$VENV/bin/python" -m pip --version >/dev/null 2>&1; then
   INTERPRETER="$(find_python)"
   echo "setup: making $VENV with $("$INTERPRETER" --version)"
   rm -rf "$VENV"
-  "$INTERPRETER" -m venv "$VENV" || {
-    rm -rf "$VENV"
-    fail "'$INTERPRETER -m venv' failed. On Debian and Ubuntu: sudo apt-get install python3-venv"
-  }
+  make_environment "$INTERPRETER"
 fi
 
 touch "$VENV/.installing"
