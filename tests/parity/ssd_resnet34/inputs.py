@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from ssd_centernet.data import augment as augment_module
-from ssd_centernet.data import records
+from ssd_centernet.data import pipeline, records
 from ssd_centernet.labels import LabelMap
 from ssd_centernet.ops import boxes as box_ops
 from ssd_centernet.ops import image as image_ops
@@ -114,8 +114,6 @@ def _check_record(report: Report, file: VectorFile, index: int, record: bytes) -
 
 
 def _evaluation_batches(folder: str):
-    from ssd_centernet.data import pipeline
-
     return pipeline.evaluation_batches(
         folder,
         split="coco_val",

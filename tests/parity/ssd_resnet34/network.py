@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import zlib
 
+import gin
 import numpy as np
 import tensorflow as tf
 
+from ssd_centernet import config
 from ssd_centernet._keras import keras
+from ssd_centernet.build import build_detector
 from ssd_centernet.models.backbones.resnet import ResNet
 from ssd_centernet.models.ssd import SSD
+from ssd_centernet.runtime import precision
 from ssd_centernet.training.pretrained import tf1_variables
+from ssd_centernet.training.schedules import RunLength
+from ssd_centernet.training.trainer import Trainer
 from tests.parity.harness import Report, VectorFile, Vectors
 from tests.parity.ssd_resnet34 import common
 
@@ -21,8 +27,7 @@ STAGES = {
     "block_group2": "group2_block4_relu",
     "block_group3": "group3_block6_relu",
 }
-FREEZE = ("stem_", "group1_block1_1_")
-WEIGHT_DECAY = 5e-4
+RECIPE = "ssd300_resnet34"
 
 
 def reference_variables(detector: SSD) -> dict[str, tf.Variable]:
@@ -158,8 +163,6 @@ def _check_head_layout(report: Report, file: VectorFile, detector: SSD, images: 
 
 
 def _check_bfloat16(report: Report, file: VectorFile, salt: str, images: tf.Tensor) -> None:
-    from ssd_centernet.runtime import precision
-
     with precision.policy_scope("bf16"):
         detector = SSD(ResNet(), num_classes=common.NUM_CLASSES)
     types = {variable.dtype.base_dtype for variable in detector.variables}
@@ -171,16 +174,15 @@ def _check_bfloat16(report: Report, file: VectorFile, salt: str, images: tf.Tens
 
 
 def train_steps(vectors: Vectors, report: Report) -> None:
-    """Compares train_steps.npz: three updates by the trainer's own step."""
+    """Compares train_steps.npz: three updates by the trainer's own step, as the recipe sets it."""
     file, targets = vectors.npz("train_steps.npz"), vectors.npz("targets.npz")
     salt = str(vectors.npz("network.npz")["salt"])
-    keras.backend.clear_session()
-    detector = SSD(ResNet(), num_classes=common.NUM_CLASSES)
+    trainer = _recipe_trainer(file)
+    detector = trainer.detector
     set_recipe_weights(detector, salt)
     named = reference_variables(detector)
     report.check_exact("train_steps.npz:names", list(named), file["names"])
     start = {name: variable.numpy().astype(np.float64) for name, variable in named.items()}
-    trainer = _trainer(file)(detector)
     batch = _train_batch(file, targets)
     step = tf.function(trainer.train_step)
     for index in range(3):
@@ -196,26 +198,28 @@ def train_steps(vectors: Vectors, report: Report) -> None:
             report.check(f"train_steps.npz:{key}", got, file[key], atol=1e-4)
 
 
-def _trainer(file: VectorFile):
-    """Returns a function from a detector to the recipe's trainer at the vectors' step."""
-    from ssd_centernet.training.optimizers import Momentum
-    from ssd_centernet.training.schedules import RunLength, WarmupCosine
-    from ssd_centernet.training.trainer import Trainer
-
-    def build(detector: SSD) -> Trainer:
+def _recipe_trainer(file: VectorFile) -> Trainer:
+    """Builds the detector and the trainer of the shipped recipe, at the vectors' step."""
+    config.parse([RECIPE])
+    try:
+        detector = build_detector(num_classes=common.NUM_CLASSES)
+        optimizer, schedule, weight_decay, freeze = (
+            gin.query_parameter(f"train.{name}")
+            for name in ("optimizer", "schedule", "weight_decay", "freeze")
+        )
         trainer = Trainer(
             detector,
-            Momentum(),
-            schedule=WarmupCosine(),
+            gin.get_configurable(optimizer.selector)(),
+            schedule=gin.get_configurable(schedule.selector)(),
             run=RunLength(steps_per_epoch=10, total_steps=640, global_batch_size=2),
             batch_size=2,
-            weight_decay=WEIGHT_DECAY,
-            freeze=FREEZE,
+            weight_decay=weight_decay,
+            freeze=freeze,
         )
-        trainer.step.assign(int(file["start_global_step"]))
-        return trainer
-
-    return build
+    finally:
+        config.clear()
+    trainer.step.assign(int(file["start_global_step"]))
+    return trainer
 
 
 def _train_batch(file: VectorFile, targets: VectorFile) -> dict:
