@@ -170,8 +170,11 @@ def test_failing_run_leaves_the_earlier_conversion(coco, monkeypatch):
     assert len(coco.shards()) == 2
 
 
-def test_run_killed_while_moving_shards_is_repaired(coco, monkeypatch):
+@pytest.mark.parametrize("earlier", [False, True])
+def test_run_killed_while_moving_shards_is_repaired(coco, monkeypatch, earlier):
     coco.image().box()
+    if earlier:
+        coco.convert()
     for name in ("b.jpg", "c.jpg"):
         coco.image(name).box()
     moves = []
@@ -186,8 +189,9 @@ def test_run_killed_while_moving_shards_is_repaired(coco, monkeypatch):
     # A killed process does not tidy up behind itself.
     monkeypatch.setattr("ssd_centernet.data.output.shutil.rmtree", lambda *a, **k: None)
     with pytest.raises(KeyboardInterrupt):
-        coco.convert()
+        coco.convert(overwrite=earlier)
     monkeypatch.undo()
+    # The info of an earlier conversion must not stand beside shards of the new one.
     assert len(coco.shards()) == 1 and not list(coco.out.glob("*.info.json"))
     coco.convert(num_shards=3)
     assert len(coco.shards()) == 3 and len(coco.examples()) == 3
