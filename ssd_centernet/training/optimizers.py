@@ -56,6 +56,10 @@ class Momentum(keras.optimizers.Optimizer):
         return {"name": self.name, "momentum": self.momentum, "learning_rate": rate}
 
 
+# Keras' own, by their names in recipes.
+Adam = gin.external_configurable(keras.optimizers.Adam, module="keras")
+
+
 def decay_mask(variables: Sequence[tf.Variable], exclude: Sequence[str]) -> list[bool]:
     """Tells which variables decay: those whose name contains no match of `exclude`.
 
