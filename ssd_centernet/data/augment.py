@@ -23,6 +23,8 @@ _ATTEMPTS_PER_TURN = 4
 # The reference never gives up. Each attempt keeps the whole image with probability 1/7, so with
 # that default the cap is reached once in 10^67 images.
 _MAX_ATTEMPTS = 1000
+# Of the 1024 seeds that belong to one example, the turns of the crop search take the first ones.
+_COLOR_WORD = 1023
 
 
 def crop_proposals(
@@ -159,11 +161,12 @@ def sample_crop(
         reference specification ssd_resnet34, section 7.4 (which has no limit of attempts).
     """
     bounds = tf.constant(min_ious, tf.float32)
+    seed = _spaced(seed)
 
     def attempt(turn, window, whole, done):
         draws = tf.random.stateless_uniform(
             [_ATTEMPTS_PER_TURN, 2 + 4 * _NUM_PROPOSALS],
-            seed=tf.stack([seed[0], seed[1] + tf.cast(turn, seed.dtype)]),
+            seed=tf.stack([seed[0], seed[1] + tf.cast(turn, tf.int64)]),
         )
         no_crop = draws[:, 0] < no_crop_probability
         choice = tf.cast(draws[:, 1] * len(min_ious), tf.int32)
@@ -188,6 +191,11 @@ def sample_crop(
         maximum_iterations=_MAX_ATTEMPTS // _ATTEMPTS_PER_TURN,
     )
     return window, whole
+
+
+def _spaced(seed: tf.Tensor) -> tf.Tensor:
+    """Return int64 [2] with room for 1024 seeds before those of the next seed."""
+    return tf.cast(seed, tf.int64) * tf.constant([1, 1024], tf.int64)
 
 
 def crop_boxes(
@@ -300,11 +308,9 @@ class SSDAugment:
             that survive the crop, as fractions of it, and their other fields.
         """
         example = dict(example)
-        # Each use of the seed takes its own second word: 0 for the colours, the rest for the crop.
-        seed = tf.cast(seed, tf.int64) * tf.constant([1, 1024], tf.int64)
-        draws = tf.random.stateless_uniform([5], seed=seed)
+        draws = tf.random.stateless_uniform([5], seed=_spaced(seed) + [0, _COLOR_WORD])
         flip = draws[4] < self.flip_probability
-        image, boxes = self._resample(example, seed + tf.constant([0, 1], tf.int64))
+        image, boxes = self._resample(example, seed)
         example["image"] = self._finish(image, draws[:4], flip)
         if self.flip_probability > 0:
             boxes = tf.where(flip, box_ops.flip_left_right(boxes), boxes)

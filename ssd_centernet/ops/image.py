@@ -36,6 +36,7 @@ def resize_legacy_bilinear(images: tf.Tensor, size: tuple[int, int]) -> tf.Tenso
     Source:
         reference specification ssd_resnet34, section 7.5.
     """
+    images = tf.convert_to_tensor(images)
     single = images.shape.rank == 3
     resized = tf.raw_ops.ResizeBilinear(
         images=images[tf.newaxis] if single else images,
@@ -63,7 +64,7 @@ def crop_and_resize(image: tf.Tensor, box: tf.Tensor, size: tuple[int, int]) -> 
     Source:
         reference specification ssd_resnet34, section 7.4.
     """
-    images = image[tf.newaxis]
+    images = tf.convert_to_tensor(image)[tf.newaxis]
     # The whole image is what many crops are, and for it the resize kernel gives the same pixels in
     # less than half the time.
     crops = tf.cond(
