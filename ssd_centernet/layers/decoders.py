@@ -59,8 +59,13 @@ class SSDDecoder(Float32Layer):
           Detections: `boxes` float32 [B, D, 4], fractions of the image, not clipped to it;
           `scores` [B, D] descending; `classes` int32 [B, D] in 0..C-1; `count` int32 [B].
         """
-        boxes = box_ops.decode(outputs["box_codes"], anchors, self.scale_factors)
-        scores = tf.nn.softmax(outputs["class_logits"])[..., 1:]
+        probabilities = tf.nn.softmax(outputs["class_logits"])
+        # Most anchors are background: what follows is spent on the others alone.
+        kept, valid = nms.candidate_anchors(probabilities[..., 0], self.score_threshold)
+        scores = tf.gather(probabilities, kept, batch_dims=1)[..., 1:]
+        scores = tf.where(valid[..., tf.newaxis], scores, 0.0)
+        codes = tf.gather(outputs["box_codes"], kept, batch_dims=1)
+        boxes = box_ops.decode(codes, tf.gather(anchors, kept), self.scale_factors)
         return nms.multiclass_nms(
             boxes,
             scores,

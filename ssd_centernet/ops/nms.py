@@ -22,6 +22,30 @@ def per_class_top_k(scores: tf.Tensor, k: int) -> tuple[tf.Tensor, tf.Tensor]:
     return tf.transpose(top_scores, [0, 2, 1]), tf.transpose(top_indices, [0, 2, 1])
 
 
+def candidate_anchors(background: tf.Tensor, score_threshold: float) -> tuple[tf.Tensor, tf.Tensor]:
+    """Finds the anchors that can have a class above the threshold, of a few hundred in thousands.
+
+    Class probabilities sum to 1, so none exceeds what background leaves; no candidate is missed.
+
+    Args:
+      background: float32 [B, A], probability of background.
+      score_threshold: in [0, 1).
+
+    Returns:
+      `(indices, valid)`: int32 and bool [B, K] with K the largest number of candidates of an
+      image, at least 1. Indices ascend; behind an image's last candidate they are 0 and not valid.
+    """
+    # Wider than what rounding does to a sum of probabilities.
+    candidates = background < 1.0 - score_threshold + 1e-5
+    counts = tf.reduce_sum(tf.cast(candidates, tf.int32), axis=1)
+    images, anchors = tf.unstack(tf.cast(tf.where(candidates), tf.int32), num=2, axis=1)
+    ranks = tf.range(tf.size(images)) - tf.gather(tf.cumsum(counts, exclusive=True), images)
+    width = tf.maximum(tf.reduce_max(counts), 1)
+    shape = tf.stack([tf.shape(background)[0], width])
+    indices = tf.scatter_nd(tf.stack([images, ranks], axis=1), anchors, shape)
+    return indices, tf.range(width) < counts[:, tf.newaxis]
+
+
 def multiclass_nms(
     boxes: tf.Tensor,
     scores: tf.Tensor,
@@ -37,7 +61,7 @@ def multiclass_nms(
     of its class, and its IoU with every better survivor of its class is below `iou_threshold`.
 
     Args:
-      boxes: float32 [B, A, 4], yxyx, shared by all classes.
+      boxes: float32 [B, A, 4], yxyx, shared by all classes; A need not be static.
       scores: float32 [B, A, C], without background.
       score_threshold: scores must be strictly greater.
       iou_threshold: an IoU of at least this suppresses.
@@ -50,13 +74,16 @@ def multiclass_nms(
 
     Source: reference specification ssd_resnet34, section 13.
     """
-    candidates = scores > score_threshold
-    per_class = tf.reduce_sum(tf.cast(candidates, tf.int32), axis=1)
     anchors = scores.shape[1]
-    if anchors > max_per_class:
+    if anchors is None or anchors > max_per_class:
+
+        def any_class_is_over() -> tf.Tensor:
+            per_class = tf.reduce_sum(tf.cast(scores > score_threshold, tf.int32), axis=1)
+            return tf.reduce_any(per_class > max_per_class)
+
         # Rarely a class has more candidates than may enter; only then pay for the ranking.
         scores = tf.cond(
-            tf.reduce_any(per_class > max_per_class),
+            tf.cond(tf.shape(scores)[1] > max_per_class, any_class_is_over, lambda: False),
             lambda: _keep_top_k(scores, max_per_class),
             lambda: scores,
         )
