@@ -1,0 +1,141 @@
+"""How fast the input pipeline is, beside the least that any pipeline from JPEG must do."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import tensorflow as tf
+
+from ssd_centernet.benchmark import measure, records
+from ssd_centernet.benchmark.recipe import make_augment, make_detector, train_settings
+from ssd_centernet.data import shards
+from ssd_centernet.data.directory import load_label_map
+from ssd_centernet.data.pipeline import training_batches
+from ssd_centernet.data.records import parse_example
+from ssd_centernet.labels import LabelMap
+
+PIPELINE = "augment and targets"
+CEILING = "decode and resize"
+
+# Batches that prefetching may hold at the start of a window.
+SETTLE = 4
+
+
+def recipe_batches(data_dir: str | Path, batch_size: int) -> tf.data.Dataset:
+    """Make the training batches of the parsed recipe, targets included.
+
+    Args:
+        data_dir: folder with the record files.
+        batch_size: images a batch.
+
+    Returns:
+        The endless dataset that `train` would read.
+    """
+    settings = train_settings()
+    label_map = load_label_map(data_dir)
+    detector = make_detector(label_map)
+    options = {key: settings[key] for key in ("keep_empty", "crowd", "seed") if key in settings}
+    return training_batches(
+        str(data_dir),
+        split=settings.get("train_split", records.SPLIT),
+        label_map=label_map,
+        batch_size=batch_size,
+        augment=make_augment(detector),
+        make_targets=detector.make_targets,
+        **options,
+    )
+
+
+def ceiling_batches(
+    data_dir: str | Path, batch_size: int, *, size: tuple[int, int], split: str = records.SPLIT
+) -> tf.data.Dataset:
+    """Make batches by parsing, decoding and resizing alone.
+
+    Args:
+        data_dir: folder with the record files.
+        batch_size: images a batch.
+        size: (height, width) of the images.
+        split: what the names of the record files start with.
+
+    Returns:
+        Endless dataset of uint8 [B, height, width, 3].
+    """
+    label_map: LabelMap = load_label_map(data_dir)
+
+    def load(serialized: tf.Tensor) -> tf.Tensor:
+        encoded = parse_example(serialized, label_map)["encoded"]
+        image = tf.io.decode_image(encoded, channels=3, expand_animations=False)
+        return tf.cast(tf.image.resize(tf.ensure_shape(image, [None, None, 3]), size), tf.uint8)
+
+    files = tf.data.Dataset.from_tensor_slices(shards.find_shards(str(data_dir), split))
+    dataset = files.interleave(
+        tf.data.TFRecordDataset, num_parallel_calls=tf.data.AUTOTUNE
+    ).repeat()
+    dataset = dataset.map(load, tf.data.AUTOTUNE).batch(batch_size, drop_remainder=True)
+    return dataset.prefetch(2)
+
+
+def reading(dataset: tf.data.Dataset, batch_size: int) -> measure.Work:
+    """Return the work of taking batches from a dataset, without looking at them."""
+    iterator: Iterator = iter(dataset)
+
+    def work(units: int) -> int:
+        for _ in range(units):
+            next(iterator)
+        return units * batch_size
+
+    return work
+
+
+def run(
+    data_dir: str | Path | None = None,
+    *,
+    batch_size: int | None = None,
+    windows: int = 5,
+    seconds: float = 3.0,
+) -> list[dict[str, Any]]:
+    """Measure the input pipeline of the parsed recipe.
+
+    Args:
+        data_dir: folder with record files; None writes 64 random pictures to a temporary folder.
+            A short data set is repeated, so that epochs do not end all the time.
+        batch_size: images a batch, 32 by default.
+        windows: windows of each pipeline.
+        seconds: length of a window.
+
+    Returns:
+        A line for the whole pipeline, one for decoding and resizing alone, and their ratio.
+    """
+    batch_size = batch_size or 32
+    split = train_settings().get("train_split", records.SPLIT)
+    with tempfile.TemporaryDirectory() as folder:
+        if data_dir is None:
+            data_dir = Path(folder) / "records"
+            records.write_records(data_dir)
+        links = Path(folder) / "links"
+        links.mkdir()
+        source = records.long_epoch(data_dir, links, split=split)
+        dataset = recipe_batches(source, batch_size)
+        size = tuple(dataset.element_spec["image"].shape[1:3])
+        ceiling = ceiling_batches(source, batch_size, size=size, split=split)
+        rates = measure.alternate(
+            {PIPELINE: reading(dataset, batch_size), CEILING: reading(ceiling, batch_size)},
+            windows=windows,
+            seconds=seconds,
+            warm_up=SETTLE,
+            settle=SETTLE,
+        )
+    common = {"batch_size": batch_size, "dtype": "fp32", "image_size": list(size)}
+    lines = [{"part": "input", "name": name, **measure.summary(rates[name])} for name in rates]
+    lines = [{**line, **common, **measure.peak_memory()} for line in lines]
+    lines.append(
+        {
+            "part": "input",
+            "name": f"{PIPELINE} / {CEILING}",
+            **measure.ratio(rates[PIPELINE], rates[CEILING]),
+        }
+    )
+    return lines

@@ -1,0 +1,131 @@
+"""How fast a train step is and how much memory it takes, on one batch that stays the same."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from ssd_centernet.benchmark import measure
+from ssd_centernet.benchmark.input import recipe_batches
+from ssd_centernet.benchmark.recipe import make_detector, make_trainer
+from ssd_centernet.data.directory import load_label_map
+from ssd_centernet.models.detector import Detector
+from ssd_centernet.runtime.device import select_device
+from ssd_centernet.training.trainer import Trainer
+
+_OBJECTS = 7
+
+
+def random_batch(detector: Detector, batch_size: int, *, seed: int = 0) -> dict:
+    """Make a batch of noise with random objects and the targets that belong to them.
+
+    Args:
+        detector: whose size, classes and targets it is for.
+        batch_size: B.
+        seed: of noise and boxes.
+
+    Returns:
+        The keys of a training batch that the train step reads.
+    """
+    rng = np.random.default_rng(seed)
+    shape = (batch_size, _OBJECTS)
+    extent = rng.uniform(0.1, 0.7, (*shape, 2))
+    corner = rng.uniform(0.0, 1.0, (*shape, 2)) * (1.0 - extent)
+    batch = {
+        "image": rng.standard_normal((batch_size, *detector.image_size, 3)).astype(np.float32),
+        "boxes": np.concatenate([corner, corner + extent], axis=-1).astype(np.float32),
+        "classes": rng.integers(0, detector.num_classes, shape).astype(np.int32),
+        "is_crowd": np.zeros(shape, bool),
+        "valid": np.ones(shape, bool),
+        "source_id": np.arange(batch_size, dtype=np.int64),
+    }
+    batch = {key: tf.constant(value) for key, value in batch.items()}
+    keys = ("boxes", "classes", "is_crowd", "valid")
+    return {**batch, "targets": detector.make_targets(*(batch[key] for key in keys))}
+
+
+def stepping(trainer: Trainer, batch: dict, strategy: tf.distribute.Strategy) -> measure.Work:
+    """Return the work of train steps on a batch, compiled as a run compiles them."""
+
+    @tf.function
+    def step() -> None:
+        strategy.run(trainer.train_step, args=(batch,))
+
+    images = batch["image"].shape[0]
+
+    def work(units: int) -> int:
+        for _ in range(units):
+            step()
+        # Reading a variable waits for an asynchronous device.
+        trainer.step.numpy()
+        trainer.raise_if_failed()
+        return units * images
+
+    return work
+
+
+def prepare(
+    data_dir: str | Path | None, batch_size: int, *, device: str | None = None
+) -> tuple[measure.Work, Trainer]:
+    """Build the parsed recipe's train step and a batch for it.
+
+    Args:
+        data_dir: folder with record files, of which the first training batch is taken; None makes
+            a random batch.
+        batch_size: images a step.
+        device: as `train.device`.
+
+    Returns:
+        The work, and the trainer behind it.
+    """
+    strategy = select_device(device)
+    label_map = None if data_dir is None else load_label_map(data_dir)
+    with strategy.scope():
+        detector = make_detector(label_map)
+        trainer = make_trainer(detector, batch_size)
+    if data_dir is None:
+        batch = random_batch(detector, batch_size)
+    else:
+        batch = next(iter(recipe_batches(data_dir, batch_size).take(1)))
+    return stepping(trainer, batch, strategy), trainer
+
+
+def run(
+    data_dir: str | Path | None = None,
+    *,
+    batch_size: int | None = None,
+    windows: int = 5,
+    seconds: float = 3.0,
+    device: str | None = None,
+) -> list[dict[str, Any]]:
+    """Measure the train step of the parsed recipe.
+
+    Args:
+        data_dir: folder with record files for the batch; None makes a random one.
+        batch_size: images a step, 8 by default.
+        windows: how many windows.
+        seconds: length of a window.
+        device: as `train.device`.
+
+    Returns:
+        One line.
+    """
+    batch_size = batch_size or 8
+    work, trainer = prepare(data_dir, batch_size, device=device)
+    name = "train step"
+    rates = measure.alternate({name: work}, windows=windows, seconds=seconds, warm_up=2)
+    detector = trainer.detector
+    return [
+        {
+            "part": "step",
+            "name": name,
+            **measure.summary(rates[name]),
+            "batch_size": batch_size,
+            "dtype": detector.dtype_policy.name,
+            "image_size": list(detector.image_size),
+            **measure.peak_memory(),
+        }
+    ]

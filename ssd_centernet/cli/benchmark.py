@@ -1,0 +1,110 @@
+"""Measure a part of the library; every line printed is a JSON object.
+
+Example:
+  ssd_centernet benchmark --part=step --dtype=bf16 --batch_size=8
+
+Figures are medians over windows. Things that are compared take turns within the run, so compare by
+the ratio lines: they hold on a busy machine too. Without --data_dir the data are random.
+"""
+
+import json
+
+from absl import flags
+
+from ssd_centernet.cli import _flags
+
+_RECIPE = "ssd300_resnet34"
+_HAS_BATCHES = ("input", "step", "postprocess")
+
+
+def define_flags() -> None:
+    """Define the flags of this command."""
+    flags.DEFINE_enum(
+        "part",
+        None,
+        ["input", "step", "postprocess", "eval"],
+        "input: records to batches; step: a train step on one batch; postprocess: raw outputs to "
+        "detections; eval: COCO metrics.",
+    )
+    flags.DEFINE_integer(
+        "windows", None, "Windows of each thing measured (5; runs of eval: 3).", lower_bound=1
+    )
+    flags.DEFINE_float("seconds", None, "Length of a window (3; postprocess: 1).", lower_bound=0.01)
+    flags.DEFINE_integer("images", None, "Images of the part eval (2000).", lower_bound=1)
+    _flags.define_gin()
+    _flags.define_data_dir()
+    _flags.define_batch_size()
+    _flags.define_dtype()
+    _flags.define_device()
+
+
+def main(argv: list[str]) -> int:
+    """Run the command.
+
+    Args:
+        argv: unused.
+
+    Returns:
+        0.
+
+    Raises:
+        flags.IllegalFlagValueError: no --part, or a flag that the part makes no use of.
+    """
+    del argv
+    _flags.require("part")
+    values = flags.FLAGS
+    _refuse_unused(values)
+    for line in _eval_lines(values) if values.part == "eval" else _recipe_lines(values):
+        print(json.dumps(line), flush=True)
+    return 0
+
+
+def _refuse_unused(values: flags.FlagValues) -> None:
+    uses = {
+        "data_dir": ("input", "step"),
+        "batch_size": _HAS_BATCHES,
+        "dtype": ("step",),
+        "device": ("step", "postprocess"),
+        "seconds": _HAS_BATCHES,
+        "images": ("eval",),
+    }
+    for name, parts in uses.items():
+        if values[name].value is not None and values.part not in parts:
+            raise flags.IllegalFlagValueError(
+                f"--{name} has no effect on --part={values.part}; it is for "
+                f"{' and '.join(parts)}. Leave it out."
+            )
+
+
+def _recipe_lines(values: flags.FlagValues) -> list[dict]:
+    from ssd_centernet import config
+    from ssd_centernet.benchmark import input as input_part
+    from ssd_centernet.benchmark import measure, postprocess, step
+    from ssd_centernet.runtime.device import select_device
+
+    config.parse(
+        values.gin_file or [_RECIPE],
+        values.gin_params,
+        flag_params=_flags.flag_bindings({"dtype": "build_detector.dtype"}),
+    )
+    shared = {
+        "windows": values.windows or 5,
+        "seconds": values.seconds or (1.0 if values.part == "postprocess" else 3.0),
+        "batch_size": values.batch_size,
+    }
+    if values.part == "input":
+        select_device("cpu")  # Where the pipeline runs anyway.
+        lines = input_part.run(values.data_dir, **shared)
+    elif values.part == "step":
+        lines = step.run(values.data_dir, device=values.device, **shared)
+    else:
+        select_device(values.device)
+        lines = postprocess.run(**shared)
+    recipe = (values.gin_file or [_RECIPE])[-1]
+    return [{**line, "recipe": recipe, **measure.environment()} for line in lines]
+
+
+def _eval_lines(values: flags.FlagValues) -> list[dict]:
+    from ssd_centernet.benchmark import evaluation
+
+    return evaluation.run(num_images=values.images or 2000, repeats=values.windows or 3)

@@ -1,0 +1,248 @@
+"""Benchmarks measure what they say they do, and the decoder they led to is exact."""
+
+import json
+import time
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from ssd_centernet import config
+from ssd_centernet.benchmark import evaluation, measure, postprocess, records
+from ssd_centernet.benchmark import input as input_part
+from ssd_centernet.benchmark import step as step_part
+from ssd_centernet.data.directory import load_label_map
+from ssd_centernet.data.pipeline import count_examples
+from ssd_centernet.layers.decoders import SSDDecoder
+from ssd_centernet.ops import boxes as box_ops
+from ssd_centernet.ops import nms
+
+# A detector that steps in milliseconds.
+TINY = [
+    "IMAGE_SIZE = (64, 64)",
+    "SSD.backbone = @ResNet()",
+    "ResNet.blocks = (1, 1)",
+    "ResNet.widths = (8, 8)",
+    "ResNet.strides = (1, 2)",
+    "SSDExtraLevels.widths = ((8, 8), (8, 8), (8, 8), (8, 8), (8, 8))",
+    "train.freeze = ()",
+]
+
+
+@pytest.fixture(scope="module")
+def data_dir(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("records")
+    records.write_records(folder, num_images=6, size=(96, 128), num_classes=5, num_shards=2)
+    return folder
+
+
+@pytest.fixture
+def tiny():
+    config.parse(["ssd300_resnet34"], TINY)
+    yield
+    config.clear()
+
+
+def test_windows_alternate_and_count_images():
+    calls = []
+
+    def work(name, pause):
+        def run(units):
+            calls.append(name)
+            time.sleep(pause * units)
+            return 4 * units
+
+        return run
+
+    rates = measure.alternate(
+        {"a": work("a", 0.002), "b": work("b", 0.004)}, windows=3, seconds=0.05
+    )
+    assert "".join(calls).endswith("ababab")
+    # 4 images in 2 ms at most, and in 4 ms; sleeping only ever takes longer.
+    assert 400 < max(rates["a"]) <= 2000
+    assert 200 < max(rates["b"]) <= 1000
+
+
+def test_settling_units_are_not_counted():
+    units = []
+
+    def work(count):
+        units.append(count)
+        time.sleep(0.001 * count)
+        return count
+
+    measure.alternate({"a": work}, windows=2, seconds=0.02, settle=3)
+    assert units[-4] == units[-2] == 3 and units[-1] == units[-3] != 3
+
+
+@pytest.mark.parametrize("settings", [{"windows": 0}, {"seconds": 0.0}])
+def test_alternate_refuses_no_windows(settings):
+    with pytest.raises(ValueError, match="--windows, --seconds"):
+        measure.alternate({}, **settings)
+
+
+def test_summary_and_ratio_are_medians():
+    assert measure.summary([3.0, 1.0, 8.0]) == {
+        "images_per_second": 3.0,
+        "lowest": 1.0,
+        "highest": 8.0,
+        "windows": 3,
+    }
+    # Neighbours: 2, 1 and 4; the medians of both sides would give 4 / 2.
+    assert measure.ratio([2.0, 4.0, 8.0], [1.0, 4.0, 2.0]) == {
+        "ratio": 2.0,
+        "lowest": 1.0,
+        "highest": 4.0,
+    }
+
+
+def test_peak_memory_sees_an_allocation_and_keeps_it():
+    before = measure.peak_memory()["peak_rss_mb"]
+    block = np.ones(400_000_000, np.uint8)
+    during = measure.peak_memory()["peak_rss_mb"]
+    del block
+    assert during >= 400
+    assert measure.peak_memory()["peak_rss_mb"] >= during >= before
+
+
+def test_realistic_outputs_have_so_many_candidates():
+    config.parse(["ssd300_resnet34"], TINY)
+    rng = np.random.default_rng(0)
+    corner = rng.uniform(0, 0.7, (2000, 2))
+    anchors = np.concatenate([corner, corner + rng.uniform(0.1, 0.3, (2000, 2))], 1)
+    outputs = postprocess.realistic_outputs(anchors.astype(np.float32), 80, 2, candidates=150)
+    scores = tf.nn.softmax(outputs["class_logits"])[..., 1:]
+    found = tf.math.count_nonzero(tf.reduce_any(scores > 0.05, axis=-1), axis=1).numpy()
+    assert np.all(np.abs(found - 150) <= 3)
+
+
+def test_candidate_anchors_by_hand():
+    background = tf.constant([[0.96, 0.2, 0.94, 0.99], [0.99, 0.99, 0.99, 0.0]])
+    indices, valid = nms.candidate_anchors(background, 0.05)
+    assert indices.numpy().tolist() == [[1, 2], [3, 0]]
+    assert valid.numpy().tolist() == [[True, True], [True, False]]
+
+
+def test_candidate_anchors_of_nothing_and_of_all():
+    indices, valid = nms.candidate_anchors(tf.ones([2, 5]), 0.05)
+    assert indices.shape == (2, 1) and not valid.numpy().any()
+    indices, valid = nms.candidate_anchors(tf.ones([2, 5]), 0.0)
+    assert indices.numpy().tolist() == [[0, 1, 2, 3, 4]] * 2 and valid.numpy().all()
+
+
+@pytest.mark.parametrize("background", [0.0, 4.0, 12.0])  # All, some and no anchors are left.
+@pytest.mark.parametrize("max_per_class", [3, 200])
+def test_decoder_equals_suppression_over_all_anchors(background, max_per_class):
+    rng = np.random.default_rng(1)
+    logits = rng.normal(0.0, 2.0, (3, 300, 6)).astype(np.float32)
+    logits[..., 0] += background
+    logits[2, :, 0] += 30.0  # An image without any candidate beside others.
+    codes = rng.normal(0.0, 0.5, (3, 300, 4)).astype(np.float32)
+    corner = rng.uniform(0, 0.7, (300, 2))
+    anchors = np.concatenate([corner, corner + 0.25], axis=1).astype(np.float32)
+    decoder = SSDDecoder(0.05, max_per_class=max_per_class, max_detections=50)
+    outputs = {"class_logits": tf.constant(logits), "box_codes": tf.constant(codes)}
+    found = tf.function(decoder)(outputs, tf.constant(anchors))
+    want = nms.multiclass_nms(
+        box_ops.decode(codes, anchors),
+        tf.nn.softmax(logits)[..., 1:],
+        max_per_class=max_per_class,
+        max_detections=50,
+    )
+    assert found["boxes"].shape == (3, 50, 4)
+    assert (int(want["count"][0]) > 0) == (background < 12.0) and int(want["count"][2]) == 0
+    for key in ("count", "classes"):
+        np.testing.assert_array_equal(found[key], want[key], err_msg=key)
+    # The exponential of another place in an array may round differently.
+    np.testing.assert_allclose(found["scores"], want["scores"], rtol=0, atol=1e-6)
+    np.testing.assert_allclose(found["boxes"], want["boxes"], rtol=0, atol=1e-6)
+
+
+def test_records_are_read_by_the_pipeline(data_dir):
+    assert count_examples(str(data_dir)) == 6
+    assert load_label_map(data_dir).num_classes == 5
+
+
+def test_long_epoch_links_the_same_records(data_dir, tmp_path):
+    folder = records.long_epoch(data_dir, tmp_path)
+    assert folder == tmp_path
+    assert count_examples(str(folder)) == 6 * 334  # The least multiple of 6 from 2000 on.
+    assert load_label_map(folder).names == load_label_map(data_dir).names
+
+
+def test_input_part(tiny, data_dir):
+    lines = input_part.run(data_dir, batch_size=2, windows=2, seconds=0.05)
+    pipeline, ceiling, ratio = lines
+    assert pipeline["name"] == input_part.PIPELINE and ceiling["name"] == input_part.CEILING
+    assert pipeline["image_size"] == [64, 64] and pipeline["windows"] == 2
+    assert ratio["ratio"] > 0 and ratio["lowest"] <= ratio["ratio"] <= ratio["highest"]
+
+
+def test_ceiling_batches_are_the_resized_images(data_dir):
+    batch = next(iter(input_part.ceiling_batches(data_dir, 3, size=(64, 48))))
+    assert batch.dtype == tf.uint8 and batch.shape == (3, 64, 48, 3)
+    assert np.std(batch) > 10
+
+
+def test_step_part_trains(tiny, data_dir):
+    work, trainer = step_part.prepare(data_dir, 2, device="cpu")
+    assert work(3) == 6
+    assert int(trainer.step) == 3
+    (line,) = step_part.run(batch_size=2, windows=1, seconds=0.05, device="cpu")
+    assert line["batch_size"] == 2 and line["dtype"] == "float32"
+    assert line["images_per_second"] > 0 and line["peak_rss_mb"] > 100
+
+
+def test_random_batch_has_matched_anchors(tiny):
+    detector = step_part.make_detector()
+    batch = step_part.random_batch(detector, 2)
+    # Every object takes at least one anchor, unless two objects claim the same.
+    assert np.all(batch["targets"]["num_matched"] >= 4)
+    assert batch["image"].shape == (2, 64, 64, 3)
+
+
+def test_postprocess_part(tiny):
+    lines = postprocess.run(batch_size=1, windows=1, seconds=0.05)
+    assert [line["name"] for line in lines[:2]] == [postprocess.DECODER, postprocess.KERNEL]
+    want = lines[1]["images_per_second"] / lines[0]["images_per_second"]
+    np.testing.assert_allclose(lines[2]["ratio"], want, rtol=0.01)
+
+
+def test_evaluation_part():
+    lines = evaluation.run(num_images=6, repeats=2)
+    timed = [line for line in lines if "seconds" in line]
+    assert timed and all(line["equal_bits"] and line["windows"] == 2 for line in timed)
+    assert len(lines) == 1 or lines[-1]["ratio"] >= 1.0
+
+
+def test_command_prints_json_lines(tiny, capsys):
+    from absl import flags
+
+    from ssd_centernet.cli import benchmark
+
+    values = flags.FlagValues()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(flags, "FLAGS", values)
+        for name in ("DEFINE_enum", "DEFINE_integer", "DEFINE_float", "DEFINE_string"):
+            _bind(patch, flags, name, values)
+        _bind(patch, flags, "DEFINE_multi_string", values)
+        benchmark.define_flags()
+        values(["benchmark", "--part=step", "--windows=1", "--seconds=0.05", "--batch_size=1"])
+        values.gin_params = TINY
+        values.device = "cpu"
+        assert benchmark.main([]) == 0
+        (line,) = map(json.loads, capsys.readouterr().out.splitlines())
+        assert line["part"] == "step" and line["recipe"] == "ssd300_resnet34"
+        assert line["versions"]["tensorflow"] == tf.__version__ and line["threads"] >= 1
+        values.part = "eval"
+        with pytest.raises(flags.IllegalFlagValueError, match="no effect on --part=eval"):
+            benchmark.main([])
+
+
+def _bind(patch, flags, name, values):
+    define = getattr(flags, name)
+
+    def bound(*args, **kwargs):
+        return define(*args, flag_values=values, **kwargs)
+
+    patch.setattr(flags, name, bound)
