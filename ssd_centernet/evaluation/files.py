@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -74,8 +75,9 @@ def read_image(path: str | os.PathLike) -> np.ndarray:
         raise OSError("not an image of a format that Pillow reads") from error
     # Pillow raises SyntaxError for broken PNGs.
     except (tf.errors.OpError, Image.DecompressionBombError, SyntaxError) as error:
-        message = error.message if isinstance(error, tf.errors.OpError) else str(error)
-        raise ValueError(f"damaged or too large: {message.splitlines()[0][:200]}") from error
+        # TensorFlow wraps its reason into the names of the function and of the operation.
+        reason = re.sub(r"\{\{.*?\}\}\s*|\s*\[Op:.*", "", str(error), flags=re.DOTALL)
+        raise ValueError(f"damaged, or too large: {reason[:200]}") from error
     return np.ascontiguousarray(turn_upright(pixels, orientation))
 
 

@@ -151,7 +151,7 @@ def _detections(
         try:
             waiting.append(_Picture(path=path, pixels=read_image(path)))
         except (OSError, ValueError) as error:
-            unreadable[path] = str(error)
+            unreadable[path] = getattr(error, "strerror", None) or str(error)
         if waiting and (len(waiting) == batch_size or number == len(files) - 1):
             inputs = np.zeros((batch_size, *detector.image_size, 3), np.float32)
             for slot, picture in enumerate(waiting):
@@ -269,16 +269,17 @@ def _save_sheet(
 
 
 def _save_lists(output_dir: str, found: Predictions, label_map: LabelMap) -> None:
+    lists = {
+        "images": found.images,
+        "categories": label_map.to_categories(),
+        "unreadable": found.unreadable,
+    }
     contents = {
-        "detections.json": found.rows.to_list(),
-        "images.json": {
-            "images": found.images,
-            "categories": label_map.to_categories(),
-            "unreadable": found.unreadable,
-        },
+        "detections.json": json.dumps(found.rows.to_list()),
+        "images.json": json.dumps(lists, indent=1),
     }
     for name, content in contents.items():
         path = Path(output_dir) / name
         temporary = path.with_name(f".{name}.{os.getpid()}.tmp")
-        temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        temporary.write_text(content + "\n", encoding="utf-8")
         os.replace(temporary, path)

@@ -1,0 +1,93 @@
+"""Scoring a file of detections through the command line, which needs no tensorflow."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+# Prevents any import of tensorflow, then runs the command line.
+_WITHOUT_TENSORFLOW = """
+import sys
+sys.modules["tensorflow"] = None
+from ssd_centernet.cli.main import run
+run(["ssd_centernet", *sys.argv[1:]])
+"""
+
+
+def _command(*arguments):
+    return subprocess.run(
+        [sys.executable, "-c", _WITHOUT_TENSORFLOW, *map(str, arguments)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+
+
+@pytest.fixture
+def scored_files(tmp_path):
+    """Two images with an object each, and detections that are exactly these."""
+    truth = {
+        "images": [{"id": i, "height": 50, "width": 60} for i in (1, 2)],
+        "categories": [{"id": 5, "name": "cup"}],
+        "annotations": [
+            {"id": i, "image_id": i, "category_id": 5, "bbox": [4, 6, 20, 10 * i]}
+            | {"area": 200 * i, "iscrowd": 0}
+            for i in (1, 2)
+        ],
+    }
+    rows = [
+        {"image_id": i, "category_id": 5, "bbox": [4, 6, 20, 10 * i], "score": 0.9} for i in (1, 2)
+    ]
+    (tmp_path / "truth.json").write_text(json.dumps(truth))
+    (tmp_path / "perfect.json").write_text(json.dumps(rows))
+    (tmp_path / "empty.json").write_text("[]")
+    return tmp_path
+
+
+def test_detections_file_is_scored_without_tensorflow(scored_files):
+    output = scored_files / "out"
+    done = _command(
+        "evaluate",
+        f"--detections={scored_files / 'perfect.json'}",
+        f"--annotations={scored_files / 'truth.json'}",
+        f"--output_dir={output}",
+    )
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"^AP +1\.000", done.stdout, re.MULTILINE)
+    assert re.search(r"^cup +1\.000 +1\.000 +2 +2$", done.stdout, re.MULTILINE)
+    assert json.loads((output / "metrics.json").read_text())["metrics"]["AP50"] == 1.0
+    assert (output / "per_class.csv").exists() and (output / "detections.json").exists()
+
+
+def test_empty_detections_file_scores_zero_and_says_why(scored_files):
+    done = _command(
+        "evaluate",
+        f"--detections={scored_files / 'empty.json'}",
+        f"--annotations={scored_files / 'truth.json'}",
+    )
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"^AP +0\.000", done.stdout, re.MULTILINE)
+    assert "AP is near zero: There are no detections at all on 2 images" in done.stdout
+    assert "written" not in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["--detections=a.json"], 2, "--annotations must be given"),
+        (["--detections=a", "--annotations=b", "--model_dir=c"], 2, "--model_dir cannot be used"),
+        (["--detections=none.json", "--annotations=none.json"], 1, "No such file.*none.json"),
+        ([], 2, "--model_dir, --data_dir must be given"),
+        (["stray"], 2, r"Unexpected arguments \['stray'\]"),
+    ],
+)
+def test_wrong_command_lines_of_evaluate(arguments, code, message):
+    done = _command("evaluate", *arguments)
+    assert done.returncode == code
+    assert re.search(message, done.stderr)
+    assert "Traceback" not in done.stderr

@@ -1,0 +1,143 @@
+"""Detections on image files: drawings, lists, and agreement with the evaluation."""
+
+import json
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+from ssd_centernet.evaluation import files
+from ssd_centernet.evaluation.coco import METRIC_NAMES, evaluate_detections_file
+from ssd_centernet.evaluation.predict import fixed_size_step, predict
+from ssd_centernet.labels import LabelMap
+from ssd_centernet.training import runs
+
+
+class RedFinder:
+    """A detector that sees one red box in the left half, and a weak one of the other class."""
+
+    image_size = (8, 8)
+
+    def preprocessing(self, image):
+        return tf.image.resize(tf.cast(image, tf.float32), self.image_size)
+
+    def __call__(self, images, training):
+        assert not training
+        # The score is how much more red than blue there is: exchanged channels score 0.
+        return tf.reduce_mean(images[..., 0] - images[..., 2], axis=[1, 2]) / 255.0
+
+    def decode(self, outputs):
+        size = tf.shape(outputs)[0]
+        boxes = tf.constant([[0.25, 0.0, 0.75, 0.5], [0.0, 0.5, 0.5, 1.0], [0.0, 0.0, 1.0, 1.0]])
+        scores = tf.maximum(tf.stack([outputs, 0.0 * outputs + 0.1, 0.0 * outputs], axis=1), 0.0)
+        return {
+            "boxes": tf.tile(boxes[tf.newaxis], [size, 1, 1]),
+            "scores": scores,
+            "classes": tf.tile(tf.constant([[1, 0, 0]]), [size, 1]),
+            "count": tf.fill([size], 2),
+        }
+
+
+FRUIT = LabelMap(("apple", "plum"), (3, 8))
+
+
+def _red(path, height, width):
+    Image.new("RGB", (width, height), (255, 0, 0)).save(path)
+    return path
+
+
+def test_predictions_are_drawn_and_written_in_pixels(tmp_path):
+    paths = [_red(tmp_path / "17.png", 40, 80), _red(tmp_path / "b.png", 100, 50)]
+    (tmp_path / "broken.png").write_text("nothing")
+    paths.insert(1, tmp_path / "broken.png")
+    found = predict(
+        RedFinder(), paths, output_dir=tmp_path / "out", label_map=FRUIT, contact_sheet=True
+    )
+    rows = json.loads((tmp_path / "out" / "detections.json").read_text())
+    first = {"image_id": 17, "category_id": 8, "bbox": [0.0, 10.0, 40.0, 20.0], "score": 1.0}
+    assert rows[0] == first
+    assert rows[1]["bbox"] == [40.0, 0.0, 40.0, 20.0] and rows[1]["category_id"] == 3
+    assert (
+        rows[2]["bbox"] == [0.0, 25.0, 25.0, 50.0] and rows[2]["image_id"] == 2
+    )  # 1 is the broken one.
+    assert len(rows) == 4 == len(found.rows)
+    lists = json.loads((tmp_path / "out" / "images.json").read_text())
+    sizes = [(image["id"], image["height"], image["width"]) for image in lists["images"]]
+    assert sizes == [(17, 40, 80), (2, 100, 50)]
+    assert lists["categories"] == FRUIT.to_categories()
+    assert list(lists["unreadable"]) == [str(tmp_path / "broken.png")]
+    drawing = np.asarray(Image.open(tmp_path / "out" / "17.png")).astype(int)
+    assert drawing.shape == (40, 80, 3)
+    changed = np.abs(drawing - [255, 0, 0]).sum(axis=-1) > 0
+    assert changed[28:31, 5:38].any(axis=0).all()  # The lower edge of the box of score 1.
+    assert not changed[:, 45:].any()  # The box of score 0.1 is not drawn.
+    assert Image.open(found.contact_sheet).width > 320
+
+
+def test_everything_unreadable_leaves_empty_lists(tmp_path):
+    found = predict(RedFinder(), [tmp_path / "gone.jpg"], output_dir=tmp_path, label_map=FRUIT)
+    assert found.images == [] and found.unreadable == {
+        str(tmp_path / "gone.jpg"): "No such file or directory"
+    }
+    assert json.loads((tmp_path / "detections.json").read_text()) == []
+
+
+def test_truth_is_drawn_beside_with_unknown_categories(tmp_path):
+    path = _red(tmp_path / "b.png", 40, 80)
+    truth = {
+        "images": [{"id": 31, "file_name": "val/b.png", "height": 40, "width": 80}],
+        "categories": [{"id": 3, "name": "apple"}, {"id": 9, "name": "pear"}],
+        "annotations": [
+            {"id": 1, "image_id": 31, "category_id": 9, "bbox": [40, 20, 30, 15], "iscrowd": 0}
+        ],
+    }
+    (tmp_path / "truth.json").write_text(json.dumps(truth))
+    found = predict(
+        RedFinder(),
+        [path],
+        output_dir=tmp_path / "out",
+        label_map=FRUIT,
+        annotations=tmp_path / "truth.json",
+    )
+    assert found.images[0]["id"] == 31
+    drawing = np.asarray(Image.open(tmp_path / "out" / "b.png")).astype(int)
+    assert drawing.shape[1] > 160
+    left = (np.abs(drawing - [255, 0, 0]).sum(axis=-1) > 0)[12:52, 12:92]
+    assert left[33:36, 42:68].any(axis=0).all() and not left[21:33, 5:35].any()
+
+
+def test_sizes_and_odd_batches_make_no_further_traces(model_dir):
+    detector = runs.open_run(model_dir, device="cpu").detector
+    prepare, detect = fixed_size_step(detector, 2)
+    images = [
+        np.random.default_rng(i).integers(0, 255, size, np.uint8)
+        for i, size in enumerate([(40, 30, 3), (64, 64, 3), (31, 97, 3)])
+    ]
+    prepared = [prepare(image) for image in images]
+    assert prepare.experimental_get_tracing_count() == 1
+    batched = detect(tf.stack([prepared[2], tf.zeros_like(prepared[0])]))
+    alone = detector.detect(images[2])
+    np.testing.assert_allclose(batched["boxes"][0], alone["boxes"][0], atol=1e-5)
+    np.testing.assert_allclose(batched["scores"][0], alone["scores"][0], atol=1e-5)
+
+
+def test_predictions_equal_the_evaluation_of_the_same_images(
+    model_dir, data_dir, pictures, tmp_path
+):
+    run = runs.open_run(model_dir, device="cpu")
+    evaluated = runs.evaluate_run(run, data_dir).result
+    folder, paths = pictures
+    images = files.find_images([folder / "val"])
+    predict(
+        run.detector,
+        images,
+        output_dir=tmp_path,
+        label_map=run.label_map,
+        batch_size=3,
+        annotations=paths["val"],
+    )
+    again = evaluate_detections_file(tmp_path / "detections.json", paths["val"])
+    assert again.num_detections == evaluated.num_detections > 0
+    for name in METRIC_NAMES:
+        assert again.metrics[name] == pytest.approx(evaluated.metrics[name], abs=1e-6), name

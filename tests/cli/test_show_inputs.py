@@ -1,0 +1,87 @@
+"""Network inputs turned back into pictures, with their matched anchors."""
+
+import json
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+from ssd_centernet import config
+from ssd_centernet.training import inputs, runs
+
+
+def test_inputs_are_drawn_as_they_are_fed(model_dir, data_dir, tmp_path):
+    plain = ["crop = False", "jitter = False", "flip_probability = 0.0"]
+    config.parse([model_dir / "config.gin"], [f"SSDAugment.{setting}" for setting in plain])
+    fed = inputs.show_inputs(data_dir, tmp_path / "inputs.png", num_images=3, cell_size=128)
+    assert len(fed) == 3
+    truth = json.loads((data_dir / "coco_train.annotations.json").read_text())
+    sizes = {image["id"]: (image["height"], image["width"]) for image in truth["images"]}
+    for one in fed:
+        assert one.image.shape == (64, 64, 3) and one.image.std() > 5
+        height, width = sizes[one.source_id]
+        mine = [a["bbox"] for a in truth["annotations"] if a["image_id"] == one.source_id]
+        expected = np.array([[y, x, y + h, x + w] for x, y, w, h in mine])
+        expected = expected / [height, width, height, width]
+        np.testing.assert_allclose(np.sort(one.boxes, 0), np.sort(expected, 0), atol=1e-4)
+        # Each object is given an anchor, and no anchor belongs to none.
+        assert set(one.owners.tolist()) == set(range(len(one.boxes)))
+    assert Image.open(tmp_path / "inputs.png").width > 2 * 128
+
+
+def test_red_stays_red_through_normalisation_and_back(model_dir):
+    detector = runs.open_run(model_dir, device="cpu").detector
+    red = tf.constant(np.tile(np.array([200, 10, 30], np.uint8), (40, 50, 1)))
+    boxes = tf.constant([[[0.2, 0.2, 0.7, 0.7], [0.0, 0.0, 0.0, 0.0]]])
+    objects = {"boxes": boxes, "classes": tf.constant([[2, 0]]), "is_crowd": boxes[..., 0] < 0}
+    batch = {
+        **objects,
+        "image": detector.preprocessing(red)[tf.newaxis],
+        "source_id": tf.constant([9], tf.int64),
+        "valid": tf.constant([[True, False]]),
+    }
+    batch["targets"] = detector.make_targets(*objects.values(), valid=batch["valid"])
+    [one] = inputs.describe_batch(detector, batch)
+    assert one.image.reshape(-1, 3).tolist() == [[200, 10, 30]] * 64 * 64
+    assert one.source_id == 9 and one.boxes.shape == (1, 4) and one.classes.tolist() == [2]
+    assert len(one.anchors) == int(batch["targets"]["num_matched"][0]) > 0
+    assert inputs.input_title(one).startswith("9: 1 object, ")
+
+
+def test_colours_tell_matched_forced_and_lost_objects(model_dir):
+    detector = runs.open_run(model_dir, device="cpu").detector
+    anchor = detector.anchor_boxes[100].numpy()
+    speck = np.array([0.9, 0.9, 0.91, 0.91], np.float32)
+    boxes = np.stack([anchor, speck, speck])
+    classes = np.array([0, 1, 1], np.int32)
+    targets = detector.make_targets(boxes, classes, np.zeros(3, bool))
+    matched = inputs.matched_anchors(detector, targets, boxes, classes)
+    assert matched["overlaps"][matched["owners"] == 0].max() == pytest.approx(1.0, abs=1e-5)
+    assert (matched["owners"] == 1).sum() == 1 and (matched["owners"] == 2).sum() == 0
+    one = inputs.FedImage(
+        source_id=1,
+        image=np.zeros((64, 64, 3), np.uint8),
+        boxes=boxes,
+        classes=classes,
+        is_crowd=np.zeros(3, bool),
+        **matched,
+    )
+    threshold = detector.criterion.matched_threshold
+    expected = [inputs.MATCHED, inputs.FORCED, inputs.UNMATCHED]
+    assert inputs.box_states(one, threshold) == expected
+    picture = inputs.draw_input(one, ["a", "b"], threshold, size=64)
+    assert (picture == inputs.MATCHED).all(axis=-1).any()
+
+
+def test_codes_of_a_box_that_no_object_has_belong_to_none(model_dir):
+    detector = runs.open_run(model_dir, device="cpu").detector
+    box = np.array([[0.2, 0.2, 0.7, 0.7]], np.float32)
+    classes = np.array([1], np.int32)
+    targets = detector.make_targets(box, classes, np.zeros(1, bool))
+    matched = inputs.matched_anchors(detector, targets, box + 0.1, classes)
+    assert len(matched["owners"]) and set(matched["owners"].tolist()) == {-1}
+    matched = inputs.matched_anchors(detector, targets, box, classes + 1)
+    assert set(matched["owners"].tolist()) == {-1}
+    matched = inputs.matched_anchors(detector, targets, box[:0], classes[:0])
+    assert set(matched["owners"].tolist()) == {-1}
