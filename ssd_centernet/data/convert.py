@@ -15,7 +15,8 @@ from PIL import Image
 from tqdm import tqdm
 
 from ssd_centernet.data.coco import CocoImage, CocoIndex, read_coco
-from ssd_centernet.data.output import LABEL_MAP_FILE, SplitOutput
+from ssd_centernet.data.directory import LABEL_MAP_NAME
+from ssd_centernet.data.output import SplitOutput
 from ssd_centernet.data.records import encode_example
 from ssd_centernet.data.validate import LISTED, Box, CheckedImage, check_box, check_image
 from ssd_centernet.labels import LabelMap
@@ -333,7 +334,7 @@ class _SplitWriter:
                 {"file": os.path.basename(p), "num_images": n, "bytes": os.path.getsize(p)}
                 for p, n in zip(self._shards, self._counts, strict=True)
             ],
-            "label_map": LABEL_MAP_FILE,
+            "label_map": LABEL_MAP_NAME,
             "report": self._report.to_dict(),
             "input": options,
         }

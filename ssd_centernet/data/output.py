@@ -10,9 +10,8 @@ import os
 import shutil
 from collections.abc import Iterator
 
+from ssd_centernet.data.directory import LABEL_MAP_NAME
 from ssd_centernet.labels import LabelMap
-
-LABEL_MAP_FILE = "mscoco_label_map.pbtxt"
 
 
 class SplitOutput:
@@ -102,7 +101,7 @@ class SplitOutput:
         Raises:
             ValueError: if the folder's label map is another one.
         """
-        path = self._path(LABEL_MAP_FILE)
+        path = self._path(LABEL_MAP_NAME)
         if not os.path.exists(path):
             return
         existing = LabelMap.from_pbtxt(path)
@@ -141,7 +140,7 @@ class SplitOutput:
         for name in self.shard_names():
             os.replace(os.path.join(folder, name), self._path(name))
         _write_json(self._path(f"{self.prefix}.annotations.json"), ground_truth, None)
-        label_map.to_pbtxt(self._path(LABEL_MAP_FILE))
+        label_map.to_pbtxt(self._path(LABEL_MAP_NAME))
         _write_json(self._info_path, info, 1)
 
     def _existing_shards(self) -> list[str]:

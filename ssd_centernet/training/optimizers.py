@@ -47,6 +47,15 @@ class Momentum(keras.optimizers.Optimizer):
         """Applies one gradient, dense or sparse."""
         accumulator = self.accumulators[self._index_dict[self._var_key(variable)]]
         gradient = tf.convert_to_tensor(gradient)
+        if _has_fused_kernels(variable):
+            tf.raw_ops.ResourceApplyMomentum(
+                var=variable.handle,
+                accum=accumulator.handle,
+                lr=tf.cast(self.learning_rate, variable.dtype),
+                grad=gradient,
+                momentum=self.momentum,
+            )
+            return
         updated = accumulator.assign(self.momentum * accumulator + gradient)
         variable.assign_sub(tf.cast(self.learning_rate, variable.dtype) * updated)
 
@@ -54,6 +63,12 @@ class Momentum(keras.optimizers.Optimizer):
         """Returns the constructor's arguments."""
         rate = self._serialize_hyperparameter(self._learning_rate)
         return {"name": self.name, "momentum": self.momentum, "learning_rate": rate}
+
+
+def _has_fused_kernels(variable: tf.Variable) -> bool:
+    """Tells whether TensorFlow itself runs the device; vendors' plug-ins lack the fused update."""
+    kind = tf.DeviceSpec.from_string(variable.device or "").device_type
+    return kind in (None, "CPU", "GPU", "TPU")
 
 
 # Keras' own, by their names in recipes.

@@ -5,6 +5,7 @@ import pytest
 import tensorflow as tf
 
 from ssd_centernet._keras import keras
+from ssd_centernet.training import optimizers
 from ssd_centernet.training.optimizers import Momentum, add_weight_decay, decay_mask
 
 
@@ -48,3 +49,16 @@ def test_decay_leaves_out_what_is_named():
     np.testing.assert_allclose([g.numpy()[0] for g in decayed], [1.2, 1.0], rtol=1e-6)
     plain = add_weight_decay(gradients, [kernel, gamma], mask, 0.0)
     assert plain[0] is gradients[0]
+
+
+def test_the_fused_update_equals_the_plain_one(monkeypatch):
+    values = []
+    for fused in (True, False):
+        monkeypatch.setattr(optimizers, "_has_fused_kernels", lambda _, fused=fused: fused)
+        variable = tf.Variable([0.3, -2.0, 5.0])
+        optimizer = Momentum(0.9, learning_rate=0.03)
+        optimizer.build([variable])
+        for step in range(4):
+            optimizer.apply_gradients([(tf.constant([0.1, -0.7, 2.0]) * (step + 1), variable)])
+        values.append((variable.numpy(), optimizer.accumulators[0].numpy()))
+    np.testing.assert_allclose(values[0], values[1], rtol=1e-6)
