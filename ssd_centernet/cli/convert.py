@@ -28,6 +28,9 @@ def define_flags() -> None:
     flags.DEFINE_integer(
         "max_pixels", None, "Images with more pixels are dropped (default: 89478485)."
     )
+    flags.DEFINE_integer(
+        "max_images", None, "Only the first so many images with objects.", lower_bound=1
+    )
     flags.DEFINE_float("max_missing", 0.05, "Share 0..1 of listed images that may be missing.")
     flags.DEFINE_string("label_map", None, "pbtxt of the categories to keep; default: all.")
     flags.DEFINE_boolean(
@@ -58,6 +61,7 @@ def main(argv: list[str]) -> None:
         split=FLAGS.split,
         num_shards=FLAGS.num_shards,
         workers=FLAGS.workers,
+        max_images=FLAGS.max_images,
         max_pixels=DEFAULT_MAX_PIXELS if FLAGS.max_pixels is None else FLAGS.max_pixels,
         keep_empty=FLAGS.keep_empty,
         keep_crowd=FLAGS.keep_crowd,

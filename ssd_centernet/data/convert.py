@@ -42,6 +42,7 @@ def convert_coco(
     label_map: LabelMap | None = None,
     drop_unknown_categories: bool = False,
     max_missing: float = 0.05,
+    max_images: int | None = None,
     overwrite: bool = False,
     progress: bool = True,
 ) -> dict:
@@ -67,6 +68,8 @@ def convert_coco(
         label_map: the categories to keep; None takes those of the annotation file.
         drop_unknown_categories: leave out boxes of categories outside the label map.
         max_missing: share 0..1 of the listed images that may be missing.
+        max_images: convert only the first so many images that have objects, such as 16 for a test
+            of overfitting; None takes all images.
         overwrite: replace what an earlier conversion with other input left.
         progress: show a progress bar on stderr.
 
@@ -88,6 +91,8 @@ def convert_coco(
         raise ValueError(f"split must be letters, digits, '_' or '.', got {split!r}.")
     if num_shards is not None and not 1 <= num_shards <= MAX_SHARDS:
         raise ValueError(f"num_shards must be in 1..{MAX_SHARDS}, got {num_shards}.")
+    if max_images is not None and max_images < 1:
+        raise ValueError(f"max_images must be 1 or more, got {max_images}.")
     if max_pixels < 1 or not 0 <= max_missing <= 1 or (workers is not None and workers < 1):
         raise ValueError(
             "max_pixels and workers must be 1 or more and max_missing in 0..1, got "
@@ -99,6 +104,8 @@ def convert_coco(
         label_map=label_map,
         drop_unknown_categories=drop_unknown_categories,
     )
+    if max_images is not None:
+        index.images[:] = [image for image in index.images if image.annotations][:max_images]
     files = _stat_images(index.images, image_dir, max_missing)
     if num_shards is None:
         num_shards = max(min(8, len(index.images)), min(256, len(index.images) // 400), 1)
@@ -112,6 +119,7 @@ def convert_coco(
         "keep_empty": keep_empty,
         "keep_crowd": keep_crowd,
         "drop_unknown_categories": drop_unknown_categories,
+        "max_images": max_images,
     }
     os.makedirs(output_dir, exist_ok=True)
     output = SplitOutput(

@@ -78,6 +78,18 @@ def test_round_robin_over_kept_images(coco):
     assert ids == [b"1", b"5"]
 
 
+def test_only_the_first_images_with_objects(coco):
+    for number in range(5):
+        coco.image(f"{number}.jpg", id=number + 1)
+        if number != 1:
+            coco.box((1, 1, 5, 5))
+    info = coco.convert(max_images=2)
+    assert info["num_images"] == 2
+    assert [image["id"] for image in coco.ground_truth()["images"]] == [1, 3]
+    with pytest.raises(ValueError, match="max_images must be 1 or more"):
+        coco.convert(max_images=0)
+
+
 @pytest.mark.parametrize("keep", [True, False])
 def test_empty_images(coco, keep):
     coco.image("a.jpg").image("b.jpg").box().image("c.jpg").box((0, 0, 0, 5))
