@@ -104,6 +104,10 @@ def test_ignored_anchors_are_neither_positive_nor_mined():
     weights = loss.class_weights(cross_entropy, tf.constant([[1, -1, 0, 0]]), tf.constant([1]))
     assert weights.numpy()[0, 1] == 0.0
     assert weights.numpy()[0, 2:].tolist() == [1.0, 1.0]
+    # Nor do they use up what may be mined.
+    one = MultiBoxLoss(negatives_per_positive=1)
+    weights = one.class_weights(cross_entropy, tf.constant([[1, -1, 0, 0]]), tf.constant([1]))
+    assert weights.numpy().tolist() == [[1.0, 0.0, 0.0, 1.0]]
     outputs = outputs_of(np.full((1, 4, 3), 1 / 3), np.full((1, 4, 4), 5.0))
     with tf.GradientTape() as tape:
         tape.watch(outputs)
@@ -141,6 +145,14 @@ def test_crowd_modes(crowd, classes):
     targets = loss.make_targets(boxes, tf.constant([2, 0]), tf.constant([True, False]), ANCHORS)
     assert targets["classes"].numpy().tolist() == classes
     assert int(targets["num_matched"]) == sum(c > 0 for c in classes)
+
+
+def test_anchors_less_than_half_in_a_crowd_stay_background():
+    # 0.44 of the third anchor lies inside.
+    boxes = tf.constant([[0.0, 0.0, 0.5, 0.61]])
+    loss = MultiBoxLoss(crowd="ignore")
+    targets = loss.make_targets(boxes, tf.constant([0]), tf.constant([True]), ANCHORS)
+    assert targets["classes"].numpy().tolist() == [-1, -1, 0, 0]
 
 
 def test_crowd_never_hides_an_object():

@@ -55,6 +55,10 @@ def augment(vectors: Vectors, report: Report) -> None:
     factors = file["jitter_factors_brightness_contrast_saturation_hue"]
     got = [image_ops.color_jitter(image, *tf.unstack(tf.constant(row))) for row in factors]
     report.check("augment.npz:jitter_out_image", got, file["jitter_out_image"], atol=1e-5)
+    compiled = tf.function(image_ops.color_jitter, jit_compile=True)  # As the pipeline runs it.
+    got = [compiled(image, *tf.unstack(tf.constant(row))) for row in factors]
+    name = "augment.npz:jitter_out_image (compiled by XLA)"
+    report.check(name, got, file["jitter_out_image"], atol=1e-5)
 
 
 def _crop_case(report: Report, file: VectorFile, case: str) -> None:
