@@ -24,10 +24,10 @@ def test_strided_levels_are_padded_same():
 
 
 def test_small_maps_stop_shrinking():
-    shapes = [
-        tuple(level.shape[1:3]) for level in SSDExtraLevels(((4, 4),) * 5)(tf.zeros([1, 12, 20, 4]))
-    ]
+    layer = SSDExtraLevels(((4, 4),) * 5)
+    shapes = [tuple(level.shape[1:3]) for level in layer(tf.zeros([1, 12, 20, 4]))]
     assert shapes == [(6, 10), (3, 5), (2, 3), (2, 3), (2, 3)]
+    assert {conv.padding for conv in layer._expand} == {"same"}
 
 
 def test_levels_that_do_not_fit_raise():
