@@ -1,0 +1,173 @@
+"""The way of a new user through real processes, from rendered pictures to drawn predictions."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from ssd_centernet.evaluation.coco import METRIC_NAMES, evaluate_detections_file
+from tests.cli.conftest import RECIPE
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def _start(*arguments):
+    """Start a command; those that do not wait for each other run side by side."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "ssd_centernet", *map(str, arguments)],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": ""},
+    )
+
+
+def _finish(*processes):
+    """Return the outputs of processes that must all end well."""
+    ended = [(process, *process.communicate(timeout=600)) for process in processes]
+    for process, stdout, stderr in ended:
+        assert process.returncode == 0, f"{process.args}\n{stdout}\n{stderr[-3000:]}"
+    return [stdout for _, stdout, _ in ended]
+
+
+@pytest.fixture(scope="module")
+def way(tmp_path_factory):
+    """Everything, run once: a dict of folders and of what the commands printed."""
+    top = tmp_path_factory.mktemp("way")
+    pictures, data, run = top / "pictures", top / "data", top / "run"
+    recipe = top / "tiny.gin"
+    recipe.write_text(RECIPE)
+    _finish(
+        _start(
+            *("make_synthetic", f"--output_dir={pictures}", "--num_train=8", "--num_val=5"),
+            *("--min_size=60", "--max_size=90"),
+        )
+    )
+    _finish(*[_start(*_convert(pictures, data, split)) for split in ("train", "val")])
+    training = ["train", f"--gin_file={recipe}", f"--data_dir={data}", f"--model_dir={run}"]
+    sheet = top / "inputs.png"
+    shown = ["show_inputs", f"--gin_file={recipe}", f"--data_dir={data}", f"--output={sheet}"]
+    trained, inputs = _finish(_start(*training), _start(*shown, "--num_images=4"))
+    there = [f"--model_dir={run}", f"--data_dir={data}", "--device=cpu"]
+    files = [pictures / "val", top / "missing.jpg"]
+    evaluated, predicted = _finish(
+        _start("evaluate", *there, "--batch_size=3", f"--output_dir={top / 'scores'}"),
+        _start("predict", there[0], there[2], "--contact_sheet", *files, "--batch_size=2"),
+    )
+    before = (run / "evaluation" / "metrics.json").read_text()
+    again, refused = (
+        _start(*training, "--mode=eval", "--batch_size=5"),
+        _start("predict", there[0], top / "missing.jpg", f"--output_dir={top / 'none'}"),
+    )
+    errors = refused.communicate(timeout=600)[1]
+    return {
+        "top": top,
+        "printed": {
+            "train": trained,
+            "show_inputs": inputs,
+            "evaluate": evaluated,
+            "predict": predicted,
+            "eval mode": _finish(again)[0],
+        },
+        "metrics of training": json.loads(before),
+        "refused": (refused.returncode, errors),
+    }
+
+
+def _convert(pictures, data, split):
+    annotations = pictures / "annotations" / f"instances_{split}.json"
+    return [
+        "convert",
+        f"--annotations={annotations}",
+        f"--image_dir={pictures / split}",
+        f"--output_dir={data}",
+        f"--split={split}",
+        "--num_shards=2",
+    ]
+
+
+def _metrics(path):
+    return json.loads(path.read_text())["metrics"]
+
+
+def test_training_leaves_a_run_and_its_evaluation(way):
+    run = way["top"] / "run"
+    assert way["printed"]["train"].rstrip().endswith(f"finished: {run}")
+    for name in ("config.gin", "mscoco_label_map.pbtxt", "metrics.jsonl", "ckpt-3.index", "best"):
+        assert (run / name).exists(), name
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert {line["kind"] for line in lines} == {"train", "eval"}
+    assert way["metrics of training"]["num_images"] == 5
+
+
+def test_evaluate_gives_the_numbers_that_training_gave(way):
+    scores = way["top"] / "scores"
+    assert sorted(p.name for p in scores.iterdir()) == [
+        "detections.json",
+        "metrics.json",
+        "per_class.csv",
+    ]
+    metrics = _metrics(scores / "metrics.json")
+    for name in METRIC_NAMES:
+        assert metrics[name] == pytest.approx(way["metrics of training"]["metrics"][name]), name
+    printed = way["printed"]["evaluate"]
+    assert re.search(rf"^AP50 +{metrics['AP50']:.3f} ", printed, re.MULTILINE)
+    for shape in ("disc", "square", "triangle"):
+        assert re.search(rf"^{shape} ", printed, re.MULTILINE)
+    assert "5 images" in printed and "/run/best/ckpt-3 on coco_val" in printed
+
+
+def test_eval_mode_of_train_is_evaluate(way):
+    """Same table, other batch size; written where the run is."""
+    tables = [
+        re.findall(r"^[A-Z]\w+ +[\d.-]+  ", way["printed"][name], re.MULTILINE)
+        for name in ("evaluate", "eval mode")
+    ]
+    assert len(tables[0]) == 12 and tables[0] == tables[1]
+    content = json.loads((way["top"] / "run" / "evaluation" / "metrics.json").read_text())
+    assert content["split"] == "coco_val" and content["checkpoint"].endswith("ckpt-3")
+
+
+def test_predictions_of_files_score_as_their_records(way):
+    top = way["top"]
+    truth = top / "pictures" / "annotations" / "instances_val.json"
+    scored = evaluate_detections_file(top / "run" / "predictions" / "detections.json", truth)
+    assert scored.num_detections > 0
+    expected = _metrics(top / "scores" / "metrics.json")
+    for name in METRIC_NAMES:
+        assert scored.metrics[name] == pytest.approx(expected[name], abs=1e-6), name
+
+
+def test_predict_draws_every_image_and_names_what_it_skipped(way):
+    folder = way["top"] / "run" / "predictions"
+    lists = json.loads((folder / "images.json").read_text())
+    assert len(lists["images"]) == 5
+    for image in lists["images"]:
+        with Image.open(folder / image["drawing"]) as drawing:
+            assert drawing.size == (image["width"], image["height"])
+    assert (folder / "contact_sheet.png").exists()
+    assert list(lists["unreadable"]) == [str(way["top"] / "missing.jpg")]
+    assert "5 images" in way["printed"]["predict"]
+    assert "1 files skipped" in way["printed"]["predict"]
+
+
+def test_predict_fails_where_nothing_can_be_read(way):
+    code, errors = way["refused"]
+    assert code == 1
+    assert "missing.jpg: No such file" in errors and "Traceback" not in errors
+
+
+def test_show_inputs_draws_the_sheet(way):
+    with Image.open(way["top"] / "inputs.png") as sheet:
+        assert min(sheet.size) > 2 * 448
+    found = re.search(
+        r"4 images, (\d+) objects \(\d+ without an anchor\), (\d+) matched anchors",
+        way["printed"]["show_inputs"],
+    )
+    assert int(found[2]) >= int(found[1]) > 0
