@@ -1,0 +1,56 @@
+"""Every recipe parses, builds and trains for a step; a small one overfits a handful of images."""
+
+import json
+
+import pytest
+
+from ssd_centernet import config
+from ssd_centernet.training.train import train
+
+SMALL = ("IMAGE_SIZE = (96, 96)", "train.batch_size = 2", "train.steps = 1", "train.seed = 3")
+
+
+@pytest.mark.parametrize("recipe", config.recipes())
+def test_every_recipe_trains_for_a_step(recipe, data_dir, tmp_path):
+    config.parse([recipe], [*SMALL, "train.eval_split = None"])
+    try:
+        assert train(tmp_path, data_dir) == "finished"
+    finally:
+        config.clear()
+    record = json.loads((tmp_path / "metrics.jsonl").read_text().splitlines()[0])
+    assert record["total"] > 0
+    # What the run saved is enough to build it again.
+    config.parse([tmp_path / "config.gin"])
+    config.clear()
+
+
+@pytest.mark.parametrize("recipe", config.recipes())
+def test_every_recipe_says_where_it_comes_from_and_how_it_runs(recipe):
+    header = config.find_recipe(recipe).read_text().split("\n\n")[0]
+    assert all(line.startswith("#") for line in header.splitlines())
+    for word in ("Reference:", "Run:", f"--gin_file={recipe}"):
+        assert word in config.find_recipe(recipe).read_text(), word
+
+
+def test_a_handful_of_images_is_overfitted(tiny_recipe, data_dir, tmp_path):
+    params = [
+        "SSDAugment.crop = False",
+        "SSDAugment.flip_probability = 0.0",
+        "SSDAugment.jitter = False",
+        "ResNet.blocks = (2,)",
+        "ResNet.widths = (16,)",
+        "ConstantRate.learning_rate = 0.02",
+        "ConstantRate.warmup_steps = 20",
+        "train.weight_decay = 0.0",
+        "train.eval_split = 'coco_train'",
+        "train.steps = 240",
+        "train.evaluate_every = 240",
+        "train.log_every = 60",
+    ]
+    config.parse([tiny_recipe], params)
+    try:
+        train(tmp_path, data_dir)
+    finally:
+        config.clear()
+    metrics = json.loads((tmp_path / "best" / "metrics.json").read_text())
+    assert metrics["AP50"] > 0.9
