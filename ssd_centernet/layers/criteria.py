@@ -83,7 +83,7 @@ class MultiBoxLoss(Float32Layer):
           boxes: float32 [..., M, 4], yxyx, fractions of the network's input.
           classes: int32 [..., M], 0..C-1.
           is_crowd: bool [..., M].
-          anchors: float32 [A, 4], yxyx, same frame.
+          anchors: float32 [A, 4], yxyx, same frame; a NumPy array is fastest.
           valid: bool [..., M], False for padding; None means all rows count.
 
         Returns:

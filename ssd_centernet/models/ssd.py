@@ -92,7 +92,7 @@ class SSD(Detector):
 
     def make_targets(self, boxes, classes, is_crowd, valid=None) -> dict[str, tf.Tensor]:
         """Matches ground truth to the anchors; see `MultiBoxLoss.make_targets`."""
-        return self.criterion.make_targets(boxes, classes, is_crowd, self.anchor_boxes, valid)
+        return self.criterion.make_targets(boxes, classes, is_crowd, self._anchor_boxes, valid)
 
     def losses_of(self, outputs, targets) -> dict[str, tf.Tensor]:
         """Computes `class` and `box`, the parts of `MultiBoxLoss`."""

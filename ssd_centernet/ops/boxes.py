@@ -6,7 +6,15 @@ function must share it.
 
 from __future__ import annotations
 
+import numpy as np
 import tensorflow as tf
+
+
+def _columns(boxes):
+    """Splits [..., 4] into four [...]; NumPy arrays stay constants of the graph, split once."""
+    if isinstance(boxes, np.ndarray):
+        return [np.ascontiguousarray(boxes[..., column]) for column in range(4)]
+    return tf.unstack(boxes, num=4, axis=-1)
 
 
 def area(boxes: tf.Tensor) -> tf.Tensor:
@@ -19,15 +27,15 @@ def area(boxes: tf.Tensor) -> tf.Tensor:
       float [...], in squared units of the boxes' frame. Inverted boxes may come out negative or
       positive: validate them before.
     """
-    ymin, xmin, ymax, xmax = tf.unstack(boxes, num=4, axis=-1)
+    ymin, xmin, ymax, xmax = _columns(boxes)
     return (ymax - ymin) * (xmax - xmin)
 
 
 def _pairwise_intersection(boxes1: tf.Tensor, boxes2: tf.Tensor) -> tf.Tensor:
     ymin1, xmin1, ymax1, xmax1 = tf.split(boxes1, 4, axis=-1)
-    ymin2, xmin2, ymax2, xmax2 = tf.unstack(boxes2[..., tf.newaxis, :, :], num=4, axis=-1)
-    height = tf.maximum(0.0, tf.minimum(ymax1, ymax2) - tf.maximum(ymin1, ymin2))
-    width = tf.maximum(0.0, tf.minimum(xmax1, xmax2) - tf.maximum(xmin1, xmin2))
+    ymin2, xmin2, ymax2, xmax2 = _columns(boxes2[..., tf.newaxis, :, :])
+    height = tf.nn.relu(tf.minimum(ymax1, ymax2) - tf.maximum(ymin1, ymin2))
+    width = tf.nn.relu(tf.minimum(xmax1, xmax2) - tf.maximum(xmin1, xmin2))
     return height * width
 
 
@@ -36,7 +44,8 @@ def iou(boxes1: tf.Tensor, boxes2: tf.Tensor) -> tf.Tensor:
 
     Args:
       boxes1: float32 [..., M, 4], yxyx.
-      boxes2: float32 [..., N, 4], yxyx, same frame; leading dimensions broadcast.
+      boxes2: float32 [..., N, 4], yxyx, same frame; leading dimensions broadcast. Anchors are
+        best given as a NumPy array: their columns then are constants.
 
     Returns:
       float32 [..., M, N] in [0, 1]; exactly 0 where a pair does not intersect, zero-area boxes
@@ -46,7 +55,7 @@ def iou(boxes1: tf.Tensor, boxes2: tf.Tensor) -> tf.Tensor:
     """
     intersection = _pairwise_intersection(boxes1, boxes2)
     union = area(boxes1)[..., :, tf.newaxis] + area(boxes2)[..., tf.newaxis, :] - intersection
-    return tf.where(intersection > 0.0, intersection / tf.where(union > 0.0, union, 1.0), 0.0)
+    return tf.math.divide_no_nan(intersection, union)
 
 
 def ioa(boxes: tf.Tensor, regions: tf.Tensor) -> tf.Tensor:

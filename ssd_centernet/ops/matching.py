@@ -6,6 +6,9 @@ import tensorflow as tf
 
 from ssd_centernet.ops import boxes as box_ops
 
+# Larger than any row: what a minimum over rows gives where there is none.
+_NO_ROW = 2**31 - 1
+
 
 def match(
     similarity: tf.Tensor,
@@ -37,27 +40,33 @@ def match(
     if valid is not None:
         # Below every real similarity, so that padding wins no anchor, and is argmax of none.
         similarity = tf.where(valid[..., tf.newaxis], similarity, -1.0)
-    rows = tf.shape(similarity)[-2]
-    # One row of padding keeps the reductions defined when an image has no ground truth at all.
-    padding = [[0, 0]] * (similarity.shape.rank - 2) + [[0, 1], [0, 0]]
-    padded = tf.pad(similarity, padding, constant_values=-1.0)
-    best_row = tf.argmax(padded, axis=-2, output_type=tf.int32)
-    best = tf.reduce_max(padded, axis=-2)
+    # Reductions and comparisons run vectorised, which argmax along the rows does not.
+    row_ids = tf.range(tf.shape(similarity)[-2], dtype=tf.int32)
+    best = tf.reduce_max(similarity, axis=-2, keepdims=True)
+    is_best = similarity == best
+    best_row = tf.reduce_min(tf.where(is_best, row_ids[:, tf.newaxis], _NO_ROW), axis=-2)
+    best = best[..., 0, :]
     matches = tf.where(best >= matched_threshold, best_row, -1)
     if unmatched_threshold is not None:
         ignored = (best >= unmatched_threshold) & (best < matched_threshold)
         matches = tf.where(ignored, -2, matches)
     if not force_match:
         return matches
-    anchors = similarity.shape[-1] or tf.shape(similarity)[-1]
+    forced = _forced_rows(similarity, valid, row_ids)
+    return tf.where(forced < _NO_ROW, forced, matches)
+
+
+def _forced_rows(similarity: tf.Tensor, valid: tf.Tensor | None, row_ids: tf.Tensor) -> tf.Tensor:
+    """Returns for each anchor the lowest row whose best anchor it is, else `_NO_ROW`."""
     best_anchor = tf.argmax(similarity, axis=-1, output_type=tf.int32)
-    row_ids = tf.range(rows, dtype=tf.int32)
     if valid is not None:
         best_anchor = tf.where(valid, best_anchor, -1)
+    anchors = similarity.shape[-1] or tf.shape(similarity)[-1]
+    if similarity.shape.rank == 2 and valid is None:
+        free = tf.fill([anchors], _NO_ROW)
+        return tf.tensor_scatter_nd_min(free, best_anchor[:, tf.newaxis], row_ids)
     claims = best_anchor[..., tf.newaxis] == tf.range(anchors, dtype=tf.int32)
-    claimed_by = tf.where(claims, row_ids[:, tf.newaxis], rows)
-    forced = tf.reduce_min(tf.pad(claimed_by, padding, constant_values=2**30), axis=-2)
-    return tf.where(forced < rows, forced, matches)
+    return tf.reduce_min(tf.where(claims, row_ids[:, tf.newaxis], _NO_ROW), axis=-2)
 
 
 def assign_targets(
@@ -83,15 +92,33 @@ def assign_targets(
 
     Source: reference specification ssd_resnet34, section 4, step 5.
     """
-    batch_dims = matches.shape.rank - 1
+    if matches.shape.rank == 1:
+        return _assign_one_image(boxes, classes, anchors, matches, scale_factors)
     positive = matches >= 0
-    # A row for "no object" behind the last one: its box equals any anchor's, its class is -1.
-    row_padding = [[0, 0]] * batch_dims + [[0, 1]]
-    padded_boxes = tf.pad(boxes, [*row_padding, [0, 0]])
-    padded_classes = tf.pad(classes, row_padding, constant_values=-1)
-    rows = tf.where(positive, matches, tf.shape(boxes)[-2])
-    class_targets = tf.gather(padded_classes, rows, axis=-1, batch_dims=batch_dims) + 1
-    matched_boxes = tf.gather(padded_boxes, rows, axis=-2, batch_dims=batch_dims)
+    rows = tf.maximum(matches, 0)
+    class_targets = tf.gather(classes, rows, axis=-1, batch_dims=matches.shape.rank - 1) + 1
+    matched_boxes = tf.gather(boxes, rows, axis=-2, batch_dims=matches.shape.rank - 1)
+    # Encoding an anchor with itself keeps unmatched anchors finite.
     matched_boxes = tf.where(positive[..., tf.newaxis], matched_boxes, anchors)
     codes = box_ops.encode(matched_boxes, anchors, scale_factors)
-    return class_targets, tf.where(positive[..., tf.newaxis], codes, 0.0)
+    return (
+        tf.where(positive, class_targets, 0),
+        tf.where(positive[..., tf.newaxis], codes, 0.0),
+    )
+
+
+def _assign_one_image(
+    boxes: tf.Tensor,
+    classes: tf.Tensor,
+    anchors: tf.Tensor,
+    matches: tf.Tensor,
+    scale_factors: tuple[float, float, float, float],
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Assigns the targets of one image, encoding its few matched anchors alone."""
+    positions = tf.where(matches >= 0)
+    rows = tf.gather_nd(matches, positions)
+    codes = box_ops.encode(tf.gather(boxes, rows), tf.gather_nd(anchors, positions), scale_factors)
+    shape = tf.shape(anchors, out_type=tf.int64)
+    class_targets = tf.scatter_nd(positions, tf.gather(classes, rows) + 1, shape[:1])
+    class_targets = tf.ensure_shape(class_targets, anchors.shape[:1])
+    return class_targets, tf.ensure_shape(tf.scatter_nd(positions, codes, shape), anchors.shape)

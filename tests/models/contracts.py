@@ -188,11 +188,15 @@ class DetectorContract:
         there = detector.make_targets(*(batch[key] for key in (*keys, "valid")))
         assert made.keys() == there.keys()
         for key, value in there.items():
-            np.testing.assert_array_equal(made[key], value, err_msg=key)
+            if value.dtype.is_integer:
+                np.testing.assert_array_equal(made[key], value, err_msg=key)
+            else:
+                # Vectorised logarithms of few and of many numbers may differ in the last bit.
+                np.testing.assert_allclose(made[key], value, rtol=1e-6, atol=1e-6, err_msg=key)
         outputs = detector(batch["image"])
         with_targets = detector.compute_losses(outputs, {"image": batch["image"], "targets": made})
         for name, part in detector.compute_losses(outputs, batch).items():
-            assert float(part) == float(with_targets[name])
+            assert float(part) == pytest.approx(float(with_targets[name]), rel=1e-6)
 
     def test_non_square_input(self):
         detector = self.build(image_size=WIDE)
