@@ -4,6 +4,7 @@ import pytest
 import tensorflow as tf
 
 from ssd_centernet import config
+from ssd_centernet._keras import keras
 from ssd_centernet.build import build_detector
 from ssd_centernet.data.convert import convert_coco
 from ssd_centernet.data.directory import load_label_map
@@ -66,7 +67,7 @@ def model_dir(data_dir, tmp_path_factory):
     recipe.write_text(RECIPE)
     config.parse([recipe])
     labels = load_label_map(data_dir)
-    tf.random.set_seed(3)
+    keras.utils.set_random_seed(3)
     detector = build_detector(label_map=labels)
     checkpoint = tf.train.Checkpoint(weights=named_weights(detector))
     for place, steps in ((folder, (5, 10)), (folder / "best", (5,))):

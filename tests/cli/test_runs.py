@@ -78,7 +78,7 @@ def test_every_image_counts_once_whatever_the_batch_size(model_dir, data_dir):
         results[batch_size] = evaluated
     reference = results.pop(1)
     assert tuple(reference.result.metrics) == METRIC_NAMES
-    assert reference.result.metrics["ARmax100"] > 0.05
+    assert reference.result.metrics["ARmax100"] > 0.01
     for batch_size, other in results.items():
         assert other.result.metrics == reference.result.metrics, batch_size
         for name in ("image_ids", "category_ids"):
