@@ -68,6 +68,7 @@ def train(
     epochs: float | None = None,
     optimizer: Callable = Momentum,
     schedule: Callable = ConstantRate,
+    batches: Callable = training_batches,
     augment: Callable | None = None,
     weight_decay: float = 0.0,
     decay_exclude: Sequence[str] = ("_norm/",),
@@ -101,6 +102,8 @@ def train(
       epochs: length of the run in passes over the training images.
       optimizer: constructor of a Keras optimizer.
       schedule: constructor of a learning-rate schedule, see `training/schedules.py`.
+      batches: `training_batches` or a function like it; bind `@training_batches` to set its
+        options, such as `training_batches.shuffle_buffer`.
       augment: chain of `data/augment.py`; None resizes and normalises only.
       weight_decay: coefficient of the L2 objective.
       decay_exclude: regular expressions of variable names that do not decay.
@@ -159,8 +162,10 @@ def train(
     communicator.broadcast([*detector.variables, *trainer.optimizer.variables])
     config.save_operative(Path(model_dir) / CONFIG_NAME)
     label_map.to_pbtxt(Path(model_dir) / LABEL_MAP_NAME)
-    dataset = training_batches(
-        data_dir,
+    _check_normalization(augment, detector)
+    dataset = batches(
+        str(data_dir),
+        image_size=detector.image_size,
         split=train_split,
         label_map=label_map,
         batch_size=batch_size,
@@ -236,6 +241,23 @@ def run_length(
     steps_per_epoch = math.ceil(images / global_batch_size)
     total = int(steps) if steps else max(1, round(float(epochs) * steps_per_epoch))
     return RunLength(steps_per_epoch, total, global_batch_size)
+
+
+def _check_normalization(augment: Callable | None, detector: Detector) -> None:
+    """Refuses to train on images that are normalised in another way than `detect` will.
+
+    Raises:
+      ValueError: mean or deviation of the augmentation and of the preprocessing differ.
+    """
+    for name in ("mean", "std"):
+        trained = getattr(augment, name, None)
+        used = getattr(detector.preprocessing, name)
+        if trained is not None and tuple(trained) != tuple(used):
+            raise ValueError(
+                f"the augmentation normalises with {name}={tuple(trained)}, the detector's "
+                f"preprocessing with {tuple(used)}: what is trained must be what is detected with. "
+                f"Set {type(augment).__name__}.{name} and Preprocessing.{name} to the same."
+            )
 
 
 def _resize_only(detector: Detector) -> Callable:

@@ -178,3 +178,20 @@ def test_a_terminated_run_saves_and_goes_on(tiny_recipe, data_dir, tmp_path):
     assert int(tensors(model_dir)["step/.ATTRIBUTES/VARIABLE_VALUE"]) == step
     run(tiny_recipe, data_dir, model_dir, f"train.steps = {step + 1}")
     assert find_checkpoint(model_dir).endswith(f"-{step + 1}")
+
+
+def test_other_normalisation_than_the_detectors_is_refused(tiny_recipe, data_dir, tmp_path):
+    with pytest.raises(ValueError, match=r"normalises with mean=\(0.5, 0.5, 0.5\)"):
+        run(
+            tiny_recipe,
+            data_dir,
+            tmp_path / "r",
+            "train.steps = 1",
+            "SSDAugment.mean = (0.5, 0.5, 0.5)",
+        )
+
+
+def test_input_options_are_set_through_the_recipe(tiny_recipe, data_dir, tmp_path):
+    settings = ("train.batches = @training_batches", "training_batches.cache = True")
+    assert run(tiny_recipe, data_dir, tmp_path / "r", "train.steps = 1", *settings) == "finished"
+    assert "training_batches.cache = True" in (tmp_path / "r" / "config.gin").read_text()
