@@ -16,7 +16,7 @@ from ssd_centernet.data.directory import load_label_map
 from ssd_centernet.data.pipeline import training_batches
 from ssd_centernet.models.detector import Detector
 from ssd_centernet.ops import boxes as box_ops
-from ssd_centernet.training.train import _resize_only
+from ssd_centernet.training.train import resize_only
 
 MATCHED, FORCED, UNMATCHED = (64, 220, 96), (255, 170, 40), (255, 64, 64)
 _ANCHOR = (120, 200, 255)
@@ -79,7 +79,7 @@ def show_inputs(
         str(data_dir),
         label_map=label_map,
         batch_size=min(num_images, _BATCH),
-        augment=settings.get("augment") or _resize_only(detector),
+        augment=settings.get("augment") or resize_only(detector),
         make_targets=detector.make_targets,
         split=split,
         **{name: settings[name] for name in ("keep_empty", "crowd", "seed") if name in settings},

@@ -160,8 +160,6 @@ def train(
     log = TrainLog(model_dir, run, write_files=communicator.is_chief)
     _begin(detector, checkpoints, log, init_from, init_exclude, backbone_checkpoint)
     communicator.broadcast([*detector.variables, *trainer.optimizer.variables])
-    config.save_operative(Path(model_dir) / CONFIG_NAME)
-    label_map.to_pbtxt(Path(model_dir) / LABEL_MAP_NAME)
     _check_normalization(augment, detector)
     dataset = batches(
         str(data_dir),
@@ -169,7 +167,7 @@ def train(
         split=train_split,
         label_map=label_map,
         batch_size=batch_size,
-        augment=augment or _resize_only(detector),
+        augment=augment or resize_only(detector),
         make_targets=detector.make_targets if targets_in_pipeline else None,
         keep_empty=keep_empty,
         crowd=crowd,
@@ -179,7 +177,9 @@ def train(
         start_example=int(trainer.examples_seen) // communicator.size,
     )
     # All that the run uses is built: a setting that nothing asked for is a mistake.
-    config.assert_all_used(allow=("evaluate", "predict"))
+    config.assert_all_used()
+    config.save_operative(Path(model_dir) / CONFIG_NAME)
+    label_map.to_pbtxt(Path(model_dir) / LABEL_MAP_NAME)
     options = LoopOptions(
         total_steps=run.total_steps,
         log_every=to_steps(log_every, run.steps_per_epoch),
@@ -188,18 +188,7 @@ def train(
         keep_best=keep_best,
         early_stop_patience=early_stop_patience,
     )
-    evaluate = None
-    if options.evaluate_every:
-        evaluate = SplitEvaluation(
-            detector,
-            data_dir,
-            eval_split,
-            label_map,
-            batch_size=eval_batch_size or batch_size,
-            trainer=trainer,
-            log=log,
-            model_dir=model_dir,
-        )
+    evaluation = SplitEvaluation(trainer, log, model_dir, label_map, data_dir, split=eval_split)
     log.say(
         f"{images} training images, {run.steps_per_epoch} steps an epoch, "
         f"{run.total_steps} steps in all, batch {run.global_batch_size}, "
@@ -212,7 +201,9 @@ def train(
             options=options,
             checkpoints=checkpoints,
             log=log,
-            evaluate=evaluate,
+            evaluate=evaluation.prepare(eval_batch_size or batch_size)
+            if options.evaluate_every
+            else None,
             strategy=strategy,
         ).run()
     finally:
@@ -260,8 +251,15 @@ def _check_normalization(augment: Callable | None, detector: Detector) -> None:
             )
 
 
-def _resize_only(detector: Detector) -> Callable:
-    """Makes the chain of a run without augmentation: what the detector does to any image."""
+def resize_only(detector: Detector) -> Callable:
+    """Makes the chain of a run without augmentation.
+
+    Args:
+      detector: whose preprocessing any image goes through.
+
+    Returns:
+      A chain (example with `encoded`, seed) -> example with `image`, see `data/augment.py`.
+    """
 
     def chain(example: dict, seed: tf.Tensor) -> dict:
         del seed
@@ -295,24 +293,29 @@ def _begin(detector, checkpoints, log, init_from, init_exclude, backbone_checkpo
 class SplitEvaluation:
     """Evaluates the weights of a running training on a split."""
 
-    def __init__(
-        self, detector, data_dir, split, label_map, *, batch_size, trainer, log, model_dir
-    ):
-        """Prepares the split's ground truth and batches once for all evaluations."""
-        self._detector = detector
+    def __init__(self, trainer, log, model_dir, label_map, data_dir, *, split):
+        """Notes what to evaluate and where the results go."""
         self._trainer = trainer
+        self._detector = trainer.detector
         self._log = log
         self._directory = Path(model_dir) / "evaluation"
-        ground_truth = split_ground_truth(data_dir, split, label_map)
-        self._evaluator = CocoEvaluator(ground_truth, category_ids=label_map.ids)
+        self._label_map = label_map
+        self._data_dir = data_dir
+        self._split = split
+
+    def prepare(self, batch_size: int) -> SplitEvaluation:
+        """Loads the split's ground truth and builds its batches once for all evaluations."""
+        ground_truth = split_ground_truth(self._data_dir, self._split, self._label_map)
+        self._evaluator = CocoEvaluator(ground_truth, category_ids=self._label_map.ids)
         self._batches = evaluation_batches(
-            data_dir,
-            split=split,
-            label_map=label_map,
+            str(self._data_dir),
+            split=self._split,
+            label_map=self._label_map,
             batch_size=batch_size,
-            preprocess=detector.preprocessing,
+            preprocess=self._detector.preprocessing,
         )
-        self._step = detection_step(detector, with_losses=True)
+        self._step = detection_step(self._detector, with_losses=True)
+        return self
 
     def __call__(self) -> dict[str, float]:
         """Evaluates once; returns the twelve COCO metrics and the loss parts."""
