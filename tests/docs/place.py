@@ -1,0 +1,66 @@
+"""A working directory that has what the pages assume, and real processes in it."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import tensorflow as tf
+
+from ssd_centernet.data.synthetic import make_synthetic
+from ssd_centernet.models.backbones.resnet import ResNet
+from ssd_centernet.training.pretrained import tf1_variables
+from tests.docs.pages import ROOT
+
+NUM_TRAIN, NUM_VAL, NUM_PHOTOS = 6, 3, 2
+
+
+def make_place(top: Path) -> Path:
+    """Make coco/, photos/ and a TF1 checkpoint of the backbone; returns the directory."""
+    coco = top / "coco"
+    make_synthetic(coco, num_train=NUM_TRAIN, num_val=NUM_VAL, image_size=(60, 90))
+    for split in ("train", "val"):
+        (coco / split).rename(coco / f"{split}2017")
+        annotations = coco / "annotations" / f"instances_{split}.json"
+        annotations.rename(annotations.with_name(f"instances_{split}2017.json"))
+    (top / "photos").mkdir()
+    for image in sorted((coco / "val2017").iterdir())[:NUM_PHOTOS]:
+        (top / "photos" / image.name).write_bytes(image.read_bytes())
+    _write_backbone(top / "resnet34_checkpoint")
+    return top
+
+
+def _write_backbone(folder: Path) -> None:
+    folder.mkdir()
+    variables = tf1_variables(ResNet())
+    tf.raw_ops.SaveV2(
+        prefix=str(folder / "model.ckpt-28152"),
+        tensor_names=list(variables),
+        shape_and_slices=[""] * len(variables),
+        tensors=[tf.convert_to_tensor(v) for v in variables.values()],
+    )
+    (folder / "checkpoint").write_text('model_checkpoint_path: "model.ckpt-28152"\n')
+
+
+def environment(bin_dir: Path) -> dict[str, str]:
+    """The environment of a shell in which `ssd_centernet` and `python` are those of this test."""
+    bin_dir.mkdir(exist_ok=True)
+    for name, arguments in (("python", ""), ("ssd_centernet", "-m ssd_centernet ")):
+        script = bin_dir / name
+        script.write_text(f'#!/bin/sh\nexec "{sys.executable}" {arguments}"$@"\n')
+        script.chmod(0o755)
+    return {
+        **os.environ,
+        "PATH": f"{bin_dir}{os.pathsep}{os.environ['PATH']}",
+        "PYTHONPATH": str(ROOT),
+        "CUDA_VISIBLE_DEVICES": "",
+        "TF_CPP_MIN_LOG_LEVEL": "3",
+    }
+
+
+def run(command: str | list[str], cwd: Path, env: dict[str, str]) -> subprocess.CompletedProcess:
+    """Run a shell command, or a program with its arguments, and return what it printed."""
+    words = ["bash", "-euo", "pipefail", "-c", command] if isinstance(command, str) else command
+    return subprocess.run(
+        words, cwd=cwd, env=env, timeout=300, check=False, capture_output=True, text=True
+    )

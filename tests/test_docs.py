@@ -1,0 +1,158 @@
+"""Every command and every Python block of README.md and docs/ runs, as it is written."""
+
+import json
+import re
+import shlex
+
+import pytest
+
+from tests.docs import pages
+from tests.docs.pages import PAGES, ROOT
+from tests.docs.place import NUM_PHOTOS, NUM_VAL, environment, make_place, run
+
+# Commands that cannot run inside the tests; of a script it is checked that it parses.
+NOT_RUN = {
+    r"bash scripts/demo\.sh": "makes an environment and trains for minutes",
+    r"bash scripts/test\.sh": "runs these tests",
+    r"bash scripts/setup\.sh": "makes the environment that the tests run in",
+    r"source \.venv\S*/bin/activate": "the tests run inside an environment",
+    r"(python -m )?pip install": "installs from the network",
+    r"git clone": "fetches from the network",
+    r"tensorboard": "serves until it is stopped",
+    r"python (-m )?benchmarks[./]compare_model_garden": "minutes, and needs tf-models-official",
+    r"python -m tests\.parity": "needs reference vectors; tests/test_parity.py runs it",
+}
+# What is appended to a command so that it takes seconds. Nothing else is changed.
+_SMALL_IMAGES = "--gin_params='IMAGE_SIZE = (96, 96)'"
+SHRINK = {
+    "train": f"--num_steps=2 --batch_size=2 {_SMALL_IMAGES}",
+    "make_synthetic": "--num_train=4 --num_val=2",
+    "benchmark": f"--windows=1 --seconds=0.05 --batch_size=2 {_SMALL_IMAGES}",
+    "benchmark --part=eval": "--windows=1 --images=20",
+}
+OTHER_PROGRAMS = {  # Programs of ours with flags of their own: how they are asked for help.
+    "python -m tests.parity": "python -m tests.parity --help",
+    "python benchmarks/compare_model_garden.py": "python benchmarks/compare_model_garden.py --help",
+}
+
+
+def _not_run(command):
+    return any(re.match(rf"({pattern})\b", command) for pattern in NOT_RUN)
+
+
+def _shrunk(command):
+    """The command with SHRINK's arguments behind it."""
+    name = pages.program(command).removeprefix("ssd_centernet ")
+    if "--part=eval" in shlex.split(command):
+        name += " --part=eval"
+    return f"{command} {SHRINK.get(name, '')}".strip()
+
+
+def _steps():
+    """(place, command or Python source, language) of what is to run, each command once."""
+    seen = set()
+    for page in PAGES:
+        for block in pages.blocks(page):
+            if block.language == "python":
+                yield block.place, block.text, "python"
+            for command in pages.commands(block) if block.language == "sh" else ():
+                if command not in seen and not _not_run(command):
+                    yield block.place, command, "sh"
+                seen.add(command)
+
+
+@pytest.mark.slow
+def test_every_documented_command_and_python_block_runs(tmp_path):
+    """In one process after the other, as the later ones use what the earlier ones made."""
+    place = make_place(tmp_path / "place")
+    env = environment(tmp_path / "bin")
+    failures, printed = [], {}
+    for where, text, language in _steps():
+        words = ["python", "-c", text] if language == "python" else _shrunk(text)
+        ended = run(words, place, env)
+        printed[text] = ended.stdout + ended.stderr
+        if ended.returncode:
+            failures.append(f"{where}: exit {ended.returncode}: {words}\n{printed[text][-2000:]}")
+    assert not failures, "\n\n".join(failures)
+    _check_readme_outcomes(place, printed)
+
+
+def _check_readme_outcomes(place, printed):
+    """The commands of README did what it says of them, not only end well."""
+    readme = [c for b in pages.blocks(PAGES[0]) if b.language == "sh" for c in pages.commands(b)]
+    (training,) = [c for c in readme if c.startswith("ssd_centernet train")]
+    assert "145 tensors restored" in printed[training]  # 29 convolutions with their norms.
+    metrics = json.loads((place / "runs/ssd300/evaluation/metrics.json").read_text())
+    assert metrics["num_images"] == NUM_VAL and "best" in metrics["checkpoint"]
+    assert len(list((place / "drawn").glob("*.png"))) == NUM_PHOTOS
+    detections = json.loads((place / "drawn/detections.json").read_text())
+    assert isinstance(detections, list)
+
+
+def test_blocks_have_a_language_that_is_run_or_none():
+    for page in PAGES:
+        for block in pages.blocks(page):
+            assert block.language in pages.LANGUAGES, f"{block.place}: {block.language}"
+            assert block.language or "ssd_centernet " not in block.text, block.place
+
+
+def test_scripts_that_are_not_run_exist_and_parse():
+    scripts = set()
+    for page in PAGES:
+        for block in pages.blocks(page):
+            for command in pages.commands(block) if block.language == "sh" else ():
+                if _not_run(command):
+                    scripts.update(re.findall(r"(?<!\S)[\w./]+\.(?:sh|py)(?!\S)", command))
+    assert {"scripts/demo.sh", "scripts/test.sh"} <= scripts
+    for name in scripts:
+        assert (ROOT / name).is_file(), f"{name} is documented and does not exist"
+        if name.endswith(".sh"):
+            parsed = run(["bash", "-n", name], ROOT, None)
+            assert parsed.returncode == 0, parsed.stderr
+        else:
+            compile((ROOT / name).read_text(encoding="utf-8"), name, "exec")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_relative_links_point_to_files(page):
+    missing = [link for link in pages.links(page) if not (page.parent / link).exists()]
+    assert not missing
+
+
+def _known_flags(command, env):
+    """The names that the help of a command lists, those with 'no' before them as well."""
+    ended = run(command, ROOT, env)
+    assert ended.returncode == 0, ended.stderr
+    found = set()
+    for negatable, name in re.findall(r"--(\[no\])?(\w[\w-]*)", ended.stdout):
+        found |= {name, f"no{name}"} if negatable else {name}
+    return found
+
+
+def test_every_documented_flag_exists(tmp_path):
+    env = environment(tmp_path / "bin")
+    overview = run("ssd_centernet --help", ROOT, env).stdout
+    names = re.findall(r"^  (\w+)  ", overview, re.MULTILINE)
+    assert "train" in names and "doctor" in names
+    known = {f"ssd_centernet {n}": _known_flags(f"ssd_centernet {n} --help", env) for n in names}
+    anywhere = set().union(*known.values(), {"help", "version"})
+    wrong = []
+    for page in PAGES:
+        shell = [b for b in pages.blocks(page) if b.language == "sh"]
+        codes = [c for b in shell for c in pages.commands(b)] + pages.inline_code(page)
+        for code in (code for code in codes if pages.flags_of(code)):
+            try:
+                program = pages.program(code)
+            except ValueError:  # A quote that is not closed: prose, not a command.
+                program = ""
+            if program in OTHER_PROGRAMS and program not in known:
+                known[program] = _known_flags(OTHER_PROGRAMS[program], env)
+            if program not in known and not code.startswith(("--", "ssd_centernet")):
+                continue
+            allowed = known.get(program, anywhere) | {"help"}
+            wrong += [
+                f"{page.name}: --{flag} in {code!r}"
+                for flag in pages.flags_of(code)
+                if flag not in allowed
+            ]
+    assert not wrong
