@@ -33,6 +33,7 @@ from ssd_centernet._config_use import (
     unused_message,
     used_keys,
 )
+from ssd_centernet.files import write_atomically
 
 # Modules whose import registers the names that recipes may use.
 MODULES: tuple[str, ...] = (
@@ -170,17 +171,9 @@ def save_operative(path: str | os.PathLike[str]) -> None:
     Args:
         path: the file; its folder is made when it is missing.
     """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_text(
-            f"# Settings of a run of ssd_centernet {__version__}.\n\n{operative_config()}",
-            encoding="utf-8",
-        )
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_atomically(
+        path, f"# Settings of a run of ssd_centernet {__version__}.\n\n{operative_config()}"
+    )
 
 
 def assert_all_used(allow: Iterable[str] = (), *, overrides_only: bool = False) -> None:

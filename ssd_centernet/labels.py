@@ -14,6 +14,8 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
+from ssd_centernet.files import write_atomically
+
 # Ids index a dense lookup vector: an id beyond this is taken for a mistake (say, an image id).
 MAX_ID = 1_000_000
 
@@ -121,10 +123,7 @@ class LabelMap:
             f"item {{\n  id: {i}\n  name: {_quote(name)}\n}}\n"
             for i, name in zip(self.ids, self.names, strict=True)
         )
-        temporary = f"{os.fspath(path)}.{os.getpid()}.tmp"
-        with open(temporary, "w", encoding="utf-8") as file:
-            file.write("".join(items))
-        os.replace(temporary, path)
+        write_atomically(path, "".join(items))
 
     @property
     def num_classes(self) -> int:

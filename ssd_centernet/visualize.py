@@ -2,7 +2,6 @@
 
 import io
 import os
-import tempfile
 from collections.abc import Sequence
 
 import numpy as np
@@ -18,6 +17,7 @@ from ssd_centernet._drawing import (
     outline,
     shortened,
 )
+from ssd_centernet.files import write_atomically
 
 # Hue advances by the golden ratio, so that neighbouring classes differ most.
 _GOLDEN_RATIO = 0.618033988749895
@@ -251,24 +251,9 @@ def save_png(path: str | os.PathLike, image: np.ndarray) -> str:
     Returns:
         The path.
     """
-    path = os.fspath(path)
-    folder = os.path.dirname(path) or "."
-    os.makedirs(folder, exist_ok=True)
     content = io.BytesIO()
     Image.fromarray(_as_rgb(image)).save(content, format="PNG")
-    handle, temporary = tempfile.mkstemp(
-        dir=folder, prefix=os.path.basename(path) + ".", suffix=".tmp"
-    )
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content.getvalue())
-        # mkstemp makes private files; pictures are meant to be seen by others.
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
-    return path
+    return write_atomically(path, content.getvalue())
 
 
 def _as_rgb(image: np.ndarray) -> np.ndarray:

@@ -19,21 +19,22 @@ ALL_FILES = [
 
 # Part of the package -> the parts it may import, lazy imports included.
 _MODELS = {"ops", "labels", "layers", "models", "_keras"}
-_RUN = _MODELS | {"data", "runtime", "config", "build"}
+_RUN = _MODELS | {"data", "files", "runtime", "config", "build"}
 MAY_IMPORT = {
     "__init__": set(),
     "__main__": {"cli"},
     "_keras": set(),
     "_config_use": set(),
-    "config": {"_config_use"},
+    "config": {"_config_use", "files"},
     "ops": set(),
-    "labels": set(),
+    "files": set(),
+    "labels": {"files"},
     "runtime": {"_keras"},
     "_drawing": set(),
-    "visualize": {"_drawing", "ops", "labels"},
+    "visualize": {"_drawing", "files", "ops", "labels"},
     "layers": {"ops", "labels", "_keras"},
     "models": _MODELS,
-    "data": {"ops", "labels"},
+    "data": {"files", "ops", "labels"},
     "build": _MODELS | {"runtime"},
     "evaluation": _RUN | {"visualize"},
     "training": _RUN | {"evaluation", "visualize"},

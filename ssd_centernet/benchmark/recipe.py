@@ -6,16 +6,15 @@ from collections.abc import Callable
 from typing import Any
 
 import gin
-import tensorflow as tf
 
 from ssd_centernet.build import build_detector
 from ssd_centernet.labels import LabelMap
 from ssd_centernet.models.detector import Detector
-from ssd_centernet.ops import image as image_ops
 from ssd_centernet.runtime.precision import needs_loss_scale
 from ssd_centernet.training.loss_scale import LossScale
 from ssd_centernet.training.optimizers import Momentum
 from ssd_centernet.training.schedules import ConstantRate, RunLength
+from ssd_centernet.training.train import resize_only
 from ssd_centernet.training.trainer import Trainer
 
 # Of COCO; used where neither the recipe nor a label map says otherwise.
@@ -45,17 +44,7 @@ def make_detector(label_map: LabelMap | None = None) -> Detector:
 
 def make_augment(detector: Detector) -> Callable:
     """Return the augmentation chain of the parsed recipe; without one, decode and resize."""
-    augment = train_settings().get("augment")
-    if augment is not None:
-        return augment
-
-    def chain(example: dict, seed: tf.Tensor) -> dict:
-        del seed
-        example = dict(example)
-        image = image_ops.decode_image(example.pop("encoded"))
-        return {**example, "image": detector.preprocessing(image)}
-
-    return chain
+    return train_settings().get("augment") or resize_only(detector)
 
 
 def make_trainer(detector: Detector, batch_size: int) -> Trainer:

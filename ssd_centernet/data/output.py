@@ -11,6 +11,7 @@ import shutil
 from collections.abc import Iterator
 
 from ssd_centernet.data.directory import LABEL_MAP_NAME
+from ssd_centernet.files import write_atomically
 from ssd_centernet.labels import LabelMap
 
 
@@ -139,21 +140,11 @@ class SplitOutput:
             os.remove(shard)
         for name in self.shard_names():
             os.replace(os.path.join(folder, name), self._path(name))
-        _write_json(self._path(f"{self.prefix}.annotations.json"), ground_truth, None)
+        write_atomically(self._path(f"{self.prefix}.annotations.json"), json.dumps(ground_truth))
         label_map.to_pbtxt(self._path(LABEL_MAP_NAME))
-        _write_json(self._info_path, info, 1)
+        write_atomically(self._info_path, json.dumps(info, indent=1))
 
     def _existing_shards(self) -> list[str]:
         pattern = glob.escape(self._path(self.prefix)) + "*.record-*-of-*"
         head = f"{self.prefix}.record-"
         return sorted(p for p in glob.glob(pattern) if os.path.basename(p).startswith(head))
-
-
-def _write_json(path: str, content: dict, indent: int | None) -> None:
-    """Write a json file atomically."""
-    temporary = f"{path}.{os.getpid()}.tmp"
-    with open(temporary, "w", encoding="utf-8") as file:
-        json.dump(content, file, indent=indent)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)

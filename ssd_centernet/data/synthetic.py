@@ -16,6 +16,8 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageDraw
 
+from ssd_centernet.files import write_atomically
+
 # Shape -> category id. Ids have a gap, so that a mistake between ids and classes shows.
 CATEGORY_IDS = {"disc": 1, "square": 2, "triangle": 4, "star": 5}
 DEFAULT_SHAPES = ("disc", "square", "triangle")
@@ -95,7 +97,7 @@ def make_synthetic(
         content = _render_split(
             images_dir, [seed, number], first_id=first_id, count=count, info=info
         )
-        _write_json(paths[split], content)
+        write_atomically(paths[split], json.dumps(content))
     os.remove(marker)
     return paths
 
@@ -164,13 +166,6 @@ def _clear(output_dir, paths: dict[str, str], overwrite: bool) -> None:
             os.remove(path)
     for folder in folders:
         shutil.rmtree(folder, ignore_errors=True)
-
-
-def _write_json(path: str, content: dict) -> None:
-    temporary = f"{path}.{os.getpid()}.tmp"
-    with open(temporary, "w", encoding="utf-8") as file:
-        json.dump(content, file)
-    os.replace(temporary, path)
 
 
 # --- scenes ----------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ from ssd_centernet import visualize
 from ssd_centernet.evaluation.files import number_images, output_names, read_image
 from ssd_centernet.evaluation.ground_truth import CocoGroundTruth
 from ssd_centernet.evaluation.result import DetectionRows
+from ssd_centernet.files import write_atomically
 from ssd_centernet.labels import LabelMap
 from ssd_centernet.models.detector import Detector
 
@@ -279,7 +280,4 @@ def _save_lists(output_dir: str, found: Predictions, label_map: LabelMap) -> Non
         "images.json": json.dumps(lists, indent=1),
     }
     for name, content in contents.items():
-        path = Path(output_dir) / name
-        temporary = path.with_name(f".{name}.{os.getpid()}.tmp")
-        temporary.write_text(content + "\n", encoding="utf-8")
-        os.replace(temporary, path)
+        write_atomically(Path(output_dir) / name, content + "\n")

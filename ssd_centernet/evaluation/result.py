@@ -6,11 +6,12 @@ import io
 import json
 import math
 import os
-import tempfile
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+
+from ssd_centernet.files import write_atomically
 
 METRIC_NAMES = (
     "AP",
@@ -209,7 +210,7 @@ class CocoResult:
         }
         paths = {name: os.path.join(directory, name) for name in contents}
         for name, content in contents.items():
-            _write_atomically(paths[name], content)
+            write_atomically(paths[name], content)
         return paths
 
     def to_dict(self) -> dict[str, Any]:
@@ -255,19 +256,3 @@ def _class_lines(per_class: Sequence[Mapping[str, Any]]) -> list[str]:
         counts = f"{row['num_objects']:>8} {row['num_detections']:>11}"
         lines.append(f"{row['name']:<{width}} {numbers} {counts}")
     return lines
-
-
-def _write_atomically(path: str, content: str) -> None:
-    """Write beside the target and rename, so that no reader sees half a file."""
-    handle, temporary = tempfile.mkstemp(
-        dir=os.path.dirname(path) or ".", prefix=os.path.basename(path) + ".", suffix=".tmp"
-    )
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8", newline="") as file:
-            file.write(content)
-        # mkstemp makes private files; results are meant to be read by others.
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise

@@ -18,6 +18,7 @@ from ssd_centernet.evaluation.coco import CocoEvaluator, CocoResult
 from ssd_centernet.evaluation.detector import detection_step, evaluate_detector, split_ground_truth
 from ssd_centernet.evaluation.diagnosis import diagnose
 from ssd_centernet.evaluation.ground_truth import CocoGroundTruth
+from ssd_centernet.files import write_atomically
 from ssd_centernet.labels import LabelMap
 from ssd_centernet.models.detector import Detector
 from ssd_centernet.runtime.device import select_device
@@ -208,10 +209,7 @@ def save_evaluation(
     """
     paths = evaluated.result.save(directory)
     content = {**facts, **evaluated.result.to_dict(), "losses": evaluated.losses}
-    path = Path(paths["metrics.json"])
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    os.replace(temporary, path)
+    write_atomically(paths["metrics.json"], json.dumps(content, indent=2) + "\n")
     return paths
 
 

@@ -10,22 +10,10 @@ from ssd_centernet.data.convert import convert_coco
 from ssd_centernet.data.directory import load_label_map
 from ssd_centernet.data.synthetic import make_synthetic
 from ssd_centernet.training.checkpoints import named_weights
+from tests.training.conftest import TINY_NETWORK
 
 # 64 pixels, two levels, and every detection kept, so that random weights detect something.
-RECIPE = """
-build_detector.model = @SSD
-SSD.backbone = @ResNet()
-ResNet.blocks = (1,)
-ResNet.widths = (8,)
-ResNet.strides = (1,)
-ResNet.stem_width = 8
-SSD.image_size = (64, 64)
-SSD.extra_levels = @SSDExtraLevels()
-SSDExtraLevels.widths = ((8, 8),)
-SSDExtraLevels.strides = (2,)
-SSD.anchors = @DefaultBoxes()
-DefaultBoxes.scales = (90, 180, 280)
-DefaultBoxes.aspect_ratios = ((2,), (2,))
+RECIPE = f"""{TINY_NETWORK}
 SSD.criterion = @MultiBoxLoss()
 SSD.decoder = @SSDDecoder()
 SSDDecoder.score_threshold = 0.01

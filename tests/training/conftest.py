@@ -18,7 +18,7 @@ from ssd_centernet.training.trainer import Trainer
 
 LABELS = LabelMap(("square", "bar"), (1, 3))
 
-TINY_RECIPE = """
+TINY_NETWORK = """
 build_detector.model = @SSD
 SSD.backbone = @ResNet()
 ResNet.blocks = (1,)
@@ -32,6 +32,9 @@ SSDExtraLevels.strides = (2,)
 SSD.anchors = @DefaultBoxes()
 DefaultBoxes.scales = (90, 180, 280)
 DefaultBoxes.aspect_ratios = ((2,), (2,))
+"""
+
+TINY_RECIPE = f"""{TINY_NETWORK}
 train.augment = @SSDAugment()
 SSDAugment.image_size = (64, 64)
 SSDAugment.compiled = False
