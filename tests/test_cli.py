@@ -13,6 +13,7 @@ from absl import flags
 
 from ssd_centernet import __version__
 from ssd_centernet.cli import main
+from ssd_centernet.cli._errors import message_for_user
 
 ROOT = Path(__file__).resolve().parents[1]
 WRITTEN = [n for n in main.COMMANDS if (ROOT / "ssd_centernet" / "cli" / f"{n}.py").exists()]
@@ -160,9 +161,59 @@ def test_debug_keeps_every_traceback(command):
 
 
 def test_call_chain_of_gin_is_dropped():
-    text = "x is 3; expected 4.\n  In call to configurable 'train' (<function f at 0x7f>)"
-    assert main._message(ValueError(text)) == "x is 3; expected 4."
-    assert main._message(KeyError("no class 'cat'")) == "no class 'cat'"
+    for error, text in (
+        (OSError("x is 3.\n  In call to configurable 'train' (<f at 0x7f>)"), "x is 3."),
+        (FileNotFoundError("no file"), "no file"),
+    ):
+        assert message_for_user(error) == text
+
+
+def test_assertion_about_the_data_is_told_as_a_sentence(command, capsys):
+    """What a graph asserts comes as an error of tensorflow, wrapped by every transformation."""
+
+    def feed_unknown_category(argv):
+        import tensorflow as tf
+
+        from ssd_centernet.data.records import encode_example, parse_example
+        from ssd_centernet.labels import LabelMap
+
+        record = {"encoded": b"x", "format": "jpeg", "filename": "7.jpg", "source_id": 7}
+        objects = {"height": 4, "width": 4, "boxes": [[0, 0, 1, 1]], "labels": [5]}
+        data = tf.data.Dataset.from_tensors(encode_example({**record, **objects}))
+        labels = LabelMap(names=("cat",), ids=(1,))
+        list(data.map(lambda text: parse_example(text, labels)))
+
+    assert command(feed_unknown_category) == 1
+    printed = capsys.readouterr().err
+    assert printed.startswith("ssd_centernet probe: Category id 5 is not in the label map (1 ")
+    assert "convert the data again. source_id: 7" in printed
+    assert "Traceback" not in printed and "[" not in printed and "{{" not in printed
+
+
+@pytest.mark.parametrize("damage", ["cut short", "a changed byte"])
+def test_damaged_record_file_is_named(command, capsys, tmp_path, damage):
+    def read(argv):
+        import tensorflow as tf
+
+        path = str(tmp_path / "coco_train.record-00000-of-00001")
+        with tf.io.TFRecordWriter(path) as writer:
+            writer.write(b"0123456789")
+        content = bytearray(Path(path).read_bytes())
+        content[15] ^= 1
+        Path(path).write_bytes(content if damage == "a changed byte" else content[:-3])
+        list(tf.data.TFRecordDataset(path))
+
+    assert command(read) == 1
+    printed = capsys.readouterr().err
+    assert "record file is damaged" in printed and "--overwrite" in printed
+    assert "Traceback" not in printed
+
+
+def test_other_errors_of_tensorflow_keep_their_traceback(command):
+    import tensorflow as tf
+
+    with pytest.raises(tf.errors.InvalidArgumentError):
+        command(lambda argv: tf.reshape([1.0, 2.0], [3]))
 
 
 def test_interrupt(command, capsys):

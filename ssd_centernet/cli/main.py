@@ -11,9 +11,9 @@ import os
 import re
 import sys
 import textwrap
-from pathlib import Path
 
 from ssd_centernet import __version__
+from ssd_centernet.cli._errors import message_for_user
 
 # Command -> one line for the overview. Kept here so that the overview imports nothing.
 COMMANDS = {
@@ -28,7 +28,6 @@ COMMANDS = {
 }
 
 _USAGE_ERROR = 2
-_PACKAGE = str(Path(__file__).resolve().parents[1])
 _HELP = {"-h", "-help", "--help", "--helpfull", "--helpshort"}
 
 
@@ -117,9 +116,10 @@ def _run_command(name: str, arguments: list[str]) -> int:
     except flags.Error as error:
         return _wrong_flags(name, error)
     except Exception as error:
-        if flags.FLAGS.debug or not _is_for_the_user(error):
+        message = None if flags.FLAGS.debug else message_for_user(error)
+        if message is None:
             raise
-        print(f"ssd_centernet {name}: {_message(error)}", file=sys.stderr)
+        print(f"ssd_centernet {name}: {message}", file=sys.stderr)
         return 1
 
 
@@ -129,25 +129,6 @@ def _wrong_flags(name: str, error: Exception) -> int:
         file=sys.stderr,
     )
     return _USAGE_ERROR
-
-
-def _is_for_the_user(error: Exception) -> bool:
-    """Tell a mistake that the package explains, or one of the file system, from a defect."""
-    if isinstance(error, OSError):
-        return True
-    if not isinstance(error, ValueError | RuntimeError | ImportError | KeyError):
-        return False
-    trace = error.__traceback__
-    while trace is not None and trace.tb_next is not None:
-        trace = trace.tb_next
-    # Our own `raise` is the innermost frame; anything deeper went wrong inside a library.
-    return trace is not None and trace.tb_frame.f_code.co_filename.startswith(_PACKAGE)
-
-
-def _message(error: Exception) -> str:
-    text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
-    # gin appends the call chain, with addresses of functions.
-    return re.sub(r"\n  In call to configurable .*", "", text).strip()
 
 
 def _command_help(name: str, module: object) -> str:

@@ -1,0 +1,68 @@
+"""Which errors are mistakes of a user, and how they are told without a traceback."""
+
+import re
+import sys
+from pathlib import Path
+
+_PACKAGE = str(Path(__file__).resolve().parents[1])
+_DAMAGED = (
+    "a record file is damaged or was cut short ({detail}). Convert the data again with "
+    "`ssd_centernet convert --overwrite`, or replace the file by a whole copy."
+)
+
+
+def message_for_user(error: Exception) -> str | None:
+    """Tell a mistake that the package explains, or one of the file system, from a defect.
+
+    Args:
+        error: what ended a command.
+
+    Returns:
+        What to print, or None for a defect, whose traceback is wanted.
+    """
+    if _is_of_tensorflow(error):
+        return _tensorflow_message(error)
+    if isinstance(error, OSError) or _is_raised_here(error):
+        text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
+        return _without_calls(text)
+    return None
+
+
+def _is_raised_here(error: Exception) -> bool:
+    if not isinstance(error, ValueError | RuntimeError | ImportError | KeyError):
+        return False
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    # Our own `raise` is the innermost frame; anything deeper went wrong inside a library.
+    return trace is not None and trace.tb_frame.f_code.co_filename.startswith(_PACKAGE)
+
+
+def _without_calls(text: str) -> str:
+    # gin appends the call chain, with addresses of functions.
+    return re.sub(r"\n  In call to configurable .*", "", text).strip()
+
+
+def _is_of_tensorflow(error: Exception) -> bool:
+    # Not imported for this: a command that did not load tensorflow has no error of it.
+    tensorflow = sys.modules.get("tensorflow")
+    return tensorflow is not None and isinstance(error, tensorflow.errors.OpError)
+
+
+def _tensorflow_message(error: Exception) -> str | None:
+    """Explain what an input pipeline or a file can raise inside a graph."""
+    errors = sys.modules["tensorflow"].errors
+    text = _without_calls(error.message)
+    asserted = re.search(r"assertion failed: (\[.*\])", text)
+    if asserted:  # Our own assertions about the data; tensorflow puts each part into brackets.
+        parts = re.findall(r"\[(.*?)\](?= \[|$)", asserted.group(1))
+        return " ".join(part.strip() for part in parts).strip()
+    # The last of several causes is the file's; the graph's node names tell a user nothing.
+    detail = text.split("\n")[0].rsplit("Iterator::", 1)[-1]
+    detail = re.sub(r"^(\w|::|\[\d+\])*: ", "", detail)
+    if isinstance(error, errors.DataLossError):
+        return _DAMAGED.format(detail=detail)
+    files = (errors.NotFoundError, errors.PermissionDeniedError, errors.FailedPreconditionError)
+    if isinstance(error, files) and re.search(r"No such file|ermission denied|directory", detail):
+        return detail
+    return None
