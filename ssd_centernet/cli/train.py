@@ -11,7 +11,7 @@ import sys
 
 from absl import flags
 
-from ssd_centernet.cli import _flags
+from ssd_centernet.cli import _flags, _runs
 
 _BINDINGS = {
     "batch_size": "train.batch_size",
@@ -39,8 +39,12 @@ def define_flags() -> None:
         "train: without evaluations; eval: as `ssd_centernet evaluate`; train_and_eval: both.",
     )
     _flags.define_batch_size()
-    flags.DEFINE_integer("num_steps", None, "Length of the run in steps; wins over --epochs.")
-    flags.DEFINE_float("epochs", None, "Length of the run in passes over the training images.")
+    flags.DEFINE_integer(
+        "num_steps", None, "Length of the run in steps; wins over --epochs.", lower_bound=1
+    )
+    flags.DEFINE_float(
+        "epochs", None, "Length of the run in passes over the training images.", lower_bound=0.0
+    )
     flags.DEFINE_string(
         "init_from", None, "Run or checkpoint whose weights a fresh run begins with."
     )
@@ -56,7 +60,7 @@ def define_flags() -> None:
 
 def main(argv: list[str]) -> int:
     """Runs the command."""
-    del argv
+    _runs.refuse_arguments(argv)
     values = flags.FLAGS
     if values.mode == "eval":
         return _evaluate()

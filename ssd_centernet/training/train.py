@@ -225,12 +225,17 @@ def run_length(
       The run's length; an epoch is ceil(images / global batch) steps.
 
     Raises:
-      ValueError: neither length is given.
+      ValueError: neither length is given, or the one that counts is not above 0.
     """
-    if not steps and not epochs:
+    if steps is None and epochs is None:
         raise ValueError("how long to train is not set: give --num_steps or --epochs.")
+    name, length = ("--num_steps", steps) if steps is not None else ("--epochs", epochs)
+    if length <= 0:
+        raise ValueError(
+            f"{name} is {length}; a run is longer than 0. Leave it out for the recipe's."
+        )
     steps_per_epoch = math.ceil(images / global_batch_size)
-    total = int(steps) if steps else max(1, round(float(epochs) * steps_per_epoch))
+    total = int(steps) if steps is not None else max(1, round(float(epochs) * steps_per_epoch))
     return RunLength(steps_per_epoch, total, global_batch_size)
 
 

@@ -75,3 +75,10 @@ def test_durations(length, steps):
 def test_a_duration_that_is_none():
     with pytest.raises(ValueError, match="'5 minutes'"):
         to_steps("5 minutes", 10)
+
+
+@pytest.mark.parametrize("steps, epochs", [(0, 64), (-3, None), (None, 0.0), (None, -1)])
+def test_run_without_length_is_refused(steps, epochs):
+    """Zero steps do not mean all of the recipe's epochs."""
+    with pytest.raises(ValueError, match="longer than 0"):
+        run_length(10, 2, steps=steps, epochs=epochs)
