@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import shutil
@@ -15,6 +16,7 @@ from ssd_centernet.training.trainer import Trainer
 
 CHECKPOINT_PREFIX = "ckpt"
 BEST_DIR = "best"
+UNDEFINED = -1.0  # What COCO's metrics are where there is nothing to find.
 
 
 class RunCheckpoints:
@@ -32,7 +34,17 @@ class RunCheckpoints:
           model_dir: directory of the run.
           seed: of the run; a resumed run must use the seed it began with.
           keep: how many checkpoints stay, at least 1.
+
+        Raises:
+          ValueError: TensorFlow could not read a checkpoint of this directory back.
         """
+        wildcards = sorted(set(str(model_dir)) & set("*?[]\\"))
+        if wildcards:
+            raise ValueError(
+                f"--model_dir={str(model_dir)!r} holds {' '.join(wildcards)}, which TensorFlow "
+                "takes as wildcards when it reads a checkpoint: the run could be neither resumed "
+                "nor evaluated. Choose a name without * ? [ ] and backslash; spaces are fine."
+            )
         self.trainer = trainer
         self.model_dir = Path(model_dir)
         self._seed = tf.Variable(seed, dtype=tf.int64, trainable=False)
@@ -101,7 +113,8 @@ class RunCheckpoints:
           higher_is_better: the direction.
 
         Returns:
-          Whether it was kept.
+          Whether it was kept. A metric that is undefined (-1 in COCO's numbers, or not a number)
+          never is: nothing could beat it, and it says nothing about the weights.
 
         Raises:
           KeyError: `metrics` has no such name.
@@ -111,6 +124,8 @@ class RunCheckpoints:
                 f"keep_best={name!r} is not among the metrics {sorted(metrics)}; set "
                 "train.keep_best to one of them."
             )
+        if math.isnan(metrics[name]) or metrics[name] == UNDEFINED:
+            return False
         best_dir = self.model_dir / BEST_DIR
         record = best_dir / "metrics.json"
         if record.exists():

@@ -152,6 +152,16 @@ def test_best_is_replaced_only_by_a_better_one(tmp_path):
         checkpoints.keep_best({"AP": 0.3}, "mAP", higher_is_better=True)
 
 
+@pytest.mark.parametrize("undefined", [-1.0, float("nan")])
+def test_undefined_metric_is_never_the_best(tmp_path, undefined):
+    """COCO's AP is -1 without objects; kept, it would stay the best of a run of NaN for ever."""
+    checkpoints = RunCheckpoints(tiny_trainer(), tmp_path, seed=0)
+    for higher in (True, False):
+        assert not checkpoints.keep_best({"AP": undefined}, "AP", higher_is_better=higher)
+    assert not (tmp_path / "best").exists()
+    assert checkpoints.keep_best({"AP": 0.0}, "AP", higher_is_better=True)
+
+
 def test_an_unused_setting_stops_the_run_before_it_begins(tiny_recipe, data_dir, tmp_path):
     with pytest.raises(config.ConfigError, match="WarmupCosine"):
         run(tiny_recipe, data_dir, tmp_path / "r", "train.steps = 1", "WarmupCosine.peak = 2.0")
@@ -195,3 +205,15 @@ def test_input_options_are_set_through_the_recipe(tiny_recipe, data_dir, tmp_pat
     settings = ("train.batches = @training_batches", "training_batches.cache = True")
     assert run(tiny_recipe, data_dir, tmp_path / "r", "train.steps = 1", *settings) == "finished"
     assert "training_batches.cache = True" in (tmp_path / "r" / "config.gin").read_text()
+
+
+@pytest.mark.parametrize("name", ["run [1]", "run*", "what?"])
+def test_directory_whose_checkpoints_could_not_be_read_is_refused(tmp_path, name):
+    with pytest.raises(ValueError, match="wildcards"):
+        RunCheckpoints(tiny_trainer(), tmp_path / name, seed=0)
+    assert not (tmp_path / name).exists()
+
+
+def test_directory_with_spaces_and_umlauts_resumes(tmp_path):
+    path = RunCheckpoints(tiny_trainer(), tmp_path / "läufe 1, (a)", seed=0).save()
+    assert RunCheckpoints(tiny_trainer(), tmp_path / "läufe 1, (a)", seed=0).resume() == path
