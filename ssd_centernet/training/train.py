@@ -24,6 +24,7 @@ from ssd_centernet.runtime.device import select_device
 from ssd_centernet.runtime.distribution import SingleProcess
 from ssd_centernet.runtime.precision import needs_loss_scale
 from ssd_centernet.training.checkpoints import RunCheckpoints, restore_weights
+from ssd_centernet.training.lock import run_lock
 from ssd_centernet.training.logging import TrainLog
 from ssd_centernet.training.loop import LoopOptions, TrainLoop
 from ssd_centernet.training.loss_scale import LossScale
@@ -134,6 +135,7 @@ def train(
     Raises:
       ValueError: settings that do not fit each other or the data; see the message.
       NonFiniteLossError: a loss was not finite.
+      BlockingIOError: another process trains in `model_dir`.
     """
     communicator = SingleProcess()
     strategy = select_device(device, index=communicator.local_rank)
@@ -156,58 +158,59 @@ def train(
             loss_scale=LossScale() if needs_loss_scale(detector.dtype_policy.name) else None,
             communicator=communicator,
         )
-    checkpoints = RunCheckpoints(trainer, model_dir, seed=seed, keep=keep_checkpoints)
-    log = TrainLog(model_dir, run, write_files=communicator.is_chief)
-    _begin(detector, checkpoints, log, init_from, init_exclude, backbone_checkpoint)
-    communicator.broadcast([*detector.variables, *trainer.optimizer.variables])
-    _check_normalization(augment, detector)
-    dataset = batches(
-        str(data_dir),
-        image_size=detector.image_size,
-        split=train_split,
-        label_map=label_map,
-        batch_size=batch_size,
-        augment=augment or resize_only(detector),
-        make_targets=detector.make_targets if targets_in_pipeline else None,
-        keep_empty=keep_empty,
-        crowd=crowd,
-        seed=seed,
-        rank=communicator.rank,
-        world_size=communicator.size,
-        start_example=int(trainer.examples_seen) // communicator.size,
-    )
-    # All that the run uses is built: a setting that nothing asked for is a mistake.
-    config.assert_all_used()
-    config.save_operative(Path(model_dir) / CONFIG_NAME)
-    label_map.to_pbtxt(Path(model_dir) / LABEL_MAP_NAME)
-    options = LoopOptions(
-        total_steps=run.total_steps,
-        log_every=to_steps(log_every, run.steps_per_epoch),
-        checkpoint_every=to_steps(checkpoint_every, run.steps_per_epoch),
-        evaluate_every=to_steps(evaluate_every, run.steps_per_epoch) if eval_split else 0,
-        keep_best=keep_best,
-        early_stop_patience=early_stop_patience,
-    )
-    evaluation = SplitEvaluation(trainer, log, model_dir, label_map, data_dir, split=eval_split)
-    log.say(
-        f"{images} training images, {run.steps_per_epoch} steps an epoch, "
-        f"{run.total_steps} steps in all, batch {run.global_batch_size}, "
-        f"{len(trainer.train_variables)} variables to train"
-    )
-    try:
-        return TrainLoop(
-            trainer,
-            dataset,
-            options=options,
-            checkpoints=checkpoints,
-            log=log,
-            evaluate=evaluation.prepare(eval_batch_size or batch_size)
-            if options.evaluate_every
-            else None,
-            strategy=strategy,
-        ).run()
-    finally:
-        log.close()
+    with run_lock(model_dir, needed=communicator.is_chief):
+        checkpoints = RunCheckpoints(trainer, model_dir, seed=seed, keep=keep_checkpoints)
+        log = TrainLog(model_dir, run, write_files=communicator.is_chief)
+        _begin(detector, checkpoints, log, init_from, init_exclude, backbone_checkpoint)
+        communicator.broadcast([*detector.variables, *trainer.optimizer.variables])
+        _check_normalization(augment, detector)
+        dataset = batches(
+            str(data_dir),
+            image_size=detector.image_size,
+            split=train_split,
+            label_map=label_map,
+            batch_size=batch_size,
+            augment=augment or resize_only(detector),
+            make_targets=detector.make_targets if targets_in_pipeline else None,
+            keep_empty=keep_empty,
+            crowd=crowd,
+            seed=seed,
+            rank=communicator.rank,
+            world_size=communicator.size,
+            start_example=int(trainer.examples_seen) // communicator.size,
+        )
+        # All that the run uses is built: a setting that nothing asked for is a mistake.
+        config.assert_all_used()
+        config.save_operative(Path(model_dir) / CONFIG_NAME)
+        label_map.to_pbtxt(Path(model_dir) / LABEL_MAP_NAME)
+        options = LoopOptions(
+            total_steps=run.total_steps,
+            log_every=to_steps(log_every, run.steps_per_epoch),
+            checkpoint_every=to_steps(checkpoint_every, run.steps_per_epoch),
+            evaluate_every=to_steps(evaluate_every, run.steps_per_epoch) if eval_split else 0,
+            keep_best=keep_best,
+            early_stop_patience=early_stop_patience,
+        )
+        evaluation = SplitEvaluation(trainer, log, model_dir, label_map, data_dir, split=eval_split)
+        log.say(
+            f"{images} training images, {run.steps_per_epoch} steps an epoch, "
+            f"{run.total_steps} steps in all, batch {run.global_batch_size}, "
+            f"{len(trainer.train_variables)} variables to train"
+        )
+        try:
+            return TrainLoop(
+                trainer,
+                dataset,
+                options=options,
+                checkpoints=checkpoints,
+                log=log,
+                evaluate=evaluation.prepare(eval_batch_size or batch_size)
+                if options.evaluate_every
+                else None,
+                strategy=strategy,
+            ).run()
+        finally:
+            log.close()
 
 
 def run_length(
