@@ -56,6 +56,7 @@ class RunCheckpoints:
             loss_scale=trainer.loss_scale,
             seed=self._seed,
         )
+        _mend_list(self.model_dir)
         self.manager = tf.train.CheckpointManager(
             self.checkpoint,
             str(self.model_dir),
@@ -74,7 +75,7 @@ class RunCheckpoints:
           Path of the checkpoint, or None when the run starts afresh.
 
         Raises:
-          ValueError: the checkpoint is of another model, or of a run with another seed.
+          ValueError: the checkpoint is damaged, of another model, or of a run with another seed.
         """
         path = path or self.manager.latest_checkpoint
         if path is None:
@@ -82,7 +83,9 @@ class RunCheckpoints:
         seed = int(self._seed)
         try:
             self.checkpoint.restore(path).assert_existing_objects_matched()
-        except (AssertionError, ValueError, tf.errors.OpError) as error:
+        except (AssertionError, IndexError, ValueError, tf.errors.OpError) as error:
+            if _is_damage(error):
+                raise _damaged(path, error) from error
             raise ValueError(
                 f"checkpoint {path} does not fit this model: {_first_line(error)}. Likely another "
                 "recipe, class count or backbone trained in this directory: choose another "
@@ -165,13 +168,61 @@ def find_checkpoint(path: str | Path) -> str:
     path = Path(path)
     if path.with_name(path.name + ".index").exists():
         return str(path)
-    latest = tf.train.latest_checkpoint(str(path)) if path.is_dir() else None
+    latest = None
+    if path.is_dir():
+        latest = tf.train.latest_checkpoint(str(path)) if _has_list(path) else None
+        latest = latest or (_written(path) or [None])[-1]
     if latest is None:
         raise FileNotFoundError(
             f"no checkpoint at {path}: expected a run directory with '{CHECKPOINT_PREFIX}-STEP"
             ".index' files, its 'best' directory, or the prefix of one checkpoint."
         )
     return latest
+
+
+def _has_list(directory: Path) -> bool:
+    """Whether the file `checkpoint`, TensorFlow's list, names a checkpoint that is there."""
+    try:
+        state = tf.train.get_checkpoint_state(str(directory))
+    except ValueError:  # Empty after a crash of the machine, or edited.
+        return False
+    names = {Path(path).name for path in _written(directory)}
+    return state is not None and Path(state.model_checkpoint_path).name in names
+
+
+def _written(directory: Path) -> list[str]:
+    """Prefixes of the checkpoints in a directory whose files are there, by step."""
+    steps = {}
+    for index in directory.glob(f"{CHECKPOINT_PREFIX}-*.index"):
+        step = index.stem.removeprefix(f"{CHECKPOINT_PREFIX}-")
+        if step.isdigit() and any(directory.glob(f"{index.stem}.data-*")):
+            steps[int(step)] = str(index.with_suffix(""))
+    return [steps[step] for step in sorted(steps)]
+
+
+def _mend_list(directory: Path) -> None:
+    """Write the list of checkpoints anew where it is lost: a run must not begin again for that."""
+    paths = _written(directory)
+    if _has_list(directory) or not (paths or (directory / "checkpoint").exists()):
+        return
+    (directory / "checkpoint").unlink(missing_ok=True)
+    if paths:
+        times = [os.path.getmtime(f"{path}.index") for path in paths]
+        tf.compat.v1.train.update_checkpoint_state(
+            str(directory), paths[-1], paths, all_model_checkpoint_timestamps=times
+        )
+
+
+def _is_damage(error: Exception) -> bool:
+    """Tell files that cannot be read from a checkpoint of something else."""
+    return bool(re.search(r"bytes than requested|sstable|No such file|[Cc]hecksum", str(error)))
+
+
+def _damaged(path: str, error: Exception) -> ValueError:
+    return ValueError(
+        f"checkpoint {path} is damaged: {_first_line(error)}. Remove the files {Path(path).name}.* "
+        f"of {Path(path).parent}; the checkpoint before it is used then."
+    )
 
 
 def restore_weights(
@@ -190,9 +241,16 @@ def restore_weights(
 
     Raises:
       FileNotFoundError: there is no checkpoint.
-      ValueError: nothing matched.
+      ValueError: nothing matched, or the files are damaged.
     """
     prefix = find_checkpoint(path)
+    try:
+        return _restore_from(detector, prefix, exclude)
+    except (IndexError, tf.errors.OpError) as error:
+        raise _damaged(prefix, error) from error
+
+
+def _restore_from(detector: tf.Module, prefix: str, exclude: Sequence[str]) -> dict[str, list[str]]:
     reader = tf.train.load_checkpoint(prefix)
     shapes = reader.get_variable_to_shape_map()
     table: dict[str, list[str]] = {"restored": [], "skipped": [], "mismatched": []}

@@ -18,6 +18,7 @@ from ssd_centernet.training.checkpoints import (
     named_weights,
     restore_weights,
 )
+from ssd_centernet.training.lock import run_lock
 from ssd_centernet.training.train import train
 from tests.training.conftest import tiny_detector, tiny_trainer
 
@@ -205,6 +206,50 @@ def test_input_options_are_set_through_the_recipe(tiny_recipe, data_dir, tmp_pat
     settings = ("train.batches = @training_batches", "training_batches.cache = True")
     assert run(tiny_recipe, data_dir, tmp_path / "r", "train.steps = 1", *settings) == "finished"
     assert "training_batches.cache = True" in (tmp_path / "r" / "config.gin").read_text()
+
+
+@pytest.mark.parametrize("damage", ["removed", "emptied"])
+def test_run_whose_list_of_checkpoints_is_lost_goes_on(tmp_path, damage):
+    """Step 10 is the last, although '9' sorts behind it; a checkpoint without data is none."""
+    trainer = tiny_trainer()
+    checkpoints = RunCheckpoints(trainer, tmp_path, seed=0)
+    for step in (9, 10):
+        trainer.step.assign(step)
+        checkpoints.save()
+    (tmp_path / "ckpt-11.index").write_bytes((tmp_path / "ckpt-10.index").read_bytes())
+    (tmp_path / "checkpoint").unlink()
+    if damage == "emptied":
+        (tmp_path / "checkpoint").touch()
+    assert find_checkpoint(tmp_path) == str(tmp_path / "ckpt-10")
+    again = RunCheckpoints(tiny_trainer(), tmp_path, seed=0)
+    assert again.resume() == str(tmp_path / "ckpt-10")
+    assert int(again.trainer.step) == 10
+    assert again.manager.checkpoints == [str(tmp_path / "ckpt-9"), str(tmp_path / "ckpt-10")]
+
+
+@pytest.mark.parametrize("part, size", [("data-00000-of-00001", 500), ("index", 40)])
+def test_damaged_checkpoint_is_named_and_can_be_removed(tmp_path, part, size):
+    trainer = tiny_trainer()
+    checkpoints = RunCheckpoints(trainer, tmp_path, seed=0)
+    for step in (1, 2):
+        trainer.step.assign(step)
+        checkpoints.save()
+    os.truncate(tmp_path / f"ckpt-2.{part}", size)
+    with pytest.raises(ValueError, match=r"ckpt-2 is damaged: .* Remove the files ckpt-2\."):
+        RunCheckpoints(tiny_trainer(), tmp_path, seed=0).resume()
+    with pytest.raises(ValueError, match="ckpt-2 is damaged"):
+        restore_weights(trainer.detector, tmp_path)
+    for path in tmp_path.glob("ckpt-2.*"):
+        path.unlink()
+    assert RunCheckpoints(tiny_trainer(), tmp_path, seed=0).resume() == str(tmp_path / "ckpt-1")
+
+
+def test_second_training_in_a_directory_is_refused(tiny_recipe, data_dir, tmp_path):
+    folder = tmp_path / "run"
+    with run_lock(folder), pytest.raises(BlockingIOError, match=rf"process {os.getpid()}\b"):
+        run(tiny_recipe, data_dir, folder, "train.steps = 1")
+    assert [path.name for path in folder.iterdir()] == [".lock"]
+    assert run(tiny_recipe, data_dir, folder, "train.steps = 1") == "finished"
 
 
 @pytest.mark.parametrize("name", ["run [1]", "run*", "what?"])
