@@ -209,6 +209,20 @@ def test_damaged_record_file_is_named(command, capsys, tmp_path, damage):
     assert "Traceback" not in printed
 
 
+def test_recipe_without_a_detector_is_explained(command, capsys):
+    def build(argv):
+        from ssd_centernet import config
+        from ssd_centernet.build import build_detector
+
+        config.parse(gin_params=["train.batch_size = 8"])
+        build_detector()
+
+    assert command(build) == 1
+    printed = capsys.readouterr().err
+    assert "build_detector is not told its ['model']" in printed and "include" in printed
+    assert "Traceback" not in printed
+
+
 def test_other_errors_of_tensorflow_keep_their_traceback(command):
     import tensorflow as tf
 

@@ -5,6 +5,11 @@ import sys
 from pathlib import Path
 
 _PACKAGE = str(Path(__file__).resolve().parents[1])
+_REQUIRED = (
+    "{name} is not told its {missing}: the settings are not a whole recipe. Begin a gin file of "
+    "your own with a line such as include 'ssd300_resnet34.gin', or give --gin_file twice. If this "
+    "is the config.gin of a run, the file was cut short."
+)
 _DAMAGED = (
     "a record file is damaged or was cut short ({detail}). Convert the data again with "
     "`ssd_centernet convert --overwrite`, or replace the file by a whole copy."
@@ -22,10 +27,11 @@ def message_for_user(error: Exception) -> str | None:
     """
     if _is_of_tensorflow(error):
         return _tensorflow_message(error)
+    text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
     if isinstance(error, OSError) or _is_raised_here(error):
-        text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
         return _without_calls(text)
-    return None
+    required = re.match(r"Required bindings for `(\w+)` not provided in config: (.*)", text)
+    return _REQUIRED.format(name=required[1], missing=required[2]) if required else None
 
 
 def _is_raised_here(error: Exception) -> bool:
@@ -59,7 +65,7 @@ def _tensorflow_message(error: Exception) -> str | None:
         return " ".join(part.strip() for part in parts).strip()
     # The last of several causes is the file's; the graph's node names tell a user nothing.
     detail = text.split("\n")[0].rsplit("Iterator::", 1)[-1]
-    detail = re.sub(r"^(\w|::|\[\d+\])*: ", "", detail)
+    detail = re.sub(r"^(\w|::|\[\d+\])*: |\{\{.*?\}\} | \[Op:.*$", "", detail)
     if isinstance(error, errors.DataLossError):
         return _DAMAGED.format(detail=detail)
     files = (errors.NotFoundError, errors.PermissionDeniedError, errors.FailedPreconditionError)

@@ -170,11 +170,12 @@ def evaluation_batches(
 
     Raises:
         FileNotFoundError: no folder, or no complete set of record files in it.
-        ValueError: an argument out of range.
+        ValueError: an argument out of range, or a record file that is cut short.
     """
     shards.check_range("batch_size", batch_size, 1)
     shards.check_range("max_boxes", max_boxes, 1)
     source = shards.RecordSource(data_dir, split, rank, world_size, keep_empty=True, crowd="ignore")
+    source.check_whole()
 
     def load(serialized: tf.Tensor) -> Example:
         example = records.parse_example(serialized, label_map)

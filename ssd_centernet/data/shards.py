@@ -142,6 +142,13 @@ class RecordSource:
                 "that the data set has boxes; use fewer processes, or set keep_empty=True."
             )
 
+    def check_whole(self) -> None:
+        """Raise ValueError, naming the file, if a record file is cut short or is none."""
+        # Tensorflow notices it in mid-reading and does not say in which file.
+        for path in self.files:
+            for _ in scan(path):
+                pass
+
     def uses(self, example: Mapping[str, tf.Tensor]) -> tf.Tensor:
         """Tell in a graph whether a parsed example is used; agrees with `scan`."""
         counted = tf.size(example["classes"])

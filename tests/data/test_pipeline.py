@@ -305,6 +305,15 @@ def test_damaged_files_are_named(tmp_path):
     assert str(path) in problem and "record 1" in problem
 
 
+def test_evaluation_names_a_file_that_is_cut_short(tmp_path):
+    """Tensorflow's own error, in mid-reading, does not say which file it is."""
+    folder = write(tmp_path, [record(n) for n in range(4)], 2)
+    path = tmp_path / "coco_train.record-00001-of-00002"
+    path.write_bytes(path.read_bytes()[:-5])
+    with pytest.raises(ValueError, match="00001-of-00002: record 1 at byte .* is damaged"):
+        evaluation(folder)
+
+
 def test_undecodable_images_are_found(tmp_path):
     folder = write(tmp_path, [record(1), record(2, encoded=jpeg(2)[:200]), record(3)])
     (problem,) = pipeline.find_corrupt_records(folder, split="coco_train", label_map=LABELS)
