@@ -30,6 +30,8 @@ SHRINK = {
     "benchmark": f"--windows=1 --seconds=0.05 --batch_size=2 {_SMALL_IMAGES}",
     "benchmark --part=eval": "--windows=1 --images=20",
 }
+# Words that a page leaves to the reader.
+PLACEHOLDERS = {"DATA": "data/coco"}
 OTHER_PROGRAMS = {  # Programs of ours with flags of their own: how they are asked for help.
     "python -m tests.parity": "python -m tests.parity --help",
     "python benchmarks/compare_model_garden.py": "python benchmarks/compare_model_garden.py --help",
@@ -41,10 +43,12 @@ def _not_run(command):
 
 
 def _shrunk(command):
-    """The command with SHRINK's arguments behind it."""
+    """The command with SHRINK's arguments behind it, and paths for its placeholders."""
     name = pages.program(command).removeprefix("ssd_centernet ")
     if "--part=eval" in shlex.split(command):
         name += " --part=eval"
+    for word, path in PLACEHOLDERS.items():
+        command = re.sub(rf"\b{word}\b", path, command)
     return f"{command} {SHRINK.get(name, '')}".strip()
 
 

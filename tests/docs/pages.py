@@ -28,7 +28,7 @@ class Block:
 
 
 def blocks(page: Path) -> list[Block]:
-    """The fenced blocks of a page, in order."""
+    """The blocks of a page in order: fenced ones, and indented lines that are commands."""
     found, opened = [], None
     for number, line in enumerate(page.read_text(encoding="utf-8").splitlines(), 1):
         if line.startswith("```"):
@@ -40,6 +40,8 @@ def blocks(page: Path) -> list[Block]:
                 opened = None
         elif opened is not None:
             opened[2].append(line)
+        elif re.match(r"    (ssd_centernet|python|bash) ", line):
+            found.append(Block(page, number, "sh", line.strip()))
     assert opened is None, f"{page}: the block at line {opened[0]} is not closed"
     return found
 
