@@ -12,7 +12,6 @@ bash scripts/setup.sh
 OUT="${OUT:-runs/demo}"
 RECIPE="${RECIPE:-ssd_demo}"
 WANTED_AP50="0.70"
-export TF_CPP_MIN_LOG_LEVEL="${TF_CPP_MIN_LOG_LEVEL:-2}"
 PYTHON="$PWD/.venv/bin/python"
 
 run() {
@@ -30,7 +29,7 @@ run train --gin_file="$RECIPE" --data_dir="$OUT/records" --model_dir="$OUT/model
 run evaluate --model_dir="$OUT/model" --data_dir="$OUT/records" --checkpoint=best \
   --output_dir="$OUT" --device=cpu
 run predict --model_dir="$OUT/model" --checkpoint=best --annotations="$OUT/coco/annotations/instances_val.json" \
-  --output_dir="$OUT/predictions" --max_images=24 --contact_sheet --device=cpu "$OUT/coco/val"
+  --output_dir="$OUT/predictions" --max_images=12 --contact_sheet --device=cpu "$OUT/coco/val"
 
 "$PYTHON" - "$OUT/metrics.json" "$WANTED_AP50" <<'PY'
 import json
