@@ -15,12 +15,17 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
+from ssd_centernet.evaluation.result import METRIC_NAMES
 from ssd_centernet.training.checkpoints import RunCheckpoints
 from ssd_centernet.training.logging import TrainLog
 from ssd_centernet.training.trainer import Trainer
 
 # Steps run inside one call until about this many seconds are over, so that a signal is answered.
 SECONDS_PER_CALL = 5.0
+
+
+# Of the evaluation's loss parts among its metrics; the only ones that are better when lower.
+LOSS_PREFIX = "loss_"
 
 
 class _Stopped(Exception):
@@ -48,6 +53,21 @@ class LoopOptions:
     keep_best: str | None = "AP"
     higher_is_better: bool = True
     early_stop_patience: int | None = None
+
+    def __post_init__(self):
+        """Refuses, before hours of training, what would fail at the first window or evaluation."""
+        for name in ("log_every", "checkpoint_every"):
+            if getattr(self, name) < 1:
+                raise ValueError(
+                    f"train.{name} is {getattr(self, name)} steps, expected 1 or more; for fewer "
+                    "lines or checkpoints set a large number."
+                )
+        if self.keep_best in (None, *METRIC_NAMES) or self.keep_best.startswith(LOSS_PREFIX):
+            return
+        raise ValueError(
+            f"train.keep_best is {self.keep_best!r}, expected one of {', '.join(METRIC_NAMES)}, a "
+            f"loss part such as {LOSS_PREFIX}box, or None."
+        )
 
 
 def _import_orbit():

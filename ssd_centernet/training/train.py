@@ -26,7 +26,7 @@ from ssd_centernet.runtime.precision import needs_loss_scale
 from ssd_centernet.training.checkpoints import RunCheckpoints, restore_weights
 from ssd_centernet.training.lock import run_lock
 from ssd_centernet.training.logging import TrainLog
-from ssd_centernet.training.loop import LoopOptions, TrainLoop
+from ssd_centernet.training.loop import LOSS_PREFIX, LoopOptions, TrainLoop
 from ssd_centernet.training.loss_scale import LossScale
 from ssd_centernet.training.optimizers import Momentum
 from ssd_centernet.training.pretrained import restore_backbone_tf1
@@ -189,6 +189,7 @@ def train(
             checkpoint_every=to_steps(checkpoint_every, run.steps_per_epoch),
             evaluate_every=to_steps(evaluate_every, run.steps_per_epoch) if eval_split else 0,
             keep_best=keep_best,
+            higher_is_better=not str(keep_best).startswith(LOSS_PREFIX),
             early_stop_patience=early_stop_patience,
         )
         evaluation = SplitEvaluation(trainer, log, model_dir, label_map, data_dir, split=eval_split)

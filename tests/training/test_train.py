@@ -19,6 +19,7 @@ from ssd_centernet.training.checkpoints import (
     restore_weights,
 )
 from ssd_centernet.training.lock import run_lock
+from ssd_centernet.training.loop import LoopOptions
 from ssd_centernet.training.train import train
 from tests.training.conftest import tiny_detector, tiny_trainer
 
@@ -161,6 +162,24 @@ def test_undefined_metric_is_never_the_best(tmp_path, undefined):
         assert not checkpoints.keep_best({"AP": undefined}, "AP", higher_is_better=higher)
     assert not (tmp_path / "best").exists()
     assert checkpoints.keep_best({"AP": 0.0}, "AP", higher_is_better=True)
+
+
+def test_loss_part_as_the_best_is_the_lowest(tiny_recipe, data_dir, tmp_path):
+    params = ("train.steps = 4", "train.evaluate_every = 1", "train.keep_best = 'loss_class'")
+    run(tiny_recipe, data_dir, tmp_path / "r", *params)
+    lines = (tmp_path / "r" / "metrics.jsonl").read_text().splitlines()
+    rows = [row for row in map(json.loads, lines) if row["kind"] == "eval"]
+    best = json.loads((tmp_path / "r" / "best" / "metrics.json").read_text())
+    assert len({row["loss_class"] for row in rows}) > 1
+    assert best["loss_class"] == min(row["loss_class"] for row in rows)
+
+
+@pytest.mark.parametrize(
+    "settings", [{"log_every": 0}, {"checkpoint_every": 0}, {"keep_best": "mAP"}], ids=str
+)
+def test_options_that_would_fail_later_are_refused(settings):
+    with pytest.raises(ValueError, match=f"train.{next(iter(settings))} is"):
+        LoopOptions(total_steps=1, **settings)
 
 
 def test_an_unused_setting_stops_the_run_before_it_begins(tiny_recipe, data_dir, tmp_path):
