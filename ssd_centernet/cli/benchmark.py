@@ -11,7 +11,7 @@ import json
 
 from absl import flags
 
-from ssd_centernet.cli import _flags
+from ssd_centernet.cli import _flags, _runs
 
 _RECIPE = "ssd300_resnet34"
 _HAS_BATCHES = ("input", "step", "postprocess")
@@ -42,7 +42,7 @@ def main(argv: list[str]) -> int:
     """Run the command.
 
     Args:
-        argv: unused.
+        argv: the program's name.
 
     Returns:
         0.
@@ -50,7 +50,7 @@ def main(argv: list[str]) -> int:
     Raises:
         flags.IllegalFlagValueError: no --part, or a flag that the part makes no use of.
     """
-    del argv
+    _runs.refuse_arguments(argv)
     _flags.require("part")
     values = flags.FLAGS
     _refuse_unused(values)
@@ -100,6 +100,8 @@ def _recipe_lines(values: flags.FlagValues) -> list[dict]:
     else:
         select_device(values.device)
         lines = postprocess.run(**shared)
+    # What a training alone uses may stand in a recipe and in its overrides.
+    config.assert_all_used(allow=("train", "evaluate"), overrides_only=True)
     recipe = (values.gin_file or [_RECIPE])[-1]
     return [{**line, "recipe": recipe, **measure.environment()} for line in lines]
 

@@ -21,7 +21,7 @@ from typing import NamedTuple
 from absl import flags
 
 from ssd_centernet import __version__
-from ssd_centernet.cli import _flags
+from ssd_centernet.cli import _flags, _runs
 
 _LOW_MEMORY_GIB = 4
 _LOW_DISK_GIB = 5
@@ -64,12 +64,12 @@ def main(argv: list[str]) -> int:
     """Run the command.
 
     Args:
-        argv: unused.
+        argv: the program's name.
 
     Returns:
         1 when something failed, otherwise 0.
     """
-    del argv
+    _runs.refuse_arguments(argv)
     values = flags.FLAGS
     checks: list[tuple[str, Callable[[], Iterator[Line]]]] = [
         ("system", _system),
