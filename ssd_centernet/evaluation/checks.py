@@ -35,7 +35,7 @@ def check_known_images(image_ids: np.ndarray, truth: CocoGroundTruth, who: str) 
     unknown = np.unique(image_ids[truth.positions(image_ids) < 0])
     if len(unknown):
         raise ValueError(
-            f"{who} has {len(unknown)} image ids that are not in the ground truth, for example "
+            f"{who}: {len(unknown)} image ids are not in the ground truth, for example "
             f"{unknown[:_EXAMPLES_SHOWN].tolist()}; it knows {truth.num_images}, for example "
             f"{truth.image_ids[:_EXAMPLES_SHOWN].tolist()}. Are these the annotations of the same "
             "split?"
@@ -48,7 +48,7 @@ def check_known_categories(ids: np.ndarray, truth: CocoGroundTruth, who: str) ->
     if len(unknown):
         known = list(truth.category_ids)
         raise ValueError(
-            f"{who} has category ids {unknown[:_EXAMPLES_SHOWN].tolist()} that are not in the "
+            f"{who}: category ids {unknown[:_EXAMPLES_SHOWN].tolist()} are not in the "
             f"ground truth; it knows {len(known)}, for example {known[:_EXAMPLES_SHOWN]}. "
             "COCO results carry the data set's category ids (COCO: 1..90 with gaps), not class "
             "numbers from 0; use the label map written by the same conversion."

@@ -94,6 +94,8 @@ def predict(
     os.makedirs(output_dir, exist_ok=True)
     files = [os.fspath(path) for path in paths]
     truth = None if annotations is None else _Truth(annotations, label_map)
+    if truth is not None and files:
+        truth.check_files(files)
     ids = number_images(files, {} if truth is None else truth.ids)
     drawings = output_names(files, ".png", reserved=("contact_sheet",))
     found = Predictions(rows=DetectionRows.from_list([]), images=[], unreadable={})
@@ -177,6 +179,7 @@ class _Truth:
         with open(annotations, encoding="utf-8") as file:
             images = json.load(file)["images"]
         # Without folders: the annotations' ones need not be where the images lie now.
+        self._path = os.fspath(annotations)
         self.ids = {
             os.path.basename(image["file_name"]): int(image["id"])
             for image in images
@@ -186,6 +189,15 @@ class _Truth:
         extra = [c["name"] for c in self._truth.categories if c["name"] not in label_map.names]
         self.names = (*label_map.names, *extra)
         self._class_of = {c["id"]: self.names.index(c["name"]) for c in self._truth.categories}
+
+    def check_files(self, files: Sequence[str]) -> None:
+        """Refuse files of which the annotations know none: no truth would be drawn anywhere."""
+        if not any(os.path.basename(path) in self.ids for path in files):
+            raise ValueError(
+                f"None of the {len(files)} images, such as {os.path.basename(files[0])}, is in "
+                f"{self._path}, which knows {', '.join(list(self.ids)[:3]) or 'no file names'}. "
+                "Are these annotations of another split?"
+            )
 
     def objects(self, image_id: int, shape: Sequence[int]) -> dict[str, np.ndarray]:
         """Return boxes [N, 4] as fractions of an image of this shape, classes and crowd marks."""

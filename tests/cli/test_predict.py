@@ -106,6 +106,17 @@ def test_truth_is_drawn_beside_with_unknown_categories(tmp_path):
     assert left[33:36, 42:68].any(axis=0).all() and not left[21:33, 5:35].any()
 
 
+def test_annotations_of_another_split_are_refused(tmp_path):
+    path = _red(tmp_path / "b.png", 40, 80)
+    truth = {"images": [{"id": 1, "file_name": "a.png", "height": 40, "width": 80}]}
+    (tmp_path / "truth.json").write_text(
+        json.dumps({**truth, "categories": [{"id": 3, "name": "apple"}], "annotations": []})
+    )
+    settings = {"label_map": FRUIT, "annotations": tmp_path / "truth.json"}
+    with pytest.raises(ValueError, match="None of the 1 images, such as b.png.* knows a.png"):
+        predict(RedFinder(), [path], output_dir=tmp_path / "out", **settings)
+
+
 def test_sizes_and_odd_batches_make_no_further_traces(model_dir):
     detector = runs.open_run(model_dir, device="cpu").detector
     prepare, detect = fixed_size_step(detector, 2)
