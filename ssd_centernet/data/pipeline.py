@@ -7,6 +7,7 @@ therefore one number, the count of examples consumed, and a checkpoint needs no 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 
 import gin
@@ -50,7 +51,7 @@ def training_batches(
     shuffle_buffer: int = 1024,
     cache: bool = False,
     dtype: tf.DType | str = tf.float32,
-    num_parallel_calls: int = tf.data.AUTOTUNE,
+    num_parallel_calls: int | None = None,
     deterministic: bool = True,
     threadpool_size: int = 0,
 ) -> tf.data.Dataset:
@@ -83,7 +84,8 @@ def training_batches(
         cache: hold the (encoded) records in memory; refused if they do not fit. The order differs
             from that of cache=False: it is then a shuffle of all records.
         dtype: float type of the images.
-        num_parallel_calls: images decoded at the same time.
+        num_parallel_calls: images decoded at the same time; None is four for each core, where
+            TensorFlow's own tuning settles too low to keep two cores busy.
         deterministic: False gives speed where reading stalls, for an order that may vary.
         threadpool_size: threads of the pipeline, 0 for one per core.
 
@@ -127,7 +129,7 @@ def training_batches(
 
     examples = tf.data.Dataset.range(first_epoch, tf.int64.max).flat_map(epoch_of)
     examples = examples.skip(offset).prefetch(_RECORDS_AHEAD)
-    loaded = examples.map(load, num_parallel_calls, deterministic=deterministic)
+    loaded = examples.map(load, num_parallel_calls or _calls(), deterministic=deterministic)
     batches = loaded.batch(batch_size, drop_remainder=True)
     return _with_options(batches.prefetch(2), deterministic, threadpool_size)
 
@@ -144,7 +146,7 @@ def evaluation_batches(
     rank: int = 0,
     world_size: int = 1,
     dtype: tf.DType | str = tf.float32,
-    num_parallel_calls: int = tf.data.AUTOTUNE,
+    num_parallel_calls: int | None = None,
     threadpool_size: int = 0,
 ) -> tf.data.Dataset:
     """Make the batches of one pass over a split: every image once, in the order of the files.
@@ -162,7 +164,7 @@ def evaluation_batches(
         rank: number of this process, 0 <= rank < world_size.
         world_size: number of processes; each image goes to one of them.
         dtype: float type of the images.
-        num_parallel_calls: images decoded at the same time.
+        num_parallel_calls: images decoded at the same time; None is four for each core.
         threadpool_size: threads of the pipeline, 0 for one per core.
 
     Returns:
@@ -185,7 +187,9 @@ def evaluation_batches(
     serialized = tf.data.TFRecordDataset(source.files)
     if not source.by_file:
         serialized = serialized.shard(world_size, rank)
-    batches = serialized.map(load, num_parallel_calls, deterministic=True).batch(batch_size)
+    batches = serialized.map(load, num_parallel_calls or _calls(), deterministic=True).batch(
+        batch_size
+    )
     batches = batches.map(lambda batch: _fill(batch, batch_size)).prefetch(2)
     return _with_options(batches, True, threadpool_size)
 
@@ -217,37 +221,6 @@ def count_examples(
         ValueError: a damaged file; names the file and the record.
     """
     return shards.RecordSource(data_dir, split, rank, world_size, keep_empty, crowd).count()
-
-
-def find_corrupt_records(data_dir: str, *, split: str, label_map: LabelMap) -> list[str]:
-    """Read, parse and decode every record and name those that fail.
-
-    TensorFlow's own errors do not name the file; call this after one to learn which it was.
-
-    Args:
-        data_dir: folder with the record files.
-        split: what the names of the record files start with.
-        label_map: from the data set's category ids to classes.
-
-    Returns:
-        One line for each record that fails: file, number of the record, reason.
-    """
-    problems = []
-    for path in shards.find_shards(data_dir, split):
-        number, iterator = 0, iter(tf.data.TFRecordDataset(path))
-        while True:
-            try:
-                serialized = next(iterator)
-                image_ops.decode_image(records.parse_example(serialized, label_map)["encoded"])
-            except StopIteration:
-                break
-            except tf.errors.DataLossError as error:
-                problems.append(f"{path}: record {number} and what follows: {error.message}")
-                break
-            except tf.errors.OpError as error:
-                problems.append(f"{path}: record {number}: {error.message}")
-            number += 1
-    return problems
 
 
 def _read_epochs(
@@ -383,6 +356,12 @@ def _fill(batch: Example, batch_size: int) -> Example:
     return {
         key: fill(value, FILLER_ID if key == "source_id" else 0) for key, value in batch.items()
     }
+
+
+def _calls() -> int:
+    """Images decoded at once: enough that a slow one does not hold up the others behind it."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return 4 * (cores or 1)
 
 
 def _with_options(

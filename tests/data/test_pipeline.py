@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from ssd_centernet.data import augment, pipeline, records, shards
+from ssd_centernet.data import augment, integrity, pipeline, records, shards
 from ssd_centernet.labels import LabelMap
 from ssd_centernet.ops import image as image_ops
 
@@ -301,7 +301,7 @@ def test_damaged_files_are_named(tmp_path):
     path.write_bytes(
         data[: second + 200] + bytes([data[second + 200] ^ 255]) + data[second + 201 :]
     )
-    (problem,) = pipeline.find_corrupt_records(folder, split="coco_train", label_map=LABELS)
+    (problem,) = integrity.find_corrupt_records(folder, split="coco_train", label_map=LABELS)
     assert str(path) in problem and "record 1" in problem
 
 
@@ -316,7 +316,7 @@ def test_evaluation_names_a_file_that_is_cut_short(tmp_path):
 
 def test_undecodable_images_are_found(tmp_path):
     folder = write(tmp_path, [record(1), record(2, encoded=jpeg(2)[:200]), record(3)])
-    (problem,) = pipeline.find_corrupt_records(folder, split="coco_train", label_map=LABELS)
+    (problem,) = integrity.find_corrupt_records(folder, split="coco_train", label_map=LABELS)
     assert "record 1" in problem
     with pytest.raises(tf.errors.InvalidArgumentError):
         examples(training(folder), 3)
