@@ -313,8 +313,18 @@ class SplitEvaluation:
         self._split = split
 
     def prepare(self, batch_size: int) -> SplitEvaluation:
-        """Loads the split's ground truth and builds its batches once for all evaluations."""
-        ground_truth = split_ground_truth(self._data_dir, self._split, self._label_map)
+        """Loads the split's ground truth and builds its batches once for all evaluations.
+
+        Raises:
+          FileNotFoundError: the data folder lacks the split.
+        """
+        try:
+            ground_truth = split_ground_truth(self._data_dir, self._split, self._label_map)
+        except FileNotFoundError as error:
+            raise FileNotFoundError(
+                f"no data to evaluate on: {error} Convert that split too, set train.eval_split to "
+                "one that is there, or train without evaluations: --mode=train."
+            ) from error
         self._evaluator = CocoEvaluator(ground_truth, category_ids=self._label_map.ids)
         self._batches = evaluation_batches(
             str(self._data_dir),

@@ -281,3 +281,9 @@ def test_directory_whose_checkpoints_could_not_be_read_is_refused(tmp_path, name
 def test_directory_with_spaces_and_umlauts_resumes(tmp_path):
     path = RunCheckpoints(tiny_trainer(), tmp_path / "läufe 1, (a)", seed=0).save()
     assert RunCheckpoints(tiny_trainer(), tmp_path / "läufe 1, (a)", seed=0).resume() == path
+
+
+def test_a_missing_evaluation_split_says_how_to_train_without(tiny_recipe, data_dir, tmp_path):
+    settings = ("train.eval_split = 'coco_other'", "train.evaluate_every = 1")
+    with pytest.raises(FileNotFoundError, match="--mode=train"):
+        run(tiny_recipe, data_dir, tmp_path / "r", "train.steps = 1", *settings)
