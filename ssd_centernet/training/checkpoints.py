@@ -16,6 +16,7 @@ from ssd_centernet.training.trainer import Trainer
 
 CHECKPOINT_PREFIX = "ckpt"
 BEST_DIR = "best"
+_NEW_BEST, _OLD_BEST = f".{BEST_DIR}.new", f".{BEST_DIR}.old"
 UNDEFINED = -1.0  # What COCO's metrics are where there is nothing to find.
 
 
@@ -57,6 +58,7 @@ class RunCheckpoints:
             seed=self._seed,
         )
         _mend_list(self.model_dir)
+        _mend_best(self.model_dir)
         self.manager = tf.train.CheckpointManager(
             self.checkpoint,
             str(self.model_dir),
@@ -135,16 +137,15 @@ class RunCheckpoints:
             best = json.loads(record.read_text())[name]
             if not (metrics[name] > best if higher_is_better else metrics[name] < best):
                 return False
-        # The new best is complete before the old one goes: a kill leaves one of them.
+        # The new best is complete before the old one goes; `_mend_best` ends a swap that was cut.
         step = int(self.trainer.step)
-        fresh = self.model_dir / f".{BEST_DIR}.{os.getpid()}"
+        fresh, replaced = self.model_dir / _NEW_BEST, self.model_dir / _OLD_BEST
         shutil.rmtree(fresh, ignore_errors=True)
         manager = tf.train.CheckpointManager(
             self.checkpoint, str(fresh), max_to_keep=1, checkpoint_name=CHECKPOINT_PREFIX
         )
         manager.save(checkpoint_number=step)
         (fresh / "metrics.json").write_text(json.dumps({"step": step, **metrics}, indent=1))
-        replaced = self.model_dir / f".{BEST_DIR}.old"
         shutil.rmtree(replaced, ignore_errors=True)
         if best_dir.exists():
             best_dir.rename(replaced)
@@ -211,6 +212,15 @@ def _mend_list(directory: Path) -> None:
         tf.compat.v1.train.update_checkpoint_state(
             str(directory), paths[-1], paths, all_model_checkpoint_timestamps=times
         )
+
+
+def _mend_best(directory: Path) -> None:
+    """Puts the best checkpoint back where a kill came between the two renames of its exchange."""
+    if (directory / _OLD_BEST).exists() and not (directory / BEST_DIR).exists():
+        # The new one was complete before the old one was moved away.
+        (directory / _NEW_BEST).rename(directory / BEST_DIR)
+    for leftover in (_NEW_BEST, _OLD_BEST):
+        shutil.rmtree(directory / leftover, ignore_errors=True)
 
 
 def _is_damage(error: Exception) -> bool:

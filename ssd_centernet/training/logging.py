@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TextIO
 
@@ -66,9 +68,14 @@ class TrainLog:
         """Begins the first window at a resumed step."""
         self._last_step = step
 
-    def restart_clock(self) -> None:
-        """Leaves out the time since the last window, such as that of an evaluation or a save."""
-        self._last_time = time.monotonic()
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """Leaves the time inside the block, such as that of a save, out of the current window."""
+        begin = time.monotonic()
+        try:
+            yield
+        finally:
+            self._last_time += time.monotonic() - begin
 
     def window(
         self, step: int, metrics: dict[str, float], *, warmup: bool = False

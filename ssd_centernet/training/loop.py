@@ -147,7 +147,8 @@ class TrainLoop:
                     step = min(options.total_steps, (step // every + 1) * every)
                     controller.train(step, checkpoint_at_completion=False)
                     if self._evaluate is not None and options.evaluate_every:
-                        controller.evaluate(steps=-1)
+                        with self.log.paused():
+                            controller.evaluate(steps=-1)
             except _Stopped as stopped:
                 return str(stopped)
         return "finished"
@@ -205,8 +206,8 @@ class TrainLoop:
         if step % options.log_every == 0 or last or first or stopping:
             self.log.window(step, self.trainer.window_metrics(), warmup=first)
         if step % options.checkpoint_every == 0 or last or stopping:
-            path = self.checkpoints.save()
-            self.log.restart_clock()
+            with self.log.paused():
+                path = self.checkpoints.save()
             if stopping:
                 name = signal.Signals(self._stop_signal).name
                 self.log.say(f"{name}: saved {path}; the same command goes on from step {step}.")
@@ -222,7 +223,6 @@ class TrainLoop:
             self._evaluations_without_best = 0 if best else self._evaluations_without_best + 1
             if best:
                 self.log.say(f"  best {options.keep_best} so far, kept in best/")
-        self.log.restart_clock()
         patience = options.early_stop_patience
         if patience is not None and self._evaluations_without_best >= patience:
             self.checkpoints.save()

@@ -287,3 +287,20 @@ def test_a_missing_evaluation_split_says_how_to_train_without(tiny_recipe, data_
     settings = ("train.eval_split = 'coco_other'", "train.evaluate_every = 1")
     with pytest.raises(FileNotFoundError, match="--mode=train"):
         run(tiny_recipe, data_dir, tmp_path / "r", "train.steps = 1", *settings)
+
+
+def test_a_kill_between_the_renames_loses_no_best(tmp_path):
+    trainer = tiny_trainer()
+    checkpoints = RunCheckpoints(trainer, tmp_path, seed=0)
+    for step, value in ((1, 0.2), (2, 0.3)):
+        trainer.step.assign(step)
+        checkpoints.keep_best({"AP": value}, "AP", higher_is_better=True)
+        # As a kill leaves it: the new one complete, the old one moved away.
+        if step == 1:
+            (tmp_path / "best").rename(tmp_path / "first")
+    (tmp_path / "best").rename(tmp_path / ".best.new")
+    (tmp_path / "first").rename(tmp_path / ".best.old")
+    again = RunCheckpoints(tiny_trainer(), tmp_path, seed=0)
+    assert [path.name for path in tmp_path.iterdir()] == ["best"]
+    assert find_checkpoint(tmp_path / "best").endswith("ckpt-2")
+    assert not again.keep_best({"AP": 0.25}, "AP", higher_is_better=True)

@@ -1,0 +1,41 @@
+"""What a window of the log says, by a clock that the test turns."""
+
+import io
+import json
+
+import pytest
+
+from ssd_centernet.training import logging
+from ssd_centernet.training.logging import TrainLog, duration
+from ssd_centernet.training.schedules import RunLength
+
+METRICS = {"class": 2.0, "box": 1.0, "total": 3.0, "learning_rate": 0.1}
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr(logging.time, "monotonic", lambda: now[0])
+    return now
+
+
+def test_saves_in_the_middle_of_a_window_do_not_change_its_pace(tmp_path, clock):
+    console = io.StringIO()
+    log = TrainLog(tmp_path, RunLength(10, 100, 4), console=console)
+    clock[0] += 5.0
+    with log.paused():
+        clock[0] += 60.0
+    clock[0] += 5.0
+    record = log.window(20, {**METRICS, "data_wait_seconds": 2.5})
+    log.close()
+    # 20 steps of 4 images in 10 seconds of work.
+    assert record["images_per_second"] == pytest.approx(8.0)
+    assert record["data_wait_share"] == pytest.approx(0.25)
+    assert record["eta_seconds"] == pytest.approx(40.0)
+    assert record["epoch"] == 2.0
+    assert "[input bound]" in console.getvalue()
+    assert json.loads((tmp_path / "metrics.jsonl").read_text())["step"] == 20
+
+
+def test_durations_are_readable():
+    assert [duration(s) for s in (0, 59.6, 61, 3725)] == ["0:00", "1:00", "1:01", "1:02:05"]
