@@ -38,12 +38,13 @@ from ssd_centernet.files import write_atomically
 # Modules whose import registers the names that recipes may use.
 MODULES: tuple[str, ...] = (
     "ssd_centernet.build",
-    "ssd_centernet.data.augment",
+    "ssd_centernet.data.augment.ssd",
     "ssd_centernet.data.pipeline",
     "ssd_centernet.layers.anchors",
     "ssd_centernet.layers.criteria",
     "ssd_centernet.layers.decoders",
     "ssd_centernet.layers.heads",
+    "ssd_centernet.layers.necks",
     "ssd_centernet.layers.preprocessing",
     "ssd_centernet.models.backbones.resnet",
     "ssd_centernet.models.ssd",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import gin
 import tensorflow as tf
@@ -11,9 +11,12 @@ from ssd_centernet._keras import keras
 from ssd_centernet.layers.anchors import DefaultBoxes
 from ssd_centernet.layers.criteria import MultiBoxLoss
 from ssd_centernet.layers.decoders import SSDDecoder
-from ssd_centernet.layers.heads import SSDExtraLevels, SSDHead
+from ssd_centernet.layers.heads import SSDHead
+from ssd_centernet.layers.necks import SSDExtraLevels
 from ssd_centernet.layers.preprocessing import Preprocessing
 from ssd_centernet.models.detector import Detector
+
+_PARTS = ("backbone", "neck", "head", "anchors", "criterion", "decoder", "preprocessing")
 
 
 @gin.register
@@ -33,10 +36,11 @@ class SSD(Detector):
         *,
         num_classes: int,
         image_size: tuple[int, int] = (300, 300),
-        extra_levels: SSDExtraLevels | None = None,
-        anchors: DefaultBoxes | None = None,
-        criterion: MultiBoxLoss | None = None,
-        decoder: SSDDecoder | None = None,
+        neck: keras.layers.Layer | None = None,
+        head: Callable[..., keras.layers.Layer] | keras.layers.Layer = SSDHead,
+        anchors: keras.layers.Layer | None = None,
+        criterion: keras.layers.Layer | None = None,
+        decoder: keras.layers.Layer | None = None,
         preprocessing: Preprocessing | None = None,
         class_names: Sequence[str] | None = None,
         name: str = "ssd",
@@ -47,21 +51,24 @@ class SSD(Detector):
           backbone: Keras model from images [B, h, w, 3] to a dict of feature maps by level.
           num_classes: C, without background.
           image_size: (height, width) of the network's input in pixels.
-          extra_levels: layer that adds coarser levels behind the backbone's last one.
-          anchors: layer that lays default boxes over the levels.
-          criterion: layer with the loss.
-          decoder: layer from raw outputs to detections.
+          neck: layer from the backbone's levels, finest first, to those that the head sees; None
+            means `SSDExtraLevels`.
+          head: constructor of the head, called with the number of logits (C + 1) and
+            `boxes_per_cell`, such as `SSDHead`; or such a head.
+          anchors: layer that lays anchors over the levels; None means `DefaultBoxes`.
+          criterion: layer with the loss; None means `MultiBoxLoss`.
+          decoder: layer from raw outputs to detections; None means `SSDDecoder`.
           preprocessing: what an image needs before it goes in.
           class_names: names of the C classes.
           name: of the model.
         """
-        extra_levels = extra_levels or SSDExtraLevels()
+        neck = neck or SSDExtraLevels()
         anchors = anchors or DefaultBoxes()
         images = keras.Input((*image_size, 3), name="image")
         features = backbone(images)
-        levels = [features[key] for key in sorted(features, key=int)]
-        levels += extra_levels(levels[-1])
-        head = SSDHead(num_classes + 1, boxes_per_cell=anchors.boxes_per_cell)
+        levels = neck([features[key] for key in sorted(features, key=int)])
+        if not isinstance(head, keras.layers.Layer):
+            head = head(num_classes + 1, boxes_per_cell=anchors.boxes_per_cell)
         super().__init__(
             inputs=images,
             outputs=head(levels),
@@ -72,7 +79,7 @@ class SSD(Detector):
             name=name,
         )
         self.backbone = backbone
-        self.extra_levels = extra_levels
+        self.neck = neck
         self.head = head
         self.anchors = anchors
         self.criterion = criterion or MultiBoxLoss()
@@ -91,27 +98,20 @@ class SSD(Detector):
         return self.criterion.loss_weights
 
     def make_targets(self, boxes, classes, is_crowd, valid=None) -> dict[str, tf.Tensor]:
-        """Matches ground truth to the anchors; see `MultiBoxLoss.make_targets`."""
+        """Matches ground truth to the anchors; see `layers/criteria.py`."""
         return self.criterion.make_targets(boxes, classes, is_crowd, self._anchor_boxes, valid)
 
     def losses_of(self, outputs, targets) -> dict[str, tf.Tensor]:
-        """Computes `class` and `box`, the parts of `MultiBoxLoss`."""
+        """Computes the criterion's parts, `class` and `box`."""
         return self.criterion(outputs, targets)
 
     def decode(self, outputs) -> dict[str, tf.Tensor]:
-        """Decodes raw outputs; see `SSDDecoder`."""
+        """Decodes raw outputs; see `layers/decoders.py`."""
         return self.decoder(outputs, self.anchor_boxes)
 
     def get_config(self) -> dict:
         """Returns the constructor's arguments, parts serialised."""
-        parts = {
-            "backbone": self.backbone,
-            "extra_levels": self.extra_levels,
-            "anchors": self.anchors,
-            "criterion": self.criterion,
-            "decoder": self.decoder,
-            "preprocessing": self.preprocessing,
-        }
+        parts = {name: getattr(self, name) for name in _PARTS}
         return {
             "name": self.name,
             "num_classes": self.num_classes,
@@ -124,7 +124,7 @@ class SSD(Detector):
     def from_config(cls, config: dict, custom_objects=None):
         """Builds the detector from `get_config`."""
         config = dict(config)
-        for key in ("backbone", "extra_levels", "anchors", "criterion", "decoder", "preprocessing"):
+        for key in _PARTS:
             if isinstance(config.get(key), dict):
                 config[key] = keras.saving.deserialize_keras_object(config[key])
         return cls(**config)

@@ -105,7 +105,7 @@ def train(
       schedule: constructor of a learning-rate schedule, see `training/schedules.py`.
       batches: `training_batches` or a function like it; bind `@training_batches` to set its
         options, such as `training_batches.shuffle_buffer`.
-      augment: chain of `data/augment.py`; None resizes and normalises only.
+      augment: chain of `data/augment/`; None resizes and normalises only.
       weight_decay: coefficient of the L2 objective.
       decay_exclude: regular expressions of variable names that do not decay.
       freeze: regular expressions of variable names that are not updated.
@@ -267,7 +267,7 @@ def resize_only(detector: Detector) -> Callable:
       detector: whose preprocessing any image goes through.
 
     Returns:
-      A chain (example with `encoded`, seed) -> example with `image`, see `data/augment.py`.
+      A chain (example with `encoded`, seed) -> example with `image`, see `data/augment/`.
     """
 
     def chain(example: dict, seed: tf.Tensor) -> dict:

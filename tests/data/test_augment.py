@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from ssd_centernet.data import augment
+from ssd_centernet.data.augment import ssd as augment
 from ssd_centernet.ops import boxes as box_ops
 from ssd_centernet.ops import image as image_ops
 

@@ -9,7 +9,8 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from ssd_centernet.data import augment, integrity, pipeline, records, shards
+from ssd_centernet.data import integrity, pipeline, records, shards
+from ssd_centernet.data.augment import ssd as augment
 from ssd_centernet.labels import LabelMap
 from ssd_centernet.ops import image as image_ops
 

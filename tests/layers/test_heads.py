@@ -3,11 +3,12 @@ import pytest
 import tensorflow as tf
 
 from ssd_centernet._keras import keras
-from ssd_centernet.layers.heads import SSDExtraLevels, SSDHead
+from ssd_centernet.layers.heads import SSDHead
+from ssd_centernet.layers.necks import SSDExtraLevels
 
 
 def test_published_sizes_of_the_extra_levels():
-    levels = SSDExtraLevels()(tf.zeros([1, 38, 38, 256]))
+    levels = SSDExtraLevels()([tf.zeros([1, 38, 38, 256])])[1:]
     shapes = [tuple(level.shape[1:]) for level in levels]
     assert shapes == [(19, 19, 512), (10, 10, 512), (5, 5, 256), (3, 3, 256), (1, 1, 256)]
 
@@ -15,17 +16,17 @@ def test_published_sizes_of_the_extra_levels():
 def test_strided_levels_are_padded_same():
     layer = SSDExtraLevels(((1, 1),), strides=(2,))
     inputs = tf.reshape(tf.range(16.0), [1, 4, 4, 1])
-    layer(inputs)
+    layer([inputs])
     ones = [np.ones((1, 1, 1, 1)), np.zeros(1), np.ones((3, 3, 1, 1)), np.zeros(1)]
     layer.set_weights(ones)
     # SAME at stride 2 on four cells pads behind only: the first window is rows and columns 0..2.
-    got = layer(inputs)[0].numpy()[0, ..., 0]
+    got = layer([inputs])[1].numpy()[0, ..., 0]
     np.testing.assert_allclose(got, [[45.0, 39.0], [66.0, 50.0]])
 
 
 def test_small_maps_stop_shrinking():
     layer = SSDExtraLevels(((4, 4),) * 5)
-    shapes = [tuple(level.shape[1:3]) for level in layer(tf.zeros([1, 12, 20, 4]))]
+    shapes = [tuple(level.shape[1:3]) for level in layer([tf.zeros([1, 12, 20, 4])])[1:]]
     assert shapes == [(6, 10), (3, 5), (2, 3), (2, 3), (2, 3)]
     assert {conv.padding for conv in layer._expand} == {"same"}
 

@@ -4,7 +4,7 @@ import tensorflow as tf
 
 from ssd_centernet.layers.anchors import DefaultBoxes
 from ssd_centernet.layers.criteria import CROWD_MODES, MultiBoxLoss
-from ssd_centernet.layers.heads import SSDExtraLevels
+from ssd_centernet.layers.necks import SSDExtraLevels
 from ssd_centernet.layers.preprocessing import Preprocessing
 from ssd_centernet.models.backbones.resnet import ResNet
 from ssd_centernet.models.ssd import SSD
@@ -16,7 +16,7 @@ def small_ssd(image_size=contracts.SQUARE, *, crowd="object", **settings) -> SSD
         ResNet((1, 1, 1), widths=(8, 8, 8), stem_width=8),
         num_classes=contracts.NUM_CLASSES,
         image_size=image_size,
-        extra_levels=SSDExtraLevels(((8, 8),) * 5),
+        neck=SSDExtraLevels(((8, 8),) * 5),
         criterion=MultiBoxLoss(crowd=crowd),
         **settings,
     )

@@ -9,7 +9,7 @@ import tensorflow as tf
 from ssd_centernet.data import records
 from ssd_centernet.labels import LabelMap
 from ssd_centernet.layers.anchors import DefaultBoxes
-from ssd_centernet.layers.heads import SSDExtraLevels
+from ssd_centernet.layers.necks import SSDExtraLevels
 from ssd_centernet.models.backbones.resnet import ResNet
 from ssd_centernet.models.ssd import SSD
 from ssd_centernet.training.optimizers import Momentum
@@ -26,7 +26,7 @@ ResNet.widths = (8,)
 ResNet.strides = (1,)
 ResNet.stem_width = 8
 SSD.image_size = (64, 64)
-SSD.extra_levels = @SSDExtraLevels()
+SSD.neck = @SSDExtraLevels()
 SSDExtraLevels.widths = ((8, 8),)
 SSDExtraLevels.strides = (2,)
 SSD.anchors = @DefaultBoxes()
@@ -114,7 +114,7 @@ def tiny_detector(num_classes=2):
         ResNet((1,), widths=(8,), strides=(1,), stem_width=8),
         num_classes=num_classes,
         image_size=(64, 64),
-        extra_levels=SSDExtraLevels(((8, 8),), strides=(2,)),
+        neck=SSDExtraLevels(((8, 8),), strides=(2,)),
         anchors=DefaultBoxes((90, 180, 280), aspect_ratios=((2,), (2,))),
     )
 

@@ -8,8 +8,8 @@ import tempfile
 import numpy as np
 import tensorflow as tf
 
-from ssd_centernet.data import augment as augment_module
 from ssd_centernet.data import pipeline, records
+from ssd_centernet.data.augment import ssd as augment_module
 from ssd_centernet.labels import LabelMap
 from ssd_centernet.ops import boxes as box_ops
 from ssd_centernet.ops import image as image_ops

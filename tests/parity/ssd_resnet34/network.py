@@ -35,7 +35,7 @@ def reference_variables(detector: SSD) -> dict[str, tf.Variable]:
     names = {
         f"resnet34/{name}": variable for name, variable in tf1_variables(detector.backbone).items()
     }
-    extra, head = detector.extra_levels, detector.head
+    extra, head = detector.neck, detector.head
     layers = {}
     for index, (reduce, expand) in enumerate(zip(extra._reduce, extra._expand, strict=True), 7):
         layers[f"ssd/block{index}-conv1x1"] = reduce
@@ -149,7 +149,7 @@ def _check_stages(report: Report, file: VectorFile, detector: SSD, images: tf.Te
 def _check_head_layout(report: Report, file: VectorFile, detector: SSD, images: tf.Tensor) -> None:
     """Compares the maps before they are reshaped, which checks the order of their channels."""
     (features,) = detector.backbone(images, training=False).values()
-    levels = [features, *detector.extra_levels(features)]
+    levels = detector.neck([features])
     for level in (3, 5, 8):
         positions = file[f"infer_raw_class_level{level}_pos"]
         for kind, convs in (

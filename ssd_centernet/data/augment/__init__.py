@@ -1,0 +1,1 @@
+"""Augmentation chains, one module for each published one: `chain(example, seed) -> example`."""
