@@ -224,23 +224,6 @@ def fit(image: np.ndarray, size: int | tuple[int, int]) -> np.ndarray:
     return np.asarray(picture.resize(scaled, method))
 
 
-def denormalize(image: np.ndarray, mean: Sequence[float], std: Sequence[float]) -> np.ndarray:
-    """Turn a network input back into an image.
-
-    Args:
-        image: float [..., H, W, 3], `(pixel / 255 - mean) / std`; where the network's input is
-            scaled otherwise, give mean and std in units of 1/255 accordingly.
-        mean: three numbers, of pixels in 0..1.
-        std: three numbers.
-
-    Returns:
-        uint8 [..., H, W, 3].
-    """
-    pixels = np.asarray(image, np.float32) * np.asarray(std, np.float32)
-    pixels = (pixels + np.asarray(mean, np.float32)) * 255.0
-    return np.nan_to_num(pixels).round().clip(0, 255).astype(np.uint8)
-
-
 def save_png(path: str | os.PathLike, image: np.ndarray) -> str:
     """Write an image as PNG; the file appears whole or not at all.
 
@@ -266,7 +249,8 @@ def _as_rgb(image: np.ndarray) -> np.ndarray:
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[-1] != 3 or not image.size:
         raise ValueError(
             f"Got an image of {image.dtype} {image.shape}, expected uint8 [height, width, 3]. "
-            "Network inputs go through denormalize() first; a batch is drawn image by image."
+            "Network inputs go through Preprocessing.denormalize() first; a batch is drawn image "
+            "by image."
         )
     return np.ascontiguousarray(image)
 

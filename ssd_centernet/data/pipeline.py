@@ -19,7 +19,7 @@ from ssd_centernet.ops import image as image_ops
 
 Example = dict[str, tf.Tensor]
 Augment = Callable[[Mapping[str, tf.Tensor], tf.Tensor], Example]
-MakeTargets = Callable[[tf.Tensor, tf.Tensor, tf.Tensor], Mapping[str, tf.Tensor]]
+MakeTargets = Callable[..., Mapping[str, tf.Tensor]]
 
 OBJECT_FIELDS = ("boxes", "classes", "is_crowd", "area")
 FILLER_ID = -1
@@ -68,8 +68,8 @@ def training_batches(
         split: what the names of the record files start with.
         image_size: (height, width) that the network expects, to be checked against what `augment`
             makes; None checks nothing.
-        make_targets: `(boxes [N, 4], classes [N], is_crowd [N]) -> dict of tensors`, called for
-            each image with all of its boxes after augmentation.
+        make_targets: `(boxes [N, 4], classes [N], is_crowd [N], extent=[2]) -> dict of tensors`,
+            called for each image with all of its boxes after augmentation.
         max_boxes: size of the padded object fields; further boxes are left out of these (not out
             of the targets).
         keep_empty: whether images without objects are used.
@@ -90,7 +90,8 @@ def training_batches(
         threadpool_size: threads of the pipeline, 0 for one per core.
 
     Returns:
-        Dataset of batches: `image` [B, h, w, 3]; `boxes` float32 [B, M, 4] yxyx fractions,
+        Dataset of batches: `image` [B, h, w, 3]; `extent` float32 [B, 2], the share (height, width)
+        of it that the picture covers; `boxes` float32 [B, M, 4] yxyx fractions of the input,
         `classes` int32 [B, M], `is_crowd` bool [B, M], `area` float32 [B, M], `valid` bool [B, M]
         with M = max_boxes; `source_id` int64 [B]; `height`, `width` int32 [B] of the original
         images; and, with `make_targets`, the dict `targets`. All shapes are static.
@@ -124,7 +125,8 @@ def training_batches(
         _check_image_size(example["image"], image_size)
         targets = None
         if make_targets is not None:
-            targets = make_targets(*(example[k] for k in ("boxes", "classes", "is_crowd")))
+            objects = (example[key] for key in ("boxes", "classes", "is_crowd"))
+            targets = make_targets(*objects, extent=example.get("extent", tf.ones([2])))
         return _finish(example, max_boxes, dtype, targets)
 
     examples = tf.data.Dataset.range(first_epoch, tf.int64.max).flat_map(epoch_of)
@@ -158,7 +160,8 @@ def evaluation_batches(
         label_map: from the data set's category ids to classes.
         batch_size: images in a batch of this process; the last one is filled up with images of
             zeros whose `source_id` is -1.
-        preprocess: uint8 [H, W, 3] -> float [h, w, 3], as `Detector.preprocess`.
+        preprocess: uint8 [H, W, 3] -> float [h, w, 3], as `Detector.preprocessing`; where it has
+            `extent(height, width)`, boxes are expressed in the frame that it pads.
         split: what the names of the record files start with.
         max_boxes: size of the padded object fields; further boxes are left out.
         rank: number of this process, 0 <= rank < world_size.
@@ -181,8 +184,7 @@ def evaluation_batches(
 
     def load(serialized: tf.Tensor) -> Example:
         example = records.parse_example(serialized, label_map)
-        example["image"] = preprocess(image_ops.decode_image(example.pop("encoded")))
-        return _finish(example, max_boxes, dtype)
+        return _finish(preprocess_example(example, preprocess), max_boxes, dtype)
 
     serialized = tf.data.TFRecordDataset(source.files)
     if not source.by_file:
@@ -192,6 +194,26 @@ def evaluation_batches(
     )
     batches = batches.map(lambda batch: _fill(batch, batch_size)).prefetch(2)
     return _with_options(batches, True, threadpool_size)
+
+
+def preprocess_example(example: Example, preprocess: Callable[[tf.Tensor], tf.Tensor]) -> Example:
+    """Decode an example and prepare it as images to detect on are prepared.
+
+    Args:
+        example: with `encoded`.
+        preprocess: as in `evaluation_batches`.
+
+    Returns:
+        The example with `image`, `extent` and boxes as fractions of the network's input.
+    """
+    example = dict(example)
+    image = image_ops.decode_image(example.pop("encoded"))
+    example["image"] = preprocess(image)
+    if hasattr(preprocess, "extent"):
+        extent = preprocess.extent(*tf.unstack(tf.shape(image)[:2]))
+        example["extent"] = extent
+        example["boxes"] = example["boxes"] * tf.concat([extent, extent], axis=0)
+    return example
 
 
 def count_examples(
@@ -316,6 +338,7 @@ def _finish(
     """Pad the object fields, cast the image, and check that all shapes are static."""
     result = {key: example[key] for key in ("source_id", "height", "width")}
     result["image"] = tf.cast(example["image"], dtype)
+    result["extent"] = example.get("extent", tf.ones([2]))
     count = tf.minimum(tf.shape(example["boxes"])[0], max_boxes)
     for key in OBJECT_FIELDS:
         values = example[key][:max_boxes]
@@ -354,7 +377,8 @@ def _fill(batch: Example, batch_size: int) -> Example:
         return tf.ensure_shape(full, [batch_size, *value.shape[1:]])
 
     return {
-        key: fill(value, FILLER_ID if key == "source_id" else 0) for key, value in batch.items()
+        key: fill(value, {"source_id": FILLER_ID, "extent": 1}.get(key, 0))
+        for key, value in batch.items()
     }
 
 

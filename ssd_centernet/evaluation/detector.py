@@ -33,7 +33,7 @@ def detection_step(
     def step(batch: dict) -> tuple[dict, dict]:
         outputs = detector(batch["image"], training=False)
         parts = detector.compute_losses(outputs, batch) if with_losses else {}
-        return detector.decode(outputs), parts
+        return detector.decode(outputs, batch["extent"]), parts
 
     return step
 

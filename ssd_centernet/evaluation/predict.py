@@ -126,16 +126,22 @@ def fixed_size_step(detector: Detector, batch_size: int) -> tuple[Callable, Call
         batch_size: of the second function.
 
     Returns:
-        `prepare(uint8 [H, W, 3]) -> float32 [h, w, 3]`, one trace for every size, and
-        `detect(float32 [batch_size, h, w, 3]) -> Detections`.
+        `prepare(uint8 [H, W, 3]) -> (float32 [h, w, 3], extent [2])`, one trace for every size, and
+        `detect(float32 [batch_size, h, w, 3], extents [batch_size, 2]) -> Detections`.
     """
-    prepare = tf.function(
-        detector.preprocessing, input_signature=[tf.TensorSpec([None, None, 3], tf.uint8)]
-    )
+
+    @tf.function(input_signature=[tf.TensorSpec([None, None, 3], tf.uint8)])
+    def prepare(image: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        extent = detector.preprocessing.extent(*tf.unstack(tf.shape(image)[:2]))
+        return detector.preprocessing(image), extent
+
     inputs = tf.TensorSpec([batch_size, *detector.image_size, 3], tf.float32)
-    detect = tf.function(
-        lambda images: detector.decode(detector(images, training=False)), input_signature=[inputs]
-    )
+    extents = tf.TensorSpec([batch_size, 2], tf.float32)
+
+    @tf.function(input_signature=[inputs, extents])
+    def detect(images: tf.Tensor, extents: tf.Tensor) -> dict:
+        return detector.decode(detector(images, training=False), extents)
+
     return prepare, detect
 
 
@@ -157,9 +163,10 @@ def _detections(
             unreadable[path] = getattr(error, "strerror", None) or str(error)
         if waiting and (len(waiting) == batch_size or number == len(files) - 1):
             inputs = np.zeros((batch_size, *detector.image_size, 3), np.float32)
+            extents = np.ones((batch_size, 2), np.float32)
             for slot, picture in enumerate(waiting):
-                inputs[slot] = prepare(picture.pixels)
-            batch = {name: value.numpy() for name, value in detect(inputs).items()}
+                inputs[slot], extents[slot] = prepare(picture.pixels)
+            batch = {name: value.numpy() for name, value in detect(inputs, extents).items()}
             for slot, picture in enumerate(waiting):
                 count = int(batch["count"][slot])
                 picture.detections = {

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import gin
+import numpy as np
 import tensorflow as tf
 
 from ssd_centernet._keras import keras
@@ -18,9 +19,12 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 @gin.register
 @keras.saving.register_keras_serializable(package="ssd_centernet")
 class Preprocessing(Float32Layer):
-    """Resizes (without keeping the aspect ratio) and normalises RGB images.
+    """Resizes and normalises RGB images: `(pixels / scale - mean) / std`.
 
-    Source: reference specification ssd_resnet34, section 7.5.
+    The defaults are those of SSD300 ResNet-34; every recipe binds its own.
+
+    Source: reference specifications ssd_resnet34, section 7.5; ssd320_resnet50_fpn, 2.6; ssd_vgg16,
+    11.7; centernet, 5.2 and 5.3.
     """
 
     def __init__(
@@ -29,6 +33,11 @@ class Preprocessing(Float32Layer):
         *,
         mean: Sequence[float] = IMAGENET_MEAN,
         std: Sequence[float] = IMAGENET_STD,
+        scale: float = 255.0,
+        resize: str = "legacy_bilinear",
+        keep_aspect: bool = False,
+        channels: str = "RGB",
+        round_pixels: bool = False,
         name: str = "preprocessing",
         **kwargs,
     ):
@@ -36,20 +45,80 @@ class Preprocessing(Float32Layer):
 
         Args:
           image_size: (height, width) of the network's input in pixels.
-          mean: of R, G, B in [0, 1].
-          std: of R, G, B in [0, 1].
+          mean: of the three channels after division by `scale`, in the order of `channels`.
+          std: of the three channels after division by `scale`, in the order of `channels`.
+          scale: what pixels in 0..255 are divided by first.
+          resize: "bilinear" samples with half-pixel centres, "legacy_bilinear" without them as
+            TensorFlow 1 did.
+          keep_aspect: whether images are fitted into `image_size` with their aspect ratio kept and
+            zeros (black, before normalisation) at the bottom and the right.
+          channels: order of the channels that the network sees, "RGB" or "BGR".
+          round_pixels: whether resized pixels are rounded to whole numbers, as a resize of bytes
+            gives them.
           name: of the layer.
           **kwargs: passed to the Keras layer.
+
+        Raises:
+          ValueError: `resize` or `channels` is none of the two.
         """
         super().__init__(name=name, **kwargs)
         self.image_size = tuple(image_size)
         self.mean = tuple(mean)
         self.std = tuple(std)
+        for setting, value, choices in (
+            ("resize", resize, ("legacy_bilinear", "bilinear")),
+            ("channels", channels, ("RGB", "BGR")),
+        ):
+            if value not in choices:
+                raise ValueError(f"Preprocessing.{setting} must be in {choices}, got {value!r}.")
+        self.scale = scale
+        self.resize = resize
+        self.keep_aspect = keep_aspect
+        self.channels = channels
+        self.round_pixels = round_pixels
+
+    def extent(self, height: tf.Tensor, width: tf.Tensor) -> tf.Tensor:
+        """Computes which share of the network's input an image covers.
+
+        Args:
+          height: int [...], of the image in pixels.
+          width: int [...], of the image in pixels.
+
+        Returns:
+          float32 [..., 2]: shares (height, width) in (0, 1]; ones where nothing is padded.
+        """
+        if not self.keep_aspect:
+            return tf.ones([*tf.convert_to_tensor(height).shape, 2])
+        inner = image_ops.fitted_size(height, width, self.image_size)
+        return tf.cast(inner, tf.float32) / tf.constant(self.image_size, tf.float32)
 
     def call(self, images: tf.Tensor) -> tf.Tensor:
         """Prepares uint8 RGB images, [H, W, 3] or [B, H, W, 3], as float32 of `image_size`."""
-        resized = image_ops.resize_legacy_bilinear(images, self.image_size)
-        return image_ops.normalize(resized / 255.0, self.mean, self.std)
+        legacy = self.resize == "legacy_bilinear"
+        if self.keep_aspect:
+            resized = image_ops.resize_and_pad(images, self.image_size, legacy=legacy)
+        elif legacy:
+            resized = image_ops.resize_legacy_bilinear(images, self.image_size)
+        else:
+            resized = image_ops.resize_bilinear(images, self.image_size)
+        if self.round_pixels:
+            resized = tf.round(resized)
+        return self.normalize(resized)
+
+    def normalize(self, images: tf.Tensor) -> tf.Tensor:
+        """Normalises float32 RGB images [..., 3] in 0..255 that have their final size."""
+        if self.channels == "BGR":
+            images = tf.reverse(images, axis=[-1])
+        if self.scale != 1.0:
+            images = images / self.scale
+        return image_ops.normalize(images, self.mean, self.std)
+
+    def denormalize(self, images: tf.Tensor) -> np.ndarray:
+        """Turns network inputs [..., 3] back into uint8 RGB pixels of the same shape."""
+        pixels = np.asarray(images, np.float32) * np.asarray(self.std, np.float32)
+        pixels = (pixels + np.asarray(self.mean, np.float32)) * self.scale
+        pixels = np.nan_to_num(pixels).round().clip(0, 255).astype(np.uint8)
+        return pixels[..., ::-1] if self.channels == "BGR" else pixels
 
     def get_config(self) -> dict:
         """Returns the constructor's arguments."""
@@ -58,4 +127,9 @@ class Preprocessing(Float32Layer):
             "image_size": self.image_size,
             "mean": self.mean,
             "std": self.std,
+            "scale": self.scale,
+            "resize": self.resize,
+            "keep_aspect": self.keep_aspect,
+            "channels": self.channels,
+            "round_pixels": self.round_pixels,
         }

@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from ssd_centernet._keras import keras
 from ssd_centernet.layers.preprocessing import Preprocessing
+from ssd_centernet.ops import boxes as box_ops
 
 
 class Detector(keras.Model):
@@ -56,7 +57,9 @@ class Detector(keras.Model):
         self.preprocessing = preprocessing
         self.class_names = None if class_names is None else tuple(class_names)
 
-    def make_targets(self, boxes, classes, is_crowd, valid=None) -> dict[str, tf.Tensor]:
+    def make_targets(
+        self, boxes, classes, is_crowd, valid=None, extent=None
+    ) -> dict[str, tf.Tensor]:
         """Turns ground truth into training targets, for one image or (with leading B) a batch.
 
         Args:
@@ -64,6 +67,8 @@ class Detector(keras.Model):
           classes: int32 [..., M], 0..C-1.
           is_crowd: bool [..., M].
           valid: bool [..., M], False for padding; None means all rows count.
+          extent: float32 [..., 2], the share (height, width) of the network's input that the image
+            covers; None means all of it. Detectors that learn from padding too ignore it.
 
         Returns:
           A dict of tensors of static shape but for the leading B.
@@ -74,9 +79,30 @@ class Detector(keras.Model):
         """Computes the unweighted loss parts of a batch, named float32 scalars."""
         raise NotImplementedError
 
-    def decode(self, outputs) -> dict[str, tf.Tensor]:
-        """Decodes raw outputs into `Detections` (see docs/architecture.md)."""
+    def decode(self, outputs, extent=None) -> dict[str, tf.Tensor]:
+        """Decodes raw outputs into `Detections` (see docs/architecture.md).
+
+        Args:
+          outputs: what the network gave.
+          extent: float32 [B, 2], as in `make_targets`: where the preprocessing pads, boxes come out
+            as fractions of the image instead of fractions of the network's input.
+        """
         raise NotImplementedError
+
+    def to_image_frame(self, detections: dict, extent) -> dict[str, tf.Tensor]:
+        """Turns boxes from fractions of the network's input into fractions of the image.
+
+        Args:
+          detections: of a decoder.
+          extent: float32 [B, 2] or None, as in `decode`.
+
+        Returns:
+          The same where nothing is padded, else with boxes clipped to the image.
+        """
+        if extent is None or not self.preprocessing.keep_aspect:
+            return detections
+        scale = tf.concat([extent, extent], axis=-1)[:, tf.newaxis]
+        return {**detections, "boxes": box_ops.clip(detections["boxes"] / scale)}
 
     @property
     def loss_weights(self) -> dict[str, float]:
@@ -97,7 +123,11 @@ class Detector(keras.Model):
         targets = batch.get("targets")
         if targets is None:
             targets = self.make_targets(
-                batch["boxes"], batch["classes"], batch["is_crowd"], batch["valid"]
+                batch["boxes"],
+                batch["classes"],
+                batch["is_crowd"],
+                batch["valid"],
+                batch.get("extent"),
             )
         return self.losses_of(outputs, targets)
 
@@ -126,7 +156,9 @@ class Detector(keras.Model):
             )
         if images.shape.rank == 3:
             images = images[tf.newaxis]
-        return self.decode(self(self.preprocessing(images), training=False))
+        sizes = tf.tile(tf.shape(images)[tf.newaxis, 1:3], [tf.shape(images)[0], 1])
+        extent = self.preprocessing.extent(sizes[:, 0], sizes[:, 1])
+        return self.decode(self(self.preprocessing(images), training=False), extent)
 
     def variables_to_train(self, freeze: Sequence[str] = ()) -> list[tf.Variable]:
         """Lists the trainable variables that no pattern of `freeze` matches.

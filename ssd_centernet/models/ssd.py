@@ -97,17 +97,20 @@ class SSD(Detector):
         """The factor of every loss part in the total."""
         return self.criterion.loss_weights
 
-    def make_targets(self, boxes, classes, is_crowd, valid=None) -> dict[str, tf.Tensor]:
+    def make_targets(
+        self, boxes, classes, is_crowd, valid=None, extent=None
+    ) -> dict[str, tf.Tensor]:
         """Matches ground truth to the anchors; see `layers/criteria.py`."""
+        del extent  # Anchors over padding are background as others are.
         return self.criterion.make_targets(boxes, classes, is_crowd, self._anchor_boxes, valid)
 
     def losses_of(self, outputs, targets) -> dict[str, tf.Tensor]:
         """Computes the criterion's parts, `class` and `box`."""
         return self.criterion(outputs, targets)
 
-    def decode(self, outputs) -> dict[str, tf.Tensor]:
+    def decode(self, outputs, extent=None) -> dict[str, tf.Tensor]:
         """Decodes raw outputs; see `layers/decoders.py`."""
-        return self.decoder(outputs, self.anchor_boxes)
+        return self.to_image_frame(self.decoder(outputs, self.anchor_boxes), extent)
 
     def get_config(self) -> dict:
         """Returns the constructor's arguments, parts serialised."""

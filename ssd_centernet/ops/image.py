@@ -48,6 +48,67 @@ def resize_legacy_bilinear(images: tf.Tensor, size: tuple[int, int]) -> tf.Tenso
     return tf.ensure_shape(resized, [*resized.shape[:-3], *size, images.shape[-1]])
 
 
+def resize_bilinear(images: tf.Tensor, size: tf.Tensor | tuple[int, int]) -> tf.Tensor:
+    """Resize with half-pixel centres and no anti-aliasing, as `tf.image.resize` and OpenCV do.
+
+    Args:
+        images: [H, W, C] or [B, H, W, C] of any numeric type.
+        size: (height, width) of the result in pixels; a tensor leaves the static size open.
+
+    Returns:
+        float32 [height, width, C] or [B, height, width, C] in the range of the input. The aspect
+        ratio is not kept.
+    """
+    return tf.image.resize(images, size, antialias=False)
+
+
+def fitted_size(height: tf.Tensor, width: tf.Tensor, size: tuple[int, int]) -> tf.Tensor:
+    """Compute the size of an image that is fitted into a frame with its aspect ratio kept.
+
+    Args:
+        height: int [...], of the image in pixels.
+        width: int [...], of the image in pixels.
+        size: (height, width) of the frame in pixels.
+
+    Returns:
+        int32 [..., 2]: (height, width), rounded half to even, at least 1 and at most the frame.
+
+    Source:
+        reference specification centernet, sections 5.2 and 5.3.
+    """
+    sides = tf.cast(tf.stack([height, width], axis=-1), tf.float32)
+    frame = tf.constant(size, tf.float32)
+    scale = tf.reduce_min(frame / sides, axis=-1, keepdims=True)
+    return tf.cast(tf.clip_by_value(tf.round(sides * scale), 1.0, frame), tf.int32)
+
+
+def resize_and_pad(images: tf.Tensor, size: tuple[int, int], *, legacy: bool = False) -> tf.Tensor:
+    """Fit images into a frame with their aspect ratio kept, zeros at the bottom and the right.
+
+    Args:
+        images: [H, W, C] or [B, H, W, C] of any numeric type.
+        size: (height, width) of the frame in pixels.
+        legacy: whether to sample without half-pixel centres.
+
+    Returns:
+        float32 [height, width, C] or [B, height, width, C] in the range of the input.
+
+    Source:
+        reference specification centernet, sections 5.2 (half-pixel) and 5.3 (legacy).
+    """
+    images = tf.convert_to_tensor(images)
+    batch = images if images.shape.rank == 4 else images[tf.newaxis]
+    shape = tf.shape(batch)
+    inner = fitted_size(shape[1], shape[2], size)
+    resized = tf.raw_ops.ResizeBilinear(
+        images=batch, size=inner, align_corners=False, half_pixel_centers=not legacy
+    )
+    missing = tf.constant(size) - inner
+    padded = tf.pad(resized, [[0, 0], [0, missing[0]], [0, missing[1]], [0, 0]])
+    padded = tf.ensure_shape(padded, [batch.shape[0], *size, images.shape[-1]])
+    return padded if images.shape.rank == 4 else padded[0]
+
+
 def crop_and_resize(image: tf.Tensor, box: tf.Tensor, size: tuple[int, int]) -> tf.Tensor:
     """Cut a box out and resize it so that its corners fall on the corners of the result.
 

@@ -113,8 +113,7 @@ def describe_batch(detector: Detector, batch: Mapping) -> list[FedImage]:
     Returns:
         One description an image.
     """
-    preprocessing = detector.preprocessing
-    images = visualize.denormalize(batch["image"], preprocessing.mean, preprocessing.std)
+    images = detector.preprocessing.denormalize(batch["image"])
     described = []
     for index, image in enumerate(images):
         valid = batch["valid"][index].numpy()

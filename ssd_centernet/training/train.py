@@ -14,12 +14,16 @@ from ssd_centernet import config
 from ssd_centernet._keras import keras
 from ssd_centernet.build import build_detector
 from ssd_centernet.data.directory import LABEL_MAP_NAME, load_label_map
-from ssd_centernet.data.pipeline import count_examples, evaluation_batches, training_batches
+from ssd_centernet.data.pipeline import (
+    count_examples,
+    evaluation_batches,
+    preprocess_example,
+    training_batches,
+)
 from ssd_centernet.evaluation.coco import CocoEvaluator
 from ssd_centernet.evaluation.detector import detection_step, evaluate_detector, split_ground_truth
 from ssd_centernet.evaluation.diagnosis import diagnose
 from ssd_centernet.models.detector import Detector
-from ssd_centernet.ops import image as image_ops
 from ssd_centernet.runtime.device import select_device
 from ssd_centernet.runtime.distribution import SingleProcess
 from ssd_centernet.runtime.precision import needs_loss_scale
@@ -249,13 +253,13 @@ def _check_normalization(augment: Callable | None, detector: Detector) -> None:
     Raises:
       ValueError: mean or deviation of the augmentation and of the preprocessing differ.
     """
-    for name in ("mean", "std"):
+    for name in ("mean", "std", "scale", "channels"):
         trained = getattr(augment, name, None)
         used = getattr(detector.preprocessing, name)
-        if trained is not None and tuple(trained) != tuple(used):
+        if trained is not None and trained != used:
             raise ValueError(
-                f"the augmentation normalises with {name}={tuple(trained)}, the detector's "
-                f"preprocessing with {tuple(used)}: what is trained must be what is detected with. "
+                f"the augmentation normalises with {name}={trained}, the detector's "
+                f"preprocessing with {used}: what is trained must be what is detected with. "
                 f"Set {type(augment).__name__}.{name} and Preprocessing.{name} to the same."
             )
 
@@ -272,9 +276,7 @@ def resize_only(detector: Detector) -> Callable:
 
     def chain(example: dict, seed: tf.Tensor) -> dict:
         del seed
-        example = dict(example)
-        image = image_ops.decode_image(example.pop("encoded"))
-        return {**example, "image": detector.preprocessing(image)}
+        return preprocess_example(example, detector.preprocessing)
 
     return chain
 

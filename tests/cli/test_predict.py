@@ -11,6 +11,7 @@ from ssd_centernet.evaluation import files
 from ssd_centernet.evaluation.coco import METRIC_NAMES, evaluate_detections_file
 from ssd_centernet.evaluation.predict import fixed_size_step, predict
 from ssd_centernet.labels import LabelMap
+from ssd_centernet.layers.preprocessing import Preprocessing
 from ssd_centernet.training import runs
 
 
@@ -19,15 +20,15 @@ class RedFinder:
 
     image_size = (8, 8)
 
-    def preprocessing(self, image):
-        return tf.image.resize(tf.cast(image, tf.float32), self.image_size)
+    preprocessing = Preprocessing((8, 8), mean=(0, 0, 0), std=(1, 1, 1), scale=1.0)
 
     def __call__(self, images, training):
         assert not training
         # The score is how much more red than blue there is: exchanged channels score 0.
         return tf.reduce_mean(images[..., 0] - images[..., 2], axis=[1, 2]) / 255.0
 
-    def decode(self, outputs):
+    def decode(self, outputs, extent):
+        assert extent.shape[1:] == (2,)
         size = tf.shape(outputs)[0]
         boxes = tf.constant([[0.25, 0.0, 0.75, 0.5], [0.0, 0.5, 0.5, 1.0], [0.0, 0.0, 1.0, 1.0]])
         scores = tf.maximum(tf.stack([outputs, 0.0 * outputs + 0.1, 0.0 * outputs], axis=1), 0.0)
@@ -124,9 +125,11 @@ def test_sizes_and_odd_batches_make_no_further_traces(model_dir):
         np.random.default_rng(i).integers(0, 255, size, np.uint8)
         for i, size in enumerate([(40, 30, 3), (64, 64, 3), (31, 97, 3)])
     ]
-    prepared = [prepare(image) for image in images]
+    prepared, extents = zip(*[prepare(image) for image in images], strict=True)
     assert prepare.experimental_get_tracing_count() == 1
-    batched = detect(tf.stack([prepared[2], tf.zeros_like(prepared[0])]))
+    batched = detect(
+        tf.stack([prepared[2], tf.zeros_like(prepared[0])]), tf.stack([extents[2], extents[0]])
+    )
     alone = detector.detect(images[2])
     np.testing.assert_allclose(batched["boxes"][0], alone["boxes"][0], atol=1e-5)
     np.testing.assert_allclose(batched["scores"][0], alone["scores"][0], atol=1e-5)

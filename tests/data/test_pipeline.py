@@ -94,8 +94,8 @@ def assert_same(one, two):
 
 
 def test_all_shapes_are_static(data_dir):
-    def targets(boxes, classes, is_crowd):
-        del classes, is_crowd
+    def targets(boxes, classes, is_crowd, extent):
+        del classes, is_crowd, extent
         return {"sum": tf.reduce_sum(boxes), "fixed": tf.zeros([7, 2])}
 
     spec = training(data_dir, make_targets=targets, dtype="bfloat16").element_spec
@@ -218,8 +218,8 @@ def test_three_images_fill_batches_of_eight(tmp_path):
 def test_more_boxes_than_max_boxes(tmp_path):
     folder = write(tmp_path, [record(1, count=9)])
 
-    def targets(boxes, classes, is_crowd):
-        del classes, is_crowd
+    def targets(boxes, classes, is_crowd, extent):
+        del classes, is_crowd, extent
         return {"count": tf.shape(boxes)[0]}
 
     batch = next(iter(training(folder, make_targets=targets, max_boxes=4)))
@@ -341,8 +341,8 @@ def test_wrong_arguments_are_named(data_dir):
         with pytest.raises(ValueError, match=name):
             training(data_dir, **{name: value})
 
-    def ragged(boxes, classes, is_crowd):
-        del classes, is_crowd
+    def ragged(boxes, classes, is_crowd, extent):
+        del classes, is_crowd, extent
         return {"moving": boxes}
 
     with pytest.raises(ValueError, match="'moving'.*not static"):
