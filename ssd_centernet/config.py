@@ -46,6 +46,7 @@ MODULES: tuple[str, ...] = (
     "ssd_centernet.layers.heads",
     "ssd_centernet.layers.necks",
     "ssd_centernet.layers.preprocessing",
+    "ssd_centernet.models.backbones.bottleneck_resnet",
     "ssd_centernet.models.backbones.resnet",
     "ssd_centernet.models.ssd",
     "ssd_centernet.training.optimizers",

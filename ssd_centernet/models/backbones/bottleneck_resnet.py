@@ -1,0 +1,202 @@
+"""ResNet v1 with bottleneck blocks, as the published detectors use it: no classifier."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import gin
+import tensorflow as tf
+
+from ssd_centernet._keras import keras
+
+_ACTIVATIONS = ("relu", "relu6")
+_POOL_PADDINGS = ("same", "symmetric")
+
+
+@gin.register
+@keras.saving.register_keras_serializable(package="ssd_centernet")
+class BottleneckResNet(keras.Model):
+    """ResNet v1 of bottleneck blocks; the defaults are SSD320's slim ResNet-50.
+
+    A group begins with every second pixel of the group before. That is the published ResNet v1,
+    whose stride sits in the first 1x1 convolution and in the shortcut, and equally the slim network
+    of dense features, which drops pixels behind a group; levels are taken before pixels drop.
+
+    CenterNet's ResNet-101 of Keras' own family is `blocks=(3, 4, 23, 3)`, `activation="relu"`,
+    `use_bias=True`, `pool_padding="symmetric"`, `norm_momentum=0.99`, `norm_epsilon=1.001e-5`,
+    `kernel_initializer="glorot_uniform"`, `output_levels=(2, 3, 4, 5)`.
+
+    Source: reference specifications ssd320_resnet50_fpn, sections 3.1 and 3.4; centernet, 1.2.
+    """
+
+    def __init__(
+        self,
+        blocks: Sequence[int] = (3, 4, 6, 3),
+        *,
+        widths: Sequence[int] = (64, 128, 256, 512),
+        stem_width: int = 64,
+        output_levels: Sequence[int] = (3, 4, 5),
+        activation: str = "relu6",
+        use_bias: bool = False,
+        pool_padding: str = "same",
+        norm_momentum: float = 0.997,
+        norm_epsilon: float = 1e-5,
+        kernel_initializer: str | dict | keras.initializers.Initializer | None = None,
+        name: str = "bottleneck_resnet",
+        **kwargs,
+    ):
+        """Builds the network.
+
+        Args:
+          blocks: how many bottleneck blocks each group has; (3, 4, 23, 3) makes ResNet-101.
+          widths: channels of each group's 3x3 convolutions, a quarter of what the group gives out.
+          stem_width: channels of the 7x7 stem.
+          output_levels: levels (log2 of the stride) to give out; group g gives level g + 1.
+          activation: "relu" or "relu6", of the stem and inside the blocks. The sum of a block and
+            its shortcut always goes through plain ReLU.
+          use_bias: whether convolutions add a bias in front of the normalisation.
+          pool_padding: of the stem's 3x3 pooling: "same" pads behind first, "symmetric" one cell
+            on every side.
+          norm_momentum: of the moving statistics.
+          norm_epsilon: of batch normalisation.
+          kernel_initializer: what Keras takes for one; None means a normal of deviation 0.03,
+            truncated at two deviations.
+          name: of the model.
+          **kwargs: passed to the Keras model.
+
+        Raises:
+          ValueError: a setting is none of the values named here, or `blocks`, `widths` and
+            `output_levels` do not fit each other.
+        """
+        _check(blocks, widths, output_levels, activation, pool_padding)
+        initializer = keras.initializers.serialize(
+            keras.initializers.get(kernel_initializer or _default_initializer())
+        )
+        config = {
+            "blocks": tuple(blocks),
+            "widths": tuple(widths),
+            "stem_width": stem_width,
+            "output_levels": tuple(output_levels),
+            "activation": activation,
+            "use_bias": use_bias,
+            "pool_padding": pool_padding,
+            "norm_momentum": norm_momentum,
+            "norm_epsilon": norm_epsilon,
+            "kernel_initializer": initializer,
+        }
+        builder = _Builder(
+            conv={"use_bias": use_bias},
+            initializer=initializer,
+            norm={"momentum": norm_momentum, "epsilon": norm_epsilon},
+            ceiling=6.0 if activation == "relu6" else None,
+        )
+        images = keras.Input((None, None, 3), name="image")
+        features = builder.stem(images, stem_width, pool_padding)
+        outputs = {}
+        for group, (count, width) in enumerate(zip(blocks, widths, strict=True), 1):
+            if group + 1 > max(output_levels):
+                break
+            if group > 1:
+                # Both paths of a first block read the same pixels. A pooling, because the kernel
+                # gradient of a strided 1x1 convolution overruns its memory in TensorFlow 2.20 on
+                # CPUs at some sizes.
+                features = keras.layers.MaxPooling2D(1, 2, name=f"group{group}_subsample")(features)
+            for block in range(1, count + 1):
+                features = builder.block(features, width, block == 1, f"group{group}_block{block}")
+            if group + 1 in output_levels:
+                outputs[str(group + 1)] = features
+        super().__init__(inputs=images, outputs=outputs, name=name, **kwargs)
+        self._config = config
+        self._conv_norm_names = tuple(builder.names)
+
+    @property
+    def conv_norm_layers(self) -> list[tuple[keras.layers.Layer, keras.layers.Layer]]:
+        """All (convolution, norm) pairs: stem, then by block projection (if any), 1, 2, 3."""
+        return [
+            (self.get_layer(f"{name}_conv"), self.get_layer(f"{name}_norm"))
+            for name in self._conv_norm_names
+        ]
+
+    def get_config(self) -> dict:
+        """Returns the constructor's arguments."""
+        return {"name": self.name, **self._config}
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        """Builds the network from `get_config`."""
+        return cls(**config)
+
+
+def _default_initializer() -> keras.initializers.Initializer:
+    return keras.initializers.TruncatedNormal(stddev=0.03)
+
+
+def _check(blocks, widths, output_levels, activation: str, pool_padding: str) -> None:
+    """Raises ValueError for settings that make no network."""
+    if len(blocks) != len(widths):
+        raise ValueError(
+            "BottleneckResNet needs blocks and widths for the same number of groups, got "
+            f"{tuple(blocks)} and {tuple(widths)}."
+        )
+    possible = range(2, len(blocks) + 2)
+    if not output_levels or not set(output_levels) <= set(possible):
+        raise ValueError(
+            f"BottleneckResNet of {len(blocks)} groups has the levels {tuple(possible)}, got "
+            f"output_levels={tuple(output_levels)}."
+        )
+    for setting, value, choices in (
+        ("activation", activation, _ACTIVATIONS),
+        ("pool_padding", pool_padding, _POOL_PADDINGS),
+    ):
+        if value not in choices:
+            raise ValueError(f"BottleneckResNet.{setting} must be in {choices}, got {value!r}.")
+
+
+class _Builder:
+    """Adds layers of one style and remembers the order in which their weights are created."""
+
+    def __init__(self, *, conv: dict, initializer: dict, norm: dict, ceiling: float | None):
+        self._conv, self._norm, self._ceiling = conv, norm, ceiling
+        self._initializer = initializer
+        self.names: list[str] = []
+
+    def conv_norm(
+        self, inputs: tf.Tensor, filters: int, kernel: int, name: str, *, activate: bool = True
+    ) -> tf.Tensor:
+        """Convolution and batch norm and, if asked, activation; one of 7x7 is a padded stem."""
+        self.names.append(name)
+        strided = kernel == 7
+        outputs = keras.layers.Conv2D(
+            filters,
+            kernel,
+            2 if strided else 1,
+            "valid" if strided else "same",
+            # A new one for each layer: without a seed an initializer repeats its draw.
+            kernel_initializer=keras.initializers.get(self._initializer),
+            name=f"{name}_conv",
+            **self._conv,
+        )(inputs)
+        outputs = keras.layers.BatchNormalization(name=f"{name}_norm", **self._norm)(outputs)
+        if not activate:
+            return outputs
+        return keras.layers.ReLU(self._ceiling, name=f"{name}_relu")(outputs)
+
+    def stem(self, images: tf.Tensor, width: int, pool_padding: str) -> tf.Tensor:
+        """7x7 convolution and 3x3 pooling, each of stride 2."""
+        features = keras.layers.ZeroPadding2D(3, name="stem_pad")(images)
+        features = self.conv_norm(features, width, 7, "stem")
+        if pool_padding == "symmetric":
+            features = keras.layers.ZeroPadding2D(1, name="stem_pool_pad")(features)
+        padding = "same" if pool_padding == "same" else "valid"
+        return keras.layers.MaxPooling2D(3, 2, padding, name="stem_pool")(features)
+
+    def block(self, inputs: tf.Tensor, width: int, project: bool, name: str) -> tf.Tensor:
+        """1x1, 3x3 and widening 1x1 convolution beside a shortcut, projected if asked."""
+        shortcut = inputs
+        if project:
+            shortcut = self.conv_norm(inputs, 4 * width, 1, f"{name}_projection", activate=False)
+        outputs = self.conv_norm(inputs, width, 1, f"{name}_1")
+        outputs = self.conv_norm(outputs, width, 3, f"{name}_2")
+        outputs = self.conv_norm(outputs, 4 * width, 1, f"{name}_3", activate=False)
+        outputs = keras.layers.Add(name=f"{name}_add")([shortcut, outputs])
+        return keras.layers.ReLU(name=f"{name}_relu")(outputs)
