@@ -35,21 +35,28 @@ def huber(errors: tf.Tensor, delta: float = 1.0) -> tf.Tensor:
     return 0.5 * quadratic**2 + delta * (magnitude - quadratic)
 
 
-def hard_negative_mask(losses: tf.Tensor, positives: tf.Tensor, counts: tf.Tensor) -> tf.Tensor:
+def hard_negative_mask(
+    losses: tf.Tensor, positives: tf.Tensor, counts: tf.Tensor, *, negatives_only: bool = False
+) -> tf.Tensor:
     """Picks the anchors of largest loss, positives ranked as if their loss were zero.
 
     Args:
       losses: float32 [B, A], at least 0.
       positives: bool [B, A].
       counts: int32 [B]: how many anchors to pick in each image, at most A of them are.
+      negatives_only: whether positives are never picked, so that all negatives are where there are
+        fewer than `counts`.
 
     Returns:
       bool [B, A]. Ties go to the lower index. Where fewer than `counts` anchors have a loss above
-      zero, positives can be picked too, as in the reference.
+      zero, positives can be picked too unless `negatives_only`.
 
-    Source: reference specification ssd_resnet34, section 6 (steps 1 to 3).
+    Source: reference specifications ssd_resnet34, section 6 (steps 1 to 3); ssd_vgg16, section 9
+    (`negatives_only`).
     """
-    values = tf.stop_gradient(tf.where(positives, 0.0, losses))
+    # Below every loss: ranked behind all negatives.
+    rank_of_positives = -1.0 if negatives_only else 0.0
+    values = tf.stop_gradient(tf.where(positives, rank_of_positives, losses))
     anchors = values.shape[1] or tf.shape(values)[1]
     counts = tf.minimum(counts, anchors)
     descending = tf.sort(values, axis=1, direction="DESCENDING")
@@ -60,4 +67,28 @@ def hard_negative_mask(losses: tf.Tensor, positives: tf.Tensor, counts: tf.Tenso
     room = counts - tf.reduce_sum(tf.cast(above, tf.int32), axis=1)
     tie_rank = tf.cumsum(tf.cast(ties, tf.int32), axis=1)
     picked = above | (ties & (tie_rank <= room[:, tf.newaxis]))
-    return picked & (counts > 0)[:, tf.newaxis]
+    picked &= (counts > 0)[:, tf.newaxis]
+    return picked & ~positives if negatives_only else picked
+
+
+def penalty_reduced_focal(logits: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
+    """Computes the focal loss of heatmaps: cells near a centre are forgiven.
+
+    With p = sigmoid(x), clipped to [1e-4, 1 - 1e-4]: `-(1 - p)^2 log p` where the target is exactly
+    1, and `-(1 - t)^4 p^2 log(1 - p)` elsewhere. Where p is clipped there is no gradient.
+
+    Args:
+      logits: float32 of any shape.
+      targets: float32 of the same shape, in [0, 1].
+
+    Returns:
+      float32 of the same shape, nats, at least 0.
+
+    Source: reference specification centernet, section 3.
+    """
+    p = tf.clip_by_value(tf.sigmoid(logits), 1e-4, 1.0 - 1e-4)
+    # Squares, not powers: heatmaps are large, and this takes a third of the time.
+    positive = -tf.square(1.0 - p) * tf.math.log(p)
+    forgiveness = tf.square(tf.square(1.0 - targets))
+    negative = -forgiveness * tf.square(p) * tf.math.log(1.0 - p)
+    return tf.where(targets == 1.0, positive, negative)

@@ -1,0 +1,239 @@
+"""Centre heatmaps: from boxes to targets, and from maps back to boxes.
+
+Boxes, offsets and sizes are in output cells here: one cell is one pixel of the heatmap.
+"""
+
+from __future__ import annotations
+
+import tensorflow as tf
+
+# Two neighbours whose scores differ by less than this are one plateau, and both are peaks.
+PLATEAU = 1e-6
+
+
+def gaussian_radius(heights: tf.Tensor, widths: tf.Tensor, min_overlap: float = 0.7) -> tf.Tensor:
+    """Computes how far a box may be moved while it still overlaps its object.
+
+    Three placements of the moved box give three distances. This is the one where it contains the
+    object, with the root divided by 2 instead of by 2a as the reference does; among the reference's
+    three it is the smallest for every box.
+
+    Args:
+      heights: float32 [...], in cells, at least 0.
+      widths: float32 [...], in cells, at least 0.
+      min_overlap: IoU that must remain, in (0, 1).
+
+    Returns:
+      float32 [...], in cells.
+
+    Source: reference specification centernet, section 2.
+    """
+    b = 2.0 * min_overlap * (heights + widths)
+    four_ac = 16.0 * min_overlap * (min_overlap - 1.0) * heights * widths
+    return (tf.sqrt(b * b - four_ac) - b) / 2.0
+
+
+def gaussian_sigma(heights: tf.Tensor, widths: tf.Tensor, min_overlap: float = 0.7) -> tf.Tensor:
+    """Computes the deviation of a box's peak: a sixth of the diameter of its radius.
+
+    Args:
+      heights: float32 [...], in cells, at least 0.
+      widths: float32 [...], in cells, at least 0.
+      min_overlap: see `gaussian_radius`.
+
+    Returns:
+      float32 [...], in cells, at least 1/6.
+
+    Source: reference specification centernet, section 2.
+    """
+    radius = tf.floor(gaussian_radius(heights, widths, min_overlap))
+    return (2.0 * tf.maximum(radius, 0.0) + 1.0) / 6.0
+
+
+def center_targets(
+    boxes: tf.Tensor, output_size: tuple[int, int]
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """Computes what the centre cell of each box is to predict.
+
+    Args:
+      boxes: float32 [..., M, 4], yxyx, in cells.
+      output_size: (h, w) of the heatmap.
+
+    Returns:
+      `cells` int32 [..., M, 2], (y, x) of the cell with the box's centre, inside the map (a box
+      without extent on the far border lies in the last cell); `offsets` float32 [..., M, 2], from
+      that cell's corner to the centre, (y, x) in [0, 1]; `sizes` float32 [..., M, 2], (h, w).
+
+    Source: reference specification centernet, section 2.
+    """
+    low, high = boxes[..., :2], boxes[..., 2:]
+    centers = (low + high) / 2.0
+    last = tf.constant(output_size, tf.float32) - 1.0
+    cells = tf.clip_by_value(tf.floor(centers), 0.0, last)
+    return tf.cast(cells, tf.int32), centers - cells, high - low
+
+
+def gaussian_heatmap(
+    cells: tf.Tensor,
+    sigmas: tf.Tensor,
+    classes: tf.Tensor,
+    weights: tf.Tensor,
+    *,
+    num_classes: int,
+    output_size: tuple[int, int],
+) -> tf.Tensor:
+    """Draws a peak for every box and merges those of a class by their maximum.
+
+    A peak spans the whole map, and is exactly its weight at the centre. It is a product of two
+    profiles, so only additions to a map of each box are dense: one product and one segment
+    maximum for the whole batch.
+
+    Args:
+      cells: int32 [B, M, 2], (y, x).
+      sigmas: float32 [B, M], in cells.
+      classes: int32 [B, M], 0..C-1.
+      weights: float32 [B, M], height of the peaks; rows of weight 0 are left out.
+      num_classes: C.
+      output_size: (h, w).
+
+    Returns:
+      float32 [B, h, w, C] in [0, 1].
+
+    Source: reference specification centernet, section 2.
+    """
+    height, width = output_size
+    batch, rows = tf.shape(sigmas)[0], tf.shape(sigmas)[1]
+    to_row = tf.cast(tf.range(height) - cells[..., :1], tf.float32)
+    to_column = tf.cast(tf.range(width) - cells[..., 1:], tf.float32)
+    twice_variance = 2.0 * sigmas[..., tf.newaxis] ** 2
+    vertical = tf.exp(-(to_row**2) / twice_variance) * weights[..., tf.newaxis]
+    horizontal = tf.exp(-(to_column**2) / twice_variance)
+    peaks = vertical[..., :, tf.newaxis] * horizontal[..., tf.newaxis, :]
+    # Segments of negative number are left out.
+    segments = classes + num_classes * tf.range(batch)[:, tf.newaxis]
+    segments = tf.where(weights > 0.0, segments, -1)
+    merged = tf.math.unsorted_segment_max(
+        tf.reshape(peaks, [batch * rows, height, width]),
+        tf.reshape(segments, [-1]),
+        batch * num_classes,
+    )
+    merged = tf.reshape(tf.maximum(merged, 0.0), [batch, num_classes, height, width])
+    return tf.transpose(merged, [0, 2, 3, 1])
+
+
+def cells_inside(extent: tf.Tensor, image_size: tuple[int, int], output_size: tuple[int, int]):
+    """Marks the cells that see some of the image, not padding alone.
+
+    Args:
+      extent: float32 [..., 2], share (height, width) of the network's input that the image covers.
+      image_size: (height, width) of the network's input in pixels.
+      output_size: (h, w) of the heatmap.
+
+    Returns:
+      bool [..., h, w].
+
+    Source: reference specification centernet, section 3.
+    """
+    # Whole pixels, so that no rounding of the shares can add a row of cells.
+    pixels = tf.round(extent * tf.constant(image_size, tf.float32))
+    stride = tf.constant([i / o for i, o in zip(image_size, output_size, strict=True)], tf.float32)
+    limits = tf.cast(tf.math.ceil(pixels / stride), tf.int32)
+    rows = tf.range(output_size[0]) < limits[..., :1]
+    columns = tf.range(output_size[1]) < limits[..., 1:]
+    return rows[..., :, tf.newaxis] & columns[..., tf.newaxis, :]
+
+
+def cells_in_regions(
+    regions: tf.Tensor, valid: tf.Tensor, output_size: tuple[int, int]
+) -> tf.Tensor:
+    """Marks the cells whose middle lies in any of some regions.
+
+    Args:
+      regions: float32 [..., M, 4], yxyx, in cells.
+      valid: bool [..., M], which regions count.
+      output_size: (h, w) of the heatmap.
+
+    Returns:
+      bool [..., h, w].
+    """
+    height, width = output_size
+    ymin, xmin, ymax, xmax = tf.split(regions, 4, axis=-1)
+    y, x = tf.range(height, dtype=tf.float32) + 0.5, tf.range(width, dtype=tf.float32) + 0.5
+    rows = tf.cast((y >= ymin) & (y < ymax) & valid[..., tf.newaxis], tf.float32)
+    columns = tf.cast((x >= xmin) & (x < xmax), tf.float32)
+    # How many regions each cell lies in.
+    return tf.matmul(rows, columns, transpose_a=True) > 0.5
+
+
+def gather_cells(maps: tf.Tensor, cells: tf.Tensor) -> tf.Tensor:
+    """Gathers values at cells.
+
+    Args:
+      maps: float32 [B, h, w, K].
+      cells: int32 [B, M, 2], (y, x), inside the map.
+
+    Returns:
+      float32 [B, M, K].
+    """
+    _, height, width, depth = maps.shape
+    flat = tf.reshape(maps, [-1, height * width, depth])
+    return tf.gather(flat, cells[..., 0] * width + cells[..., 1], batch_dims=1)
+
+
+def keep_peaks(scores: tf.Tensor, kernel_size: int = 3) -> tf.Tensor:
+    """Sets scores to 0 that are not the largest in their neighbourhood, class by class.
+
+    Args:
+      scores: float32 [B, h, w, C] in [0, 1].
+      kernel_size: side of the neighbourhood in cells, odd.
+
+    Returns:
+      float32 [B, h, w, C]. All cells of a plateau are kept.
+
+    Source: reference specification centernet, section 4, step 2.
+    """
+    largest = tf.nn.max_pool2d(scores, kernel_size, 1, "SAME")
+    return tf.where(tf.abs(scores - largest) < PLATEAU, scores, 0.0)
+
+
+def top_peaks(scores: tf.Tensor, count: int) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """Picks the largest scores of each image over all cells and classes.
+
+    Args:
+      scores: float32 [B, h, w, C].
+      count: how many, at most h * w * C.
+
+    Returns:
+      `scores` float32 [B, count], descending; `cells` int32 [B, count, 2], (y, x); `classes`
+      int32 [B, count]. Ties go to the upper row, then the left column, then the lower class.
+
+    Source: reference specification centernet, section 4, steps 3 and 4.
+    """
+    _, height, width, num_classes = scores.shape
+    flat = tf.reshape(scores, [-1, height * width * num_classes])
+    best, index = tf.math.top_k(flat, count)
+    place = index // num_classes
+    return best, tf.stack([place // width, place % width], axis=-1), index % num_classes
+
+
+def decode_boxes(
+    cells: tf.Tensor, offsets: tf.Tensor, sizes: tf.Tensor, output_size: tuple[int, int]
+) -> tf.Tensor:
+    """Turns predictions at cells into boxes; the inverse of `center_targets`.
+
+    Args:
+      cells: int32 [..., 2], (y, x).
+      offsets: float32 [..., 2], (y, x), in cells.
+      sizes: float32 [..., 2], (h, w), in cells; negative ones count as 0.
+      output_size: (h, w) of the heatmap.
+
+    Returns:
+      float32 [..., 4], yxyx, in cells, clipped to the map.
+
+    Source: reference specification centernet, section 4, step 5.
+    """
+    centers = tf.cast(cells, tf.float32) + offsets
+    half = tf.maximum(sizes, 0.0) / 2.0
+    limit = tf.constant(output_size, tf.float32)
+    corners = [tf.clip_by_value(c, 0.0, limit) for c in (centers - half, centers + half)]
+    return tf.concat(corners, axis=-1)
