@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import gin
+import numpy as np
 import tensorflow as tf
 
 from ssd_centernet._keras import keras
 from ssd_centernet.layers.base import Float32Layer
+from ssd_centernet.ops import anchors as anchor_ops
 from ssd_centernet.ops import boxes as box_ops
 from ssd_centernet.ops import losses as loss_ops
 from ssd_centernet.ops import matching
 
 CROWD_MODES = ("object", "drop", "ignore")
+NORMALIZERS = ("image", "batch")
 
 
 @gin.register
@@ -19,7 +22,9 @@ CROWD_MODES = ("object", "drop", "ignore")
 class MultiBoxLoss(Float32Layer):
     """SSD's loss: softmax cross entropy with hard negative mining, and Huber on box codes.
 
-    Source: reference specification ssd_resnet34, sections 4 and 6.
+    The defaults are those of SSD300 ResNet-34; the VGG-16 recipes bind others.
+
+    Source: reference specifications ssd_resnet34, sections 4 and 6; ssd_vgg16, sections 8 and 9.
     """
 
     def __init__(
@@ -28,6 +33,10 @@ class MultiBoxLoss(Float32Layer):
         *,
         negatives_per_positive: int = 3,
         negatives_of_empty_image: int = 0,
+        mine_matched: bool = True,
+        normalizer: str = "image",
+        last_claim_wins: bool = False,
+        image_size: tuple[int, int] | None = None,
         crowd: str = "object",
         scale_factors: tuple[float, float, float, float] = (10.0, 10.0, 5.0, 5.0),
         class_loss_weight: float = 1.0,
@@ -42,6 +51,16 @@ class MultiBoxLoss(Float32Layer):
           negatives_per_positive: how many background anchors are mined for each positive one.
           negatives_of_empty_image: how many are mined where nothing is matched; 0 (the reference,
             which drops empty images) lets such an image contribute nothing.
+          mine_matched: whether, where an image has too few background anchors to mine, matched
+            ones are counted a second time instead.
+          normalizer: what the sums over anchors are divided by: "image", each image's by its number
+            of matched anchors (at least 1), then the mean over the batch; "batch", the sum over the
+            batch by the sum of these numbers.
+          last_claim_wins: whether of several objects with the same best anchor the last gets it,
+            instead of the first.
+          image_size: (height, width) of the network's input; boxes are then matched and encoded in
+            its pixels, where equal anchors have exactly equal overlaps (see
+            `ops.anchors.to_pixels`). None does it in fractions.
           crowd: what a crowd region is: "object" (as the reference), "drop" (background), or
             "ignore" (anchors mostly inside one are no negatives).
           scale_factors: of the box code (ty, tx, th, tw).
@@ -51,14 +70,20 @@ class MultiBoxLoss(Float32Layer):
           **kwargs: passed to the Keras layer.
 
         Raises:
-          ValueError: `crowd` is none of the three.
+          ValueError: `crowd` is none of the three, or `normalizer` none of the two.
         """
         super().__init__(name=name, **kwargs)
         if crowd not in CROWD_MODES:
             raise ValueError(f"crowd must be one of {CROWD_MODES}, got {crowd!r}.")
+        if normalizer not in NORMALIZERS:
+            raise ValueError(f"normalizer must be one of {NORMALIZERS}, got {normalizer!r}.")
         self.matched_threshold = matched_threshold
         self.negatives_per_positive = negatives_per_positive
         self.negatives_of_empty_image = negatives_of_empty_image
+        self.mine_matched = mine_matched
+        self.normalizer = normalizer
+        self.last_claim_wins = last_claim_wins
+        self.image_size = None if image_size is None else tuple(image_size)
         self.crowd = crowd
         self.scale_factors = tuple(scale_factors)
         self.class_loss_weight = class_loss_weight
@@ -93,11 +118,15 @@ class MultiBoxLoss(Float32Layer):
         objects = valid
         if self.crowd != "object":
             objects = ~is_crowd if valid is None else valid & ~is_crowd
+        boxes_there, anchors_there = self._matching_frame(boxes, anchors)
         matches = matching.match(
-            box_ops.iou(boxes, anchors), objects, matched_threshold=self.matched_threshold
+            box_ops.iou(boxes_there, anchors_there),
+            objects,
+            matched_threshold=self.matched_threshold,
+            last_claim_wins=self.last_claim_wins,
         )
         class_targets, box_targets = matching.assign_targets(
-            boxes, classes, anchors, matches, scale_factors=self.scale_factors
+            boxes_there, classes, anchors_there, matches, scale_factors=self.scale_factors
         )
         if self.crowd == "ignore":
             regions = is_crowd if valid is None else valid & is_crowd
@@ -110,6 +139,15 @@ class MultiBoxLoss(Float32Layer):
             "num_matched": tf.reduce_sum(tf.cast(matches >= 0, tf.int32), axis=-1),
         }
 
+    def _matching_frame(self, boxes: tf.Tensor, anchors: tf.Tensor) -> tuple:
+        """Returns boxes and anchors in the frame in which they are compared."""
+        if self.image_size is None:
+            return boxes, anchors
+        if not isinstance(anchors, np.ndarray):
+            anchors = tf.get_static_value(anchors)  # They are a constant of the graph.
+        pixels = tf.constant([*self.image_size, *self.image_size], tf.float32)
+        return boxes * pixels, anchor_ops.to_pixels(anchors, self.image_size)
+
     def call(self, outputs: dict[str, tf.Tensor], targets: dict[str, tf.Tensor]) -> dict:
         """Computes the unweighted loss parts of a batch.
 
@@ -118,8 +156,7 @@ class MultiBoxLoss(Float32Layer):
           targets: of `make_targets`, with leading B.
 
         Returns:
-          `class` and `box`, float32 scalars: each image's sum over anchors divided by its number
-          of matched anchors (at least 1), averaged over the batch.
+          `class` and `box`, float32 scalars: sums over anchors, divided as `normalizer` says.
         """
         class_targets = targets["classes"]
         positives = class_targets > 0
@@ -130,10 +167,14 @@ class MultiBoxLoss(Float32Layer):
         weights = self.class_weights(cross_entropy, class_targets, num_matched)
         distance = tf.reduce_sum(loss_ops.huber(outputs["box_codes"] - targets["boxes"]), axis=-1)
         distance = tf.where(positives, distance, 0.0)
+        parts = {"class": weights * cross_entropy, "box": distance}
         normalizer = tf.cast(tf.maximum(num_matched, 1), tf.float32)
+        if self.normalizer == "batch":
+            total = tf.reduce_sum(normalizer)
+            return {name: tf.reduce_sum(part) / total for name, part in parts.items()}
         return {
-            "class": tf.reduce_mean(tf.reduce_sum(weights * cross_entropy, axis=1) / normalizer),
-            "box": tf.reduce_mean(tf.reduce_sum(distance, axis=1) / normalizer),
+            name: tf.reduce_mean(tf.reduce_sum(part, axis=1) / normalizer)
+            for name, part in parts.items()
         }
 
     def class_weights(
@@ -153,7 +194,9 @@ class MultiBoxLoss(Float32Layer):
         if self.negatives_of_empty_image:
             counts = tf.where(num_matched > 0, counts, self.negatives_of_empty_image)
         positives = class_targets > 0
-        mined = loss_ops.hard_negative_mask(cross_entropy, class_targets != 0, counts)
+        mined = loss_ops.hard_negative_mask(
+            cross_entropy, class_targets != 0, counts, negatives_only=not self.mine_matched
+        )
         mined = mined & (class_targets >= 0)
         return tf.cast(positives, tf.float32) + tf.cast(mined, tf.float32)
 
@@ -164,6 +207,10 @@ class MultiBoxLoss(Float32Layer):
             "matched_threshold": self.matched_threshold,
             "negatives_per_positive": self.negatives_per_positive,
             "negatives_of_empty_image": self.negatives_of_empty_image,
+            "mine_matched": self.mine_matched,
+            "normalizer": self.normalizer,
+            "last_claim_wins": self.last_claim_wins,
+            "image_size": self.image_size,
             "crowd": self.crowd,
             "scale_factors": self.scale_factors,
             "class_loss_weight": self.class_loss_weight,

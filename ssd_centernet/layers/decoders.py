@@ -16,7 +16,9 @@ from ssd_centernet.ops import nms
 class SSDDecoder(Float32Layer):
     """Softmax, box decoding and per-class non-maximum suppression.
 
-    Source: reference specification ssd_resnet34, section 13.
+    The defaults are those of SSD300 ResNet-34; the VGG-16 recipes bind others.
+
+    Source: reference specifications ssd_resnet34, section 13; ssd_vgg16, sections 7 and 13.
     """
 
     def __init__(
@@ -24,8 +26,12 @@ class SSDDecoder(Float32Layer):
         score_threshold: float = 0.05,
         *,
         iou_threshold: float = 0.5,
+        inclusive: bool = True,
         max_detections: int = 200,
-        max_per_class: int = 200,
+        max_per_class: int | None = 200,
+        max_log_size: float | None = None,
+        clip: bool = False,
+        drop_empty: bool = False,
         scale_factors: tuple[float, float, float, float] = (10.0, 10.0, 5.0, 5.0),
         name: str = "decoder",
         **kwargs,
@@ -35,8 +41,12 @@ class SSDDecoder(Float32Layer):
         Args:
           score_threshold: detections must score more, in [0, 1).
           iou_threshold: two boxes of a class with at least this IoU are one object, in (0, 1].
+          inclusive: whether so are two boxes with exactly this IoU.
           max_detections: D, detections of an image.
-          max_per_class: candidates of a class that enter the suppression.
+          max_per_class: candidates of a class that enter the suppression; None for all of them.
+          max_log_size: bound on |ln(size / anchor size)| of decoded boxes; None for none.
+          clip: whether boxes are clipped to the image, before the suppression.
+          drop_empty: whether boxes without area are no candidates.
           scale_factors: of the box code (ty, tx, th, tw).
           name: of the layer.
           **kwargs: passed to the Keras layer.
@@ -44,8 +54,12 @@ class SSDDecoder(Float32Layer):
         super().__init__(name=name, **kwargs)
         self.score_threshold = score_threshold
         self.iou_threshold = iou_threshold
+        self.inclusive = inclusive
         self.max_detections = max_detections
         self.max_per_class = max_per_class
+        self.max_log_size = max_log_size
+        self.clip = clip
+        self.drop_empty = drop_empty
         self.scale_factors = tuple(scale_factors)
 
     def call(self, outputs: dict[str, tf.Tensor], anchors: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -56,7 +70,7 @@ class SSDDecoder(Float32Layer):
           anchors: float32 [A, 4], yxyx, fractions of the image.
 
         Returns:
-          Detections: `boxes` float32 [B, D, 4], fractions of the image, not clipped to it;
+          Detections: `boxes` float32 [B, D, 4], fractions of the image, inside it only with `clip`;
           `scores` [B, D] descending; `classes` int32 [B, D] in 0..C-1; `count` int32 [B].
         """
         probabilities = tf.nn.softmax(outputs["class_logits"])
@@ -65,7 +79,11 @@ class SSDDecoder(Float32Layer):
         scores = tf.gather(probabilities, kept, batch_dims=1)[..., 1:]
         scores = tf.where(valid[..., tf.newaxis], scores, 0.0)
         codes = tf.gather(outputs["box_codes"], kept, batch_dims=1)
-        boxes = box_ops.decode(codes, tf.gather(anchors, kept), self.scale_factors)
+        boxes = self.decode_boxes(codes, tf.gather(anchors, kept))
+        if self.drop_empty:
+            height, width = tf.unstack(boxes[..., 2:] - boxes[..., :2], axis=-1)
+            solid = tf.logical_and(height > 0.0, width > 0.0)
+            scores = tf.where(solid[..., tf.newaxis], scores, 0.0)
         return nms.multiclass_nms(
             boxes,
             scores,
@@ -73,7 +91,13 @@ class SSDDecoder(Float32Layer):
             iou_threshold=self.iou_threshold,
             max_detections=self.max_detections,
             max_per_class=self.max_per_class,
+            inclusive=self.inclusive,
         )
+
+    def decode_boxes(self, codes: tf.Tensor, anchors: tf.Tensor) -> tf.Tensor:
+        """Decodes box codes float32 [..., 4] from anchors of the same shape, yxyx fractions."""
+        boxes = box_ops.decode(codes, anchors, self.scale_factors, self.max_log_size)
+        return box_ops.clip(boxes) if self.clip else boxes
 
     def get_config(self) -> dict:
         """Returns the constructor's arguments."""
@@ -81,7 +105,11 @@ class SSDDecoder(Float32Layer):
             **super().get_config(),
             "score_threshold": self.score_threshold,
             "iou_threshold": self.iou_threshold,
+            "inclusive": self.inclusive,
             "max_detections": self.max_detections,
             "max_per_class": self.max_per_class,
+            "max_log_size": self.max_log_size,
+            "clip": self.clip,
+            "drop_empty": self.drop_empty,
             "scale_factors": self.scale_factors,
         }

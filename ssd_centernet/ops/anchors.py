@@ -65,6 +65,33 @@ def default_boxes(
     return np.clip(result, 0.0, 1.0) if clip else result
 
 
+def sizes_of_percentages(
+    side: int, percentages: tuple[int, int], *, num_levels: int, first: int
+) -> tuple[int, ...]:
+    """Computes SSD's box sizes from percentages of the image, cut to whole pixels at every step.
+
+    Args:
+      side: of the square image in pixels.
+      percentages: sizes of the second and the last level; those between are evenly spaced.
+      num_levels: L, feature levels, at least 3.
+      first: size of the first level in percent.
+
+    Returns:
+      L + 1 sizes in pixels: of each level's small square, and one more behind the last level.
+
+    Raises:
+      ValueError: fewer than 3 levels.
+
+    Source: reference specification ssd_vgg16, section 6.1.
+    """
+    if num_levels < 3:
+        raise ValueError(f"percentages are spread over at least 3 levels, got {num_levels}.")
+    low, high = percentages
+    step = (high - low) // (num_levels - 2)
+    spread = [low + step * index for index in range(num_levels)]
+    return tuple(int(side * percent / 100) for percent in (first, *spread))
+
+
 def _cell_shapes(scale: float, next_scale: float, ratios: Sequence[float]) -> np.ndarray:
     """Returns the (height, width) of a cell's boxes as fractions of the shorter side, [n, 2]."""
     mean = np.sqrt(scale * next_scale)
@@ -73,6 +100,26 @@ def _cell_shapes(scale: float, next_scale: float, ratios: Sequence[float]) -> np
         wide, narrow = scale * np.sqrt(ratio), scale / np.sqrt(ratio)
         shapes += [(narrow, wide), (wide, narrow)]
     return np.array(shapes)
+
+
+def to_pixels(boxes: np.ndarray, image_size: tuple[int, int]) -> np.ndarray:
+    """Turns anchors from fractions back into the pixels that they were made from.
+
+    Multiples of half a pixel, such as the corners of anchors with whole sizes and strides, come
+    back exactly. Equal boxes then have equal areas, and equal overlaps with what lies inside them:
+    ties are ties, and do not fall to the rounding of fractions.
+
+    Args:
+      boxes: float32 [A, 4], yxyx as fractions of the image.
+      image_size: (height, width) of the network's input in pixels.
+
+    Returns:
+      float32 [A, 4], yxyx in pixels.
+    """
+    pixels = boxes.astype(np.float64) * np.array([*image_size, *image_size], np.float64)
+    halves = np.round(pixels * 2.0) / 2.0
+    rounding = np.finfo(np.float32).eps * np.abs(halves)
+    return np.where(np.abs(pixels - halves) <= rounding, halves, pixels).astype(np.float32)
 
 
 def corners(center_size: np.ndarray) -> np.ndarray:

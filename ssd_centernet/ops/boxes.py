@@ -164,6 +164,7 @@ def decode(
     codes: tf.Tensor,
     anchors: tf.Tensor,
     scale_factors: tuple[float, float, float, float] = (10.0, 10.0, 5.0, 5.0),
+    max_log_size: float | None = None,
 ) -> tf.Tensor:
     """Decodes offsets from anchors into boxes; the inverse of `encode` without its epsilon.
 
@@ -171,18 +172,23 @@ def decode(
       codes: float32 [..., A, 4]: (ty, tx, th, tw).
       anchors: float32 [A, 4] or [..., A, 4], yxyx.
       scale_factors: as in `encode`.
+      max_log_size: bound on |ln(size / anchor size)|, which keeps sizes finite; None for none.
 
     Returns:
       float32 [..., A, 4], yxyx, in the anchors' frame, not clipped.
 
-    Source: reference specification ssd_resnet34, section 3.
+    Source: reference specifications ssd_resnet34, section 3; ssd_vgg16, section 7.
     """
     ty, tx, th, tw = tf.unstack(codes, num=4, axis=-1)
     anchor_y, anchor_x, anchor_height, anchor_width = to_center_size(anchors)
     factor_y, factor_x, factor_h, factor_w = scale_factors
+    log_height, log_width = th / factor_h, tw / factor_w
+    if max_log_size is not None:
+        log_height = tf.clip_by_value(log_height, -max_log_size, max_log_size)
+        log_width = tf.clip_by_value(log_width, -max_log_size, max_log_size)
     return from_center_size(
         ty / factor_y * anchor_height + anchor_y,
         tx / factor_x * anchor_width + anchor_x,
-        tf.exp(th / factor_h) * anchor_height,
-        tf.exp(tw / factor_w) * anchor_width,
+        tf.exp(log_height) * anchor_height,
+        tf.exp(log_width) * anchor_width,
     )

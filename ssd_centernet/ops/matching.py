@@ -17,12 +17,14 @@ def match(
     matched_threshold: float = 0.5,
     unmatched_threshold: float | None = None,
     force_match: bool = True,
+    last_claim_wins: bool = False,
 ) -> tf.Tensor:
     """Matches every anchor to at most one ground-truth row.
 
     An anchor takes the row of largest similarity (the first on ties) when that is at least
     `matched_threshold`. With `force_match` every valid row also takes its best anchor (the first
-    on ties) whatever the threshold says; where several rows claim one anchor, the lowest row wins.
+    on ties) whatever the threshold says; where several rows claim one anchor, the lowest row wins,
+    or with `last_claim_wins` the highest.
 
     Args:
       similarity: float32 [..., M, A], usually IoU in [0, 1]; M may be 0.
@@ -31,11 +33,12 @@ def match(
       unmatched_threshold: anchors whose best similarity is at least this but below
         `matched_threshold` are ignored; None means there is no such band.
       force_match: whether every valid row gets its best anchor.
+      last_claim_wins: whether the highest of the rows that claim one anchor gets it.
 
     Returns:
       int32 [..., A]: row index, or -1 for unmatched and -2 for ignored anchors.
 
-    Source: reference specification ssd_resnet34, section 4.
+    Source: reference specifications ssd_resnet34, section 4; ssd_vgg16, section 8.
     """
     if valid is not None:
         # Below every real similarity, so that padding wins no anchor, and is argmax of none.
@@ -52,12 +55,16 @@ def match(
         matches = tf.where(ignored, -2, matches)
     if not force_match:
         return matches
+    if last_claim_wins:
+        # The lowest of the negated rows is the highest row.
+        forced = _forced_rows(similarity, valid, -row_ids)
+        return tf.where(forced < _NO_ROW, -forced, matches)
     forced = _forced_rows(similarity, valid, row_ids)
     return tf.where(forced < _NO_ROW, forced, matches)
 
 
 def _forced_rows(similarity: tf.Tensor, valid: tf.Tensor | None, row_ids: tf.Tensor) -> tf.Tensor:
-    """Returns for each anchor the lowest row whose best anchor it is, else `_NO_ROW`."""
+    """Returns for each anchor the lowest id of the rows whose best anchor it is, else `_NO_ROW`."""
     best_anchor = tf.argmax(similarity, axis=-1, output_type=tf.int32)
     if valid is not None:
         best_anchor = tf.where(valid, best_anchor, -1)
@@ -80,7 +87,7 @@ def assign_targets(
     """Turns matches into class and box targets of every anchor.
 
     Args:
-      boxes: float32 [..., M, 4], yxyx, fractions of the network's input.
+      boxes: float32 [..., M, 4], yxyx, fractions of the network's input or pixels.
       classes: int32 [..., M], in 0..C-1; background is never counted.
       anchors: float32 [A, 4], yxyx, same frame.
       matches: int32 [..., A] from `match`.

@@ -53,12 +53,14 @@ def multiclass_nms(
     score_threshold: float = 0.05,
     iou_threshold: float = 0.5,
     max_detections: int = 200,
-    max_per_class: int = 200,
+    max_per_class: int | None = 200,
+    inclusive: bool = True,
 ) -> dict[str, tf.Tensor]:
     """Suppresses overlapping boxes of the same class and keeps the best of all classes.
 
     A box survives when its score is above `score_threshold`, it is among the `max_per_class` best
-    of its class, and its IoU with every better survivor of its class is below `iou_threshold`.
+    of its class, and its IoU with every better survivor of its class is below `iou_threshold` (or,
+    with `inclusive` off, not above it).
 
     Args:
       boxes: float32 [B, A, 4], yxyx, shared by all classes; A need not be static.
@@ -66,16 +68,19 @@ def multiclass_nms(
       score_threshold: scores must be strictly greater.
       iou_threshold: an IoU of at least this suppresses.
       max_detections: size D of the output.
-      max_per_class: how many candidates of a class enter the suppression.
+      max_per_class: how many candidates of a class enter the suppression; None for all of them.
+      inclusive: whether an IoU of exactly `iou_threshold` suppresses.
 
     Returns:
       Detections: `boxes` [B, D, 4], `scores` [B, D] descending, `classes` int32 [B, D], `count`
       int32 [B]; rows from `count` on are zeros.
 
-    Source: reference specification ssd_resnet34, section 13.
+    Source: reference specifications ssd_resnet34, section 13; ssd_vgg16, section 13.
     """
     anchors = scores.shape[1]
-    if anchors is None or anchors > max_per_class:
+    # Of what a class keeps, no more than `max_detections` can be among the best of all classes.
+    max_kept = max_detections if max_per_class is None else max_per_class
+    if max_per_class is not None and (anchors is None or anchors > max_per_class):
 
         def any_class_is_over() -> tf.Tensor:
             per_class = tf.reduce_sum(tf.cast(scores > score_threshold, tf.int32), axis=1)
@@ -87,12 +92,13 @@ def multiclass_nms(
             lambda: _keep_top_k(scores, max_per_class),
             lambda: scores,
         )
-    # The kernel suppresses where IoU > threshold, the reference where IoU >= threshold.
-    threshold = float(np.nextafter(np.float32(iou_threshold), np.float32(0.0)))
+    threshold = iou_threshold
+    if inclusive:  # The kernel suppresses where IoU > threshold.
+        threshold = float(np.nextafter(np.float32(iou_threshold), np.float32(0.0)))
     nmsed = tf.image.combined_non_max_suppression(
         boxes[:, :, tf.newaxis, :],
         scores,
-        max_output_size_per_class=max_per_class,
+        max_output_size_per_class=max_kept,
         max_total_size=max_detections,
         iou_threshold=threshold,
         score_threshold=score_threshold,
