@@ -38,7 +38,9 @@ from ssd_centernet.files import write_atomically
 # Modules whose import registers the names that recipes may use.
 MODULES: tuple[str, ...] = (
     "ssd_centernet.build",
+    "ssd_centernet.data.augment.centernet",
     "ssd_centernet.data.augment.ssd",
+    "ssd_centernet.data.augment.ssd_fpn",
     "ssd_centernet.data.pipeline",
     "ssd_centernet.layers.anchors",
     "ssd_centernet.layers.criteria",

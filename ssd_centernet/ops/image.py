@@ -278,6 +278,49 @@ def color_jitter(
     return _adjust_planes(*tf.unstack(planes), saturation, hue)
 
 
+def hue_first_jitter(
+    pixels: tf.Tensor,
+    count: tf.Tensor,
+    hue: tf.Tensor,
+    contrast: tf.Tensor,
+    saturation: tf.Tensor,
+    brightness: tf.Tensor,
+    *,
+    clip_each: bool = True,
+) -> tf.Tensor:
+    """Apply hue, contrast, saturation and brightness in this order.
+
+    The image comes as a list of pixels, so that black ones may be appended: compiled code then
+    knows a few lengths only, whatever sizes images have.
+
+    Args:
+        pixels: uint8 or float32 [N, 3], RGB in 0..255, black from `count` on.
+        count: int scalar, how many pixels the image has.
+        hue: scalar to add, as a fraction of the full circle.
+        contrast: scalar factor about the mean of each channel.
+        saturation: scalar factor.
+        brightness: scalar to add, on the 0..1 scale.
+        clip_each: whether values are clipped after each of the four; False clips at the end only.
+
+    Returns:
+        float32 [N, 3] in 0..255; what is made of appended pixels means nothing.
+
+    Source:
+        reference specification centernet, section 5.2 steps 2 and 3.
+    """
+
+    def clip(planes):
+        return tf.clip_by_value(planes, 0.0, 1.0) if clip_each else planes
+
+    planes = tf.cast(tf.transpose(pixels), tf.float32) / 255.0
+    turned = clip(_adjust_planes(*tf.unstack(planes, num=3), 1.0, hue))
+    # Appended pixels are still black, and add nothing to the sum.
+    mean = tf.reduce_sum(turned, axis=0) / tf.cast(count, tf.float32)
+    spread = clip((turned - mean) * contrast + mean)
+    saturated = clip(_adjust_planes(*tf.unstack(spread, num=3, axis=1), saturation, 0.0))
+    return tf.clip_by_value(saturated + brightness, 0.0, 1.0) * 255.0
+
+
 def normalize(
     image: tf.Tensor, mean: tuple[float, float, float], std: tuple[float, float, float]
 ) -> tf.Tensor:

@@ -1,0 +1,304 @@
+"""The augmentation chains of the two CenterNets."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import gin
+import numpy as np
+import tensorflow as tf
+
+from ssd_centernet.data.augment import common
+from ssd_centernet.data.augment.ssd import check_image_size
+from ssd_centernet.ops import boxes as box_ops
+from ssd_centernet.ops import crops
+from ssd_centernet.ops import image as image_ops
+
+Example = common.Example
+
+
+@gin.register
+class SquareCropAugment:
+    """The chain of CenterNet Hourglass-104: flip, colour jitter, a square crop, half-pixel resize.
+
+    The square may reach beyond the image, where it is black; padding made that way belongs to the
+    picture, as in the published runs. With `square_crop` off, the image is fitted into `image_size`
+    times a factor drawn from `scales`, and a random part of what does not fit is cut off; what is
+    left black at the bottom and the right is then told by `extent`. With that factor 1, and flip
+    and jitter off, what remains is the evaluation path.
+
+    Args:
+        image_size: (height, width) of the result in pixels.
+        mean: of the channels after division by `scale`, in the order of `channels`.
+        std: of the channels after division by `scale`, in the order of `channels`.
+        scale: what pixels in 0..255 are divided by first.
+        channels: order of the channels of the result, "RGB" or "BGR".
+        flip_probability: chance of a horizontal flip.
+        square_crop: whether to cut squares.
+        scales: bounds of the square's side over the image's longer side or, without squares, of the
+            factor on a fit into `image_size`.
+        num_scales: how many evenly spaced sides are drawn from; without squares the factor is
+            drawn from the whole range.
+        jitter: whether to jitter the colours; the four kinds then always run.
+        hue: bound of the turn of the hue, as a fraction of the circle.
+        contrast: bounds of the contrast factor.
+        saturation: bounds of the saturation factor.
+        brightness: bound of what is added, on the 0..1 scale. The original's path without squares
+            adds as much on the 0..255 scale, which is 0.2 / 255 here.
+        clip_each: whether colours are clipped after each of the four kinds, or at the end only as
+            the original's path without squares does.
+        compiled: whether to compile the colours with XLA (about eight times as fast on a CPU).
+
+    Raises:
+        ValueError: an image size that is not two positive numbers, one with two different sides
+            for squares, a probability outside 0..1, or another order of channels.
+
+    Source:
+        reference specification centernet, section 5.2.
+    """
+
+    def __init__(
+        self,
+        image_size: tuple[int, int] = (512, 512),
+        *,
+        mean: Sequence[float] = (104.01362025, 114.03422265, 119.9165958),
+        std: Sequence[float] = (73.6027665, 69.89082075, 70.9150767),
+        scale: float = 1.0,
+        channels: str = "BGR",
+        flip_probability: float = 0.5,
+        square_crop: bool = True,
+        scales: tuple[float, float] = (0.6, 1.3),
+        num_scales: int = 8,
+        jitter: bool = True,
+        hue: float = 0.02,
+        contrast: tuple[float, float] = (0.8, 1.25),
+        saturation: tuple[float, float] = (0.8, 1.25),
+        brightness: float = 0.2,
+        clip_each: bool = True,
+        compiled: bool = True,
+    ):
+        self.image_size = check_image_size(image_size)
+        self.mean = tuple(mean)
+        self.std = tuple(std)
+        self.scale = scale
+        self.channels = channels
+        self._normalize = common.normalizer(
+            self.mean, self.std, scale=scale, channels=channels, compiled=compiled
+        )
+        self.flip_probability = flip_probability
+        self.square_crop = square_crop
+        self.scales = tuple(scales)
+        self.num_scales = num_scales
+        common.check_settings(self, probabilities=("flip_probability",))
+        self._jitter = None
+        if jitter:
+            self._jitter = common.HueFirstJitter(
+                hue=hue,
+                contrast=contrast,
+                saturation=saturation,
+                brightness=brightness,
+                clip_each=clip_each,
+                compiled=compiled,
+            )
+
+    def __call__(self, example: Mapping[str, tf.Tensor], seed: tf.Tensor) -> Example:
+        """Augment one example.
+
+        Args:
+            example: an Example with either `encoded` (bytes of a JPEG or PNG) or `image`
+                (uint8 [H, W, 3]).
+            seed: integer [2], stateless seed; the same seed gives the same result.
+
+        Returns:
+            The example with `image` float32 [h, w, 3], normalised, without `encoded`; the boxes of
+            which the result shows something, as fractions of it, and their other fields; and
+            `extent` float32 [2], the share (height, width) of the result above and left of padding.
+        """
+        example = dict(example)
+        draws = tf.random.stateless_uniform([8], common.spaced_seed(seed))
+        flip = draws[0] < self.flip_probability
+        picture = common.Picture(example, flip=flip)
+        boxes = tf.where(flip, box_ops.flip_left_right(example["boxes"]), example["boxes"])
+        # Contrast is a matter of the whole image, whatever part of it is used.
+        image = (
+            None
+            if self._jitter is None
+            else self._jitter(picture.read(picture.whole()), draws[1:5])
+        )
+        resample = self._square if self.square_crop else self._scaled
+        image, boxes, kept, extent = resample(picture, image, boxes, draws[5:])
+        example = common.keep_objects(example, boxes, kept & common.has_area(boxes))
+        example["image"] = self._normalize(image)
+        example["extent"] = extent
+        return example
+
+    def _square(self, picture, image, boxes, draws):
+        size = picture.size
+        choices = tf.constant(np.linspace(*self.scales, self.num_scales), tf.float32)
+        scale = choices[tf.cast(draws[0] * self.num_scales, tf.int32)]
+        border = crops.square_crop_border(size)
+        # Both ends of the range are drawn. A side of one pixel leaves it empty.
+        span = tf.cast(tf.maximum(size - 2 * border + 1, 1), tf.float32)
+        center = border + tf.cast(draws[1:] * span, tf.int32)
+        window, offset, side = crops.square_crop(size, scale, center)
+        part = picture.read(window) if image is None else crops.cut(image, window)
+        canvas = crops.paste(part, offset, tf.stack([side, side]))
+        square = tf.concat([center - side // 2, [side, side]], axis=0)
+        boxes, kept = crops.crop_boxes(boxes, crops.frame_of(square, size))
+        image = image_ops.resize_and_pad(canvas, self.image_size)
+        # A frame that is no square is not filled by one.
+        extent = tf.constant([min(self.image_size) / side for side in self.image_size])
+        return image, boxes * tf.tile(extent, [2]), kept, extent
+
+    def _scaled(self, picture, image, boxes, draws):
+        scale = self.scales[0] + draws[0] * (self.scales[1] - self.scales[0])
+        scaled, offset = crops.scaled_crop(picture.size, self.image_size, scale, draws[1:])
+        image = picture.read(picture.whole()) if image is None else image
+        image = crops.resize_scaled_crop(image, self.image_size, scaled, offset)
+        frame = crops.frame_of(tf.concat([offset, self.image_size], axis=0), scaled)
+        boxes, kept = crops.crop_boxes(boxes, frame)
+        extent = tf.minimum(scaled - offset, self.image_size) / tf.constant(self.image_size)
+        return image, boxes, kept, tf.cast(extent, tf.float32)
+
+
+@gin.register
+class CropPadAugment:
+    """The chain of CenterNet ResNet-101 FPN: flip, crop, colour jitter, padding, legacy resize.
+
+    The image is resized with its aspect ratio kept and lies at the top left; what is black at the
+    bottom and the right is told by `extent`. With flip, crop, jitter and padding off, what remains
+    is the evaluation path.
+
+    Args:
+        image_size: (height, width) of the result in pixels.
+        mean: of the channels after division by `scale`, in the order of `channels`.
+        std: of the channels after division by `scale`, in the order of `channels`.
+        scale: what pixels in 0..255 are divided by first.
+        channels: order of the channels of the result, "RGB" or "BGR".
+        flip_probability: chance of a horizontal flip.
+        crop_probability: chance of a crop; without one every box stays.
+        min_object_covered: share of at least one box that a crop must contain.
+        aspect_ratios: bounds of a crop's width / height, in pixels.
+        areas: bounds of a crop's area as a share of the image's.
+        max_attempts: draws of a crop before the whole image is kept.
+        min_overlap: share of a box's area that must lie in the crop for the box to stay.
+        jitter: whether to jitter the colours; the four kinds then always run.
+        hue: bound of the turn of the hue, as a fraction of the circle.
+        contrast: bounds of the contrast factor.
+        saturation: bounds of the saturation factor.
+        brightness: bound of what is added, on the 0..1 scale.
+        max_padding: bound (exclusive) of the black rows and columns, in pixels of the original,
+            that are added around the picture; 0 adds none.
+        compiled: whether to compile the colours with XLA (about eight times as fast on a CPU).
+
+    Raises:
+        ValueError: an image size that is not two positive numbers, a probability outside 0..1, or
+            another order of channels.
+
+    Source:
+        reference specification centernet, section 5.3.
+    """
+
+    def __init__(
+        self,
+        image_size: tuple[int, int] = (512, 512),
+        *,
+        mean: Sequence[float] = (103.939, 116.779, 123.68),
+        std: Sequence[float] = (1.0, 1.0, 1.0),
+        scale: float = 1.0,
+        channels: str = "BGR",
+        flip_probability: float = 0.5,
+        crop_probability: float = 0.75,
+        min_object_covered: float = 1.0,
+        aspect_ratios: tuple[float, float] = (0.5, 1.7),
+        areas: tuple[float, float] = (0.1, 1.0),
+        max_attempts: int = 100,
+        min_overlap: float = 0.3,
+        jitter: bool = True,
+        hue: float = 0.02,
+        contrast: tuple[float, float] = (0.8, 1.25),
+        saturation: tuple[float, float] = (0.8, 1.25),
+        brightness: float = 0.2,
+        max_padding: int = 200,
+        compiled: bool = True,
+    ):
+        self.image_size = check_image_size(image_size)
+        self.mean = tuple(mean)
+        self.std = tuple(std)
+        self.scale = scale
+        self.channels = channels
+        self._normalize = common.normalizer(
+            self.mean, self.std, scale=scale, channels=channels, compiled=compiled
+        )
+        self.flip_probability = flip_probability
+        self.crop_probability = crop_probability
+        self.min_overlap = min_overlap
+        self.max_padding = max_padding
+        probabilities = ("flip_probability", "crop_probability", "min_overlap")
+        common.check_settings(self, probabilities=probabilities)
+        self._window_options = {
+            "min_object_covered": min_object_covered,
+            "aspect_ratios": tuple(aspect_ratios),
+            "areas": tuple(areas),
+            "max_attempts": max_attempts,
+        }
+        self._jitter = None
+        if jitter:
+            self._jitter = common.HueFirstJitter(
+                hue=hue,
+                contrast=contrast,
+                saturation=saturation,
+                brightness=brightness,
+                compiled=compiled,
+            )
+
+    def __call__(self, example: Mapping[str, tf.Tensor], seed: tf.Tensor) -> Example:
+        """Augment one example.
+
+        Args:
+            example: an Example with either `encoded` (bytes of a JPEG or PNG) or `image`
+                (uint8 [H, W, 3]).
+            seed: integer [2], stateless seed; the same seed gives the same result.
+
+        Returns:
+            The example with `image` float32 [h, w, 3], normalised, without `encoded`; the boxes
+            that survive the crop, as fractions of the result, and their other fields; and `extent`
+            float32 [2], the share (height, width) of the result above and left of padding.
+        """
+        example = dict(example)
+        seed = common.spaced_seed(seed)
+        draws = tf.random.stateless_uniform([10], seed)
+        flip = draws[0] < self.flip_probability
+        picture = common.Picture(example, flip=flip)
+        boxes = tf.where(flip, box_ops.flip_left_right(example["boxes"]), example["boxes"])
+        window, boxes, kept = tf.cond(
+            draws[1] < self.crop_probability,
+            lambda: self._crop(picture.size, boxes, seed + [0, 1]),
+            lambda: (picture.whole(), boxes, tf.ones_like(boxes[:, 0], tf.bool)),
+        )
+        image = picture.read(window)
+        if self._jitter is not None:
+            image = self._jitter(image, draws[2:6])
+        size, offset = self._padding(window[2:], draws[6:])
+        image = image_ops.resize_and_pad(
+            crops.paste(image, offset, size), self.image_size, legacy=True
+        )
+        inner = image_ops.fitted_size(size[0], size[1], self.image_size)
+        extent = tf.cast(inner, tf.float32) / tf.constant(self.image_size, tf.float32)
+        boxes = crops.reframe_boxes(
+            boxes, crops.frame_of(tf.concat([-offset, size], 0), window[2:])
+        )
+        example = common.keep_objects(example, boxes * tf.tile(extent, [2]), kept)
+        example["image"] = self._normalize(image)
+        example["extent"] = extent
+        return example
+
+    def _crop(self, size, boxes, seed):
+        window = crops.sample_window(size, boxes, seed, **self._window_options)
+        frame = crops.frame_of(window, size)
+        return window, *crops.crop_boxes(boxes, frame, min_overlap=self.min_overlap)
+
+    def _padding(self, size: tf.Tensor, draws: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Return size and offset (y, x) of the canvas around a picture of `size`, int32 [2]."""
+        more = tf.cast(draws[:2] * self.max_padding, tf.int32)
+        return size + more, tf.cast(draws[2:] * tf.cast(more, tf.float32), tf.int32)

@@ -1,0 +1,202 @@
+"""What several augmentation chains share: pictures read by window, colours, normalisation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import tensorflow as tf
+
+from ssd_centernet.ops import crops
+from ssd_centernet.ops import image as image_ops
+
+Example = dict[str, tf.Tensor]
+
+# Lengths to which lists of pixels are filled up: each is compiled once, and two in every octave
+# waste a fifth of the work at most on average.
+_SMALLEST_LENGTH = 2**14
+_LARGEST_OCTAVE = 16
+
+
+def spaced_seed(seed: tf.Tensor) -> tf.Tensor:
+    """Return int64 [2] with room for 1024 seeds before those of the next seed."""
+    return tf.cast(seed, tf.int64) * tf.constant([1, 1024], tf.int64)
+
+
+def keep_objects(example: Example, boxes: tf.Tensor, kept: tf.Tensor) -> Example:
+    """Return the example with new boxes, of which those stay that `kept`, bool [N], says."""
+    rows = tf.where(kept)[:, 0]
+    fields = {
+        name: tf.gather(example[name], rows)
+        for name in ("classes", "is_crowd", "area")
+        if name in example
+    }
+    return {**example, **fields, "boxes": tf.gather(boxes, rows)}
+
+
+def has_area(boxes: tf.Tensor) -> tf.Tensor:
+    """Return bool [N]: whose height and width are both positive."""
+    return tf.reduce_all(boxes[:, 2:] > boxes[:, :2], axis=1)
+
+
+class Picture:
+    """The pixels of an example, of which only the windows that are asked for are decoded."""
+
+    def __init__(self, example: Example, *, flip: tf.Tensor | bool = False):
+        """Takes `encoded` or `image` out of an example.
+
+        Args:
+          example: an Example with either `encoded` or `image` (uint8 [H, W, 3]); it loses both.
+          flip: bool scalar, whether the picture is seen mirrored.
+        """
+        self._flip = tf.convert_to_tensor(flip)
+        encoded, image = example.pop("encoded", None), example.pop("image", None)
+        self._encoded = encoded
+        if encoded is None:
+            self._image = tf.convert_to_tensor(image)
+            self.size = tf.shape(self._image)[:2]
+        else:
+            # Only of a JPEG can a window be decoded; of others the whole is, once.
+            self._is_jpeg = tf.io.is_jpeg(encoded)
+            self._image, self.size = tf.cond(
+                self._is_jpeg,
+                lambda: (tf.zeros([0, 0, 3], tf.uint8), tf.io.extract_jpeg_shape(encoded)[:2]),
+                lambda: self._decoded(encoded),
+            )
+
+    @staticmethod
+    def _decoded(encoded: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        image = image_ops.decode_image(encoded)
+        return image, tf.shape(image)[:2]
+
+    def whole(self) -> tf.Tensor:
+        """Return the window (y, x, height, width), int32 [4], that is the whole picture."""
+        return tf.concat([tf.zeros([2], tf.int32), self.size], axis=0)
+
+    def read(self, window: tf.Tensor) -> tf.Tensor:
+        """Return uint8 [height, width, 3], RGB: a window of the (mirrored) picture in pixels."""
+        window = tf.where(self._flip, crops.mirror_window(window, self.size[1]), window)
+        if self._encoded is None:
+            pixels = crops.cut(self._image, window)
+        else:
+            pixels = tf.cond(
+                self._is_jpeg,
+                lambda: crops.decode_window(self._encoded, window),
+                lambda: crops.cut(self._image, window),
+            )
+        pixels = tf.cond(self._flip, lambda: image_ops.flip_left_right(pixels), lambda: pixels)
+        return tf.ensure_shape(pixels, [None, None, 3])
+
+
+class HueFirstJitter:
+    """Draws and applies hue, contrast, saturation and brightness, in this order.
+
+    Source: reference specification centernet, section 5.2 steps 2 and 3.
+    """
+
+    def __init__(
+        self,
+        *,
+        hue: float = 0.02,
+        contrast: Sequence[float] = (0.8, 1.25),
+        saturation: Sequence[float] = (0.8, 1.25),
+        brightness: float = 0.2,
+        clip_each: bool = True,
+        compiled: bool = True,
+    ):
+        """Configures the draws.
+
+        Args:
+          hue: bound of the turn of the hue, as a fraction of the circle.
+          contrast: bounds of the contrast factor.
+          saturation: bounds of the saturation factor.
+          brightness: bound of what is added, on the 0..1 scale.
+          clip_each: whether values are clipped after each of the four, or at the end only.
+          compiled: whether to compile with XLA.
+        """
+        self._lower = (-hue, contrast[0], saturation[0], -brightness)
+        upper = (hue, contrast[1], saturation[1], brightness)
+        self._spread = tuple(high - low for low, high in zip(self._lower, upper, strict=True))
+
+        def apply(pixels, count, factors):
+            return image_ops.hue_first_jitter(
+                pixels, count, *tf.unstack(factors), clip_each=clip_each
+            )
+
+        signature = [
+            tf.TensorSpec([None, 3], tf.uint8),
+            tf.TensorSpec([], tf.int32),
+            tf.TensorSpec([4], tf.float32),
+        ]
+        self._apply: Callable = tf.function(apply, input_signature=signature, jit_compile=compiled)
+
+    def __call__(self, image: tf.Tensor, uniforms: tf.Tensor) -> tf.Tensor:
+        """Jitters an image.
+
+        Args:
+          image: uint8 [H, W, 3], RGB.
+          uniforms: float32 [4] in [0, 1), in the order of the four.
+
+        Returns:
+          float32 [H, W, 3] in 0..255.
+        """
+        factors = uniforms * tf.constant(self._spread) + tf.constant(self._lower)
+        shape = tf.shape(image)
+        count = shape[0] * shape[1]
+        pixels = tf.reshape(image, [-1, 3])
+        length = _filled_length(count)
+        pixels = self._apply(tf.pad(pixels, [[0, length - count], [0, 0]]), count, factors)
+        return tf.ensure_shape(tf.reshape(pixels[:count], shape), [None, None, 3])
+
+
+def _filled_length(count: tf.Tensor) -> tf.Tensor:
+    lengths = [
+        _SMALLEST_LENGTH * 2**k * half // 2 for k in range(_LARGEST_OCTAVE) for half in (2, 3)
+    ]
+    return tf.constant(lengths)[tf.searchsorted(lengths, [count])[0]]
+
+
+def normalizer(
+    mean: Sequence[float],
+    std: Sequence[float],
+    *,
+    scale: float,
+    channels: str,
+    compiled: bool = True,
+) -> Callable[[tf.Tensor], tf.Tensor]:
+    """Make the function that normalises pixels as `layers.Preprocessing` does.
+
+    Args:
+        mean: of the channels after division by `scale`, in the order of `channels`.
+        std: of the channels after division by `scale`, in the order of `channels`.
+        scale: what pixels are divided by first.
+        channels: "RGB" or "BGR", the order of the result.
+        compiled: whether to compile with XLA, which takes one pass instead of four.
+
+    Returns:
+        A function of float32 [h, w, 3], RGB in 0..255, of static shape.
+    """
+
+    def normalize(image: tf.Tensor) -> tf.Tensor:
+        if channels == "BGR":
+            image = tf.reverse(image, axis=[-1])
+        return image_ops.normalize(image / scale if scale != 1.0 else image, mean, std)
+
+    return tf.function(normalize, jit_compile=compiled)
+
+
+def check_settings(owner: object, *, probabilities: Sequence[str]) -> None:
+    """Refuse settings of a chain that mean nothing.
+
+    Args:
+        owner: the chain, which has the settings and `channels` as attributes.
+        probabilities: names of those that must lie in 0..1.
+    Raises:
+        ValueError: a probability outside 0..1, or another order than RGB and BGR.
+    """
+    kind = type(owner).__name__
+    for name in probabilities:
+        value = getattr(owner, name)
+        if not 0.0 <= value <= 1.0:
+            raise ValueError(f"{kind}.{name} is {value}; expected a number from 0 to 1.")
+    if owner.channels not in ("RGB", "BGR"):
+        raise ValueError(f"{kind}.channels must be 'RGB' or 'BGR', got {owner.channels!r}.")

@@ -1,0 +1,114 @@
+"""The augmentation of SSD320 ResNet-50 FPN: flip, random crop, legacy resize, mean subtraction."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import gin
+import tensorflow as tf
+
+from ssd_centernet.data.augment import common
+from ssd_centernet.data.augment.ssd import check_image_size
+from ssd_centernet.ops import boxes as box_ops
+from ssd_centernet.ops import crops
+from ssd_centernet.ops import image as image_ops
+
+Example = common.Example
+
+
+@gin.register
+class SSDFPNAugment:
+    """Horizontal flip, a crop that keeps most of the image, resize and mean subtraction.
+
+    Every part can be switched off; with all of them off what remains is the evaluation path
+    (legacy bilinear resize and mean subtraction). There is no colour jitter.
+
+    Args:
+        image_size: (height, width) of the result in pixels.
+        mean: of the channels after division by `scale`, in the order of `channels`.
+        std: of the channels after division by `scale`, in the order of `channels`.
+        scale: what pixels in 0..255 are divided by first.
+        channels: order of the channels of the result, "RGB" or "BGR".
+        flip_probability: chance of a horizontal flip.
+        crop: whether every image is cropped.
+        min_object_covered: share of at least one box that a crop must contain.
+        aspect_ratios: bounds of a crop's width / height, in pixels.
+        areas: bounds of a crop's area as a share of the image's.
+        max_attempts: draws of a crop before the whole image is kept.
+        min_overlap: share of a box's area that must lie in the crop for the box to stay; 0 keeps
+            whatever the crop touches, except boxes without area.
+        compiled: whether to compile the mean subtraction with XLA.
+
+    Raises:
+        ValueError: an image size that is not two positive numbers, a probability outside 0..1, or
+            another order of channels.
+
+    Source:
+        reference specification ssd320_resnet50_fpn, sections 2.5 and 2.6.
+    """
+
+    def __init__(
+        self,
+        image_size: tuple[int, int] = (320, 320),
+        *,
+        mean: Sequence[float] = (123.68, 116.779, 103.939),
+        std: Sequence[float] = (1.0, 1.0, 1.0),
+        scale: float = 1.0,
+        channels: str = "RGB",
+        flip_probability: float = 0.5,
+        crop: bool = True,
+        min_object_covered: float = 0.0,
+        aspect_ratios: tuple[float, float] = (0.75, 3.0),
+        areas: tuple[float, float] = (0.75, 1.0),
+        max_attempts: int = 100,
+        min_overlap: float = 0.0,
+        compiled: bool = True,
+    ):
+        self.image_size = check_image_size(image_size)
+        self.mean = tuple(mean)
+        self.std = tuple(std)
+        self.scale = scale
+        self.channels = channels
+        self._normalize = common.normalizer(
+            self.mean, self.std, scale=scale, channels=channels, compiled=compiled
+        )
+        self.flip_probability = flip_probability
+        self.crop = crop
+        self.min_overlap = min_overlap
+        common.check_settings(self, probabilities=("flip_probability", "min_overlap"))
+        self._window_options = {
+            "min_object_covered": min_object_covered,
+            "aspect_ratios": tuple(aspect_ratios),
+            "areas": tuple(areas),
+            "max_attempts": max_attempts,
+        }
+
+    def __call__(self, example: Mapping[str, tf.Tensor], seed: tf.Tensor) -> Example:
+        """Augment one example.
+
+        Args:
+            example: an Example with either `encoded` (bytes of a JPEG or PNG) or `image`
+                (uint8 [H, W, 3]).
+            seed: integer [2], stateless seed; the same seed gives the same result.
+
+        Returns:
+            The example with `image` float32 [h, w, 3], normalised, without `encoded`; the boxes
+            that the crop touches, as fractions of it, and their other fields.
+        """
+        example = dict(example)
+        seed = common.spaced_seed(seed)
+        flip = tf.random.stateless_uniform([], seed) < self.flip_probability
+        picture = common.Picture(example, flip=flip)
+        boxes = example["boxes"]
+        boxes = tf.where(flip, box_ops.flip_left_right(boxes), boxes)
+        window = picture.whole()
+        if self.crop:
+            window = crops.sample_window(picture.size, boxes, seed + [0, 1], **self._window_options)
+            frame = crops.frame_of(window, picture.size)
+            boxes, kept = crops.crop_boxes(boxes, frame, min_overlap=self.min_overlap)
+            example = common.keep_objects(example, boxes, kept)
+        else:
+            example["boxes"] = boxes
+        image = image_ops.resize_legacy_bilinear(picture.read(window), self.image_size)
+        example["image"] = self._normalize(image)
+        return example
