@@ -8,6 +8,7 @@ import gin
 import tensorflow as tf
 
 from ssd_centernet._keras import keras
+from ssd_centernet.layers.normalization import L2Norm
 
 
 @gin.register
@@ -88,3 +89,104 @@ class SSDExtraLevels(keras.layers.Layer):
     def get_config(self) -> dict:
         """Returns the constructor's arguments."""
         return {**super().get_config(), "widths": self.widths, "strides": self.strides}
+
+
+@gin.register
+@keras.saving.register_keras_serializable(package="ssd_centernet")
+class VGGExtraLevels(keras.layers.Layer):
+    """Coarser levels behind VGG-16's last one, padded by hand, and a scaled first level.
+
+    Each level is a 1x1 and a k x k convolution with bias and ReLU. The first level is normalised
+    for the head alone (`L2Norm`): the backbone has gone on from what it was before.
+
+    Source: reference specification ssd_vgg16, sections 2.1, 2.2 and 4.
+    """
+
+    def __init__(
+        self,
+        widths: Sequence[tuple[int, int]] = ((256, 512), (128, 256), (128, 256), (128, 256)),
+        *,
+        kernels: Sequence[int] = (3, 3, 3, 3),
+        strides: Sequence[int] = (2, 2, 1, 1),
+        paddings: Sequence[int] = (1, 1, 0, 0),
+        initial_scale: float | None = 20.0,
+        name: str = "extra_levels",
+        **kwargs,
+    ):
+        """Configures the levels; the defaults are those of SSD300.
+
+        Args:
+          widths: channels of the 1x1 and of the second convolution, a pair a level.
+          kernels: sides of the second convolutions.
+          strides: of the second convolutions.
+          paddings: zeros on each of the four sides before the second convolutions. Where the image
+            is so small that nothing would be left of a level, it is padded to stay as it is.
+          initial_scale: of the first level's `L2Norm`; None leaves that level alone.
+          name: of the layer.
+          **kwargs: passed to the Keras layer.
+
+        Raises:
+          ValueError: the settings differ in length.
+        """
+        super().__init__(name=name, **kwargs)
+        if not len(widths) == len(kernels) == len(strides) == len(paddings):
+            raise ValueError(
+                "VGGExtraLevels needs widths, kernels, strides and paddings for the same number of "
+                f"levels, got {tuple(widths)}, {tuple(kernels)}, {tuple(strides)} and "
+                f"{tuple(paddings)}."
+            )
+        self.widths = tuple(tuple(pair) for pair in widths)
+        self.kernels = tuple(kernels)
+        self.strides = tuple(strides)
+        self.paddings = tuple(paddings)
+        self.initial_scale = initial_scale
+
+    def build(self, input_shapes) -> None:
+        """Creates the layers behind the last of levels [B, h, w, C] of static size."""
+        size = tuple(input_shapes[-1][1:3])
+        self._reduce, self._expand, self._margins = [], [], []
+        common = {"activation": "relu", "dtype": self.dtype_policy}
+        for level, ((narrow, wide), kernel, stride, padding) in enumerate(
+            zip(self.widths, self.kernels, self.strides, self.paddings, strict=True), 1
+        ):
+            margins = []
+            for side in size:
+                kept = side + 2 * padding >= kernel
+                before = padding if kept else (kernel - 1) // 2
+                margins.append((before, padding if kept else kernel - 1 - before))
+            size = tuple(
+                (side + sum(margin) - kernel) // stride + 1
+                for side, margin in zip(size, margins, strict=True)
+            )
+            self._margins.append(margins)
+            self._reduce.append(
+                keras.layers.Conv2D(narrow, 1, name=f"level{level}_reduce", **common)
+            )
+            self._expand.append(
+                keras.layers.Conv2D(wide, kernel, stride, name=f"level{level}_expand", **common)
+            )
+        self._norm = None if self.initial_scale is None else L2Norm(self.initial_scale)
+        super().build(input_shapes)
+
+    def call(self, levels: Sequence[tf.Tensor]) -> list[tf.Tensor]:
+        """Returns the given levels, the first of them scaled, and the extra ones behind them."""
+        levels = list(levels)
+        features = levels[-1]
+        if self._norm is not None:
+            levels[0] = tf.cast(self._norm(levels[0]), levels[0].dtype)
+        for reduce, margins, expand in zip(self._reduce, self._margins, self._expand, strict=True):
+            # Zeros of our own: "same" would put none before and one behind at stride 2.
+            features = expand(tf.pad(reduce(features), [(0, 0), *margins, (0, 0)]))
+            levels.append(features)
+        return levels
+
+    def get_config(self) -> dict:
+        """Returns the constructor's arguments."""
+        return {
+            **super().get_config(),
+            "widths": self.widths,
+            "kernels": self.kernels,
+            "strides": self.strides,
+            "paddings": self.paddings,
+            "initial_scale": self.initial_scale,
+        }

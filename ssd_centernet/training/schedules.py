@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Sequence
 
 import gin
 import tensorflow as tf
@@ -117,3 +118,68 @@ class ConstantRate:
         del run
         warmth = tf.minimum(1.0, tf.cast(step, tf.float32) / max(self.warmup_steps, 1))
         return self.learning_rate * (warmth if self.warmup_steps else 1.0)
+
+
+@gin.register
+class StepDecay:
+    """Linear warm-up in steps, then a rate that falls by a factor at given epochs.
+
+    With `i` the step, the rate is `base * batch / reference_batch_size` times
+    `ratio + (1 - ratio) i / warmup_steps` while i < warmup_steps, and times `factor` for each
+    boundary that is reached, from its first step on.
+
+    Source: reference specification ssd_vgg16, section 12.
+    """
+
+    def __init__(
+        self,
+        base_learning_rate: float = 2e-3,
+        *,
+        reference_batch_size: int | None = 64,
+        boundaries: Sequence[float] = (80.0, 110.0),
+        factor: float = 0.1,
+        warmup_steps: int = 500,
+        warmup_ratio: float = 0.001,
+    ):
+        """Configures the schedule; the defaults are those of SSD300 VGG-16 over 120 epochs.
+
+        Args:
+          base_learning_rate: for a global batch of `reference_batch_size`.
+          reference_batch_size: the rate grows linearly with the global batch over this; None keeps
+            it for every batch size.
+          boundaries: epochs at which the rate falls, ascending.
+          factor: by which it falls at each.
+          warmup_steps: length of the warm-up, 0 for none; 499 gives the later published form, which
+            reaches the full rate a step earlier.
+          warmup_ratio: share of the full rate at the first step.
+
+        Raises:
+          ValueError: the boundaries do not ascend.
+        """
+        if list(boundaries) != sorted(boundaries):
+            raise ValueError(f"StepDecay.boundaries must ascend, got {tuple(boundaries)}.")
+        self.base_learning_rate = base_learning_rate
+        self.reference_batch_size = reference_batch_size
+        self.boundaries = tuple(boundaries)
+        self.factor = factor
+        self.warmup_steps = warmup_steps
+        self.warmup_ratio = warmup_ratio
+
+    def __call__(self, step: tf.Tensor, run: RunLength) -> tf.Tensor:
+        """Computes the learning rate, a float32 scalar; see `WarmupCosine`."""
+        return tf.cast(self.exact(step, run), tf.float32)
+
+    def exact(self, step: tf.Tensor, run: RunLength) -> tf.Tensor:
+        """Computes the learning rate as a float64 scalar, before it is rounded."""
+        step = tf.cast(step, tf.float64)
+        rate = tf.constant(self.base_learning_rate, tf.float64)
+        if self.reference_batch_size is not None:
+            rate *= run.global_batch_size / self.reference_batch_size
+        for boundary in self.boundaries:
+            # Rounded as a whole step: a sum of steps must not miss it by a rounding error.
+            first = round(boundary * run.steps_per_epoch)
+            rate *= tf.where(step >= first, tf.constant(self.factor, tf.float64), 1.0)
+        if self.warmup_steps:
+            share = tf.minimum(step / self.warmup_steps, 1.0)
+            rate *= self.warmup_ratio + (1.0 - self.warmup_ratio) * share
+        return rate

@@ -1,0 +1,94 @@
+"""VGG-16 without its classifier, its first two dense layers turned into convolutions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import gin
+
+from ssd_centernet._keras import keras
+
+
+@gin.register
+@keras.saving.register_keras_serializable(package="ssd_centernet")
+class VGG16(keras.Model):
+    """VGG-16 with "reduced fc6 and fc7", as SSD uses it: no batch norm, ReLU behind every layer.
+
+    Gives level "3" (conv4_3, stride 8) and level "4" (conv7, stride 16: pool5 does not stride, and
+    conv6 is dilated instead). Pools round sizes up. Layers are named conv1_1 to conv5_3, conv6 and
+    conv7, as in published weights.
+
+    Source: reference specification ssd_vgg16, sections 2 and 4.
+    """
+
+    def __init__(
+        self,
+        width: float = 1.0,
+        *,
+        convs: Sequence[int] = (2, 2, 3, 3, 3),
+        dilation: int = 6,
+        name: str = "vgg16",
+        **kwargs,
+    ):
+        """Builds the network.
+
+        Args:
+          width: factor of all channels, which are (64, 128, 256, 512, 512) in the five blocks and
+            1024 in conv6 and conv7.
+          convs: how many convolutions each of the five blocks has.
+          dilation: of conv6.
+          name: of the model.
+          **kwargs: passed to the Keras model.
+
+        Raises:
+          ValueError: `convs` does not name five blocks, or `width` leaves no channels.
+        """
+        if len(convs) != 5 or width * 64 < 1:
+            raise ValueError(
+                "VGG16 needs the number of convolutions of five blocks and a width of at least "
+                f"1/64, got convs={tuple(convs)} and width={width}."
+            )
+        images = features = keras.Input((None, None, 3), name="image")
+        outputs = {}
+        for block, (count, channels) in enumerate(
+            zip(convs, (64, 128, 256, 512, 512), strict=True), 1
+        ):
+            for index in range(1, count + 1):
+                features = _conv(features, int(width * channels), 3, f"conv{block}_{index}")
+            if block == 4:
+                outputs["3"] = features
+            # "same" pads an odd side behind its end, where the border never wins.
+            pool = (3, 1) if block == 5 else (2, 2)
+            features = keras.layers.MaxPooling2D(*pool, "same", name=f"pool{block}")(features)
+        features = _conv(features, int(width * 1024), 3, "conv6", dilation_rate=dilation)
+        outputs["4"] = _conv(features, int(width * 1024), 1, "conv7")
+        super().__init__(inputs=images, outputs=outputs, name=name, **kwargs)
+        self._config = {"width": width, "convs": tuple(convs), "dilation": dilation}
+
+    @property
+    def conv_layers(self) -> list[keras.layers.Conv2D]:
+        """The convolutions in the order of the network, in which published weights number them."""
+        return [layer for layer in self.layers if isinstance(layer, keras.layers.Conv2D)]
+
+    def get_config(self) -> dict:
+        """Returns the constructor's arguments."""
+        return {"name": self.name, **self._config}
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        """Builds the network from `get_config`."""
+        return cls(**config)
+
+
+def _conv(features, channels: int, kernel: int, name: str, **settings):
+    """Adds a convolution with bias and ReLU that keeps the size."""
+    return keras.layers.Conv2D(
+        channels,
+        kernel,
+        padding="same",
+        activation="relu",
+        # Normal with variance 2 / fan_out, not truncated.
+        kernel_initializer=keras.initializers.VarianceScaling(2.0, "fan_out", "untruncated_normal"),
+        name=name,
+        **settings,
+    )(features)
