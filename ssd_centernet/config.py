@@ -50,6 +50,7 @@ MODULES: tuple[str, ...] = (
     "ssd_centernet.layers.normalization",
     "ssd_centernet.layers.preprocessing",
     "ssd_centernet.models.backbones.bottleneck_resnet",
+    "ssd_centernet.models.backbones.model_garden",
     "ssd_centernet.models.backbones.resnet",
     "ssd_centernet.models.backbones.vgg",
     "ssd_centernet.models.ssd",

@@ -1,0 +1,227 @@
+"""Backbones of the TensorFlow Model Garden under the heads of this library."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import re
+from collections.abc import Iterator, Mapping, Sequence
+
+import gin
+import tensorflow as tf
+
+from ssd_centernet._keras import keras
+
+# Where the published network is not made of ReLUs and its builder takes the activation it is given.
+_ACTIVATIONS = {"efficientnet": "swish", "spinenet": "swish", "spinenet_mobile": "swish"}
+# SpineNet joins levels by whole factors; a vision transformer cuts images into patches.
+_SIZE_STEPS = {"spinenet": 128, "spinenet_mobile": 128, "vit": 16}
+_NUMBER = re.compile(r"^(.*?)(?:_\d+)?$")
+
+
+@gin.register
+@keras.saving.register_keras_serializable(package="ssd_centernet")
+class ModelGardenBackbone(keras.Model):
+    """Any image backbone of `official.vision`, cut behind the coarsest level that is asked for.
+
+    Its L2 regularisers are left out (weight decay is `train.weight_decay`'s business), batch norms
+    are per device, and variables get names that do not depend on what else was built in the
+    process, such as `inverted_bottleneck_block_3/batch1_norm/gamma`. The names of normalisation
+    layers of all types end in `_norm`, so recipes need no other patterns.
+
+    Source: tf-models-official, `official/vision/configs/backbones.py` lists types and options.
+    """
+
+    def __init__(
+        self,
+        model_type: str,
+        *,
+        options: Mapping[str, object] | None = None,
+        levels: Sequence[str] | None = ("3", "4", "5"),
+        image_size: tuple[int, int] | None = None,
+        activation: str | None = None,
+        norm_momentum: float = 0.99,
+        norm_epsilon: float = 1e-3,
+        name: str = "model_garden",
+        **kwargs,
+    ):
+        """Builds the network.
+
+        Args:
+          model_type: "resnet", "mobilenet", "efficientnet", "spinenet", "mobiledet", or another
+            type that `official.vision` knows.
+          options: of the type, such as {"model_id": "MobileNetV3Large", "filter_size_scale": 0.75}.
+          levels: which feature levels to give out, "3" has stride 8; None means all.
+          image_size: (height, width) in pixels, for types that must know it (SpineNet, ViT); None
+            for any size.
+          activation: such as "relu6"; None means the type's own where it has one, else ReLU.
+            MobileNets name theirs block by block and ignore it.
+          norm_momentum: of the moving statistics.
+          norm_epsilon: of batch normalisation.
+          name: of the model.
+          **kwargs: passed to the Keras model.
+
+        Raises:
+          ImportError: tf-models-official is not installed.
+          ValueError: there is no such type, option or level, or the size does not suit the type.
+        """
+        options = dict(options or {})
+        _check_size(model_type, image_size)
+        with _own_names():
+            network = _build(
+                model_type,
+                options,
+                (*(image_size or (None, None)), 3),
+                {
+                    "activation": activation or _ACTIVATIONS.get(model_type, "relu"),
+                    "norm_momentum": norm_momentum,
+                    "norm_epsilon": norm_epsilon,
+                    "use_sync_bn": False,
+                },
+            )
+        super().__init__(
+            inputs=network.inputs,
+            outputs=_choose(network.output, levels, model_type),
+            name=name,
+            **kwargs,
+        )
+        self._config = {
+            "model_type": model_type,
+            "options": options,
+            "levels": None if levels is None else tuple(levels),
+            "image_size": None if image_size is None else tuple(image_size),
+            "activation": activation,
+            "norm_momentum": norm_momentum,
+            "norm_epsilon": norm_epsilon,
+        }
+        # Published checkpoints number the layers of the whole network, of which this is a part.
+        kept = {id(layer) for layer in self.layers}
+        weighted = [layer for layer in network.layers if layer.weights]
+        self._published_layers = tuple(
+            layer.name if id(layer) in kept else None for layer in weighted
+        )
+
+    @property
+    def published_layers(self) -> dict[str, keras.layers.Layer]:
+        """Layers by their name in object-based checkpoints of the whole network.
+
+        Returns:
+          "layer_with_weights-0" and so on -> layer, without those that were cut off.
+        """
+        return {
+            f"layer_with_weights-{index}": self.get_layer(name)
+            for index, name in enumerate(self._published_layers)
+            if name is not None
+        }
+
+    def get_config(self) -> dict:
+        """Returns the constructor's arguments."""
+        return {"name": self.name, **self._config}
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        """Builds the network from `get_config`."""
+        return cls(**config)
+
+
+def _build(model_type: str, options: dict, shape: tuple, norm_activation: dict) -> keras.Model:
+    """Builds the whole network through the Model Garden's own factory."""
+    try:
+        from official.vision.configs import backbones as configs
+        from official.vision.configs import common
+        from official.vision.modeling.backbones import factory
+    except ImportError as error:
+        raise ImportError(
+            "ModelGardenBackbone needs the package tf-models-official, which cannot be imported "
+            f'({error}). Install it: pip install "ssd_centernet[train]"; or take another.'
+        ) from error
+    types = sorted({field.name for field in dataclasses.fields(configs.Backbone)} - {"type"})
+    if model_type not in types:
+        raise ValueError(
+            f"ModelGardenBackbone.model_type is {model_type!r}; this version of tf-models-official "
+            f"knows {', '.join(types)}."
+        )
+    config = configs.Backbone(type=model_type)
+    known = getattr(config, model_type).as_dict()
+    unknown = sorted(set(options) - set(known))
+    if unknown:
+        raise ValueError(
+            f"{model_type} has no option {', '.join(unknown)}; ModelGardenBackbone.options may set "
+            f"{', '.join(sorted(known))}."
+        )
+    getattr(config, model_type).override(options)
+    try:
+        return factory.build_backbone(
+            keras.layers.InputSpec(shape=(None, *shape)),
+            config,
+            common.NormActivation(**norm_activation),
+        )
+    except (TypeError, ValueError, KeyError) as error:
+        raise ValueError(
+            f"the Model Garden cannot build {model_type} with {known | options} for images of "
+            f"{shape[:2]}: {str(error).strip().splitlines()[0]} Mend ModelGardenBackbone.options "
+            "or image_size."
+        ) from error
+
+
+def _check_size(model_type: str, image_size: tuple[int, int] | None) -> None:
+    """Refuses sizes that would only fail deep inside of the network."""
+    step = _SIZE_STEPS.get(model_type)
+    if step is None:
+        return
+    if image_size is None or any(side % step for side in image_size):
+        raise ValueError(
+            f"{model_type} takes images whose sides are known and multiples of {step}, got "
+            f"ModelGardenBackbone.image_size={image_size}; set it to %IMAGE_SIZE, and that to such "
+            "a size."
+        )
+
+
+def _choose(outputs: Mapping, levels: Sequence[str] | None, model_type: str) -> dict:
+    """Picks feature levels among a network's end points, which may hold other things too."""
+    found = {key: value for key, value in outputs.items() if key.isdigit()}
+    if levels is None:
+        return found
+    missing = [level for level in levels if level not in found]
+    if missing or not levels:
+        raise ValueError(
+            f"ModelGardenBackbone.levels is {tuple(levels)}; {model_type} gives "
+            f"{', '.join(sorted(found, key=int))} (level n has stride 2^n)."
+        )
+    return {level: found[level] for level in levels}
+
+
+@contextlib.contextmanager
+def _own_names() -> Iterator[None]:
+    """Names variables by their place in the model built inside.
+
+    Keras numbers layers through the whole process: a second backbone would begin at conv2d_53, and
+    a checkpoint, which is keyed by names, would not fit the same recipe built a second time.
+    """
+    names: dict[tuple[str, str], str] = {}
+    counts: dict[tuple[str, str], int] = {}
+
+    def rename(scope: str) -> str:
+        path = ""
+        for part in filter(None, scope.split("/")):
+            if (path, part) not in names:
+                base = _NUMBER.match(part)[1]
+                number = counts[path, base] = counts.get((path, base), -1) + 1
+                names[path, part] = _label(base, number)
+            path = f"{path}/{names[path, part]}" if path else names[path, part]
+        return path
+
+    def create(next_creator, **kwargs):
+        path = rename(tf.get_current_name_scope())
+        # A name that ends with a slash is taken as it is, without the scope around it.
+        kwargs["name"] = f"{path}/{kwargs.get('name') or 'variable'}/"
+        return next_creator(**kwargs)
+
+    with tf.variable_creator_scope(create):
+        yield
+
+
+def _label(base: str, number: int) -> str:
+    if base.endswith("_normalization"):
+        return f"{base.removesuffix('_normalization')}{number or ''}_norm"
+    return f"{base}_{number}" if number else base
