@@ -98,6 +98,24 @@ class WarmupCosine:
         peak_rate = self.base_learning_rate * run.global_batch_size / self.reference_batch_size
         return peak_rate * factor
 
+    def describe(self, run: RunLength) -> str | None:
+        """Says where the schedule does not fit a run; None where it does.
+
+        Args:
+          run: the run's length.
+
+        Returns:
+          A sentence to be logged, or None.
+        """
+        end = self.decay_until_epoch * (1.0 + self.stretch / 10.0)
+        epochs = run.total_steps / run.steps_per_epoch
+        if self.span_run or epochs >= end:
+            return None
+        return (
+            f"the learning rate decays until epoch {end:g}, but the run ends at {epochs:g}. Set "
+            "WarmupCosine.span_run = True to span the run."
+        )
+
 
 @gin.register
 class ConstantRate:
@@ -119,16 +137,28 @@ class ConstantRate:
         warmth = tf.minimum(1.0, tf.cast(step, tf.float32) / max(self.warmup_steps, 1))
         return self.learning_rate * (warmth if self.warmup_steps else 1.0)
 
+    def describe(self, run: RunLength) -> str | None:
+        """Says where the schedule does not fit a run; None where it does."""
+        if 0 < run.total_steps <= self.warmup_steps:
+            return (
+                f"the warm-up of {self.warmup_steps} steps is no shorter than the run of "
+                f"{run.total_steps}. Set ConstantRate.warmup_steps."
+            )
+        return None
+
 
 @gin.register
 class StepDecay:
-    """Linear warm-up in steps, then a rate that falls by a factor at given epochs.
+    """Linear warm-up in steps, then a rate that falls by a factor at given epochs or steps.
 
     With `i` the step, the rate is `base * batch / reference_batch_size` times
     `ratio + (1 - ratio) i / warmup_steps` while i < warmup_steps, and times `factor` for each
     boundary that is reached, from its first step on.
 
-    Source: reference specification ssd_vgg16, section 12.
+    CenterNet ResNet-101 FPN: base 1e-3 whatever the batch, boundaries 90000 and 120000 of a length
+    of 140000 steps, no warm-up.
+
+    Source: reference specifications ssd_vgg16, section 12; centernet, section 6.
     """
 
     def __init__(
@@ -137,6 +167,8 @@ class StepDecay:
         *,
         reference_batch_size: int | None = 64,
         boundaries: Sequence[float] = (80.0, 110.0),
+        unit: str = "epochs",
+        length: float | None = None,
         factor: float = 0.1,
         warmup_steps: int = 500,
         warmup_ratio: float = 0.001,
@@ -147,20 +179,27 @@ class StepDecay:
           base_learning_rate: for a global batch of `reference_batch_size`.
           reference_batch_size: the rate grows linearly with the global batch over this; None keeps
             it for every batch size.
-          boundaries: epochs at which the rate falls, ascending.
+          boundaries: epochs or steps at which the rate falls, ascending.
+          unit: "epochs" or "steps", of `boundaries` and `length`.
+          length: of the run that the boundaries are for: they are scaled to the real run. None
+            takes them as they are, however long the run.
           factor: by which it falls at each.
           warmup_steps: length of the warm-up, 0 for none; 499 gives the later published form, which
             reaches the full rate a step earlier.
           warmup_ratio: share of the full rate at the first step.
 
         Raises:
-          ValueError: the boundaries do not ascend.
+          ValueError: the boundaries do not ascend, or another unit.
         """
+        if unit not in ("epochs", "steps"):
+            raise ValueError(f"StepDecay.unit must be 'epochs' or 'steps', got {unit!r}.")
         if list(boundaries) != sorted(boundaries):
             raise ValueError(f"StepDecay.boundaries must ascend, got {tuple(boundaries)}.")
         self.base_learning_rate = base_learning_rate
         self.reference_batch_size = reference_batch_size
         self.boundaries = tuple(boundaries)
+        self.unit = unit
+        self.length = length
         self.factor = factor
         self.warmup_steps = warmup_steps
         self.warmup_ratio = warmup_ratio
@@ -169,17 +208,141 @@ class StepDecay:
         """Computes the learning rate, a float32 scalar; see `WarmupCosine`."""
         return tf.cast(self.exact(step, run), tf.float32)
 
+    def boundary_steps(self, run: RunLength) -> tuple[int, ...]:
+        """Returns the first step of each smaller rate."""
+        scale = run.steps_per_epoch if self.unit == "epochs" else 1
+        if self.length is not None:
+            scale = run.total_steps / self.length
+        # Rounded as a whole step: a sum of steps must not miss it by a rounding error.
+        return tuple(round(boundary * scale) for boundary in self.boundaries)
+
     def exact(self, step: tf.Tensor, run: RunLength) -> tf.Tensor:
         """Computes the learning rate as a float64 scalar, before it is rounded."""
         step = tf.cast(step, tf.float64)
         rate = tf.constant(self.base_learning_rate, tf.float64)
         if self.reference_batch_size is not None:
             rate *= run.global_batch_size / self.reference_batch_size
-        for boundary in self.boundaries:
-            # Rounded as a whole step: a sum of steps must not miss it by a rounding error.
-            first = round(boundary * run.steps_per_epoch)
+        for first in self.boundary_steps(run):
             rate *= tf.where(step >= first, tf.constant(self.factor, tf.float64), 1.0)
         if self.warmup_steps:
             share = tf.minimum(step / self.warmup_steps, 1.0)
             rate *= self.warmup_ratio + (1.0 - self.warmup_ratio) * share
         return rate
+
+    def describe(self, run: RunLength) -> str | None:
+        """Says where the schedule does not fit a run; None where it does."""
+        late = [step for step in self.boundary_steps(run) if step >= run.total_steps]
+        if late:
+            return (
+                f"the learning rate should fall at step {late[0]}, but the run ends at "
+                f"{run.total_steps}. Set StepDecay.length to the length that the boundaries are "
+                "for, and they are scaled to the run."
+            )
+        if self.warmup_steps >= run.total_steps:
+            return (
+                f"the warm-up of {self.warmup_steps} steps is no shorter than the run of "
+                f"{run.total_steps}. Set StepDecay.warmup_steps."
+            )
+        return None
+
+
+@gin.register
+class WarmupCosineSteps:
+    """Linear warm-up, then half a cosine to 0, in steps.
+
+    With W the warm-up and T the length, the rate grows from `warmup_learning_rate` to what the
+    cosine is at W, follows the cosine until T and is 0 after it. The cosine begins at W
+    (`shifted`, as SSD320) or at step 0 (as CenterNet Hourglass, whose warm-up so ends a little
+    below the base).
+
+    Published settings of SSD320, by devices with 32 images each (base, warm-up from, over, length):
+    1: 0.02, 0.0086664, 8000, 100000; 4: 0.08, 0.0346656, 2000, 25000; 8: 0.16, 0.0693312, 1000,
+    12500; 16: 0.32, 0.1386624, 500, 6250. All four are base 0.02 from 0.0086664 with
+    `reference_batch_size` 32 and a warm-up of 0.08 of the length, which are the defaults.
+    CenterNet: 5e-4 (GPU) or 1e-3 (TPU) from 0 over 2000 steps, not shifted, whatever the batch.
+
+    Source: reference specifications ssd320_resnet50_fpn, section 8; centernet, section 6.
+    """
+
+    def __init__(
+        self,
+        base_learning_rate: float = 0.02,
+        *,
+        warmup_learning_rate: float = 0.0086664,
+        warmup_steps: float = 0.08,
+        total_steps: int | None = None,
+        shifted: bool = True,
+        reference_batch_size: int | None = 32,
+    ):
+        """Configures the schedule.
+
+        Args:
+          base_learning_rate: height of the cosine.
+          warmup_learning_rate: of the first step.
+          warmup_steps: length of the warm-up in steps or, below 1, as a share of the whole.
+          total_steps: step at which the rate reaches 0; None is the end of the run.
+          shifted: whether the cosine begins after the warm-up instead of at step 0.
+          reference_batch_size: both rates are for this global batch and grow linearly with it;
+            None takes them as they are.
+
+        Raises:
+          ValueError: a negative length.
+        """
+        for name, value in (("warmup_steps", warmup_steps), ("total_steps", total_steps or 0)):
+            if value < 0:
+                raise ValueError(f"WarmupCosineSteps.{name} is {value}; expected 0 or more.")
+        self.base_learning_rate = base_learning_rate
+        self.warmup_learning_rate = warmup_learning_rate
+        self.warmup_steps = warmup_steps
+        self.total_steps = total_steps
+        self.shifted = shifted
+        self.reference_batch_size = reference_batch_size
+
+    def lengths(self, run: RunLength) -> tuple[int, int]:
+        """Returns the steps of the warm-up and the step at which the rate reaches 0."""
+        total = self.total_steps or run.total_steps
+        share = self.warmup_steps < 1
+        return round(self.warmup_steps * total if share else self.warmup_steps), total
+
+    def __call__(self, step: tf.Tensor, run: RunLength) -> tf.Tensor:
+        """Computes the learning rate, a float32 scalar; see `WarmupCosine`."""
+        warmup, total = self.lengths(run)
+        begin = warmup if self.shifted else 0
+        span = max(total - begin, 1)
+
+        def share(steps):  # Of the cosine that is over, 0 to 1.
+            return min(max(steps - begin, 0) / span, 1.0)
+
+        peak = 0.5 * self.base_learning_rate * (1.0 + math.cos(math.pi * share(warmup)))
+        slope = (peak - self.warmup_learning_rate) / max(warmup, 1)
+        position = tf.cast(step, tf.float32)
+        phase = tf.clip_by_value((position - begin) / span, 0.0, 1.0)
+        rate = 0.5 * self.base_learning_rate * (1.0 + tf.cos(math.pi * phase))
+        rate = tf.where(position < warmup, self.warmup_learning_rate + position * slope, rate)
+        rate = tf.where(position > total, 0.0, rate)
+        return rate * _batch_factor(self.reference_batch_size, run)
+
+    def describe(self, run: RunLength) -> str | None:
+        """Says where the schedule does not fit a run; None where it spans it."""
+        warmup, total = self.lengths(run)
+        if total < run.total_steps:
+            return (
+                f"the learning rate is 0 from step {total} on, but the run has {run.total_steps} "
+                "steps: the rest trains nothing. Leave WarmupCosineSteps.total_steps unset to "
+                "span the run."
+            )
+        if warmup >= run.total_steps:
+            return (
+                f"the warm-up of {warmup} steps is no shorter than the run of {run.total_steps}: "
+                "the learning rate never decays. Set WarmupCosineSteps.warmup_steps."
+            )
+        if total > run.total_steps:
+            return (
+                f"the learning rate decays until step {total}, but the run ends at "
+                f"{run.total_steps}. Leave WarmupCosineSteps.total_steps unset to span the run."
+            )
+        return None
+
+
+def _batch_factor(reference_batch_size: int | None, run: RunLength) -> float:
+    return run.global_batch_size / reference_batch_size if reference_batch_size else 1.0
