@@ -82,6 +82,236 @@ class SSDHead(keras.layers.Layer):
         }
 
 
+@gin.register
+@keras.saving.register_keras_serializable(package="ssd_centernet")
+class CenterNetHead(keras.layers.Layer):
+    """Predicts centres, offsets and sizes on each map, with kernels of each map's own.
+
+    Every prediction has a 3x3 convolution, ReLU and a 1x1 convolution, all with bias.
+
+    Source: reference specification centernet, sections 1.1 and 1.2.
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        *,
+        width: int | None = None,
+        center_bias: float = -2.19,
+        name: str = "head",
+        **kwargs,
+    ):
+        """Configures the head.
+
+        Args:
+          num_classes: C, without background.
+          width: channels of the 3x3 convolutions; None means as many as the map has.
+          center_bias: initial bias of the centres' logits; the default is a score of 0.1.
+          name: of the layer.
+          **kwargs: passed to the Keras layer.
+        """
+        super().__init__(name=name, **kwargs)
+        self.num_classes = num_classes
+        self.width = width
+        self.center_bias = center_bias
+
+    def build(self, input_shapes) -> None:
+        """Creates three pairs of convolutions for each map."""
+        depths = {"center": self.num_classes, "offset": 2, "size": 2}
+        self._convs = []
+        for stack, shape in enumerate(input_shapes):
+            pairs = {}
+            for key, depth in depths.items():
+                bias = self.center_bias if key == "center" else 0.0
+                hidden = keras.layers.Conv2D(
+                    self.width or shape[-1],
+                    3,
+                    padding="same",
+                    activation="relu",
+                    name=f"{key}{stack}_hidden",
+                    dtype=self.dtype_policy,
+                )
+                final = keras.layers.Conv2D(
+                    depth,
+                    1,
+                    bias_initializer=keras.initializers.Constant(bias),
+                    name=f"{key}{stack}",
+                    dtype=self.dtype_policy,
+                )
+                pairs[key] = (hidden, final)
+            self._convs.append(pairs)
+        super().build(input_shapes)
+
+    def call(self, maps: Sequence[tf.Tensor]) -> list[dict[str, tf.Tensor]]:
+        """Predicts on feature maps [B, h, w, K].
+
+        Returns:
+          For each map `center` [B, h, w, C], logits; `offset` [B, h, w, 2], (y, x) in cells;
+          `size` [B, h, w, 2], (h, w) in cells; all float32.
+        """
+        return [
+            {
+                key: tf.cast(final(hidden(features)), tf.float32)
+                for key, (hidden, final) in pairs.items()
+            }
+            for features, pairs in zip(maps, self._convs, strict=True)
+        ]
+
+    def get_config(self) -> dict:
+        """Returns the constructor's arguments."""
+        return {
+            **super().get_config(),
+            "num_classes": self.num_classes,
+            "width": self.width,
+            "center_bias": self.center_bias,
+        }
+
+
+@gin.register
+@keras.saving.register_keras_serializable(package="ssd_centernet")
+class SharedSSDHead(keras.layers.Layer):
+    """Predicts class logits and box codes with two towers of convolutions that all levels share.
+
+    Kernels are shared; batch norms, their statistics included, are each level's own.
+
+    Source: reference specification ssd320_resnet50_fpn, sections 3.3 and 3.4.
+    """
+
+    def __init__(
+        self,
+        num_logits: int,
+        *,
+        boxes_per_cell: Sequence[int],
+        depth: int = 4,
+        width: int = 256,
+        class_bias: float = -4.6,
+        norm_momentum: float = 0.997,
+        norm_epsilon: float = 1e-3,
+        kernel_stddev: float = 0.01,
+        name: str = "head",
+        **kwargs,
+    ):
+        """Configures the head.
+
+        Args:
+          num_logits: K, classes with background.
+          boxes_per_cell: anchors of each cell, one number a level, all equal.
+          depth: how many 3x3 convolutions each tower has.
+          width: their channels.
+          class_bias: what the bias of the class logits begins with: the logit of how rare an
+            object is (-4.6 is one in a hundred), which keeps the first steps of focal loss calm.
+          norm_momentum: of the moving statistics.
+          norm_epsilon: of batch normalisation.
+          kernel_stddev: of the normal that kernels are drawn from.
+          name: of the layer.
+          **kwargs: passed to the Keras layer.
+
+        Raises:
+          ValueError: levels differ in their number of anchors.
+        """
+        super().__init__(name=name, **kwargs)
+        if len(set(boxes_per_cell)) != 1:
+            raise ValueError(
+                "A head that all levels share needs as many anchors on each, got boxes_per_cell="
+                f"{tuple(boxes_per_cell)}; use anchors such as MultiscaleAnchors, or SSDHead."
+            )
+        self.num_logits = num_logits
+        self.boxes_per_cell = tuple(boxes_per_cell)
+        self.depth = depth
+        self.width = width
+        self.class_bias = class_bias
+        self.norm_momentum = norm_momentum
+        self.norm_epsilon = norm_epsilon
+        self.kernel_stddev = kernel_stddev
+
+    def build(self, input_shapes) -> None:
+        """Creates the towers.
+
+        Raises:
+          ValueError: the network has another number of levels than the anchors.
+        """
+        if len(input_shapes) != len(self.boxes_per_cell):
+            raise ValueError(
+                f"The network gives {len(input_shapes)} feature levels and the anchors are set for "
+                f"{len(self.boxes_per_cell)}; make `min_level` and `max_level` of the neck and of "
+                "the anchors fit."
+            )
+        anchors = self.boxes_per_cell[0]
+        self._class_tower, self._box_tower = self._tower("class"), self._tower("box")
+        self._class_conv = self._conv(
+            "class_predictor", anchors * self.num_logits, bias=self.class_bias
+        )
+        self._box_conv = self._conv("box_predictor", anchors * 4, bias=0.0)
+        super().build(input_shapes)
+
+    def _conv(self, name: str, filters: int, *, bias: float | None):
+        return keras.layers.Conv2D(
+            filters,
+            3,
+            padding="same",
+            use_bias=bias is not None,
+            kernel_initializer=keras.initializers.RandomNormal(stddev=self.kernel_stddev),
+            bias_initializer=keras.initializers.Constant(bias or 0.0),
+            dtype=self.dtype_policy,
+            name=name,
+        )
+
+    def _tower(self, kind: str) -> tuple[list, list[list]]:
+        """Creates a tower: its convolutions, and for each of them one norm a level."""
+        convs = [
+            self._conv(f"{kind}{i + 1}_conv", self.width, bias=None) for i in range(self.depth)
+        ]
+        norms = [
+            [
+                keras.layers.BatchNormalization(
+                    momentum=self.norm_momentum,
+                    epsilon=self.norm_epsilon,
+                    dtype=self.dtype_policy,
+                    name=f"{kind}{i + 1}_level{level}_norm",
+                )
+                for level in range(len(self.boxes_per_cell))
+            ]
+            for i in range(self.depth)
+        ]
+        return convs, norms
+
+    def call(
+        self, levels: Sequence[tf.Tensor], training: bool | None = None
+    ) -> dict[str, tf.Tensor]:
+        """Predicts on feature maps [B, h, w, C].
+
+        Returns:
+          `class_logits` float32 [B, A, K] and `box_codes` float32 [B, A, 4]; anchors in the order
+          level, row, column, shape.
+        """
+        outputs = {}
+        for key, (convs, norms), predictor, depth in (
+            ("class_logits", self._class_tower, self._class_conv, self.num_logits),
+            ("box_codes", self._box_tower, self._box_conv, 4),
+        ):
+            flat = []
+            for level, features in enumerate(levels):
+                for conv, of_levels in zip(convs, norms, strict=True):
+                    features = tf.nn.relu6(of_levels[level](conv(features), training=training))
+                flat.append(_flatten(predictor(features), depth))
+            outputs[key] = tf.concat(flat, axis=1)
+        return outputs
+
+    def get_config(self) -> dict:
+        """Returns the constructor's arguments."""
+        return {
+            **super().get_config(),
+            "num_logits": self.num_logits,
+            "boxes_per_cell": self.boxes_per_cell,
+            "depth": self.depth,
+            "width": self.width,
+            "class_bias": self.class_bias,
+            "norm_momentum": self.norm_momentum,
+            "norm_epsilon": self.norm_epsilon,
+            "kernel_stddev": self.kernel_stddev,
+        }
+
+
 def _flatten(maps: tf.Tensor, depth: int) -> tf.Tensor:
     """Reshapes [B, h, w, n * depth] to float32 [B, h * w * n, depth]: all after this is exact."""
     _, rows, columns, channels = maps.shape

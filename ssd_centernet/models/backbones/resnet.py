@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import gin
-import tensorflow as tf
 
 from ssd_centernet._keras import keras
+from ssd_centernet.models.backbones.conv_norm import ConvNormBuilder
 
 
 @gin.register
@@ -64,7 +64,9 @@ class ResNet(keras.Model):
             "norm_momentum": norm_momentum,
             "norm_epsilon": norm_epsilon,
         }
-        builder = _Builder(norm_momentum, norm_epsilon)
+        builder = ConvNormBuilder(
+            keras.layers.BatchNormalization, momentum=norm_momentum, epsilon=norm_epsilon
+        )
         images = keras.Input((None, None, 3), name="image")
         features = builder.conv_norm(images, stem_width, 7, 2, "stem")
         features = keras.layers.MaxPooling2D(3, 2, "same", name="stem_pool")(features)
@@ -101,58 +103,3 @@ class ResNet(keras.Model):
     def from_config(cls, config, custom_objects=None):
         """Builds the network from `get_config`."""
         return cls(**config)
-
-
-class _Builder:
-    """Adds layers and remembers the order in which their weights are created."""
-
-    def __init__(self, momentum: float, epsilon: float):
-        self._norm = {"momentum": momentum, "epsilon": epsilon}
-        self.names: list[str] = []
-
-    def conv_norm(
-        self,
-        inputs: tf.Tensor,
-        filters: int,
-        kernel: int,
-        stride: int,
-        name: str,
-        *,
-        relu: bool = True,
-        zero_gamma: bool = False,
-    ) -> tf.Tensor:
-        """Convolution without bias, batch norm and, if asked, ReLU."""
-        self.names.append(name)
-        if stride > 1 and kernel == 1:
-            # Equal to a strided 1x1 convolution, whose kernel gradient overruns its memory in
-            # TensorFlow 2.20 on CPUs at some sizes (3 images of 24x24x8) and ends the process.
-            inputs = keras.layers.MaxPooling2D(1, stride, name=f"{name}_subsample")(inputs)
-            stride = 1
-        if stride > 1:
-            before = (kernel - 1) // 2
-            margin = (before, kernel - 1 - before)
-            inputs = keras.layers.ZeroPadding2D((margin, margin), name=f"{name}_pad")(inputs)
-        outputs = keras.layers.Conv2D(
-            filters,
-            kernel,
-            stride,
-            "same" if stride == 1 else "valid",
-            use_bias=False,
-            # The published model draws with variance 1 / fan_in, not He's 2 / fan_in.
-            kernel_initializer=keras.initializers.VarianceScaling(1.0, "fan_in"),
-            name=f"{name}_conv",
-        )(inputs)
-        outputs = keras.layers.BatchNormalization(
-            gamma_initializer="zeros" if zero_gamma else "ones", name=f"{name}_norm", **self._norm
-        )(outputs)
-        return keras.layers.ReLU(name=f"{name}_relu")(outputs) if relu else outputs
-
-    def basic_block(self, inputs: tf.Tensor, filters: int, stride: int, name: str) -> tf.Tensor:
-        """Two 3x3 convolutions beside a shortcut, which is projected where shapes differ."""
-        shortcut = inputs
-        if stride != 1 or inputs.shape[-1] != filters:
-            shortcut = self.conv_norm(inputs, filters, 1, stride, f"{name}_projection", relu=False)
-        outputs = self.conv_norm(inputs, filters, 3, stride, f"{name}_1")
-        outputs = self.conv_norm(outputs, filters, 3, 1, f"{name}_2", relu=False, zero_gamma=True)
-        outputs = keras.layers.Add(name=f"{name}_add")([shortcut, outputs])
-        return keras.layers.ReLU(name=f"{name}_relu")(outputs)

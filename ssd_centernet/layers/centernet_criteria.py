@@ -1,0 +1,188 @@
+"""CenterNet's criterion: heatmaps of centres, and offsets and sizes at them, in float32."""
+
+from __future__ import annotations
+
+import gin
+import tensorflow as tf
+
+from ssd_centernet._keras import keras
+from ssd_centernet.layers.base import Float32Layer
+from ssd_centernet.layers.criteria import CROWD_MODES
+from ssd_centernet.ops import heatmaps
+from ssd_centernet.ops import losses as loss_ops
+
+
+@gin.register
+@keras.saving.register_keras_serializable(package="ssd_centernet")
+class CenterNetLoss(Float32Layer):
+    """CenterNet's loss: penalty-reduced focal loss of centres, L1 of offsets and sizes there.
+
+    Source: reference specification centernet, sections 2 and 3.
+    """
+
+    def __init__(
+        self,
+        max_boxes: int = 128,
+        *,
+        min_overlap: float = 0.7,
+        crowd: str = "object",
+        center_loss_weight: float = 1.0,
+        size_loss_weight: float = 0.1,
+        offset_loss_weight: float = 1.0,
+        name: str = "centernet_loss",
+        **kwargs,
+    ):
+        """Configures the criterion.
+
+        Args:
+          max_boxes: R, rows that an image's targets have; objects beyond are left out.
+          min_overlap: IoU with its object that a box at the rim of a peak still has.
+          crowd: what a crowd region is: "object" (as the reference), "drop" (background), or
+            "ignore" (cells inside one are no negatives).
+          center_loss_weight: of the `center` part in the total.
+          size_loss_weight: of the `size` part in the total.
+          offset_loss_weight: of the `offset` part in the total.
+          name: of the layer.
+          **kwargs: passed to the Keras layer.
+
+        Raises:
+          ValueError: `crowd` is none of the three.
+        """
+        super().__init__(name=name, **kwargs)
+        if crowd not in CROWD_MODES:
+            raise ValueError(f"CenterNetLoss.crowd must be one of {CROWD_MODES}, got {crowd!r}.")
+        self.max_boxes = max_boxes
+        self.min_overlap = min_overlap
+        self.crowd = crowd
+        self.center_loss_weight = center_loss_weight
+        self.size_loss_weight = size_loss_weight
+        self.offset_loss_weight = offset_loss_weight
+
+    @property
+    def loss_weights(self) -> dict[str, float]:
+        """The factor of every loss part in the total."""
+        return {
+            "center": self.center_loss_weight,
+            "size": self.size_loss_weight,
+            "offset": self.offset_loss_weight,
+        }
+
+    def make_targets(
+        self,
+        boxes: tf.Tensor,
+        classes: tf.Tensor,
+        is_crowd: tf.Tensor,
+        *,
+        num_classes: int,
+        image_size: tuple[int, int],
+        output_size: tuple[int, int],
+        valid: tf.Tensor | None = None,
+        extent: tf.Tensor | None = None,
+        weights: tf.Tensor | None = None,
+    ) -> dict[str, tf.Tensor]:
+        """Draws the heatmap of an image or (with leading B) a batch, and what to predict at it.
+
+        Args:
+          boxes: float32 [..., M, 4], yxyx, fractions of the network's input.
+          classes: int32 [..., M], 0..C-1.
+          is_crowd: bool [..., M].
+          num_classes: C.
+          image_size: (height, width) of the network's input in pixels.
+          output_size: (h, w) of the heatmap.
+          valid: bool [..., M], False for padding; None means all rows count.
+          extent: float32 [..., 2], share (height, width) of the input that the image covers; None
+            means all of it. The centres' loss leaves out what is padding.
+          weights: float32 [..., M] of the objects, in [0, 1]; None means 1. The peak of a weight
+            below 1 is lower and therefore no positive.
+
+        Returns:
+          `heatmap` float32 [..., h, w, C]; `cell_weights` float32 [..., h, w], 0 where the heatmap
+          says nothing; `cells` int32 [..., R, 2], (y, x); `offsets` and `sizes` float32
+          [..., R, 2], in cells; `weights` float32 [..., R], 0 where there is no object.
+        """
+        single = boxes.shape.rank == 2
+        if weights is None:
+            weights = tf.ones_like(boxes[..., 0])
+        if valid is None:
+            valid = tf.ones_like(is_crowd)
+        fields = [boxes, classes, is_crowd, valid, weights]
+        if single:
+            fields = [field[tf.newaxis] for field in fields]
+        boxes, classes, is_crowd, valid, weights = (self._to_rows(field) for field in fields)
+        objects = valid if self.crowd == "object" else valid & ~is_crowd
+        weights = tf.where(objects, weights, 0.0)
+        scale = tf.constant([*output_size, *output_size], tf.float32)
+        regions = boxes * scale
+        # What rows without an object hold is nobody's business; zeros keep it finite.
+        counted = (weights > 0.0)[..., tf.newaxis]
+        cells, offsets, sizes = heatmaps.center_targets(
+            tf.where(counted, regions, 0.0), output_size
+        )
+        heatmap = heatmaps.gaussian_heatmap(
+            cells,
+            heatmaps.gaussian_sigma(sizes[..., 0], sizes[..., 1], self.min_overlap),
+            classes,
+            weights,
+            num_classes=num_classes,
+            output_size=output_size,
+        )
+        used = tf.ones(tf.shape(heatmap)[:-1], tf.bool)
+        if self.crowd == "ignore":
+            inside = heatmaps.cells_in_regions(regions, valid & is_crowd, output_size)
+            used = ~inside | (tf.reduce_max(heatmap, axis=-1) == 1.0)
+        if extent is not None:
+            used &= heatmaps.cells_inside(extent, image_size, output_size)
+        targets = {
+            "heatmap": heatmap,
+            "cell_weights": tf.cast(used, tf.float32),
+            "cells": cells,
+            "offsets": offsets,
+            "sizes": sizes,
+            "weights": weights,
+        }
+        return {key: value[0] for key, value in targets.items()} if single else targets
+
+    def _to_rows(self, field: tf.Tensor) -> tf.Tensor:
+        """Cuts or pads [B, M, ...] to [B, R, ...]."""
+        field = field[:, : self.max_boxes]
+        missing = self.max_boxes - tf.shape(field)[1]
+        margin = [[0, 0], [0, missing]] + [[0, 0]] * (field.shape.rank - 2)
+        return tf.ensure_shape(
+            tf.pad(field, margin), [field.shape[0], self.max_boxes, *field.shape[2:]]
+        )
+
+    def call(self, outputs: list[dict[str, tf.Tensor]], targets: dict[str, tf.Tensor]) -> dict:
+        """Computes the unweighted loss parts of a batch.
+
+        Args:
+          outputs: for each stack `center` [B, h, w, C], `offset` and `size` [B, h, w, 2], float32.
+          targets: of `make_targets`, with leading B.
+
+        Returns:
+          `center`, `size` and `offset`, float32 scalars: sums over the batch divided by its number
+          of objects (at least 1), averaged over the stacks.
+        """
+        weights, cells = targets["weights"], targets["cells"]
+        count = tf.reduce_sum(tf.cast(weights > 0.0, tf.float32))
+        normalizer = len(outputs) * tf.maximum(count, 1.0)
+        parts = {"center": [], "size": [], "offset": []}
+        for output in outputs:
+            focal = loss_ops.penalty_reduced_focal(output["center"], targets["heatmap"])
+            cell_weights = targets["cell_weights"][..., tf.newaxis]
+            parts["center"].append(tf.reduce_sum(focal * cell_weights))
+            for key, wanted in (("size", targets["sizes"]), ("offset", targets["offsets"])):
+                errors = tf.abs(heatmaps.gather_cells(output[key], cells) - wanted)
+                parts[key].append(tf.reduce_sum(errors * weights[..., tf.newaxis]))
+        return {key: tf.add_n(sums) / normalizer for key, sums in parts.items()}
+
+    def get_config(self) -> dict:
+        """Returns the constructor's arguments."""
+        return {
+            **super().get_config(),
+            "max_boxes": self.max_boxes,
+            "min_overlap": self.min_overlap,
+            "crowd": self.crowd,
+            "center_loss_weight": self.center_loss_weight,
+            "size_loss_weight": self.size_loss_weight,
+            "offset_loss_weight": self.offset_loss_weight,
+        }

@@ -1,0 +1,90 @@
+"""CenterNet's decoder: from maps to `Detections`, in float32."""
+
+from __future__ import annotations
+
+import gin
+import tensorflow as tf
+
+from ssd_centernet._keras import keras
+from ssd_centernet.layers.base import Float32Layer
+from ssd_centernet.ops import heatmaps
+
+
+@gin.register
+@keras.saving.register_keras_serializable(package="ssd_centernet")
+class CenterNetDecoder(Float32Layer):
+    """Peaks of the last stack's heatmap, best first; there is no suppression of boxes.
+
+    Source: reference specification centernet, section 4.
+    """
+
+    def __init__(
+        self,
+        max_detections: int = 100,
+        *,
+        score_threshold: float = 0.0,
+        kernel_size: int = 3,
+        name: str = "decoder",
+        **kwargs,
+    ):
+        """Configures the decoder.
+
+        Args:
+          max_detections: D, detections of an image.
+          score_threshold: detections must score more, in [0, 1); the default keeps all peaks.
+          kernel_size: side in cells of the neighbourhood in which a peak is the largest, odd.
+          name: of the layer.
+          **kwargs: passed to the Keras layer.
+
+        Raises:
+          ValueError: `kernel_size` is even or not positive.
+        """
+        super().__init__(name=name, **kwargs)
+        if kernel_size < 1 or kernel_size % 2 == 0:
+            raise ValueError(
+                f"CenterNetDecoder.kernel_size must be odd, so that a cell is in the middle of its "
+                f"neighbourhood, got {kernel_size!r}; the published value is 3."
+            )
+        self.max_detections = max_detections
+        self.score_threshold = score_threshold
+        self.kernel_size = kernel_size
+
+    def call(self, outputs: list[dict[str, tf.Tensor]]) -> dict[str, tf.Tensor]:
+        """Decodes a batch.
+
+        Args:
+          outputs: for each stack `center` [B, h, w, C], `offset` and `size` [B, h, w, 2], float32;
+            the last one counts.
+
+        Returns:
+          Detections: `boxes` float32 [B, D, 4], yxyx, fractions of the network's input, clipped to
+          it; `scores` [B, D] descending, 0 beyond `count`; `classes` int32 [B, D] in 0..C-1;
+          `count` int32 [B]. D is smaller where the map has fewer places.
+        """
+        maps = outputs[-1]
+        _, height, width, num_classes = maps["center"].shape
+        peaks = heatmaps.keep_peaks(tf.sigmoid(maps["center"]), self.kernel_size)
+        count = min(self.max_detections, height * width * num_classes)
+        scores, cells, classes = heatmaps.top_peaks(peaks, count)
+        boxes = heatmaps.decode_boxes(
+            cells,
+            heatmaps.gather_cells(maps["offset"], cells),
+            heatmaps.gather_cells(maps["size"], cells),
+            (height, width),
+        )
+        found = scores > self.score_threshold
+        return {
+            "boxes": boxes / tf.constant([height, width, height, width], tf.float32),
+            "scores": tf.where(found, scores, 0.0),
+            "classes": classes,
+            "count": tf.reduce_sum(tf.cast(found, tf.int32), axis=-1),
+        }
+
+    def get_config(self) -> dict:
+        """Returns the constructor's arguments."""
+        return {
+            **super().get_config(),
+            "max_detections": self.max_detections,
+            "score_threshold": self.score_threshold,
+            "kernel_size": self.kernel_size,
+        }

@@ -1,0 +1,30 @@
+"""Coarse maps brought to the size of finer ones."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import tensorflow as tf
+
+from ssd_centernet._keras import keras
+
+
+@keras.saving.register_keras_serializable(package="ssd_centernet")
+class UpsampleAdd(keras.layers.Layer):
+    """Adds a coarse map, doubled by nearest neighbour, to a fine one.
+
+    Where the fine map has an odd side, the last doubled row or column is cut off, so that networks
+    take images of any size.
+
+    Source: reference specification centernet, sections 1.1 and 1.2.
+    """
+
+    def call(self, inputs: Sequence[tf.Tensor]) -> tf.Tensor:
+        """Adds maps [B, ceil(h / 2), ceil(w / 2), C] and [B, h, w, C], in this order."""
+        coarse, fine = inputs
+        rows, columns, channels = tf.shape(coarse)[1], tf.shape(coarse)[2], coarse.shape[-1]
+        doubled = tf.tile(coarse[:, :, tf.newaxis, :, tf.newaxis], [1, 1, 2, 1, 2, 1])
+        doubled = tf.reshape(doubled, [-1, 2 * rows, 2 * columns, channels])
+        size = tf.shape(fine)
+        # Static sizes get lost in the cut.
+        return fine + tf.ensure_shape(doubled[:, : size[1], : size[2]], fine.shape)

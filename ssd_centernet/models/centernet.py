@@ -1,0 +1,177 @@
+"""CenterNet: objects as peaks of a heatmap, with an offset and a size at each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import gin
+import tensorflow as tf
+
+from ssd_centernet._keras import keras
+from ssd_centernet.layers.centernet_criteria import CenterNetLoss
+from ssd_centernet.layers.centernet_decoder import CenterNetDecoder
+from ssd_centernet.layers.heads import CenterNetHead
+from ssd_centernet.layers.preprocessing import Preprocessing
+from ssd_centernet.models.detector import Detector
+
+# Of COCO's pixels, in the order blue, green, red: what the published Hourglass-104 was trained on.
+BGR_MEAN = (104.01362025, 114.03422265, 119.9165958)
+BGR_STD = (73.6027665, 69.89082075, 70.9150767)
+
+_PARTS = ("backbone", "neck", "head", "criterion", "decoder", "preprocessing")
+
+
+@gin.register
+@keras.saving.register_keras_serializable(package="ssd_centernet")
+class CenterNet(Detector):
+    """CenterNet, "Objects as Points" (Zhou et al. 2019).
+
+    The defaults of its parts and an `Hourglass` make the published CenterNet Hourglass-104; with
+    `CenterNetFPN` over a ResNet-101 it is that of `gin_configs/centernet_resnet101_fpn.gin`.
+
+    Source: reference specification centernet.
+    """
+
+    def __init__(
+        self,
+        backbone: keras.Model,
+        *,
+        num_classes: int,
+        image_size: tuple[int, int] = (512, 512),
+        neck: keras.layers.Layer | None = None,
+        head: Callable[..., keras.layers.Layer] | keras.layers.Layer = CenterNetHead,
+        criterion: keras.layers.Layer | None = None,
+        decoder: keras.layers.Layer | None = None,
+        preprocessing: Preprocessing | None = None,
+        class_names: Sequence[str] | None = None,
+        name: str = "centernet",
+    ):
+        """Builds the detector.
+
+        Args:
+          backbone: Keras model from images [B, h, w, 3] to a dict of feature maps by level. A level
+            may have a map of each stack: "2_0" is that of the first, "2" that of the last.
+          num_classes: C, without background.
+          image_size: (height, width) of the network's input in pixels.
+          neck: layer from the backbone's levels, finest first, to the maps that the head sees; None
+            hands on the backbone's.
+          head: constructor of the head, called with C, such as `CenterNetHead`; or such a head.
+          criterion: layer with the loss; None means `CenterNetLoss`.
+          decoder: layer from raw outputs to detections; None means `CenterNetDecoder`.
+          preprocessing: what an image needs before it goes in; None means that of Hourglass-104.
+          class_names: names of the C classes.
+          name: of the model.
+
+        Raises:
+          ValueError: the maps differ in size, or the image is no multiple of their stride.
+        """
+        images = keras.Input((*image_size, 3), name="image")
+        features = backbone(images)
+        maps = [features[key] for key in sorted(features, key=_level_and_stack)]
+        if neck is not None:
+            maps = neck(maps)
+        output_size = _common_size(maps, image_size)
+        if not isinstance(head, keras.layers.Layer):
+            head = head(num_classes)
+        super().__init__(
+            inputs=images,
+            outputs=head(maps),
+            num_classes=num_classes,
+            image_size=image_size,
+            preprocessing=preprocessing or _hourglass_preprocessing(image_size),
+            class_names=class_names,
+            name=name,
+        )
+        self.backbone = backbone
+        self.neck = neck
+        self.head = head
+        self.criterion = criterion or CenterNetLoss()
+        self.decoder = decoder or CenterNetDecoder()
+        self.output_size = output_size
+
+    @property
+    def loss_weights(self) -> dict[str, float]:
+        """The factor of every loss part in the total."""
+        return self.criterion.loss_weights
+
+    def make_targets(
+        self, boxes, classes, is_crowd, valid=None, extent=None
+    ) -> dict[str, tf.Tensor]:
+        """Draws heatmaps; see `layers/centernet_criteria.py`."""
+        return self.criterion.make_targets(
+            boxes,
+            classes,
+            is_crowd,
+            num_classes=self.num_classes,
+            image_size=self.image_size,
+            output_size=self.output_size,
+            valid=valid,
+            extent=extent,
+        )
+
+    def losses_of(self, outputs, targets) -> dict[str, tf.Tensor]:
+        """Computes the criterion's parts, `center`, `size` and `offset`."""
+        return self.criterion(outputs, targets)
+
+    def decode(self, outputs, extent=None) -> dict[str, tf.Tensor]:
+        """Decodes raw outputs; see `layers/centernet_decoder.py`."""
+        return self.to_image_frame(self.decoder(outputs), extent)
+
+    def get_config(self) -> dict:
+        """Returns the constructor's arguments, parts serialised."""
+        parts = {name: getattr(self, name) for name in _PARTS}
+        return {
+            "name": self.name,
+            "num_classes": self.num_classes,
+            "image_size": self.image_size,
+            "class_names": self.class_names,
+            **{key: keras.saving.serialize_keras_object(part) for key, part in parts.items()},
+        }
+
+    @classmethod
+    def from_config(cls, config: dict, custom_objects=None):
+        """Builds the detector from `get_config`."""
+        config = dict(config)
+        for key in _PARTS:
+            if isinstance(config.get(key), dict):
+                config[key] = keras.saving.deserialize_keras_object(config[key])
+        return cls(**config)
+
+
+def _level_and_stack(key: str) -> tuple[int, float]:
+    """Orders maps: by level, then by stack, the last stack being the one without a number."""
+    level, _, stack = key.partition("_")
+    return int(level), float(stack or "inf")
+
+
+def _common_size(maps: Sequence[tf.Tensor], image_size: tuple[int, int]) -> tuple[int, int]:
+    """Returns (h, w) of the maps.
+
+    Raises:
+      ValueError: see `CenterNet`.
+    """
+    sizes = {tuple(features.shape[1:3]) for features in maps}
+    if len(sizes) != 1:
+        raise ValueError(
+            f"CenterNet predicts on maps of one size, the backbone gives {sorted(sizes)}; set "
+            "CenterNet.neck = @CenterNetFPN(), which joins levels into one map."
+        )
+    (size,) = sizes
+    if any(pixels % cells for pixels, cells in zip(image_size, size, strict=True)):
+        raise ValueError(
+            f"a network input of {tuple(image_size)} pixels is no whole multiple of the heatmap's "
+            f"{size} cells; make both sides of IMAGE_SIZE multiples of the stride (4)."
+        )
+    return size
+
+
+def _hourglass_preprocessing(image_size: tuple[int, int]) -> Preprocessing:
+    return Preprocessing(
+        image_size,
+        mean=BGR_MEAN,
+        std=BGR_STD,
+        scale=1.0,
+        resize="bilinear",
+        keep_aspect=True,
+        channels="BGR",
+    )
