@@ -41,6 +41,7 @@ MODULES: tuple[str, ...] = (
     "ssd_centernet.data.augment.centernet",
     "ssd_centernet.data.augment.ssd",
     "ssd_centernet.data.augment.ssd_fpn",
+    "ssd_centernet.data.augment.ssd_vgg",
     "ssd_centernet.data.pipeline",
     "ssd_centernet.layers.anchors",
     "ssd_centernet.layers.centernet_criteria",

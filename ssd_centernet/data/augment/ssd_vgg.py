@@ -1,0 +1,251 @@
+"""The augmentation of SSD with VGG-16: colours, expansion, a crop by overlap, resize, flip."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import gin
+import tensorflow as tf
+
+from ssd_centernet.data.augment.common import (
+    Example,
+    Picture,
+    check_settings,
+    keep_objects,
+    spaced_seed,
+)
+from ssd_centernet.data.augment.overlap_crop import crop_boxes, expansion, sample_crop
+from ssd_centernet.data.augment.ssd import check_image_size
+from ssd_centernet.ops import boxes as box_ops
+from ssd_centernet.ops import color
+from ssd_centernet.ops import image as image_ops
+
+# Of 0..255, RGB: what the published VGG-16 weights were trained with.
+VGG_MEAN = (123.675, 116.28, 103.53)
+
+# Of the 1024 seeds that belong to one example, the turns of the crop search take the first ones.
+_COLOR_WORD = 1023
+_PLACE_WORD = 1022
+
+
+def _taps(start: tf.Tensor, length: tf.Tensor, count: int) -> tuple[tf.Tensor, tf.Tensor]:
+    """Returns the two samples of each result along one side, int32 [2 * count], and their blend.
+
+    Positions are those of a bilinear resize with half-pixel centres that repeats the border.
+    """
+    positions = tf.range(count, dtype=tf.float64) + 0.5
+    positions = positions * (tf.cast(length, tf.float64) / count) - 0.5
+    lower = tf.floor(positions)
+    both = tf.concat([lower, lower + 1.0], axis=0)
+    both = tf.clip_by_value(tf.cast(both, tf.int32), 0, length - 1)
+    return start + both, tf.cast(positions - lower, tf.float32)
+
+
+@gin.register
+class SSDVGGAugment:
+    """The augmentation of SSD300 and SSD512 with VGG-16, to be used with crowd = "ignore".
+
+    Colours are distorted, the picture is put on a canvas of the mean colour up to four times as
+    large, cropped by its overlap with the boxes (with all of them, crowd regions too), resized
+    without keeping the aspect ratio, normalised and flipped. The canvas is never made: of each
+    result's four samples those on the picture are read, the others have the mean colour.
+
+    Args:
+        image_size: (height, width) of the result in pixels.
+        mean: channel means on the 0..255 scale, RGB; also the canvas' colour.
+        std: channel deviations on the 0..255 scale, RGB.
+        distort: whether to distort colours; each kind is applied with probability 1/2.
+        distort_last: whether colours are distorted behind the resize, which gives whole numbers
+            then, as later versions of the original do; the canvas is distorted too.
+        brightness: bound of what is added, on the 0..255 scale.
+        contrast: bounds of the contrast factor.
+        saturation: bounds of the saturation factor.
+        hue: bound of what is added to the hue in degrees.
+        expand_probability: chance of a larger canvas.
+        max_expansion: of the canvas' sides to the picture's.
+        crop: whether to crop.
+        min_ious: overlaps of which each turn of the crop search draws one.
+        no_crop_probability: chance of each turn to keep the whole picture.
+        min_extent: smallest height and width of a crop as fractions of the picture's.
+        flip_probability: chance of a horizontal flip.
+        compiled: whether to compile the work on pixels with XLA.
+
+    Raises:
+        ValueError: an image size that is not two positive numbers, or a probability outside 0..1.
+
+    Source:
+        reference specification ssd_vgg16, section 11.
+    """
+
+    scale = 1.0
+    channels = "RGB"
+
+    def __init__(
+        self,
+        image_size: tuple[int, int] = (300, 300),
+        *,
+        mean: tuple[float, float, float] = VGG_MEAN,
+        std: tuple[float, float, float] = (1.0, 1.0, 1.0),
+        distort: bool = True,
+        distort_last: bool = False,
+        brightness: float = 32.0,
+        contrast: tuple[float, float] = (0.5, 1.5),
+        saturation: tuple[float, float] = (0.5, 1.5),
+        hue: float = 18.0,
+        expand_probability: float = 0.5,
+        max_expansion: float = 4.0,
+        crop: bool = True,
+        min_ious: Sequence[float] = (0.1, 0.3, 0.5, 0.7, 0.9, 0.0),
+        no_crop_probability: float = 1 / 7,
+        min_extent: float = 0.3,
+        flip_probability: float = 0.5,
+        compiled: bool = True,
+    ):
+        self.image_size = check_image_size(image_size)
+        self.mean = tuple(mean)
+        self.std = tuple(std)
+        self.distort = distort
+        self.distort_last = distort_last
+        self.expand_probability = expand_probability
+        self.max_expansion = max_expansion
+        self.crop = crop
+        self.no_crop_probability = no_crop_probability
+        self.flip_probability = flip_probability
+        check_settings(
+            self, probabilities=("expand_probability", "no_crop_probability", "flip_probability")
+        )
+        self._crop_options = {
+            "min_ious": tuple(min_ious),
+            "no_crop_probability": no_crop_probability,
+            "min_extent": min_extent,
+        }
+        self._bounds = ((-brightness, brightness), tuple(contrast), tuple(saturation), (-hue, hue))
+        self._finish: Callable = tf.function(self._pixels, jit_compile=compiled)
+
+    def __call__(self, example: Mapping[str, tf.Tensor], seed: tf.Tensor) -> Example:
+        """Augment one example.
+
+        Args:
+            example: an Example with either `encoded` (bytes of a JPEG or PNG) or `image`
+                (uint8 [H, W, 3]).
+            seed: integer [2], stateless seed; the same seed gives the same result.
+
+        Returns:
+            The example with `image` float32 [h, w, 3], normalised, without `encoded`; the boxes
+            that survive the crop, as fractions of it, and their other fields.
+        """
+        example = dict(example)
+        picture = Picture(example)
+        place = self.place(picture.size, example["boxes"], seed)
+        example = keep_objects(example, place["boxes"], place["kept"])
+        example["image"] = self._resample(picture, place, self.color_draws(seed))
+        return example
+
+    def place(self, size: tf.Tensor, boxes: tf.Tensor, seed: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Draw where the result lies on the picture's canvas, and what becomes of the boxes.
+
+        Args:
+            size: int32 [2], (height, width) of the picture in pixels.
+            boxes: float32 [N, 4], yxyx fractions of the picture.
+            seed: integer [2], stateless seed.
+
+        Returns:
+            `canvas` int32 [2], its (height, width); `offset` int32 [2], the picture's (y, x) on it;
+            `window` int32 [4], yxyx pixels of the canvas; `bound` float32, the overlap that the
+            window was drawn with, 1 for the whole canvas; `flip` bool; `boxes` float32 [N, 4],
+            fractions of the result; `kept` bool [N].
+        """
+        draws = tf.random.stateless_uniform([5], seed=spaced_seed(seed) + [0, _PLACE_WORD])
+        canvas, offset = expansion(
+            size,
+            draws[:4],
+            probability=self.expand_probability,
+            max_ratio=self.max_expansion,
+        )
+        sides, shift = tf.cast(size, tf.float32), tf.cast(offset, tf.float32)
+        boxes = boxes * tf.concat([sides, sides], axis=0) + tf.concat([shift, shift], axis=0)
+        window = tf.concat([tf.zeros([2]), tf.cast(canvas, tf.float32)], axis=0)
+        bound = tf.constant(1.0)
+        if self.crop:
+            window, bound = sample_crop(boxes, canvas, seed, **self._crop_options)
+        boxes, kept = crop_boxes(boxes, window, bound)
+        extent = window[2:] - window[:2]
+        boxes = box_ops.clip(boxes / tf.concat([extent, extent], axis=0))
+        flip = draws[4] < self.flip_probability
+        boxes = tf.where(flip, box_ops.flip_left_right(boxes), boxes)
+        return {
+            "canvas": canvas,
+            "offset": offset,
+            "window": tf.cast(window, tf.int32),
+            "bound": bound,
+            "flip": flip,
+            "boxes": boxes,
+            "kept": kept,
+        }
+
+    def color_draws(self, seed: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Draw the arguments of `ops.color.distort`; those of kinds that are left out do nothing.
+
+        Args:
+            seed: integer [2], stateless seed.
+
+        Returns:
+            Scalars by the names of the arguments.
+        """
+        draws = tf.random.stateless_uniform([11], seed=spaced_seed(seed) + [0, _COLOR_WORD])
+        applied = draws[:5] < 0.5
+        neutral = (0.0, 1.0, 1.0, 0.0)
+        values = [
+            tf.where(applied[kind], low + (high - low) * draws[5 + kind], neutral[kind])
+            for kind, (low, high) in enumerate(self._bounds)
+        ]
+        # The contrast comes before or behind the change of hue and saturation, half the time each.
+        first = draws[9] < 0.5
+        orders = len(color.CHANNEL_ORDERS)
+        order = tf.minimum(tf.cast(draws[10] * orders, tf.int32), orders - 1)
+        return {
+            "brightness": values[0],
+            "contrast_first": tf.where(first, values[1], 1.0),
+            "saturation": values[2],
+            "hue": values[3],
+            "contrast_last": tf.where(first, 1.0, values[1]),
+            "order": tf.where(applied[4], order, 0),
+        }
+
+    def _resample(self, picture: Picture, place: dict, colors: dict) -> tf.Tensor:
+        """Read the samples of the result from the picture and make its pixels of them."""
+        samples, inside, blends = [], [], []
+        # Of the picture, only what the window shows is read; never less than a pixel.
+        start = tf.clip_by_value(place["window"][:2] - place["offset"], 0, picture.size - 1)
+        end = tf.clip_by_value(place["window"][2:] - place["offset"], start + 1, picture.size)
+        for side, count in enumerate(self.image_size):
+            low, high = place["window"][side], place["window"][side + 2]
+            taps, blend = _taps(low - place["offset"][side], high - low, count)
+            inside.append(tf.logical_and(taps >= 0, taps < picture.size[side]))
+            samples.append(tf.clip_by_value(taps, start[side], end[side] - 1) - start[side])
+            blends.append(blend)
+        pixels = picture.read(tf.concat([start, end - start], axis=0))
+        pixels = tf.gather(tf.gather(pixels, samples[0], axis=0), samples[1], axis=1)
+        pixels = tf.ensure_shape(pixels, [2 * self.image_size[0], 2 * self.image_size[1], 3])
+        return self._finish(pixels, inside, blends, colors, place["flip"])
+
+    def _pixels(self, pixels, inside, blends, colors: dict, flip: tf.Tensor) -> tf.Tensor:
+        """Distort, blend, normalise and flip the samples uint8 [2h, 2w, 3]."""
+        height, width = self.image_size
+        samples = tf.cast(pixels, tf.float32)
+        fill = tf.constant(self.mean)
+        if self.distort and not self.distort_last:
+            samples = color.distort(samples, **colors)
+        elif self.distort_last:
+            fill = tf.floor(fill)  # A canvas of bytes.
+        shown = inside[0][:, tf.newaxis, tf.newaxis] & inside[1][:, tf.newaxis]
+        samples = tf.reshape(tf.where(shown, samples, fill), [2, height, 2, width, 3])
+        blend = blends[0][:, tf.newaxis, tf.newaxis, tf.newaxis]
+        samples = samples[0] * (1.0 - blend) + samples[1] * blend
+        blend = blends[1][:, tf.newaxis]
+        image = samples[:, 0] * (1.0 - blend) + samples[:, 1] * blend
+        if self.distort_last:
+            image = tf.round(image)
+            image = color.distort(image, **colors) if self.distort else image
+        image = image_ops.normalize(image, self.mean, self.std)
+        return tf.where(flip, image_ops.flip_left_right(image), image)
