@@ -180,8 +180,8 @@ def square_crop(
 
     Returns:
         Window int32 [4], (y, x, height, width): the pixels of the image that are used, which never
-        include its last row and column; offset int32 [2], (y, x) at which they are pasted; side
-        int32 scalar of the canvas, at least 1. The canvas begins at `center - side // 2`.
+        include its last row and column; offset int32 [2], (y, x) at which they are pasted on the
+        canvas; canvas int32 [4], (y, x, side, side) in the frame of the image, side at least 1.
 
     Source:
         reference specification centernet, section 5.2 step 2.
@@ -191,12 +191,8 @@ def square_crop(
     corner = center - side // 2
     start = tf.clip_by_value(corner, 0, size - 1)
     end = tf.clip_by_value(center + side // 2, start, tf.maximum(size - 1, start))
-    return tf.concat([start, end - start], axis=0), tf.maximum(-corner, 0), side
-
-
-def cut_square(image: tf.Tensor, window: tf.Tensor, offset: tf.Tensor, side: tf.Tensor):
-    """Return the canvas [side, side, C] of a `square_crop` of an image [H, W, C]."""
-    return paste(cut(image, window), offset, tf.stack([side, side]))
+    window = tf.concat([start, end - start], axis=0)
+    return window, tf.maximum(-corner, 0), tf.concat([corner, [side, side]], axis=0)
 
 
 def scaled_crop(

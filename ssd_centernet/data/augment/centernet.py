@@ -140,10 +140,9 @@ class SquareCropAugment:
         # Both ends of the range are drawn. A side of one pixel leaves it empty.
         span = tf.cast(tf.maximum(size - 2 * border + 1, 1), tf.float32)
         center = border + tf.cast(draws[1:] * span, tf.int32)
-        window, offset, side = crops.square_crop(size, scale, center)
+        window, offset, square = crops.square_crop(size, scale, center)
         part = picture.read(window) if image is None else crops.cut(image, window)
-        canvas = crops.paste(part, offset, tf.stack([side, side]))
-        square = tf.concat([center - side // 2, [side, side]], axis=0)
+        canvas = crops.paste(part, offset, square[2:])
         boxes, kept = crops.crop_boxes(boxes, crops.frame_of(square, size))
         image = image_ops.resize_and_pad(canvas, self.image_size)
         # A frame that is no square is not filled by one.

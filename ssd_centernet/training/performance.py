@@ -1,0 +1,85 @@
+"""The throughput summary of a run from the measured times of its steps."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+
+from ssd_centernet.files import write_atomically
+
+# Of a run of exactly this many steps, those from 10 on count: the customary benchmark.
+_BENCHMARK_STEPS = 300
+_WARMUP_STEPS = 10
+# Otherwise the last ones count, or the second half of a run that is no longer than this.
+_COUNTED_STEPS = 40
+
+
+def counted_steps(step_times: Sequence[float]) -> Sequence[float]:
+    """Choose the steps of which the mean is reported.
+
+    Args:
+        step_times: seconds of each step, in order.
+
+    Returns:
+        Entries 10 to 299 if there are exactly 300; otherwise the second half of up to 40 (the
+        middle one of an odd number included), or the last 40.
+
+    Source:
+        reference specifications centernet, section 7.5; ssd320_resnet50_fpn, section 13.
+    """
+    count = len(step_times)
+    if count == _BENCHMARK_STEPS:
+        return step_times[_WARMUP_STEPS:]
+    if count <= _COUNTED_STEPS:
+        return step_times[count // 2 :]
+    return step_times[-_COUNTED_STEPS:]
+
+
+def throughput_summary(step_times: Sequence[float], *, global_batch_size: int) -> dict:
+    """Summarise how fast a run was.
+
+    Args:
+        step_times: seconds of each step, in order. A time of several steps must be divided by their
+            number first.
+        global_batch_size: images in a step over all processes.
+
+    Returns:
+        `{"overall_stats": {"batch_size", "throughput_mean", "e2e"}}`: images in a step, images a
+        second, and the mean seconds of the steps that count.
+
+    Raises:
+        ValueError: no step, a time that is not positive, or a batch of no image.
+
+    Source:
+        reference specifications centernet, section 7.5; ssd320_resnet50_fpn, section 13.
+    """
+    if not len(step_times):
+        raise ValueError("no step was timed, so there is no throughput; train at least one step.")
+    if not min(step_times) > 0:
+        raise ValueError(f"a step took {min(step_times)} s; expected more than 0.")
+    if global_batch_size < 1:
+        raise ValueError(f"global_batch_size is {global_batch_size}; expected 1 or more.")
+    counted = counted_steps(step_times)
+    mean = float(sum(counted)) / len(counted)
+    return {
+        "overall_stats": {
+            "batch_size": int(global_batch_size),
+            "throughput_mean": global_batch_size / mean,
+            "e2e": mean,
+        }
+    }
+
+
+def write_summary(summary: Mapping, folder: str | os.PathLike) -> str:
+    """Write `summary.json` into a folder, whole or not at all, and return its path.
+
+    Args:
+        summary: what `throughput_summary` gives.
+        folder: is made where it is missing.
+
+    Raises:
+        OSError: the folder cannot be written to.
+    """
+    path = os.path.join(folder, "summary.json")
+    return write_atomically(path, json.dumps(summary, indent=2) + "\n")
