@@ -48,6 +48,8 @@ MODULES: tuple[str, ...] = (
     "ssd_centernet.layers.centernet_decoder",
     "ssd_centernet.layers.criteria",
     "ssd_centernet.layers.decoders",
+    "ssd_centernet.layers.focal_criterion",
+    "ssd_centernet.layers.fpn",
     "ssd_centernet.layers.heads",
     "ssd_centernet.layers.necks",
     "ssd_centernet.layers.normalization",

@@ -101,3 +101,99 @@ class DefaultBoxes(Float32Layer):
             "reference_size": self.reference_size,
             "clip": self.clip,
         }
+
+
+@gin.register
+@keras.saving.register_keras_serializable(package="ssd_centernet")
+class MultiscaleAnchors(Float32Layer):
+    """Anchors of a feature pyramid: the same shapes on every level, scaled with its stride.
+
+    Source: reference specification ssd320_resnet50_fpn, section 4.
+    """
+
+    def __init__(
+        self,
+        anchor_scale: float = 4.0,
+        *,
+        min_level: int = 3,
+        max_level: int = 7,
+        aspect_ratios: Sequence[float] = (1.0, 2.0, 0.5),
+        scales_per_octave: int = 2,
+        name: str = "multiscale_anchors",
+        **kwargs,
+    ):
+        """Configures the anchors.
+
+        Args:
+          anchor_scale: side of a level's smallest square as a multiple of its stride.
+          min_level: log2 of the finest level's stride.
+          max_level: log2 of the coarsest level's stride.
+          aspect_ratios: width / height of the shapes, at constant area.
+          scales_per_octave: how many sizes there are from one level to the next.
+          name: of the layer.
+          **kwargs: passed to the Keras layer.
+        """
+        super().__init__(name=name, **kwargs)
+        self.anchor_scale = anchor_scale
+        self.min_level = min_level
+        self.max_level = max_level
+        self.aspect_ratios = tuple(aspect_ratios)
+        self.scales_per_octave = scales_per_octave
+
+    @property
+    def boxes_per_cell(self) -> tuple[int, ...]:
+        """How many anchors each cell of each level has."""
+        levels = self.max_level - self.min_level + 1
+        return (len(self.aspect_ratios) * self.scales_per_octave,) * levels
+
+    def generate(
+        self, image_size: tuple[int, int], feature_sizes: Sequence[tuple[int, int]]
+    ) -> np.ndarray:
+        """Computes the anchors.
+
+        Args:
+          image_size: (height, width) of the network's input in pixels.
+          feature_sizes: (height, width) of every level in cells.
+
+        Returns:
+          float32 [A, 4], yxyx as fractions of the image; corners may lie outside [0, 1].
+
+        Raises:
+          ValueError: the levels are not those that the anchors are set for.
+        """
+        want = [
+            tuple(-(-side // 2**level) for side in image_size)
+            for level in range(self.min_level, self.max_level + 1)
+        ]
+        if [tuple(size) for size in feature_sizes] != want:
+            raise ValueError(
+                f"MultiscaleAnchors from level {self.min_level} to {self.max_level} lie on maps of "
+                f"{want} cells at an image of {tuple(image_size)}, and the network gives "
+                f"{[tuple(size) for size in feature_sizes]}; make `min_level` and `max_level` of "
+                "the anchors and of the neck fit."
+            )
+        boxes = anchor_ops.multiscale_anchors(
+            image_size,
+            feature_sizes,
+            min_level=self.min_level,
+            anchor_scale=self.anchor_scale,
+            aspect_ratios=self.aspect_ratios,
+            scales_per_octave=self.scales_per_octave,
+        )
+        return anchor_ops.corners(boxes).astype(np.float32)
+
+    def call(self, features: Sequence[tf.Tensor], image_size: tuple[int, int]) -> tf.Tensor:
+        """Computes the anchors of feature maps [B, h, w, C] with static sizes: float32 [A, 4]."""
+        sizes = [tuple(feature.shape[1:3]) for feature in features]
+        return tf.constant(self.generate(image_size, sizes))
+
+    def get_config(self) -> dict:
+        """Returns the constructor's arguments."""
+        return {
+            **super().get_config(),
+            "anchor_scale": self.anchor_scale,
+            "min_level": self.min_level,
+            "max_level": self.max_level,
+            "aspect_ratios": self.aspect_ratios,
+            "scales_per_octave": self.scales_per_octave,
+        }

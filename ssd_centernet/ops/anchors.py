@@ -122,6 +122,50 @@ def to_pixels(boxes: np.ndarray, image_size: tuple[int, int]) -> np.ndarray:
     return np.where(np.abs(pixels - halves) <= rounding, halves, pixels).astype(np.float32)
 
 
+def multiscale_anchors(
+    image_size: tuple[int, int],
+    feature_sizes: Sequence[tuple[int, int]],
+    *,
+    min_level: int = 3,
+    anchor_scale: float = 4.0,
+    aspect_ratios: Sequence[float] = (1.0, 2.0, 0.5),
+    scales_per_octave: int = 2,
+) -> np.ndarray:
+    """Lays the same shapes over every level of a feature pyramid, scaled with its stride.
+
+    Order: level, row, column, aspect ratio, scale. Cells begin at half a stride where the stride
+    divides the image's side, else at 0, each axis by itself.
+
+    Args:
+      image_size: (height, width) of the network's input in pixels.
+      feature_sizes: (height, width) in cells, one pair a level.
+      min_level: log2 of the first level's stride; each level has twice the stride of the one
+        before.
+      anchor_scale: side of the smallest square as a multiple of the stride.
+      aspect_ratios: width / height of the shapes, at constant area.
+      scales_per_octave: how many sizes there are from one level to the next.
+
+    Returns:
+      float64 [A, 4]: (ycenter, xcenter, height, width) as fractions of the image.
+
+    Source: reference specification ssd320_resnet50_fpn, section 4.
+    """
+    ratios = np.repeat(np.asarray(aspect_ratios, np.float64), scales_per_octave)
+    octaves = 2.0 ** (np.arange(scales_per_octave) / scales_per_octave)
+    sides = np.tile(octaves, len(aspect_ratios))
+    shapes = np.stack([sides / np.sqrt(ratios), sides * np.sqrt(ratios)], axis=-1)
+    boxes = []
+    for level, (rows, columns) in enumerate(feature_sizes, min_level):
+        stride = 2**level
+        starts = [stride / 2 if side % stride == 0 else 0.0 for side in image_size]
+        grid = np.empty((rows, columns, len(shapes), 4))
+        grid[..., 0] = (starts[0] + stride * np.arange(rows))[:, None, None]
+        grid[..., 1] = (starts[1] + stride * np.arange(columns))[None, :, None]
+        grid[..., 2:] = anchor_scale * stride * shapes
+        boxes.append(grid.reshape(-1, 4))
+    return np.concatenate(boxes) / np.tile(np.asarray(image_size, np.float64), 2)
+
+
 def corners(center_size: np.ndarray) -> np.ndarray:
     """Converts (ycenter, xcenter, height, width) to yxyx corners, any float dtype, [..., 4]."""
     center, half = center_size[..., :2], center_size[..., 2:] / 2.0

@@ -92,3 +92,47 @@ def penalty_reduced_focal(logits: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
     forgiveness = tf.square(tf.square(1.0 - targets))
     negative = -forgiveness * tf.square(p) * tf.math.log(1.0 - p)
     return tf.where(targets == 1.0, positive, negative)
+
+
+def sigmoid_focal(
+    logits: tf.Tensor, labels: tf.Tensor, *, alpha: float = 0.25, gamma: float = 2.0
+) -> tf.Tensor:
+    """Computes the focal loss of independent classes: easy examples count little.
+
+    With p the probability given to what is false, an element's loss is `a p^gamma` times the binary
+    cross entropy, where a is `alpha` in the slot of an object's class and `1 - alpha` in all others.
+
+    Args:
+      logits: float32 [..., K]; slot 0 is background, which is nobody's class.
+      labels: int32 [...]: an object's slot in 1..K-1; where it is 0 or less all slots are false.
+      alpha: in [0, 1].
+      gamma: at least 0; 0 leaves the weighted cross entropy.
+
+    Returns:
+      float32 [..., K], nats, at least 0.
+
+    Source: reference specification ssd320_resnet50_fpn, section 7.
+    """
+    slots = tf.range(logits.shape[-1], dtype=tf.int32)
+    is_class = (labels[..., tf.newaxis] == slots) & (slots > 0)
+    against = tf.where(is_class, -logits, logits)
+    return tf.where(is_class, alpha, 1.0 - alpha) * _focal_of_falsehood(against, gamma)
+
+
+def _focal_of_falsehood(logits: tf.Tensor, gamma: float) -> tf.Tensor:
+    """Computes `p^gamma softplus(x)` with p = sigmoid(x), x the logit of what is false."""
+
+    def power(p: tf.Tensor) -> tf.Tensor:
+        return tf.square(p) if gamma == 2.0 else tf.pow(p, gamma)
+
+    @tf.custom_gradient
+    def loss(x: tf.Tensor):
+        def gradient(upstream: tf.Tensor) -> tf.Tensor:
+            # Computed anew: of these large tensors the logits alone are kept for the way back.
+            p = tf.sigmoid(x)
+            slope = power(p) * (gamma * tf.sigmoid(-x) * tf.math.softplus(x) + p)
+            return upstream * slope
+
+        return power(tf.sigmoid(x)) * tf.math.softplus(x), gradient
+
+    return loss(logits)

@@ -16,15 +16,15 @@ def match(
     *,
     matched_threshold: float = 0.5,
     unmatched_threshold: float | None = None,
-    force_match: bool = True,
+    force_match: bool | tf.Tensor = True,
     last_claim_wins: bool = False,
 ) -> tf.Tensor:
     """Matches every anchor to at most one ground-truth row.
 
     An anchor takes the row of largest similarity (the first on ties) when that is at least
     `matched_threshold`. With `force_match` every valid row also takes its best anchor (the first
-    on ties) whatever the threshold says; where several rows claim one anchor, the lowest row wins,
-    or with `last_claim_wins` the highest.
+    on ties) whatever the threshold says, a row without any overlap anchor 0; where several rows
+    claim one anchor, the lowest row wins, or with `last_claim_wins` the highest.
 
     Args:
       similarity: float32 [..., M, A], usually IoU in [0, 1]; M may be 0.
@@ -32,7 +32,7 @@ def match(
       matched_threshold: smallest similarity of a match.
       unmatched_threshold: anchors whose best similarity is at least this but below
         `matched_threshold` are ignored; None means there is no such band.
-      force_match: whether every valid row gets its best anchor.
+      force_match: whether every valid row gets its best anchor; a bool [..., M] says it by row.
       last_claim_wins: whether the highest of the rows that claim one anchor gets it.
 
     Returns:
@@ -53,8 +53,10 @@ def match(
     if unmatched_threshold is not None:
         ignored = (best >= unmatched_threshold) & (best < matched_threshold)
         matches = tf.where(ignored, -2, matches)
-    if not force_match:
+    if force_match is False:
         return matches
+    if force_match is not True:
+        valid = force_match if valid is None else valid & force_match
     if last_claim_wins:
         # The lowest of the negated rows is the highest row.
         forced = _forced_rows(similarity, valid, -row_ids)

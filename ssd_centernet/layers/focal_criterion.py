@@ -1,0 +1,159 @@
+"""The criterion of one-stage detectors that learn from all anchors: focal loss."""
+
+from __future__ import annotations
+
+import gin
+import tensorflow as tf
+
+from ssd_centernet._keras import keras
+from ssd_centernet.layers.base import Float32Layer
+from ssd_centernet.layers.criteria import CROWD_MODES
+from ssd_centernet.ops import boxes as box_ops
+from ssd_centernet.ops import losses as loss_ops
+from ssd_centernet.ops import matching
+
+
+@gin.register
+@keras.saving.register_keras_serializable(package="ssd_centernet")
+class FocalMultiBoxLoss(Float32Layer):
+    """Focal loss over all anchors and class slots, and Huber on the box codes of objects.
+
+    Background is no class of its own: its slot, 0, learns that it is never right.
+
+    Source: reference specification ssd320_resnet50_fpn, sections 5 to 7.
+    """
+
+    def __init__(
+        self,
+        matched_threshold: float = 0.5,
+        *,
+        alpha: float = 0.25,
+        gamma: float = 2.0,
+        crowd: str = "object",
+        scale_factors: tuple[float, float, float, float] = (10.0, 10.0, 5.0, 5.0),
+        class_loss_weight: float = 1.0,
+        box_loss_weight: float = 1.0,
+        name: str = "focal_multi_box_loss",
+        **kwargs,
+    ):
+        """Configures the criterion.
+
+        Args:
+          matched_threshold: IoU from which on an anchor belongs to an object.
+          alpha: share of the slots of true classes in the focal loss, in [0, 1].
+          gamma: how much easy examples are played down.
+          crowd: what a crowd region is: "object" (as the reference), "drop" (background), or
+            "ignore" (anchors mostly inside one are no negatives).
+          scale_factors: of the box code (ty, tx, th, tw).
+          class_loss_weight: of the `class` part in the total.
+          box_loss_weight: of the `box` part in the total.
+          name: of the layer.
+          **kwargs: passed to the Keras layer.
+
+        Raises:
+          ValueError: `crowd` is none of the three.
+        """
+        super().__init__(name=name, **kwargs)
+        if crowd not in CROWD_MODES:
+            raise ValueError(f"crowd must be one of {CROWD_MODES}, got {crowd!r}.")
+        self.matched_threshold = matched_threshold
+        self.alpha = alpha
+        self.gamma = gamma
+        self.crowd = crowd
+        self.scale_factors = tuple(scale_factors)
+        self.class_loss_weight = class_loss_weight
+        self.box_loss_weight = box_loss_weight
+
+    @property
+    def loss_weights(self) -> dict[str, float]:
+        """The factor of every loss part in the total."""
+        return {"class": self.class_loss_weight, "box": self.box_loss_weight}
+
+    def make_targets(
+        self,
+        boxes: tf.Tensor,
+        classes: tf.Tensor,
+        is_crowd: tf.Tensor,
+        anchors: tf.Tensor,
+        valid: tf.Tensor | None = None,
+        weights: tf.Tensor | None = None,
+    ) -> dict[str, tf.Tensor]:
+        """Matches ground truth to anchors, for one image or (with leading B) a batch.
+
+        Every object takes the anchor that overlaps it most, one without area the first anchor.
+
+        Args:
+          boxes: float32 [..., M, 4], yxyx, fractions of the network's input.
+          classes: int32 [..., M], 0..C-1.
+          is_crowd: bool [..., M].
+          anchors: float32 [A, 4], yxyx, same frame; a NumPy array is fastest.
+          valid: bool [..., M], False for padding; None means all rows count.
+          weights: float32 [..., M], at least 0: how much an object counts. One of weight 0 takes no
+            anchor below the threshold and silences those it does take. None means 1.
+
+        Returns:
+          `classes` int32 [..., A], 0 for background, class + 1 for objects, -1 for ignored;
+          `boxes` float32 [..., A, 4] box codes; `weights` float32 [..., A], those of the objects,
+          1 for background, 0 for ignored.
+        """
+        objects = valid
+        if self.crowd != "object":
+            objects = ~is_crowd if valid is None else valid & ~is_crowd
+        matches = matching.match(
+            box_ops.iou(boxes, anchors),
+            objects,
+            matched_threshold=self.matched_threshold,
+            force_match=True if weights is None else weights > 0.0,
+        )
+        class_targets, box_targets = matching.assign_targets(
+            boxes, classes, anchors, matches, scale_factors=self.scale_factors
+        )
+        anchor_weights = tf.ones_like(matches, tf.float32)
+        if weights is not None:
+            # The weight in front of the rows is that of background, which is row -1.
+            margin = [[0, 0]] * (weights.shape.rank - 1) + [[1, 0]]
+            rows = tf.pad(weights, margin, constant_values=1.0)
+            anchor_weights = tf.gather(rows, matches + 1, batch_dims=matches.shape.rank - 1)
+        if self.crowd == "ignore":
+            regions = is_crowd if valid is None else valid & is_crowd
+            inside = box_ops.ioa(anchors, tf.where(regions[..., tf.newaxis], boxes, 0.0)) >= 0.5
+            ignored = tf.reduce_any(inside, axis=-1) & (matches < 0)
+            class_targets = tf.where(ignored, -1, class_targets)
+            anchor_weights = tf.where(ignored, 0.0, anchor_weights)
+        return {"classes": class_targets, "boxes": box_targets, "weights": anchor_weights}
+
+    def call(self, outputs: dict[str, tf.Tensor], targets: dict[str, tf.Tensor]) -> dict:
+        """Computes the unweighted loss parts of a batch.
+
+        Args:
+          outputs: `class_logits` float32 [B, A, C + 1] and `box_codes` float32 [B, A, 4].
+          targets: of `make_targets`, with leading B.
+
+        Returns:
+          `class` and `box`, float32 scalars: sums over the batch divided by its summed weight of
+          matched anchors (at least 1), `box` also by the four numbers of a code.
+        """
+        weights = targets["weights"]
+        box_weights = tf.where(targets["classes"] > 0, weights, 0.0)
+        normalizer = tf.maximum(tf.reduce_sum(box_weights), 1.0)
+        focal = loss_ops.sigmoid_focal(
+            outputs["class_logits"], targets["classes"], alpha=self.alpha, gamma=self.gamma
+        )
+        distance = loss_ops.huber(outputs["box_codes"] - targets["boxes"])
+        return {
+            "class": tf.reduce_sum(tf.reduce_sum(focal, axis=-1) * weights) / normalizer,
+            "box": tf.reduce_sum(tf.reduce_mean(distance, axis=-1) * box_weights) / normalizer,
+        }
+
+    def get_config(self) -> dict:
+        """Returns the constructor's arguments."""
+        return {
+            **super().get_config(),
+            "matched_threshold": self.matched_threshold,
+            "alpha": self.alpha,
+            "gamma": self.gamma,
+            "crowd": self.crowd,
+            "scale_factors": self.scale_factors,
+            "class_loss_weight": self.class_loss_weight,
+            "box_loss_weight": self.box_loss_weight,
+        }

@@ -1,0 +1,138 @@
+"""The feature pyramid between a backbone's levels and a head."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import gin
+import tensorflow as tf
+
+from ssd_centernet._keras import keras
+from ssd_centernet.layers.upsampling import UpsampleAdd
+
+
+@gin.register
+@keras.saving.register_keras_serializable(package="ssd_centernet")
+class FPN(keras.layers.Layer):
+    """Feature pyramid: a top-down path over the backbone's levels, and coarser levels behind it.
+
+    The backbone's levels are projected to one width and summed from the coarsest down, each with
+    the one above it enlarged. All but the coarsest are smoothed by a 3x3 convolution. Coarser
+    levels are 3x3 convolutions of stride 2, one behind the other.
+
+    Source: reference specification ssd320_resnet50_fpn, sections 3.2 and 3.4.
+    """
+
+    def __init__(
+        self,
+        width: int = 256,
+        *,
+        min_level: int = 3,
+        max_level: int = 7,
+        smooth_top: bool = False,
+        norm_momentum: float = 0.997,
+        norm_epsilon: float = 1e-3,
+        kernel_stddev: float = 0.03,
+        name: str = "fpn",
+        **kwargs,
+    ):
+        """Configures the pyramid.
+
+        Args:
+          width: channels of all its levels.
+          min_level: log2 of the stride of the backbone's finest level.
+          max_level: of the coarsest level given out.
+          smooth_top: whether the backbone's coarsest level is smoothed as the others are. As
+            published it is the bare projection, without normalisation and activation.
+          norm_momentum: of the moving statistics.
+          norm_epsilon: of batch normalisation.
+          kernel_stddev: of the normal, truncated at two deviations, that kernels are drawn from.
+          name: of the layer.
+          **kwargs: passed to the Keras layer.
+
+        Raises:
+          ValueError: there is no level between `min_level` and `max_level`.
+        """
+        super().__init__(name=name, **kwargs)
+        if max_level < min_level:
+            raise ValueError(f"FPN got min_level={min_level} above max_level={max_level}.")
+        self.width = width
+        self.min_level = min_level
+        self.max_level = max_level
+        self.smooth_top = smooth_top
+        self.norm_momentum = norm_momentum
+        self.norm_epsilon = norm_epsilon
+        self.kernel_stddev = kernel_stddev
+
+    def build(self, input_shapes) -> None:
+        """Creates the layers over levels [B, h, w, C], finest first.
+
+        Raises:
+          ValueError: the backbone gives more levels than the pyramid has.
+        """
+        top = self.min_level + len(input_shapes) - 1
+        if top > self.max_level:
+            raise ValueError(
+                f"The backbone gives {len(input_shapes)} levels and the pyramid has those from "
+                f"{self.min_level} to {self.max_level}; mend the backbone's output levels or the "
+                "FPN's `min_level` and `max_level`."
+            )
+        self._laterals = [
+            self._conv(f"lateral{level}", 1) for level in range(self.min_level, top + 1)
+        ]
+        smoothed = range(self.min_level, top + 1 if self.smooth_top else top)
+        self._smooth = [self._conv_norm(f"smooth{level}", 1) for level in smoothed]
+        self._add = UpsampleAdd(dtype=self.dtype_policy, name="add")
+        coarse = range(top + 1, self.max_level + 1)
+        self._coarse = [self._conv_norm(f"coarse{level}", 2) for level in coarse]
+        super().build(input_shapes)
+
+    def _conv(self, name: str, kernel: int, stride: int = 1, *, bias: bool = True):
+        return keras.layers.Conv2D(
+            self.width,
+            kernel,
+            stride,
+            "same",
+            use_bias=bias,
+            kernel_initializer=keras.initializers.TruncatedNormal(stddev=self.kernel_stddev),
+            dtype=self.dtype_policy,
+            name=name,
+        )
+
+    def _conv_norm(self, name: str, stride: int):
+        norm = keras.layers.BatchNormalization(
+            momentum=self.norm_momentum,
+            epsilon=self.norm_epsilon,
+            dtype=self.dtype_policy,
+            name=f"{name}_norm",
+        )
+        return self._conv(f"{name}_conv", 3, stride, bias=False), norm
+
+    def call(self, levels: Sequence[tf.Tensor], training: bool | None = None) -> list[tf.Tensor]:
+        """Returns the levels from `min_level` to `max_level`, float [B, h, w, width]."""
+        merged = [lateral(level) for lateral, level in zip(self._laterals, levels, strict=True)]
+        for index in range(len(merged) - 2, -1, -1):
+            merged[index] = self._add([merged[index + 1], merged[index]])
+
+        def apply(pair, features: tf.Tensor) -> tf.Tensor:
+            conv, norm = pair
+            return tf.nn.relu6(norm(conv(features), training=training))
+
+        outputs = [apply(*both) for both in zip(self._smooth, merged, strict=False)]
+        outputs += merged[len(outputs) :]
+        for pair in self._coarse:
+            outputs.append(apply(pair, outputs[-1]))
+        return outputs
+
+    def get_config(self) -> dict:
+        """Returns the constructor's arguments."""
+        return {
+            **super().get_config(),
+            "width": self.width,
+            "min_level": self.min_level,
+            "max_level": self.max_level,
+            "smooth_top": self.smooth_top,
+            "norm_momentum": self.norm_momentum,
+            "norm_epsilon": self.norm_epsilon,
+            "kernel_stddev": self.kernel_stddev,
+        }
