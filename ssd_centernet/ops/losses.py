@@ -100,7 +100,7 @@ def sigmoid_focal(
     """Computes the focal loss of independent classes: easy examples count little.
 
     With p the probability given to what is false, an element's loss is `a p^gamma` times the binary
-    cross entropy, where a is `alpha` in the slot of an object's class and `1 - alpha` in all others.
+    cross entropy, where a is `alpha` in the slot of an object's class and `1 - alpha` elsewhere.
 
     Args:
       logits: float32 [..., K]; slot 0 is background, which is nobody's class.

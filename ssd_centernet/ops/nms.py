@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 import tensorflow as tf
 
+from ssd_centernet.ops import boxes as box_ops
+
 
 def per_class_top_k(scores: tf.Tensor, k: int) -> tuple[tf.Tensor, tf.Tensor]:
     """Finds the best anchors of each class.
@@ -121,3 +123,88 @@ def _keep_top_k(scores: tf.Tensor, k: int) -> tf.Tensor:
     room = k - tf.reduce_sum(tf.cast(above, tf.int32), axis=-1, keepdims=True)
     kept = above | (ties & (tf.cumsum(tf.cast(ties, tf.int32), axis=-1) <= room))
     return tf.transpose(tf.where(kept, transposed, 0.0), [0, 2, 1])
+
+
+def best_pairs(scores: tf.Tensor, k: tf.Tensor | int) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """Finds the pairs of an anchor and a class with the highest scores.
+
+    Args:
+      scores: float32 [B, A, C], without background; A and C static.
+      k: how many pairs.
+
+    Returns:
+      `(scores, anchors, classes)`: float32, int32 and int32 [B, min(k, A * C)], descending, ties by
+      lower class, then by lower anchor, which is the order of a stable sort behind a suppression
+      class by class.
+    """
+    anchors, classes = scores.shape[1:]
+    of_classes = tf.reshape(tf.transpose(scores, [0, 2, 1]), [-1, classes * anchors])
+    best, positions = tf.math.top_k(of_classes, k=tf.minimum(k, classes * anchors))
+    return best, positions % anchors, positions // anchors
+
+
+def greedy_nms(
+    boxes: tf.Tensor,
+    classes: tf.Tensor,
+    candidates: tf.Tensor,
+    *,
+    num_classes: int,
+    iou_threshold: float,
+    max_detections: int,
+    max_per_class: int,
+    counted: tf.Tensor | None = None,
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Keeps boxes in the given order, dropping those that overlap one kept before them.
+
+    All images go step by step together, and no further than to the last detection that is wanted.
+
+    Args:
+      boxes: float32 [B, K, 4], yxyx, best first.
+      classes: int32 [B, K]; boxes of different classes leave each other alone.
+      candidates: bool [B, K]: which boxes there are.
+      num_classes: C.
+      iou_threshold: an IoU above it suppresses.
+      max_detections: D.
+      max_per_class: how many boxes of a class are kept.
+      counted: bool [B, K]: boxes that are to be given out; others suppress and count for their
+        class all the same. None means all.
+
+    Returns:
+      `(positions, count)`: int32 [B, D] into the K boxes, ascending, 0 from `count` on; int32 [B].
+    """
+    size = tf.shape(boxes)[0]
+    counted = tf.ones_like(candidates) if counted is None else counted
+
+    def unfinished(alive, positions, count, kept_of_class):
+        del positions, kept_of_class
+        return tf.reduce_any(alive & (count < max_detections)[:, tf.newaxis])
+
+    def step(alive, positions, count, kept_of_class):
+        first = tf.argmax(tf.cast(alive, tf.int8), axis=1, output_type=tf.int32)
+        some = tf.gather(alive, first, batch_dims=1)
+        taken = some & tf.gather(counted, first, batch_dims=1)
+        slots = tf.one_hot(count, max_detections, on_value=True, off_value=False)
+        slots &= taken[:, tf.newaxis]
+        positions = tf.where(slots, first[:, tf.newaxis], positions)
+        count = tf.minimum(count + tf.cast(taken, tf.int32), max_detections)
+        own = tf.gather(classes, first, batch_dims=1)[:, tf.newaxis]
+        mine = (own == tf.range(num_classes)) & some[:, tf.newaxis]
+        kept_of_class += tf.cast(mine, tf.int32)
+        full = tf.reduce_any(mine & (kept_of_class >= max_per_class), axis=1)
+        overlap = box_ops.iou(tf.gather(boxes, first, batch_dims=1)[:, tf.newaxis], boxes)[:, 0]
+        dropped = (overlap > iou_threshold) | full[:, tf.newaxis]
+        dropped &= classes == own
+        itself = tf.range(tf.shape(boxes)[1]) == first[:, tf.newaxis]
+        return alive & ~(dropped | itself), positions, count, kept_of_class
+
+    _, positions, count, _ = tf.while_loop(
+        unfinished,
+        step,
+        (
+            candidates,
+            tf.zeros([size, max_detections], tf.int32),
+            tf.zeros([size], tf.int32),
+            tf.zeros([size, num_classes], tf.int32),
+        ),
+    )
+    return positions, count
