@@ -286,11 +286,17 @@ class WarmupCosineSteps:
             None takes them as they are.
 
         Raises:
-          ValueError: a negative length.
+          ValueError: a negative warm-up, or a length of no step.
         """
-        for name, value in (("warmup_steps", warmup_steps), ("total_steps", total_steps or 0)):
-            if value < 0:
-                raise ValueError(f"WarmupCosineSteps.{name} is {value}; expected 0 or more.")
+        if warmup_steps < 0:
+            raise ValueError(
+                f"WarmupCosineSteps.warmup_steps is {warmup_steps}; expected 0 or more."
+            )
+        if total_steps is not None and total_steps < 1:
+            raise ValueError(
+                f"WarmupCosineSteps.total_steps is {total_steps}; expected 1 or more, or None for "
+                "the length of the run."
+            )
         self.base_learning_rate = base_learning_rate
         self.warmup_learning_rate = warmup_learning_rate
         self.warmup_steps = warmup_steps

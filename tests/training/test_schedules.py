@@ -1,10 +1,17 @@
 """Schedules against hand-computed rates; the reference's own values are in the parity harness."""
 
 import math
+import re
 
 import pytest
 
-from ssd_centernet.training.schedules import ConstantRate, RunLength, WarmupCosine
+from ssd_centernet.training.schedules import (
+    ConstantRate,
+    RunLength,
+    StepDecay,
+    WarmupCosine,
+    WarmupCosineSteps,
+)
 from ssd_centernet.training.train import run_length, to_steps
 
 RUN = RunLength(steps_per_epoch=100, total_steps=6400, global_batch_size=64)
@@ -82,3 +89,107 @@ def test_run_without_length_is_refused(steps, epochs):
     """Zero steps do not mean all of the recipe's epochs."""
     with pytest.raises(ValueError, match="longer than 0"):
         run_length(10, 2, steps=steps, epochs=epochs)
+
+
+def rates(schedule, run, *steps):
+    return [float(schedule(step, run)) for step in steps]
+
+
+def steps_run(total, batch=32, steps_per_epoch=10):
+    return RunLength(steps_per_epoch, total_steps=total, global_batch_size=batch)
+
+
+def test_cosine_in_steps_at_hand_computed_steps():
+    schedule = WarmupCosineSteps(
+        0.4, warmup_learning_rate=0.1, warmup_steps=10, total_steps=110, reference_batch_size=None
+    )
+    got = rates(schedule, steps_run(500), 0, 5, 10, 60, 110, 111, 499)
+    assert got == pytest.approx([0.1, 0.25, 0.4, 0.2, 0.0, 0.0, 0.0], abs=1e-7)
+
+
+def test_cosine_that_is_not_shifted_by_its_warmup():
+    schedule = WarmupCosineSteps(
+        1.0,
+        warmup_learning_rate=0.0,
+        warmup_steps=25,
+        total_steps=100,
+        shifted=False,
+        reference_batch_size=None,
+    )
+    peak = 0.5 * (1 + math.cos(math.pi / 4))
+    got = rates(schedule, steps_run(100), 0, 5, 25, 50, 75, 100)
+    want = [0.0, peak / 5, peak, 0.5, 1 - peak, 0.0]
+    assert got == pytest.approx(want, abs=1e-6)
+
+
+def test_cosine_spans_the_run_and_grows_with_the_batch_unless_told_otherwise():
+    run = steps_run(12500, batch=256)
+    got = rates(WarmupCosineSteps(), run, 0, 1000, 6750, 12500)
+    assert got == pytest.approx([0.0693312, 0.16, 0.08, 0.0], rel=1e-5, abs=1e-7)
+    assert WarmupCosineSteps().lengths(run) == (1000, 12500)
+    assert WarmupCosineSteps().describe(run) is None
+    # A run of one step, and one without warm-up, are runs too.
+    assert rates(WarmupCosineSteps(), steps_run(1), 0) == pytest.approx([0.02])
+    schedule = WarmupCosineSteps(warmup_steps=0)
+    assert rates(schedule, steps_run(10), 0, 5) == pytest.approx([0.02, 0.01], rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "total", "message"),
+    [
+        (WarmupCosineSteps(total_steps=100), 1000, "is 0 from step 100 on.*has 1000"),
+        (WarmupCosineSteps(total_steps=100), 50, "until step 100, but the run ends at 50"),
+        (WarmupCosineSteps(warmup_steps=8000), 500, "warm-up of 8000 .* never decays"),
+        (StepDecay(unit="steps", boundaries=(90, 120), warmup_steps=0), 100, "fall at step 120"),
+        (StepDecay(boundaries=(), warmup_steps=500), 100, "StepDecay.warmup_steps"),
+        (ConstantRate(warmup_steps=10), 10, "ConstantRate.warmup_steps"),
+        (WarmupCosine(), 100, "until epoch 55, but the run ends at 10"),
+    ],
+)
+def test_schedules_say_where_they_do_not_fit_the_run(schedule, total, message):
+    assert re.search(message, schedule.describe(steps_run(total)))
+
+
+@pytest.mark.parametrize(
+    "schedule",
+    [
+        WarmupCosineSteps(total_steps=1000),
+        StepDecay(unit="steps", boundaries=(90, 120)),
+        StepDecay(boundaries=(80, 110), length=120, warmup_steps=0),
+        ConstantRate(),
+        WarmupCosine(),
+        WarmupCosine(span_run=True, decay_until_epoch=1000.0),
+    ],
+)
+def test_schedules_that_fit_say_nothing(schedule):
+    assert schedule.describe(steps_run(1000)) is None
+
+
+def test_decays_in_steps():
+    schedule = StepDecay(
+        1e-3, unit="steps", boundaries=(6, 8), warmup_steps=0, reference_batch_size=None
+    )
+    got = rates(schedule, steps_run(10, batch=999), 0, 5, 6, 7, 8, 9)
+    assert got == pytest.approx([1e-3, 1e-3, 1e-4, 1e-4, 1e-5, 1e-5], rel=1e-6)
+
+
+@pytest.mark.parametrize("unit", ["steps", "epochs"])
+def test_decays_are_scaled_to_the_run(unit):
+    schedule = StepDecay(1.0, unit=unit, length=140, boundaries=(90, 120), warmup_steps=0)
+    assert schedule.boundary_steps(steps_run(140_000)) == (90_000, 120_000)
+    assert schedule.boundary_steps(steps_run(14)) == (9, 12)
+    assert StepDecay(boundaries=(1.5,)).boundary_steps(steps_run(99)) == (15,)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: WarmupCosineSteps(warmup_steps=-1), "warmup_steps is -1"),
+        (lambda: WarmupCosineSteps(total_steps=0), "total_steps is 0"),
+        (lambda: StepDecay(unit="hours"), "'epochs' or 'steps', got 'hours'"),
+        (lambda: StepDecay(boundaries=(3, 2)), "must ascend"),
+    ],
+)
+def test_schedules_that_mean_nothing_are_refused(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
