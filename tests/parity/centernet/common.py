@@ -136,6 +136,11 @@ def _name_b(ours: str, stacks: int) -> str:
     return f"backbone/conv{int(group) + 1}_block{block}_{number}_{kind}/{weight}"
 
 
+def head_input_shapes(detector: CenterNet) -> list[tuple[int | None, ...]]:
+    """Lists the shapes of the maps that a detector's head sees."""
+    return [tuple(maps.shape) for maps in tf.nest.flatten(detector.head.input)]
+
+
 def set_weights(detector: CenterNet) -> dict[str, tf.Variable]:
     """Sets the weights that the vectors were computed with (section 10); returns them by name."""
     named = named_variables(detector)

@@ -9,9 +9,11 @@ from ssd_centernet.layers.centernet_decoder import CenterNetDecoder
 from ssd_centernet.ops import boxes as box_ops
 from ssd_centernet.ops import heatmaps
 from tests.parity.centernet.common import KEYS_A, STRIDE
-from tests.parity.harness import Report, VectorFile, Vectors
+from tests.parity.harness import Report, Vectors
 
 SCORE_ATOL = 1e-6
+# Of the optional suppression, constants in the reference.
+NMS_SCORE, NMS_DIOU = 0.1, 0.4
 _KEYS_B = {"center": "object_center", "offset": "box_offset", "size": "box_scale"}
 _TIE = "two scores one rounding apart"
 
@@ -25,7 +27,7 @@ def decoder_a(vectors: Vectors, report: Report) -> None:
         height, width = (STRIDE * side for side in maps["center"].shape[1:3])
         boxes = found["boxes"] * np.float32([height, width, height, width])
         if file[f"{case}/use_nms"]:
-            boxes, scores = _suppress(maps, boxes, found["scores"])
+            boxes, scores = _suppress(_class_scores(maps, found["cells"]), boxes)
             found = {**found, "scores": scores, "count": (scores > 0).sum(axis=-1)}
         name = f"{file.name}:{case}/out"
         want = file[f"{case}/out/confidence"]
@@ -98,6 +100,42 @@ def _class_scores(maps: dict[str, np.ndarray], cells: np.ndarray) -> np.ndarray:
     ).numpy()
 
 
-def _suppress(maps: dict, boxes: np.ndarray, scores: np.ndarray):
-    """Restates the reference's optional suppression over our candidates (section 4)."""
-    raise NotImplementedError
+def _suppress(class_scores: np.ndarray, boxes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Restates the reference's optional suppression (section 4) over our candidates.
+
+    It reads corners as if they were centre and size, and what is suppressed still suppresses.
+
+    Returns:
+      Boxes [B, D, 4] and scores [B, D], zeros behind those that are left.
+    """
+    best = class_scores.max(axis=-1)
+    best[best <= NMS_SCORE] = 0.0
+    kept_boxes, kept_scores = np.zeros_like(boxes), np.zeros_like(best)
+    for image, scores in enumerate(best):
+        ranked = [i for i in np.argsort(-scores, kind="stable") if scores[i] > 0]
+        misread = np.concatenate(
+            [
+                boxes[image, :, :2] - boxes[image, :, 2:] / 2.0,
+                boxes[image, :, :2] + boxes[image, :, 2:] / 2.0,
+            ],
+            axis=-1,
+        )
+        kept = [
+            candidate
+            for rank, candidate in enumerate(ranked)
+            if not np.any(_diou(misread[candidate], misread[ranked[:rank]]) > NMS_DIOU)
+        ]
+        kept_boxes[image, : len(kept)] = boxes[image, kept]
+        kept_scores[image, : len(kept)] = scores[kept]
+    return kept_boxes, kept_scores
+
+
+def _diou(box: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Computes IoU less the squared distance of centres over that of the hull's corners."""
+    overlap = np.minimum(box[2:], others[:, 2:]) - np.maximum(box[:2], others[:, :2])
+    intersection = np.prod(np.maximum(overlap, 0.0), axis=-1)
+    area = np.prod(box[2:] - box[:2]) + np.prod(others[:, 2:] - others[:, :2], axis=-1)
+    iou = intersection / np.maximum(area - intersection, 1e-12)
+    offset = (box[:2] + box[2:] - others[:, :2] - others[:, 2:]) / 2.0
+    hull = np.maximum(box[2:], others[:, 2:]) - np.minimum(box[:2], others[:, :2])
+    return iou - (offset**2).sum(axis=-1) / np.maximum((hull**2).sum(axis=-1), 1e-12)

@@ -52,29 +52,15 @@ def _check_variables(report: Report, name: str, content: dict, detector: CenterN
     ):
         count = sum(int(np.prod(v.shape)) for v in group)
         report.check_exact(f"{name}:{key}", count, content[key])
-    # An earlier section may have set the weights: a fresh head of the same kind is what counts.
-    fresh = type(detector.head).from_config(detector.head.get_config())
-    fresh.build(detector.head.get_build_config()["input_shape"])
-    places = {v.name.removesuffix(":0"): n for n, v in named.items() if n.startswith("head/")}
-    biases = {}
-    for variable in fresh.variables:
-        canonical = _canonical(places, variable.name.removesuffix(":0"))
-        if canonical.endswith("conv2/bias"):
-            biases[canonical] = variable.numpy()
+    # An earlier section may have set the weights, so a fresh head of the same settings is read.
+    head = type(detector.head).from_config(detector.head.get_config())
+    head([tf.zeros((1, *shape[1:])) for shape in common.head_input_shapes(detector)])
+    own = {v.name: n for n, v in named.items() if n.startswith("head/")}
+    biases = {own[v.name]: v.numpy() for v in head.variables if own[v.name].endswith("conv2/bias")}
     for key, value in content["initial_final_bias"].items():
-        found = [
-            bias
-            for n, bias in biases.items()
-            if n.startswith(f"{key.removesuffix('/conv2/bias')}/")
-        ]
-        (bias,) = found
-        report.check_exact(f"{name}:{key}", bias, np.full(bias.shape, value))
-    report.check_exact(f"{name}: final biases", len(biases), len(content["initial_final_bias"]))
-
-
-def _canonical(places: dict[str, str], name: str) -> str:
-    (match,) = (canonical for ours, canonical in places.items() if ours.endswith(name))
-    return match
+        bias = biases.pop(key if key.endswith("/bias") else f"{key}/conv2/bias")
+        report.check_exact(f"{name}:{key}", bias, np.full(bias.shape, value, np.float32))
+    report.check_true(f"{name}: no other final biases", not biases, str(list(biases)))
 
 
 def hourglasses(vectors: Vectors, report: Report) -> None:
