@@ -52,6 +52,17 @@ def run_many(chain, example: dict, number: int, first: int = 0) -> dict[str, np.
     return {key: value.numpy() for key, value in next(iter(data.batch(number))).items()}
 
 
+def traced_shapes(chain) -> dict[str, tf.TensorShape]:
+    """Traces a chain over pictures and objects of unknown number and size."""
+    example = make_example(encoding="JPEG")
+    signature = {
+        key: tf.TensorSpec([None, *value.shape[1:]] if value.shape.rank else [], value.dtype)
+        for key, value in example.items()
+    }
+    function = tf.function(chain).get_concrete_function(signature, tf.TensorSpec([2], tf.int64))
+    return {key: value.shape for key, value in function.structured_outputs.items()}
+
+
 def check_boxes_lie_on_their_objects(chain, *, number: int, tolerance: float) -> None:
     """Lets a chain move a white rectangle, and measures where it came to lie.
 

@@ -167,6 +167,21 @@ def test_fields_follow_their_boxes_and_boxes_at_the_border_stay_inside(kind):
     assert len(counts) > 1
 
 
+@pytest.mark.parametrize(
+    "chain",
+    [
+        SquareCropAugment((16, 24), compiled=False),
+        SquareCropAugment((16, 24), square_crop=False, **PLAIN),
+        CropPadAugment((16, 24), compiled=False),
+    ],
+    ids=["square", "scaled", "pad"],
+)
+def test_shapes_are_static(chain):
+    shapes = chains.traced_shapes(chain)
+    assert shapes["image"] == (16, 24, 3) and shapes["extent"] == (2,)
+    assert shapes["boxes"].as_list() == [None, 4] and shapes["area"].rank == 1
+
+
 def test_boxes_without_area_go_with_squares():
     boxes = [[0.3, 0.3, 0.3, 0.6], [0.3, 0.3, 0.4, 0.6]]
     got = SquareCropAugment((8, 8), **{**PLAIN, **OFF_A})(make_example(boxes), SEED)

@@ -5,7 +5,13 @@ import tensorflow as tf
 from ssd_centernet.data.augment.ssd_fpn import SSDFPNAugment
 from ssd_centernet.data.pipeline import preprocess_example
 from ssd_centernet.layers.preprocessing import Preprocessing
-from tests.data.chains import BOXES, check_boxes_lie_on_their_objects, make_example, run_many
+from tests.data.chains import (
+    BOXES,
+    check_boxes_lie_on_their_objects,
+    make_example,
+    run_many,
+    traced_shapes,
+)
 
 PLAIN = {"mean": (0.0, 0.0, 0.0), "compiled": False}
 SEED = tf.constant([5, 9], tf.int64)
@@ -74,6 +80,11 @@ def test_same_seed_same_result_and_every_source_of_pixels():
 def test_odd_images(size, count):
     got = run_many(SSDFPNAugment((16, 24), **PLAIN), make_example(BOXES[:count], *size), 3)
     assert got["image"].shape == (3, 16, 24, 3) and np.isfinite(got["image"]).all()
+
+
+def test_shapes_are_static():
+    shapes = traced_shapes(SSDFPNAugment((16, 24), **PLAIN))
+    assert shapes["image"] == (16, 24, 3) and shapes["boxes"].as_list() == [None, 4]
 
 
 def test_fields_follow_their_boxes_and_boxes_at_the_border_stay_inside():
