@@ -75,16 +75,45 @@ class DefaultBoxes(Float32Layer):
         Raises:
           ValueError: the number of levels does not fit.
         """
-        published = self.steps is not None and tuple(image_size) == (self.reference_size,) * 2
         boxes = anchor_ops.default_boxes(
             image_size,
             feature_sizes,
             scales=[scale / self.reference_size for scale in self.scales],
             aspect_ratios=self.aspect_ratios,
-            steps=[(step, step) for step in self.steps] if published else None,
+            steps=self._steps_at(image_size),
             clip=self.clip,
         )
         return anchor_ops.corners(boxes).astype(np.float32)
+
+    def generate_in_pixels(
+        self, image_size: tuple[int, int], feature_sizes: Sequence[tuple[int, int]]
+    ) -> np.ndarray:
+        """Computes the anchors in pixels: float32 [A, 4], yxyx; see `ops.anchors.pixel_boxes`.
+
+        Raises:
+          ValueError: `clip` is on, which is defined in fractions.
+        """
+        if self.clip:
+            raise ValueError(
+                "anchors that are clipped are made in fractions of the image only; set "
+                "DefaultBoxes.clip = False or SSD.match_in_pixels = False."
+            )
+        steps = self._steps_at(image_size) or [
+            (image_size[0] / rows, image_size[1] / columns) for rows, columns in feature_sizes
+        ]
+        share = min(image_size) / self.reference_size
+        return anchor_ops.pixel_boxes(
+            feature_sizes,
+            sizes=[scale * share for scale in self.scales],
+            aspect_ratios=self.aspect_ratios,
+            steps=steps,
+        )
+
+    def _steps_at(self, image_size: tuple[int, int]) -> list[tuple[float, float]] | None:
+        """Returns the published steps at the image size that they are of, else None."""
+        if self.steps is None or tuple(image_size) != (self.reference_size,) * 2:
+            return None
+        return [(step, step) for step in self.steps]
 
     def call(self, features: Sequence[tf.Tensor], image_size: tuple[int, int]) -> tf.Tensor:
         """Computes the anchors of feature maps [B, h, w, C] with static sizes: float32 [A, 4]."""
@@ -172,7 +201,7 @@ class MultiscaleAnchors(Float32Layer):
                 f"{[tuple(size) for size in feature_sizes]}; make `min_level` and `max_level` of "
                 "the anchors and of the neck fit."
             )
-        boxes = anchor_ops.multiscale_anchors(
+        return anchor_ops.multiscale_anchors(
             image_size,
             feature_sizes,
             min_level=self.min_level,
@@ -180,7 +209,6 @@ class MultiscaleAnchors(Float32Layer):
             aspect_ratios=self.aspect_ratios,
             scales_per_octave=self.scales_per_octave,
         )
-        return anchor_ops.corners(boxes).astype(np.float32)
 
     def call(self, features: Sequence[tf.Tensor], image_size: tuple[int, int]) -> tf.Tensor:
         """Computes the anchors of feature maps [B, h, w, C] with static sizes: float32 [A, 4]."""

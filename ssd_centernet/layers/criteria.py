@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import gin
-import numpy as np
 import tensorflow as tf
 
 from ssd_centernet._keras import keras
 from ssd_centernet.layers.base import Float32Layer
-from ssd_centernet.ops import anchors as anchor_ops
 from ssd_centernet.ops import boxes as box_ops
 from ssd_centernet.ops import losses as loss_ops
 from ssd_centernet.ops import matching
@@ -36,7 +34,6 @@ class MultiBoxLoss(Float32Layer):
         mine_matched: bool = True,
         normalizer: str = "image",
         last_claim_wins: bool = False,
-        image_size: tuple[int, int] | None = None,
         crowd: str = "object",
         scale_factors: tuple[float, float, float, float] = (10.0, 10.0, 5.0, 5.0),
         class_loss_weight: float = 1.0,
@@ -58,9 +55,6 @@ class MultiBoxLoss(Float32Layer):
             batch by the sum of these numbers.
           last_claim_wins: whether of several objects with the same best anchor the last gets it,
             instead of the first.
-          image_size: (height, width) of the network's input; boxes are then matched and encoded in
-            its pixels, where equal anchors have exactly equal overlaps (see
-            `ops.anchors.to_pixels`). None does it in fractions.
           crowd: what a crowd region is: "object" (as the reference), "drop" (background), or
             "ignore" (anchors mostly inside one are no negatives).
           scale_factors: of the box code (ty, tx, th, tw).
@@ -83,7 +77,6 @@ class MultiBoxLoss(Float32Layer):
         self.mine_matched = mine_matched
         self.normalizer = normalizer
         self.last_claim_wins = last_claim_wins
-        self.image_size = None if image_size is None else tuple(image_size)
         self.crowd = crowd
         self.scale_factors = tuple(scale_factors)
         self.class_loss_weight = class_loss_weight
@@ -105,7 +98,7 @@ class MultiBoxLoss(Float32Layer):
         """Matches ground truth to anchors, for one image or (with leading B) a batch.
 
         Args:
-          boxes: float32 [..., M, 4], yxyx, fractions of the network's input.
+          boxes: float32 [..., M, 4], yxyx, fractions of the network's input or its pixels.
           classes: int32 [..., M], 0..C-1.
           is_crowd: bool [..., M].
           anchors: float32 [A, 4], yxyx, same frame; a NumPy array is fastest.
@@ -118,15 +111,14 @@ class MultiBoxLoss(Float32Layer):
         objects = valid
         if self.crowd != "object":
             objects = ~is_crowd if valid is None else valid & ~is_crowd
-        boxes_there, anchors_there = self._matching_frame(boxes, anchors)
         matches = matching.match(
-            box_ops.iou(boxes_there, anchors_there),
+            box_ops.iou(boxes, anchors),
             objects,
             matched_threshold=self.matched_threshold,
             last_claim_wins=self.last_claim_wins,
         )
         class_targets, box_targets = matching.assign_targets(
-            boxes_there, classes, anchors_there, matches, scale_factors=self.scale_factors
+            boxes, classes, anchors, matches, scale_factors=self.scale_factors
         )
         if self.crowd == "ignore":
             regions = is_crowd if valid is None else valid & is_crowd
@@ -138,15 +130,6 @@ class MultiBoxLoss(Float32Layer):
             "boxes": box_targets,
             "num_matched": tf.reduce_sum(tf.cast(matches >= 0, tf.int32), axis=-1),
         }
-
-    def _matching_frame(self, boxes: tf.Tensor, anchors: tf.Tensor) -> tuple:
-        """Returns boxes and anchors in the frame in which they are compared."""
-        if self.image_size is None:
-            return boxes, anchors
-        if not isinstance(anchors, np.ndarray):
-            anchors = tf.get_static_value(anchors)  # They are a constant of the graph.
-        pixels = tf.constant([*self.image_size, *self.image_size], tf.float32)
-        return boxes * pixels, anchor_ops.to_pixels(anchors, self.image_size)
 
     def call(self, outputs: dict[str, tf.Tensor], targets: dict[str, tf.Tensor]) -> dict:
         """Computes the unweighted loss parts of a batch.
@@ -210,7 +193,6 @@ class MultiBoxLoss(Float32Layer):
             "mine_matched": self.mine_matched,
             "normalizer": self.normalizer,
             "last_claim_wins": self.last_claim_wins,
-            "image_size": self.image_size,
             "crowd": self.crowd,
             "scale_factors": self.scale_factors,
             "class_loss_weight": self.class_loss_weight,

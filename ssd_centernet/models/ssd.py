@@ -43,6 +43,7 @@ class SSD(Detector):
         decoder: keras.layers.Layer | None = None,
         preprocessing: Preprocessing | None = None,
         class_names: Sequence[str] | None = None,
+        match_in_pixels: bool = False,
         name: str = "ssd",
     ):
         """Builds the detector.
@@ -60,6 +61,9 @@ class SSD(Detector):
           decoder: layer from raw outputs to detections; None means `SSDDecoder`.
           preprocessing: what an image needs before it goes in.
           class_names: names of the C classes.
+          match_in_pixels: whether objects are matched in pixels of the input instead of fractions:
+            no different but for ties (see `ops.anchors.pixel_boxes`). The anchors' layer must have
+            `generate_in_pixels`.
           name: of the model.
         """
         neck = neck or SSDExtraLevels()
@@ -86,6 +90,9 @@ class SSD(Detector):
         self.decoder = decoder or SSDDecoder()
         self.feature_sizes = tuple(tuple(level.shape[1:3]) for level in levels)
         self._anchor_boxes = anchors.generate(self.image_size, self.feature_sizes)
+        self.match_in_pixels = match_in_pixels
+        if match_in_pixels:
+            self._pixel_anchors = anchors.generate_in_pixels(self.image_size, self.feature_sizes)
 
     @property
     def anchor_boxes(self) -> tf.Tensor:
@@ -102,7 +109,11 @@ class SSD(Detector):
     ) -> dict[str, tf.Tensor]:
         """Matches ground truth to the anchors; see `layers/criteria.py`."""
         del extent  # Anchors over padding are background as others are.
-        return self.criterion.make_targets(boxes, classes, is_crowd, self._anchor_boxes, valid)
+        anchors = self._anchor_boxes
+        if self.match_in_pixels:
+            anchors = self._pixel_anchors
+            boxes = boxes * tf.constant([*self.image_size, *self.image_size], tf.float32)
+        return self.criterion.make_targets(boxes, classes, is_crowd, anchors, valid)
 
     def losses_of(self, outputs, targets) -> dict[str, tf.Tensor]:
         """Computes the criterion's parts, `class` and `box`."""
@@ -120,6 +131,7 @@ class SSD(Detector):
             "num_classes": self.num_classes,
             "image_size": self.image_size,
             "class_names": self.class_names,
+            "match_in_pixels": self.match_in_pixels,
             **{key: keras.saving.serialize_keras_object(part) for key, part in parts.items()},
         }
 

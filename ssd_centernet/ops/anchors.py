@@ -65,6 +65,48 @@ def default_boxes(
     return np.clip(result, 0.0, 1.0) if clip else result
 
 
+def pixel_boxes(
+    feature_sizes: Sequence[tuple[int, int]],
+    *,
+    sizes: Sequence[float],
+    aspect_ratios: Sequence[Sequence[float]],
+    steps: Sequence[tuple[float, float]],
+) -> np.ndarray:
+    """Lays the boxes of `default_boxes` in pixels, in float32 throughout, never clipped.
+
+    The boxes of the first cell are moved from cell to cell, so that the same boxes come out bit for
+    bit that published systems match with: where an object lies inside many anchors of one area,
+    nothing but their rounding tells which is its best.
+
+    Args:
+      feature_sizes: (height, width) in cells, one pair a level.
+      sizes: sides of the small squares in pixels, one more than there are levels.
+      aspect_ratios: for each level the extra ratios, such as (2, 3).
+      steps: (vertical, horizontal) distance of neighbouring cells in pixels, one pair a level.
+
+    Returns:
+      float32 [A, 4], yxyx in pixels, in the order of `default_boxes`.
+
+    Source: reference specification ssd_vgg16, sections 6.2, 6.3 and 16 (targets.npz).
+    """
+    single, boxes = np.float32, []
+    for level, (rows, columns) in enumerate(feature_sizes):
+        size, larger = sizes[level], sizes[level + 1]
+        ratios = [1.0, 1.0, *(r for ratio in aspect_ratios[level] for r in (1.0 / ratio, ratio))]
+        scales = np.ones(len(ratios), single)
+        scales[1] = np.sqrt(larger / size)
+        tall = np.sqrt(np.array(ratios, single))
+        shapes = [single(size) * side * scales for side in (tall, single(1.0) / tall)]
+        center = np.array([[step / 2.0] for step in steps[level]], single)
+        half = single(0.5) * np.stack(shapes)
+        cell = np.concatenate([center - half, center + half]).T
+        shift = np.zeros((rows, columns, 1, 4), single)
+        shift[..., ::2] = (np.arange(rows) * steps[level][0])[:, None, None, None]
+        shift[..., 1::2] = (np.arange(columns) * steps[level][1])[:, None, None]
+        boxes.append((shift + cell).reshape(-1, 4))
+    return np.concatenate(boxes)
+
+
 def sizes_of_percentages(
     side: int, percentages: tuple[int, int], *, num_levels: int, first: int
 ) -> tuple[int, ...]:
@@ -102,24 +144,10 @@ def _cell_shapes(scale: float, next_scale: float, ratios: Sequence[float]) -> np
     return np.array(shapes)
 
 
-def to_pixels(boxes: np.ndarray, image_size: tuple[int, int]) -> np.ndarray:
-    """Turns anchors from fractions back into the pixels that they were made from.
-
-    Multiples of half a pixel, such as the corners of anchors with whole sizes and strides, come
-    back exactly. Equal boxes then have equal areas, and equal overlaps with what lies inside them:
-    ties are ties, and do not fall to the rounding of fractions.
-
-    Args:
-      boxes: float32 [A, 4], yxyx as fractions of the image.
-      image_size: (height, width) of the network's input in pixels.
-
-    Returns:
-      float32 [A, 4], yxyx in pixels.
-    """
-    pixels = boxes.astype(np.float64) * np.array([*image_size, *image_size], np.float64)
-    halves = np.round(pixels * 2.0) / 2.0
-    rounding = np.finfo(np.float32).eps * np.abs(halves)
-    return np.where(np.abs(pixels - halves) <= rounding, halves, pixels).astype(np.float32)
+def corners(center_size: np.ndarray) -> np.ndarray:
+    """Converts (ycenter, xcenter, height, width) to yxyx corners, any float dtype, [..., 4]."""
+    center, half = center_size[..., :2], center_size[..., 2:] / 2.0
+    return np.concatenate([center - half, center + half], axis=-1)
 
 
 def multiscale_anchors(
@@ -134,7 +162,8 @@ def multiscale_anchors(
     """Lays the same shapes over every level of a feature pyramid, scaled with its stride.
 
     Order: level, row, column, aspect ratio, scale. Cells begin at half a stride where the stride
-    divides the image's side, else at 0, each axis by itself.
+    divides the image's side, else at 0, each axis by itself. As in `pixel_boxes`, float32 numbers
+    in pixels give the boxes that published systems match with, bit for bit.
 
     Args:
       image_size: (height, width) of the network's input in pixels.
@@ -146,27 +175,23 @@ def multiscale_anchors(
       scales_per_octave: how many sizes there are from one level to the next.
 
     Returns:
-      float64 [A, 4]: (ycenter, xcenter, height, width) as fractions of the image.
+      float32 [A, 4], yxyx as fractions of the image; corners may lie outside [0, 1].
 
     Source: reference specification ssd320_resnet50_fpn, section 4.
     """
-    ratios = np.repeat(np.asarray(aspect_ratios, np.float64), scales_per_octave)
-    octaves = 2.0 ** (np.arange(scales_per_octave) / scales_per_octave)
+    ratios = np.sqrt(np.repeat(np.asarray(aspect_ratios, np.float32), scales_per_octave))
+    octaves = (2.0 ** (np.arange(scales_per_octave) / scales_per_octave)).astype(np.float32)
     sides = np.tile(octaves, len(aspect_ratios))
-    shapes = np.stack([sides / np.sqrt(ratios), sides * np.sqrt(ratios)], axis=-1)
     boxes = []
     for level, (rows, columns) in enumerate(feature_sizes, min_level):
-        stride = 2**level
-        starts = [stride / 2 if side % stride == 0 else 0.0 for side in image_size]
-        grid = np.empty((rows, columns, len(shapes), 4))
-        grid[..., 0] = (starts[0] + stride * np.arange(rows))[:, None, None]
-        grid[..., 1] = (starts[1] + stride * np.arange(columns))[None, :, None]
-        grid[..., 2:] = anchor_scale * stride * shapes
+        stride = np.float32(2**level)
+        begin = [stride / 2 if side % stride == 0 else np.float32(0.0) for side in image_size]
+        base = np.float32(anchor_scale) * stride
+        grid = np.empty((rows, columns, len(sides), 4), np.float32)
+        grid[..., 0] = (begin[0] + stride * np.arange(rows, dtype=np.float32))[:, None, None]
+        grid[..., 1] = (begin[1] + stride * np.arange(columns, dtype=np.float32))[None, :, None]
+        grid[..., 2] = sides / ratios * base
+        grid[..., 3] = sides * ratios * base
         boxes.append(grid.reshape(-1, 4))
-    return np.concatenate(boxes) / np.tile(np.asarray(image_size, np.float64), 2)
-
-
-def corners(center_size: np.ndarray) -> np.ndarray:
-    """Converts (ycenter, xcenter, height, width) to yxyx corners, any float dtype, [..., 4]."""
-    center, half = center_size[..., :2], center_size[..., 2:] / 2.0
-    return np.concatenate([center - half, center + half], axis=-1)
+    scale = np.float32(1.0) / np.tile(np.asarray(image_size, np.float32), 2)
+    return corners(np.concatenate(boxes)) * scale
