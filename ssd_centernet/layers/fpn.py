@@ -81,13 +81,20 @@ class FPN(keras.layers.Layer):
             self._conv(f"lateral{level}", 1) for level in range(self.min_level, top + 1)
         ]
         smoothed = range(self.min_level, top + 1 if self.smooth_top else top)
-        self._smooth = [self._conv_norm(f"smooth{level}", 1) for level in smoothed]
+        # Flat lists: Keras saves no layer that is deeper inside.
+        self._smooth_convs = [
+            self._conv(f"smooth{level}_conv", 3, bias=False) for level in smoothed
+        ]
+        self._smooth_norms = [self._norm(f"smooth{level}_norm") for level in smoothed]
         self._add = UpsampleAdd(dtype=self.dtype_policy, name="add")
         coarse = range(top + 1, self.max_level + 1)
-        self._coarse = [self._conv_norm(f"coarse{level}", 2) for level in coarse]
+        self._coarse_convs = [
+            self._conv(f"coarse{level}_conv", 3, stride=2, bias=False) for level in coarse
+        ]
+        self._coarse_norms = [self._norm(f"coarse{level}_norm") for level in coarse]
         super().build(input_shapes)
 
-    def _conv(self, name: str, kernel: int, stride: int = 1, *, bias: bool = True):
+    def _conv(self, name: str, kernel: int, *, stride: int = 1, bias: bool = True):
         return keras.layers.Conv2D(
             self.width,
             kernel,
@@ -99,14 +106,13 @@ class FPN(keras.layers.Layer):
             name=name,
         )
 
-    def _conv_norm(self, name: str, stride: int):
-        norm = keras.layers.BatchNormalization(
+    def _norm(self, name: str):
+        return keras.layers.BatchNormalization(
             momentum=self.norm_momentum,
             epsilon=self.norm_epsilon,
             dtype=self.dtype_policy,
-            name=f"{name}_norm",
+            name=name,
         )
-        return self._conv(f"{name}_conv", 3, stride, bias=False), norm
 
     def call(self, levels: Sequence[tf.Tensor], training: bool | None = None) -> list[tf.Tensor]:
         """Returns the levels from `min_level` to `max_level`, float [B, h, w, width]."""
@@ -114,14 +120,15 @@ class FPN(keras.layers.Layer):
         for index in range(len(merged) - 2, -1, -1):
             merged[index] = self._add([merged[index + 1], merged[index]])
 
-        def apply(pair, features: tf.Tensor) -> tf.Tensor:
-            conv, norm = pair
-            return tf.nn.relu6(norm(conv(features), training=training))
-
-        outputs = [apply(*both) for both in zip(self._smooth, merged, strict=False)]
+        outputs = [
+            tf.nn.relu6(norm(conv(features), training=training))
+            for conv, norm, features in zip(
+                self._smooth_convs, self._smooth_norms, merged, strict=False
+            )
+        ]
         outputs += merged[len(outputs) :]
-        for pair in self._coarse:
-            outputs.append(apply(pair, outputs[-1]))
+        for conv, norm in zip(self._coarse_convs, self._coarse_norms, strict=True):
+            outputs.append(tf.nn.relu6(norm(conv(outputs[-1]), training=training)))
         return outputs
 
     def get_config(self) -> dict:

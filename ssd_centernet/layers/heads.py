@@ -237,11 +237,13 @@ class SharedSSDHead(keras.layers.Layer):
                 "the anchors fit."
             )
         anchors = self.boxes_per_cell[0]
-        self._class_tower, self._box_tower = self._tower("class"), self._tower("box")
-        self._class_conv = self._conv(
+        # Flat lists, norms by depth, then level: Keras saves no layer that is deeper inside.
+        self._class_convs, self._class_norms = self._tower("class")
+        self._box_convs, self._box_norms = self._tower("box")
+        self._class_predictor = self._conv(
             "class_predictor", anchors * self.num_logits, bias=self.class_bias
         )
-        self._box_conv = self._conv("box_predictor", anchors * 4, bias=0.0)
+        self._box_predictor = self._conv("box_predictor", anchors * 4, bias=0.0)
         super().build(input_shapes)
 
     def _conv(self, name: str, filters: int, *, bias: float | None):
@@ -256,22 +258,19 @@ class SharedSSDHead(keras.layers.Layer):
             name=name,
         )
 
-    def _tower(self, kind: str) -> tuple[list, list[list]]:
+    def _tower(self, kind: str) -> tuple[list, list]:
         """Creates a tower: its convolutions, and for each of them one norm a level."""
-        convs = [
-            self._conv(f"{kind}{i + 1}_conv", self.width, bias=None) for i in range(self.depth)
-        ]
+        depths, levels = range(1, self.depth + 1), range(len(self.boxes_per_cell))
+        convs = [self._conv(f"{kind}{i}_conv", self.width, bias=None) for i in depths]
         norms = [
-            [
-                keras.layers.BatchNormalization(
-                    momentum=self.norm_momentum,
-                    epsilon=self.norm_epsilon,
-                    dtype=self.dtype_policy,
-                    name=f"{kind}{i + 1}_level{level}_norm",
-                )
-                for level in range(len(self.boxes_per_cell))
-            ]
-            for i in range(self.depth)
+            keras.layers.BatchNormalization(
+                momentum=self.norm_momentum,
+                epsilon=self.norm_epsilon,
+                dtype=self.dtype_policy,
+                name=f"{kind}{i}_level{level}_norm",
+            )
+            for i in depths
+            for level in levels
         ]
         return convs, norms
 
@@ -285,14 +284,20 @@ class SharedSSDHead(keras.layers.Layer):
           level, row, column, shape.
         """
         outputs = {}
-        for key, (convs, norms), predictor, depth in (
-            ("class_logits", self._class_tower, self._class_conv, self.num_logits),
-            ("box_codes", self._box_tower, self._box_conv, 4),
+        for key, convs, norms, predictor, depth in (
+            (
+                "class_logits",
+                self._class_convs,
+                self._class_norms,
+                self._class_predictor,
+                self.num_logits,
+            ),
+            ("box_codes", self._box_convs, self._box_norms, self._box_predictor, 4),
         ):
             flat = []
             for level, features in enumerate(levels):
-                for conv, of_levels in zip(convs, norms, strict=True):
-                    features = tf.nn.relu6(of_levels[level](conv(features), training=training))
+                for conv, norm in zip(convs, norms[level :: len(levels)], strict=True):
+                    features = tf.nn.relu6(norm(conv(features), training=training))
                 flat.append(_flatten(predictor(features), depth))
             outputs[key] = tf.concat(flat, axis=1)
         return outputs
