@@ -20,7 +20,8 @@ _BINDINGS = {
     "seed": "train.seed",
     "device": "train.device",
     "dtype": "build_detector.dtype",
-    "init_from": "train.init_from",
+    "fine_tune_checkpoint": "train.fine_tune_checkpoint",
+    "fine_tune_checkpoint_type": "train.fine_tune_checkpoint_type",
     "log_every": "train.log_every",
     "checkpoint_every": "train.checkpoint_every",
     "evaluate_every": "train.evaluate_every",
@@ -46,7 +47,16 @@ def define_flags() -> None:
         "epochs", None, "Length of the run in passes over the training images.", lower_bound=0.0
     )
     flags.DEFINE_string(
-        "init_from", None, "Run or checkpoint whose weights a fresh run begins with."
+        "fine_tune_checkpoint",
+        None,
+        "Weights that a fresh run begins with: a run directory, or a published checkpoint.",
+    )
+    flags.DEFINE_enum(
+        "fine_tune_checkpoint_type",
+        None,
+        ["classification", "detection", "full"],
+        "classification: the backbone alone; detection: also neck and head, but for classes that "
+        "the checkpoint does not know; full: everything. What it holds when not given.",
     )
     flags.DEFINE_string("log_every", None, "Distance of log lines: 100, or '1 epoch'.")
     flags.DEFINE_string("checkpoint_every", None, "Distance of checkpoints: 1000, or '1 epoch'.")

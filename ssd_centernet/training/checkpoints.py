@@ -1,4 +1,4 @@
-"""Checkpoints of a run: resume everything, initialise weights alone, keep the best."""
+"""Checkpoints of a run: save everything, resume, keep the best."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import math
 import os
 import re
 import shutil
-from collections.abc import Sequence
 from pathlib import Path
 
 import tensorflow as tf
@@ -87,11 +86,11 @@ class RunCheckpoints:
             self.checkpoint.restore(path).assert_existing_objects_matched()
         except (AssertionError, IndexError, ValueError, tf.errors.OpError) as error:
             if _is_damage(error):
-                raise _damaged(path, error) from error
+                raise damaged(path, error) from error
             raise ValueError(
                 f"checkpoint {path} does not fit this model: {_first_line(error)}. Likely another "
                 "recipe, class count or backbone trained in this directory: choose another "
-                "--model_dir, or take the weights alone with --init_from."
+                "--model_dir, or take the weights alone with --fine_tune_checkpoint."
             ) from error
         if int(self._seed) != seed:
             raise ValueError(
@@ -228,58 +227,17 @@ def _is_damage(error: Exception) -> bool:
     return bool(re.search(r"bytes than requested|sstable|No such file|[Cc]hecksum", str(error)))
 
 
-def _damaged(path: str, error: Exception) -> ValueError:
+def damaged(path: str, error: Exception) -> ValueError:
+    """Returns the error to raise for files that cannot be read.
+
+    Args:
+      path: prefix of the checkpoint's files.
+      error: of TensorFlow.
+    """
     return ValueError(
         f"checkpoint {path} is damaged: {_first_line(error)}. Remove the files {Path(path).name}.* "
         f"of {Path(path).parent}; the checkpoint before it is used then."
     )
-
-
-def restore_weights(
-    detector: tf.Module, path: str | Path, *, exclude: Sequence[str] = ()
-) -> dict[str, list[str]]:
-    """Initialises a detector's weights from a checkpoint of this library, by name and shape.
-
-    Args:
-      detector: whose variables are assigned.
-      path: as in `find_checkpoint`.
-      exclude: regular expressions of variable names to leave alone.
-
-    Returns:
-      Names `restored`, `skipped` (excluded, or not in the checkpoint) and `mismatched` (another
-      shape, such as the class heads of another class count).
-
-    Raises:
-      FileNotFoundError: there is no checkpoint.
-      ValueError: nothing matched, or the files are damaged.
-    """
-    prefix = find_checkpoint(path)
-    try:
-        return _restore_from(detector, prefix, exclude)
-    except (IndexError, tf.errors.OpError) as error:
-        raise _damaged(prefix, error) from error
-
-
-def _restore_from(detector: tf.Module, prefix: str, exclude: Sequence[str]) -> dict[str, list[str]]:
-    reader = tf.train.load_checkpoint(prefix)
-    shapes = reader.get_variable_to_shape_map()
-    table: dict[str, list[str]] = {"restored": [], "skipped": [], "mismatched": []}
-    for name, variable in named_weights(detector).items():
-        # The checkpoint format writes the slashes of a name as ".S".
-        key = f"weights/{name.replace('/', '.S')}/.ATTRIBUTES/VARIABLE_VALUE"
-        if key not in shapes or any(re.match(pattern, name) for pattern in exclude):
-            table["skipped"].append(name)
-        elif tuple(shapes[key]) != tuple(variable.shape):
-            table["mismatched"].append(name)
-        else:
-            variable.assign(reader.get_tensor(key))
-            table["restored"].append(name)
-    if not table["restored"]:
-        raise ValueError(
-            f"nothing in {prefix} fits this detector ({len(table['mismatched'])} shapes differ, "
-            f"{len(table['skipped'])} names are missing); is it a checkpoint of another recipe?"
-        )
-    return table
 
 
 def named_weights(detector: tf.Module) -> dict[str, tf.Variable]:

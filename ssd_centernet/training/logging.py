@@ -12,6 +12,7 @@ from typing import TextIO
 
 import tensorflow as tf
 
+from ssd_centernet.files import write_atomically
 from ssd_centernet.training.schedules import RunLength
 
 # Waiting longer than this share of the time means that the input pipeline sets the pace.
@@ -63,6 +64,11 @@ class TrainLog:
     def say(self, text: str) -> None:
         """Prints a line on the console."""
         print(text, file=self._console, flush=True)
+
+    def keep(self, name: str, text: str) -> None:
+        """Writes what is too long for the console to a file of the run's directory."""
+        if self._file is not None:
+            write_atomically(self._model_dir / name, text + "\n")
 
     def resume_at(self, step: int) -> None:
         """Begins the first window at a resumed step."""

@@ -22,7 +22,8 @@ from ssd_centernet.files import write_atomically
 from ssd_centernet.labels import LabelMap
 from ssd_centernet.models.detector import Detector
 from ssd_centernet.runtime.device import select_device
-from ssd_centernet.training.checkpoints import BEST_DIR, find_checkpoint, restore_weights
+from ssd_centernet.training.checkpoints import BEST_DIR, find_checkpoint
+from ssd_centernet.training.pretrained import restore
 from ssd_centernet.training.train import CONFIG_NAME
 
 DEFAULT_SPLIT = "coco_val"
@@ -252,15 +253,15 @@ def _run_label_map(model_dir: Path) -> LabelMap:
 
 def _restore_all(detector: Detector, prefix: str) -> None:
     """Restore every weight; a detector with some of its weights would only look trained."""
-    table = restore_weights(detector, prefix)
-    lost = table["skipped"] + table["mismatched"]
-    if lost:
+    try:
+        restore(detector, prefix, kind="full")
+    except ValueError as error:
+        if "is damaged" in str(error):
+            raise
         raise ValueError(
-            f"{prefix} does not fit the settings of the run: {len(table['skipped'])} weights are "
-            f"missing in it and {len(table['mismatched'])} have another shape, for example "
-            f"{lost[:3]}. Remove --gin_params that change the network, or choose a checkpoint of "
-            "this run."
-        )
+            f"{prefix} does not fit the settings of the run. Remove --gin_params that change the "
+            f"network, or choose a checkpoint of this run. {error}"
+        ) from error
 
 
 def _counted(

@@ -27,17 +27,18 @@ from ssd_centernet.models.detector import Detector
 from ssd_centernet.runtime.device import select_device
 from ssd_centernet.runtime.distribution import SingleProcess
 from ssd_centernet.runtime.precision import needs_loss_scale
-from ssd_centernet.training.checkpoints import RunCheckpoints, restore_weights
+from ssd_centernet.training.checkpoints import RunCheckpoints
 from ssd_centernet.training.lock import run_lock
 from ssd_centernet.training.logging import TrainLog
 from ssd_centernet.training.loop import LOSS_PREFIX, LoopOptions, TrainLoop
 from ssd_centernet.training.loss_scale import LossScale
 from ssd_centernet.training.optimizers import Momentum
-from ssd_centernet.training.pretrained import restore_backbone_tf1
+from ssd_centernet.training.pretrained import restore
 from ssd_centernet.training.schedules import ConstantRate, RunLength
 from ssd_centernet.training.trainer import Trainer
 
 CONFIG_NAME = "config.gin"
+INITIAL_WEIGHTS_NAME = "initial_weights.txt"
 
 
 def to_steps(length: int | str, steps_per_epoch: int) -> int:
@@ -79,9 +80,10 @@ def train(
     decay_exclude: Sequence[str] = ("_norm/",),
     freeze: Sequence[str] = (),
     clip_norm: float | None = None,
-    init_from: str | None = None,
-    init_exclude: Sequence[str] = (),
-    backbone_checkpoint: str | None = None,
+    fine_tune_checkpoint: str | None = None,
+    fine_tune_checkpoint_type: str | None = None,
+    fine_tune_exclude: Sequence[str] = (),
+    fine_tune_channels: str | None = None,
     keep_empty: bool = False,
     crowd: str = "object",
     train_split: str = "coco_train",
@@ -114,9 +116,13 @@ def train(
       decay_exclude: regular expressions of variable names that do not decay.
       freeze: regular expressions of variable names that are not updated.
       clip_norm: largest global norm of the gradients.
-      init_from: run directory or checkpoint of this library whose weights a fresh run begins with.
-      init_exclude: regular expressions of variable names that `init_from` leaves alone.
-      backbone_checkpoint: TF1 checkpoint of the backbone that a fresh run begins with.
+      fine_tune_checkpoint: weights that a fresh run begins with: a run directory of this library,
+        or a published checkpoint; docs/training.md lists what can be read.
+      fine_tune_checkpoint_type: "classification" takes the backbone, "detection" also neck and
+        head but for classes that it does not know, "full" everything; None: what it holds.
+      fine_tune_exclude: regular expressions of variable names that begin fresh all the same.
+      fine_tune_channels: "RGB" or "BGR", the order that the checkpoint's first convolution reads,
+        where it is not that of its format.
       keep_empty: whether images without objects are trained on.
       crowd: what the pipeline does with crowd regions: "object", "drop" or "ignore".
       train_split: prefix of the training shards.
@@ -165,7 +171,14 @@ def train(
     with run_lock(model_dir, needed=communicator.is_chief):
         checkpoints = RunCheckpoints(trainer, model_dir, seed=seed, keep=keep_checkpoints)
         log = TrainLog(model_dir, run, write_files=communicator.is_chief)
-        _begin(detector, checkpoints, log, init_from, init_exclude, backbone_checkpoint)
+        _begin(
+            checkpoints,
+            log,
+            fine_tune_checkpoint,
+            kind=fine_tune_checkpoint_type,
+            exclude=fine_tune_exclude,
+            channels=fine_tune_channels,
+        )
         communicator.broadcast([*detector.variables, *trainer.optimizer.variables])
         _check_normalization(augment, detector)
         dataset = batches(
@@ -281,22 +294,17 @@ def resize_only(detector: Detector) -> Callable:
     return chain
 
 
-def _begin(detector, checkpoints, log, init_from, init_exclude, backbone_checkpoint) -> None:
+def _begin(checkpoints: RunCheckpoints, log: TrainLog, fine_tune_checkpoint, **options) -> None:
     """Resumes, or initialises from given weights, or starts from scratch, in this order."""
     resumed = checkpoints.resume()
     if resumed is not None:
         step = int(checkpoints.trainer.step)
         log.resume_at(step)
         log.say(f"resuming from {resumed} at step {step}")
-    elif init_from:
-        table = restore_weights(detector, init_from, exclude=init_exclude)
-        log.say(
-            f"weights from {init_from}: {len(table['restored'])} restored, "
-            f"{len(table['skipped'])} skipped {table['skipped'][:4]}, "
-            f"{len(table['mismatched'])} of another shape {table['mismatched'][:4]}"
-        )
-    elif backbone_checkpoint:
-        log.say(str(restore_backbone_tf1(detector.backbone, backbone_checkpoint)))
+    elif fine_tune_checkpoint:
+        table = restore(checkpoints.trainer.detector, fine_tune_checkpoint, **options)
+        log.say(table.report())
+        log.keep(INITIAL_WEIGHTS_NAME, str(table))
     else:
         log.say("starting from random weights")
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -15,11 +16,10 @@ from ssd_centernet import config
 from ssd_centernet.training.checkpoints import (
     RunCheckpoints,
     find_checkpoint,
-    named_weights,
-    restore_weights,
 )
 from ssd_centernet.training.lock import run_lock
 from ssd_centernet.training.loop import LoopOptions
+from ssd_centernet.training.pretrained import restore
 from ssd_centernet.training.train import train
 from tests.training.conftest import tiny_detector, tiny_trainer
 
@@ -114,31 +114,50 @@ def test_another_model_in_the_directory_is_refused(tiny_recipe, data_dir, tmp_pa
 
 def test_initial_weights_are_not_a_resume(tiny_recipe, data_dir, tmp_path, capsys):
     run(tiny_recipe, data_dir, tmp_path / "first", "train.steps = 2")
-    init = f"train.init_from = {str(tmp_path / 'first')!r}"
+    init = f"train.fine_tune_checkpoint = {str(tmp_path / 'first')!r}"
     rate = "ConstantRate.learning_rate = 0.0"
     run(tiny_recipe, data_dir, tmp_path / "second", "train.steps = 1", init, rate)
-    assert "restored" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    count = len(tiny_detector().variables)
+    assert f"(ssd_centernet, detection): {count} variables restored" in said
+    assert f"  restored    ... and {count - 5} more" in said
+    # What the console has no room for is in the run's directory.
+    report = (tmp_path / "second" / "initial_weights.txt").read_text()
+    assert len(re.findall("^  restored", report, re.MULTILINE)) == count
     first, second = tensors(tmp_path / "first"), tensors(tmp_path / "second")
     kernel = next(name for name in first if "head.Sclass0.Skernel" in name)
     np.testing.assert_array_equal(first[kernel], second[kernel])
     assert int(second["step/.ATTRIBUTES/VARIABLE_VALUE"]) == 1
 
 
-def test_weights_of_other_classes_restore_all_but_the_class_head(tmp_path):
-    trainer = tiny_trainer()
-    path = RunCheckpoints(trainer, tmp_path, seed=0).save()
-    other = tiny_detector(num_classes=5)
-    table = restore_weights(other, path, exclude=("stem_",))
-    class_head = {f"head/class{n}/{part}" for n in (0, 1) for part in ("kernel", "bias")}
-    assert set(table["mismatched"]) == class_head
-    assert all(name.startswith("stem_") for name in table["skipped"])
-    weights, source = named_weights(other), named_weights(trainer.detector)
-    for name in table["restored"]:
-        np.testing.assert_array_equal(weights[name].numpy(), source[name].numpy())
-    with pytest.raises(ValueError, match="nothing in"):
-        restore_weights(other, path, exclude=(".*",))
-    with pytest.raises(FileNotFoundError, match="no checkpoint at"):
-        restore_weights(other, tmp_path / "nowhere")
+def test_backbone_alone_from_another_run(tiny_recipe, data_dir, tmp_path, capsys):
+    run(tiny_recipe, data_dir, tmp_path / "first", "train.steps = 1")
+    settings = (
+        f"train.fine_tune_checkpoint = {str(tmp_path / 'first')!r}",
+        "train.fine_tune_checkpoint_type = 'classification'",
+        "train.fine_tune_exclude = ('stem_',)",
+        "ConstantRate.learning_rate = 0.0",
+        "train.steps = 1",
+        "train.seed = 5",
+    )
+    run(tiny_recipe, data_dir, tmp_path / "second", *settings)
+    first, second = tensors(tmp_path / "first"), tensors(tmp_path / "second")
+    same = {
+        name.removeprefix("weights/").split(".S")[0]
+        for name in first
+        if name.startswith("weights/")
+        and ".Skernel" in name
+        and np.array_equal(first[name], second[name])
+    }
+    assert same == {"group1_block1_1_conv", "group1_block1_2_conv"}
+    with pytest.raises(ValueError, match="one of classification, detection, full, got 'partial'"):
+        run(
+            tiny_recipe,
+            data_dir,
+            tmp_path / "third",
+            *settings,
+            "train.fine_tune_checkpoint_type = 'partial'",
+        )
 
 
 def test_best_is_replaced_only_by_a_better_one(tmp_path):
@@ -257,7 +276,7 @@ def test_damaged_checkpoint_is_named_and_can_be_removed(tmp_path, part, size):
     with pytest.raises(ValueError, match=r"ckpt-2 is damaged: .* Remove the files ckpt-2\."):
         RunCheckpoints(tiny_trainer(), tmp_path, seed=0).resume()
     with pytest.raises(ValueError, match="ckpt-2 is damaged"):
-        restore_weights(trainer.detector, tmp_path)
+        restore(trainer.detector, tmp_path)
     for path in tmp_path.glob("ckpt-2.*"):
         path.unlink()
     assert RunCheckpoints(tiny_trainer(), tmp_path, seed=0).resume() == str(tmp_path / "ckpt-1")
