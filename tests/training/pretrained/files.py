@@ -9,8 +9,11 @@ import tensorflow as tf
 
 
 def random_value(rng: np.random.Generator, shape) -> np.ndarray:
-    """Small values, all positive, so that they can be variances too."""
-    return rng.uniform(0.05, 0.15, size=tuple(shape)).astype(np.float32)
+    """Kernels that keep the size of what goes through; else around 1, as variances may be."""
+    shape = tuple(shape)
+    if len(shape) > 1:
+        return rng.normal(scale=np.prod(shape[:-1]) ** -0.5, size=shape).astype(np.float32)
+    return rng.uniform(0.5, 1.5, size=shape).astype(np.float32)
 
 
 def randomize(variables, seed: int = 0) -> None:
