@@ -196,3 +196,41 @@ def test_config_round_trip():
     again = MultiBoxLoss.from_config(loss.get_config())
     assert again.get_config() == loss.get_config()
     assert again.loss_weights == {"class": 0.5, "box": 2.0}
+
+
+def test_the_batch_can_be_normalised_as_one():
+    probabilities = [[[0.5, 0.5], [0.5, 0.5], [0.5, 0.5]], [[0.2, 0.8], [0.2, 0.8], [0.1, 0.9]]]
+    codes = np.zeros((2, 3, 4))
+    codes[1, 0] = 1.5
+    loss = MultiBoxLoss(negatives_per_positive=1, normalizer="batch", mine_matched=False)
+    parts = loss(outputs_of(probabilities, codes), targets_of([[0, 0, 0], [1, 1, 0]]))
+    # An image without objects mines nothing, and counts as one; the other has two positives.
+    want = (-2 * LN(0.8) - LN(0.1)) / (1 + 2)
+    assert float(parts["class"]) == pytest.approx(want, rel=1e-5)
+    assert float(parts["box"]) == pytest.approx(4 * 1.0 / 3, rel=1e-5)
+
+
+def test_matched_anchors_need_not_be_mined():
+    loss = MultiBoxLoss(mine_matched=False)
+    cross_entropy = tf.constant([[1.0, 2.0, 3.0, 0.0]])
+    weights = loss.class_weights(cross_entropy, tf.constant([[1, 1, 0, 0]]), tf.constant([2]))
+    assert weights.numpy().tolist() == [[1.0, 1.0, 1.0, 1.0]]
+
+
+def test_the_last_of_two_objects_can_win_their_anchor():
+    boxes = tf.constant([[0.0, 0.0, 0.5, 0.25]] * 2)
+    classes, crowd = tf.constant([4, 1]), tf.constant([False, False])
+    first = MultiBoxLoss().make_targets(boxes, classes, crowd, ANCHORS)
+    last = MultiBoxLoss(last_claim_wins=True).make_targets(boxes, classes, crowd, ANCHORS)
+    assert int(first["classes"][0]) == 5 and int(last["classes"][0]) == 2
+
+
+def test_unknown_normalizer_raises():
+    with pytest.raises(ValueError, match="normalizer must be one of.*'anchor'"):
+        MultiBoxLoss(normalizer="anchor")
+
+
+def test_config_keeps_the_settings_of_the_batch():
+    settings = {"normalizer": "batch", "mine_matched": False, "last_claim_wins": True}
+    again = MultiBoxLoss.from_config(MultiBoxLoss(**settings).get_config())
+    assert {key: getattr(again, key) for key in settings} == settings

@@ -75,3 +75,44 @@ def test_config_round_trip():
     )
     again = SSDDecoder.from_config(decoder.get_config())
     assert again.get_config() == decoder.get_config()
+
+
+def test_boxes_can_be_clipped_before_the_suppression():
+    codes = np.zeros((4, 4))
+    # Half of the box that is moved up lies outside; what is left overlaps another by two thirds.
+    codes[0] = [-5.0, 0.0, 0.0, 0.0]
+    codes[3] = [-2.5, -10.0, 5 * math.log(0.75), 0.0]
+    probabilities = [[0.1, 0.9], [0.99, 0.01], [0.99, 0.01], [0.2, 0.8]]
+    free = decode(probabilities, codes, iou_threshold=0.6)
+    np.testing.assert_allclose(free["boxes"][0], [-0.25, 0.0, 0.25, 0.5], atol=1e-6)
+    np.testing.assert_allclose(free["boxes"][1], [-0.0625, 0.0, 0.3125, 0.5], atol=1e-6)
+    clipped = decode(probabilities, codes, iou_threshold=0.6, clip=True)
+    np.testing.assert_allclose(clipped["boxes"], [[0.0, 0.0, 0.25, 0.5]], atol=1e-6)
+
+
+def test_sizes_are_bounded():
+    codes = np.zeros((4, 4))
+    codes[0] = [0.0, 0.0, 500.0, 500.0]
+    one = [[0.1, 0.9]] + [[0.99, 0.01]] * 3
+    found = decode(one, codes, max_log_size=math.log(2.0))
+    np.testing.assert_allclose(found["boxes"], [[-0.25, -0.25, 0.75, 0.75]], atol=1e-6)
+
+
+def test_boxes_without_area_can_be_dropped():
+    codes = np.zeros((4, 4))
+    codes[0] = [-100.0, 0.0, 0.0, 0.0]
+    one = [[0.1, 0.9]] + [[0.99, 0.01]] * 3
+    assert len(decode(one, codes, clip=True)["scores"]) == 1
+    assert len(decode(one, codes, clip=True, drop_empty=True)["scores"]) == 0
+
+
+def test_config_keeps_every_setting():
+    settings = {
+        "inclusive": False,
+        "max_per_class": None,
+        "max_log_size": 4.0,
+        "clip": True,
+        "drop_empty": True,
+    }
+    again = SSDDecoder.from_config(SSDDecoder(0.02, **settings).get_config())
+    assert {key: getattr(again, key) for key in settings} == settings

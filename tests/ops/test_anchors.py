@@ -66,3 +66,47 @@ def test_levels_that_do_not_fit_raise(changes):
     arguments = {"scales": [0.1, 0.2, 0.3], "aspect_ratios": [(2,), (2,)], **changes}
     with pytest.raises(ValueError, match="2 feature levels need"):
         anchor_ops.default_boxes((10, 10), [(2, 2), (1, 1)], **arguments)
+
+
+@pytest.mark.parametrize(
+    ("side", "percentages", "levels", "first", "want"),
+    [
+        (300, (15, 90), 6, 7, (21, 45, 99, 153, 207, 261, 315)),
+        (300, (20, 90), 6, 10, (30, 60, 111, 162, 213, 264, 315)),
+        (512, (10, 90), 7, 4, (20, 51, 133, 215, 296, 378, 460, 542)),
+        (512, (15, 90), 7, 7, (35, 76, 153, 230, 307, 384, 460, 537)),
+    ],
+)
+def test_sizes_of_percentages_are_cut_to_pixels(side, percentages, levels, first, want):
+    got = anchor_ops.sizes_of_percentages(side, percentages, num_levels=levels, first=first)
+    assert got == want
+
+
+def test_percentages_need_levels_to_be_spread_over():
+    with pytest.raises(ValueError, match="at least 3 levels, got 2"):
+        anchor_ops.sizes_of_percentages(300, (15, 90), num_levels=2, first=7)
+
+
+def test_pixel_boxes_by_hand():
+    boxes = anchor_ops.pixel_boxes(
+        [(1, 2)], sizes=(4, 9), aspect_ratios=[(4,)], steps=[(8.0, 10.0)]
+    )
+    assert boxes.dtype == np.float32
+    # Square, geometric mean, wide, tall; then the same a step to the right.
+    want = [[2, 3, 6, 7], [1, 2, 7, 8], [3, 1, 5, 9], [0, 4, 8, 6]]
+    np.testing.assert_array_equal(boxes[:4], want)
+    np.testing.assert_array_equal(boxes[4:], np.array(want) + [0, 10, 0, 10])
+
+
+@pytest.mark.parametrize("image_size", [(300, 300), (96, 160)])
+def test_pixel_boxes_are_the_default_boxes(image_size):
+    sizes = [(5, 7), (3, 4), (1, 1)]
+    arguments = {"aspect_ratios": [(2,), (2, 3), ()]}
+    steps = [(image_size[0] / rows, image_size[1] / columns) for rows, columns in sizes]
+    scales = np.array([0.1, 0.2, 0.5, 0.9])
+    fractions = anchor_ops.default_boxes(
+        image_size, sizes, scales=scales, steps=steps, clip=False, **arguments
+    )
+    pixels = anchor_ops.pixel_boxes(sizes, sizes=scales * min(image_size), steps=steps, **arguments)
+    want = anchor_ops.corners(fractions) * np.tile(image_size, 2)
+    np.testing.assert_allclose(pixels, want, atol=1e-4)

@@ -128,3 +128,12 @@ def test_decode_does_not_clip():
     np.testing.assert_allclose(
         boxes[0], [0.5 - half, 0.5 - half, 0.5 + half, 0.5 + half], rtol=1e-5
     )
+
+
+def test_decoded_sizes_can_be_bounded_on_both_sides():
+    anchors = tf.constant([[0.0, 0.0, 1.0, 1.0]])
+    codes = tf.constant([[0.0, 0.0, 5 * 9.0, -5 * 9.0]])
+    box = box_ops.decode(codes, anchors, max_log_size=math.log(4.0)).numpy()[0]
+    np.testing.assert_allclose(box, [-1.5, 0.375, 2.5, 0.625], rtol=1e-6)
+    free = box_ops.decode(codes, anchors).numpy()[0]
+    assert free[2] - free[0] > 8000

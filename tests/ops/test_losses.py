@@ -85,3 +85,18 @@ def test_mining_has_no_gradient():
         mask = losses.hard_negative_mask(values, tf.zeros([1, 3], tf.bool), tf.constant([1]))
         total = tf.reduce_sum(tf.cast(mask, tf.float32) * values)
     np.testing.assert_array_equal(tape.gradient(total, values), [[0.0, 0.0, 1.0]])
+
+
+def test_negatives_only_never_picks_positives():
+    values = tf.constant([[5.0, 1.0, 0.0, 3.0]] * 3)
+    positives = tf.constant([[True, True, False, False]] * 3)
+    counts = tf.constant([1, 4, 0])
+    picked = losses.hard_negative_mask(values, positives, counts, negatives_only=True)
+    # Of four wanted there are two, one of them without any loss.
+    assert picked.numpy().tolist() == [
+        [False] * 3 + [True],
+        [False, False, True, True],
+        [False] * 4,
+    ]
+    picked = losses.hard_negative_mask(values, positives, counts)
+    assert picked.numpy()[1].all()

@@ -134,3 +134,28 @@ def test_targets_of_a_batch_and_of_no_objects():
     )
     assert not np.any(classes) and not np.any(codes)
     assert np.all(np.isfinite(codes))
+
+
+def test_last_claim_wins():
+    similarity = [[0.2, 0.1, 0.0], [0.4, 0.1, 0.3], [0.45, 0.0, 0.0], [0.0, 0.0, 0.0]]
+    assert run(similarity, last_claim_wins=True) == [3, -1, -1]
+    # Copies: the first takes what overlaps enough, the last its best anchor.
+    copies = [[0.6, 0.7, 0.55]] * 3
+    assert run(copies, last_claim_wins=True) == [0, 2, 0]
+    valid = [True, True, True, False]
+    assert run(similarity, valid, last_claim_wins=True) == [2, -1, -1]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_last_claim_wins_in_batches_and_against_loops(seed):
+    rng = np.random.default_rng(seed)
+    similarity = (np.round(rng.uniform(0, 1, (2, 6, 12)) ** 3 * 8) / 8).astype(np.float32)
+    valid = tf.ones([2, 6], tf.bool)
+    batch = matching.match(tf.constant(similarity), valid, last_claim_wins=True).numpy()
+    for image in range(2):
+        want = matching.match(tf.constant(similarity[image]), force_match=False).numpy()
+        for row in range(6):
+            want[np.argmax(similarity[image, row])] = row
+        np.testing.assert_array_equal(batch[image], want)
+        alone = matching.match(tf.constant(similarity[image]), last_claim_wins=True)
+        np.testing.assert_array_equal(alone, want)

@@ -137,3 +137,28 @@ def test_per_class_top_k():
     values, indices = nms.per_class_top_k(scores, 2)
     np.testing.assert_allclose(values[0], [[0.5, 0.9], [0.5, 0.9]])
     assert indices.numpy()[0].tolist() == [[1, 0], [2, 1]]
+
+
+def test_an_overlap_at_the_threshold_suppresses_only_where_inclusive():
+    # Intersection 1, union 2.
+    boxes = tf.constant([[[0.0, 0.0, 1.0, 1.0], [0.0, 0.0, 2.0, 1.0]]])
+    scores = tf.constant([[[0.9], [0.8]]])
+    for inclusive, count in ((True, 1), (False, 2)):
+        found = nms.multiclass_nms(boxes, scores, iou_threshold=0.5, inclusive=inclusive)
+        assert int(found["count"][0]) == count
+    found = nms.multiclass_nms(boxes, scores, iou_threshold=0.49, inclusive=False)
+    assert int(found["count"][0]) == 1
+
+
+def test_without_a_bound_every_candidate_enters():
+    boxes, scores = random_case(4, anchors=90, classes=2)
+    settings = {"score_threshold": 0.0, "iou_threshold": 0.05, "max_detections": 12}
+    found = nms.multiclass_nms(
+        tf.constant(boxes), tf.constant(scores), max_per_class=None, **settings
+    )
+    for image in range(2):
+        want = plain_nms(boxes[image], scores[image], max_per_class=90, **settings)
+        count = int(found["count"][image])
+        np.testing.assert_allclose(found["scores"][image, :count], [row[0] for row in want])
+        few = plain_nms(boxes[image], scores[image], max_per_class=12, **settings)
+        assert [row[0] for row in few] != [row[0] for row in want]

@@ -193,3 +193,21 @@ def test_decays_are_scaled_to_the_run(unit):
 def test_schedules_that_mean_nothing_are_refused(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+@pytest.mark.parametrize(
+    ("step", "want"),
+    [
+        (0, 2e-3 * 0.001),
+        (250, 2e-3 * (1 - 0.5 * 0.999)),
+        (500, 2e-3),
+        (79 * 100 + 99, 2e-3),
+        (80 * 100, 2e-4),
+        (110 * 100 - 1, 2e-4),
+        (110 * 100, 2e-5),
+    ],
+)
+def test_step_decay_at_hand_computed_steps(step, want):
+    assert float(StepDecay()(step, RUN)) == pytest.approx(want, rel=1e-6)
+    eighth = RunLength(steps_per_epoch=100, total_steps=12000, global_batch_size=8)
+    assert float(StepDecay()(step, eighth)) == pytest.approx(want / 8, rel=1e-6)
