@@ -117,29 +117,30 @@ class CenterNetHead(keras.layers.Layer):
 
     def build(self, input_shapes) -> None:
         """Creates three pairs of convolutions for each map."""
-        depths = {"center": self.num_classes, "offset": 2, "size": 2}
-        self._convs = []
+        # Flat lists: Keras' files leave out layers in lists of lists.
+        self._hidden, self._final = [], []
         for stack, shape in enumerate(input_shapes):
-            pairs = {}
-            for key, depth in depths.items():
+            for key, depth in self._depths.items():
                 bias = self.center_bias if key == "center" else 0.0
-                hidden = keras.layers.Conv2D(
-                    self.width or shape[-1],
-                    3,
-                    padding="same",
-                    activation="relu",
-                    name=f"{key}{stack}_hidden",
-                    dtype=self.dtype_policy,
+                self._hidden.append(
+                    keras.layers.Conv2D(
+                        self.width or shape[-1],
+                        3,
+                        padding="same",
+                        activation="relu",
+                        name=f"{key}{stack}_hidden",
+                        dtype=self.dtype_policy,
+                    )
                 )
-                final = keras.layers.Conv2D(
-                    depth,
-                    1,
-                    bias_initializer=keras.initializers.Constant(bias),
-                    name=f"{key}{stack}",
-                    dtype=self.dtype_policy,
+                self._final.append(
+                    keras.layers.Conv2D(
+                        depth,
+                        1,
+                        bias_initializer=keras.initializers.Constant(bias),
+                        name=f"{key}{stack}",
+                        dtype=self.dtype_policy,
+                    )
                 )
-                pairs[key] = (hidden, final)
-            self._convs.append(pairs)
         super().build(input_shapes)
 
     def call(self, maps: Sequence[tf.Tensor]) -> list[dict[str, tf.Tensor]]:
@@ -149,13 +150,19 @@ class CenterNetHead(keras.layers.Layer):
           For each map `center` [B, h, w, C], logits; `offset` [B, h, w, 2], (y, x) in cells;
           `size` [B, h, w, 2], (h, w) in cells; all float32.
         """
-        return [
-            {
-                key: tf.cast(final(hidden(features)), tf.float32)
-                for key, (hidden, final) in pairs.items()
-            }
-            for features, pairs in zip(maps, self._convs, strict=True)
-        ]
+        pairs = zip(self._hidden, self._final, strict=True)
+        outputs = []
+        for features in maps:
+            output = {}
+            for key in self._depths:
+                hidden, final = next(pairs)
+                output[key] = tf.cast(final(hidden(features)), tf.float32)
+            outputs.append(output)
+        return outputs
+
+    @property
+    def _depths(self) -> dict[str, int]:
+        return {"center": self.num_classes, "offset": 2, "size": 2}
 
     def get_config(self) -> dict:
         """Returns the constructor's arguments."""
