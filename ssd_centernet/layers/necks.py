@@ -285,3 +285,22 @@ class CenterNetFPN(keras.layers.Layer):
             "norm_momentum": self.norm_momentum,
             "norm_epsilon": self.norm_epsilon,
         }
+
+
+@gin.register
+@keras.saving.register_keras_serializable(package="ssd_centernet")
+class PassLevels(keras.layers.Layer):
+    """Hands the backbone's levels on, for backbones that make a pyramid of their own."""
+
+    def __init__(self, *, name: str = "levels", **kwargs):
+        """Configures the layer.
+
+        Args:
+          name: of the layer.
+          **kwargs: passed to the Keras layer.
+        """
+        super().__init__(name=name, **kwargs)
+
+    def call(self, levels: Sequence[tf.Tensor]) -> list[tf.Tensor]:
+        """Returns the given levels."""
+        return [tf.identity(level) for level in levels]

@@ -127,9 +127,11 @@ class ModelGardenBackbone(keras.Model):
 def _build(model_type: str, options: dict, shape: tuple, norm_activation: dict) -> keras.Model:
     """Builds the whole network through the Model Garden's own factory."""
     try:
-        from official.vision.configs import backbones as configs
-        from official.vision.configs import common
-        from official.vision.modeling.backbones import factory
+        # The package registers names of its own with gin, which a parsed recipe has closed.
+        with gin.unlock_config():
+            from official.vision.configs import backbones as configs
+            from official.vision.configs import common
+            from official.vision.modeling.backbones import factory
     except ImportError as error:
         raise ImportError(
             "ModelGardenBackbone needs the package tf-models-official, which cannot be imported "

@@ -6,7 +6,11 @@ import tensorflow as tf
 
 from ssd_centernet import config
 from ssd_centernet._keras import keras
+from ssd_centernet.layers.anchors import MultiscaleAnchors
+from ssd_centernet.layers.heads import SharedSSDHead
+from ssd_centernet.layers.necks import PassLevels
 from ssd_centernet.models.backbones.model_garden import ModelGardenBackbone
+from ssd_centernet.models.ssd import SSD
 
 pytest.importorskip("official", reason="tf-models-official is not installed")
 
@@ -45,10 +49,22 @@ def test_spinenet_gives_a_pyramid_of_its_own():
     backbone = ModelGardenBackbone(
         "spinenet", options={"model_id": "49S"}, levels=None, image_size=(128, 256)
     )
-    outputs = backbone(tf.zeros([1, 128, 256, 3]))
-    assert {key: tuple(value.shape[1:]) for key, value in outputs.items()} == {
-        str(level): (128 >> level, 256 >> level, 128) for level in range(3, 8)
-    }
+    detector = SSD(
+        backbone,
+        num_classes=2,
+        image_size=(128, 256),
+        neck=PassLevels(),
+        head=lambda k, boxes_per_cell: SharedSSDHead(
+            k, boxes_per_cell=boxes_per_cell, depth=1, width=8
+        ),
+        anchors=MultiscaleAnchors(),
+    )
+    assert detector.feature_sizes == tuple((128 >> n, 256 >> n) for n in range(3, 8))
+    assert not detector.neck.variables
+    outputs = backbone(tf.ones([1, 128, 256, 3]))
+    for level, handed_on in zip("34567", detector.neck(list(outputs.values())), strict=True):
+        assert outputs[level].shape[-1] == 128
+        np.testing.assert_array_equal(handed_on, outputs[level])
 
 
 def test_names_and_initial_weights_do_not_depend_on_what_was_built_before():
