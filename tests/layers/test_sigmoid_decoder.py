@@ -1,0 +1,140 @@
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from ssd_centernet.layers.decoders import SigmoidSSDDecoder
+from ssd_centernet.ops import boxes as box_ops
+
+ANCHORS = tf.constant(
+    [[0.0, 0.0, 0.5, 0.5], [0.5, 0.5, 1.0, 1.0], [0.0, 0.0, 0.5, 0.4], [0.0, 0.5, 0.5, 1.0]]
+)
+
+
+def logit(probabilities) -> np.ndarray:
+    probabilities = np.asarray(probabilities, np.float64)
+    return np.log(probabilities / (1 - probabilities))
+
+
+def decode(probabilities, codes=None, **settings) -> dict:
+    logits = tf.constant([logit(probabilities)], tf.float32)
+    codes = tf.zeros([1, 4, 4]) if codes is None else tf.constant([codes], tf.float32)
+    found = SigmoidSSDDecoder(**settings)({"class_logits": logits, "box_codes": codes}, ANCHORS)
+    count = int(found["count"][0])
+    for key, value in found.items():
+        assert key == "count" or not value[0, count:].numpy().any()
+    return {key: value.numpy()[0][:count] for key, value in found.items() if key != "count"}
+
+
+# Background, then two classes; they need not sum to 1.
+PROBABILITIES = [[0.9, 0.7, 0.2], [0.1, 0.3, 0.05], [0.9, 0.6, 0.9], [0.1, 0.1, 0.4]]
+
+
+def test_detections_by_hand():
+    found = decode(PROBABILITIES)
+    # Anchors 0 and 2 have an IoU of 0.8; each suppresses the other in one class.
+    np.testing.assert_allclose(found["scores"], [0.9, 0.7, 0.4, 0.3, 0.1, 0.05], rtol=1e-5)
+    assert found["classes"].tolist() == [1, 0, 1, 0, 0, 1]
+    want = ANCHORS.numpy()[[2, 0, 3, 1, 3, 1]]
+    np.testing.assert_allclose(found["boxes"], want, atol=1e-6)
+
+
+def test_settings_are_used():
+    assert len(decode(PROBABILITIES, score_threshold=0.3 - 1e-6)["scores"]) == 4
+    assert len(decode(PROBABILITIES, max_detections=2)["scores"]) == 2
+    assert len(decode(PROBABILITIES, iou_threshold=0.9)["scores"]) == 8
+    assert decode(PROBABILITIES, max_per_class=1)["classes"].tolist() == [1, 0]
+    assert decode(PROBABILITIES, pre_nms_top_k=2)["scores"] == pytest.approx([0.9, 0.7])
+
+
+def test_scores_at_the_threshold_are_no_detections():
+    found = decode(np.full((4, 2), 0.5), score_threshold=0.5)
+    assert len(found["scores"]) == 0
+
+
+def test_boxes_are_decoded_clipped_and_dropped_only_after_the_suppression():
+    # Anchor 0 moves out of the image; there it suppresses anchor 2, which moves along.
+    codes = np.zeros((4, 4))
+    codes[[0, 2], 0] = -40.0
+    found = decode(PROBABILITIES, codes)
+    assert found["classes"].tolist() == [1, 0, 0, 1]
+    np.testing.assert_allclose(found["boxes"][:2], ANCHORS.numpy()[[3, 1]])
+    # Partly outside: clipped. Its overlap is that of the boxes before.
+    codes = np.zeros((4, 4))
+    codes[0, 0] = -5.0
+    found = decode([[0.1, 0.7], [0.1, 0.1], [0.1, 0.6], [0.1, 0.2]], codes)
+    np.testing.assert_allclose(found["boxes"][0], [0.0, 0.0, 0.25, 0.5], atol=1e-6)
+    np.testing.assert_allclose(found["scores"], [0.7, 0.6, 0.2, 0.1], rtol=1e-5)
+
+
+def test_boxes_outside_count_for_their_class():
+    codes = np.zeros((4, 4))
+    codes[2, 0] = -40.0
+    probabilities = [[0.1, 0.5], [0.1, 0.4], [0.1, 0.9], [0.1, 0.3]]
+    assert decode(probabilities, codes, max_per_class=2)["scores"] == pytest.approx([0.5])
+
+
+def test_equal_scores_come_by_class_then_by_anchor():
+    found = decode([[0.5, 0.5, 0.5]] * 4, iou_threshold=1.0)
+    assert found["classes"].tolist() == [0] * 4 + [1] * 4
+    np.testing.assert_array_equal(found["boxes"], np.tile(ANCHORS.numpy(), (2, 1)))
+
+
+def plain_decode(scores, boxes, decoder) -> list[tuple]:
+    """Follows the specification's section 11 with loops, over all anchors of one image."""
+    rows, overlap = [], box_ops.iou(boxes, boxes).numpy()
+    for label in range(scores.shape[1]):
+        left = [
+            a
+            for a in np.argsort(-scores[:, label], kind="stable")
+            if scores[a, label] > decoder.score_threshold
+        ]
+        kept = []
+        while left and len(kept) < decoder.max_per_class:
+            best, *left = left
+            kept.append(best)
+            left = [a for a in left if overlap[best, a] <= decoder.iou_threshold]
+        rows += [(scores[a, label], label, a) for a in kept]
+    rows.sort(key=lambda row: -row[0])
+    clipped = np.clip(boxes, 0.0, 1.0)
+    sides = clipped[:, 2:] - clipped[:, :2]
+    return [row for row in rows if sides[row[2]].prod() > 0][: decoder.max_detections]
+
+
+@pytest.mark.parametrize("kind", ["sharp", "flat", "coarse", "crowded"])
+def test_best_pairs_give_the_result_of_all(kind):
+    rng = np.random.default_rng(5)
+    anchors, classes = 900, 6
+    low = rng.uniform(-0.1, 0.9, (anchors, 2))
+    boxes = np.concatenate([low, low + rng.uniform(0.05, 0.4, low.shape)], axis=1)
+    logits = rng.normal(0.0, {"sharp": 4.0}.get(kind, 0.1), (2, anchors, classes + 1)) - 3.0
+    if kind == "coarse":  # Thousands of ties, as half precision gives them.
+        logits = np.round(8 * logits) / 8
+    if kind == "crowded":
+        # The best 1200 pairs are two objects: far more pairs are needed to fill the detections.
+        boxes[:600] = boxes[0] + rng.uniform(-1e-3, 1e-3, (600, 4))
+        logits[:, :600, 1:3] += 5.0
+        boxes[600:] += [[2.0, 2.0, 2.0, 2.0]] * (rng.uniform(size=(300, 1)) < 0.7)
+    boxes = boxes.astype(np.float32)
+    decoder = SigmoidSSDDecoder()
+    outputs = {
+        "class_logits": tf.constant(logits, tf.float32),
+        "box_codes": tf.zeros([2, anchors, 4]),
+    }
+    found = tf.function(decoder)(outputs, tf.constant(boxes))
+    decoded = box_ops.decode(tf.zeros([anchors, 4]), tf.constant(boxes)).numpy()
+    scores = tf.sigmoid(outputs["class_logits"][..., 1:]).numpy()
+    for image in range(2):
+        want = plain_decode(scores[image], decoded, decoder)
+        assert int(found["count"][image]) == len(want)
+        rows = slice(0, len(want))
+        np.testing.assert_array_equal(found["scores"][image][rows], [row[0] for row in want])
+        np.testing.assert_array_equal(found["classes"][image][rows], [row[1] for row in want])
+        clipped = np.clip(decoded[[row[2] for row in want]], 0.0, 1.0)
+        np.testing.assert_array_equal(found["boxes"][image][rows], clipped)
+
+
+def test_config_round_trip():
+    decoder = SigmoidSSDDecoder(0.1, iou_threshold=0.4, max_per_class=7, pre_nms_top_k=50)
+    again = SigmoidSSDDecoder.from_config(decoder.get_config())
+    assert again.get_config() == decoder.get_config()
+    assert again.pre_nms_top_k == 50
