@@ -100,3 +100,48 @@ def test_negatives_only_never_picks_positives():
     ]
     picked = losses.hard_negative_mask(values, positives, counts)
     assert picked.numpy()[1].all()
+
+
+def test_focal_loss_by_hand():
+    # Logits of 0.8, 0.2 and 0.5; label 1 is true in slot 1 alone.
+    logits = [[math.log(4.0), -math.log(4.0), 0.0]]
+    got = losses.sigmoid_focal(tf.constant(logits), tf.constant([1]))
+    want = [
+        0.75 * 0.8**2 * -math.log(0.2),
+        0.25 * 0.8**2 * -math.log(0.2),
+        0.75 * 0.5**2 * -math.log(0.5),
+    ]
+    np.testing.assert_allclose(got, [want], rtol=1e-5)
+    # Background is no class: its slot is false for every label.
+    for label in (0, -1):
+        got = losses.sigmoid_focal(tf.constant(logits), tf.constant([label]))
+        np.testing.assert_allclose(got[0, 0], want[0], rtol=1e-5)
+        np.testing.assert_allclose(got[0, 1], 0.75 * 0.2**2 * -math.log(0.8), rtol=1e-5)
+
+
+@pytest.mark.parametrize("gamma", [0.0, 1.5, 2.0])
+def test_focal_gradient_equals_differences(gamma):
+    rng = np.random.default_rng(1)
+    values = rng.normal(0.0, 3.0, (4, 3)).astype(np.float32)
+    labels = tf.constant([0, 1, 2, -1])
+
+    def loss(x):
+        return losses.sigmoid_focal(x, labels, alpha=0.3, gamma=gamma)
+
+    logits = tf.constant(values)
+    with tf.GradientTape() as tape:
+        tape.watch(logits)
+        total = tf.reduce_sum(loss(logits))
+    step = 1e-2
+    want = (loss(tf.constant(values + step)) - loss(tf.constant(values - step))) / (2 * step)
+    np.testing.assert_allclose(tape.gradient(total, logits), want, rtol=1e-2, atol=1e-4)
+
+
+def test_focal_loss_of_large_logits_is_finite():
+    logits = tf.constant([[1e4, 1e4, -1e4], [-1e4, -1e4, 1e4]])
+    with tf.GradientTape() as tape:
+        tape.watch(logits)
+        loss = losses.sigmoid_focal(logits, tf.constant([1, 1]))
+    np.testing.assert_allclose(loss, [[7500.0, 0.0, 0.0], [0.0, 2500.0, 7500.0]])
+    gradient = tape.gradient(loss, logits)
+    np.testing.assert_allclose(gradient, [[0.75, 0.0, 0.0], [0.0, -0.25, 0.75]])

@@ -159,3 +159,14 @@ def test_last_claim_wins_in_batches_and_against_loops(seed):
         np.testing.assert_array_equal(batch[image], want)
         alone = matching.match(tf.constant(similarity[image]), last_claim_wins=True)
         np.testing.assert_array_equal(alone, want)
+
+
+def test_force_match_by_row():
+    similarity = [[0.3, 0.1, 0.0], [0.0, 0.4, 0.2], [0.0, 0.0, 0.9]]
+    forced = tf.constant([True, False, False])
+    assert run(similarity, force_match=forced) == [0, -1, 2]
+    assert run(similarity, [False, True, True], force_match=forced) == [-1, -1, 2]
+    batch = matching.match(
+        tf.constant([similarity] * 2), force_match=tf.constant([[True, False, False], [True] * 3])
+    )
+    assert batch.numpy().tolist() == [[0, -1, 2], [0, 1, 2]]

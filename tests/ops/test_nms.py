@@ -162,3 +162,47 @@ def test_without_a_bound_every_candidate_enters():
         np.testing.assert_allclose(found["scores"][image, :count], [row[0] for row in want])
         few = plain_nms(boxes[image], scores[image], max_per_class=12, **settings)
         assert [row[0] for row in few] != [row[0] for row in want]
+
+
+def test_best_pairs_are_ordered_by_score_class_and_anchor():
+    scores = tf.constant([[[0.1, 0.5], [0.5, 0.2], [0.5, 0.5]]])
+    values, anchors, classes = nms.best_pairs(scores, 4)
+    np.testing.assert_allclose(values, [[0.5] * 4])
+    assert classes.numpy().tolist() == [[0, 0, 1, 1]]
+    assert anchors.numpy().tolist() == [[1, 2, 0, 2]]
+    assert nms.best_pairs(scores, 100)[0].shape == (1, 6)
+
+
+def greedy(boxes, classes, candidates, **settings) -> list[list[int]]:
+    settings = {"iou_threshold": 0.5, "max_detections": 4, "max_per_class": 9, **settings}
+    positions, count = nms.greedy_nms(
+        tf.constant(boxes, tf.float32),
+        tf.constant(classes),
+        tf.constant(candidates),
+        num_classes=2,
+        **settings,
+    )
+    assert positions.shape[1] == settings["max_detections"]
+    return [row[:n].tolist() for row, n in zip(positions.numpy(), count.numpy(), strict=True)]
+
+
+# Box 1 is inside of box 0 with an IoU of exactly 0.5; box 3 lies apart.
+GREEDY_BOXES = [[0, 0, 1, 1], [0, 0, 1, 0.5], [0, 0, 1, 0.9], [2, 2, 3, 3]]
+
+
+def test_greedy_suppression_by_hand():
+    boxes = [GREEDY_BOXES] * 4
+    classes = [[0, 0, 0, 0], [0, 0, 1, 0], [0, 0, 0, 0], [0] * 4]
+    candidates = [[True] * 4, [True] * 4, [False, True, True, True], [False] * 4]
+    # An IoU of exactly the threshold does not suppress; box 1 and 2 have one of 0.56.
+    assert greedy(boxes, classes, candidates) == [[0, 1, 3], [0, 1, 2, 3], [1, 3], []]
+    assert greedy(boxes, classes, candidates, max_detections=1) == [[0], [0], [1], []]
+
+
+def test_what_is_not_counted_suppresses_and_fills_its_class():
+    counted = tf.constant([[False, True, True, True]])
+    candidates = [[True] * 4]
+    assert greedy([GREEDY_BOXES], [[0] * 4], candidates, counted=counted) == [[1, 3]]
+    settings = {"counted": counted, "max_per_class": 2}
+    assert greedy([GREEDY_BOXES], [[0] * 4], candidates, **settings) == [[1]]
+    assert greedy([GREEDY_BOXES], [[0, 0, 0, 1]], candidates, **settings) == [[1, 3]]
