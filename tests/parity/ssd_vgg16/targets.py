@@ -179,7 +179,8 @@ def _check_fractions(report, file: VectorFile, prefix: str, side, example, overl
     codes = common.swap_code(made["boxes"].numpy()[positive][same])
     want = file[f"{prefix}_pos_targets"][same]
     name = f"targets.npz:{prefix}_pos_targets (from fractions)"
-    report.check(name, codes, want, atol=2e-5, rtol=1e-5)
+    # Twice that of the reference's pixels: fractions are rounded once more.
+    report.check(name, codes, want, atol=4e-5, rtol=1e-5)
 
 
 def losses(vectors: Vectors, report: Report) -> None:
