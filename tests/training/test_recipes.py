@@ -15,6 +15,11 @@ SMALLER = {
         "BottleneckResNet.blocks = (1, 1, 1, 1)",
         "BottleneckResNet.widths = (8, 8, 8, 8)",
     ),
+    "ssd320_": ("FPN.width = 16", "SharedSSDHead.width = 16", "SharedSSDHead.depth = 1"),
+    "ssd320_resnet50_fpn": (
+        "BottleneckResNet.blocks = (1, 1, 1, 1)",
+        "BottleneckResNet.widths = (8, 8, 8, 8)",
+    ),
 }
 
 
