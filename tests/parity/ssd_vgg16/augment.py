@@ -58,42 +58,41 @@ def _same_distribution(one: np.ndarray, two: np.ndarray) -> float:
 
 def _replay_crops(report: Report, file: VectorFile, kind: str, count: int) -> None:
     """Asks of each row whether its window is accepted, and what it makes of the boxes."""
-    size = file["image_hw"]
-    boxes = tf.constant(file["boxes"][:count, [1, 0, 3, 2]])
-    rows, want_boxes = file[f"{kind}_trials"], file[f"{kind}_boxes_first100"]
-    accepted, whole, same_mask, same_count, worst, compared = [], [], [], [], 0.0, 0
-    for index, (mode, left, top, width, height, number, mask) in enumerate(rows.tolist()):
-        window = tf.constant([top, left, top + height, left + width], tf.float32)
-        bound = tf.constant(mode, tf.float32)
-        if mode == 1.0:
-            whole.append([left, top, width, height] == [0, 0, size[1], size[0]])
-        else:
-            accepted.append(_is_accepted(boxes, window, bound))
-        cut, kept = (x.numpy() for x in overlap_crop.crop_boxes(boxes, window, bound))
-        same_mask.append(int(np.sum(kept * 2 ** np.arange(count))) == int(mask))
-        same_count.append(np.count_nonzero(kept) == int(number))
-        if index < len(want_boxes):
-            want = want_boxes[index][: int(number)]
-            padding = want_boxes[index][int(number) :]
-            error = np.abs(cut[kept][:, [1, 0, 3, 2]] - want) if same_mask[-1] else [np.inf]
-            worst = max(worst, np.max(error, initial=0.0), np.max(np.abs(padding + 1), initial=0))
-            compared += 1
+    size, rows = file["image_hw"], file[f"{kind}_trials"]
+    mode, left, top, width, height, number, mask = rows.T.astype(np.float64)
+    windows = np.stack([top, left, top + height, left + width], axis=1).astype(np.float32)
+    accepted, cut, kept = _crop_all(file["boxes"][:count, [1, 0, 3, 2]], windows, rows[:, 0])
+    whole = mode == 1.0
+    # The rule of the shape saw the windows before they were cut to pixels.
+    ratio = np.maximum((height - 1) / (width + 1), (width - 1) / (height + 1))
     name = f"augment_stats.npz:{kind}_trials"
-    report.check_true(f"{name} keep the whole image", all(whole), f"{np.sum(whole)} do")
-    report.check_true(f"{name} are accepted", all(accepted), f"{np.sum(accepted)} are")
-    report.check_true(f"{name} masks of kept boxes", all(same_mask), f"{np.sum(same_mask)} same")
-    report.check_true(f"{name} numbers of kept boxes", all(same_count))
-    name = f"augment_stats.npz:{kind}_boxes_first100"
-    report.check_exact(f"{name} rows", compared, len(want_boxes))
-    report.check(name, worst, 0.0, atol=1e-4)
+    want = np.broadcast_to([0, 0, *size], windows[whole].shape)
+    report.check_exact(f"{name} keep the whole image", windows[whole], want)
+    refused = np.count_nonzero(~whole & ~(accepted & (ratio <= 2.0)))
+    report.check_exact(f"{name} refused windows", refused, 0)
+    got = np.sum(kept * 2 ** np.arange(count), axis=1)
+    report.check_exact(f"{name} masks of kept boxes", got, mask)
+    report.check_exact(f"{name} numbers of kept boxes", kept.sum(axis=1), number)
+    want = file[f"{kind}_boxes_first100"]
+    got = np.full(want.shape, -1.0)
+    for index in range(len(want)):
+        boxes = cut[index][kept[index]]
+        got[index, : len(boxes)] = boxes[:, [1, 0, 3, 2]]
+    report.check(f"augment_stats.npz:{kind}_boxes_first100", got, want, atol=1e-4)
 
 
-def _is_accepted(boxes: tf.Tensor, window: tf.Tensor, bound: tf.Tensor) -> bool:
-    """Asks the rules, of which that of the shape saw the window before it was cut to pixels."""
-    height, width = (window[2:] - window[:2]).numpy()
-    ratio = max((height - 1.0) / (width + 1.0), (width - 1.0) / (height + 1.0))
-    loose = {"max_aspect_ratio": 4.0}
-    return ratio <= 2.0 and bool(overlap_crop.accepts(boxes, window[tf.newaxis], bound, **loose)[0])
+def _crop_all(boxes: np.ndarray, windows: np.ndarray, bounds: np.ndarray) -> list[np.ndarray]:
+    """Returns for each window whether it is accepted, the boxes cut to it, and which stay."""
+
+    def crop(window, bound):
+        # Loose in its shape, which is judged elsewhere.
+        accepted = overlap_crop.accepts(
+            tf.constant(boxes), window[tf.newaxis], bound, max_aspect_ratio=4.0
+        )
+        return (accepted[0], *overlap_crop.crop_boxes(tf.constant(boxes), window, bound))
+
+    dataset = tf.data.Dataset.from_tensor_slices((windows, bounds)).map(crop)
+    return [part.numpy() for part in next(iter(dataset.batch(len(windows))))]
 
 
 def _compare_crops(report: Report, file: VectorFile, kind: str, count: int) -> None:
