@@ -33,6 +33,8 @@ class Binding(NamedTuple):
 
 # What `parse` read last: (scope, selector, parameter) -> where it was set, the last one winning.
 bindings: dict[tuple[str, str, str], Binding] = {}
+# Settings of parts that a later line replaced by others: no mistake when nothing asks for them.
+replaced: set[Key] = set()
 
 
 def operative() -> dict[tuple[str, str], dict[str, Any]]:

@@ -29,6 +29,7 @@ from ssd_centernet._config_use import (
     parameter_names,
     reachable_keys,
     references,
+    replaced,
     short_name,
     unused_message,
     used_keys,
@@ -162,6 +163,7 @@ def clear() -> None:
     """Forget every binding and everything recorded about their use."""
     gin.clear_config()
     bindings.clear()
+    replaced.clear()
 
 
 def operative_config() -> str:
@@ -173,9 +175,9 @@ def operative_config() -> str:
     """
     merged = operative()
     for key, values in _gin._CONFIG.items():
-        entry = merged.setdefault(key, {})
         for parameter, value in values.items():
-            entry.setdefault(parameter, value)
+            if (*key, parameter) not in replaced:
+                merged.setdefault(key, {}).setdefault(parameter, value)
     return _gin._config_str(merged, max_line_length=100)
 
 
@@ -195,6 +197,9 @@ def assert_all_used(allow: Iterable[str] = (), *, overrides_only: bool = False) 
 
     To be called when everything that the run uses has been built (after the first step).
 
+    Settings of a part that a later line replaced (`train.schedule = @ConstantRate` behind a recipe
+    with settings of another schedule) are no mistake.
+
     Args:
         allow: names that this run need not use, such as 'evaluate' (all its parameters),
             'evaluate.batch_size' or 'data.*' (shell wildcards). What an allowed binding refers
@@ -210,7 +215,7 @@ def assert_all_used(allow: Iterable[str] = (), *, overrides_only: bool = False) 
     unused = [
         binding
         for key, binding in bindings.items()
-        if key not in used and key not in allowed and (binding.override or not overrides_only)
+        if key not in used | allowed | replaced and (binding.override or not overrides_only)
     ]
     # A macro that only unused bindings refer to is not a second mistake.
     behind = reachable_keys(b[:3] for b in unused if b.selector != MACRO)
@@ -286,13 +291,16 @@ def _bind(statement: config_parser.BindingStatement, place: str, *, override: bo
             f"{short_name(found.selector)!r} has no parameter {parameter!r} ({place}). "
             f"{near(parameter, known)}Its parameters: {', '.join(sorted(known)) or 'none'}."
         )
+    key = (scope, found.selector, parameter)
+    before = reachable_keys([key]) if key in bindings else set()
     try:
-        gin.bind_parameter((scope, found.selector, parameter), statement.value)
+        gin.bind_parameter(key, statement.value)
     except ValueError as error:
         raise ConfigError(f"{error} ({place})") from error
-    key = (scope, found.selector, parameter)
     bindings.pop(key, None)
     bindings[key] = Binding(*key, place, override)
+    replaced.update(before - reachable_keys([key]))
+    replaced.discard(key)
 
 
 def _import(statement: config_parser.ImportStatement, place: str) -> None:

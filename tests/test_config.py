@@ -316,3 +316,23 @@ def test_every_recipe_parses(monkeypatch):
         config.parse([name])
     with pytest.raises(config.ConfigError, match=r"has no parameter 'batch_sise'.*mean batch_size"):
         config.parse([], ["train.batch_sise = 3"])
+
+
+def test_settings_of_a_replaced_part_are_no_mistake():
+    config.parse(
+        [], ["cook.helper = @Helper()", "Helper.hands = 3", "cook.helper = None", "cook.minutes = 2"]
+    )
+    cook()
+    config.assert_all_used()
+    assert "hands" not in config.operative_config()
+    # What is set behind the replacement is one.
+    config.parse([], ["cook.helper = @Helper()", "cook.helper = None", "Helper.hands = 3"])
+    cook()
+    with pytest.raises(config.ConfigError, match="Helper.hands"):
+        config.assert_all_used()
+    # And it counts again where the part comes back.
+    back = ["cook.helper = @Helper()", "Helper.hands = 3", "cook.helper = None"]
+    config.parse([], [*back, "cook.helper = @Helper()"])
+    assert cook()["helper"].hands == 3
+    config.assert_all_used()
+    assert "Helper.hands = 3" in config.operative_config()

@@ -171,16 +171,12 @@ def train(
     with run_lock(model_dir, needed=communicator.is_chief):
         checkpoints = RunCheckpoints(trainer, model_dir, seed=seed, keep=keep_checkpoints)
         log = TrainLog(model_dir, run, write_files=communicator.is_chief)
-        _begin(
-            checkpoints,
-            log,
-            fine_tune_checkpoint,
-            kind=fine_tune_checkpoint_type,
-            exclude=fine_tune_exclude,
-            channels=fine_tune_channels,
-        )
+        how = (fine_tune_checkpoint_type, fine_tune_exclude, fine_tune_channels)
+        _begin(checkpoints, log, fine_tune_checkpoint, *how)
         communicator.broadcast([*detector.variables, *trainer.optimizer.variables])
         _check_normalization(augment, detector)
+        for line in filter(None, [getattr(trainer.schedule, "describe", lambda run: None)(run)]):
+            log.say(line)
         dataset = batches(
             str(data_dir),
             image_size=detector.image_size,
@@ -294,15 +290,16 @@ def resize_only(detector: Detector) -> Callable:
     return chain
 
 
-def _begin(checkpoints: RunCheckpoints, log: TrainLog, fine_tune_checkpoint, **options) -> None:
+def _begin(checkpoints: RunCheckpoints, log: TrainLog, path, kind, exclude, channels) -> None:
     """Resumes, or initialises from given weights, or starts from scratch, in this order."""
     resumed = checkpoints.resume()
     if resumed is not None:
         step = int(checkpoints.trainer.step)
         log.resume_at(step)
         log.say(f"resuming from {resumed} at step {step}")
-    elif fine_tune_checkpoint:
-        table = restore(checkpoints.trainer.detector, fine_tune_checkpoint, **options)
+    elif path:
+        detector = checkpoints.trainer.detector
+        table = restore(detector, path, kind=kind, exclude=exclude, channels=channels)
         log.say(table.report())
         log.keep(INITIAL_WEIGHTS_NAME, str(table))
     else:

@@ -1,0 +1,92 @@
+"""Training in half precision follows training in float32, recipe by recipe."""
+
+import functools
+
+import gin
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from ssd_centernet import config
+from ssd_centernet._keras import keras
+from ssd_centernet.build import build_detector
+from ssd_centernet.runtime.precision import needs_loss_scale
+from ssd_centernet.training.loss_scale import LossScale
+from ssd_centernet.training.schedules import ConstantRate, RunLength
+from ssd_centernet.training.trainer import Trainer
+from tests.models import contracts
+from tests.training.narrow import NARROW, SIZE
+
+STEPS = 20
+# Largest relative difference of a step's total loss from that in float32. bfloat16 has 8 bits of
+# precision (a rounding is up to 0.4 %), float16 has 11 (0.05 %); roundings of a deep network and of
+# 20 updates add up, and batch norm over few cells magnifies them.
+BOUNDS = {"bf16": 0.05, "fp16": 0.02}
+# At which each network learns steadily: where float32 itself jumps about, nothing can be compared.
+LEARNING_RATES = {
+    "ssd300_resnet34": 2e-3,
+    "ssd320_resnet50_fpn": 1e-3,
+    "ssd300_vgg16": 2e-4,
+    "ssd512_vgg16": 2e-4,
+    "centernet_resnet101_fpn": 1e-3,
+    "centernet_hourglass104": 1e-3,
+    "centernet_hourglass52": 1e-3,
+    "centernet_hourglass20": 1e-3,
+}
+
+
+@functools.cache
+def losses(recipe: str, dtype: str) -> np.ndarray:
+    """Trains a narrow network for 20 steps on four images: the total loss before each update."""
+    config.parse([recipe], [f"IMAGE_SIZE = {SIZE}", *NARROW[recipe]])
+    try:
+        settings = gin.get_bindings("train")
+        keras.utils.set_random_seed(1)
+        detector = build_detector(num_classes=contracts.NUM_CLASSES, dtype=dtype)
+        optimizer = settings["optimizer"]()
+    finally:
+        config.clear()
+    trainer = Trainer(
+        detector,
+        optimizer,
+        schedule=ConstantRate(LEARNING_RATES[recipe]),
+        run=RunLength(steps_per_epoch=10, total_steps=STEPS, global_batch_size=4),
+        batch_size=4,
+        loss_scale=LossScale() if needs_loss_scale(detector.dtype_policy.name) else None,
+    )
+    batch = contracts.random_batch(SIZE, [2, 3, 1, 2])
+    step = tf.function(trainer.train_step)
+    totals = []
+    for _ in range(STEPS):
+        skipped = int(trainer.loss_scale.skipped)
+        total = float(step(batch)["total"])
+        # A skipped update shows the same loss again.
+        if int(trainer.loss_scale.skipped) == skipped:
+            totals.append(total)
+    assert step.experimental_get_tracing_count() == 1
+    trainer.raise_if_failed()
+    return np.array(totals)
+
+
+@pytest.mark.parametrize("dtype", BOUNDS)
+@pytest.mark.parametrize("recipe", NARROW)
+def test_half_precision_follows_float32(recipe, dtype):
+    exact = losses(recipe, "fp32")
+    assert len(exact) == STEPS
+    assert exact[-1] < 0.9 * exact[0], "too little is learnt to compare"
+    rough = losses(recipe, dtype)
+    assert np.all(np.isfinite(rough))
+    # The scale that float16 begins with is too large for the first steps of some networks.
+    assert len(rough) >= (STEPS - 6 if dtype == "fp16" else STEPS)
+    assert not np.array_equal(rough, exact[: len(rough)])
+    difference = np.abs(rough / exact[: len(rough)] - 1.0)
+    assert difference.max() < BOUNDS[dtype], difference.round(4).tolist()
+
+
+def test_every_published_recipe_is_compared():
+    published = [
+        name
+        for name in config.recipes()
+        if not name.endswith(("_overfit", "demo", "_synthetic")) and "mobilenet" not in name
+    ]
+    assert set(published) == set(NARROW)
