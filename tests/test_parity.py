@@ -21,15 +21,19 @@ SYSTEM = "ssd_resnet34"
 
 @pytest.fixture
 def vectors() -> pathlib.Path:
-    folder = REFERENCE / SYSTEM
+    return vectors_of(SYSTEM)
+
+
+def vectors_of(system: str) -> pathlib.Path:
+    folder = REFERENCE / system
     if not folder.is_dir():
         pytest.skip("the reference vectors (../shared/reference) are not here")
     return folder
 
 
-def run_command(folder, *more: str) -> subprocess.CompletedProcess:
+def run_command(system, folder, *more: str) -> subprocess.CompletedProcess:
     return subprocess.run(
-        [sys.executable, "-m", "tests.parity", "--system", SYSTEM, "--vectors", folder, *more],
+        [sys.executable, "-m", "tests.parity", "--system", system, "--vectors", folder, *more],
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -39,14 +43,15 @@ def run_command(folder, *more: str) -> subprocess.CompletedProcess:
 
 
 @pytest.mark.slow
-def test_library_agrees_with_the_reference(vectors):
-    result = run_command(vectors)
+@pytest.mark.parametrize("system", command.systems())
+def test_library_agrees_with_the_reference(system):
+    result = run_command(system, vectors_of(system))
     lines = result.stdout.splitlines()
     failed = [line for line in lines if " FAIL" in line]
     assert not failed, "\n".join(failed)
     match = re.fullmatch(r"(\d+) passed, 0 failed", lines[-1])
     assert match, result.stdout[-2000:] + result.stderr[-2000:]
-    assert int(match.group(1)) > 300
+    assert int(match.group(1)) > 150
     assert result.returncode == 0
 
 
