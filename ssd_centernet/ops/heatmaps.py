@@ -28,9 +28,10 @@ def gaussian_radius(heights: tf.Tensor, widths: tf.Tensor, min_overlap: float = 
 
     Source: reference specification centernet, section 2.
     """
+    # In the reference's order of operations, as the sigma takes the whole part of the result.
     b = 2.0 * min_overlap * (heights + widths)
-    four_ac = 16.0 * min_overlap * (min_overlap - 1.0) * heights * widths
-    return (tf.sqrt(b * b - four_ac) - b) / 2.0
+    c = (min_overlap - 1.0) * widths * heights
+    return (-b + tf.sqrt(b * b - 4.0 * (4.0 * min_overlap) * c)) / 2.0
 
 
 def gaussian_sigma(heights: tf.Tensor, widths: tf.Tensor, min_overlap: float = 0.7) -> tf.Tensor:
