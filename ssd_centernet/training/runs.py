@@ -23,7 +23,7 @@ from ssd_centernet.labels import LabelMap
 from ssd_centernet.models.detector import Detector
 from ssd_centernet.runtime.device import select_device
 from ssd_centernet.training.checkpoints import BEST_DIR, find_checkpoint
-from ssd_centernet.training.pretrained import restore
+from ssd_centernet.training.pretrained import UnfitError, restore
 from ssd_centernet.training.train import CONFIG_NAME
 
 DEFAULT_SPLIT = "coco_val"
@@ -255,12 +255,14 @@ def _restore_all(detector: Detector, prefix: str) -> None:
     """Restore every weight; a detector with some of its weights would only look trained."""
     try:
         restore(detector, prefix, kind="full")
-    except ValueError as error:
-        if "is damaged" in str(error):
-            raise
+    except UnfitError as error:
+        missing = [variable for _, variable in error.table.missing]
+        mismatched = [variable for _, _, variable, _ in error.table.mismatched]
         raise ValueError(
-            f"{prefix} does not fit the settings of the run. Remove --gin_params that change the "
-            f"network, or choose a checkpoint of this run. {error}"
+            f"{prefix} does not fit the settings of the run: {len(missing)} weights are missing in "
+            f"it and {len(mismatched)} have another shape, for example "
+            f"{(missing + mismatched)[:3]}. Remove --gin_params that change the network, or choose "
+            "a checkpoint of this run."
         ) from error
 
 

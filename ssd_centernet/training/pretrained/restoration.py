@@ -18,7 +18,7 @@ from ssd_centernet.training.pretrained import classes
 from ssd_centernet.training.pretrained.convention import Convention
 from ssd_centernet.training.pretrained.published import CONVENTIONS, PARTS
 from ssd_centernet.training.pretrained.readers import Weights, open_weights
-from ssd_centernet.training.pretrained.table import RestoreTable
+from ssd_centernet.training.pretrained.table import RestoreTable, UnfitError
 
 KINDS = ("classification", "detection", "full")
 CHANNELS = ("RGB", "BGR")
@@ -55,8 +55,8 @@ def restore(
     Raises:
       FileNotFoundError: there is no such file.
       ImportError: the file needs a package that is not installed.
-      ValueError: `kind` or `channels` is none of the above, nothing matches, a variable has no
-        tensor or one of another shape, or the file is damaged.
+      ValueError: `kind` or `channels` is none of the above, nothing matches, or the file is
+        damaged; an `UnfitError` if a variable has no tensor or one of another shape.
     """
     _check_choice("fine_tune_checkpoint_type", kind, KINDS)
     _check_choice("fine_tune_channels", channels, CHANNELS)
@@ -296,7 +296,7 @@ def _reversed_kernel(detector: Detector, channels: str | None) -> str | None:
 
 
 def _raise_if_unfit(plan: _Plan) -> None:
-    """Raises ValueError unless every variable that is asked for can be set."""
+    """Raises an error unless every variable that is asked for can be set."""
     table = plan.table
     if not table.missing and not table.mismatched and plan.variables:
         return
@@ -313,7 +313,7 @@ def _raise_if_unfit(plan: _Plan) -> None:
     ]
     more = len(problems) - _SHOWN
     shown = "; ".join(problems[:_SHOWN]) + (f"; and {more} more" if more > 0 else "")
-    raise ValueError(f"{table.summary()}. {shown}. {_advice(plan)} Nothing was restored.")
+    raise UnfitError(f"{table.summary()}. {shown}. {_advice(plan)} Nothing was restored.", table)
 
 
 def _advice(plan: _Plan) -> str:

@@ -80,3 +80,16 @@ class RestoreTable:
     def __str__(self) -> str:
         """Returns the whole report."""
         return self.report(None)
+
+
+class UnfitError(ValueError):
+    """The tensors of a checkpoint do not fit the variables that they were asked for.
+
+    Attributes:
+      table: what would have happened.
+    """
+
+    def __init__(self, message: str, table: RestoreTable):
+        """Notes what does not fit."""
+        super().__init__(message)
+        self.table = table
