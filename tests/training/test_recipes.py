@@ -16,6 +16,9 @@ SMALLER = {
         "BottleneckResNet.widths = (8, 8, 8, 8)",
     ),
     "ssd320_": ("FPN.width = 16", "SharedSSDHead.width = 16", "SharedSSDHead.depth = 1"),
+    "ssd320_mobilenetv3_fpn": (
+        "ModelGardenBackbone.options = {'model_id': 'MobileNetV3Small', 'filter_size_scale': 0.5}",
+    ),
     "ssd320_resnet50_fpn": (
         "BottleneckResNet.blocks = (1, 1, 1, 1)",
         "BottleneckResNet.widths = (8, 8, 8, 8)",
