@@ -224,6 +224,27 @@ def fit(image: np.ndarray, size: int | tuple[int, int]) -> np.ndarray:
     return np.asarray(picture.resize(scaled, method))
 
 
+def overlay(
+    image: np.ndarray, heat: np.ndarray, *, color: tuple[int, int, int], opacity: float = 0.6
+) -> np.ndarray:
+    """Tint an image where a map is high.
+
+    Args:
+        image: uint8 [H, W, 3].
+        heat: float [h, w] in [0, 1], of any size; it is stretched over the image.
+        color: of what is added.
+        opacity: share of the colour where `heat` is 1.
+
+    Returns:
+        uint8 [H, W, 3].
+    """
+    height, width = image.shape[:2]
+    grey = Image.fromarray((np.clip(heat, 0.0, 1.0) * 255.0).astype(np.uint8))
+    share = np.asarray(grey.resize((width, height), Image.Resampling.BILINEAR), np.float32)
+    share = share[..., np.newaxis] * (opacity / 255.0)
+    return (image * (1.0 - share) + np.array(color, np.float32) * share).astype(np.uint8)
+
+
 def save_png(path: str | os.PathLike, image: np.ndarray) -> str:
     """Write an image as PNG; the file appears whole or not at all.
 

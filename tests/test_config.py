@@ -320,7 +320,8 @@ def test_every_recipe_parses(monkeypatch):
 
 def test_settings_of_a_replaced_part_are_no_mistake():
     config.parse(
-        [], ["cook.helper = @Helper()", "Helper.hands = 3", "cook.helper = None", "cook.minutes = 2"]
+        [],
+        ["cook.helper = @Helper()", "Helper.hands = 3", "cook.helper = None", "cook.minutes = 2"],
     )
     cook()
     config.assert_all_used()

@@ -1,12 +1,13 @@
-"""Draw what the network is fed: augmented images with their boxes and matched anchors.
+"""Draw what the network is fed: augmented images with their boxes and matched anchors or peaks.
 
 Example:
   ssd_centernet show_inputs --gin_file=ssd300_resnet34 --data_dir=data/coco --output=inputs.png
 
 The images are the first that a training with these settings and this seed gets, after augmentation
 and un-normalised again. Boxes are green where an anchor reaches the matching threshold, orange
-where only the one anchor is matched that every object is given, red where none is. The settings of
-a finished run are read with --gin_file=RUN/config.gin.
+where only the one anchor is matched that every object is given, red where none is. Of a CenterNet
+the heatmap is drawn, and a box is orange where another object of its class has the same peak. The
+settings of a finished run are read with --gin_file=RUN/config.gin.
 """
 
 from __future__ import annotations
@@ -44,8 +45,12 @@ def main(argv: list[str]) -> int:
     )
     config.assert_all_used(allow=("train",), overrides_only=True)
     lost = sum(box_states(one, 0.0).count(UNMATCHED) for one in fed)
-    print(
-        f"{values.output}: {len(fed)} images, {sum(len(one.boxes) for one in fed)} objects "
-        f"({lost} without an anchor), {sum(len(one.anchors) for one in fed)} matched anchors"
-    )
+    objects = sum(len(one.boxes) for one in fed)
+    if fed[0].heat is None:
+        anchors = sum(len(one.anchors) for one in fed)
+        facts = f"({lost} without an anchor), {anchors} matched anchors"
+    else:
+        shared = sum(int((one.overlaps == 0.0).sum()) for one in fed)
+        facts = f"({lost} without a peak, {shared} that share one)"
+    print(f"{values.output}: {len(fed)} images, {objects} objects {facts}")
     return 0

@@ -100,6 +100,7 @@ class CenterNetLoss(Float32Layer):
           says nothing; `cells` int32 [..., R, 2], (y, x); `offsets` and `sizes` float32
           [..., R, 2], in cells; `weights` float32 [..., R], 0 where there is no object.
         """
+        boxes, classes, is_crowd = map(tf.convert_to_tensor, (boxes, classes, is_crowd))
         single = boxes.shape.rank == 2
         if weights is None:
             weights = tf.ones_like(boxes[..., 0])

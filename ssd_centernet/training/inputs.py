@@ -1,4 +1,4 @@
-"""Pictures of what the network is really fed: augmented images with their matched anchors."""
+"""Pictures of what the network is really fed: augmented images with matched anchors or peaks."""
 
 from __future__ import annotations
 
@@ -24,6 +24,11 @@ _LEGEND = (
     "green: anchors reach the matching threshold   orange: only the anchor that each object is "
     "given\nred: no anchor   thin blue: matched anchors   hatched: crowd region"
 )
+_PEAK_LEGEND = (
+    "green: a peak of its own   orange: shares its peak with another object of its class\n"
+    "red: no peak   warm colours: the heatmap, largest of all classes   hatched: crowd region"
+)
+_HEAT = (255, 90, 0)
 # Most images a batch: enough for speed, few enough that large images fit into memory.
 _BATCH = 8
 
@@ -38,9 +43,12 @@ class FedImage:
         boxes: float32 [N, 4], yxyx fractions of it, without padding.
         classes: int32 [N].
         is_crowd: bool [N].
-        anchors: float32 [P, 4], the matched anchors; none where the detector has no anchors.
+        anchors: float32 [P, 4], the matched anchors; with a heatmap the boxes at its peaks.
         owners: int [P], the object that each of them is matched to.
-        overlaps: float32 [P], IoU of each with its object.
+        overlaps: float32 [P], IoU of each with its object; with a heatmap 0 where another object
+            of the class has the same peak, else 1.
+        heat: float32 [rows, columns] in [0, 1], the heatmap's largest value over the classes; None
+            where the detector has anchors.
     """
 
     source_id: int
@@ -51,6 +59,7 @@ class FedImage:
     anchors: np.ndarray
     owners: np.ndarray
     overlaps: np.ndarray
+    heat: np.ndarray | None = None
 
 
 def show_inputs(
@@ -97,7 +106,7 @@ def show_inputs(
         cells,
         cell_size=cell_size,
         titles=[input_title(one) for one in fed],
-        heading=heading + _LEGEND,
+        heading=heading + (_LEGEND if fed[0].heat is None else _PEAK_LEGEND),
     )
     visualize.save_png(output, sheet)
     return fed
@@ -141,34 +150,54 @@ def matched_anchors(
     anchor without an object.
 
     Args:
-        detector: with `anchor_boxes`; one without (targets that are maps) has no anchors to show.
+        detector: whose `anchor_boxes` the targets speak of; of a heatmap it is not asked.
         targets: of `make_targets`.
         boxes: float32 [N, 4], the objects.
         classes: int32 [N].
 
     Returns:
         `anchors` [P, 4], `owners` [P] and `overlaps` [P] of the matched anchors; the owner is -1
-        where no object of the anchor's class has the coded box.
+        where no object of the anchor's class has the coded box. With targets that are a heatmap,
+        those of its peaks, and `heat`.
     """
-    if not hasattr(detector, "anchor_boxes"):
-        return {
-            "anchors": np.zeros((0, 4), np.float32),
-            "owners": np.zeros(0, int),
-            "overlaps": np.zeros(0, np.float32),
-        }
+    if "heatmap" in targets:
+        return _peaks(targets, boxes, classes)
     labels = targets["classes"].numpy()
     positive = np.flatnonzero(labels > 0)
     anchors = tf.gather(detector.anchor_boxes, positive)
     coded = box_ops.decode(
         tf.gather(targets["boxes"], positive), anchors, detector.criterion.scale_factors
     ).numpy()
-    distance = np.abs(coded[:, np.newaxis] - boxes).max(axis=-1)
-    distance = np.where(labels[positive, np.newaxis] == classes + 1, distance, np.inf)
-    padded = np.concatenate([distance, np.full((len(positive), 1), 1e-3)], axis=1)
-    owners = padded.argmin(axis=1)
-    owners = np.where(owners == len(boxes), -1, owners)
+    owners = _owners(coded, boxes, labels[positive, np.newaxis] == classes + 1)
     overlaps = box_ops.iou(anchors, tf.constant(coded)).numpy().diagonal()
     return {"anchors": anchors.numpy(), "owners": owners, "overlaps": overlaps}
+
+
+def _owners(coded: np.ndarray, boxes: np.ndarray, allowed: np.ndarray) -> np.ndarray:
+    """Return int [P], the object whose box each coded one [P, 4] is, -1 where there is none."""
+    distance = np.abs(coded[:, np.newaxis] - boxes).max(axis=-1)
+    distance = np.where(allowed, distance, np.inf)
+    padded = np.concatenate([distance, np.full((len(coded), 1), 1e-3)], axis=1)
+    owners = padded.argmin(axis=1)
+    return np.where(owners == len(boxes), -1, owners)
+
+
+def _peaks(
+    targets: Mapping[str, tf.Tensor], boxes: np.ndarray, classes: np.ndarray
+) -> dict[str, np.ndarray]:
+    """Read out of CenterNet's targets of one image which peaks learn which object."""
+    heatmap = targets["heatmap"].numpy()
+    used = targets["weights"].numpy() > 0
+    cells = targets["cells"].numpy()[used]
+    centers = cells + targets["offsets"].numpy()[used]
+    half = targets["sizes"].numpy()[used] / 2.0
+    coded = np.concatenate([centers - half, centers + half], axis=-1)
+    coded = (coded / np.tile(heatmap.shape[:2], 2)).astype(np.float32)
+    is_peak = heatmap[cells[:, 0], cells[:, 1]] == 1.0  # [P, C]
+    owners = _owners(coded, boxes, is_peak[:, classes.astype(int)])
+    place = [(*cell, classes[owner]) for cell, owner in zip(cells.tolist(), owners, strict=True)]
+    alone = np.array([place.count(one) == 1 for one in place], np.float32)
+    return {"anchors": coded, "owners": owners, "overlaps": alone, "heat": heatmap.max(axis=-1)}
 
 
 def box_states(one: FedImage, threshold: float) -> list[tuple[int, int, int]]:
@@ -207,9 +236,12 @@ def draw_input(
         uint8 [H, W, 3].
     """
     picture = visualize.fit(one.image, size)
-    picture = visualize.draw_boxes(
-        picture, one.anchors, colors=[_ANCHOR] * len(one.anchors), line_width=1
-    )
+    if one.heat is not None:
+        picture = visualize.overlay(picture, one.heat, color=_HEAT)
+    else:
+        picture = visualize.draw_boxes(
+            picture, one.anchors, colors=[_ANCHOR] * len(one.anchors), line_width=1
+        )
     return visualize.draw_boxes(
         picture,
         one.boxes,
@@ -221,11 +253,15 @@ def draw_input(
 
 
 def input_title(one: FedImage) -> str:
-    """Return the line below an image: its source id, objects and matched anchors."""
+    """Return the line below an image: its source id, objects and matched anchors or peaks."""
     objects = "1 object" if len(one.boxes) == 1 else f"{len(one.boxes)} objects"
+    if one.heat is not None:
+        shared = int(np.sum(one.overlaps == 0.0))
+        return f"{one.source_id}: {objects}" + (f", {shared} share a peak" if shared else "")
     anchors = "1 anchor" if len(one.anchors) == 1 else f"{len(one.anchors)} anchors"
     return f"{one.source_id}: {objects}, {anchors}"
 
 
 def _threshold(detector: Detector) -> float:
-    return getattr(getattr(detector, "criterion", None), "matched_threshold", 0.0)
+    # A peak that is shared counts as 0, one that is not as 1.
+    return getattr(getattr(detector, "criterion", None), "matched_threshold", 0.5)

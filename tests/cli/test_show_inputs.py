@@ -8,6 +8,7 @@ import tensorflow as tf
 from PIL import Image
 
 from ssd_centernet import config
+from ssd_centernet.build import build_detector
 from ssd_centernet.training import inputs, runs
 
 
@@ -85,3 +86,46 @@ def test_codes_of_a_box_that_no_object_has_belong_to_none(model_dir):
     assert set(matched["owners"].tolist()) == {-1}
     matched = inputs.matched_anchors(detector, targets, box[:0], classes[:0])
     assert set(matched["owners"].tolist()) == {-1}
+
+
+def test_peaks_tell_objects_of_their_own_and_those_that_share_one():
+    config.parse(["centernet_demo"], ["IMAGE_SIZE = (64, 64)"])
+    try:
+        detector = build_detector(num_classes=2)
+    finally:
+        config.clear()
+    # Of 16x16 cells: the first two have their centres in one cell, the third there too but of
+    # another class; the last stands alone.
+    boxes = np.array(
+        [[0.2, 0.2, 0.6, 0.6], [0.3, 0.3, 0.5, 0.51], [0.3, 0.3, 0.5, 0.5], [0.7, 0.6, 0.9, 0.9]],
+        np.float32,
+    )
+    objects = {"boxes": boxes, "classes": np.array([0, 0, 1, 1]), "is_crowd": np.zeros(4, bool)}
+    batch = {name: tf.constant(value[np.newaxis]) for name, value in objects.items()}
+    batch["classes"] = tf.cast(batch["classes"], tf.int32)
+    targets = detector.make_targets(*batch.values())
+    batch |= {"image": tf.zeros([1, 64, 64, 3]), "source_id": tf.constant([9], tf.int64)}
+    batch |= {"valid": tf.ones([1, 4], tf.bool), "targets": targets}
+    [one] = inputs.describe_batch(detector, batch)
+    assert one.heat.shape == (16, 16) and one.heat.max() == 1.0
+    assert one.owners.tolist() == [0, 1, 2, 3]
+    np.testing.assert_allclose(one.anchors, boxes, atol=1e-5)
+    states = [inputs.FORCED, inputs.FORCED, inputs.MATCHED, inputs.MATCHED]
+    assert inputs.box_states(one, 0.5) == states
+    assert inputs.input_title(one) == "9: 4 objects, 2 share a peak"
+    drawn = inputs.draw_input(one, ("a", "b"), 0.5, size=64) - one.image.astype(int)
+    # The cell of a peak is tinted, a corner of the image is not.
+    assert drawn[26, 26, 0] > 40 and drawn[26, 26, 2] < -40
+    assert np.abs(drawn[62, 2]).max() < 10
+
+
+def test_no_object_is_no_peak():
+    config.parse(["centernet_demo"], ["IMAGE_SIZE = (64, 64)"])
+    try:
+        detector = build_detector(num_classes=2)
+    finally:
+        config.clear()
+    nothing = np.zeros((0, 4), np.float32)
+    targets = detector.make_targets(nothing, np.zeros(0, np.int32), np.zeros(0, bool))
+    found = inputs.matched_anchors(detector, targets, nothing, np.zeros(0, np.int32))
+    assert len(found["anchors"]) == 0 and not found["heat"].any()
