@@ -19,6 +19,10 @@ NARROW = {
         f"SSDExtraLevels.widths = {((8, 16),) * 5}",
     ),
     "ssd320_resnet50_fpn": (*_BOTTLENECK, *_SHARED_HEAD),
+    "ssd320_mobilenetv3_fpn": (
+        "ModelGardenBackbone.options = {'model_id': 'MobileNetV3Small', 'filter_size_scale': 0.5}",
+        *_SHARED_HEAD,
+    ),
     "ssd300_vgg16": (_VGG, f"VGGExtraLevels.widths = {((8, 16),) * 4}"),
     "ssd512_vgg16": (_VGG, f"VGGExtraLevels.widths = {((8, 16),) * 5}"),
     "centernet_resnet101_fpn": (

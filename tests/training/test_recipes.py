@@ -6,32 +6,14 @@ import pytest
 
 from ssd_centernet import config
 from ssd_centernet.training.train import train
+from tests.training.narrow import NARROW
 
 SMALL = ("IMAGE_SIZE = (96, 96)", "train.batch_size = 2", "train.steps = 1", "train.seed = 3")
-# Of large networks, by the beginnings of recipes' names: fewer and narrower layers.
-SMALLER = {
-    "centernet_hourglass": ("Hourglass.model_id = 10", "Hourglass.width = 8"),
-    "centernet_resnet101_fpn": (
-        "BottleneckResNet.blocks = (1, 1, 1, 1)",
-        "BottleneckResNet.widths = (8, 8, 8, 8)",
-    ),
-    "ssd320_": ("FPN.width = 16", "SharedSSDHead.width = 16", "SharedSSDHead.depth = 1"),
-    "ssd320_mobilenetv3_fpn": (
-        "ModelGardenBackbone.options = {'model_id': 'MobileNetV3Small', 'filter_size_scale': 0.5}",
-    ),
-    "ssd320_resnet50_fpn": (
-        "BottleneckResNet.blocks = (1, 1, 1, 1)",
-        "BottleneckResNet.widths = (8, 8, 8, 8)",
-    ),
-}
 
 
 @pytest.mark.parametrize("recipe", config.recipes())
 def test_every_recipe_trains_for_a_step(recipe, data_dir, tmp_path):
-    smaller = [
-        text for start, params in SMALLER.items() if recipe.startswith(start) for text in params
-    ]
-    config.parse([recipe], [*SMALL, *smaller, "train.eval_split = None"])
+    config.parse([recipe], [*SMALL, *NARROW.get(recipe, ()), "train.eval_split = None"])
     try:
         assert train(tmp_path, data_dir) == "finished"
     finally:
