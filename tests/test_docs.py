@@ -9,6 +9,7 @@ import pytest
 from tests.docs import pages
 from tests.docs.pages import PAGES, ROOT
 from tests.docs.place import NUM_PHOTOS, NUM_VAL, environment, make_place, run
+from tests.training.narrow import NARROW
 
 # Commands that cannot run inside the tests; of a script it is checked that it parses.
 NOT_RUN = {
@@ -22,7 +23,8 @@ NOT_RUN = {
     r"python (-m )?benchmarks[./]compare_model_garden": "minutes, and needs tf-models-official",
     r"python -m tests\.parity": "needs reference vectors; tests/test_parity.py runs it",
 }
-# What is appended to a command so that it takes seconds. Nothing else is changed.
+# What is appended to a command so that it takes seconds, and fewer channels (NARROW) where it
+# trains a published network. Nothing else is changed.
 _SMALL_IMAGES = "--gin_params='IMAGE_SIZE = (96, 96)'"
 SHRINK = {
     "train": f"--num_steps=2 --batch_size=2 {_SMALL_IMAGES}",
@@ -49,7 +51,12 @@ def _shrunk(command):
         name += " --part=eval"
     for word, path in PLACEHOLDERS.items():
         command = re.sub(rf"\b{word}\b", path, command)
-    return f"{command} {SHRINK.get(name, '')}".strip()
+    # Only training builds a recipe's network by its name; published weights fit a whole one.
+    narrows = name == "train" and "--fine_tune_checkpoint" not in command
+    recipe = re.search(r"--gin_file=(\w+)", command) if narrows else None
+    narrow = NARROW.get(recipe[1], ()) if recipe else ()
+    channels = " ".join(f"--gin_params={shlex.quote(text)}" for text in narrow)
+    return f"{command} {SHRINK.get(name, '')} {channels}".strip()
 
 
 def _steps():
