@@ -11,6 +11,7 @@ __version__ = "0.1.0"
 
 # Public name -> the module that holds it.
 _PUBLIC: dict[str, str] = {
+    "CenterNet": "ssd_centernet.models.centernet",
     "CocoEvaluator": "ssd_centernet.evaluation.coco",
     "CocoGroundTruth": "ssd_centernet.evaluation.ground_truth",
     "Detector": "ssd_centernet.models.detector",
