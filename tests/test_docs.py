@@ -51,10 +51,10 @@ def _shrunk(command):
         name += " --part=eval"
     for word, path in PLACEHOLDERS.items():
         command = re.sub(rf"\b{word}\b", path, command)
-    # Only training builds a recipe's network by its name; published weights fit a whole one.
-    narrows = name == "train" and "--fine_tune_checkpoint" not in command
-    recipe = re.search(r"--gin_file=(\w+)", command) if narrows else None
-    narrow = NARROW.get(recipe[1], ()) if recipe else ()
+    # Only training builds a recipe's network by its name. That of README stays whole: published
+    # weights are put into it, and other pages go on with its run.
+    recipe = re.search(r"--gin_file=(\w+)", command) if name == "train" else None
+    narrow = NARROW.get(recipe[1], ()) if recipe and recipe[1] != "ssd300_resnet34" else ()
     channels = " ".join(f"--gin_params={shlex.quote(text)}" for text in narrow)
     return f"{command} {SHRINK.get(name, '')} {channels}".strip()
 

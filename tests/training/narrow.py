@@ -10,7 +10,7 @@ _BOTTLENECK = (
 )
 _VGG = "VGG16.width = 0.0625"
 
-# Settings that leave the kinds of layers, their order and their precision as the recipe has them.
+# Settings that leave the kinds of layers and their precision as the recipe has them.
 NARROW = {
     "ssd300_resnet34": (
         "ResNet.blocks = (1, 1, 1)",
@@ -31,7 +31,8 @@ NARROW = {
         "CenterNetFPN.output_width = 8",
         "CenterNetHead.width = 16",
     ),
-    "centernet_hourglass104": ("Hourglass.width = 4",),
-    "centernet_hourglass52": ("Hourglass.width = 4",),
+    # Fewer levels too: the sixth would have a single cell, and 104 layers take minutes to trace.
+    "centernet_hourglass104": ("Hourglass.model_id = 20", "Hourglass.width = 4"),
+    "centernet_hourglass52": ("Hourglass.model_id = 32", "Hourglass.width = 4"),
     "centernet_hourglass20": ("Hourglass.width = 4",),
 }
