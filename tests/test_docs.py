@@ -92,7 +92,7 @@ def _check_readme_outcomes(place, printed):
     """The commands of README did what it says of them, not only end well."""
     readme = [c for b in pages.blocks(PAGES[0]) if b.language == "sh" for c in pages.commands(b)]
     (training,) = [c for c in readme if c.startswith("ssd_centernet train")]
-    assert "145 tensors restored" in printed[training]  # 29 convolutions with their norms.
+    assert "145 variables restored" in printed[training]  # 29 convolutions with their norms.
     metrics = json.loads((place / "runs/ssd300/evaluation/metrics.json").read_text())
     assert metrics["num_images"] == NUM_VAL and "best" in metrics["checkpoint"]
     assert len(list((place / "drawn").glob("*.png"))) == NUM_PHOTOS
