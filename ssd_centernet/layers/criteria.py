@@ -122,8 +122,7 @@ class MultiBoxLoss(Float32Layer):
         )
         if self.crowd == "ignore":
             regions = is_crowd if valid is None else valid & is_crowd
-            inside = box_ops.ioa(anchors, tf.where(regions[..., tf.newaxis], boxes, 0.0)) >= 0.5
-            ignored = tf.reduce_any(inside, axis=-1) & (matches < 0)
+            ignored = matching.inside_regions(anchors, boxes, regions) & (matches < 0)
             class_targets = tf.where(ignored, -1, class_targets)
         return {
             "classes": class_targets,

@@ -116,8 +116,7 @@ class FocalMultiBoxLoss(Float32Layer):
             anchor_weights = tf.gather(rows, matches + 1, batch_dims=matches.shape.rank - 1)
         if self.crowd == "ignore":
             regions = is_crowd if valid is None else valid & is_crowd
-            inside = box_ops.ioa(anchors, tf.where(regions[..., tf.newaxis], boxes, 0.0)) >= 0.5
-            ignored = tf.reduce_any(inside, axis=-1) & (matches < 0)
+            ignored = matching.inside_regions(anchors, boxes, regions) & (matches < 0)
             class_targets = tf.where(ignored, -1, class_targets)
             anchor_weights = tf.where(ignored, 0.0, anchor_weights)
         return {"classes": class_targets, "boxes": box_targets, "weights": anchor_weights}

@@ -18,8 +18,6 @@ from ssd_centernet.models.detector import Detector
 BGR_MEAN = (104.01362025, 114.03422265, 119.9165958)
 BGR_STD = (73.6027665, 69.89082075, 70.9150767)
 
-_PARTS = ("backbone", "neck", "head", "criterion", "decoder", "preprocessing")
-
 
 @gin.register
 @keras.saving.register_keras_serializable(package="ssd_centernet")
@@ -31,6 +29,8 @@ class CenterNet(Detector):
 
     Source: reference specification centernet.
     """
+
+    PARTS = ("backbone", "neck", "head", "criterion", "decoder", "preprocessing")
 
     def __init__(
         self,
@@ -89,11 +89,6 @@ class CenterNet(Detector):
         self.decoder = decoder or CenterNetDecoder()
         self.output_size = output_size
 
-    @property
-    def loss_weights(self) -> dict[str, float]:
-        """The factor of every loss part in the total."""
-        return self.criterion.loss_weights
-
     def make_targets(
         self, boxes, classes, is_crowd, valid=None, extent=None
     ) -> dict[str, tf.Tensor]:
@@ -109,33 +104,9 @@ class CenterNet(Detector):
             extent=extent,
         )
 
-    def losses_of(self, outputs, targets) -> dict[str, tf.Tensor]:
-        """Computes the criterion's parts, `center`, `size` and `offset`."""
-        return self.criterion(outputs, targets)
-
     def decode(self, outputs, extent=None) -> dict[str, tf.Tensor]:
         """Decodes raw outputs; see `layers/centernet_decoder.py`."""
         return self.to_image_frame(self.decoder(outputs), extent)
-
-    def get_config(self) -> dict:
-        """Returns the constructor's arguments, parts serialised."""
-        parts = {name: getattr(self, name) for name in _PARTS}
-        return {
-            "name": self.name,
-            "num_classes": self.num_classes,
-            "image_size": self.image_size,
-            "class_names": self.class_names,
-            **{key: keras.saving.serialize_keras_object(part) for key, part in parts.items()},
-        }
-
-    @classmethod
-    def from_config(cls, config: dict, custom_objects=None):
-        """Builds the detector from `get_config`."""
-        config = dict(config)
-        for key in _PARTS:
-            if isinstance(config.get(key), dict):
-                config[key] = keras.saving.deserialize_keras_object(config[key])
-        return cls(**config)
 
 
 def _level_and_stack(key: str) -> tuple[int, float]:

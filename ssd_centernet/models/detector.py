@@ -15,15 +15,19 @@ from ssd_centernet.ops import boxes as box_ops
 class Detector(keras.Model):
     """A Keras model from normalised images to raw float32 outputs, with what belongs to it.
 
-    Subclasses build the network, pass its inputs and outputs to `super().__init__`, and implement
-    `make_targets`, `losses_of` and `decode`.
+    Subclasses build the network, pass its inputs and outputs to `super().__init__`, set `criterion`
+    and `decoder`, and implement `make_targets` and `decode`.
 
     Attributes:
       num_classes: C, without background.
       image_size: (height, width) of the network's input in pixels.
       preprocessing: `Preprocessing` that belongs to the weights.
       class_names: names of the classes, or None.
+      PARTS: names of the constructor's arguments that are Keras objects, and of the attributes that
+        hold them.
     """
+
+    PARTS: tuple[str, ...] = ()
 
     def __init__(
         self,
@@ -76,8 +80,8 @@ class Detector(keras.Model):
         raise NotImplementedError
 
     def losses_of(self, outputs, targets) -> dict[str, tf.Tensor]:
-        """Computes the unweighted loss parts of a batch, named float32 scalars."""
-        raise NotImplementedError
+        """Computes the criterion's unweighted loss parts of a batch, named float32 scalars."""
+        return self.criterion(outputs, targets)
 
     def decode(self, outputs, extent=None) -> dict[str, tf.Tensor]:
         """Decodes raw outputs into `Detections` (see docs/architecture.md).
@@ -107,7 +111,7 @@ class Detector(keras.Model):
     @property
     def loss_weights(self) -> dict[str, float]:
         """The factor of every loss part in the total."""
-        raise NotImplementedError
+        return self.criterion.loss_weights
 
     def compute_losses(self, outputs, batch: dict) -> dict[str, tf.Tensor]:
         """Computes the unweighted loss parts of a batch.
@@ -159,6 +163,26 @@ class Detector(keras.Model):
         sizes = tf.tile(tf.shape(images)[tf.newaxis, 1:3], [tf.shape(images)[0], 1])
         extent = self.preprocessing.extent(sizes[:, 0], sizes[:, 1])
         return self.decode(self(self.preprocessing(images), training=False), extent)
+
+    def get_config(self) -> dict:
+        """Returns the constructor's arguments, parts serialised."""
+        parts = {name: getattr(self, name) for name in self.PARTS}
+        return {
+            "name": self.name,
+            "num_classes": self.num_classes,
+            "image_size": self.image_size,
+            "class_names": self.class_names,
+            **{key: keras.saving.serialize_keras_object(part) for key, part in parts.items()},
+        }
+
+    @classmethod
+    def from_config(cls, config: dict, custom_objects=None):
+        """Builds the detector from `get_config`."""
+        config = dict(config)
+        for key in cls.PARTS:
+            if isinstance(config.get(key), dict):
+                config[key] = keras.saving.deserialize_keras_object(config[key])
+        return cls(**config)
 
     def variables_to_train(self, freeze: Sequence[str] = ()) -> list[tf.Variable]:
         """Lists the trainable variables that no pattern of `freeze` matches.

@@ -16,8 +16,6 @@ from ssd_centernet.layers.necks import SSDExtraLevels
 from ssd_centernet.layers.preprocessing import Preprocessing
 from ssd_centernet.models.detector import Detector
 
-_PARTS = ("backbone", "neck", "head", "anchors", "criterion", "decoder", "preprocessing")
-
 
 @gin.register
 @keras.saving.register_keras_serializable(package="ssd_centernet")
@@ -29,6 +27,8 @@ class SSD(Detector):
 
     Source: reference specification ssd_resnet34, sections 2 to 6 and 13.
     """
+
+    PARTS = ("backbone", "neck", "head", "anchors", "criterion", "decoder", "preprocessing")
 
     def __init__(
         self,
@@ -99,11 +99,6 @@ class SSD(Detector):
         """The anchors, float32 [A, 4], yxyx as fractions of the image."""
         return tf.constant(self._anchor_boxes)
 
-    @property
-    def loss_weights(self) -> dict[str, float]:
-        """The factor of every loss part in the total."""
-        return self.criterion.loss_weights
-
     def make_targets(
         self, boxes, classes, is_crowd, valid=None, extent=None
     ) -> dict[str, tf.Tensor]:
@@ -115,31 +110,10 @@ class SSD(Detector):
             boxes = boxes * tf.constant([*self.image_size, *self.image_size], tf.float32)
         return self.criterion.make_targets(boxes, classes, is_crowd, anchors, valid)
 
-    def losses_of(self, outputs, targets) -> dict[str, tf.Tensor]:
-        """Computes the criterion's parts, `class` and `box`."""
-        return self.criterion(outputs, targets)
-
     def decode(self, outputs, extent=None) -> dict[str, tf.Tensor]:
         """Decodes raw outputs; see `layers/decoders.py`."""
         return self.to_image_frame(self.decoder(outputs, self.anchor_boxes), extent)
 
     def get_config(self) -> dict:
         """Returns the constructor's arguments, parts serialised."""
-        parts = {name: getattr(self, name) for name in _PARTS}
-        return {
-            "name": self.name,
-            "num_classes": self.num_classes,
-            "image_size": self.image_size,
-            "class_names": self.class_names,
-            "match_in_pixels": self.match_in_pixels,
-            **{key: keras.saving.serialize_keras_object(part) for key, part in parts.items()},
-        }
-
-    @classmethod
-    def from_config(cls, config: dict, custom_objects=None):
-        """Builds the detector from `get_config`."""
-        config = dict(config)
-        for key in _PARTS:
-            if isinstance(config.get(key), dict):
-                config[key] = keras.saving.deserialize_keras_object(config[key])
-        return cls(**config)
+        return {**super().get_config(), "match_in_pixels": self.match_in_pixels}

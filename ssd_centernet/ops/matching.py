@@ -131,3 +131,18 @@ def _assign_one_image(
     class_targets = tf.scatter_nd(positions, tf.gather(classes, rows) + 1, shape[:1])
     class_targets = tf.ensure_shape(class_targets, anchors.shape[:1])
     return class_targets, tf.ensure_shape(tf.scatter_nd(positions, codes, shape), anchors.shape)
+
+
+def inside_regions(anchors: tf.Tensor, regions: tf.Tensor, valid: tf.Tensor) -> tf.Tensor:
+    """Tells which anchors lie mostly inside one of some regions, such as crowds.
+
+    Args:
+      anchors: float32 [A, 4], yxyx.
+      regions: float32 [..., M, 4], yxyx, same frame.
+      valid: bool [..., M], which regions count.
+
+    Returns:
+      bool [..., A]: whether at least half of the anchor lies in a region.
+    """
+    counted = tf.where(valid[..., tf.newaxis], regions, 0.0)
+    return tf.reduce_any(box_ops.ioa(anchors, counted) >= 0.5, axis=-1)

@@ -170,3 +170,21 @@ def test_force_match_by_row():
         tf.constant([similarity] * 2), force_match=tf.constant([[True, False, False], [True] * 3])
     )
     assert batch.numpy().tolist() == [[0, -1, 2], [0, 1, 2]]
+
+
+def test_anchors_half_inside_a_region_are_told():
+    anchors = np.array(
+        [
+            [0.0, 0.0, 0.2, 0.2],
+            [0.0625, 0.0, 0.1875, 0.2],
+            [0.11, 0.0, 0.31, 0.2],
+            [0.6, 0.6, 0.8, 0.8],
+        ],
+        np.float32,
+    )
+    regions = tf.constant([[[0.0, 0.0, 0.125, 0.5], [0.5, 0.5, 1.0, 1.0]]] * 2)
+    valid = tf.constant([[True, False], [False, True]])
+    inside = matching.inside_regions(anchors, regions, valid).numpy()
+    # Of the second exactly half lies inside, of the third a little.
+    assert inside[0].tolist() == [True, True, False, False]
+    assert inside[1].tolist() == [False, False, False, True]
