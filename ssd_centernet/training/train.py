@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import gin
+import numpy as np
 import tensorflow as tf
 
 from ssd_centernet import config
@@ -175,8 +176,10 @@ def train(
         _begin(checkpoints, log, fine_tune_checkpoint, *how)
         communicator.broadcast([*detector.variables, *trainer.optimizer.variables])
         _check_normalization(augment, detector)
-        for line in filter(None, [getattr(trainer.schedule, "describe", lambda run: None)(run)]):
-            log.say(line)
+        # A schedule of the user's own need not know how to describe itself.
+        misfit = trainer.schedule.describe(run) if hasattr(trainer.schedule, "describe") else None
+        if misfit:
+            log.say(misfit)
         dataset = batches(
             str(data_dir),
             image_size=detector.image_size,
@@ -265,7 +268,7 @@ def _check_normalization(augment: Callable | None, detector: Detector) -> None:
     for name in ("mean", "std", "scale", "channels"):
         trained = getattr(augment, name, None)
         used = getattr(detector.preprocessing, name)
-        if trained is not None and trained != used:
+        if trained is not None and not np.array_equal(trained, used):
             raise ValueError(
                 f"the augmentation normalises with {name}={trained}, the detector's "
                 f"preprocessing with {used}: what is trained must be what is detected with. "

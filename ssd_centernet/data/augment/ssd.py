@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 import gin
 import tensorflow as tf
 
+from ssd_centernet.data.augment.common import spaced_seed
 from ssd_centernet.ops import boxes as box_ops
 from ssd_centernet.ops import image as image_ops
 
@@ -161,7 +162,7 @@ def sample_crop(
         reference specification ssd_resnet34, section 7.4 (which has no limit of attempts).
     """
     bounds = tf.constant(min_ious, tf.float32)
-    seed = _spaced(seed)
+    seed = spaced_seed(seed)
 
     def attempt(turn, window, whole, done):
         draws = tf.random.stateless_uniform(
@@ -191,11 +192,6 @@ def sample_crop(
         maximum_iterations=_MAX_ATTEMPTS // _ATTEMPTS_PER_TURN,
     )
     return window, whole
-
-
-def _spaced(seed: tf.Tensor) -> tf.Tensor:
-    """Return int64 [2] with room for 1024 seeds before those of the next seed."""
-    return tf.cast(seed, tf.int64) * tf.constant([1, 1024], tf.int64)
 
 
 def crop_boxes(
@@ -308,7 +304,7 @@ class SSDAugment:
             that survive the crop, as fractions of it, and their other fields.
         """
         example = dict(example)
-        draws = tf.random.stateless_uniform([5], seed=_spaced(seed) + [0, _COLOR_WORD])
+        draws = tf.random.stateless_uniform([5], seed=spaced_seed(seed) + [0, _COLOR_WORD])
         flip = draws[4] < self.flip_probability
         image, boxes = self._resample(example, seed)
         example["image"] = self._finish(image, draws[:4], flip)
