@@ -323,3 +323,11 @@ def test_a_kill_between_the_renames_loses_no_best(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["best"]
     assert find_checkpoint(tmp_path / "best").endswith("ckpt-2")
     assert not again.keep_best({"AP": 0.25}, "AP", higher_is_better=True)
+
+
+def test_a_schedule_that_does_not_fit_the_run_is_said(tiny_recipe, data_dir, tmp_path, capsys):
+    settings = ["ConstantRate.warmup_steps = 5", "train.eval_split = None"]
+    run(tiny_recipe, data_dir, tmp_path / "short", *settings, "train.steps = 2")
+    assert "warm-up of 5 steps is no shorter than the run of 2" in capsys.readouterr().out
+    run(tiny_recipe, data_dir, tmp_path / "long", *settings, "train.steps = 6")
+    assert "no shorter" not in capsys.readouterr().out
