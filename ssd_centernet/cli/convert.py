@@ -1,24 +1,50 @@
-"""Convert a COCO data set to TFRecord shards.
+"""Convert a data set to TFRecord shards: COCO json, Pascal VOC, YOLO or CSV.
 
 Writes coco_<split>.record-*, coco_<split>.info.json, coco_<split>.annotations.json and
 mscoco_label_map.pbtxt, and reports each image and box that was repaired or dropped, with the
 reason. The shards appear when all are complete; calling it again with the same input does nothing.
 
-Example, once for each split:
+Examples, once for each split:
 
   ssd_centernet convert --annotations=annotations/instances_train2017.json \\
       --image_dir=train2017 --output_dir=data/coco --split=train
+  ssd_centernet convert --annotations=VOCdevkit/VOC2007 --output_dir=data/voc --split=train
+  ssd_centernet convert --annotations=my_data/data.yaml --output_dir=data/yolo --split=val
+  ssd_centernet convert --annotations=boxes.csv --image_dir=images --output_dir=data/table
+
+Columns of a CSV table: image, xmin, ymin, xmax, ymax, class; corners in pixels.
 """
 
 from absl import flags
 
 FLAGS = flags.FLAGS
+_NAMES_SHOWN = 20
 
 
 def define_flags() -> None:
     """Define the flags of this command."""
-    flags.DEFINE_string("annotations", None, "COCO json file with boxes (instances_*.json).")
-    flags.DEFINE_string("image_dir", None, "Folder of the images of this split.")
+    flags.DEFINE_string(
+        "annotations", None, "COCO json, CSV table or data.yaml, or a folder (VOC, YOLO)."
+    )
+    flags.DEFINE_enum(
+        "format",
+        "auto",
+        ["auto", "coco", "voc", "yolo", "csv"],
+        "Of the annotations; auto tells it by what the path holds.",
+    )
+    flags.DEFINE_string(
+        "image_dir", None, "Folder of the images of this split; needed for COCO, else found."
+    )
+    flags.DEFINE_string(
+        "image_list", None, "Text file with an image a line: only these (VOC, YOLO, CSV)."
+    )
+    flags.DEFINE_integer(
+        "first_pixel",
+        None,
+        "Number of the leftmost pixel; by default 1 in VOC and 0 in CSV.",
+        lower_bound=0,
+        upper_bound=1,
+    )
     flags.DEFINE_string("output_dir", None, "Folder for the shards; the splits share it.")
     flags.DEFINE_string("split", "train", "Name of the split: train, val, ...")
     flags.DEFINE_integer(
@@ -32,14 +58,16 @@ def define_flags() -> None:
         "max_images", None, "Only the first so many images with objects.", lower_bound=1
     )
     flags.DEFINE_float("max_missing", 0.05, "Share 0..1 of listed images that may be missing.")
-    flags.DEFINE_string("label_map", None, "pbtxt of the categories to keep; default: all.")
+    flags.DEFINE_string(
+        "label_map", None, "Categories to keep: pbtxt, or .txt with a name a line; default: all."
+    )
     flags.DEFINE_boolean(
         "drop_unknown_categories", False, "Leave out boxes of categories outside the label map."
     )
     flags.DEFINE_boolean("keep_empty", True, "Keep images without objects.")
     flags.DEFINE_boolean("keep_crowd", True, "Keep crowd regions.")
     flags.DEFINE_boolean("overwrite", False, "Replace a conversion that had other input.")
-    flags.mark_flags_as_required(["annotations", "image_dir", "output_dir"])
+    flags.mark_flags_as_required(["annotations", "output_dir"])
 
 
 def main(argv: list[str]) -> None:
@@ -50,14 +78,18 @@ def main(argv: list[str]) -> None:
     """
     if len(argv) > 1:
         raise flags.Error(f"Unexpected arguments {argv[1:]}; every option is a --flag=value.")
-    from ssd_centernet.data.convert import DEFAULT_MAX_PIXELS, convert_coco
+    from ssd_centernet.data.convert import DEFAULT_MAX_PIXELS
+    from ssd_centernet.data.convert_formats import convert_annotations, read_label_map
+    from ssd_centernet.data.directory import load_label_map
     from ssd_centernet.data.validate import format_report
-    from ssd_centernet.labels import LabelMap
 
-    info = convert_coco(
+    info = convert_annotations(
         FLAGS.annotations,
-        FLAGS.image_dir,
         FLAGS.output_dir,
+        image_dir=FLAGS.image_dir,
+        annotation_format=FLAGS.format,
+        image_list=FLAGS.image_list,
+        first_pixel=FLAGS.first_pixel,
         split=FLAGS.split,
         num_shards=FLAGS.num_shards,
         workers=FLAGS.workers,
@@ -65,7 +97,7 @@ def main(argv: list[str]) -> None:
         max_pixels=DEFAULT_MAX_PIXELS if FLAGS.max_pixels is None else FLAGS.max_pixels,
         keep_empty=FLAGS.keep_empty,
         keep_crowd=FLAGS.keep_crowd,
-        label_map=LabelMap.from_pbtxt(FLAGS.label_map) if FLAGS.label_map else None,
+        label_map=read_label_map(FLAGS.label_map) if FLAGS.label_map else None,
         drop_unknown_categories=FLAGS.drop_unknown_categories,
         max_missing=FLAGS.max_missing,
         overwrite=FLAGS.overwrite,
@@ -76,3 +108,6 @@ def main(argv: list[str]) -> None:
         f"{info['num_objects']} objects ({info['num_crowd']} crowd regions), "
         f"{info['num_shards']} shards."
     )
+    names = load_label_map(FLAGS.output_dir).names
+    more = f", ... ({len(names)} in all)" if len(names) > _NAMES_SHOWN else ""
+    print(f"Classes: {', '.join(names[:_NAMES_SHOWN])}{more}.")

@@ -6,8 +6,10 @@ import hashlib
 import json
 import os
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from ssd_centernet.data.readers.source import AnnotationSource
 from ssd_centernet.data.validate import LISTED, Report
 from ssd_centernet.labels import LabelMap
 
@@ -26,16 +28,20 @@ class CocoImage:
 
 @dataclass
 class CocoIndex:
-    """A whole annotation file: images in the file's order, the label map, what was dropped."""
+    """A whole annotation file: images in the file's order, the label map, what was dropped.
+
+    `upright` tells that boxes refer to pictures turned as their EXIF orientation says.
+    """
 
     images: list[CocoImage]
     label_map: LabelMap
     report: Report
     sha256: str
+    upright: bool = False
 
 
 def read_coco(
-    annotations: str | os.PathLike,
+    annotations: str | os.PathLike | AnnotationSource,
     image_dir: str | os.PathLike,
     *,
     label_map: LabelMap | None = None,
@@ -47,7 +53,7 @@ def read_coco(
     counted, as are annotations whose image is not listed.
 
     Args:
-        annotations: the json file, `instances_*.json`.
+        annotations: the json file, `instances_*.json`, or what a reader of `data.readers` made.
         image_dir: folder that `file_name` is relative to.
         label_map: the categories to read; None takes all of the file.
         drop_unknown_categories: leave out boxes of categories that the label map does not have.
@@ -63,16 +69,21 @@ def read_coco(
     """
     if not os.path.isdir(image_dir):
         raise FileNotFoundError(f"The image folder {os.fspath(image_dir)} does not exist.")
-    content, sha256 = _load(annotations)
-    report = Report()
+    upright, report = False, Report()
+    if isinstance(annotations, AnnotationSource):
+        content, sha256 = annotations.content, annotations.sha256
+        upright, report = annotations.upright, annotations.report
+    else:
+        content, sha256 = _load(annotations)
     file_map = LabelMap.from_categories(content["categories"])
     if label_map is not None:
         _check_same_names(file_map, label_map)
     images = _read_images(content["images"], report)
+    _mend_backslashes(images.values(), image_dir, report)
     _attach(content["annotations"], images, report)
     chosen = label_map or file_map
     _check_categories(images, chosen, report, drop_unknown_categories)
-    return CocoIndex(list(images.values()), chosen, report, sha256)
+    return CocoIndex(list(images.values()), chosen, report, sha256, upright)
 
 
 def _load(path: str | os.PathLike) -> tuple[dict, str]:
@@ -125,6 +136,15 @@ def _read_images(entries: list[dict], report: Report) -> dict[object, CocoImage]
         images[original_id] = CocoImage(0, original_id, name, int(size[0]), int(size[1]))
     _number_images(images, report)
     return images
+
+
+def _mend_backslashes(images: Iterable[CocoImage], image_dir, report: Report) -> None:
+    """Read names such as sub\\a.jpg, written on Windows, where the file is sub/a.jpg."""
+    for image in images:
+        name = image.file_name.replace("\\", "/")
+        if name != image.file_name and not os.path.exists(os.path.join(image_dir, image.file_name)):
+            report.add("notes", "backslashes in file_name read as folders", image.file_name)
+            image.file_name = name
 
 
 def _number_images(images: dict[object, CocoImage], report: Report) -> None:

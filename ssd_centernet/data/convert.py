@@ -17,6 +17,7 @@ from tqdm import tqdm
 from ssd_centernet.data.coco import CocoImage, CocoIndex, read_coco
 from ssd_centernet.data.directory import LABEL_MAP_NAME
 from ssd_centernet.data.output import SplitOutput
+from ssd_centernet.data.readers.source import AnnotationSource
 from ssd_centernet.data.records import encode_example
 from ssd_centernet.data.validate import LISTED, Box, CheckedImage, check_box, check_image
 from ssd_centernet.labels import LabelMap
@@ -29,7 +30,7 @@ MAX_SHARDS = 1000
 
 
 def convert_coco(
-    annotations: str | os.PathLike,
+    annotations: str | os.PathLike | AnnotationSource,
     image_dir: str | os.PathLike,
     output_dir: str | os.PathLike,
     *,
@@ -55,7 +56,8 @@ def convert_coco(
     at once. Kept images go to the shards in turn, in the order of the annotation file.
 
     Args:
-        annotations: COCO json file with boxes.
+        annotations: COCO json file with boxes, or annotations of another format as
+            `data.readers` reads them.
         image_dir: folder of the images that `file_name` is relative to.
         output_dir: folder to write to; made if needed, shared by the splits of a data set.
         split: name of the split, 'train' or 'coco_train'; files begin with `coco_<split>`.
@@ -141,8 +143,10 @@ def convert_coco(
                     writer.add(image, checked)
             info = writer.info(options)
             if not info["num_images"]:
+                read = isinstance(annotations, AnnotationSource)
+                source = annotations.name if read else os.fspath(annotations)
                 raise ValueError(
-                    f"No image of {os.fspath(annotations)} could be used: {info['report']}. "
+                    f"No image of {source} could be used: {info['report']}. "
                     f"Check that {os.fspath(image_dir)} holds the images of this split."
                 )
             output.commit(folder, info, writer.ground_truth(), index.label_map)
@@ -185,6 +189,7 @@ def _checked_images(
             listed_height=image.height,
             max_pixels=max_pixels,
             decode=_decode,
+            upright=index.upright,
         )
 
     # Threads, not processes: hashing and decoding release the interpreter lock, and a spawned

@@ -10,19 +10,24 @@ import tensorflow as tf
 from ssd_centernet.data.synthetic import make_synthetic
 from ssd_centernet.models.backbones.resnet import ResNet
 from ssd_centernet.training.pretrained import tf1_variables
+from tests.docs.own_data import write_own_data
 from tests.docs.pages import ROOT
 
 NUM_TRAIN, NUM_VAL, NUM_PHOTOS = 6, 3, 2
 
 
 def make_place(top: Path) -> Path:
-    """Make coco/, photos/ and a TF1 checkpoint of the backbone; returns the directory."""
+    """Make coco/, the same as voc/, yolo/, table/, photos/ and a TF1 checkpoint of the backbone.
+
+    Returns the directory.
+    """
     coco = top / "coco"
     make_synthetic(coco, num_train=NUM_TRAIN, num_val=NUM_VAL, image_size=(60, 90))
     for split in ("train", "val"):
         (coco / split).rename(coco / f"{split}2017")
         annotations = coco / "annotations" / f"instances_{split}.json"
         annotations.rename(annotations.with_name(f"instances_{split}2017.json"))
+    write_own_data(top)
     (top / "photos").mkdir()
     for image in sorted((coco / "val2017").iterdir())[:NUM_PHOTOS]:
         (top / "photos" / image.name).write_bytes(image.read_bytes())
@@ -45,7 +50,9 @@ def _write_backbone(folder: Path) -> None:
 def environment(bin_dir: Path) -> dict[str, str]:
     """The environment of a shell in which `ssd_centernet` and `python` are those of this test."""
     bin_dir.mkdir(exist_ok=True)
-    for name, arguments in (("python", ""), ("ssd_centernet", "-m ssd_centernet ")):
+    programs = {"python": "", "ssd_centernet": "-m ssd_centernet "}
+    programs["horovodrun"] = "-m horovod.runner.launch "
+    for name, arguments in programs.items():
         script = bin_dir / name
         script.write_text(f'#!/bin/sh\nexec "{sys.executable}" {arguments}"$@"\n')
         script.chmod(0o755)

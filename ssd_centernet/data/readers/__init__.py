@@ -1,0 +1,103 @@
+"""Readers of annotations: COCO json, Pascal VOC, YOLO and CSV, each made into COCO's structure."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from ssd_centernet.data.readers.csv_table import read_csv
+from ssd_centernet.data.readers.source import AnnotationSource
+from ssd_centernet.data.readers.voc import read_voc
+from ssd_centernet.data.readers.yolo import read_yolo
+from ssd_centernet.labels import LabelMap
+
+FORMATS = ("coco", "voc", "yolo", "csv")
+_SUFFIXES = {".json": "coco", ".csv": "csv", ".tsv": "csv", ".yaml": "yolo", ".yml": "yolo"}
+
+
+def detect_format(path: str | os.PathLike) -> str:
+    """Tell the format of annotations by what a path holds.
+
+    Args:
+        path: a file, judged by its ending, or a folder, by what lies in it.
+
+    Returns:
+        One of `FORMATS`.
+
+    Raises:
+        FileNotFoundError: there is no such path.
+        ValueError: it is of none of the formats, or might be of several.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise FileNotFoundError(f"The annotations {path} do not exist.")
+    found = _formats_in(path) if path.is_dir() else [_SUFFIXES.get(path.suffix.lower())]
+    if len(found) == 1 and found[0] is not None:
+        return found[0]
+    kinds = " and ".join(found) if len(found) > 1 else "none"
+    raise ValueError(
+        f"{path} looks like {kinds} of the formats {', '.join(FORMATS)}. Expected a COCO json file "
+        "for coco, a folder with XML files (or Annotations/*.xml) for voc, data.yaml or a folder "
+        "with images/ and labels/ for yolo, or a .csv file. Give one of these as annotations, or "
+        "set the format."
+    )
+
+
+def _formats_in(folder: Path) -> list[str]:
+    found = []
+    if any((folder / "Annotations").glob("*.xml")) or any(folder.glob("*.xml")):
+        found.append("voc")
+    places = ("labels", "train/labels", "valid/labels", "val/labels", "test/labels")
+    described = any(folder.glob("*.yaml")) or any(folder.glob("*.yml"))
+    if described or any((folder / place).is_dir() for place in places):
+        found.append("yolo")
+    return found
+
+
+def read_annotations(
+    path: str | os.PathLike,
+    *,
+    annotation_format: str = "auto",
+    split: str = "train",
+    image_dir: str | os.PathLike | None = None,
+    image_list: str | os.PathLike | None = None,
+    label_map: LabelMap | None = None,
+    drop_unknown: bool = False,
+    first_pixel: int | None = None,
+) -> AnnotationSource | None:
+    """Read annotations that are not COCO json.
+
+    Args:
+        path: of the annotations, see the reader of each format.
+        annotation_format: one of `FORMATS`, or 'auto' to tell by the path.
+        split: name of the split to read.
+        image_dir: folder of the images; None lets the reader find it.
+        image_list: text file with an image a line: only these are read.
+        label_map: gives the ids of the classes; None numbers them.
+        drop_unknown: leave out boxes of classes outside the label map.
+        first_pixel: number of the leftmost pixel, 0 or 1; None is 1 for voc and 0 for csv.
+
+    Returns:
+        The annotations, or None where they are COCO json, which `data.coco` reads.
+
+    Raises:
+        ValueError: an option that the format does not have, or as for its reader.
+    """
+    if annotation_format not in ("auto", *FORMATS):
+        raise ValueError(
+            f"format must be auto or one of {', '.join(FORMATS)}, got {annotation_format!r}."
+        )
+    kind = detect_format(path) if annotation_format == "auto" else annotation_format
+    if first_pixel is not None and kind not in ("voc", "csv"):
+        raise ValueError(f"first_pixel is for voc and csv; boxes of {kind} leave no doubt.")
+    if kind == "coco":
+        if image_list is not None or image_dir is None:
+            what = "has a list of images itself" if image_list else "needs image_dir"
+            raise ValueError(f"COCO json {what}: give --annotations, --image_dir, no image_list.")
+        return None
+    options = {"split": split.removeprefix("coco_"), "image_dir": image_dir}
+    options |= {"image_list": image_list, "label_map": label_map, "drop_unknown": drop_unknown}
+    if first_pixel is not None:
+        options["first_pixel"] = first_pixel
+    reader = {"voc": read_voc, "yolo": read_yolo, "csv": read_csv}[kind]
+    return reader(path, **options)

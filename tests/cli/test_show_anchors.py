@@ -1,0 +1,135 @@
+"""The report of what a recipe's targets can match, against objects placed by hand."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+from ssd_centernet import config
+from ssd_centernet.build import build_detector
+from ssd_centernet.training import anchor_report, runs
+from tests.data.coco_set import CocoSet
+from tests.docs.place import environment, run
+
+
+def objects(boxes, classes, areas, height=64, width=64):
+    return {
+        "boxes": tf.constant(np.array(boxes, np.float32)),
+        "classes": tf.constant(classes, tf.int32),
+        "is_crowd": tf.zeros([len(classes)], tf.bool),
+        "area": tf.constant(areas, tf.float32),
+        "height": tf.constant(height),
+        "width": tf.constant(width),
+    }
+
+
+def test_reached_forced_and_never(model_dir):
+    detector = runs.open_run(model_dir, device="cpu").detector
+    first = int(np.prod(detector.feature_sizes[0])) * detector.anchors.boxes_per_cell[0]
+    anchors = detector.anchor_boxes.numpy()
+    inside = ((anchors >= 0) & (anchors <= 1)).all(axis=1)
+    fine = anchors[np.flatnonzero(inside[:first])[0]]
+    coarse = anchors[first + np.flatnonzero(inside[first:])[0]]
+    speck = [0.9, 0.9, 0.91, 0.91]
+    # The second speck wants the one anchor that the first is given.
+    images = [
+        objects([fine, speck, speck], [0, 1, 1], [1023.0, 1.0, 1.0]),
+        objects([coarse], [1], [9216.0]),
+    ]
+    matches = anchor_report.match_objects(detector, images)
+    assert matches.states.tolist() == [0, 1, 2, 0] and matches.num_images == 2
+    assert matches.levels.tolist() == [0, matches.levels[1], -1, 1]
+    assert matches.best[[0, 3]] == pytest.approx(1.0, abs=1e-5)
+    assert matches.best[1] == matches.best[2] < 0.5
+    assert matches.sides[1] == pytest.approx(0.64, abs=1e-3)
+    rows = {row.group: row.counts for row in anchor_report.rows_by_size(matches)}
+    assert rows["all objects"] == (2, 1, 1)
+    assert rows["COCO small"] == (1, 1, 1) and rows["COCO large"] == (1, 0, 0)
+    assert rows["COCO medium"] == (0, 0, 0) and rows["side 0 to 2 px"] == (0, 1, 1)
+    text = anchor_report.format_report(detector, matches)
+    assert re.search(r"all objects +4 +50.0 % +25.0 % +25.0 %", text)
+    assert re.search(r"COCO medium +0 +- +- +- +-\n", text)
+    assert max(map(len, text.splitlines())) <= 100
+    with pytest.raises(ValueError, match="no image with an object"):
+        anchor_report.match_objects(detector, [])
+
+
+def test_matching_threshold_of_the_recipe_decides(model_dir):
+    """The same objects under a lower threshold: what was forced is reached."""
+    config.parse([model_dir / "config.gin"], ["MultiBoxLoss.matched_threshold = 0.0001"])
+    try:
+        detector = build_detector(num_classes=3)
+    finally:
+        config.clear()
+    matches = anchor_report.match_objects(detector, [objects([[0.9, 0.9, 0.91, 0.91]], [1], [1.0])])
+    assert matches.states.tolist() == [0]
+
+
+def test_peaks_collisions_and_objects_below_a_cell():
+    config.parse(["centernet_demo"], ["IMAGE_SIZE = (64, 64)"])
+    try:
+        detector = build_detector(num_classes=2)
+    finally:
+        config.clear()
+    # 16 x 16 cells: two of class 0 and one of class 1 have one cell, the fourth stands alone and is
+    # narrower than a cell.
+    boxes = [
+        [0.2, 0.2, 0.6, 0.6],
+        [0.3, 0.3, 0.5, 0.51],
+        [0.3, 0.3, 0.5, 0.5],
+        [0.7, 0.6, 0.9, 0.65],
+    ]
+    matches = anchor_report.match_objects(detector, [objects(boxes, [0, 0, 1, 1], [9.0] * 4)])
+    assert matches.states.tolist() == [1, 1, 0, 0]
+    assert matches.shares_cell.tolist() == [True, True, True, False]
+    assert matches.below_cell.tolist() == [False, False, False, True]
+    text = anchor_report.format_report(detector, matches)
+    assert re.search(r"all objects +4 +50.0 % +50.0 % +0.0 %", text)
+    assert "a cell: 1 objects (25.0 %)" in text and "any class: 3 objects (75.0 %)" in text
+    assert max(map(len, text.splitlines())) <= 100
+
+
+def test_images_keep_their_aspect_in_the_network():
+    """Sides are those in the input: a wide picture is scaled by its longer side."""
+    config.parse(["centernet_demo"], ["IMAGE_SIZE = (64, 64)"])
+    try:
+        detector = build_detector(num_classes=2)
+    finally:
+        config.clear()
+    keeps = bool(detector.preprocessing.keep_aspect)
+    one = objects([[0.0, 0.0, 1.0, 0.5]], [0], [9.0], height=32, width=128)
+    matches = anchor_report.match_objects(detector, [one])
+    expected = (16.0 if keeps else 64.0) * 32.0
+    assert matches.sides[0] == pytest.approx(expected**0.5, rel=1e-5)
+
+
+def test_the_command_counts_what_the_annotations_have(model_dir, data_dir, tmp_path):
+    truth = json.loads((data_dir / "coco_val.annotations.json").read_text())
+    numbers = [a["image_id"] for a in truth["annotations"]]
+    command = f"ssd_centernet show_anchors --gin_file={model_dir}/config.gin --data_dir={data_dir}"
+    ended = run(
+        f"{command} --split=val --output=anchors.png", tmp_path, environment(tmp_path / "bin")
+    )
+    assert ended.returncode == 0, ended.stderr
+    expected = f"{len(numbers)} objects in {len(set(numbers))} images, input 64 x 64 pixels"
+    assert expected in ended.stdout
+    assert re.search(rf"all objects +{len(numbers)} ", ended.stdout)
+    assert "level of" in ended.stdout
+    assert Image.open(tmp_path / "anchors.png").width == 1000
+
+
+def test_crowd_regions_follow_the_recipe(model_dir, tmp_path):
+    coco = CocoSet(tmp_path)
+    coco.image("a.jpg").box().box((0, 0, 20, 20), iscrowd=1)
+    coco.image("b.jpg").box((0, 0, 20, 20), iscrowd=1)
+    coco.image("c.jpg").box()
+    coco.convert()
+    heads = {}
+    for crowd in ("object", "drop"):
+        config.parse([model_dir / "config.gin"], [f"train.crowd = '{crowd}'"])
+        heads[crowd] = anchor_report.show_anchors(coco.out).split(",")[0].split(": ")[1]
+    config.clear()
+    assert heads == {"object": "4 objects in 3 images", "drop": "2 objects in 2 images"}
