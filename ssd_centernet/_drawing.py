@@ -1,5 +1,8 @@
 """Strokes that pictures are made of: frames, hatching, and labels that keep out of each other."""
 
+import functools
+import importlib.util
+import unicodedata
 from collections.abc import Sequence
 
 import numpy as np
@@ -52,7 +55,7 @@ def draw_labels(
         if not texts[i]:
             continue
         width = int(corners[i, 2] - corners[i, 0])
-        font, size = _label_font(texts[i], width, font_size)
+        text, font, size = _label_font(texts[i], width, font_size)
         place, covered = _free_place(corners[i].tolist(), size, draw.im.size, taken)
         if covered > _MOST_COVERED * size[0] * size[1]:
             continue
@@ -60,17 +63,17 @@ def draw_labels(
         draw.rectangle(place, fill=palette[i])
         ink = (255, 255, 255) if _luminance(palette[i]) < 0.5 else (16, 16, 16)
         middle = ((place[0] + place[2]) / 2, (place[1] + place[3]) / 2)
-        draw.text(middle, texts[i], fill=ink, font=font, anchor="mm")
+        draw.text(middle, text, fill=ink, font=font, anchor="mm")
 
 
-def _label_font(text: str, box_width: int, font_size: int) -> tuple[Font, tuple[int, int]]:
-    """Return the font of a label and its size with padding, smaller above narrow boxes."""
-    font = load_font(font_size)
-    if font.getlength(text) > 1.25 * box_width:
+def _label_font(text: str, box_width: int, font_size: int) -> tuple[str, Font, tuple[int, int]]:
+    """Return a label, its font and its size with padding, smaller above narrow boxes."""
+    shown, font = legible(text, font_size)
+    if font.getlength(shown) > 1.25 * box_width:
         font_size = max(9, round(0.75 * font_size))
-        font = load_font(font_size)
+        shown, font = legible(text, font_size)
     pad = max(2, font_size // 5)
-    return font, (round(font.getlength(text)) + 2 * pad, font_size + pad)
+    return shown, font, (round(font.getlength(shown)) + 2 * pad, font_size + pad)
 
 
 def _free_place(
@@ -109,6 +112,50 @@ def _luminance(color: tuple[int, int, int]) -> float:
 
 def load_font(size: int) -> Font:
     return ImageFont.load_default(size=size)
+
+
+def legible(text: str, size: int) -> tuple[str, Font]:
+    """Choose a font that has the letters of a text, and replace what no font can write.
+
+    Args:
+        text: any, such as the name of a file.
+        size: of the font in pixels.
+
+    Returns:
+        The text, with control characters as question marks, and the font.
+    """
+    # Accents may come as characters of their own, as file names of some systems have them.
+    text = unicodedata.normalize("NFC", text)
+    text = "".join(char if char.isprintable() else "?" for char in text)
+    font = load_font(size)
+    if text.isascii():
+        return text, font
+    if _wide_font():
+        font = ImageFont.truetype(_wide_font(), size)
+    missing = bytes(font.getmask("\U0010ffff"))
+    known = [c if c.isascii() or bytes(font.getmask(c)) != missing else _plain(c) for c in text]
+    return "".join(known), font
+
+
+@functools.cache
+def _wide_font() -> str | None:
+    """Find a font with more than ASCII, which is all that Pillow's own has: mostly matplotlib's."""
+    package = importlib.util.find_spec("matplotlib")
+    folders = package.submodule_search_locations or () if package else ()
+    candidates = [f"{folder}/mpl-data/fonts/ttf/DejaVuSans.ttf" for folder in folders]
+    for name in (*candidates, "DejaVuSans.ttf", "LiberationSans-Regular.ttf", "Arial.ttf"):
+        try:
+            return ImageFont.truetype(name, 10).path
+        except OSError:
+            continue
+    return None
+
+
+def _plain(char: str) -> str:
+    """Write a letter without its accent, or as a question mark."""
+    letters = {"ß": "ss", "æ": "ae", "Æ": "Ae", "ø": "o", "Ø": "O", "ð": "d", "þ": "th"}
+    base = unicodedata.normalize("NFKD", char).encode("ascii", "ignore").decode()
+    return letters.get(char) or base or "?"
 
 
 def line_height(font: Font) -> int:

@@ -138,6 +138,21 @@ class CocoEvaluator:
         self._seen[positions] = True
         self._other_size += self._count_other_sizes(positions, sizes[images])
 
+    def join(self, gather: Callable[[list], list]) -> None:
+        """Join what several processes added, each its share of the images.
+
+        Args:
+            gather: concatenates the lists of all processes, as `Communicator.gather`.
+
+        Raises:
+            ValueError: two of them had the same image.
+        """
+        added = gather([(DetectionRows.concatenate(self._parts), self._seen, self._other_size)])
+        parts, seen, other_sizes = zip(*added, strict=True)
+        if np.sum(seen, axis=0).max(initial=0) > 1:
+            raise ValueError("two processes added the same image; each must have a share of its own.")
+        self._parts, self._seen, self._other_size = [*parts], np.any(seen, axis=0), sum(other_sizes)
+
     def compute(self) -> CocoResult:
         """Score what was added.
 
@@ -282,8 +297,10 @@ def evaluate_detections_file(
         try:
             with open(detections_json, encoding="utf-8") as file:
                 rows = json.load(file)
-        except json.JSONDecodeError as error:
-            raise ValueError(f"{origin} is not valid JSON ({error}); is it cut off?") from error
+        except ValueError as error:  # No JSON, or no text at all.
+            raise ValueError(
+                f"{origin} is not valid JSON ({error}); is it cut off, compressed or another file?"
+            ) from error
     if not isinstance(rows, (list, tuple)):
         hint = (
             "It looks like annotations: are the two files swapped?"

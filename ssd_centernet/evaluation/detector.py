@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+import numpy as np
 import tensorflow as tf
 
 from ssd_centernet.data import records, shards
@@ -14,6 +15,7 @@ from ssd_centernet.evaluation.ground_truth import CocoGroundTruth
 from ssd_centernet.evaluation.result import CocoResult
 from ssd_centernet.labels import LabelMap
 from ssd_centernet.models.detector import Detector
+from ssd_centernet.runtime.distribution import Communicator, SingleProcess
 
 
 def detection_step(
@@ -67,23 +69,27 @@ def evaluate_detector(
     *,
     step: Callable[[dict], tuple[dict, dict]] | None = None,
     progress: Callable[[int], None] | None = None,
-) -> tuple[CocoResult, dict[str, float]]:
+    communicator: Communicator | None = None,
+) -> tuple[CocoResult | None, dict[str, float]]:
     """Detects on every image of a split and scores the detections.
 
     Args:
       detector: the model.
-      batches: of `data.pipeline.evaluation_batches`: every image once, fillers with source id -1.
+      batches: of `data.pipeline.evaluation_batches`: every image once, fillers with source id -1;
+        of several processes, each has its share.
       evaluator: for the split's ground truth; it is reset first.
       step: of `detection_step`, to share its trace between evaluations.
       progress: called with the number of images after every batch.
+      communicator: of the processes that evaluate together; all call this function.
 
     Returns:
-      The result, and the means of the loss parts over batches without fillers.
+      The result, None on all processes but the first; and the means of the loss parts over batches
+      without fillers.
     """
+    communicator = communicator or SingleProcess()
     step = step or detection_step(detector)
     evaluator.reset()
-    sums: dict[str, float] = {}
-    whole_batches = 0
+    losses = []
     for batch in batches:
         detections, parts = step(batch)
         source_ids = batch["source_id"].numpy()
@@ -94,10 +100,11 @@ def evaluate_detector(
             {name: value.numpy() for name, value in detections.items()},
         )
         if (source_ids != -1).all():
-            whole_batches += 1
-            for name, value in parts.items():
-                sums[name] = sums.get(name, 0.0) + float(value)
+            losses.append({name: float(value) for name, value in parts.items()})
         if progress is not None:
             progress(int((source_ids != -1).sum()))
-    losses = {name: value / whole_batches for name, value in sums.items()} if whole_batches else {}
-    return evaluator.compute(), losses
+    # Once, at the end: processes may have different numbers of batches.
+    evaluator.join(communicator.gather)
+    losses = communicator.gather(losses)
+    means = {name: float(np.mean([one[name] for one in losses])) for name in (losses or [{}])[0]}
+    return evaluator.compute() if communicator.is_chief else None, means

@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from ssd_centernet.evaluation.result import whole_number
+
 _EXAMPLES_SHOWN = 5
 
 
@@ -195,7 +197,7 @@ def _read(source: str | os.PathLike | Mapping[str, Any]) -> tuple[Mapping[str, A
         try:
             with open(source, encoding="utf-8") as file:
                 content = json.load(file)
-        except json.JSONDecodeError as error:
+        except ValueError as error:  # No JSON, or no text at all.
             raise ValueError(
                 f"{origin} is not valid JSON ({error}). Expected COCO annotations; the file may be "
                 "cut off: write or copy it again."
@@ -221,8 +223,8 @@ def _read(source: str | os.PathLike | Mapping[str, Any]) -> tuple[Mapping[str, A
 def _unique_ids(entries: Sequence[Mapping[str, Any]], kind: str, origin: str) -> np.ndarray:
     """Return the ids of images or categories as int64, refusing repeated or unusable ones."""
     try:
-        ids = np.array([int(entry["id"]) for entry in entries], np.int64)
-    except (KeyError, TypeError, ValueError) as error:
+        ids = np.array([whole_number(entry["id"]) for entry in entries], np.int64)
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise ValueError(
             f"{origin}: every {kind} needs an integer 'id' ({type(error).__name__}: {error})."
         ) from error
@@ -282,8 +284,8 @@ def _objects(
 
 def _column(annotations: Sequence[Mapping[str, Any]], key: str, origin: str) -> np.ndarray:
     try:
-        return np.array([int(annotation[key]) for annotation in annotations], np.int64)
-    except (KeyError, TypeError, ValueError) as error:
+        return np.array([whole_number(annotation[key]) for annotation in annotations], np.int64)
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise ValueError(
             f"{origin}: every annotation needs an integer '{key}' "
             f"({type(error).__name__}: {error})."

@@ -87,12 +87,12 @@ class DetectionRows:
         """
         try:
             return cls(
-                image_ids=np.array([int(row["image_id"]) for row in rows], np.int64),
-                category_ids=np.array([int(row["category_id"]) for row in rows], np.int64),
+                image_ids=np.array([whole_number(row["image_id"]) for row in rows], np.int64),
+                category_ids=np.array([whole_number(row["category_id"]) for row in rows], np.int64),
                 boxes=np.array([row["bbox"] for row in rows], np.float64).reshape(len(rows), 4),
                 scores=np.array([row["score"] for row in rows], np.float64).reshape(len(rows)),
             )
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise ValueError(
                 "Detections must be a list of dicts with 'image_id', 'category_id', 'bbox' "
                 "[x, y, width, height] in pixels and 'score', as COCO's result format has them; "
@@ -123,6 +123,24 @@ class DetectionRows:
         return np.isfinite(self.boxes).all(axis=1) & np.isfinite(self.scores)
 
 
+def whole_number(value: Any) -> int:
+    """Read an id; a fraction cut off would silently be the id of something else.
+
+    Args:
+        value: a number or its digits.
+
+    Returns:
+        The id.
+
+    Raises:
+        ValueError: it is no whole number.
+    """
+    number = int(value)
+    if isinstance(value, float) and number != value:
+        raise ValueError(f"{value!r} is no whole number")
+    return number
+
+
 def _first_unusable(rows: Sequence[Any]) -> str:
     """Describe the first row that is no COCO result row."""
     for index, row in enumerate(rows):
@@ -133,7 +151,7 @@ def _first_unusable(rows: Sequence[Any]) -> str:
             return f"row {index} lacks {missing} and has {sorted(row)}"
         if np.shape(row["bbox"]) != (4,):
             return f"row {index} has bbox {row['bbox']!r}"
-    return "one of the values is no number"
+    return "one of the values is no number, or no whole one where an id must be"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

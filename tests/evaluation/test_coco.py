@@ -296,6 +296,18 @@ def test_files_of_all_kinds(tmp_path):
     found.write_text("[{")
     with pytest.raises(ValueError, match="is it cut off"):
         evaluate_detections_file(found, annotations)
+    found.write_bytes(b"\x1f\x8b\xff\xfe")
+    for pair in ((found, annotations), (annotations, found)):
+        with pytest.raises(ValueError, match="found.json is not valid JSON .*utf-8"):
+            evaluate_detections_file(*pair)
+    # An id cut to a whole number would be another image's.
+    for image_id in (1.5, 10**30):
+        found.write_text(json.dumps([rows[0] | {"image_id": image_id}]))
+        with pytest.raises(ValueError, match="no whole one where an id must be"):
+            evaluate_detections_file(found, annotations)
+        content["annotations"][0]["image_id"] = image_id
+        with pytest.raises(ValueError, match="every annotation needs an integer 'image_id'"):
+            CocoGroundTruth.load(content)
 
 
 def test_evaluation_modules_load_neither_library():

@@ -1,0 +1,293 @@
+"""Line charts, with NumPy and Pillow alone."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from ssd_centernet._drawing import line_height, load_font, shortened
+
+_PAPER = (255, 255, 255)
+_INK = (32, 36, 42)
+_FAINT_INK = (104, 112, 122)
+_GRID = (230, 233, 237)
+_AXIS = (150, 157, 166)
+# Lines are drawn this much larger and scaled down, as Pillow draws them with jagged edges.
+_OVERSAMPLING = 4
+_LOG_FROM_RATIO = 8.0
+_MARGIN = 20
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Curve:
+    """Hold one line of a chart.
+
+    Attributes:
+        x: [N] positions, ascending.
+        y: [N] values; the line has a gap where one is not finite.
+        color: red, green and blue, 0..255.
+        label: its text in the legend; none without it.
+        width: of the line, pixels.
+        opacity: 1 covers what is below, 0 is not seen.
+        steps: whether a value holds until the next one, instead of a straight line between them.
+    """
+
+    x: Sequence[float]
+    y: Sequence[float]
+    color: tuple[int, int, int]
+    label: str = ""
+    width: float = 2.0
+    opacity: float = 1.0
+    steps: bool = False
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Panel:
+    """Hold one pair of axes.
+
+    Attributes:
+        title: above them.
+        curves: the lines, the first one lowest.
+        height: of the axes, pixels.
+        scale: of the vertical axis: 'linear', 'log', 'log2' (ticks at powers of two), or 'auto':
+            'log' where positive values span a factor of 8.
+        unit: written behind the numbers of the vertical axis, such as '%'.
+        note: a line below the title, in smaller print.
+    """
+
+    title: str
+    curves: Sequence[Curve]
+    height: int = 300
+    scale: str = "auto"
+    unit: str = ""
+    note: str = ""
+
+
+def line_chart(
+    panels: Sequence[Panel],
+    *,
+    heading: str,
+    x_label: str,
+    x_from: float | None = None,
+    width: int = 1000,
+) -> np.ndarray:
+    """Draw panels below each other over one horizontal axis.
+
+    Args:
+        panels: from top to bottom.
+        heading: at the top; lines behind the first are fainter.
+        x_label: what the horizontal axis counts.
+        x_from: where it begins; None is at the first point.
+        width: of the picture, pixels.
+
+    Returns:
+        uint8 [H, width, 3].
+
+    Raises:
+        ValueError: there is nothing to draw: no panel, or one without a finite value.
+    """
+    if not panels:
+        raise ValueError("a chart without panels was asked for; expected at least one.")
+    return _Chart(panels, heading, x_label, x_from, width).draw()
+
+
+class _Chart:
+    """Lay a chart out from top to bottom and draw it."""
+
+    def __init__(self, panels, heading: str, x_label: str, x_from: float | None, width: int):
+        self.panels = panels
+        self.heading = heading.split("\n")
+        self.x_label = x_label
+        self.fonts = {name: load_font(size) for name, size in _FONT_SIZES.items()}
+        self.axes = [_Axis.of_values(panel) for panel in panels]
+        numbers = [label for axis in self.axes for _, label in axis.ticks]
+        font = self.fonts["number"]
+        self.left = _MARGIN + int(max(font.getlength(text) for text in numbers)) + 10
+        self.width = width
+        self.right = width - _MARGIN - 8
+        xs = np.concatenate([np.asarray(c.x, float) for p in panels for c in p.curves])
+        low = float(xs.min()) if x_from is None else x_from
+        high = float(xs.max()) if xs.max() > low else low + 1.0
+        self.x_axis = _linear_axis(low, high, tight=True, ticks=9)
+
+    def draw(self) -> np.ndarray:
+        """Return the picture."""
+        line, title = line_height(self.fonts["heading"]), line_height(self.fonts["title"])
+        small = line_height(self.fonts["number"])
+        tops, y = [], _MARGIN + line + (len(self.heading) - 1) * title + 10
+        for panel in self.panels:
+            y += title + (small + 2 if panel.note else 0) + 8
+            tops.append(y)
+            y += panel.height + small + 18
+        self.picture = Image.new("RGB", (self.width, y + small + 6), _PAPER)
+        self.pen = ImageDraw.Draw(self.picture)
+        self._heading(line, title)
+        for panel, axis, top in zip(self.panels, self.axes, tops, strict=True):
+            self._panel(panel, axis, top, title, small)
+        middle = (self.left + self.right) / 2
+        self._text((middle, y + small / 2 - 4), self.x_label, "number", anchor="mm")
+        return np.asarray(self.picture)
+
+    def _heading(self, line: int, title: int) -> None:
+        room = self.width - 2 * _MARGIN
+        for row, text in enumerate(self.heading):
+            y = _MARGIN if row == 0 else _MARGIN + line + (row - 1) * title
+            font, ink = ("heading", _INK) if row == 0 else ("title", _FAINT_INK)
+            self._text((_MARGIN, y), shortened(text, self.fonts[font], room), font, ink=ink)
+
+    def _panel(self, panel: Panel, axis: _Axis, top: int, title: int, small: int) -> None:
+        bottom = top + panel.height
+        above = top - 8 - (small + 2 if panel.note else 0) - title
+        self._text((_MARGIN, above), panel.title, "title")
+        if panel.note:
+            self._text((_MARGIN, top - 8 - small), panel.note, "number", ink=_FAINT_INK)
+        self._legend(panel, above)
+        for value, label in axis.ticks:
+            y = bottom - axis.place(value) * panel.height
+            self.pen.line((self.left, y, self.right, y), fill=_GRID)
+            self._text((self.left - 8, y), label, "number", anchor="rm", ink=_FAINT_INK)
+        for value, label in self.x_axis.ticks:
+            x = self.left + self.x_axis.place(value) * (self.right - self.left)
+            self.pen.line((x, bottom, x, bottom + 5), fill=_AXIS)
+            self._text((x, bottom + 8), label, "number", anchor="ma", ink=_FAINT_INK)
+        self.pen.line((self.left, bottom, self.right, bottom), fill=_AXIS)
+        for curve in panel.curves:
+            self._curve(curve, axis, top, panel.height)
+
+    def _legend(self, panel: Panel, y: int) -> None:
+        """Write labels with a stroke of their colour, right-aligned beside the title."""
+        font = self.fonts["legend"]
+        middle = y + line_height(self.fonts["title"]) / 2
+        right = float(self.right)
+        for curve in reversed([curve for curve in panel.curves if curve.label]):
+            x = right - font.getlength(curve.label)
+            self.pen.text((x, middle), curve.label, fill=_INK, font=font, anchor="lm")
+            self.pen.line((x - 30, middle, x - 8, middle), fill=curve.color, width=4)
+            right = x - 30 - 22
+
+    def _curve(self, curve: Curve, axis: _Axis, top: int, height: int) -> None:
+        size = (self.right - self.left + 8, height + 8)
+        large = Image.new("L", (size[0] * _OVERSAMPLING, size[1] * _OVERSAMPLING))
+        pen = ImageDraw.Draw(large)
+        stroke = max(1, round(curve.width * _OVERSAMPLING))
+        for run in _runs(curve):
+            points = [
+                (
+                    (4 + self.x_axis.place(x) * (self.right - self.left)) * _OVERSAMPLING,
+                    (4 + height - axis.place(y) * height) * _OVERSAMPLING,
+                )
+                for x, y in run
+            ]
+            if len(points) == 1:
+                (x, y), radius = points[0], 0.9 * stroke
+                pen.ellipse((x - radius, y - radius, x + radius, y + radius), fill=255)
+            pen.line(points, fill=255, width=stroke, joint="curve")
+        mask = large.resize(size, Image.Resampling.BOX).point(lambda v: int(v * curve.opacity))
+        self.picture.paste(Image.new("RGB", size, curve.color), (self.left - 4, top - 4), mask)
+
+    def _text(self, place, text: str, font: str, *, anchor: str = "la", ink=_INK) -> None:
+        self.pen.text(place, text, fill=ink, font=self.fonts[font], anchor=anchor)
+
+
+_FONT_SIZES = {"heading": 22, "title": 16, "legend": 15, "number": 13}
+
+
+@dataclasses.dataclass(frozen=True)
+class _Axis:
+    """Place values between 0 and 1, and say where to write numbers."""
+
+    low: float
+    high: float
+    log: bool
+    ticks: tuple[tuple[float, str], ...]
+
+    @classmethod
+    def of_values(cls, panel: Panel) -> _Axis:
+        """Choose an axis for all curves of a panel."""
+        values = np.concatenate([np.asarray(curve.y, float).ravel() for curve in panel.curves])
+        values = values[np.isfinite(values)]
+        if not values.size:
+            raise ValueError(f"the chart {panel.title!r} has no finite value to draw.")
+        low, high = float(values.min()), float(values.max())
+        positive = low > 0 and panel.scale != "linear"
+        if positive and panel.scale == "log2":
+            return _log2_axis(low, high)
+        if positive and (panel.scale == "log" or high / low >= _LOG_FROM_RATIO):
+            return _log_axis(low, high, unit=panel.unit)
+        return _linear_axis(low, high, unit=panel.unit)
+
+    def place(self, value: float) -> float:
+        """Return 0 at the lower end and 1 at the upper one."""
+        if self.log:
+            return math.log(value / self.low) / math.log(self.high / self.low)
+        return (value - self.low) / (self.high - self.low)
+
+
+def _linear_axis(
+    low: float, high: float, *, unit: str = "", tight: bool = False, ticks: int = 5
+) -> _Axis:
+    if high - low < 1e-12 * max(abs(low), abs(high), 1e-12):
+        low, high = low - max(0.5, 0.1 * abs(low)), high + max(0.5, 0.1 * abs(high))
+    spacing = _nice((high - low) / ticks)
+    if not tight:
+        # Whole spacings, so that a number stands at either end.
+        low = math.floor(low / spacing + 1e-9) * spacing
+        high = math.ceil(high / spacing - 1e-9) * spacing
+    first, last = math.ceil(low / spacing - 1e-9), math.floor(high / spacing + 1e-9)
+    values = [index * spacing for index in range(first, last + 1)]
+    return _Axis(low, high, False, tuple((v, _number(v) + unit) for v in values))
+
+
+def _log_axis(low: float, high: float, *, unit: str = "") -> _Axis:
+    low, high = 0.95 * low, 1.05 * high
+    values = [v for v in _log_ticks(low, high) if low <= v <= high]
+    return _Axis(low, high, True, tuple((v, _number(v) + unit) for v in values))
+
+
+def _log2_axis(low: float, high: float) -> _Axis:
+    first, last = math.floor(math.log2(low)), math.ceil(math.log2(high))
+    # An octave on either side of a value that never changes.
+    first, last = (first - 1, last + 1) if first == last else (first, last)
+    stride = max(1, math.ceil((last - first) / 5))
+    values = [2.0**exponent for exponent in range(first, last + 1, stride)]
+    return _Axis(2.0**first, 2.0**last, True, tuple((v, _number(v)) for v in values))
+
+
+def _nice(spacing: float) -> float:
+    """Return the next of 1, 2, 5 times a power of ten."""
+    power = 10.0 ** math.floor(math.log10(spacing))
+    return next(m * power for m in (1, 2, 5, 10) if m * power >= spacing * (1 - 1e-9))
+
+
+def _log_ticks(low: float, high: float) -> list[float]:
+    """Return round numbers about as dense as a linear axis has them."""
+    decades = math.log10(high / low)
+    if decades <= 0.6:
+        spacing = _nice((high - low) / 5)
+        return [i * spacing for i in range(math.ceil(low / spacing), int(high / spacing) + 1)]
+    factors = (1, 1.5, 2, 3, 5, 7) if decades < 1.5 else (1, 2, 5) if decades < 3 else (1,)
+    exponents = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    stride = max(1, round(decades / 6)) if len(factors) == 1 else 1
+    return [f * 10.0**e for e in exponents if e % stride == 0 for f in factors]
+
+
+def _number(value: float) -> str:
+    """Write 20000, 0.05 and 1e+09 as they are read best."""
+    return f"{value:,.0f}" if 1000 <= abs(value) < 1e8 else f"{value:.6g}"
+
+
+def _runs(curve: Curve) -> list[list[tuple[float, float]]]:
+    """Cut a curve at values that are not finite; draw corners where values hold."""
+    runs: list[list[tuple[float, float]]] = [[]]
+    for x, y in zip(curve.x, curve.y, strict=True):
+        if not math.isfinite(y):
+            runs.append([])
+            continue
+        if curve.steps and runs[-1]:
+            runs[-1].append((float(x), runs[-1][-1][1]))
+        runs[-1].append((float(x), float(y)))
+    return [run for run in runs if run]

@@ -1,0 +1,281 @@
+"""Sections of the report that show what an analysis found."""
+
+import html
+import math
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+
+from ssd_centernet.evaluation._svg import Plot, count_axis, share_ticks
+from ssd_centernet.evaluation.analysis import ERRORS, IOU_THRESHOLDS, Analysis
+from ssd_centernet.evaluation.ground_truth import CocoGroundTruth
+from ssd_centernet.evaluation.overlaps import RECALLS
+
+# As many classes as a matrix shows before the rest is put together, and pairs in the list.
+_MATRIX_CLASSES = 12
+_PAIRS_LISTED = 12
+_STYLES = ("blue", "teal", "orange")
+_MEANINGS = {
+    "class": "on an object, but of another class",
+    "localisation": "the right class, but the box overlaps its object by less than half",
+    "both": "another class, and the box overlaps the object by less than half",
+    "duplicate": "on an object that a higher score has found already",
+    "background": "on no object",
+    "missed": "objects that nothing points at",
+}
+
+
+def figure(title: str, drawing: str, caption: str, keys: Sequence[tuple[str, str]] = ()) -> str:
+    """Return a figure with its title, the keys of its colours, the drawing and a caption."""
+    legend = "".join(f'<li><i class="{style}"></i>{html.escape(text)}</li>' for style, text in keys)
+    legend = f'<ul class="legend">{legend}</ul>' if legend else ""
+    return (
+        f"<figure><h3>{html.escape(title)}</h3>{legend}{drawing}"
+        f"<figcaption>{caption}</figcaption></figure>"
+    )
+
+
+def table(style: str, name: str, caption: str, head: str, body: str) -> str:
+    """Return a table that scrolls by itself where it is too wide, below its caption.
+
+    Args:
+        style: class of the table.
+        name: what it is called by those who hear the page.
+        caption: text above it.
+        head: cells of its heading.
+        body: its rows.
+    """
+    return (
+        f'<div><p class="caption">{caption}</p>'
+        f'<div class="scroll" tabindex="0" role="group" aria-label="{name}">'
+        f'<table class="{style}" aria-label="{name}"><thead><tr>{head}</tr></thead>'
+        f"<tbody>{body}</tbody></table></div></div>"
+    )
+
+
+def percent(value: float) -> str:
+    """Write a share of one as per cent, a dash where there is none."""
+    return f"{100 * value:.1f}%" if math.isfinite(value) else "–"
+
+
+def number(value: float) -> str:
+    """Write a metric, a dash where there is no object to measure it on."""
+    return f"{value:.3f}" if math.isfinite(value) and value >= 0 else "–"
+
+
+def curves_figure(found: Analysis) -> str:
+    """Show precision over recall, the mean of the classes."""
+    measured = found.num_objects > 0
+    if not measured.any():
+        return figure("Precision and recall", "", "There is no object to find.")
+    ticks = share_ticks()
+    means = found.precision[:, measured].mean(axis=1)
+    aps = [float(mean.mean()) for mean in means]
+    keys = [
+        (style, f"IoU {iou:.2f}: AP {ap:.3f}")
+        for style, iou, ap in zip(_STYLES, IOU_THRESHOLDS, aps, strict=True)
+    ]
+    description = "Precision over recall. " + "; ".join(text for _, text in keys)
+    plot = Plot(description, x_label="recall", y_label="precision", x_ticks=ticks, y_ticks=ticks)
+    for style, mean in reversed(list(zip(_STYLES, means, strict=True))):
+        plot.line(RECALLS, mean, style)
+    caption = f"Mean of the {np.count_nonzero(measured)} classes that have objects."
+    return figure("Precision and recall", plot.svg(), caption, keys)
+
+
+def sizes_figure(metrics: Mapping[str, float], truth: CocoGroundTruth) -> str:
+    """Show average precision and recall of small, medium and large objects."""
+    areas = truth.areas[~truth.is_crowd]
+    bins = np.searchsorted([32**2, 96**2], areas, side="right")
+    counts = np.bincount(bins, minlength=3)
+    names = ("small", "medium", "large")
+    marks = [
+        ((2 * i + 1) / 6, f"{name} ({count:,})")
+        for i, (name, count) in enumerate(zip(names, counts.tolist(), strict=True))
+    ]
+    values = [(number(metrics[f"AP{n[0]}"]), number(metrics[f"AR{n[0]}"])) for n in names]
+    told = "; ".join(f"{n}: AP {ap}, AR {ar}" for n, (ap, ar) in zip(names, values, strict=True))
+    plot = Plot(
+        f"Average precision and recall by object size. {told}",
+        x_label="object size (number of objects)",
+        y_label="AP, AR",
+        x_ticks=marks,
+        y_ticks=share_ticks(),
+    )
+    for i, name in enumerate(names):
+        for offset, kind, style in ((-0.1, "AP", "blue"), (0.008, "AR", "teal")):
+            value = metrics[f"{kind}{name[0]}"]
+            left = (2 * i + 1) / 6 + offset
+            if value >= 0:
+                tip = f"{kind} of {name} objects: {value:.3f}"
+                plot.bar(left, left + 0.092, value, style, tip)
+            plot.label(left + 0.046, max(value, 0), number(value))
+    keys = [("blue", "average precision"), ("teal", "average recall (100 detections)")]
+    caption = "Small: area below 32² pixels; large: above 96². IoU 0.50 to 0.95."
+    return figure("By object size", plot.svg(), caption, keys)
+
+
+def scores_figure(found: Analysis) -> str:
+    """Show how many detections there are of each score, right and wrong ones."""
+    scores = found.calibration
+    marks, top = count_axis(int(max(scores.right.max(), scores.wrong.max())))
+    description = (
+        f"Number of detections by score: {scores.right.sum()} right and {scores.wrong.sum()} wrong."
+    )
+    plot = Plot(
+        description, x_label="score", y_label="detections", x_ticks=share_ticks(), y_ticks=marks
+    )
+    half = 0.45 / len(scores.right)
+    for left, right, wrong in zip(scores.edges[:-1], scores.right, scores.wrong, strict=True):
+        span = f"score {left:.2f} to {left + scores.edges[1]:.2f}"
+        for start, count, style, word in (
+            (left + half * 0.1, right, "blue", "right"),
+            (left + half * 1.1, wrong, "orange", "wrong"),
+        ):
+            if count:
+                height = math.log10(1 + count) / top
+                plot.bar(start, start + half, height, style, f"{count} {word}, {span}")
+    keys = [("blue", "right (IoU 0.5)"), ("orange", "wrong")]
+    return figure("Right and wrong by score", plot.svg(), "The vertical axis is logarithmic.", keys)
+
+
+def calibration_figure(found: Analysis) -> str:
+    """Show which share of the detections of a score is right."""
+    scores = found.calibration
+    ticks = share_ticks()
+    pairs = [
+        f"{s:.2f}: {p:.2f}"
+        for s, p in zip(scores.mean_score, scores.precision, strict=True)
+        if math.isfinite(p)
+    ]
+    plot = Plot(
+        "Share of right detections over their mean score. " + "; ".join(pairs),
+        x_label="mean score",
+        y_label="share that is right",
+        x_ticks=ticks,
+        y_ticks=ticks,
+    )
+    plot.line([0, 1], [0, 1], "ideal")
+    some = np.isfinite(scores.mean_score)
+    plot.line(scores.mean_score[some].clip(0, 1), scores.precision[some], "blue")
+    plot.dots(scores.mean_score.clip(0, 1), scores.precision, "blue")
+    error = number(scores.error)
+    caption = (
+        f"Expected calibration error {error}. On the dashed line a score of 0.7 is right 7 times "
+        "in 10; above it the scores are too low, below it too high."
+    )
+    return figure("Calibration", plot.svg(), caption)
+
+
+def errors_section(found: Analysis) -> str:
+    """Show the kinds of errors, how many there are and what each costs."""
+    highest = max(*found.costs.values(), 1e-9)
+    rows = []
+    for name in ERRORS:
+        cost = found.costs[name]
+        share = max(cost, 0.0) / highest
+        meter = f'<span class="meter"><i style="width:{100 * share:.0f}%"></i></span>'
+        rows.append(
+            f'<tr><th scope="row">{name}</th><td class="word narrow-off">{_MEANINGS[name]}</td>'
+            f"<td>{found.shown_counts[name]:,}</td><td>{found.counts[name]:,}</td>"
+            f"<td>{meter}{max(cost, 0.0):.3f}</td></tr>"
+        )
+    threshold = found.score_threshold
+    why = "It is the score of the highest F1 over all classes together, at IoU 0.5."
+    if not found.shown["F1"] > 0:
+        why = "It was taken because no detection is right."
+    caption = (
+        "Every detection that is not right at IoU 0.5 is of the kind that follows from the object "
+        "it overlaps most; below an overlap of 0.1 it is background. The cost is what AP50 would "
+        "gain if there were none of the kind, all others staying as they are."
+    )
+    head = (
+        '<th scope="col">kind</th><th scope="col" class="narrow-off word">what it is</th>'
+        f'<th scope="col">score ≥ {threshold:.2f}</th><th scope="col">all scores</th>'
+        '<th scope="col">costs AP50</th>'
+    )
+    return (
+        f"{table('wide', 'kinds of errors', caption, head, ''.join(rows))}"
+        f'<p class="faint" style="margin-top:10px">From a score of {threshold:.2f} on: '
+        f"precision {percent(found.shown['precision'])}, recall {percent(found.shown['recall'])}, "
+        f"F1 {number(found.shown['F1'])}, {found.num_shown:,} detections. "
+        f"{why}</p>"
+    )
+
+
+def confusion_section(found: Analysis) -> str:
+    """Show which classes are taken for which: a matrix, and the most frequent pairs."""
+    matrix, names = _folded(found)
+    folded = len(names) <= len(found.names)
+    which = (
+        f"The {_MATRIX_CLASSES} classes that are confused most; the others are put together. "
+        if folded
+        else ""
+    )
+    totals = np.maximum(matrix.sum(axis=1, keepdims=True), 1)
+    heads = "".join(
+        f'<th scope="col"><span>{html.escape(name)}</span></th>' for name in (*names, "missed")
+    )
+    rows = []
+    for i, name in enumerate((*names, "background")):
+        cells = []
+        for j, count in enumerate(matrix[i].tolist()):
+            share = count / totals[i, 0]
+            style = ' class="same"' if i == j else ""
+            empty = i == j == len(names)
+            text = "" if empty or not count else f"{count:,}"
+            cells.append(f'<td{style} style="--share:{share:.2f}">{text}</td>')
+        rows.append(f'<tr><th scope="row">{html.escape(name)}</th>{"".join(cells)}</tr>')
+    caption = (
+        f"{which}Rows: what is there. Columns: what was detected with a score of "
+        f"{found.score_threshold:.2f} or more, at IoU 0.5. Darker: a larger share of the row; "
+        "framed: right."
+    )
+    drawn = table(
+        "confusion",
+        "confusion matrix",
+        caption,
+        f'<td style="background:none"></td>{heads}',
+        "".join(rows),
+    )
+    return f'<div class="beside">{drawn}{_pairs(found)}</div>'
+
+
+def _folded(found: Analysis) -> tuple[np.ndarray, list[str]]:
+    """Keep the classes that are confused most, and put the others together."""
+    size = len(found.names)
+    if size <= _MATRIX_CLASSES + 1:
+        return found.confusion, list(found.names)
+    between = found.confusion[:-1, :-1].copy()
+    np.fill_diagonal(between, 0)
+    confused = between.sum(axis=0) + between.sum(axis=1)
+    # Of classes that are confused equally often, the more frequent one.
+    order = np.lexsort((-found.num_objects, -confused))[:_MATRIX_CLASSES]
+    place = np.full(size + 1, len(order), np.int64)
+    place[order] = np.arange(len(order))
+    place[-1] = len(order) + 1
+    matrix = np.zeros([len(order) + 2] * 2, np.int64)
+    np.add.at(matrix, (place[:, None], place[None, :]), found.confusion)
+    return matrix, [found.names[i] for i in order] + ["all others"]
+
+
+def _pairs(found: Analysis) -> str:
+    """List the classes that are taken for each other most often."""
+    between = found.confusion[:-1, :-1].copy()
+    np.fill_diagonal(between, 0)
+    order = np.argsort(-between, axis=None, kind="stable")[:_PAIRS_LISTED]
+    rows: Iterable[str] = (
+        f'<tr><th scope="row">{html.escape(found.names[i])}</th>'
+        f'<td class="word">{html.escape(found.names[j])}</td><td>{between[i, j]:,}</td>'
+        f"<td>{percent(between[i, j] / max(found.num_objects[i], 1))}</td></tr>"
+        for i, j in zip(*np.unravel_index(order, between.shape), strict=True)
+        if between[i, j]
+    )
+    body = "".join(rows)
+    if not body:
+        return '<p class="faint">No class was taken for another one.</p>'
+    head = (
+        '<th scope="col">object</th><th scope="col" class="word">taken for</th>'
+        '<th scope="col">times</th><th scope="col">of its objects</th>'
+    )
+    return table("", "confusions", "Most frequent confusions", head, body)

@@ -1,0 +1,101 @@
+"""Where a report takes its pictures from: a folder of images, or record files."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from ssd_centernet.labels import LabelMap
+
+Loader = Callable[[Sequence[int]], Mapping[int, np.ndarray]]
+
+
+def images_of_folder(image_dir: str | os.PathLike, annotations: str | os.PathLike) -> Loader:
+    """Read images as files that annotations name.
+
+    Args:
+        image_dir: folder of the images.
+        annotations: COCO annotations that give each image a `file_name`.
+
+    Returns:
+        A function from image ids to uint8 [H, W, 3] of those that can be read.
+
+    Raises:
+        NotADirectoryError: there is no such folder.
+    """
+    folder = Path(image_dir).resolve()
+    if not folder.is_dir():
+        raise NotADirectoryError(
+            f"--image_dir={image_dir} is no folder; expected the one that file_name of the "
+            "annotations is relative to."
+        )
+
+    def load(image_ids: Sequence[int]) -> dict[int, np.ndarray]:
+        with open(annotations, encoding="utf-8") as file:
+            entries = json.load(file)["images"]
+        names = {int(entry["id"]): entry.get("file_name") for entry in entries}
+        images = {}
+        for image_id in image_ids:
+            path = (folder / str(names.get(image_id) or "")).resolve()
+            image = _decode(path) if path.is_file() and path.is_relative_to(folder) else None
+            if image is not None:
+                images[image_id] = image
+        return images
+
+    return load
+
+
+def images_of_records(data_dir: str | os.PathLike, split: str, label_map: LabelMap) -> Loader:
+    """Read images from the record files of a split.
+
+    Args:
+        data_dir: folder of converted data.
+        split: what the names of its record files start with.
+        label_map: of the data.
+
+    Returns:
+        A function from image ids to uint8 [H, W, 3] of those that are there.
+    """
+
+    def load(image_ids: Sequence[int]) -> dict[int, np.ndarray]:
+        # Scoring a file of detections goes without tensorflow.
+        import tensorflow as tf
+
+        from ssd_centernet.data import records, shards
+
+        wanted = set(image_ids)
+        examples = tf.data.TFRecordDataset(shards.find_shards(str(data_dir), split)).map(
+            lambda serialized: _id_and_content(records.parse_example(serialized, label_map))
+        )
+        examples = examples.filter(
+            lambda image_id, _: tf.reduce_any(image_id == tf.constant(image_ids, tf.int64))
+        )
+        images = {}
+        for image_id, content in examples.as_numpy_iterator():
+            image = _decode(io.BytesIO(content))
+            if image is not None:
+                images[int(image_id)] = image
+            if len(images) == len(wanted):
+                break
+        return images
+
+    return load
+
+
+def _id_and_content(example: dict) -> tuple:
+    return example["source_id"], example["encoded"]
+
+
+def _decode(source: Path | io.BytesIO) -> np.ndarray | None:
+    """Return uint8 [H, W, 3], or None for what is no image."""
+    try:
+        with Image.open(source) as image:
+            return np.asarray(image.convert("RGB"))
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        return None

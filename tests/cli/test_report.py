@@ -1,0 +1,77 @@
+"""The page that `evaluate --report` writes, of a file without tensorflow and of a run."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.cli.test_detections_file import ROOT, _command
+from tests.evaluation.pages import Document
+
+
+def _write_files(folder, pictures):
+    """Detections beside the objects of the rendered validation images; returns their flags."""
+    annotations = Path(pictures[1]["val"])
+    content = json.loads(annotations.read_text())
+    rows = [
+        {"image_id": a["image_id"], "category_id": a["category_id"], "bbox": a["bbox"]}
+        | {"score": 0.9 - 0.001 * i}
+        for i, a in enumerate(content["annotations"][1:])
+    ]
+    (folder / "rows.json").write_text(json.dumps(rows))
+    return [f"--detections={folder / 'rows.json'}", f"--annotations={annotations}"]
+
+
+def test_report_of_a_file_needs_no_tensorflow(pictures, tmp_path):
+    flags = [*_write_files(tmp_path, pictures), f"--output_dir={tmp_path / 'out'}", "--report"]
+    done = _command("evaluate", *flags, f"--image_dir={pictures[0] / 'val'}")
+    assert done.returncode == 0, done.stderr
+    path = tmp_path / "out" / "report.html"
+    assert f"written: {path}" in done.stdout
+    page = Document(path.read_text(encoding="utf-8"))
+    ap = json.loads((tmp_path / "out" / "metrics.json").read_text())["metrics"]["AP"]
+    assert f"AP {ap:.3f}" in page.text
+    # The one object without its detection is missed, and its image is the one that is drawn.
+    assert sum(link.startswith("data:image/jpeg") for link in page.links) == 1
+    assert "0 wrong, 1 not found" in page.text
+
+
+def test_report_without_images_lists_them(pictures, tmp_path):
+    flags = [*_write_files(tmp_path, pictures), f"--output_dir={tmp_path / 'out'}", "--report"]
+    assert _command("evaluate", *flags).returncode == 0
+    text = Document((tmp_path / "out" / "report.html").read_text(encoding="utf-8")).text
+    assert "No pictures were at hand" in text
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--detections=a", "--annotations=b", "--report"], "--output_dir must be given"),
+        (["--detections=a", "--annotations=b", "--image_dir=c"], "for the pictures of --report"),
+        (["--model_dir=a", "--data_dir=b", "--image_dir=c"], "come from the records in --data_dir"),
+    ],
+)
+def test_flags_that_do_not_fit(flags, message):
+    done = _command("evaluate", *flags)
+    assert done.returncode == 2
+    assert message in done.stderr and "Traceback" not in done.stderr
+
+
+def test_report_of_a_run_has_pictures_of_the_records(model_dir, data_dir, tmp_path):
+    flags = [f"--model_dir={model_dir}", f"--data_dir={data_dir}", f"--output_dir={tmp_path}"]
+    done = subprocess.run(
+        [sys.executable, "-m", "ssd_centernet", "evaluate", *flags, "--report"],
+        cwd=ROOT,
+        env={**os.environ, "CUDA_VISIBLE_DEVICES": ""},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    page = Document((tmp_path / "report.html").read_text(encoding="utf-8"))
+    assert "ckpt-5 on coco_val" in page.text and "ConstantRate.learning_rate" in page.text
+    assert re.search(r"numbers in its weights \d", page.text)
+    assert sum(link.startswith("data:image/jpeg") for link in page.links) >= 5
