@@ -1,0 +1,135 @@
+# Shared by the run scripts of the published systems, which source it.
+#
+# What every run script reads from the environment:
+#   DATA_DIR   folder of converted data (data/coco); scripts/prepare_coco.sh makes it
+#   MODEL_DIR  run directory (runs/SYSTEM/SCRIPT)
+#   DEVICE     cpu, gpu, hpu, mlu, npu or tpu instead of the script's device
+#   HOSTS      machines and their processes, such as host1:8,host2:8, for several processes
+#   PYTHON     interpreter (.venv/bin/python of this checkout, else python3)
+#   DRY_RUN=1  print the command and do nothing
+#   SMOKE=1    a few steps of a narrow network on rendered scenes, on the CPU, two processes at most;
+#              everything goes to SMOKE_DIR (runs/smoke)
+# Arguments of a script come behind its own flags and win over them: give a setting by the name that
+# the script uses for it.
+set -euo pipefail
+
+ROOT="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
+SCRIPT="$(basename "$0" .sh)"
+SYSTEM="$(basename "$(cd "$(dirname "$0")" && pwd)")"
+SMOKE="${SMOKE:-}"
+DRY_RUN="${DRY_RUN:-}"
+SMOKE_DIR="${SMOKE_DIR:-runs/smoke}"
+if [ -z "${PYTHON:-}" ]; then
+  PYTHON="$ROOT/.venv/bin/python"
+  [ -x "$PYTHON" ] || PYTHON=python3
+fi
+export PYTHONPATH="$ROOT${PYTHONPATH:+:$PYTHONPATH}"
+
+# run COMMAND FLAGS...: runs the program, or prints how.
+run() {
+  if [ -n "$DRY_RUN" ]; then
+    printf '%q ' "$PYTHON" -m ssd_centernet "$@"
+    echo
+  else
+    echo "== ssd_centernet $*"
+    "$PYTHON" -m ssd_centernet "$@"
+  fi
+}
+
+# run_in PROCESSES COMMAND FLAGS...: the same in several processes.
+run_in() {
+  local processes="$1"
+  shift
+  [ -z "$SMOKE" ] || processes=$((processes > 2 ? 2 : processes))
+  if [ "$processes" -eq 1 ]; then
+    run "$@"
+  else
+    run launch --num_processes="$processes" ${HOSTS:+--hosts="$HOSTS"} -- "$@"
+  fi
+}
+
+# given NAMES ARGUMENTS...: whether one of the flags (a|b) is among the arguments.
+given() {
+  local names="$1" word
+  shift
+  for word in "$@"; do
+    [[ "$word" =~ ^--?($names)(=|$) ]] && return 0
+  done
+  return 1
+}
+
+# places RUN ARGUMENTS...: fills PLACES with the flags that say where, except for those among the
+# arguments; RUN names the training whose directory is meant.
+places() {
+  local trained="$1" top="runs" data="data/coco"
+  shift
+  [ -z "$SMOKE" ] || { top="$SMOKE_DIR" && data="$SMOKE_DIR/data"; }
+  PLACES=()
+  given 'data[_-]dir|data[_-]path' "$@" || PLACES+=(--data_dir="${DATA_DIR:-$data}")
+  given 'model[_-]dir|work[_-]dir' "$@" || PLACES+=(--model_dir="${MODEL_DIR:-$top/$SYSTEM/$trained}")
+}
+
+# train RECIPE DEVICE PROCESSES FLAGS...
+train() {
+  local recipe="$1" device="${DEVICE:-$2}" processes="$3" flags
+  shift 3
+  places "$SCRIPT" "$@"
+  flags=(--gin_file="$recipe")
+  given 'device|hvd[_-]device|use_gpus?|use_tpu' "$@" || flags+=(--device="$device")
+  flags+=("${PLACES[@]}" "$@")
+  if [ -n "$SMOKE" ]; then
+    smoke_data
+    flags+=(--gin_file="$ROOT/scripts/smoke/$recipe.gin" --device=cpu --num_steps=3 --batch_size=2)
+    ! given profile "$@" || flags+=(--profile=1,2)
+  fi
+  run_in "$processes" train "${flags[@]}"
+}
+
+# evaluate TRAINING DEVICE PROCESSES FLAGS...: scores what the script TRAINING left behind.
+evaluate() {
+  local trained="$1" device="${DEVICE:-$2}" processes="$3"
+  shift 3
+  [ -z "$SMOKE" ] || device=cpu
+  smoke_run "$trained"
+  places "$trained" "$@"
+  run_in "$processes" evaluate --device="$device" "${PLACES[@]}" "$@"
+}
+
+# detect TRAINING DEVICE FLAGS... IMAGES...
+detect() {
+  local trained="$1" device="${DEVICE:-$2}"
+  shift 2
+  [ -z "$SMOKE" ] || device=cpu
+  smoke_run "$trained"
+  places "$trained" --data_dir "$@"
+  run predict --device="$device" "${PLACES[@]}" "$@"
+}
+
+# latency RECIPE DEVICE FLAGS...: how long a detector with random weights takes.
+latency() {
+  local recipe="$1" flags
+  flags=(--part=inference --gin_file="$recipe" --device="${DEVICE:-$2}")
+  shift 2
+  flags+=("$@")
+  [ -z "$SMOKE" ] || flags+=(--gin_file="$ROOT/scripts/smoke/$recipe.gin" --device=cpu
+    --warmup_iters=1 --benchmark_iters=2)
+  run benchmark "${flags[@]}"
+}
+
+# Renders and converts a few scenes, once.
+smoke_data() {
+  local split
+  [ -z "$DRY_RUN" ] && [ ! -e "$SMOKE_DIR/data/mscoco_label_map.pbtxt" ] || return 0
+  run make_synthetic --output_dir="$SMOKE_DIR/coco" --num_train=8 --num_val=4 \
+    --min_size=60 --max_size=90
+  for split in train val; do
+    run convert --annotations="$SMOKE_DIR/coco/annotations/instances_$split.json" \
+      --image_dir="$SMOKE_DIR/coco/$split" --output_dir="$SMOKE_DIR/data" --split="$split"
+  done
+}
+
+# Trains what is to be evaluated in a smoke run, where nothing is there yet.
+smoke_run() {
+  [ -n "$SMOKE" ] && [ -z "$DRY_RUN" ] && [ -z "${MODEL_DIR:-}" ] || return 0
+  [ -e "$SMOKE_DIR/$SYSTEM/$1/checkpoint" ] || bash "$(dirname "$0")/$1.sh"
+}

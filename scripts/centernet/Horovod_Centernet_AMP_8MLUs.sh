@@ -1,0 +1,7 @@
+#!/usr/bin/env bash
+# CenterNet ResNet-101-FPN on MLU370: 8 MLUs, batch 8 each, 140000 steps, mixed precision.
+# Original: Horovod_Centernet_AMP_8MLUs.sh
+source "$(dirname "${BASH_SOURCE[0]}")/../_run.sh"
+
+train centernet_resnet101_fpn mlu 8 --mode=train --batch_size=8 --num_steps=140000 --use_amp \
+  --num_steps_per_iter=100 --checkpoint_every_n=1000 "$@"

@@ -1,0 +1,7 @@
+#!/usr/bin/env bash
+# SSD320 ResNet-50-FPN on NVIDIA GPUs: latency and throughput of detection with random weights, fp16.
+# Original: SSD320_FP16_inference.sh (100 batches to warm up, 300 measured, batch 1)
+source "$(dirname "${BASH_SOURCE[0]}")/../_run.sh"
+
+latency ssd320_resnet50_fpn gpu --dtype=fp16 --batch_size=1 --warmup_iters=100 \
+  --benchmark_iters=300 "$@"

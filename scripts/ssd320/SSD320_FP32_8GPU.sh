@@ -1,0 +1,8 @@
+#!/usr/bin/env bash
+# SSD320 ResNet-50-FPN on NVIDIA GPUs: 8 GPUs, batch 32 each, 12500 steps, fp32.
+# Original: SSD320_FP32_8GPU.sh (ssd320_full_8gpus.config)
+# BACKBONE names the checkpoint of the ImageNet ResNet-50 v1.
+source "$(dirname "${BASH_SOURCE[0]}")/../_run.sh"
+
+train ssd320_resnet50_fpn gpu 8 --batch_size=32 --num_steps=12500 \
+  --fine_tune_checkpoint="${BACKBONE:-}" --fine_tune_checkpoint_type=classification "$@"

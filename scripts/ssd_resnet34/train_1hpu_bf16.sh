@@ -1,0 +1,8 @@
+#!/usr/bin/env bash
+# SSD ResNet-34 for TensorFlow (Gaudi): 1 HPU, batch 128, 64 epochs, bf16, summaries every 10 steps.
+# Original: ssd.py -e 64 -b 128 -d bf16 --save_summary_steps 10
+# RESNET_CHECKPOINT names the folder of the ImageNet backbone.
+source "$(dirname "${BASH_SOURCE[0]}")/../_run.sh"
+
+train ssd300_resnet34 hpu 1 --mode=train --epochs=64 --batch_size=128 --dtype=bf16 \
+  --save_summary_steps=10 ${RESNET_CHECKPOINT:+--resnet_checkpoint="$RESNET_CHECKPOINT"} "$@"

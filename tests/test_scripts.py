@@ -1,0 +1,256 @@
+"""The run scripts of the published systems: their commands parse, and some run end to end."""
+
+import importlib.util
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import gin
+import pytest
+
+from tests.cli.command_line import parsed, parsed_recipe
+from tests.training.test_observers import traced_steps
+
+ROOT = Path(__file__).resolve().parents[1]
+SYSTEMS = ("ssd_resnet34", "ssd320", "ssd_vgg16", "centernet")
+SCRIPTS = sorted(p for s in SYSTEMS for p in (ROOT / "scripts" / s).glob("*.sh"))
+NEEDS_HOROVOD = pytest.mark.skipif(
+    importlib.util.find_spec("horovod") is None, reason="horovod is not installed"
+)
+
+# Script -> processes and the settings that the original's launch line has.
+_R34 = {"batch_size": 128, "epochs": 64.0, "dtype": "bf16"}
+_FPN = {"batch_size": 32}
+_VGG = {"batch_size": 8, "dtype": "fp16"}
+_CENTER = {"batch_size": 8, "steps": 140000, "log_every": "100", "checkpoint_every": "1000"}
+EXPECTED = {
+    "ssd_resnet34/train_1hpu_bf16": (1, {**_R34, "log_every": "10"}),
+    "ssd_resnet34/train_1hpu_fp32": (1, {**_R34, "dtype": "fp32"}),
+    "ssd_resnet34/train_1hpu_gaudi2": (1, {**_R34, "batch_size": 240}),
+    "ssd_resnet34/train_8hpu_bf16": (
+        8,
+        {**_R34, "log_every": "10", "checkpoint_every": "64.0 epochs"},
+    ),
+    "ssd_resnet34/profile": (1, {"batch_size": 128, "steps": 100, "profile": (50, 53)}),
+    "ssd320/SSD_Float32_1E_1MLU": (1, {**_FPN, "steps": 100000, "device": "mlu"}),
+    "ssd320/Horovod_SSD_Float32_1E_8MLUs": (8, {**_FPN, "steps": 12500, "device": "mlu"}),
+    "ssd320/Horovod_SSD_AMP_1E_8MLUs": (8, {**_FPN, "steps": 12500, "dtype": "fp16"}),
+    "ssd320/SSD320_FP16_1GPU": (1, {**_FPN, "steps": 100000, "dtype": "fp16"}),
+    "ssd320/SSD320_FP16_4GPU": (4, {**_FPN, "steps": 25000, "dtype": "fp16"}),
+    "ssd320/SSD320_FP16_8GPU": (8, {**_FPN, "steps": 12500, "dtype": "fp16"}),
+    "ssd320/SSD320_FP32_1GPU": (1, {**_FPN, "steps": 100000, "device": "gpu"}),
+    "ssd320/SSD320_FP32_4GPU": (4, {**_FPN, "steps": 25000}),
+    "ssd320/SSD320_FP32_8GPU": (8, {**_FPN, "steps": 12500}),
+    "ssd320/SSD320_benchmark": (1, {**_FPN, "dtype": "fp16", "use_performance": True}),
+    "ssd_vgg16/train_full_1p": (1, {**_VGG, "epochs": 120.0, "device": "npu"}),
+    "ssd_vgg16/train_full_8p": (8, {**_VGG, "epochs": 120.0}),
+    "ssd_vgg16/train_performance_1p": (1, {**_VGG, "steps": 2000, "use_performance": True}),
+    "ssd_vgg16/train_performance_8p": (8, {**_VGG, "epochs": 10.0, "use_performance": True}),
+    "ssd_vgg16/train_performance_multinodes": (16, {**_VGG, "epochs": 5.0}),
+    "centernet/Horovod_Centernet_Float32_8MLUs": (8, _CENTER),
+    "centernet/Horovod_Centernet_AMP_8MLUs": (8, {**_CENTER, "dtype": "fp16"}),
+    "centernet/Centernet_performance_8MLUs": (8, {"batch_size": 10, "use_performance": True}),
+    "centernet/Centernet_performance_16MLUs": (16, {"batch_size": 10, "use_performance": True}),
+    "centernet/hourglass104_8GPUs": (8, {"batch_size": 8, "steps": 280000, "dtype": "fp16"}),
+    "centernet/hourglass104_TPU": (1, {"batch_size": 128, "steps": 140000, "dtype": "bf16"}),
+}
+OTHERS = {  # Script -> command.
+    "ssd_resnet34/evaluate": "evaluate",
+    "ssd_resnet34/inference": "predict",
+    "ssd320/infer_run_eager_SSD": "evaluate",
+    "ssd320/SSD320_evaluate": "evaluate",
+    "ssd_vgg16/train_eval_8p": "evaluate",
+    "centernet/eval": "evaluate",
+}
+LATENCIES = {"ssd320/SSD320_FP16_inference": "fp16", "ssd320/SSD320_FP32_inference": "fp32"}
+
+
+def name_of(path):
+    return f"{path.parent.name}/{path.stem}"
+
+
+def script(name, *arguments, cwd=ROOT, **environment):
+    """Runs a run script and returns how it ended."""
+    env = {k: v for k, v in os.environ.items() if k not in ("DATA_DIR", "MODEL_DIR", "DEVICE")}
+    # Two processes that each take all cores only get in each other's way.
+    threads = dict.fromkeys(("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"), "1")
+    env |= {"PYTHON": sys.executable, "CUDA_VISIBLE_DEVICES": "", **threads, **environment}
+    return subprocess.run(
+        ["bash", ROOT / "scripts" / f"{name}.sh", *arguments],
+        cwd=cwd,
+        env=env,
+        capture_output=True,
+        text=True,
+        timeout=400,
+    )
+
+
+def dry_run(name, *arguments, **environment):
+    """The words behind `python -m ssd_centernet` of the last command that a script would run."""
+    ended = script(name, *arguments, DRY_RUN="1", **environment)
+    assert ended.returncode == 0, ended.stderr
+    words = shlex.split(ended.stdout.splitlines()[-1])
+    assert words[:3] == [sys.executable, "-m", "ssd_centernet"]
+    return words[3:]
+
+
+def training_flags(words):
+    """(processes, flags of the training) of a command."""
+    if words[0] == "train":
+        return 1, words[1:]
+    assert words[0] == "launch"
+    split = words.index("--")
+    assert words[split + 1] == "train"
+    (count,) = [w.removeprefix("--num_processes=") for w in words[:split] if "processes" in w]
+    with parsed("launch", words[1:split]):
+        return int(count), words[split + 2 :]
+
+
+def test_every_script_is_listed_and_says_where_it_comes_from():
+    assert {name_of(path) for path in SCRIPTS} == {*EXPECTED, *OTHERS, *LATENCIES}
+    for path in SCRIPTS:
+        assert os.access(path, os.X_OK), f"{path} is not executable"
+        assert "# Original: " in path.read_text(encoding="utf-8"), path
+
+
+@pytest.mark.parametrize("name", EXPECTED)
+def test_a_training_has_the_settings_of_the_original(name):
+    processes, arguments = training_flags(dry_run(name))
+    wanted_processes, wanted = EXPECTED[name]
+    assert processes == wanted_processes
+    with parsed_recipe(arguments) as values:
+        for setting, value in wanted.items():
+            owner = "build_detector" if setting == "dtype" else "train"
+            assert gin.query_parameter(f"{owner}.{setting}") == value, setting
+        assert values.model_dir == f"runs/{name}" and values.data_dir == "data/coco"
+
+
+@pytest.mark.parametrize("name", EXPECTED)
+def test_a_smoke_run_is_short_and_small_and_on_the_cpu(name):
+    processes, arguments = training_flags(dry_run(name, SMOKE="1"))
+    assert processes == min(2, EXPECTED[name][0])
+    with parsed_recipe(arguments) as values:
+        assert (values.num_steps, values.batch_size, values.device) == (3, 2, "cpu")
+        assert values.data_dir == "runs/smoke/data" and values.model_dir == f"runs/smoke/{name}"
+        assert gin.query_parameter("IMAGE_SIZE/gin.macro.value") == (96, 96)
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_evaluations_and_predictions_read_the_run_of_a_training(name):
+    words = dry_run(name, "--gin_params=a.b = 1")
+    if name.endswith("_8p"):
+        assert words[:3] == ["launch", "--num_processes=8", "--"]
+        words = words[3:]
+    assert words[0] == OTHERS[name]
+    with parsed(words[0], words[1:]) as values:
+        assert values.model_dir.removeprefix("runs/") in EXPECTED
+        assert values.gin_params == ["a.b = 1"]
+
+
+@pytest.mark.parametrize("name", LATENCIES)
+def test_latencies_are_measured_as_in_the_original(name):
+    command, *arguments = dry_run(name)
+    assert command == "benchmark"
+    with parsed(command, arguments) as values:
+        assert (values.part, values.dtype, values.batch_size) == ("inference", LATENCIES[name], 1)
+        assert (values.warmup_iters, values.benchmark_iters) == (100, 300)
+    with parsed(command, dry_run(name, SMOKE="1")[1:]) as values:
+        assert (values.warmup_iters, values.benchmark_iters, values.device) == (1, 2, "cpu")
+
+
+def test_arguments_and_the_environment_win():
+    name = "ssd_vgg16/train_full_1p"
+    arguments = ("--data_path=coco", "--work-dir=w", "--epochs=2", "--seed", "7", "--device=gpu")
+    words = dry_run(name, *arguments, RECIPE="ssd512_vgg16", BACKBONE="vgg.pth")
+    with parsed_recipe(words[1:]) as values:
+        assert (values.data_dir, values.model_dir, values.device) == ("coco", "w", "gpu")
+        assert (values.epochs, values.seed, values.gin_file) == (2.0, 7, ["ssd512_vgg16"])
+        assert values.fine_tune_checkpoint == "vgg.pth"
+    words = dry_run(name, DATA_DIR="d e", MODEL_DIR="m", DEVICE="cpu")
+    with parsed_recipe(words[1:]) as values:
+        assert (values.data_dir, values.model_dir, values.device) == ("d e", "m", "cpu")
+
+
+def test_several_machines():
+    words = dry_run("ssd_vgg16/train_performance_multinodes", HOSTS="a:8,b:8")
+    assert "--hosts=a:8,b:8" in words[: words.index("--")]
+
+
+def test_coco_is_prepared_by_two_conversions():
+    ended = script("prepare_coco", "/coco", DRY_RUN="1")
+    commands = [shlex.split(line)[3:] for line in ended.stdout.splitlines()]
+    for (command, *arguments), split in zip(commands, ("train", "val"), strict=True):
+        assert command == "convert"
+        with parsed("convert", arguments) as values:
+            assert values.annotations == f"/coco/annotations/instances_{split}2017.json"
+            assert (values.image_dir, values.split) == (f"/coco/{split}2017", split)
+            assert values.output_dir == "data/coco"
+    assert script("prepare_coco").returncode != 0
+
+
+# Whole runs ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def smoke(tmp_path_factory):
+    """Runs a script for real with SMOKE=1 in a directory of the tests."""
+    place = tmp_path_factory.mktemp("smoke")
+
+    def run(name, *arguments):
+        ended = script(name, *arguments, cwd=place, SMOKE="1", SMOKE_DIR=str(place))
+        assert ended.returncode == 0, ended.stdout[-3000:] + ended.stderr[-3000:]
+        return place, ended.stdout
+
+    return run
+
+
+@pytest.mark.slow
+def test_smoke_profile(smoke):
+    place, _ = smoke("ssd_resnet34/profile")
+    assert traced_steps(place / "ssd_resnet34" / "profile") == [1, 2]
+
+
+@pytest.mark.slow
+def test_smoke_speed_in_half_precision(smoke):
+    place, _ = smoke("ssd_vgg16/train_performance_1p")
+    run = place / "ssd_vgg16" / "train_performance_1p"
+    stats = json.loads((run / "summary" / "summary.json").read_text())["overall_stats"]
+    assert stats["batch_size"] == 2 and stats["throughput_mean"] > 0
+    assert "build_detector.dtype = 'fp16'" in (run / "config.gin").read_text()
+    assert not (run / "evaluation").exists()
+
+
+@pytest.mark.slow
+def test_smoke_training_evaluation_and_inference(smoke):
+    place, said = smoke("ssd_resnet34/evaluate")  # Trains first: there is no run yet.
+    run = place / "ssd_resnet34" / "train_1hpu_bf16"
+    metrics = json.loads((run / "evaluation" / "metrics.json").read_text())
+    assert metrics["num_images"] == 4
+    assert re.search(r"step +3/3", said)
+    images = place / "coco" / "val"
+    smoke("ssd_resnet34/inference", "--min_score=0", str(images))
+    assert len(list((run / "predictions").glob("*.png"))) == 4
+
+
+@pytest.mark.slow
+def test_smoke_latency(smoke):
+    _, said = smoke("ssd320/SSD320_FP32_inference")
+    line = json.loads(said.splitlines()[-1])
+    assert line["iterations"] == 2 and line["image_size"] == [96, 96]
+    assert line["latency_ms"] > 0 and line["recipe"].endswith("smoke/ssd320_resnet50_fpn.gin")
+
+
+@NEEDS_HOROVOD
+@pytest.mark.slow
+def test_smoke_on_two_processes(smoke):
+    name = "centernet/Centernet_performance_8MLUs"
+    place, said = smoke(name)
+    assert "batch 4, 2 processes" in said
+    assert (place / name / "ckpt-3.index").exists()
+    summary = json.loads((place / name / "summary" / "summary.json").read_text())
+    assert summary["overall_stats"]["batch_size"] == 4
+    assert said.count("summary.json") == 1  # Of the first process alone.
