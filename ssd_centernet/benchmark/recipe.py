@@ -58,12 +58,13 @@ def make_trainer(detector: Detector, batch_size: int) -> Trainer:
         The trainer at step 0.
     """
     settings = train_settings()
+    scale = settings.get("loss_scale", LossScale)()
     return Trainer(
         detector,
         settings.get("optimizer", Momentum)(),
         schedule=settings.get("schedule", ConstantRate)(),
         run=RunLength(steps_per_epoch=1000, total_steps=60_000, global_batch_size=batch_size),
         batch_size=batch_size,
-        loss_scale=LossScale() if needs_loss_scale(detector.dtype_policy.name) else None,
+        loss_scale=scale if needs_loss_scale(detector.dtype_policy.name) else None,
         **{key: settings[key] for key in _TRAINER_SETTINGS if key in settings},
     )

@@ -1,30 +1,27 @@
 """Choose the device that a run uses, and refuse one that is not there.
 
 TensorFlow itself builds a strategy for a device that does not exist and then runs everything on
-the CPU without a word, so the list of physical devices is checked here. Plug-ins of accelerator
-vendors are imported in this module alone.
+the CPU without a word, so the list of physical devices is checked here.
 """
 
-import importlib
+from __future__ import annotations
+
 import os
+import socket
+from collections.abc import Sequence
 
 import tensorflow as tf
 from absl import logging
 
+from ssd_centernet.runtime import vendors
+
 DEVICES = ("auto", "cpu", "gpu", "tpu", "hpu", "mlu", "npu")
 
-# What to do when TensorFlow sees no device of a type.
-_ADVICE = {
-    "GPU": "Install the driver and the CUDA libraries of this TensorFlow "
-    '(pip install "tensorflow[and-cuda]"), and look at CUDA_VISIBLE_DEVICES.',
-    "TPU": "Run on a TPU machine with the tensorflow build for TPU, or set TPU_NAME.",
-    "HPU": "Install Intel Gaudi's software with its package habana-tensorflow "
-    "(tensorflow 2.15 at most), and look at HABANA_VISIBLE_DEVICES.",
-    "MLU": "Install Cambricon's driver and its TensorFlow plug-in (tensorflow-mlu), "
-    "and look at MLU_VISIBLE_DEVICES.",
-    "NPU": "Install Ascend's CANN and its TensorFlow adapter (npu_device), "
-    "and look at ASCEND_VISIBLE_DEVICES.",
-}
+_TPU_ADVICE = "Run on a TPU machine with the tensorflow build for TPU, or set TPU_NAME."
+# Batches that wait in the device's memory.
+_PREFETCHED = 2
+# The CPU as the default device, where a plug-in's devices would be; it is never left.
+_cpu_scopes: list = []
 
 
 def select_device(name: str | None = "auto", *, index: int = 0) -> tf.distribute.Strategy:
@@ -38,12 +35,13 @@ def select_device(name: str | None = "auto", *, index: int = 0) -> tf.distribute
         index: which device of that type, from 0: the local rank of this process.
 
     Returns:
-        A strategy; on the CPU TensorFlow's default one, with every accelerator hidden.
+        A strategy; on the CPU TensorFlow's default one, with every accelerator hidden or out of
+        use; on an NPU also the default one, because the adapter is the default device itself.
 
     Raises:
         ValueError: `name` is none of the above.
-        RuntimeError: no such device; fewer devices than `index` needs; TensorFlow is already
-            initialised with other settings.
+        RuntimeError: no such device; fewer devices than `index` needs; the vendor's plug-in does
+            not load; TensorFlow is already initialised with other settings.
     """
     name = "auto" if name is None else name.lower()
     if name not in DEVICES:
@@ -53,8 +51,8 @@ def select_device(name: str | None = "auto", *, index: int = 0) -> tf.distribute
     if name == "cpu":
         return _cpu()
     if name == "tpu":
-        return _tpu()
-    return _accelerator(name.upper(), index)
+        return _tpu(index)
+    return _npu(index) if name == "npu" else _accelerator(name.upper(), index)
 
 
 def describe_devices() -> list[str]:
@@ -68,62 +66,167 @@ def describe_devices() -> list[str]:
     return names
 
 
+def prefetch_to_device(
+    dataset: tf.data.Dataset, strategy: tf.distribute.Strategy
+) -> tf.data.Dataset:
+    """Copy the next batches to the device while it computes.
+
+    Args:
+        dataset: of numeric tensors.
+        strategy: of `select_device`.
+
+    Returns:
+        The data set; on the CPU, on an NPU and under a strategy of several devices as it is.
+
+    Source: reference specification ssd_resnet34, section 7.2.
+    """
+    if not isinstance(strategy, tf.distribute.OneDeviceStrategy):
+        return dataset
+    (device,) = strategy.extended.worker_devices
+    return dataset.apply(tf.data.experimental.prefetch_to_device(device, _PREFETCHED))
+
+
+def claim_device(strategy: tf.distribute.Strategy, index: int) -> tuple[str, str] | None:
+    """Say which device of which machine this process computes on.
+
+    Args:
+        strategy: of `select_device`.
+        index: what `select_device` was given.
+
+    Returns:
+        Name of the machine and of the device; None where sharing is no mistake (the CPU), or
+        where it is left to the vendor's driver which device a process gets.
+    """
+    if vendors.opened_npu() is not None:
+        kind, number = "NPU", vendors.opened_npu()
+    elif isinstance(strategy, tf.distribute.OneDeviceStrategy):
+        (device,) = strategy.extended.worker_devices
+        kind, number = tf.DeviceSpec.from_string(device).device_type, index
+    else:
+        return None
+    visible = vendors.visible_devices(kind)
+    if visible is None and kind == "HPU":
+        return None
+    if visible:
+        number = visible[min(number, len(visible) - 1)]
+    return socket.gethostname(), f"{kind} {number}"
+
+
+def refuse_shared_devices(claims: Sequence[tuple[str, str] | None]) -> None:
+    """Check that no two processes compute on the same device.
+
+    Args:
+        claims: of `claim_device`, from every process in the order of rank.
+
+    Raises:
+        RuntimeError: two processes have the same device.
+    """
+    owners: dict[tuple[str, str], int] = {}
+    for rank, claim in enumerate(claims):
+        if claim is None:
+            continue
+        if claim in owners:
+            machine, device = claim
+            names = vendors.PLATFORMS[device.split()[0]].visible
+            found = [f"{name}={os.environ[name]}" for name in names if name in os.environ]
+            raise RuntimeError(
+                f"processes {owners[claim]} and {rank} both have {device} of {machine}: each "
+                "process needs a device of its own. Start no more processes there than it has "
+                f"devices, and let {' or '.join(names)} list them all, or another one for each "
+                f"process ({', '.join(found) or 'not set'} in this process)."
+            )
+        owners[claim] = rank
+
+
 def _first_accelerator() -> str:
-    for kind in ("GPU", "HPU", "MLU", "NPU"):
+    for kind in vendors.PLATFORMS:
         if tf.config.list_physical_devices(kind):
             return kind.lower()
-    return "tpu" if os.environ.get("TPU_NAME") else "cpu"
+    if os.environ.get("TPU_NAME"):
+        return "tpu"
+    # Who installed a plug-in means to use it: that it fails must not end on the CPU unnoticed.
+    return next((kind.lower() for kind in vendors.installed()), "cpu")
 
 
 def _cpu() -> tf.distribute.Strategy:
     for kind in {device.device_type for device in tf.config.list_physical_devices()} - {"CPU"}:
         _set_visible([], kind)
+        # TensorFlow hides GPUs, but shows all of a plug-in's devices where it is told to show none.
+        if tf.config.list_logical_devices(kind) and not _cpu_scopes:
+            _cpu_scopes.append(tf.device("CPU:0"))
+            _cpu_scopes[0].__enter__()
     return tf.distribute.get_strategy()
 
 
-def _tpu() -> tf.distribute.Strategy:
+def _tpu(index: int) -> tf.distribute.Strategy:
     if not tf.config.list_physical_devices("TPU") and not os.environ.get("TPU_NAME"):
         raise _missing("TPU")
+    if index > 0:
+        raise RuntimeError(
+            f"This process has local rank {index}: several processes cannot train on TPUs. Start "
+            "one, without --use_horovod, or use GPUs."
+        )
     address = os.environ.get("TPU_NAME", "local")
     resolver = tf.distribute.cluster_resolver.TPUClusterResolver(tpu=address)
     if address != "local":
         tf.config.experimental_connect_to_cluster(resolver)
-    tf.tpu.experimental.initialize_tpu_system(resolver)
-    return tf.distribute.TPUStrategy(resolver)
+    topology = tf.tpu.experimental.initialize_tpu_system(resolver)
+    # A process feeds one core; all cores of a strategy would be given the same images.
+    core = tf.tpu.experimental.DeviceAssignment.build(topology, num_replicas=1)
+    return tf.distribute.TPUStrategy(resolver, core)
+
+
+def _npu(index: int) -> tf.distribute.Strategy:
+    visible = vendors.visible_devices("NPU")
+    if visible is not None:
+        index = _position(len(visible), "NPU", index)
+    try:
+        number = vendors.open_npu(index)
+    except ImportError as error:
+        raise _missing("NPU") from error
+    logging.info("Using NPU %d.", number)
+    return tf.distribute.get_strategy()
 
 
 def _accelerator(kind: str, index: int) -> tf.distribute.Strategy:
-    _load_plugin(kind)
+    try:
+        vendors.load_plugin(kind)
+    except ImportError as error:
+        raise _missing(kind) from error
     devices = tf.config.list_physical_devices(kind)
     if not devices:
         raise _missing(kind)
-    if not 0 <= index < len(devices):
-        raise RuntimeError(
-            f"This process has local rank {index}, and TensorFlow sees {len(devices)} {kind} "
-            f"device(s). Start at most {len(devices)} process(es) on this machine."
-        )
+    index = _position(len(devices), kind, index)
     if index == 0 and len(devices) > 1:
         logging.info("Using %s 0 of %d; start one process a device to use all.", kind, len(devices))
     _set_visible([devices[index]], kind)
     try:
         tf.config.experimental.set_memory_growth(devices[index], True)
-    except ValueError as error:  # Not every plug-in offers it.
+    except (ValueError, RuntimeError) as error:  # Not offered by every plug-in, or too late.
         logging.info("No memory growth on %s: %s", kind, error)
+    if not tf.config.list_logical_devices(kind):
+        raise _too_late(kind)
     # The one visible device is number 0; the short form 'MLU:0' would not parse everywhere.
     return tf.distribute.OneDeviceStrategy(f"device:{kind}:0")
 
 
-def _load_plugin(kind: str) -> None:
-    """Load a vendor's module where importing tensorflow alone does not do it."""
-    if tf.config.list_physical_devices(kind):
-        return
-    try:
-        if kind == "HPU":
-            importlib.import_module("habana_frameworks.tensorflow").load_habana_module()
-        elif kind == "NPU":
-            importlib.import_module("npu_device").open().as_default()
-    except ImportError as error:
-        raise _missing(kind) from error
+def _position(count: int, kind: str, index: int) -> int:
+    """Choose among `count` visible devices.
+
+    A launcher may show each process one device, its own; Gaudi's driver always does.
+    """
+    visible = vendors.visible_devices(kind)
+    if count == 1 and index > 0 and (kind == "HPU" or (visible and len(visible) == 1)):
+        return 0
+    if 0 <= index < count:
+        return index
+    names = " or ".join(vendors.PLATFORMS[kind].visible)
+    setting = "is not set" if visible is None else f"lists {', '.join(visible)}"
+    raise RuntimeError(
+        f"This process has local rank {index}, and TensorFlow sees {count} {kind} device(s). "
+        f"Start at most {count} process(es) on this machine, or let it see more devices ({names} "
+        f"{setting})."
+    )
 
 
 def _set_visible(devices: list, kind: str) -> None:
@@ -132,15 +235,21 @@ def _set_visible(devices: list, kind: str) -> None:
     try:
         tf.config.set_visible_devices(devices, kind)
     except RuntimeError as error:
-        raise RuntimeError(
-            f"The {kind} devices cannot be chosen any more because TensorFlow already uses them. "
-            "Call select_device (or choose --device) before anything else touches TensorFlow."
-        ) from error
+        raise _too_late(kind) from error
+
+
+def _too_late(kind: str) -> RuntimeError:
+    return RuntimeError(
+        f"The {kind} devices cannot be chosen any more because TensorFlow already uses its "
+        "devices. Call select_device (or choose --device) before anything else touches "
+        "TensorFlow; a notebook needs a fresh kernel."
+    )
 
 
 def _missing(kind: str) -> RuntimeError:
     seen = ", ".join(describe_devices()) or "no device"
+    advice = _TPU_ADVICE if kind == "TPU" else vendors.PLATFORMS[kind].advice
     return RuntimeError(
-        f"TensorFlow {tf.__version__} sees no {kind} (it sees: {seen}). {_ADVICE[kind]} "
+        f"TensorFlow {tf.__version__} sees no {kind} (it sees: {seen}). {advice} "
         "To go on without it use --device=cpu."
     )

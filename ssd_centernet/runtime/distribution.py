@@ -4,6 +4,7 @@ The train step and the loop speak to a `Communicator` only, so that they read th
 process and for many.
 """
 
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
@@ -51,6 +52,27 @@ class Communicator(Protocol):
             The averages under the same names.
         """
 
+    @property
+    def group_size(self) -> int:
+        """Processes that `mean_of_group` averages over."""
+
+    def mean_of_group(self, tensor: tf.Tensor) -> tf.Tensor:
+        """Average a tensor over the group of processes that share batch statistics.
+
+        Args:
+            tensor: float, of the same shape on every process.
+
+        Returns:
+            The average; differentiable, usable inside a tf.function.
+        """
+
+    def mean_variables(self, variables: Sequence[tf.Variable]) -> None:
+        """Give float variables their average over all processes.
+
+        Args:
+            variables: the same list on every process.
+        """
+
     def broadcast(self, variables: Sequence[tf.Variable]) -> None:
         """Give the variables the values that they have on process 0.
 
@@ -79,6 +101,7 @@ class SingleProcess:
     size = 1
     local_rank = 0
     is_chief = True
+    group_size = 1
 
     def mean_gradients(self, gradients: Sequence[tf.Tensor | None]) -> list[tf.Tensor | None]:
         """Return the gradients as they are; see `Communicator.mean_gradients`."""
@@ -87,6 +110,13 @@ class SingleProcess:
     def mean(self, values: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         """Return the scalars as they are; see `Communicator.mean`."""
         return dict(values)
+
+    def mean_of_group(self, tensor: tf.Tensor) -> tf.Tensor:
+        """Return the tensor as it is; see `Communicator.mean_of_group`."""
+        return tensor
+
+    def mean_variables(self, variables: Sequence[tf.Variable]) -> None:
+        """Leave the variables as they are; see `Communicator.mean_variables`."""
 
     def broadcast(self, variables: Sequence[tf.Variable]) -> None:
         """Leave the variables as they are; see `Communicator.broadcast`."""
@@ -97,3 +127,36 @@ class SingleProcess:
 
     def barrier(self) -> None:
         """Return at once; see `Communicator.barrier`."""
+
+
+# What launchers tell the processes that they start: how many there are.
+_SIZES = ("HOROVOD_SIZE", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE")
+
+
+def connect(use_horovod: bool = False, **options: Any) -> Communicator:
+    """Find the processes that this one trains with; before TensorFlow touches a device.
+
+    Args:
+        use_horovod: whether several processes were started that train one model.
+        **options: of `HorovodProcesses`.
+
+    Returns:
+        `HorovodProcesses`, or `SingleProcess`.
+
+    Raises:
+        ImportError: Horovod is wanted and cannot be imported.
+        ValueError: a launcher started several processes that know nothing of each other; wrong
+            options.
+    """
+    if use_horovod:
+        from ssd_centernet.runtime.horovod import HorovodProcesses
+
+        return HorovodProcesses(**options)
+    for name in _SIZES:
+        if int(os.environ.get(name) or 1) > 1:
+            raise ValueError(
+                f"a launcher started {os.environ[name]} processes ({name}), but --use_horovod is "
+                "not given: each would train a model of its own in the same --model_dir. Add "
+                "--use_horovod, or start one process."
+            )
+    return SingleProcess()

@@ -1,0 +1,116 @@
+"""What training in several processes costs, measured within one run of them."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from ssd_centernet.benchmark.recipe import make_detector, make_trainer
+from ssd_centernet.benchmark.step import random_batch, stepping
+from ssd_centernet.runtime.device import select_device
+from ssd_centernet.runtime.distribution import Communicator
+
+
+def run(
+    communicator: Communicator,
+    *,
+    batch_size: int | None = None,
+    windows: int = 5,
+    seconds: float = 3.0,
+    device: str | None = None,
+) -> list[dict[str, Any]]:
+    """Measure train steps of one process and of all, in turn, and the all-reduce by itself.
+
+    Args:
+        communicator: of the processes; all of them call this.
+        batch_size: images a step of each process, 8 by default.
+        windows: how many windows of each.
+        seconds: length of a window, about.
+        device: as `train.device`.
+
+    Returns:
+        One line on process 0, none on the others: medians of images per second, of step times and
+        of the time of an all-reduce of all gradients, and `efficiency`, the speed of all divided
+        by their number and by the speed of the first alone.
+    """
+    batch_size = batch_size or 8
+    strategy = select_device(device, index=communicator.local_rank)
+    with strategy.scope():
+        detector = make_detector()
+        trainer = make_trainer(detector, batch_size)
+    batch = random_batch(detector, batch_size, seed=communicator.rank)
+    # A step is bound to its processes when it is traced, so one trainer serves for both.
+    alone = stepping(trainer, batch, strategy)
+    alone(2)
+    trainer.communicator = communicator
+    together = stepping(trainer, batch, strategy)
+    together(2)
+    reduce = _all_reduce(communicator, trainer)
+    steps = communicator.gather([_steps(together, seconds)])[0]
+    seconds_alone, seconds_together, seconds_reduce = [], [], []
+    for _ in range(windows):
+        communicator.barrier()
+        if communicator.is_chief:
+            seconds_alone.append(_seconds_a_step(alone, steps))
+        communicator.barrier()
+        seconds_together.append(_seconds_a_step(together, steps))
+        communicator.barrier()
+        seconds_reduce.append(_seconds_a_step(reduce, steps))
+    if not communicator.is_chief:
+        return []
+    one, all_, wire = map(statistics.median, (seconds_alone, seconds_together, seconds_reduce))
+    return [
+        {
+            "part": "scaling",
+            "processes": communicator.size,
+            "batch_size": batch_size,
+            "images_per_second_alone": round(batch_size / one, 2),
+            "images_per_second": round(batch_size * communicator.size / all_, 2),
+            "efficiency": round(one / all_, 3),
+            "step_milliseconds_alone": round(1e3 * one, 1),
+            "step_milliseconds": round(1e3 * all_, 1),
+            "all_reduce_milliseconds": round(1e3 * wire, 1),
+            "gradient_megabytes": round(_megabytes(trainer), 2),
+            "windows": windows,
+            "steps_a_window": steps,
+            "image_size": list(detector.image_size),
+            "dtype": detector.dtype_policy.name,
+        }
+    ]
+
+
+def _megabytes(trainer) -> float:
+    return sum(4.0 * np.prod(v.shape) for v in trainer.train_variables) / 1e6
+
+
+def _steps(work, seconds: float) -> int:
+    begin = time.perf_counter()
+    work(1)
+    return max(1, round(seconds / (time.perf_counter() - begin)))
+
+
+def _seconds_a_step(work, steps: int) -> float:
+    begin = time.perf_counter()
+    work(steps)
+    return (time.perf_counter() - begin) / steps
+
+
+def _all_reduce(communicator: Communicator, trainer):
+    """Return the work of averaging tensors as large as the gradients."""
+    gradients = [tf.ones_like(variable) for variable in trainer.train_variables]
+
+    @tf.function
+    def average() -> tf.Tensor:
+        return communicator.mean_gradients(gradients)[0]
+
+    def work(units: int) -> int:
+        for _ in range(units):
+            average().numpy()
+        return units
+
+    work(2)
+    return work

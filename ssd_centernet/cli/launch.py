@@ -1,0 +1,57 @@
+"""Run a command in several processes that train one model, one a device.
+
+Examples:
+  ssd_centernet launch --num_processes=8 -- train --gin_file=ssd300_resnet34 \\
+      --data_dir=data/coco --model_dir=runs/ssd300
+  ssd_centernet launch --num_processes=16 --hosts=a:8,b:8 -- train ...
+
+What follows `--` is a command of ssd_centernet; --use_horovod is added to it. The processes are
+started by horovodrun. When one of them is killed, all begin again from the last checkpoint; an
+error of the program itself ends the run at once, with that error. Ctrl-C and SIGTERM save a
+checkpoint.
+"""
+
+from __future__ import annotations
+
+import shlex
+import sys
+
+from absl import flags
+
+_USES_HOROVOD = ("train", "evaluate", "benchmark")
+
+
+def define_flags() -> None:
+    """Define the flags of this command."""
+    flags.DEFINE_integer("num_processes", None, "Processes on all machines.", lower_bound=1)
+    flags.DEFINE_string("hosts", None, "Machines and their processes: a:8,b:8 (default: this one).")
+    flags.DEFINE_integer(
+        "max_restarts", 3, "How often a run begins again after losing a process.", lower_bound=0
+    )
+    flags.DEFINE_string("launcher_args", "", "More arguments of horovodrun, such as '--verbose'.")
+
+
+def main(argv: list[str]) -> int:
+    """Run the command."""
+    from ssd_centernet.cli import _flags
+    from ssd_centernet.runtime.launcher import launch
+
+    _flags.require("num_processes")
+    values, command = flags.FLAGS, argv[1:]
+    if not command or command[0] not in _USES_HOROVOD:
+        raise flags.Error(
+            f"after `--` comes {command[0] if command else 'nothing'!r}; expected one of "
+            f"{', '.join(_USES_HOROVOD)} and its flags, such as: ssd_centernet launch "
+            "--num_processes=2 -- train --gin_file=ssd300_resnet34 ..."
+        )
+    given = {argument.lstrip("-").partition("=")[0] for argument in command}
+    if "use_horovod" not in given:
+        command = [*command, "--use_horovod"]
+    return launch(
+        [sys.executable, "-m", "ssd_centernet", *command],
+        num_processes=values.num_processes,
+        hosts=values.hosts,
+        max_restarts=values.max_restarts,
+        launcher_args=shlex.split(values.launcher_args),
+        say=lambda text: print(f"launch: {text}", file=sys.stderr, flush=True),
+    )

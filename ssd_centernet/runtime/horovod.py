@@ -1,0 +1,163 @@
+"""Many processes that train together, by Horovod; the only module that imports it.
+
+What is used of it are plain collectives on tensors: its optimizers, callbacks and synchronous batch
+norm are tied to another Keras than ours.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import tensorflow as tf
+from absl import logging
+
+COMPRESSIONS = ("none", "fp16")
+
+# A group is sent when all its gradients are there: several groups, so that the first travel while
+# the others are still computed; large ones, so that each fills the link.
+_BUCKET_BYTES = 32 << 20
+
+_HINT = (
+    "Build it for this TensorFlow with `bash scripts/install_horovod.sh` (Gaudi's software brings "
+    "its own), or train in one process: leave out --use_horovod."
+)
+
+
+class HorovodProcesses:
+    """A `Communicator` over the processes that horovodrun, mpirun or `ssd_centernet launch` began.
+
+    Attributes:
+        rank: number of this process.
+        size: number of processes.
+        local_rank: number of this process on its machine.
+        local_size: processes on this machine.
+        is_chief: whether this is process 0.
+        group_size: processes that share the statistics of a synchronous batch norm.
+    """
+
+    def __init__(self, *, compression: str = "none", group_size: int | None = None):
+        """Join the other processes; to be called before TensorFlow touches a device.
+
+        Args:
+            compression: "fp16" sends gradients in half precision, "none" as they are.
+            group_size: processes that `mean_of_group` averages over; None means all. Consecutive
+                ranks form a group.
+
+        Raises:
+            ImportError: Horovod is not installed, or was built for another TensorFlow.
+            ValueError: no such compression; groups that do not add up to all processes.
+        """
+        if compression not in COMPRESSIONS:
+            raise ValueError(
+                f"train.gradient_compression is {compression!r}; expected one of "
+                f"{', '.join(COMPRESSIONS)}."
+            )
+        self._hvd = hvd = _import_horovod()
+        # Groups are known only when the number of processes is.
+        hvd.init(process_sets="dynamic") if group_size else hvd.init()
+        self.rank, self.size = hvd.rank(), hvd.size()
+        self.local_rank, self.local_size = hvd.local_rank(), hvd.local_size()
+        self.is_chief = self.rank == 0
+        self._compression = getattr(hvd.Compression, compression)
+        self.group_size = group_size or self.size
+        self._group = self._make_groups(group_size) if group_size else hvd.global_process_set
+        if self.size == 1:
+            logging.info("Horovod has one process; start several with `ssd_centernet launch`.")
+
+    def _make_groups(self, group_size: int):
+        if self.size % group_size:
+            raise ValueError(
+                f"train.sync_batch_norm={group_size} processes a group, but {self.size} processes "
+                f"cannot be divided so. Choose a divisor of {self.size}, or True for all."
+            )
+        firsts = range(0, self.size, group_size)
+        if len(firsts) == 1:
+            return self._hvd.global_process_set
+        sets = [self._hvd.add_process_set(list(range(n, n + group_size))) for n in firsts]
+        return sets[self.rank // group_size]
+
+    def mean_gradients(self, gradients: Sequence[tf.Tensor | None]) -> list[tf.Tensor | None]:
+        """Average gradients over the processes, in few large messages.
+
+        Scalars among them are never compressed. See `Communicator.mean_gradients`.
+        """
+        result = list(gradients)
+        for places in self._buckets(gradients):
+            is_scalar = gradients[places[0]].shape.rank == 0
+            compression = self._hvd.Compression.none if is_scalar else self._compression
+            averaged = self._average([gradients[index] for index in places], compression)
+            for index, value in zip(places, averaged, strict=True):
+                result[index] = value
+        return result
+
+    def _buckets(self, gradients: Sequence[tf.Tensor | None]) -> Iterator[list[int]]:
+        """Yield the places of gradients that travel together: the last layers' are ready first."""
+        bucket: list[int] = []
+        size = 0
+        for index in reversed(range(len(gradients))):
+            gradient = gradients[index]
+            if gradient is None:
+                continue
+            if gradient.shape.rank == 0:
+                yield [index]
+                continue
+            bucket.append(index)
+            size += gradient.shape.num_elements() * gradient.dtype.size
+            if size >= _BUCKET_BYTES:
+                yield bucket
+                bucket, size = [], 0
+        if bucket:
+            yield bucket
+
+    def _average(self, tensors: list[tf.Tensor], compression=None) -> list[tf.Tensor]:
+        return self._hvd.grouped_allreduce(
+            [tf.convert_to_tensor(tensor) for tensor in tensors],
+            op=self._hvd.Average,
+            compression=compression or self._hvd.Compression.none,
+        )
+
+    def mean_of_group(self, tensor: tf.Tensor) -> tf.Tensor:
+        """Average a float tensor over the group of this process; see `Communicator`."""
+        return self._hvd.allreduce(tensor, op=self._hvd.Average, process_set=self._group)
+
+    def mean(self, values: Mapping[str, Any]) -> dict[str, float]:
+        """Average named scalars; see `Communicator.mean`."""
+        names = sorted(values)
+        sent = tf.constant([float(values[name]) for name in names], tf.float64)
+        averaged = self._hvd.allreduce(sent, op=self._hvd.Average).numpy().tolist()
+        return dict(zip(names, averaged, strict=True))
+
+    def mean_variables(self, variables: Sequence[tf.Variable]) -> None:
+        """Give float variables their average over all processes; see `Communicator`."""
+        if not variables:
+            return
+        averaged = self._average([variable.read_value() for variable in variables])
+        for variable, value in zip(variables, averaged, strict=True):
+            variable.assign(value)
+
+    def broadcast(self, variables: Sequence[tf.Variable]) -> None:
+        """Give the variables the values of process 0; see `Communicator.broadcast`."""
+        self._hvd.broadcast_variables(variables, root_rank=0)
+
+    def gather(self, objects: Sequence[Any]) -> list[Any]:
+        """Concatenate lists of picklable objects in the order of rank; see `Communicator`."""
+        if self.size == 1:
+            return list(objects)
+        return [one for part in self._hvd.allgather_object(list(objects)) for one in part]
+
+    def barrier(self) -> None:
+        """Wait for all processes; see `Communicator.barrier`."""
+        self._hvd.allreduce(tf.zeros([]), op=self._hvd.Sum, name="barrier")
+
+
+def _import_horovod():
+    try:
+        hvd = importlib.import_module("horovod.tensorflow")
+        hvd.mpi_ops  # noqa: B018  # the compiled part, which a failed build leaves out
+    except ImportError as error:
+        raise ImportError(
+            f"--use_horovod needs Horovod, which cannot be imported ({error}). {_HINT}"
+        ) from error
+    return hvd

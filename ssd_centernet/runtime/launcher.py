@@ -1,0 +1,248 @@
+"""Start the processes of one run, and start them again when one of them was lost.
+
+The processes are started by Horovod's own launcher. What is added: a process that fails says why in
+a file, so that its error and not the complaints of the others ends the run; a run of which a
+process was killed begins again from its last checkpoint; and a request to stop reaches a process
+that can answer it.
+
+Source: reference specification centernet, section 7.1 (the launch lines with horovodrun).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+# Where a process of the run leaves the error that ends it.
+FAILURES_VARIABLE = "SSD_CENTERNET_FAILURES"
+# Status of a process that ends because another one is gone; sysexits.h: a temporary failure.
+LOST_ANOTHER = 75
+# Horovod's launcher kills what does not end within some seconds; a step and a checkpoint take more.
+_GRACE_SECONDS = 600.0
+_PREFIX = re.compile(r"^\[(\d+)(?:,\d+)?\]<(stdout|stderr)>:")
+_FIRST_TO_FAIL = re.compile(r"Exit code: (-?\d+)")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """How the processes of a run ended.
+
+    Attributes:
+        status: 0, or that of the process that ended first.
+        failures: rank -> the error that it ended by; none for a process that was killed, or that
+            only lost another one.
+        stopped: whether it ended because it was told to.
+    """
+
+    status: int
+    failures: dict[int, str]
+    stopped: bool = False
+
+    @property
+    def lost(self) -> bool:
+        """Whether a process was killed, so that starting again may help."""
+        gone = self.status == LOST_ANOTHER or self.status > 128
+        return gone and not self.failures and not self.stopped
+
+
+def launch(
+    command: Sequence[str],
+    *,
+    num_processes: int,
+    hosts: str | None = None,
+    max_restarts: int = 3,
+    launcher_args: Sequence[str] = (),
+    say: Callable[[str], None] = print,
+) -> int:
+    """Run a command in several processes until it succeeds, fails by itself, or is stopped.
+
+    Args:
+        command: that every process runs; it must go on from its last checkpoint when started anew.
+        num_processes: over all machines.
+        hosts: machines and their numbers of processes, such as "a:8,b:8"; None is this machine.
+        max_restarts: how often a run is started again of which a process was lost.
+        launcher_args: more arguments of horovodrun.
+        say: is given what the launcher itself has to tell.
+
+    Returns:
+        The exit status: 0, that of the first process to fail, or 128 + signal when stopped.
+
+    Raises:
+        FileNotFoundError: horovodrun is not installed.
+        ValueError: wrong numbers.
+    """
+    if num_processes < 1:
+        raise ValueError(f"--num_processes is {num_processes}; expected 1 or more.")
+    if max_restarts < 0:
+        raise ValueError(f"--max_restarts is {max_restarts}; expected 0 or more.")
+    line = [*_launcher(), "-np", str(num_processes), *(["-H", hosts] if hosts else [])]
+    line += [*launcher_args, *command]
+    local = num_processes if hosts is None else max(_processes_by_host(hosts).values())
+    for attempt in range(max_restarts + 1):
+        began = time.monotonic()
+        outcome = _run_once(line, _environment(local))
+        for rank, message in sorted(outcome.failures.items()):
+            say(f"process {rank} failed: {message}")
+        if not outcome.lost:
+            return outcome.status
+        minutes = (time.monotonic() - began) / 60.0
+        what = f"a process was lost after {minutes:.1f} minutes (status {outcome.status})"
+        if attempt < max_restarts:
+            say(f"{what}; starting again, {attempt + 1} of {max_restarts} times")
+    say(f"{what}; not started again after {max_restarts} times (--max_restarts)")
+    return outcome.status
+
+
+def report_failure(message: str) -> None:
+    """Leave the error that ends this process where `launch` looks for it.
+
+    Nothing is done in a process that `launch` did not start.
+
+    Args:
+        message: for the user.
+    """
+    folder, rank = os.environ.get(FAILURES_VARIABLE), os.environ.get("HOROVOD_RANK")
+    if folder and rank and os.path.isdir(folder):
+        Path(folder, rank).write_text(message, encoding="utf-8")
+
+
+def _launcher() -> list[str]:
+    beside = Path(sys.executable).with_name("horovodrun")
+    found = str(beside) if beside.exists() else shutil.which("horovodrun")
+    if found is None:
+        raise FileNotFoundError(
+            "horovodrun, which starts several processes, is not installed. Build Horovod with "
+            "`bash scripts/install_horovod.sh`, or train in one process with `ssd_centernet train`."
+        )
+    return [found]
+
+
+def _processes_by_host(hosts: str) -> dict[str, int]:
+    """Read "a:8,b:8".
+
+    Raises:
+        ValueError: it is written in another way.
+    """
+    counts = {}
+    for part in hosts.split(","):
+        name, _, count = part.strip().partition(":")
+        if not name or not count.isdigit() or int(count) < 1:
+            raise ValueError(
+                f"--hosts has {part.strip()!r}; expected machine:processes pairs such as "
+                "'a:8,b:8', where processes are those of that machine."
+            )
+        counts[name] = int(count)
+    return counts
+
+
+def _environment(local_processes: int) -> dict[str, str]:
+    """Return the environment of the processes: the cores of a machine are shared out."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    threads = str(max(1, (cores or 1) // local_processes))
+    shared = ("TF_NUM_INTRAOP_THREADS", "OMP_NUM_THREADS")
+    return {**dict.fromkeys(shared, threads), **os.environ}
+
+
+def _run_once(line: Sequence[str], environment: dict[str, str]) -> Outcome:
+    """Run the launcher once, passing on what its processes print and the signals that come."""
+    with tempfile.TemporaryDirectory(prefix="ssd_centernet-") as folder:
+        process = subprocess.Popen(
+            line,
+            env={**environment, FAILURES_VARIABLE: folder},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            stdin=subprocess.DEVNULL,
+            text=True,
+            errors="replace",
+            # A signal of the terminal must not reach it: it would kill processes that are saving.
+            start_new_session=True,
+        )
+        told: list[str] = []
+        readers = [
+            threading.Thread(target=_pass_on, args=(source, sink, told), daemon=True)
+            for source, sink in ((process.stdout, sys.stdout), (process.stderr, sys.stderr))
+        ]
+        for reader in readers:
+            reader.start()
+        with _Stopper(process) as stopper:
+            status = process.wait()
+        for reader in readers:
+            reader.join()
+        if status != 0:
+            first = _FIRST_TO_FAIL.search("\n".join(told))
+            status = int(first[1]) if first else status
+        if stopper.number is not None:
+            status = 128 + stopper.number
+        failures = {
+            int(path.name): path.read_text(encoding="utf-8") for path in Path(folder).iterdir()
+        }
+    # A process killed by signal n has status -n or 128 + n.
+    status = 128 - status if status < 0 else status
+    if failures and status == LOST_ANOTHER:
+        # The others ended before the one whose error it was.
+        status = 1
+    return Outcome(status=status, failures=failures, stopped=stopper.number is not None)
+
+
+def _pass_on(source, sink, told: list[str]) -> None:
+    """Print what the processes print; only lines of others than the first say whose they are."""
+    for line in source:
+        found = _PREFIX.match(line)
+        if found is None:
+            # Of the launcher itself; its traceback says nothing that we do not say.
+            told.append(line)
+            continue
+        rank, text = int(found[1]), line[found.end() :]
+        print(f"[{rank}] {text}" if rank else text, end="", file=sink, flush=True)
+
+
+class _Stopper:
+    """Passes SIGTERM and SIGINT on to one process of the run, which makes all stop and save."""
+
+    def __init__(self, process: subprocess.Popen):
+        self._process = process
+        self._before: dict[int, object] = {}
+        self.number: int | None = None
+
+    def __enter__(self) -> _Stopper:
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGTERM, signal.SIGINT):
+                self._before[number] = signal.signal(number, self._stop)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _stop(self, number: int, _frame: object) -> None:
+        again, self.number = self.number is not None, number
+        rank = None if again else self._a_process_of_the_run()
+        if rank is None:
+            self._process.terminate()
+            return
+        rank.send_signal(signal.SIGTERM)
+        timer = threading.Timer(_GRACE_SECONDS, self._process.terminate)
+        timer.daemon = True
+        timer.start()
+
+    def _a_process_of_the_run(self):
+        """Return a process of this machine that trains: the first that has no process below it."""
+        import psutil  # A requirement of Horovod, without which there are no processes.
+
+        for one in psutil.Process(self._process.pid).children(recursive=True):
+            try:
+                if "HOROVOD_RANK" in one.environ() and not one.children():
+                    return one
+            except psutil.Error:
+                continue
+        return None

@@ -1,0 +1,176 @@
+"""What each vendor's device needs before TensorFlow knows it; the only module of plug-ins.
+
+A vendor's module reads its settings from the environment at the moment it is loaded, which is why
+this module alone sets environment variables, only those of the chosen device, and never one that
+the user has set.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import importlib.metadata
+import importlib.util
+import os
+import tempfile
+from typing import Any
+
+import tensorflow as tf
+from absl import logging
+
+
+@dataclasses.dataclass(frozen=True)
+class Platform:
+    """One type of accelerator.
+
+    Attributes:
+        visible: environment variables that say which devices a process sees, the first one set
+            counts.
+        advice: what to install or look at where TensorFlow sees no such device.
+        module: Python module that makes TensorFlow see it; None where importing tensorflow does.
+    """
+
+    visible: tuple[str, ...]
+    advice: str
+    module: str | None = None
+
+
+PLATFORMS = {
+    "GPU": Platform(
+        ("CUDA_VISIBLE_DEVICES",),
+        "Install the driver and the CUDA libraries of this TensorFlow "
+        '(pip install "tensorflow[and-cuda]"), and look at CUDA_VISIBLE_DEVICES.',
+    ),
+    "HPU": Platform(
+        ("HLS_MODULE_ID", "HABANA_VISIBLE_MODULES"),
+        "Install Gaudi's driver and software with its package habana-tensorflow, made for this "
+        "TensorFlow (2.15 at most); look at hl-smi, whether another process holds the device, "
+        "and at HABANA_VISIBLE_MODULES.",
+        "habana_frameworks.tensorflow",
+    ),
+    "MLU": Platform(
+        ("MLU_VISIBLE_DEVICES",),
+        "Install Cambricon's driver, its Neuware libraries and its plug-in for this TensorFlow; "
+        "look at cnmon and at MLU_VISIBLE_DEVICES.",
+    ),
+    "NPU": Platform(
+        ("ASCEND_RT_VISIBLE_DEVICES",),
+        "Install Ascend's driver, CANN and its TensorFlow adapter for TensorFlow 2 (the module "
+        "npu_device), made for this TensorFlow, and source CANN's set_env.sh; look at npu-smi and "
+        "at ASCEND_RT_VISIBLE_DEVICES.",
+        "npu_device",
+    ),
+}
+
+# The NPU that this process has opened; there can be one in a process, and it stays.
+_opened_npu: list[tuple[int, Any]] = []
+
+
+def visible_devices(kind: str) -> list[str] | None:
+    """Return the devices that the environment lets this process see.
+
+    Args:
+        kind: type of device, such as 'GPU'.
+
+    Returns:
+        The vendor's names of them in TensorFlow's order; None where the environment does not say.
+    """
+    for name in PLATFORMS[kind].visible:
+        if os.environ.get(name):
+            return [entry.strip() for entry in os.environ[name].split(",") if entry.strip()]
+    return None
+
+
+def installed() -> list[str]:
+    """Return the types of device whose Python module is installed, without importing it."""
+    return [kind for kind, one in PLATFORMS.items() if one.module and _found(one.module)]
+
+
+def load_plugin(kind: str) -> None:
+    """Make TensorFlow see the devices of a type, where importing tensorflow alone does not.
+
+    Args:
+        kind: 'HPU'; for other types nothing is to be done here.
+
+    Raises:
+        ImportError: the vendor's module is not installed.
+        RuntimeError: it is, and could not be loaded.
+
+    Source: reference specification ssd_resnet34, sections 9, 10 and 15.
+    """
+    if kind != "HPU" or tf.config.list_physical_devices("HPU"):
+        return
+    for name, value in gaudi_settings().items():
+        if name not in os.environ:
+            os.environ[name] = value
+            logging.info("%s=%s", name, value)
+    module = importlib.import_module("habana_frameworks.tensorflow")
+    _call(kind, module.load_habana_module)
+
+
+def gaudi_settings() -> dict[str, str]:
+    """Return the environment of a run on Gaudi: what is set where the user has set nothing."""
+    try:
+        version = importlib.metadata.version("habana-tensorflow")
+    except importlib.metadata.PackageNotFoundError:
+        version = "unknown"
+    # Compiled graphs, shared by the processes of a machine; another version must not read them.
+    cache = f"ssd_centernet_recipes_{os.getuid()}_{version}"
+    return {
+        # The policy of the model says what is bfloat16; no second conversion behind it.
+        "TF_BF16_CONVERSION": "0",
+        "TF_DISABLE_MKL": "1",
+        "TF_RECIPE_CACHE_PATH": os.path.join(tempfile.gettempdir(), cache),
+    }
+
+
+def open_npu(index: int) -> int:
+    """Open an NPU and make it the default device of everything that follows.
+
+    Ascend's adapter is no device that TensorFlow lists: it takes the place of the default device.
+
+    Args:
+        index: which of the visible devices; ASCEND_DEVICE_ID wins where the user has set it.
+
+    Returns:
+        The number of the device.
+
+    Raises:
+        ImportError: the adapter is not installed.
+        RuntimeError: it is, and could not open the device, or has opened another one before.
+    """
+    number = int(os.environ.get("ASCEND_DEVICE_ID") or index)
+    if _opened_npu:
+        if _opened_npu[0][0] != number:
+            raise RuntimeError(
+                f"this process has opened NPU {_opened_npu[0][0]} before and cannot open NPU "
+                f"{number} too: start one process for each device."
+            )
+        return number
+    module = importlib.import_module("npu_device")
+    _opened_npu.append((number, _call("NPU", lambda: module.open(number).as_default())))
+    return number
+
+
+def opened_npu() -> int | None:
+    """Return the number of the NPU that this process has opened, None where it has none."""
+    return _opened_npu[0][0] if _opened_npu else None
+
+
+def _found(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ImportError:  # The package above it is missing, or is kept from being imported.
+        return False
+
+
+def _call(kind: str, function):
+    """Call into a vendor's module, whose errors are of any type."""
+    try:
+        return function()
+    except Exception as error:
+        raise RuntimeError(
+            f"{PLATFORMS[kind].module} is installed and could not prepare a device: "
+            f"{type(error).__name__}: {error}. {PLATFORMS[kind].advice} "
+            "To go on without it use --device=cpu."
+        ) from error
