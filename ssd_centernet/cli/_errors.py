@@ -10,6 +10,13 @@ _REQUIRED = (
     "your own with a line such as include 'ssd300_resnet34.gin', or give --gin_file twice. If this "
     "is the config.gin of a run, the file was cut short."
 )
+# What commands call; a part is what these build from a recipe.
+_ROOTS = ("train", "build_detector")
+_NOT_BUILT = (
+    "{name} cannot be built from its settings: {reason}. One of {name}.* has a value of another "
+    "kind than it takes, or @{name}() has brackets where a name without them is expected; mend the "
+    "recipe. --debug shows where it failed."
+)
 _DAMAGED = (
     "a record file is damaged or was cut short ({detail}). Convert the data again with "
     "`ssd_centernet convert --overwrite`, or replace the file by a whole copy."
@@ -30,8 +37,25 @@ def message_for_user(error: Exception) -> str | None:
     text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
     if isinstance(error, OSError) or _is_raised_here(error):
         return _without_calls(text)
+    built = re.search(r"\n  In call to configurable '(\w+)'", text)
+    if isinstance(error, TypeError) and built and built[1] not in _ROOTS:
+        return _NOT_BUILT.format(name=built[1], reason=_without_calls(text).split("\n")[0])
     required = re.match(r"Required bindings for `(\w+)` not provided in config: (.*)", text)
     return _REQUIRED.format(name=required[1], missing=required[2]) if required else None
+
+
+def lost_another_process(error: Exception) -> bool:
+    """Tell the complaint of a process whose partner is gone; what ended that one matters.
+
+    Args:
+        error: what ended a command.
+
+    Returns:
+        Whether a collective of Horovod failed because not all processes are there any more.
+    """
+    if type(error).__name__ == "HorovodInternalError":
+        return True
+    return _is_of_tensorflow(error) and "Horovod has been shut down" in str(error)
 
 
 def _is_raised_here(error: Exception) -> bool:

@@ -51,6 +51,15 @@ def define_batch_size() -> None:
     flags.DEFINE_integer("batch_size", None, "Images in a batch of one process.", lower_bound=1)
 
 
+def define_use_horovod() -> None:
+    """Define --use_horovod."""
+    flags.DEFINE_boolean(
+        "use_horovod",
+        None,
+        "This is one of several processes, which `ssd_centernet launch` or horovodrun started.",
+    )
+
+
 def define_seed() -> None:
     """Define --seed."""
     flags.DEFINE_integer("seed", None, "Seed of weights, shuffling and augmentation.")

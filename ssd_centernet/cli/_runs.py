@@ -37,12 +37,15 @@ def define_run_flags() -> None:
     _flags.define_device()
 
 
-def open_run_of_flags(*, checkpoint: str | None, allow: Sequence[str] = ()) -> TrainedRun:
+def open_run_of_flags(
+    *, checkpoint: str | None, allow: Sequence[str] = (), device_index: int = 0
+) -> TrainedRun:
     """Open the run that --model_dir names, with the overrides of the command line.
 
     Args:
         checkpoint: which weights, as in `choose_checkpoint`.
         allow: names whose overrides may be without effect.
+        device_index: which device: the local rank of this process.
 
     Returns:
         The run.
@@ -56,6 +59,7 @@ def open_run_of_flags(*, checkpoint: str | None, allow: Sequence[str] = ()) -> T
         gin_params=values.gin_params,
         flag_params=_flags.flag_bindings({"dtype": "build_detector.dtype"}),
         device=values.device or "auto",
+        device_index=device_index,
         allow=allow,
     )
 

@@ -14,7 +14,8 @@ from absl import flags
 from ssd_centernet.cli import _flags, _runs
 
 _RECIPE = "ssd300_resnet34"
-_HAS_BATCHES = ("input", "step", "postprocess")
+_HAS_WINDOWS = ("input", "step", "postprocess", "scaling")
+_HAS_BATCHES = (*_HAS_WINDOWS, "inference")
 
 
 def define_flags() -> None:
@@ -22,20 +23,28 @@ def define_flags() -> None:
     flags.DEFINE_enum(
         "part",
         None,
-        ["input", "step", "postprocess", "eval"],
-        "input: records to batches; step: a train step on one batch; postprocess: raw outputs to "
-        "detections; eval: COCO metrics.",
+        ["input", "step", "inference", "postprocess", "eval", "scaling"],
+        "input: records to batches; step: a train step on one batch; inference: one batch after "
+        "the other to detections; postprocess: raw outputs to detections; eval: COCO metrics; "
+        "scaling: train steps of one process and of all that `ssd_centernet launch` began.",
     )
     flags.DEFINE_integer(
         "windows", None, "Windows of each thing measured (5; runs of eval: 3).", lower_bound=1
     )
     flags.DEFINE_float("seconds", None, "Length of a window (3; postprocess: 1).", lower_bound=0.01)
+    flags.DEFINE_integer(
+        "warmup_iters", None, "Batches of inference before the measured ones (100).", lower_bound=0
+    )
+    flags.DEFINE_integer(
+        "benchmark_iters", None, "Batches of inference that are measured (300).", lower_bound=1
+    )
     flags.DEFINE_integer("images", None, "Images of the part eval (2000).", lower_bound=1)
     _flags.define_gin()
     _flags.define_data_dir()
     _flags.define_batch_size()
     _flags.define_dtype()
     _flags.define_device()
+    _flags.define_use_horovod()
 
 
 def main(argv: list[str]) -> int:
@@ -63,9 +72,13 @@ def _refuse_unused(values: flags.FlagValues) -> None:
     uses = {
         "data_dir": ("input", "step"),
         "batch_size": _HAS_BATCHES,
-        "dtype": ("step",),
-        "device": ("step", "postprocess"),
-        "seconds": _HAS_BATCHES,
+        "dtype": ("step", "inference", "scaling"),
+        "device": ("step", "inference", "postprocess", "scaling"),
+        "use_horovod": ("scaling",),
+        "windows": (*_HAS_WINDOWS, "eval"),
+        "seconds": _HAS_WINDOWS,
+        "warmup_iters": ("inference",),
+        "benchmark_iters": ("inference",),
         "images": ("eval",),
     }
     for name, parts in uses.items():
@@ -78,9 +91,10 @@ def _refuse_unused(values: flags.FlagValues) -> None:
 
 def _recipe_lines(values: flags.FlagValues) -> list[dict]:
     from ssd_centernet import config
+    from ssd_centernet.benchmark import inference, measure, postprocess, scaling, step
     from ssd_centernet.benchmark import input as input_part
-    from ssd_centernet.benchmark import measure, postprocess, step
     from ssd_centernet.runtime.device import select_device
+    from ssd_centernet.runtime.distribution import connect
 
     config.parse(
         values.gin_file or [_RECIPE],
@@ -95,8 +109,18 @@ def _recipe_lines(values: flags.FlagValues) -> list[dict]:
     if values.part == "input":
         select_device("cpu")  # Where the pipeline runs anyway.
         lines = input_part.run(values.data_dir, **shared)
+    elif values.part == "scaling":
+        communicator = connect(bool(values.use_horovod))
+        lines = scaling.run(communicator, device=values.device, **shared)
     elif values.part == "step":
         lines = step.run(values.data_dir, device=values.device, **shared)
+    elif values.part == "inference":
+        with select_device(values.device).scope():
+            lines = inference.run(
+                batch_size=values.batch_size,
+                iterations=values.benchmark_iters or 300,
+                warm_up=100 if values.warmup_iters is None else values.warmup_iters,
+            )
     else:
         select_device(values.device)
         lines = postprocess.run(**shared)

@@ -188,8 +188,8 @@ def _keras() -> Iterator[Line]:
 def _devices(name: str | None) -> Iterator[Line]:
     from ssd_centernet.runtime.device import describe_devices, select_device
 
-    seen = describe_devices()
     select_device(name)  # Raises with advice when there is no such device.
+    seen = describe_devices()
     yield Line("ok", "devices", f"{', '.join(seen)}; --device={name or 'auto'} works")
 
 

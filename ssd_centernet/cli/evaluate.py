@@ -3,11 +3,13 @@
 Examples:
   ssd_centernet evaluate --model_dir=runs/ssd300 --data_dir=data/coco
   ssd_centernet evaluate --detections=detections.json --annotations=instances_val2017.json
+  ssd_centernet evaluate --model_dir=runs/ssd300 --data_dir=data/coco --report
 
 The first takes the settings and classes that the run saved. Both print the table of classes and
 the 12 COCO numbers over all images, and write metrics.json, detections.json and per_class.csv:
 the first to MODEL_DIR/evaluation, the second only where --output_dir is given. The second needs
-neither a model nor tensorflow.
+neither a model nor tensorflow. --report adds report.html: one page with curves, kinds of errors,
+confusions, calibration and the images with most errors.
 """
 
 from __future__ import annotations
@@ -15,16 +17,23 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from absl import flags
 
 from ssd_centernet.cli import _flags, _runs
+
+if TYPE_CHECKING:
+    from ssd_centernet.evaluation.coco import CocoResult
+
+_REPORT_NAME = "report.html"
 
 
 def define_flags() -> None:
     """Define the flags of this command."""
     _runs.define_run_flags()
     _flags.define_data_dir()
+    _flags.define_use_horovod()
     flags.DEFINE_string(
         "split", None, "Prefix of the record files; by default the run's, else coco_val."
     )
@@ -33,6 +42,10 @@ def define_flags() -> None:
         "detections", None, "Score this file, a list in COCO's result format, instead of a model."
     )
     flags.DEFINE_string("annotations", None, "COCO annotations that --detections belong to.")
+    flags.DEFINE_boolean("report", None, "Write report.html too, a page to look at.")
+    flags.DEFINE_string(
+        "image_dir", None, "Images that --annotations name, for the pictures of --report."
+    )
 
 
 def main(argv: list[str]) -> int:
@@ -40,8 +53,16 @@ def main(argv: list[str]) -> int:
     _runs.refuse_arguments(argv)
     values = flags.FLAGS
     if values.detections is None and values.annotations is None:
+        if values.image_dir is not None:
+            raise flags.Error(
+                "--image_dir belongs to --detections and --annotations; with --model_dir the "
+                "pictures of --report come from the records in --data_dir: leave it out."
+            )
         return evaluate_model_dir(
-            checkpoint=values.checkpoint, split=values.split, output_dir=values.output_dir
+            checkpoint=values.checkpoint,
+            split=values.split,
+            output_dir=values.output_dir,
+            report=bool(values.report),
         )
     _flags.require("detections", "annotations")
     unused = ("model_dir", "data_dir", "checkpoint", "split", "batch_size", "gin_params")
@@ -51,6 +72,10 @@ def main(argv: list[str]) -> int:
             f"{', '.join(given)} cannot be used with --detections, which are scored without a "
             "model: leave them out, or leave out --detections and --annotations."
         )
+    if values.report:
+        _flags.require("output_dir")
+    elif values.image_dir is not None:
+        raise flags.Error("--image_dir is for the pictures of --report, which was not given.")
     return _evaluate_file(values.detections, values.annotations, values.output_dir)
 
 
@@ -59,6 +84,7 @@ def evaluate_model_dir(
     checkpoint: str | None = None,
     split: str | None = None,
     output_dir: str | None = None,
+    report: bool = False,
     allow: Sequence[str] = (),
 ) -> int:
     """Evaluate the run of --model_dir on --data_dir and print the result.
@@ -67,6 +93,7 @@ def evaluate_model_dir(
         checkpoint: which weights, as in `choose_checkpoint`.
         split: prefix of the record files; None is that of the run.
         output_dir: where to write; None is `evaluation` in the run's directory.
+        report: whether to write the page too.
         allow: names whose overrides may be without effect.
 
     Returns:
@@ -74,9 +101,13 @@ def evaluate_model_dir(
     """
     _flags.require("model_dir", "data_dir")
     values = flags.FLAGS
+    from ssd_centernet.runtime.distribution import connect
     from ssd_centernet.training import runs
 
-    run = _runs.open_run_of_flags(checkpoint=checkpoint, allow=allow)
+    communicator = connect(bool(values.use_horovod))
+    run = _runs.open_run_of_flags(
+        checkpoint=checkpoint, allow=allow, device_index=communicator.local_rank
+    )
     split = split or run.eval_split
     bar = None
 
@@ -86,17 +117,31 @@ def evaluate_model_dir(
         bar.update(done - bar.n)
 
     options = {"batch_size": values.batch_size} if values.batch_size else {}
-    evaluated = runs.evaluate_run(run, values.data_dir, split=split, progress=progress, **options)
+    evaluated = runs.evaluate_run(
+        run,
+        values.data_dir,
+        split=split,
+        progress=progress if communicator.is_chief else None,
+        communicator=communicator,
+        **options,
+    )
     if bar is not None:
         bar.close()
+    if evaluated is None:  # The first process has the results of all.
+        return 0
     directory = output_dir or Path(values.model_dir) / "evaluation"
     paths = runs.save_evaluation(evaluated, directory, checkpoint=run.checkpoint, split=split)
+    if report:
+        path = Path(directory) / _REPORT_NAME
+        paths[_REPORT_NAME] = runs.report_evaluation(
+            evaluated, run, path, model_dir=values.model_dir, data_dir=values.data_dir, split=split
+        )
     print(f"{run.checkpoint} on {split} of {values.data_dir}\n")
     print(evaluated.result.table())
     if evaluated.losses:
         parts = ", ".join(f"{name} {value:.4f}" for name, value in evaluated.losses.items())
         print(f"loss parts: {parts}")
-    _report(evaluated.hint, paths)
+    _tell(evaluated.hint, paths)
     return 0
 
 
@@ -113,13 +158,37 @@ def _evaluate_file(detections: str, annotations: str, output_dir: str | None) ->
     hint = None
     if result.metrics["AP"] < 0.001:
         hint = diagnose(result, CocoGroundTruth.load(annotations))
-    _report(hint, result.save(output_dir) if output_dir else {})
+    paths = result.save(output_dir) if output_dir else {}
+    if flags.FLAGS.report:
+        paths[_REPORT_NAME] = _write_report_of_file(result, hint)
+    _tell(hint, paths)
     return 0
 
 
-def _report(hint: str | None, paths: dict[str, str]) -> None:
+def _write_report_of_file(result: CocoResult, hint: str | None) -> str:
+    """Write the page of a result file; returns its path."""
+    from ssd_centernet.evaluation.ground_truth import CocoGroundTruth
+    from ssd_centernet.evaluation.report import write_report
+    from ssd_centernet.evaluation.report_images import images_of_folder
+
+    values = flags.FLAGS
+    load_images = None
+    if values.image_dir is not None:
+        load_images = images_of_folder(values.image_dir, values.annotations)
+    return write_report(
+        Path(values.output_dir) / _REPORT_NAME,
+        result,
+        CocoGroundTruth.load(values.annotations),
+        title=f"{Path(values.detections).name} against {Path(values.annotations).name}",
+        facts={"detections": values.detections, "annotations": values.annotations},
+        hint=hint,
+        load_images=load_images,
+    )
+
+
+def _tell(hint: str | None, paths: dict[str, str]) -> None:
     sys.stdout.flush()
     if hint:
-        print(f"AP is near zero: {hint}")
+        print(hint if hint.startswith("AP is") else f"AP is near zero: {hint}")
     for path in paths.values():
         print(f"written: {path}")

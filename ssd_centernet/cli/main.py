@@ -13,16 +13,21 @@ import sys
 import textwrap
 
 from ssd_centernet import __version__
-from ssd_centernet.cli._errors import message_for_user
+from ssd_centernet.cli._errors import lost_another_process, message_for_user
+from ssd_centernet.runtime.launcher import LOST_ANOTHER, report_failure
 
 # Command -> one line for the overview. Kept here so that the overview imports nothing.
 COMMANDS = {
     "train": "train a detector, and evaluate it on the way",
+    "launch": "run train, evaluate or benchmark in several processes, one a device",
     "evaluate": "COCO metrics of a trained detector, or of a file of detections",
     "predict": "detect objects in images: drawings and COCO-style json",
-    "convert": "convert a COCO data set to TFRecord shards",
+    "convert": "convert a COCO, VOC, YOLO or CSV data set to TFRecord shards",
     "make_synthetic": "render a small COCO data set to try things on",
+    "make_static": "compute training batches once, for train --static",
     "show_inputs": "draw what the network is fed, with the matched anchors",
+    "show_anchors": "what share of the objects a recipe's anchors or heatmap can match",
+    "compare_precision": "train a recipe in several precisions, and compare",
     "benchmark": "measure input, train step, decoding or evaluation",
     "doctor": "check versions, devices and a train step of this installation",
 }
@@ -96,6 +101,8 @@ def _run_command(name: str, arguments: list[str]) -> int:
         print(_command_help(name, module))
         return 0
     try:
+        if hasattr(module, "rewrite_arguments"):
+            arguments = module.rewrite_arguments(arguments)
         positional = flags.FLAGS([f"ssd_centernet {name}", *arguments])
     except flags.Error as error:
         print(
@@ -116,10 +123,14 @@ def _run_command(name: str, arguments: list[str]) -> int:
     except flags.Error as error:
         return _wrong_flags(name, error)
     except Exception as error:
-        message = None if flags.FLAGS.debug else message_for_user(error)
-        if message is None:
+        if lost_another_process(error):
+            print(f"ssd_centernet {name}: another process of the run ended.", file=sys.stderr)
+            return LOST_ANOTHER
+        known = message_for_user(error)
+        report_failure(known or f"{type(error).__name__}: {error}")
+        if known is None or flags.FLAGS.debug:
             raise
-        print(f"ssd_centernet {name}: {message}", file=sys.stderr)
+        print(f"ssd_centernet {name}: {known}", file=sys.stderr)
         return 1
 
 
@@ -139,6 +150,7 @@ def _command_help(name: str, module: object) -> str:
     titles = {
         module.__name__: f"Flags of {name}",
         "ssd_centernet.cli._flags": "Shared flags",
+        "ssd_centernet.cli._vendor_flags": "Names that other systems have for these settings",
         __name__: "Other flags",
     }
     for group, title in titles.items():
@@ -150,17 +162,23 @@ def _command_help(name: str, module: object) -> str:
 
 
 def _flag_help(flag: object) -> str:
+    head, text = flag_text(flag)
+    body = textwrap.fill(text, 96, initial_indent=" " * 6, subsequent_indent=" " * 6)
+    return f"  {head}\n{body}"
+
+
+def flag_text(flag: object) -> tuple[str, str]:
+    """Return how a flag is written, and what it means with its default."""
     kind = flag.flag_type()
     values = getattr(flag.parser, "enum_values", None)
     if flag.boolean:
-        head = f"  --[no]{flag.name}"
+        head = f"--[no]{flag.name}"
     else:
         shown = "|".join(values) if values else kind.replace("multi string", "string").upper()
-        head = f"  --{flag.name}={shown}"
+        head = f"--{flag.name}={shown.replace('COMMA SEPARATED LIST OF STRINGS', 'LIST')}"
     text = " ".join((flag.help or "").split())
     # What absl adds says the same as the head, or is said in our own text.
     text = re.sub(r"^<[^>]*>: |; repeat this option to specify a list of values$", "", text)
     if flag.default not in (None, False, "", []):
         text += f" (default: {flag.default_as_str.strip(chr(39))})"
-    body = textwrap.fill(text, 96, initial_indent=" " * 6, subsequent_indent=" " * 6)
-    return f"{head}\n{body}"
+    return head, text

@@ -14,11 +14,15 @@ is, or a running number: images.json tells which. With --annotations the truth i
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from absl import flags
 
 from ssd_centernet.cli import _flags, _runs
+
+MIN_SCORE = 0.3
 
 
 def define_flags() -> None:
@@ -27,7 +31,7 @@ def define_flags() -> None:
     flags.DEFINE_string("output_dir", None, "Where to write (default: MODEL_DIR/predictions).")
     flags.DEFINE_float(
         "min_score",
-        0.3,
+        MIN_SCORE,
         "Detections below it are not drawn, 0..1.",
         lower_bound=0.0,
         upper_bound=1.0,
@@ -50,26 +54,61 @@ def main(argv: list[str]) -> int:
     _flags.require("model_dir")
     if len(argv) < 2:
         raise flags.Error("Give image files or folders behind the flags.")
-    output_dir = Path(values.output_dir or Path(values.model_dir) / "predictions")
+    return predict_run(
+        argv[1:],
+        output_dir=values.output_dir,
+        checkpoint=values.checkpoint,
+        max_images=values.max_images,
+        min_score=values.min_score,
+        annotations=values.annotations,
+        contact_sheet=values.contact_sheet,
+    )
+
+
+def predict_run(
+    paths: Sequence[str],
+    *,
+    output_dir: str | None = None,
+    checkpoint: str | None = None,
+    max_images: int | None = None,
+    min_score: float = MIN_SCORE,
+    allow: Sequence[str] = (),
+    **options: Any,
+) -> int:
+    """Detect objects with the run of --model_dir and print what was found.
+
+    Args:
+        paths: image files and folders.
+        output_dir: where to write; None is `predictions` in the run's directory.
+        checkpoint: which weights, as in `choose_checkpoint`.
+        max_images: stop after this many.
+        min_score: detections below it are not drawn.
+        allow: names whose overrides may be without effect.
+        **options: as of `evaluation.predict.predict`.
+
+    Returns:
+        The exit status: 1 when no image could be read.
+    """
+    values = flags.FLAGS
+    output_dir = Path(output_dir or Path(values.model_dir) / "predictions")
     from ssd_centernet.evaluation.files import find_images
     from ssd_centernet.evaluation.predict import predict
 
-    files = find_images(argv[1:], without=output_dir)[: values.max_images]
+    files = find_images(paths, without=output_dir)[:max_images]
     if not files:
-        print(f"There are no images in {', '.join(argv[1:])}.", file=sys.stderr)
+        print(f"There are no images in {', '.join(paths)}.", file=sys.stderr)
         return 1
-    run = _runs.open_run_of_flags(checkpoint=values.checkpoint)
-    options = {"batch_size": values.batch_size} if values.batch_size else {}
+    run = _runs.open_run_of_flags(checkpoint=checkpoint, allow=allow)
+    if values.batch_size:
+        options["batch_size"] = values.batch_size
     with _runs.progress_bar(len(files)) as bar:
         found = predict(
             run.detector,
             files,
             output_dir=output_dir,
             label_map=run.label_map,
-            min_score=values.min_score,
-            annotations=values.annotations,
-            contact_sheet=values.contact_sheet,
-            heading=f"{run.checkpoint}\nscore {values.min_score:g} or more",
+            min_score=min_score,
+            heading=f"{run.checkpoint}\nscore {min_score:g} or more",
             progress=bar.update,
             **options,
         )
@@ -78,7 +117,7 @@ def main(argv: list[str]) -> int:
     drawn = sum(image["detections"] for image in found.images)
     print(
         f"{run.checkpoint}: {len(found.images)} images, {drawn} detections of score "
-        f"{values.min_score:g} or more ({len(found.rows)} in all), {len(found.unreadable)} files "
+        f"{min_score:g} or more ({len(found.rows)} in all), {len(found.unreadable)} files "
         f"skipped: {output_dir}"
     )
     if found.contact_sheet:

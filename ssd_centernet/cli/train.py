@@ -5,27 +5,41 @@ Example:
 
 The same command on the same --model_dir goes on where a stopped run ended. The run directory gets
 checkpoints, config.gin (the settings), metrics.jsonl, TensorBoard events, evaluation/ and best/.
+Flags of the published systems are understood too; docs/flags.md lists what each means here.
 """
 
+import contextlib
 import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
 
 from absl import flags
 
-from ssd_centernet.cli import _flags, _runs
+from ssd_centernet.cli import _flags, _runs, _vendor_flags
+from ssd_centernet.cli._vendor_flags import Statement
 
 _BINDINGS = {
     "batch_size": "train.batch_size",
-    "num_steps": "train.steps",
+    # Of two lengths the later one counts: --num_steps wins over --epochs.
     "epochs": "train.epochs",
+    "num_steps": "train.steps",
     "seed": "train.seed",
     "device": "train.device",
     "dtype": "build_detector.dtype",
+    "resume_from": "train.resume_from",
     "fine_tune_checkpoint": "train.fine_tune_checkpoint",
     "fine_tune_checkpoint_type": "train.fine_tune_checkpoint_type",
     "log_every": "train.log_every",
     "checkpoint_every": "train.checkpoint_every",
     "evaluate_every": "train.evaluate_every",
+    "use_performance": "train.use_performance",
+    "use_horovod": "train.use_horovod",
+    "distributed_bn": "train.sync_batch_norm",
 }
+# What --profile means in the original when it is not given.
+_NO_PROFILE = ["0", "0"]
+_FAKE_DATA = "fake_data"
 
 
 def define_flags() -> None:
@@ -40,11 +54,49 @@ def define_flags() -> None:
         "train: without evaluations; eval: as `ssd_centernet evaluate`; train_and_eval: both.",
     )
     _flags.define_batch_size()
+    _define_length()
+    _define_beginning()
+    flags.DEFINE_string("log_every", None, "Distance of log lines: 100, or '1 epoch'.")
+    flags.DEFINE_string("checkpoint_every", None, "Distance of checkpoints: 1000, or '1 epoch'.")
+    flags.DEFINE_string(
+        "evaluate_every", None, "Distance of evaluations: 1000, '5 epochs', 0 for none."
+    )
+    _define_data()
+    _define_measurements()
+    flags.DEFINE_string(
+        "inference", None, "Detect objects in this image with the run of --model_dir, and end."
+    )
+    _flags.define_use_horovod()
+    flags.DEFINE_boolean(
+        "distributed_bn", None, "Batch statistics over all processes; needs --use_horovod."
+    )
+    _flags.define_seed()
+    _flags.define_dtype()
+    _flags.define_device()
+    _vendor_flags.define_flags()
+
+
+def _define_length() -> None:
     flags.DEFINE_integer(
-        "num_steps", None, "Length of the run in steps; wins over --epochs.", lower_bound=1
+        "num_steps",
+        None,
+        "Length of the run in steps; wins over --epochs and the recipe's.",
+        lower_bound=1,
     )
     flags.DEFINE_float(
-        "epochs", None, "Length of the run in passes over the training images.", lower_bound=0.0
+        "epochs",
+        None,
+        "Length of the run in passes over the images; wins over the recipe's.",
+        lower_bound=0.0,
+    )
+
+
+def _define_beginning() -> None:
+    flags.DEFINE_string(
+        "resume_from",
+        None,
+        "A run or checkpoint of this library that a fresh --model_dir goes on from: weights, "
+        "optimizer, step and position in the data.",
     )
     flags.DEFINE_string(
         "fine_tune_checkpoint",
@@ -58,47 +110,144 @@ def define_flags() -> None:
         "classification: the backbone alone; detection: also neck and head, but for classes that "
         "the checkpoint does not know; full: everything. What it holds when not given.",
     )
-    flags.DEFINE_string("log_every", None, "Distance of log lines: 100, or '1 epoch'.")
-    flags.DEFINE_string("checkpoint_every", None, "Distance of checkpoints: 1000, or '1 epoch'.")
-    flags.DEFINE_string(
-        "evaluate_every", None, "Distance of evaluations: 1000, '5 epochs', 0 for none."
+
+
+def _define_data() -> None:
+    flags.DEFINE_boolean(
+        "static", None, "Read the batches that `ssd_centernet make_static` wrote to --data_dir."
     )
-    _flags.define_seed()
-    _flags.define_dtype()
-    _flags.define_device()
+    flags.DEFINE_boolean(
+        "use_fake_data",
+        None,
+        "Repeat the first training batch for ever; without --data_dir one of noise.",
+    )
+
+
+def _define_measurements() -> None:
+    flags.DEFINE_list(
+        "profile",
+        None,
+        "FIRST,LAST: steps to trace for TensorBoard, both included, counted from 0 where this call "
+        "begins or resumes. 0,0 traces none.",
+    )
+    flags.DEFINE_boolean(
+        "use_performance",
+        None,
+        "Write throughput and seconds a step to MODEL_DIR/summary/summary.json at the end.",
+    )
+
+
+def rewrite_arguments(arguments: Sequence[str]) -> list[str]:
+    """Writes a command line of the published systems in the form that absl reads."""
+    return _vendor_flags.rewrite(arguments)
 
 
 def main(argv: list[str]) -> int:
     """Runs the command."""
     _runs.refuse_arguments(argv)
     values = flags.FLAGS
+    statements = _vendor_flags.resolve(values)
+    if values.inference:
+        return _predict(statements)
     if values.mode == "eval":
-        return _evaluate()
-    _flags.require("gin_file", "data_dir", "model_dir")
-    from ssd_centernet import config
+        return _evaluate(statements)
+    _flags.require("gin_file", "model_dir")
+    if not values.use_fake_data:
+        _flags.require("data_dir")
+    parse_recipe(statements)
+    data_dir = values.data_dir or _noise(Path(values.model_dir) / _FAKE_DATA)
     from ssd_centernet.training.train import train
 
-    bindings = _flags.flag_bindings(_BINDINGS)
-    if values.mode == "train":
-        bindings.append("train.evaluate_every = 0")
-    config.parse(values.gin_file, values.gin_params, flag_params=bindings)
-    ended = train(values.model_dir, values.data_dir)
+    ended = train(values.model_dir, data_dir)
     print(f"{ended}: {values.model_dir}")
     return 0
 
 
-def _evaluate() -> int:
+def parse_recipe(statements: Sequence[Statement]) -> None:
+    """Parses the recipe with what the flags set.
+
+    Args:
+        statements: of `_vendor_flags.resolve`.
+
+    Raises:
+        flags.IllegalFlagValueError: flags that contradict each other, or have no effect on this
+            recipe.
+    """
+    values = flags.FLAGS
+    from ssd_centernet import config
+
+    bindings = _flags.flag_bindings(_BINDINGS)
+    if values.fine_tune_checkpoint == "":
+        # Said by the original's scripts, where it leaves the recipe's as it is.
+        bindings.remove("train.fine_tune_checkpoint = ''")
+    if values.mode == "train" or not values.data_dir:
+        bindings.append("train.evaluate_every = 0")
+    if values.profile not in (None, _NO_PROFILE):
+        bindings.append(f"train.profile = {_profiled_steps(values.profile)}")
+    if values.static and values.use_fake_data:
+        raise flags.IllegalFlagValueError(
+            "--static and --use_fake_data are two sources of training batches: give one of them."
+        )
+    data = "static" if values.static else "fake" if values.use_fake_data else None
+    config.parse(values.gin_file, values.gin_params, flag_params=bindings)
+    if statements or data:
+        # What these flags set depends on the recipe that was just read.
+        bindings += _vendor_flags.bindings(statements, data=data)
+        config.parse(values.gin_file, values.gin_params, flag_params=bindings)
+
+
+def _profiled_steps(words: Sequence[str]) -> tuple[int, ...]:
+    try:
+        return tuple(int(word) for word in words)
+    except ValueError as error:
+        raise flags.IllegalFlagValueError(
+            f"--profile={','.join(words)}: expected the first and the last step, such as 50,53."
+        ) from error
+
+
+def _noise(folder: Path) -> str:
+    """Makes a small data set of noise, of COCO's number of classes, whole or not at all."""
+    from ssd_centernet.benchmark.records import write_records
+
+    if not folder.exists():
+        with tempfile.TemporaryDirectory(dir=_made(folder.parent), prefix=".noise.") as partial:
+            write_records(Path(partial) / "data")
+            with contextlib.suppress(OSError):  # Another process of the run was faster.
+                (Path(partial) / "data").rename(folder)
+    return str(folder)
+
+
+def _made(folder: Path) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def _predict(statements: Sequence[Statement]) -> int:
+    """Does what `ssd_centernet predict` does, with the run of --model_dir."""
+    from ssd_centernet.cli.predict import predict_run
+
+    _flags.require("model_dir")
+    _warn_of_unused(("batch_size", "dtype", "device"), statements)
+    return predict_run([flags.FLAGS.inference], allow=("train",))
+
+
+def _evaluate(statements: Sequence[Statement]) -> int:
     """Does what `ssd_centernet evaluate` does, on the run of --model_dir."""
     from ssd_centernet.cli.evaluate import evaluate_model_dir
 
-    used = ("batch_size", "dtype", "device")
+    _warn_of_unused(("batch_size", "dtype", "device", "use_horovod"), statements)
+    # The command line of a training, with the mode changed, may set what only training uses.
+    return evaluate_model_dir(checkpoint=flags.FLAGS.checkpoint_dir, allow=("train",))
+
+
+def _warn_of_unused(used: Sequence[str], statements: Sequence[Statement]) -> None:
+    """Says which flags of a training have no effect on what a trained run is asked."""
     unused = [name for name in ("gin_file", *_BINDINGS) if name not in used]
-    given = [f"--{name}" for name in unused if flags.FLAGS[name].value not in (None, [])]
+    given = [f"--{name}" for name in unused if flags.FLAGS[name].value not in (None, [], "")]
+    given += [statement.flag for statement in statements]
     if given:
         print(
-            f"--mode=eval takes the settings saved in {flags.FLAGS.model_dir}; without effect: "
+            f"the settings saved in {flags.FLAGS.model_dir} hold; without effect: "
             f"{', '.join(given)}",
             file=sys.stderr,
         )
-    # The command line of a training, with the mode changed, may set what only training uses.
-    return evaluate_model_dir(allow=("train",))

@@ -70,7 +70,7 @@ def make_synthetic(
         ValueError: if a size, count or shape is out of range.
         FileExistsError: if the folder holds other data and `overwrite` is off.
     """
-    _check_arguments(num_train, num_val, image_size, shapes)
+    _check_arguments(num_train, num_val, image_size, shapes, seed)
     info = {
         "description": "Synthetic shapes, rendered by ssd_centernet",
         "generator_version": GENERATOR_VERSION,
@@ -130,7 +130,11 @@ def _render_split(
     }
 
 
-def _check_arguments(num_train: int, num_val: int, image_size, shapes: Sequence[str]) -> None:
+def _check_arguments(
+    num_train: int, num_val: int, image_size, shapes: Sequence[str], seed: int
+) -> None:
+    if seed < 0:
+        raise ValueError(f"seed must be 0 or more, got {seed}.")
     if num_train < 1 or num_val < 1:
         raise ValueError(f"num_train and num_val must be 1 or more, got {num_train}, {num_val}.")
     if not 32 <= image_size[0] <= image_size[1] <= 4096:

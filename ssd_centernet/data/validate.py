@@ -16,10 +16,11 @@ ROUNDING_PIXELS = 0.01
 # A resized copy keeps its aspect ratio up to rounding of the sides.
 ASPECT_TOLERANCE = 0.02
 EXIF_ORIENTATION = 0x0112
+# Orientations under which width and height change places.
+SIDEWAYS = (5, 6, 7, 8)
 JPEG_QUALITY = 95
 
 _READ_AS_IS = {"JPEG": "jpeg", "MPO": "jpeg", "PNG": "png"}
-_SIDEWAYS = (5, 6, 7, 8)
 
 
 class Report:
@@ -184,6 +185,7 @@ def check_image(
     listed_height: int,
     max_pixels: int,
     decode,
+    upright: bool = False,
 ) -> CheckedImage:
     """Read an image file and decide how it is stored.
 
@@ -203,6 +205,8 @@ def check_image(
         max_pixels: most pixels that an image may have.
         decode: a function of the stored bytes that raises ValueError if training could not
             decode them.
+        upright: whether boxes refer to the picture turned as its EXIF orientation says, whatever
+            its listed size.
 
     Returns:
         What to store, or the reason why the image was dropped.
@@ -216,7 +220,7 @@ def check_image(
         with Image.open(io.BytesIO(data)) as image:
             if image.width * image.height > max_pixels:
                 return CheckedImage(dropped=f"more than max_pixels = {max_pixels} pixels")
-            result = _stored_form(image, data, (listed_width, listed_height))
+            result = _stored_form(image, data, (listed_width, listed_height), upright)
     except Image.DecompressionBombError:
         return CheckedImage(dropped=f"more than max_pixels = {max_pixels} pixels")
     except UnidentifiedImageError:
@@ -231,12 +235,17 @@ def check_image(
     return result
 
 
-def _stored_form(image: Image.Image, data: bytes, listed: tuple[int, int]) -> CheckedImage:
+def _stored_form(
+    image: Image.Image, data: bytes, listed: tuple[int, int], upright: bool
+) -> CheckedImage:
     kind = _READ_AS_IS.get(image.format or "")
     result = CheckedImage(data, kind or "", image.width, image.height)
     orientation = _orientation(image)
-    turned = orientation in _SIDEWAYS and listed == (image.height, image.width) != image.size
-    if turned:
+    turned = orientation in SIDEWAYS and listed == (image.height, image.width) != image.size
+    if upright and orientation in range(2, 9):
+        turned = True
+        result.repairs.append("turned by its EXIF orientation, as its boxes are")
+    elif turned:
         result.repairs.append("turned by its EXIF orientation, as its listed size is")
     elif orientation not in (0, 1):
         result.notes.append("EXIF orientation ignored: boxes refer to the stored pixels")
@@ -246,10 +255,10 @@ def _stored_form(image: Image.Image, data: bytes, listed: tuple[int, int]) -> Ch
         result.repairs.append("CMYK JPEG encoded anew as RGB")
     if not (turned or kind is None or image.mode == "CMYK"):
         return result
-    upright = ImageOps.exif_transpose(image) if turned else image
+    stored = ImageOps.exif_transpose(image) if turned else image
     lossy = image.format in ("JPEG", "MPO", "WEBP")
-    result.encoded, result.format = _encode(upright, "jpeg" if lossy else "png")
-    result.width, result.height = upright.size
+    result.encoded, result.format = _encode(stored, "jpeg" if lossy else "png")
+    result.width, result.height = stored.size
     return result
 
 

@@ -36,6 +36,7 @@ class SSDDecoder(Float32Layer):
         clip: bool = False,
         drop_empty: bool = False,
         scale_factors: tuple[float, float, float, float] = (10.0, 10.0, 5.0, 5.0),
+        candidate_sizes: tuple[int, ...] = (256, 512, 1024, 2048, 4096),
         name: str = "decoder",
         **kwargs,
     ):
@@ -51,6 +52,9 @@ class SSDDecoder(Float32Layer):
           clip: whether boxes are clipped to the image, before the suppression.
           drop_empty: whether boxes without area are no candidates.
           scale_factors: of the box code (ty, tx, th, tw).
+          candidate_sizes: how many anchors of an image are decoded, ascending: the first of these
+            numbers that suffices, otherwise all. It changes the speed and not the result; () is a
+            graph without branches that decodes all.
           name: of the layer.
           **kwargs: passed to the Keras layer.
         """
@@ -64,6 +68,7 @@ class SSDDecoder(Float32Layer):
         self.clip = clip
         self.drop_empty = drop_empty
         self.scale_factors = tuple(scale_factors)
+        self.candidate_sizes = tuple(candidate_sizes)
 
     def call(self, outputs: dict[str, tf.Tensor], anchors: tf.Tensor) -> dict[str, tf.Tensor]:
         """Decodes a batch.
@@ -78,11 +83,36 @@ class SSDDecoder(Float32Layer):
         """
         probabilities = tf.nn.softmax(outputs["class_logits"])
         # Most anchors are background: what follows is spent on the others alone.
-        kept, valid = nms.candidate_anchors(probabilities[..., 0], self.score_threshold)
-        scores = tf.gather(probabilities, kept, batch_dims=1)[..., 1:]
-        scores = tf.where(valid[..., tf.newaxis], scores, 0.0)
-        codes = tf.gather(outputs["box_codes"], kept, batch_dims=1)
-        boxes = self.decode_boxes(codes, tf.gather(anchors, kept))
+        counts = nms.count_candidates(probabilities[..., 0], self.score_threshold)
+        sizes = [size for size in self.candidate_sizes if size < probabilities.shape[1]]
+        return self._decode_enough(counts, probabilities, outputs["box_codes"], anchors, sizes)
+
+    def _decode_enough(self, counts, probabilities, codes, anchors, sizes) -> dict[str, tf.Tensor]:
+        """Decodes as many anchors as the image with the most candidates needs.
+
+        Each number is a branch of its own with static shapes: an accelerator compiles a few graphs
+        instead of one for every number of candidates.
+        """
+        if not sizes:
+            return self._decode(probabilities, codes, anchors)
+
+        def decode_first():
+            kept, valid = nms.first_candidates(counts, sizes[0])
+            scores = tf.gather(probabilities, kept, batch_dims=1)
+            scores = tf.where(valid[..., tf.newaxis], scores, 0.0)
+            kept_codes = tf.gather(codes, kept, batch_dims=1)
+            return self._decode(scores, kept_codes, tf.gather(anchors, kept))
+
+        return tf.cond(
+            tf.reduce_max(counts[:, -1]) <= sizes[0],
+            decode_first,
+            lambda: self._decode_enough(counts, probabilities, codes, anchors, sizes[1:]),
+        )
+
+    def _decode(self, probabilities, codes, anchors) -> dict[str, tf.Tensor]:
+        """Decodes probabilities [B, K, C + 1] and codes of K anchors."""
+        scores = probabilities[..., 1:]
+        boxes = self.decode_boxes(codes, anchors)
         if self.drop_empty:
             height, width = tf.unstack(boxes[..., 2:] - boxes[..., :2], axis=-1)
             solid = tf.logical_and(height > 0.0, width > 0.0)
@@ -115,6 +145,7 @@ class SSDDecoder(Float32Layer):
             "clip": self.clip,
             "drop_empty": self.drop_empty,
             "scale_factors": self.scale_factors,
+            "candidate_sizes": self.candidate_sizes,
         }
 
 
@@ -180,20 +211,26 @@ class SigmoidSSDDecoder(Float32Layer):
         all_scores = tf.sigmoid(outputs["class_logits"][..., 1:])
         if self.pre_nms_top_k is not None:
             return self._decode(all_scores, outputs["box_codes"], anchors, self.pre_nms_top_k)[0]
-        size, rows = tf.shape(all_scores)[0], self.max_detections
-        nothing = {
-            "boxes": tf.zeros([size, rows, 4]),
-            "scores": tf.zeros([size, rows]),
-            "classes": tf.zeros([size, rows], tf.int32),
-            "count": tf.zeros([size], tf.int32),
-        }
+        all_pairs = all_scores.shape[1] * all_scores.shape[2]
+        sizes = [_FIRST_PAIRS]
+        while sizes[-1] < all_pairs:
+            sizes.append(4 * sizes[-1])
+        sizes[-1] = all_pairs
+        return self._decode_enough(all_scores, outputs["box_codes"], anchors, sizes)
 
-        def widen(k, found, exact):
-            del found, exact
-            return (4 * k, *self._decode(all_scores, outputs["box_codes"], anchors, k))
+    def _decode_enough(self, all_scores, codes, anchors, sizes) -> dict[str, tf.Tensor]:
+        """Decodes as many of the best pairs as make the result that of all: the first such size.
 
-        start = (tf.constant(_FIRST_PAIRS), nothing, tf.constant(False))
-        return tf.while_loop(lambda k, found, exact: ~exact, widen, start)[1]
+        Each size is a branch of its own, so that all shapes in it are static.
+        """
+        found, exact = self._decode(all_scores, codes, anchors, sizes[0])
+        if len(sizes) == 1:
+            return found
+        return tf.cond(
+            exact,
+            lambda: found,
+            lambda: self._decode_enough(all_scores, codes, anchors, sizes[1:]),
+        )
 
     def _decode(self, all_scores, codes, anchors, k) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
         """Decodes the best k pairs; says beside detections whether all pairs give the same."""
@@ -220,9 +257,8 @@ class SigmoidSSDDecoder(Float32Layer):
             "classes": tf.where(kept, found["classes"], 0),
             "count": count,
         }
-        all_seen = tf.shape(scores)[1] == all_scores.shape[1] * all_scores.shape[2]
         exact = (count == self.max_detections) | (scores[:, -1] <= self.score_threshold)
-        return found, tf.reduce_all(exact) | all_seen
+        return found, tf.reduce_all(exact)
 
     def get_config(self) -> dict:
         """Returns the constructor's arguments."""

@@ -8,6 +8,7 @@ import gin
 import tensorflow as tf
 
 from ssd_centernet._keras import keras
+from ssd_centernet.layers.normalization import BatchNorm
 from ssd_centernet.layers.upsampling import UpsampleAdd
 
 
@@ -107,7 +108,7 @@ class FPN(keras.layers.Layer):
         )
 
     def _norm(self, name: str):
-        return keras.layers.BatchNormalization(
+        return BatchNorm(
             momentum=self.norm_momentum,
             epsilon=self.norm_epsilon,
             dtype=self.dtype_policy,

@@ -8,6 +8,7 @@ import gin
 import tensorflow as tf
 
 from ssd_centernet._keras import keras
+from ssd_centernet.layers.normalization import BatchNorm
 
 
 @gin.register
@@ -270,7 +271,7 @@ class SharedSSDHead(keras.layers.Layer):
         depths, levels = range(1, self.depth + 1), range(len(self.boxes_per_cell))
         convs = [self._conv(f"{kind}{i}_conv", self.width, bias=None) for i in depths]
         norms = [
-            keras.layers.BatchNormalization(
+            BatchNorm(
                 momentum=self.norm_momentum,
                 epsilon=self.norm_epsilon,
                 dtype=self.dtype_policy,

@@ -8,7 +8,7 @@ import gin
 import tensorflow as tf
 
 from ssd_centernet._keras import keras
-from ssd_centernet.layers.normalization import L2Norm
+from ssd_centernet.layers.normalization import BatchNorm, L2Norm
 from ssd_centernet.layers.upsampling import UpsampleAdd
 
 
@@ -256,7 +256,7 @@ class CenterNetFPN(keras.layers.Layer):
                 keras.layers.Conv2D(after, 3, padding="same", name=f"{name}_conv", **common)
             )
             self._norms.append(
-                keras.layers.BatchNormalization(
+                BatchNorm(
                     momentum=self.norm_momentum,
                     epsilon=self.norm_epsilon,
                     name=f"{name}_norm",

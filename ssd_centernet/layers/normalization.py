@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import gin
 import tensorflow as tf
 
@@ -66,7 +68,59 @@ class L2Norm(Float32Layer):
 
 @gin.register
 @keras.saving.register_keras_serializable(package="ssd_centernet")
-class PopulationBatchNorm(keras.layers.BatchNormalization):
+class BatchNorm(keras.layers.BatchNormalization):
+    """Batch normalisation whose statistics can span the processes that train together.
+
+    It is Keras' own layer until `synchronize` is called. Keras' synchronous one speaks to a
+    `tf.distribute` strategy only, and so not to processes that each have a strategy of their own.
+
+    Source: reference specification ssd_resnet34, section 11 (`--distributed_bn`).
+    """
+
+    # A fused kernel puts n / (n - 1) times the variance of n values into the moving one.
+    population_variance = False
+    _mean_of_group: Callable[[tf.Tensor], tf.Tensor] | None = None
+    _group_size = 1
+
+    def synchronize(self, mean_of_group: Callable[[tf.Tensor], tf.Tensor], group_size: int) -> None:
+        """Makes the statistics of training those of several processes.
+
+        Args:
+          mean_of_group: averages a float32 tensor over the group that this process belongs to;
+            differentiable, usable in a tf.function.
+          group_size: processes in the group; each has the same number of images.
+        """
+        self._mean_of_group, self._group_size = mean_of_group, group_size
+
+    def call(self, inputs: tf.Tensor, training: bool | None = None) -> tf.Tensor:
+        """Normalises feature maps [B, h, w, C]; in training moves the averages, if trainable."""
+        if self._mean_of_group is None or not training or not self.trainable:
+            return super().call(inputs, training=training)
+        features = tf.cast(inputs, tf.float32)
+        axes = list(range(features.shape.rank - 1))
+        # Squares of large values would cancel: the moving mean, the same in the whole group once
+        # statistics are shared, is near enough to what is to be subtracted.
+        shift = tf.stop_gradient(tf.identity(self.moving_mean))
+        shifted = features - shift
+        sums = [tf.reduce_mean(shifted, axes), tf.reduce_mean(tf.square(shifted), axes)]
+        mean, square = tf.unstack(self._mean_of_group(tf.stack(sums)))
+        variance = tf.maximum(square - tf.square(mean), 0.0)
+        count = self._group_size * tf.cast(tf.size(features) // tf.shape(features)[-1], tf.float32)
+        bessel = 1.0 if self.population_variance else count / tf.maximum(count - 1.0, 1.0)
+        self._move(self.moving_mean, mean + shift)
+        self._move(self.moving_variance, variance * bessel)
+        outputs = tf.nn.batch_normalization(
+            shifted, mean, variance, self.beta, self.gamma, self.epsilon
+        )
+        return tf.cast(outputs, inputs.dtype)
+
+    def _move(self, average: tf.Variable, value: tf.Tensor) -> None:
+        average.assign_sub((average - tf.stop_gradient(value)) * (1.0 - self.momentum))
+
+
+@gin.register
+@keras.saving.register_keras_serializable(package="ssd_centernet")
+class PopulationBatchNorm(BatchNorm):
     """Batch normalisation whose moving variance is that of the batch, divided by n and not n - 1.
 
     Keras' fused kernels put n / (n - 1) times the variance into the moving one. That is nothing on
@@ -76,8 +130,12 @@ class PopulationBatchNorm(keras.layers.BatchNormalization):
     Source: reference specification centernet, section 1.1.
     """
 
+    population_variance = True
+
     def call(self, inputs: tf.Tensor, training: bool | tf.Tensor | None = None) -> tf.Tensor:
         """Normalises feature maps [B, h, w, C]; in training moves the averages, if trainable."""
+        if self._mean_of_group is not None:
+            return super().call(inputs, training=training)
         before = tf.identity(self.moving_variance)
         outputs = super().call(inputs, training=training)
         if training is None or training is False or not self.trainable:
@@ -87,3 +145,32 @@ class PopulationBatchNorm(keras.layers.BatchNormalization):
         moved = self.moving_variance - self.momentum * before
         self.moving_variance.assign_sub(share * moved)
         return outputs
+
+
+def synchronize(
+    model: keras.Model, mean_of_group: Callable[[tf.Tensor], tf.Tensor], group_size: int
+) -> int:
+    """Makes every batch norm of a model span a group of processes; before the first trace.
+
+    Args:
+      model: any Keras model.
+      mean_of_group: see `BatchNorm.synchronize`.
+      group_size: processes in a group.
+
+    Returns:
+      How many layers were changed.
+
+    Raises:
+      ValueError: the model has batch norms that are not ours, as a Model Garden backbone has.
+    """
+    layers = [layer for layer in model._flatten_layers() if hasattr(layer, "moving_variance")]
+    foreign = [layer.name for layer in layers if not isinstance(layer, BatchNorm)]
+    if foreign:
+        raise ValueError(
+            f"{len(foreign)} batch norms, such as {foreign[0]!r}, cannot be synchronised between "
+            "processes: they belong to a backbone of the Model Garden. Leave out "
+            "train.sync_batch_norm (--distributed_bn), or take a backbone of this library."
+        )
+    for layer in layers:
+        layer.synchronize(mean_of_group, group_size)
+    return len(layers)

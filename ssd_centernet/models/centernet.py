@@ -13,6 +13,7 @@ from ssd_centernet.layers.centernet_decoder import CenterNetDecoder
 from ssd_centernet.layers.heads import CenterNetHead
 from ssd_centernet.layers.preprocessing import Preprocessing
 from ssd_centernet.models.detector import Detector
+from ssd_centernet.models.parts import build_head, check_method, check_parts
 
 # Of COCO's pixels, in the order blue, green, red: what the published Hourglass-104 was trained on.
 BGR_MEAN = (104.01362025, 114.03422265, 119.9165958)
@@ -63,16 +64,29 @@ class CenterNet(Detector):
           name: of the model.
 
         Raises:
-          ValueError: the maps differ in size, or the image is no multiple of their stride.
+          ValueError: the maps differ in size, the image is no multiple of their stride, or a part
+            cannot be one: not a layer, or of another kind of detector.
         """
+        check_parts(
+            "CenterNet",
+            backbone=(backbone, "Hourglass"),
+            neck=(neck, "CenterNetFPN"),
+            criterion=(criterion, "CenterNetLoss"),
+            decoder=(decoder, "CenterNetDecoder"),
+            preprocessing=(preprocessing, "Preprocessing"),
+        )
+        criterion, decoder = criterion or CenterNetLoss(), decoder or CenterNetDecoder()
+        sizes = {"num_classes": 0, "image_size": 0, "output_size": 0, "valid": 0, "extent": 0}
+        method = ("make_targets", "CenterNetLoss", *range(3))
+        check_method("CenterNet.criterion", criterion, *method, **sizes)
+        check_method("CenterNet.decoder", decoder, "call", "CenterNetDecoder", 0)
         images = keras.Input((*image_size, 3), name="image")
         features = backbone(images)
         maps = [features[key] for key in sorted(features, key=_level_and_stack)]
         if neck is not None:
             maps = neck(maps)
         output_size = _common_size(maps, image_size)
-        if not isinstance(head, keras.layers.Layer):
-            head = head(num_classes)
+        head = build_head("CenterNet.head", head, "CenterNetHead", num_classes)
         super().__init__(
             inputs=images,
             outputs=head(maps),
@@ -85,8 +99,8 @@ class CenterNet(Detector):
         self.backbone = backbone
         self.neck = neck
         self.head = head
-        self.criterion = criterion or CenterNetLoss()
-        self.decoder = decoder or CenterNetDecoder()
+        self.criterion = criterion
+        self.decoder = decoder
         self.output_size = output_size
 
     def make_targets(

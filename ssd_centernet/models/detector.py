@@ -10,6 +10,7 @@ import tensorflow as tf
 from ssd_centernet._keras import keras
 from ssd_centernet.layers.preprocessing import Preprocessing
 from ssd_centernet.ops import boxes as box_ops
+from ssd_centernet.patterns import as_patterns, check_matches
 
 
 class Detector(keras.Model):
@@ -184,7 +185,7 @@ class Detector(keras.Model):
                 config[key] = keras.saving.deserialize_keras_object(config[key])
         return cls(**config)
 
-    def variables_to_train(self, freeze: Sequence[str] = ()) -> list[tf.Variable]:
+    def variables_to_train(self, freeze: str | Sequence[str] = ()) -> list[tf.Variable]:
         """Lists the trainable variables that no pattern of `freeze` matches.
 
         Args:
@@ -196,12 +197,7 @@ class Detector(keras.Model):
         Raises:
           ValueError: a pattern matches nothing, so it would silently freeze nothing.
         """
+        patterns = as_patterns(freeze, setting="train.freeze")
         variables = self.trainable_variables
-        for pattern in freeze:
-            if not any(re.match(pattern, variable.name) for variable in variables):
-                names = ", ".join(sorted({v.name.split("/")[0] for v in variables})[:12])
-                raise ValueError(
-                    f"freeze pattern {pattern!r} matches no trainable variable; names start "
-                    f"with: {names}, ... Mend or remove it in the `freeze` setting."
-                )
-        return [v for v in variables if not any(re.match(pattern, v.name) for pattern in freeze)]
+        check_matches(patterns, [v.name for v in variables], setting="train.freeze")
+        return [v for v in variables if not any(re.match(one, v.name) for one in patterns)]

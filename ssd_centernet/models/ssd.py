@@ -15,6 +15,7 @@ from ssd_centernet.layers.heads import SSDHead
 from ssd_centernet.layers.necks import SSDExtraLevels
 from ssd_centernet.layers.preprocessing import Preprocessing
 from ssd_centernet.models.detector import Detector
+from ssd_centernet.models.parts import build_head, check_method, check_parts
 
 
 @gin.register
@@ -65,14 +66,29 @@ class SSD(Detector):
             no different but for ties (see `ops.anchors.pixel_boxes`). The anchors' layer must have
             `generate_in_pixels`.
           name: of the model.
+
+        Raises:
+          ValueError: a part that cannot be one: not a layer, or of another kind of detector.
         """
+        check_parts(
+            "SSD",
+            backbone=(backbone, "ResNet"),
+            neck=(neck, "SSDExtraLevels"),
+            anchors=(anchors, "DefaultBoxes"),
+            criterion=(criterion, "MultiBoxLoss"),
+            decoder=(decoder, "SSDDecoder"),
+            preprocessing=(preprocessing, "Preprocessing"),
+        )
         neck = neck or SSDExtraLevels()
         anchors = anchors or DefaultBoxes()
         images = keras.Input((*image_size, 3), name="image")
         features = backbone(images)
         levels = neck([features[key] for key in sorted(features, key=int)])
-        if not isinstance(head, keras.layers.Layer):
-            head = head(num_classes + 1, boxes_per_cell=anchors.boxes_per_cell)
+        criterion, decoder = criterion or MultiBoxLoss(), decoder or SSDDecoder()
+        check_method("SSD.criterion", criterion, "make_targets", "MultiBoxLoss", *range(5))
+        check_method("SSD.decoder", decoder, "call", "SSDDecoder", *range(2))
+        cells = anchors.boxes_per_cell
+        head = build_head("SSD.head", head, "SSDHead", num_classes + 1, boxes_per_cell=cells)
         super().__init__(
             inputs=images,
             outputs=head(levels),
@@ -86,8 +102,8 @@ class SSD(Detector):
         self.neck = neck
         self.head = head
         self.anchors = anchors
-        self.criterion = criterion or MultiBoxLoss()
-        self.decoder = decoder or SSDDecoder()
+        self.criterion = criterion
+        self.decoder = decoder
         self.feature_sizes = tuple(tuple(level.shape[1:3]) for level in levels)
         self._anchor_boxes = anchors.generate(self.image_size, self.feature_sizes)
         self.match_in_pixels = match_in_pixels

@@ -24,8 +24,8 @@ def per_class_top_k(scores: tf.Tensor, k: int) -> tuple[tf.Tensor, tf.Tensor]:
     return tf.transpose(top_scores, [0, 2, 1]), tf.transpose(top_indices, [0, 2, 1])
 
 
-def candidate_anchors(background: tf.Tensor, score_threshold: float) -> tuple[tf.Tensor, tf.Tensor]:
-    """Finds the anchors that can have a class above the threshold, of a few hundred in thousands.
+def count_candidates(background: tf.Tensor, score_threshold: float) -> tf.Tensor:
+    """Counts the anchors that can have a class above the threshold, a few hundred in thousands.
 
     Class probabilities sum to 1, so none exceeds what background leaves; no candidate is missed.
 
@@ -34,18 +34,30 @@ def candidate_anchors(background: tf.Tensor, score_threshold: float) -> tuple[tf
       score_threshold: in [0, 1).
 
     Returns:
-      `(indices, valid)`: int32 and bool [B, K] with K the largest number of candidates of an
-      image, at least 1. Indices ascend; behind an image's last candidate they are 0 and not valid.
+      float32 [B, A], whole numbers: the candidates among the anchors up to and including each.
     """
     # Wider than what rounding does to a sum of probabilities.
     candidates = background < 1.0 - score_threshold + 1e-5
-    counts = tf.reduce_sum(tf.cast(candidates, tf.int32), axis=1)
-    images, anchors = tf.unstack(tf.cast(tf.where(candidates), tf.int32), num=2, axis=1)
-    ranks = tf.range(tf.size(images)) - tf.gather(tf.cumsum(counts, exclusive=True), images)
-    width = tf.maximum(tf.reduce_max(counts), 1)
-    shape = tf.stack([tf.shape(background)[0], width])
-    indices = tf.scatter_nd(tf.stack([images, ranks], axis=1), anchors, shape)
-    return indices, tf.range(width) < counts[:, tf.newaxis]
+    # Counts are exact in float32 up to 2^24, and quicker to add up than integers.
+    return tf.cumsum(tf.cast(candidates, tf.float32), axis=1)
+
+
+def first_candidates(counts: tf.Tensor, k: int) -> tuple[tf.Tensor, tf.Tensor]:
+    """Finds the first candidates of each image; the shape of the result is static.
+
+    Args:
+      counts: of `count_candidates`.
+      k: size of the result, at most A.
+
+    Returns:
+      `(indices, valid)`: int32 and bool [B, k]. Indices ascend; behind an image's last candidate
+      they are 0 and not valid.
+    """
+    wanted = tf.range(1, k + 1, dtype=counts.dtype)[tf.newaxis]
+    # The n-th candidate is where the count first reaches n.
+    indices = tf.searchsorted(counts, tf.tile(wanted, [tf.shape(counts)[0], 1]))
+    valid = wanted <= counts[:, -1:]
+    return tf.where(valid, indices, 0), valid
 
 
 def multiclass_nms(
@@ -65,7 +77,7 @@ def multiclass_nms(
     with `inclusive` off, not above it).
 
     Args:
-      boxes: float32 [B, A, 4], yxyx, shared by all classes; A need not be static.
+      boxes: float32 [B, A, 4], yxyx, shared by all classes.
       scores: float32 [B, A, C], without background.
       score_threshold: scores must be strictly greater.
       iou_threshold: an IoU of at least this suppresses.
@@ -83,14 +95,10 @@ def multiclass_nms(
     # Of what a class keeps, no more than `max_detections` can be among the best of all classes.
     max_kept = max_detections if max_per_class is None else max_per_class
     if max_per_class is not None and (anchors is None or anchors > max_per_class):
-
-        def any_class_is_over() -> tf.Tensor:
-            per_class = tf.reduce_sum(tf.cast(scores > score_threshold, tf.int32), axis=1)
-            return tf.reduce_any(per_class > max_per_class)
-
+        per_class = tf.reduce_sum(tf.cast(scores > score_threshold, tf.int32), axis=1)
         # Rarely a class has more candidates than may enter; only then pay for the ranking.
         scores = tf.cond(
-            tf.cond(tf.shape(scores)[1] > max_per_class, any_class_is_over, lambda: False),
+            tf.reduce_any(per_class > max_per_class),
             lambda: _keep_top_k(scores, max_per_class),
             lambda: scores,
         )
@@ -125,7 +133,7 @@ def _keep_top_k(scores: tf.Tensor, k: int) -> tf.Tensor:
     return tf.transpose(tf.where(kept, transposed, 0.0), [0, 2, 1])
 
 
-def best_pairs(scores: tf.Tensor, k: tf.Tensor | int) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+def best_pairs(scores: tf.Tensor, k: int) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
     """Finds the pairs of an anchor and a class with the highest scores.
 
     Args:
@@ -139,7 +147,7 @@ def best_pairs(scores: tf.Tensor, k: tf.Tensor | int) -> tuple[tf.Tensor, tf.Ten
     """
     anchors, classes = scores.shape[1:]
     of_classes = tf.reshape(tf.transpose(scores, [0, 2, 1]), [-1, classes * anchors])
-    best, positions = tf.math.top_k(of_classes, k=tf.minimum(k, classes * anchors))
+    best, positions = tf.math.top_k(of_classes, k=min(k, classes * anchors))
     return best, positions % anchors, positions // anchors
 
 

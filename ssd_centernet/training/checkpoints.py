@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import re
 import shutil
@@ -11,19 +10,20 @@ from pathlib import Path
 
 import tensorflow as tf
 
+from ssd_centernet.training.history import beats
 from ssd_centernet.training.trainer import Trainer
 
 CHECKPOINT_PREFIX = "ckpt"
 BEST_DIR = "best"
 _NEW_BEST, _OLD_BEST = f".{BEST_DIR}.new", f".{BEST_DIR}.old"
-UNDEFINED = -1.0  # What COCO's metrics are where there is nothing to find.
 
 
 class RunCheckpoints:
     """Saves and restores all that a run needs to go on as if it had never stopped.
 
     A checkpoint holds weights, moving statistics, optimizer slots, step, number of images seen
-    (the input's position), loss scale and seed; the schedule is a function of the step.
+    (the input's position), loss scale and seed; the schedule is a function of the step. Every
+    process of a run calls the same methods at the same steps; the chief alone reads and writes.
     """
 
     def __init__(self, trainer: Trainer, model_dir: str | Path, *, seed: int, keep: int = 5):
@@ -56,8 +56,10 @@ class RunCheckpoints:
             loss_scale=trainer.loss_scale,
             seed=self._seed,
         )
-        _mend_list(self.model_dir)
-        _mend_best(self.model_dir)
+        self._communicator = trainer.communicator
+        if self._communicator.is_chief:
+            _mend_list(self.model_dir)
+            _mend_best(self.model_dir)
         self.manager = tf.train.CheckpointManager(
             self.checkpoint,
             str(self.model_dir),
@@ -68,6 +70,8 @@ class RunCheckpoints:
 
     def resume(self, path: str | None = None) -> str | None:
         """Restores everything from the latest checkpoint of the run directory, if there is one.
+
+        For the chief; the others get its state by `Communicator.broadcast`.
 
         Args:
           path: a certain checkpoint instead of the latest.
@@ -98,13 +102,20 @@ class RunCheckpoints:
                 f"--seed={seed}: a resumed run cannot be exact with another seed. Give the first "
                 "seed, or another --model_dir."
             )
+        self.trainer.loss_scale.restored()
         return path
 
     def save(self) -> str:
-        """Writes a checkpoint named after the step; returns its path."""
+        """Writes a checkpoint named after the step; returns its path.
+
+        Raises:
+          RuntimeError: the processes of the run do not have the same weights any more.
+        """
         step = int(self.trainer.step)
+        self.trainer.share_statistics()
+        self.trainer.check_agreement()
         existing = f"{self.model_dir / CHECKPOINT_PREFIX}-{step}"
-        if existing in self.manager.checkpoints:
+        if existing in self.manager.checkpoints or not self._communicator.is_chief:
             return existing
         return self.manager.save(checkpoint_number=step)
 
@@ -123,19 +134,24 @@ class RunCheckpoints:
         Raises:
           KeyError: `metrics` has no such name.
         """
+        kept = self._communicator.is_chief and self._keep_if_better(metrics, name, higher_is_better)
+        return self._communicator.gather([kept])[0]
+
+    def best_metrics(self) -> dict[str, float] | None:
+        """Returns the metrics of the checkpoint in `best/` with its `step`; None without one."""
+        record = self.model_dir / BEST_DIR / "metrics.json"
+        return json.loads(record.read_text()) if record.exists() else None
+
+    def _keep_if_better(self, metrics: dict[str, float], name: str, higher_is_better: bool) -> bool:
         if name not in metrics:
             raise KeyError(
                 f"keep_best={name!r} is not among the metrics {sorted(metrics)}; set "
                 "train.keep_best to one of them."
             )
-        if math.isnan(metrics[name]) or metrics[name] == UNDEFINED:
-            return False
         best_dir = self.model_dir / BEST_DIR
-        record = best_dir / "metrics.json"
-        if record.exists():
-            best = json.loads(record.read_text())[name]
-            if not (metrics[name] > best if higher_is_better else metrics[name] < best):
-                return False
+        best = (self.best_metrics() or {}).get(name)
+        if not beats(metrics[name], best, higher_is_better=higher_is_better):
+            return False
         # The new best is complete before the old one goes; `_mend_best` ends a swap that was cut.
         step = int(self.trainer.step)
         fresh, replaced = self.model_dir / _NEW_BEST, self.model_dir / _OLD_BEST
@@ -166,7 +182,7 @@ def find_checkpoint(path: str | Path) -> str:
       FileNotFoundError: there is none.
     """
     path = Path(path)
-    if path.with_name(path.name + ".index").exists():
+    if Path(f"{path}.index").exists():
         return str(path)
     latest = None
     if path.is_dir():
@@ -234,10 +250,17 @@ def damaged(path: str, error: Exception) -> ValueError:
       path: prefix of the checkpoint's files.
       error: of TensorFlow.
     """
-    return ValueError(
-        f"checkpoint {path} is damaged: {_first_line(error)}. Remove the files {Path(path).name}.* "
-        f"of {Path(path).parent}; the checkpoint before it is used then."
+    directory, name = Path(path).parent, Path(path).name
+    others = [Path(other).name for other in _written(directory) if Path(other).name != name]
+    advice = (
+        f"Download or copy {name}.* there again, whole; in a run without another checkpoint remove "
+        "them, and it begins anew."
     )
+    if others:
+        advice = f"Remove the files {name}.* of {directory}; {others[-1]} is used then."
+    elif directory.name == BEST_DIR:
+        advice = f"Remove {directory}; the run's latest checkpoint is used then."
+    return ValueError(f"checkpoint {path} is damaged: {_first_line(error)}. {advice}")
 
 
 def named_weights(detector: tf.Module) -> dict[str, tf.Variable]:

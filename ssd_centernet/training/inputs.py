@@ -99,7 +99,7 @@ def show_inputs(
         if len(fed) >= num_images:
             break
     fed = fed[:num_images]
-    threshold = _threshold(detector)
+    threshold = matching_threshold(detector)
     cells = [draw_input(one, label_map.names, threshold, size=cell_size) for one in fed]
     heading = f"{split} of {data_dir}, as the network is fed: {detector.image_size} pixels\n"
     sheet = visualize.contact_sheet(
@@ -262,6 +262,7 @@ def input_title(one: FedImage) -> str:
     return f"{one.source_id}: {objects}, {anchors}"
 
 
-def _threshold(detector: Detector) -> float:
+def matching_threshold(detector: Detector) -> float:
+    """Return the IoU from which on an anchor of the detector belongs to an object."""
     # A peak that is shared counts as 0, one that is not as 1.
     return getattr(getattr(detector, "criterion", None), "matched_threshold", 0.5)

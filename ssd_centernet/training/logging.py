@@ -62,7 +62,9 @@ class TrainLog:
         self._rate: float | None = None
 
     def say(self, text: str) -> None:
-        """Prints a line on the console."""
+        """Prints a line on the console, on the first of several processes."""
+        if self._file is None:
+            return
         print(text, file=self._console, flush=True)
 
     def keep(self, name: str, text: str) -> None:

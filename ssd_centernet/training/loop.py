@@ -11,13 +11,19 @@ import io
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import tensorflow as tf
 
 from ssd_centernet.evaluation.result import METRIC_NAMES
 from ssd_centernet.training.checkpoints import RunCheckpoints
+from ssd_centernet.training.history import (
+    beats,
+    evaluations_without_best,
+    recorded_evaluations,
+)
 from ssd_centernet.training.logging import TrainLog
+from ssd_centernet.training.observers import StepObserver
 from ssd_centernet.training.trainer import Trainer
 
 # Steps run inside one call until about this many seconds are over, so that a signal is answered.
@@ -94,6 +100,7 @@ class TrainLoop:
         log: TrainLog,
         evaluate: Callable[[], dict[str, float]] | None = None,
         strategy: tf.distribute.Strategy | None = None,
+        observers: Sequence[StepObserver] = (),
     ):
         """Joins the parts.
 
@@ -105,6 +112,7 @@ class TrainLoop:
           log: of the run.
           evaluate: evaluates the current weights and returns its metrics.
           strategy: where the step is placed.
+          observers: are told of every call; they are closed when the run ends.
         """
         self.trainer = trainer
         self.options = options
@@ -113,6 +121,7 @@ class TrainLoop:
         self._evaluate = evaluate
         self._strategy = strategy or tf.distribute.get_strategy()
         self._dataset = dataset
+        self._observers = observers
         self._stop_signal: int | None = None
         self._steps_per_second: float | None = None
         self._call_began = 0.0
@@ -127,10 +136,17 @@ class TrainLoop:
         """
         orbit = _import_orbit()
         options, step = self.options, int(self.trainer.step)
-        if step >= options.total_steps:
+        due = self._evaluation_is_due(step)
+        if self._out_of_patience():
+            self.log.say(
+                f"the run had stopped early: {self._evaluations_without_best} evaluations without "
+                "a better result. To go on raise train.early_stop_patience."
+            )
+            return "stopped early"
+        if step >= options.total_steps and not due:
             return "finished"
         # orbit prints each of its moves; our own lines say more.
-        with self._signals(), contextlib.redirect_stdout(io.StringIO()):
+        with self._signals(), self._closing(), contextlib.redirect_stdout(io.StringIO()):
             controller = orbit.Controller(
                 trainer=self._orbit_trainer(orbit),
                 evaluator=self._orbit_evaluator(orbit),
@@ -141,6 +157,10 @@ class TrainLoop:
                 eval_actions=[self._after_evaluation],
             )
             try:
+                if due:
+                    self.log.say(f"the evaluation due at step {step} is not recorded: made up now")
+                    with self.log.paused():
+                        controller.evaluate(steps=-1)
                 while step < options.total_steps:
                     # Evaluations stay at multiples of the interval when a run is resumed.
                     every = options.evaluate_every or options.total_steps
@@ -153,6 +173,37 @@ class TrainLoop:
                 return str(stopped)
         return "finished"
 
+    def _evaluation_is_due(self, step: int) -> bool:
+        """Whether a run that begins at a step owes an evaluation of it; counts those before it."""
+        options = self.options
+        if self._evaluate is None or not options.evaluate_every or not step:
+            return False
+        owed, count = False, 0
+        if self.trainer.communicator.is_chief:
+            records = recorded_evaluations(self.checkpoints.model_dir, until_step=step)
+            at_step = bool(records) and records[-1]["step"] == step
+            # Killed between the record and the copy, a best result would be lost.
+            lost = at_step and self._is_lost_best(records[-1])
+            ends = step % options.evaluate_every == 0 or step >= options.total_steps
+            owed = ends and (not at_step or lost)
+            direction = {"higher_is_better": options.higher_is_better}
+            records = records[:-1] if at_step and owed else records
+            count = evaluations_without_best(records, str(options.keep_best), **direction)
+        # The chief reads the files; every process must do the same.
+        owed, self._evaluations_without_best = self.trainer.communicator.gather([(owed, count)])[0]
+        return owed
+
+    def _is_lost_best(self, record: dict) -> bool:
+        name, best = self.options.keep_best, self.checkpoints.best_metrics() or {}
+        if name is None or name not in record:
+            return False
+        better = self.options.higher_is_better
+        return beats(record[name], best.get(name), higher_is_better=better)
+
+    def _out_of_patience(self) -> bool:
+        patience = self.options.early_stop_patience
+        return patience is not None and self._evaluations_without_best >= patience
+
     def _orbit_trainer(self, orbit):
         loop, trainer = self, self.trainer
 
@@ -161,11 +212,13 @@ class TrainLoop:
                 super().__init__(loop._dataset)
 
             def train_step(self, iterator):
-                batch = trainer.next_batch(iterator)
-                loop._strategy.run(trainer.train_step, args=(batch,))
+                trainer.run_step(iterator, loop._strategy.run)
 
             def train_loop_begin(self):
-                loop._call_began, loop._step_at_call = time.monotonic(), int(trainer.step)
+                loop._step_at_call = int(trainer.step)
+                for observer in loop._observers:
+                    observer.call_begins(loop._step_at_call)
+                loop._call_began = time.monotonic()
 
             def train_loop_end(self):
                 return {}
@@ -190,6 +243,7 @@ class TrainLoop:
         due = min(every - int(step) % every for every in intervals if every)
         if self._steps_per_second is None:
             return 1
+        due = min([due, *(observer.limit(int(step)) for observer in self._observers)])
         return max(1, min(due, int(self._steps_per_second * SECONDS_PER_CALL)))
 
     def _after_call(self, _) -> None:
@@ -198,18 +252,25 @@ class TrainLoop:
         self.trainer.raise_if_failed()
         first = self._steps_per_second is None
         seconds = max(time.monotonic() - self._call_began, 1e-6)
+        for observer in self._observers:
+            observer.call_ended(self._step_at_call, step, seconds)
         # The first call traces the graph and its pace says nothing: two steps are tried next.
-        self._steps_per_second = (
-            2.0 / SECONDS_PER_CALL if first else (step - self._step_at_call) / seconds
+        pace = 2.0 / SECONDS_PER_CALL if first else (step - self._step_at_call) / seconds
+        # Every process must take as many steps in the next call, and stop after the same one.
+        paces, signals = zip(
+            *self.trainer.communicator.gather([(pace, self._stop_signal)]), strict=True
         )
-        last, stopping = step >= options.total_steps, self._stop_signal is not None
+        self._steps_per_second = paces[0]
+        # Ours may have come since they were asked; then it is answered after the next call.
+        number = next((one for one in signals if one is not None), None)
+        last, stopping = step >= options.total_steps, number is not None
         if step % options.log_every == 0 or last or first or stopping:
             self.log.window(step, self.trainer.window_metrics(), warmup=first)
         if step % options.checkpoint_every == 0 or last or stopping:
             with self.log.paused():
                 path = self.checkpoints.save()
             if stopping:
-                name = signal.Signals(self._stop_signal).name
+                name = signal.Signals(number).name
                 self.log.say(f"{name}: saved {path}; the same command goes on from step {step}.")
                 raise _Stopped(name)
 
@@ -223,11 +284,20 @@ class TrainLoop:
             self._evaluations_without_best = 0 if best else self._evaluations_without_best + 1
             if best:
                 self.log.say(f"  best {options.keep_best} so far, kept in best/")
-        patience = options.early_stop_patience
-        if patience is not None and self._evaluations_without_best >= patience:
+        if self._out_of_patience():
             self.checkpoints.save()
-            self.log.say(f"stopped early: {patience} evaluations without a better result.")
+            count = self._evaluations_without_best
+            self.log.say(f"stopped early: {count} evaluations without a better result.")
             raise _Stopped("stopped early")
+
+    @contextlib.contextmanager
+    def _closing(self):
+        """Closes the observers at the end of the run, however it ends."""
+        try:
+            yield
+        finally:
+            for observer in self._observers:
+                observer.close()
 
     @contextlib.contextmanager
     def _signals(self):

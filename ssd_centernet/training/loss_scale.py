@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import gin
 import tensorflow as tf
 
 
+@gin.register
 class LossScale(tf.Module):
     """Multiplies the loss so that float16 gradients do not vanish, and adapts the factor.
 
@@ -15,14 +17,30 @@ class LossScale(tf.Module):
 
     Attributes:
       value: float32 variable, the factor.
+      good_steps: int64 variable, finite steps since the factor changed.
       skipped: int64 variable, steps skipped so far.
       dynamic: whether the factor adapts; a fixed factor never excuses an overflow.
     """
 
     def __init__(self, initial: float = 2.0**15, *, growth_steps: int = 2000, dynamic: bool = True):
-        """Sets the first factor and after how many finite steps it doubles."""
+        """Configures the factor.
+
+        Args:
+          initial: the first factor, at least 1; powers of two change no digit of a gradient.
+          growth_steps: after how many finite steps it doubles.
+          dynamic: whether it adapts.
+
+        Raises:
+          ValueError: the factor would make gradients smaller, or never grow.
+        """
+        if initial < 1.0 or growth_steps < 1:
+            raise ValueError(
+                f"LossScale got initial={initial} and growth_steps={growth_steps}; expected 1 or "
+                "more of both: a factor keeps float16 gradients from vanishing."
+            )
         super().__init__(name="loss_scale")
         self.dynamic = dynamic
+        self._initial = float(initial)
         self.growth_steps = growth_steps
         self.value = tf.Variable(initial, dtype=tf.float32, trainable=False, name="value")
         self.good_steps = tf.Variable(0, dtype=tf.int64, trainable=False, name="good_steps")
@@ -30,13 +48,28 @@ class LossScale(tf.Module):
 
     def scale(self, loss: tf.Tensor) -> tf.Tensor:
         """Multiplies a float32 scalar loss by the factor."""
-        return loss * self.value if self.dynamic else loss
+        return loss if self._is_none else loss * self.value
 
     def unscale(self, gradients: Sequence[tf.Tensor]) -> list[tf.Tensor]:
         """Divides gradients by the factor."""
-        if not self.dynamic:
+        if self._is_none:
             return list(gradients)
         return [gradient / self.value for gradient in gradients]
+
+    @property
+    def _is_none(self) -> bool:
+        return not self.dynamic and self._initial == 1.0
+
+    def restored(self) -> None:
+        """Mends what a checkpoint gave, where it is not the state of a factor like this one.
+
+        A fixed factor is a setting and no state. A run that was begun in float32 leaves a factor of
+        1 that never was too large; in float16 it begins at the first factor.
+        """
+        if self._is_none:  # What a run in float16 left is kept for when it goes on.
+            return
+        if not self.dynamic or (float(self.value) == 1.0 and int(self.skipped) == 0):
+            self.value.assign(self._initial)
 
     def succeeded(self) -> None:
         """Notes a finite step."""

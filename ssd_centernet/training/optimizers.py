@@ -9,6 +9,7 @@ import gin
 import tensorflow as tf
 
 from ssd_centernet._keras import keras
+from ssd_centernet.patterns import as_patterns, check_matches
 
 
 @gin.register
@@ -75,7 +76,11 @@ def _has_fused_kernels(variable: tf.Variable) -> bool:
 Adam = gin.external_configurable(keras.optimizers.Adam, module="keras")
 
 
-def decay_mask(variables: Sequence[tf.Variable], exclude: Sequence[str]) -> list[bool]:
+# Of batch norms; networks without any are no mistake.
+NORMS = ("_norm/",)
+
+
+def decay_mask(variables: Sequence[tf.Variable], exclude: str | Sequence[str]) -> list[bool]:
     """Tells which variables decay: those whose name contains no match of `exclude`.
 
     Args:
@@ -84,8 +89,15 @@ def decay_mask(variables: Sequence[tf.Variable], exclude: Sequence[str]) -> list
 
     Returns:
       One bool a variable.
+
+    Raises:
+      ValueError: a pattern other than `NORMS` matches nothing.
     """
-    return [not any(re.search(pattern, v.name) for pattern in exclude) for v in variables]
+    patterns = as_patterns(exclude, setting="train.decay_exclude")
+    names = [variable.name for variable in variables]
+    chosen = [pattern for pattern in patterns if pattern not in NORMS]
+    check_matches(chosen, names, setting="train.decay_exclude", anywhere=True)
+    return [not any(re.search(pattern, name) for pattern in patterns) for name in names]
 
 
 def add_weight_decay(

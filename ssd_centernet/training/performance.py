@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Callable, Mapping, Sequence
 
 from ssd_centernet.files import write_atomically
 
@@ -83,3 +84,57 @@ def write_summary(summary: Mapping, folder: str | os.PathLike) -> str:
     """
     path = os.path.join(folder, "summary.json")
     return write_atomically(path, json.dumps(summary, indent=2) + "\n")
+
+
+class StepTimes:
+    """Collects how long the steps of a run took and writes `summary.json` at its end.
+
+    Steps run in calls of many, without coming back to Python in between, so each step of a call
+    counts with the mean of its call: measuring does not slow the run down. What happens between
+    calls (logs, checkpoints, evaluations) does not count; waiting for data does.
+    """
+
+    def __init__(
+        self,
+        folder: str | os.PathLike,
+        global_batch_size: int,
+        *,
+        say: Callable[[str], None] = print,
+    ):
+        """Begins a record.
+
+        Args:
+            folder: of `summary.json`.
+            global_batch_size: images in a step over all processes.
+            say: is told the result, or that there is none.
+        """
+        self._folder = folder
+        self._global_batch_size = global_batch_size
+        self._say = say
+        self._times: list[float] = []
+
+    def limit(self, step: int) -> int:
+        """Return how many steps the next call may run: as many as it likes."""
+        del step
+        return sys.maxsize
+
+    def call_begins(self, step: int) -> None:
+        """Nothing is to be done before a call."""
+
+    def call_ended(self, before: int, after: int, seconds: float) -> None:
+        """Note a call that took `seconds` from step `before` to step `after`."""
+        steps = after - before
+        self._times += [seconds / steps] * steps
+
+    def close(self) -> None:
+        """Write `summary.json` and say what it holds."""
+        if not self._times:
+            self._say("no step ran, so there is no summary of its speed.")
+            return
+        summary = throughput_summary(self._times, global_batch_size=self._global_batch_size)
+        path = write_summary(summary, self._folder)
+        stats = summary["overall_stats"]
+        self._say(
+            f"{stats['throughput_mean']:.2f} images/s, {1000 * stats['e2e']:.1f} ms a step over "
+            f"{len(counted_steps(self._times))} of {len(self._times)} steps: {path}"
+        )

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import gin
+import numpy as np
 
 from ssd_centernet import config
 from ssd_centernet.build import build_detector
@@ -18,10 +19,13 @@ from ssd_centernet.evaluation.coco import CocoEvaluator, CocoResult
 from ssd_centernet.evaluation.detector import detection_step, evaluate_detector, split_ground_truth
 from ssd_centernet.evaluation.diagnosis import diagnose
 from ssd_centernet.evaluation.ground_truth import CocoGroundTruth
+from ssd_centernet.evaluation.report import write_report
+from ssd_centernet.evaluation.report_images import images_of_records
 from ssd_centernet.files import write_atomically
 from ssd_centernet.labels import LabelMap
 from ssd_centernet.models.detector import Detector
 from ssd_centernet.runtime.device import select_device
+from ssd_centernet.runtime.distribution import Communicator, SingleProcess
 from ssd_centernet.training.checkpoints import BEST_DIR, find_checkpoint
 from ssd_centernet.training.pretrained import UnfitError, restore
 from ssd_centernet.training.train import CONFIG_NAME
@@ -107,6 +111,7 @@ def open_run(
     gin_params: Sequence[str] | None = None,
     flag_params: Sequence[str] | None = None,
     device: str = "auto",
+    device_index: int = 0,
     allow: Sequence[str] = (),
 ) -> TrainedRun:
     """Build the detector of a run from its saved settings and restore its weights.
@@ -118,6 +123,7 @@ def open_run(
             'SSDDecoder.score_threshold = 0.01'.
         flag_params: bindings made from command-line flags.
         device: auto, cpu, gpu, tpu, hpu, mlu or npu.
+        device_index: which device of that type: the local rank of this process.
         allow: names whose overrides may be without effect, such as 'train'.
 
     Returns:
@@ -136,7 +142,7 @@ def open_run(
         )
     label_map = _run_label_map(Path(model_dir))
     config.parse([settings], gin_params, flag_params=flag_params)
-    with select_device(device).scope():
+    with select_device(device, index=device_index).scope():
         detector = build_detector(label_map=label_map)
     _restore_all(detector, prefix)
     # The split is asked of gin's bindings below, which gin does not count as a use.
@@ -157,7 +163,8 @@ def evaluate_run(
     split: str | None = None,
     batch_size: int = 16,
     progress: Callable[[int, int], None] | None = None,
-) -> SplitResult:
+    communicator: Communicator | None = None,
+) -> SplitResult | None:
     """Evaluate a trained detector on every image of a split, each once.
 
     Args:
@@ -166,14 +173,16 @@ def evaluate_run(
         split: what the names of the record files start with; None is that of the training.
         batch_size: images a step; it changes the speed and not the result.
         progress: called with (images done, images in all) after every batch.
+        communicator: of the processes that evaluate together, each its share of the images.
 
     Returns:
-        Metrics, losses and a hint.
+        Metrics, losses and a hint; None on all processes but the first.
 
     Raises:
         FileNotFoundError: no such data.
         ValueError: the data has other classes than the run.
     """
+    communicator = communicator or SingleProcess()
     split = split or run.eval_split
     check_same_classes(run.label_map, load_label_map(data_dir), data_dir)
     ground_truth = split_ground_truth(data_dir, split, run.label_map)
@@ -184,14 +193,19 @@ def evaluate_run(
         label_map=run.label_map,
         batch_size=batch_size,
         preprocess=run.detector.preprocessing,
+        rank=communicator.rank,
+        world_size=communicator.size,
     )
     result, losses = evaluate_detector(
         run.detector,
         batches,
         evaluator,
         step=detection_step(run.detector, with_losses=True),
-        progress=_counted(progress, ground_truth),
+        progress=_counted(progress, ground_truth, communicator.size),
+        communicator=communicator,
     )
+    if result is None:
+        return None
     return SplitResult(result=result, losses=losses, hint=diagnose(result, ground_truth))
 
 
@@ -212,6 +226,48 @@ def save_evaluation(
     content = {**facts, **evaluated.result.to_dict(), "losses": evaluated.losses}
     write_atomically(paths["metrics.json"], json.dumps(content, indent=2) + "\n")
     return paths
+
+
+def report_evaluation(
+    evaluated: SplitResult,
+    run: TrainedRun,
+    path: str | os.PathLike,
+    *,
+    model_dir: str | Path,
+    data_dir: str | Path,
+    split: str,
+) -> str:
+    """Write the page that shows an evaluation, with pictures from the records.
+
+    Args:
+        evaluated: of `evaluate_run`.
+        run: what was evaluated.
+        path: the file.
+        model_dir: directory of the run, of which the page shows the settings.
+        data_dir: folder of the data that it was evaluated on.
+        split: what the names of the record files start with.
+
+    Returns:
+        The path.
+    """
+    weights = sum(int(np.prod(variable.shape)) for variable in run.detector.weights)
+    facts = {
+        "checkpoint": run.checkpoint,
+        "data": f"{split} of {data_dir}",
+        "model": type(run.detector).__name__,
+        "numbers in its weights": f"{weights:,}",
+        **{f"loss: {name}": f"{value:.4f}" for name, value in evaluated.losses.items()},
+    }
+    return write_report(
+        path,
+        evaluated.result,
+        split_ground_truth(data_dir, split, run.label_map),
+        title=f"{Path(model_dir).name}, {Path(run.checkpoint).name} on {split}",
+        facts=facts,
+        hint=evaluated.hint,
+        settings=(Path(model_dir) / CONFIG_NAME).read_text(encoding="utf-8"),
+        load_images=images_of_records(data_dir, split, run.label_map),
+    )
 
 
 def check_same_classes(trained: LabelMap, data: LabelMap, data_dir: str | Path) -> None:
@@ -267,7 +323,7 @@ def _restore_all(detector: Detector, prefix: str) -> None:
 
 
 def _counted(
-    progress: Callable[[int, int], None] | None, ground_truth: CocoGroundTruth
+    progress: Callable[[int, int], None] | None, ground_truth: CocoGroundTruth, processes: int
 ) -> Callable[[int], None] | None:
     """Turn images of a batch into images so far, of how many."""
     if progress is None:
@@ -276,7 +332,8 @@ def _counted(
 
     def count(images: int) -> None:
         nonlocal done
-        done += images
+        # Of the others nothing is known before the end; they have about as many.
+        done = min(done + images * processes, ground_truth.num_images)
         progress(done, ground_truth.num_images)
 
     return count

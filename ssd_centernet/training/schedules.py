@@ -172,6 +172,7 @@ class StepDecay:
         factor: float = 0.1,
         warmup_steps: int = 500,
         warmup_ratio: float = 0.001,
+        warmup_limit: float | None = None,
     ):
         """Configures the schedule; the defaults are those of SSD300 VGG-16 over 120 epochs.
 
@@ -187,6 +188,7 @@ class StepDecay:
           warmup_steps: length of the warm-up, 0 for none; 499 gives the later published form, which
             reaches the full rate a step earlier.
           warmup_ratio: share of the full rate at the first step.
+          warmup_limit: largest share of the run that the warm-up takes; None for no limit.
 
         Raises:
           ValueError: the boundaries do not ascend, or another unit.
@@ -203,6 +205,7 @@ class StepDecay:
         self.factor = factor
         self.warmup_steps = warmup_steps
         self.warmup_ratio = warmup_ratio
+        self.warmup_limit = warmup_limit
 
     def __call__(self, step: tf.Tensor, run: RunLength) -> tf.Tensor:
         """Computes the learning rate, a float32 scalar; see `WarmupCosine`."""
@@ -224,25 +227,35 @@ class StepDecay:
             rate *= run.global_batch_size / self.reference_batch_size
         for first in self.boundary_steps(run):
             rate *= tf.where(step >= first, tf.constant(self.factor, tf.float64), 1.0)
-        if self.warmup_steps:
-            share = tf.minimum(step / self.warmup_steps, 1.0)
+        warmup = _limited(self.warmup_steps, self.warmup_limit, run.total_steps)
+        if warmup:
+            share = tf.minimum(step / warmup, 1.0)
             rate *= self.warmup_ratio + (1.0 - self.warmup_ratio) * share
         return rate
 
     def describe(self, run: RunLength) -> str | None:
         """Says where the schedule does not fit a run; None where it does."""
         late = [step for step in self.boundary_steps(run) if step >= run.total_steps]
-        if late:
+        if late and self.length is None:
             return (
                 f"the learning rate should fall at step {late[0]}, but the run ends at "
                 f"{run.total_steps}. Set StepDecay.length to the length that the boundaries are "
                 "for, and they are scaled to the run."
             )
-        if self.warmup_steps >= run.total_steps:
+        if late:
             return (
-                f"the warm-up of {self.warmup_steps} steps is no shorter than the run of "
-                f"{run.total_steps}. Set StepDecay.warmup_steps."
+                f"of StepDecay.boundaries {self.boundaries} some lie at or behind StepDecay.length "
+                f"= {self.length:g}: the learning rate should fall at step {late[0]}, but the run "
+                f"ends at {run.total_steps}. Boundaries and length count {self.unit} of one run."
             )
+        warmup = _limited(self.warmup_steps, self.warmup_limit, run.total_steps)
+        if warmup >= run.total_steps:
+            return (
+                f"the warm-up of {warmup} steps is no shorter than the run of {run.total_steps}. "
+                "Set StepDecay.warmup_steps, or StepDecay.warmup_limit to a share of the run."
+            )
+        if warmup < self.warmup_steps:
+            return _shortened("StepDecay", self.warmup_steps, warmup, run)
         return None
 
 
@@ -273,6 +286,7 @@ class WarmupCosineSteps:
         total_steps: int | None = None,
         shifted: bool = True,
         reference_batch_size: int | None = 32,
+        warmup_limit: float | None = None,
     ):
         """Configures the schedule.
 
@@ -284,6 +298,7 @@ class WarmupCosineSteps:
           shifted: whether the cosine begins after the warm-up instead of at step 0.
           reference_batch_size: both rates are for this global batch and grow linearly with it;
             None takes them as they are.
+          warmup_limit: largest share of the run that the warm-up takes; None for no limit.
 
         Raises:
           ValueError: a negative warm-up, or a length of no step.
@@ -303,52 +318,78 @@ class WarmupCosineSteps:
         self.total_steps = total_steps
         self.shifted = shifted
         self.reference_batch_size = reference_batch_size
+        self.warmup_limit = warmup_limit
 
     def lengths(self, run: RunLength) -> tuple[int, int]:
         """Returns the steps of the warm-up and the step at which the rate reaches 0."""
         total = self.total_steps or run.total_steps
-        share = self.warmup_steps < 1
-        return round(self.warmup_steps * total if share else self.warmup_steps), total
+        asked = self._asked(total)
+        return _limited(asked, self.warmup_limit, min(total, run.total_steps)), total
+
+    def _asked(self, total: int) -> int:
+        return round(self.warmup_steps * total if self.warmup_steps < 1 else self.warmup_steps)
+
+    def peak(self, run: RunLength) -> float:
+        """Returns the rate at which the cosine takes over from the warm-up."""
+        warmup, total = self.lengths(run)
+        begin = warmup if self.shifted else 0
+        share = min(max(warmup - begin, 0) / max(total - begin, 1), 1.0)
+        height = 0.5 * self.base_learning_rate * (1.0 + math.cos(math.pi * share))
+        return height * _batch_factor(self.reference_batch_size, run)
 
     def __call__(self, step: tf.Tensor, run: RunLength) -> tf.Tensor:
         """Computes the learning rate, a float32 scalar; see `WarmupCosine`."""
         warmup, total = self.lengths(run)
         begin = warmup if self.shifted else 0
-        span = max(total - begin, 1)
-
-        def share(steps):  # Of the cosine that is over, 0 to 1.
-            return min(max(steps - begin, 0) / span, 1.0)
-
-        peak = 0.5 * self.base_learning_rate * (1.0 + math.cos(math.pi * share(warmup)))
-        slope = (peak - self.warmup_learning_rate) / max(warmup, 1)
+        factor = _batch_factor(self.reference_batch_size, run)
+        first = self.warmup_learning_rate * factor
         position = tf.cast(step, tf.float32)
-        phase = tf.clip_by_value((position - begin) / span, 0.0, 1.0)
-        rate = 0.5 * self.base_learning_rate * (1.0 + tf.cos(math.pi * phase))
-        rate = tf.where(position < warmup, self.warmup_learning_rate + position * slope, rate)
-        rate = tf.where(position > total, 0.0, rate)
-        return rate * _batch_factor(self.reference_batch_size, run)
+        phase = tf.clip_by_value((position - begin) / max(total - begin, 1), 0.0, 1.0)
+        rate = 0.5 * self.base_learning_rate * factor * (1.0 + tf.cos(math.pi * phase))
+        slope = (self.peak(run) - first) / max(warmup, 1)
+        rate = tf.where(position < warmup, first + position * slope, rate)
+        return tf.where(position > total, 0.0, rate)
 
     def describe(self, run: RunLength) -> str | None:
         """Says where the schedule does not fit a run; None where it spans it."""
         warmup, total = self.lengths(run)
+        base = self.base_learning_rate * _batch_factor(self.reference_batch_size, run)
+        peak = self.peak(run)
         if total < run.total_steps:
             return (
                 f"the learning rate is 0 from step {total} on, but the run has {run.total_steps} "
                 "steps: the rest trains nothing. Leave WarmupCosineSteps.total_steps unset to "
                 "span the run."
             )
-        if warmup >= run.total_steps:
+        if warmup >= run.total_steps or (warmup and 2 * peak < base):
+            highest = float(self(min(warmup, run.total_steps - 1), run))
             return (
-                f"the warm-up of {warmup} steps is no shorter than the run of {run.total_steps}: "
-                "the learning rate never decays. Set WarmupCosineSteps.warmup_steps."
+                f"the warm-up of {warmup} steps is too long for the run of {run.total_steps}: the "
+                f"learning rate gets to {highest:.3g} instead of {base:.3g}. "
+                "Set WarmupCosineSteps.warmup_limit = 0.1 to shorten the warm-up with the run."
             )
         if total > run.total_steps:
             return (
                 f"the learning rate decays until step {total}, but the run ends at "
                 f"{run.total_steps}. Leave WarmupCosineSteps.total_steps unset to span the run."
             )
+        if warmup < self._asked(total):
+            return _shortened("WarmupCosineSteps", self._asked(total), warmup, run, peak)
         return None
 
 
 def _batch_factor(reference_batch_size: int | None, run: RunLength) -> float:
     return run.global_batch_size / reference_batch_size if reference_batch_size else 1.0
+
+
+def _limited(warmup: int, limit: float | None, length: int) -> int:
+    """Returns the steps of a warm-up that takes no larger share of a length than `limit`."""
+    return warmup if limit is None else min(warmup, int(limit * length))
+
+
+def _shortened(schedule: str, asked: int, warmup: int, run: RunLength, peak: float | None = None):
+    reached = "" if peak is None else f", and the learning rate gets to {peak:.3g}"
+    return (
+        f"the warm-up of {asked} steps takes {warmup} in this run of {run.total_steps}{reached}. "
+        f"Set {schedule}.warmup_limit = None to keep its length."
+    )

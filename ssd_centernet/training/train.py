@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import re
 from collections.abc import Callable, Sequence
@@ -17,37 +18,44 @@ from ssd_centernet.build import build_detector
 from ssd_centernet.data.directory import LABEL_MAP_NAME, load_label_map
 from ssd_centernet.data.pipeline import (
     count_examples,
-    evaluation_batches,
     preprocess_example,
     training_batches,
 )
-from ssd_centernet.evaluation.coco import CocoEvaluator
-from ssd_centernet.evaluation.detector import detection_step, evaluate_detector, split_ground_truth
-from ssd_centernet.evaluation.diagnosis import diagnose
+from ssd_centernet.labels import LabelMap
+from ssd_centernet.layers.normalization import synchronize
 from ssd_centernet.models.detector import Detector
-from ssd_centernet.runtime.device import select_device
-from ssd_centernet.runtime.distribution import SingleProcess
+from ssd_centernet.runtime.device import (
+    claim_device,
+    prefetch_to_device,
+    refuse_shared_devices,
+    select_device,
+)
+from ssd_centernet.runtime.distribution import connect
 from ssd_centernet.runtime.precision import needs_loss_scale
-from ssd_centernet.training.checkpoints import RunCheckpoints
+from ssd_centernet.training.checkpoints import RunCheckpoints, find_checkpoint
 from ssd_centernet.training.lock import run_lock
 from ssd_centernet.training.logging import TrainLog
 from ssd_centernet.training.loop import LOSS_PREFIX, LoopOptions, TrainLoop
 from ssd_centernet.training.loss_scale import LossScale
+from ssd_centernet.training.observers import make_observers
 from ssd_centernet.training.optimizers import Momentum
 from ssd_centernet.training.pretrained import restore
 from ssd_centernet.training.schedules import ConstantRate, RunLength
+from ssd_centernet.training.settings import check_settings
+from ssd_centernet.training.split_evaluation import SplitEvaluation
 from ssd_centernet.training.trainer import Trainer
 
 CONFIG_NAME = "config.gin"
 INITIAL_WEIGHTS_NAME = "initial_weights.txt"
 
 
-def to_steps(length: int | str, steps_per_epoch: int) -> int:
+def to_steps(length: int | str, steps_per_epoch: int, *, setting: str = "a duration") -> int:
     """Converts a duration to steps.
 
     Args:
       length: a number of steps, or text such as "500 steps", "2.5 epochs".
       steps_per_epoch: length of an epoch.
+      setting: what is set to it, for the message.
 
     Returns:
       Steps, at least 0.
@@ -55,11 +63,11 @@ def to_steps(length: int | str, steps_per_epoch: int) -> int:
     Raises:
       ValueError: the text is none of these.
     """
-    found = re.fullmatch(r"\s*([0-9.]+)\s*(steps?|epochs?)?\s*", str(length))
+    found = re.fullmatch(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*(steps?|epochs?)?\s*", str(length))
     if not found:
         raise ValueError(
-            f"a duration is a number of steps or text such as '500 steps' or '2.5 epochs', got "
-            f"{length!r}."
+            f"{setting} is {length!r}, expected a number of steps or text such as '500 steps' or "
+            "'2.5 epochs'."
         )
     value, unit = float(found[1]), found[2] or "steps"
     return max(1, round(value * steps_per_epoch)) if unit[0] == "e" and value else int(value)
@@ -81,6 +89,8 @@ def train(
     decay_exclude: Sequence[str] = ("_norm/",),
     freeze: Sequence[str] = (),
     clip_norm: float | None = None,
+    resume_from: str | None = None,
+    loss_scale: Callable = LossScale,
     fine_tune_checkpoint: str | None = None,
     fine_tune_checkpoint_type: str | None = None,
     fine_tune_exclude: Sequence[str] = (),
@@ -97,8 +107,14 @@ def train(
     keep_checkpoints: int = 5,
     keep_best: str | None = "AP",
     early_stop_patience: int | None = None,
+    profile: Sequence[int] | None = None,
+    use_performance: bool = False,
     seed: int = 0,
     device: str = "auto",
+    use_horovod: bool = False,
+    gradient_compression: str = "none",
+    accumulate_steps: int = 1,
+    sync_batch_norm: bool | int = False,
 ) -> str:
     """Trains the configured detector; goes on by itself where `model_dir` holds a checkpoint.
 
@@ -106,7 +122,7 @@ def train(
       model_dir: directory of the run: checkpoints, config.gin, metrics.jsonl, events, best/.
       data_dir: directory that `ssd_centernet convert` wrote.
       batch_size: images a step of this process.
-      steps: length of the run in steps; wins over `epochs`.
+      steps: length of the run in steps; wins over `epochs`. Of gin's settings the later one wins.
       epochs: length of the run in passes over the training images.
       optimizer: constructor of a Keras optimizer.
       schedule: constructor of a learning-rate schedule, see `training/schedules.py`.
@@ -117,6 +133,10 @@ def train(
       decay_exclude: regular expressions of variable names that do not decay.
       freeze: regular expressions of variable names that are not updated.
       clip_norm: largest global norm of the gradients.
+      resume_from: a run or checkpoint of this library that a fresh `model_dir` goes on from, as if
+        the run had always been here; wins over `fine_tune_checkpoint`.
+      loss_scale: constructor of the factor that float16 needs, without effect in float32 and
+        bfloat16; bind `@LossScale` to set its options.
       fine_tune_checkpoint: weights that a fresh run begins with: a run directory of this library,
         or a published checkpoint; docs/training.md lists what can be read.
       fine_tune_checkpoint_type: "classification" takes the backbone, "detection" also neck and
@@ -137,8 +157,15 @@ def train(
       keep_checkpoints: how many stay.
       keep_best: metric that decides what is kept in best/; None for nothing.
       early_stop_patience: evaluations without a better result before the run stops.
+      profile: (first, last) step to trace for TensorBoard, counted from 0 where this call begins.
+      use_performance: whether the speed is written to summary/summary.json at the end.
       seed: of initial weights, shuffling and augmentation.
       device: auto, cpu, gpu, tpu, hpu, mlu or npu.
+      use_horovod: whether this is one of several processes that train one model.
+      gradient_compression: "fp16" sends gradients between processes in half precision.
+      accumulate_steps: batches whose gradients are averaged for one update.
+      sync_batch_norm: True takes batch statistics over all processes, a number over groups of so
+        many consecutive ones.
 
     Returns:
       Why the run ended: "finished", "stopped early" or the name of a signal.
@@ -148,14 +175,31 @@ def train(
       NonFiniteLossError: a loss was not finite.
       BlockingIOError: another process trains in `model_dir`.
     """
-    communicator = SingleProcess()
+    check_settings(locals())
+    group = None if sync_batch_norm in (False, True) else sync_batch_norm
+    communicator = connect(use_horovod, compression=gradient_compression, group_size=group)
     strategy = select_device(device, index=communicator.local_rank)
+    refuse_shared_devices(communicator.gather([claim_device(strategy, communicator.local_rank)]))
     label_map = load_label_map(data_dir)
     images = count_examples(data_dir, split=train_split, keep_empty=keep_empty, crowd=crowd)
-    run = run_length(images, batch_size * communicator.size, steps=steps, epochs=epochs)
+    global_batch_size = batch_size * accumulate_steps * communicator.size
+    run = run_length(images, global_batch_size, steps=steps, epochs=epochs)
+    every = functools.partial(to_steps, steps_per_epoch=run.steps_per_epoch)
+    options = LoopOptions(
+        total_steps=run.total_steps,
+        log_every=every(log_every, setting="train.log_every"),
+        checkpoint_every=every(checkpoint_every, setting="train.checkpoint_every"),
+        evaluate_every=every(evaluate_every, setting="train.evaluate_every") if eval_split else 0,
+        keep_best=keep_best,
+        higher_is_better=not str(keep_best).startswith(LOSS_PREFIX),
+        early_stop_patience=early_stop_patience,
+    )
     keras.utils.set_random_seed(seed)
     with strategy.scope():
         detector = build_detector(label_map=label_map)
+        if sync_batch_norm and communicator.size > 1:
+            synchronize(detector, communicator.mean_of_group, communicator.group_size)
+        scale = loss_scale()  # Built under every precision: its settings are no mistake in another.
         trainer = Trainer(
             detector,
             optimizer(),
@@ -166,20 +210,18 @@ def train(
             decay_exclude=decay_exclude,
             freeze=freeze,
             clip_norm=clip_norm,
-            loss_scale=LossScale() if needs_loss_scale(detector.dtype_policy.name) else None,
+            loss_scale=scale if needs_loss_scale(detector.dtype_policy.name) else None,
+            accumulate_steps=accumulate_steps,
             communicator=communicator,
         )
     with run_lock(model_dir, needed=communicator.is_chief):
         checkpoints = RunCheckpoints(trainer, model_dir, seed=seed, keep=keep_checkpoints)
         log = TrainLog(model_dir, run, write_files=communicator.is_chief)
         how = (fine_tune_checkpoint_type, fine_tune_exclude, fine_tune_channels)
-        _begin(checkpoints, log, fine_tune_checkpoint, *how)
-        communicator.broadcast([*detector.variables, *trainer.optimizer.variables])
+        if communicator.is_chief:
+            _begin(checkpoints, log, resume_from, fine_tune_checkpoint, *how)
+        communicator.broadcast(trainer.state)
         _check_normalization(augment, detector)
-        # A schedule of the user's own need not know how to describe itself.
-        misfit = trainer.schedule.describe(run) if hasattr(trainer.schedule, "describe") else None
-        if misfit:
-            log.say(misfit)
         dataset = batches(
             str(data_dir),
             image_size=detector.image_size,
@@ -197,34 +239,19 @@ def train(
         )
         # All that the run uses is built: a setting that nothing asked for is a mistake.
         config.assert_all_used()
-        config.save_operative(Path(model_dir) / CONFIG_NAME)
-        label_map.to_pbtxt(Path(model_dir) / LABEL_MAP_NAME)
-        options = LoopOptions(
-            total_steps=run.total_steps,
-            log_every=to_steps(log_every, run.steps_per_epoch),
-            checkpoint_every=to_steps(checkpoint_every, run.steps_per_epoch),
-            evaluate_every=to_steps(evaluate_every, run.steps_per_epoch) if eval_split else 0,
-            keep_best=keep_best,
-            higher_is_better=not str(keep_best).startswith(LOSS_PREFIX),
-            early_stop_patience=early_stop_patience,
-        )
+        _save_settings(Path(model_dir), label_map, needed=communicator.is_chief)
         evaluation = SplitEvaluation(trainer, log, model_dir, label_map, data_dir, split=eval_split)
-        log.say(
-            f"{images} training images, {run.steps_per_epoch} steps an epoch, "
-            f"{run.total_steps} steps in all, batch {run.global_batch_size}, "
-            f"{len(trainer.train_variables)} variables to train"
-        )
+        _announce(log, trainer, images, steps, epochs)
         try:
             return TrainLoop(
                 trainer,
-                dataset,
+                prefetch_to_device(dataset, strategy),
                 options=options,
                 checkpoints=checkpoints,
                 log=log,
-                evaluate=evaluation.prepare(eval_batch_size or batch_size)
-                if options.evaluate_every
-                else None,
+                evaluate=evaluation.prepare(eval_batch_size or batch_size, options.evaluate_every),
                 strategy=strategy,
+                observers=make_observers(model_dir, trainer, log.say, profile, use_performance),
             ).run()
         finally:
             log.close()
@@ -245,14 +272,20 @@ def run_length(
       The run's length; an epoch is ceil(images / global batch) steps.
 
     Raises:
-      ValueError: neither length is given, or the one that counts is not above 0.
+      ValueError: neither length is given, the one that counts is not above 0, or no image.
     """
     if steps is None and epochs is None:
         raise ValueError("how long to train is not set: give --num_steps or --epochs.")
     name, length = ("--num_steps", steps) if steps is not None else ("--epochs", epochs)
-    if length <= 0:
+    if not 0 < length < math.inf:
         raise ValueError(
             f"{name} is {length}; a run is longer than 0. Leave it out for the recipe's."
+        )
+    if images < 1:
+        raise ValueError(
+            "there is no image to train on: the training split is empty, or none of its images has "
+            "an object and the recipe leaves such images out. Check the annotations that were "
+            "converted, or set train.keep_empty = True to train on images without objects."
         )
     steps_per_epoch = math.ceil(images / global_batch_size)
     total = int(steps) if steps is not None else max(1, round(float(epochs) * steps_per_epoch))
@@ -293,9 +326,41 @@ def resize_only(detector: Detector) -> Callable:
     return chain
 
 
-def _begin(checkpoints: RunCheckpoints, log: TrainLog, path, kind, exclude, channels) -> None:
+def _save_settings(model_dir: Path, label_map: LabelMap, *, needed: bool) -> None:
+    """Saves what evaluate, predict and export need to build the same detector."""
+    if needed:
+        config.save_operative(model_dir / CONFIG_NAME)
+        label_map.to_pbtxt(model_dir / LABEL_MAP_NAME)
+
+
+def _announce(log: TrainLog, trainer: Trainer, images: int, steps, epochs) -> None:
+    """Tells what kind of run begins, and whether its schedule fits."""
+    run, processes = trainer.run, trainer.communicator.size
+    # A schedule of the user's own need not know how to describe itself.
+    misfit = trainer.schedule.describe(run) if hasattr(trainer.schedule, "describe") else None
+    if misfit:
+        log.say(misfit)
+    asked = f"train.epochs = {epochs}" if steps is None else f"train.steps = {steps}"
+    log.say(
+        f"{images} training images, {run.steps_per_epoch} steps an epoch, "
+        f"{run.total_steps} steps in all ({asked}), batch {run.global_batch_size}, "
+        + (f"{processes} processes, " if processes > 1 else "")
+        + f"{len(trainer.train_variables)} variables to train on {_device_of(trainer)}"
+    )
+
+
+def _device_of(trainer: Trainer) -> str:
+    """Returns where the weights are, such as 'CPU:0'."""
+    return trainer.train_variables[0].device.rpartition("device:")[2]
+
+
+def _begin(
+    checkpoints: RunCheckpoints, log: TrainLog, resume_from, path, kind, exclude, channels
+) -> None:
     """Resumes, or initialises from given weights, or starts from scratch, in this order."""
     resumed = checkpoints.resume()
+    if resumed is None and resume_from:
+        resumed = checkpoints.resume(find_checkpoint(resume_from))
     if resumed is not None:
         step = int(checkpoints.trainer.step)
         log.resume_at(step)
@@ -307,57 +372,3 @@ def _begin(checkpoints: RunCheckpoints, log: TrainLog, path, kind, exclude, chan
         log.keep(INITIAL_WEIGHTS_NAME, str(table))
     else:
         log.say("starting from random weights")
-
-
-class SplitEvaluation:
-    """Evaluates the weights of a running training on a split."""
-
-    def __init__(self, trainer, log, model_dir, label_map, data_dir, *, split):
-        """Notes what to evaluate and where the results go."""
-        self._trainer = trainer
-        self._detector = trainer.detector
-        self._log = log
-        self._directory = Path(model_dir) / "evaluation"
-        self._label_map = label_map
-        self._data_dir = data_dir
-        self._split = split
-
-    def prepare(self, batch_size: int) -> SplitEvaluation:
-        """Loads the split's ground truth and builds its batches once for all evaluations.
-
-        Raises:
-          FileNotFoundError: the data folder lacks the split.
-        """
-        try:
-            ground_truth = split_ground_truth(self._data_dir, self._split, self._label_map)
-        except FileNotFoundError as error:
-            raise FileNotFoundError(
-                f"no data to evaluate on: {error} Convert that split too, set train.eval_split to "
-                "one that is there, or train without evaluations: --mode=train."
-            ) from error
-        self._evaluator = CocoEvaluator(ground_truth, category_ids=self._label_map.ids)
-        self._batches = evaluation_batches(
-            str(self._data_dir),
-            split=self._split,
-            label_map=self._label_map,
-            batch_size=batch_size,
-            preprocess=self._detector.preprocessing,
-        )
-        self._step = detection_step(self._detector, with_losses=True)
-        return self
-
-    def __call__(self) -> dict[str, float]:
-        """Evaluates once; returns the twelve COCO metrics and the loss parts."""
-        step = int(self._trainer.step)
-        result, losses = evaluate_detector(
-            self._detector, self._batches, self._evaluator, step=self._step
-        )
-        metrics = {**result.metrics, **{f"loss_{name}": value for name, value in losses.items()}}
-        shown = "  ".join(f"{name} {metrics[name]:.4f}" for name in ("AP", "AP50", "AP75"))
-        self._log.say(f"evaluation at step {step}: {shown}  ({result.num_images} images)")
-        hint = diagnose(result, self._evaluator.ground_truth)
-        if hint:
-            self._log.say(f"  {hint}")
-        self._log.write("eval", step, metrics)
-        result.save(self._directory)
-        return metrics

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+import hashlib
+from collections.abc import Callable, Sequence
 
 import tensorflow as tf
 
@@ -40,6 +42,7 @@ class Trainer(tf.Module):
         freeze: Sequence[str] = (),
         clip_norm: float | None = None,
         loss_scale: LossScale | None = None,
+        accumulate_steps: int = 1,
         communicator: Communicator | None = None,
     ):
         """Joins the parts of a run.
@@ -55,7 +58,8 @@ class Trainer(tf.Module):
           freeze: regular expressions of variable names that are not updated; their batch norms
             still run on batch statistics and keep their moving averages.
           clip_norm: largest global norm of the gradients, None for no clipping.
-          loss_scale: for float16; None for float32 and bfloat16.
+          loss_scale: for float16; None for no factor, as float32 and bfloat16 need none.
+          accumulate_steps: batches whose gradients are averaged for one update.
           communicator: of the processes that train together.
         """
         super().__init__(name="trainer")
@@ -66,6 +70,7 @@ class Trainer(tf.Module):
         self.weight_decay = weight_decay
         self.clip_norm = clip_norm
         self.loss_scale = loss_scale or LossScale(initial=1.0, dynamic=False)
+        self.accumulate_steps = accumulate_steps
         self.communicator = communicator or SingleProcess()
         self.train_variables = detector.variables_to_train(freeze)
         self._decays = decay_mask(self.train_variables, decay_exclude)
@@ -74,11 +79,22 @@ class Trainer(tf.Module):
         self.examples_seen = tf.Variable(0, dtype=tf.int64, trainable=False, name="examples_seen")
         self.metric_names = (*detector.loss_weights, "total", "gradient_norm")
         self._sums = tf.Variable(tf.zeros([len(self.metric_names)]), trainable=False)
-        self._count = tf.Variable(0.0, trainable=False)
+        self._counts = tf.Variable(tf.zeros([len(self.metric_names)]), trainable=False)
         self._waited = tf.Variable(0.0, dtype=tf.float64, trainable=False)
         self._failed_step = tf.Variable(-1, dtype=tf.int64, trainable=False)
-        self._failed_sources = tf.Variable(tf.zeros([batch_size], tf.int64), trainable=False)
+        self._failed_elsewhere = tf.Variable(False, trainable=False)
+        sources = tf.zeros([batch_size * accumulate_steps], tf.int64)
+        self._failed_sources = tf.Variable(sources, trainable=False)
         self._failed_metrics = tf.Variable(tf.zeros([len(self.metric_names)]), trainable=False)
+        if accumulate_steps > 1:
+            self._accumulated = [
+                tf.Variable(tf.zeros_like(variable), trainable=False)
+                for variable in self.train_variables
+            ]
+            parts = tf.zeros([len(self.metric_names) - 1])
+            self._accumulated_parts = tf.Variable(parts, trainable=False)
+            sources = tf.reshape(sources, [accumulate_steps, batch_size])
+            self._sources = tf.Variable(sources, trainable=False)
 
     def next_batch(self, iterator) -> dict[str, tf.Tensor]:
         """Takes a batch from the input pipeline and adds up the time it had to wait for it."""
@@ -89,6 +105,23 @@ class Trainer(tf.Module):
             self._waited.assign_add(tf.timestamp() - begin)
         return batch
 
+    def run_step(self, iterator, run: Callable) -> None:
+        """Takes as many batches as an update needs, and updates the weights once.
+
+        Args:
+          iterator: over batches.
+          run: calls a function with a tuple of arguments on the device, as `strategy.run` does.
+        """
+        if self.accumulate_steps > 1:
+            # A loop of the graph: unrolled, the batches' activations would lie in memory at once.
+            tf.while_loop(
+                lambda index: index < self.accumulate_steps - 1,
+                lambda index: [self._accumulate_next(index, iterator, run)],
+                [tf.constant(0)],
+                parallel_iterations=1,
+            )
+        run(self.train_step, args=(self.next_batch(iterator),))
+
     def train_step(self, batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         """Updates the weights once.
 
@@ -96,16 +129,14 @@ class Trainer(tf.Module):
           batch: see docs/architecture.md; static shapes.
 
         Returns:
-          `metric_names` of this step, float32 scalars.
+          `metric_names` of this step, float32 scalars: of this process's images.
         """
         self.optimizer.learning_rate.assign(self.schedule(self.step, self.run))
-        with tf.GradientTape() as tape:
-            outputs = self.detector(batch["image"], training=True)
-            parts = self.detector.compute_losses(outputs, batch)
-            total = self.detector.total_loss(parts)
-            scaled = self.loss_scale.scale(total)
-        gradients = tape.gradient(scaled, self.train_variables)
-        gradients = self.communicator.mean_gradients(gradients)
+        gradients, parts = self._gradients(batch)
+        gradients, parts, sources = self._with_accumulated(gradients, parts, batch["source_id"])
+        elsewhere = self._is_fault_elsewhere(gradients, parts["total"])
+        # The loss goes along, so that all processes agree on whether this step is finite.
+        *gradients, total = self.communicator.mean_gradients([*gradients, parts["total"]])
         gradients = self.loss_scale.unscale(gradients)
         norm = tf.linalg.global_norm(gradients)
         gradients = add_weight_decay(
@@ -113,44 +144,131 @@ class Trainer(tf.Module):
         )
         if self.clip_norm is not None:
             gradients, _ = tf.clip_by_global_norm(gradients, self.clip_norm)
-        metrics = {**parts, "total": total, "gradient_norm": norm}
+        metrics = {**parts, "gradient_norm": norm}
         finite = tf.math.is_finite(norm) & tf.math.is_finite(total)
-        tf.cond(finite, lambda: self._apply(gradients), lambda: self._skip(batch, metrics))
-        self._record(metrics, finite, batch)
+        skip = functools.partial(self._skip, total, elsewhere, sources, metrics)
+        tf.cond(finite, lambda: self._apply(gradients), skip)
+        self._record(metrics, sources)
         return metrics
+
+    def _gradients(self, batch: dict) -> tuple[list[tf.Tensor], dict[str, tf.Tensor]]:
+        """Returns the gradients of the scaled loss of a batch, and the loss parts with `total`."""
+        with tf.GradientTape() as tape:
+            outputs = self.detector(batch["image"], training=True)
+            parts = self.detector.compute_losses(outputs, batch)
+            total = self.detector.total_loss(parts)
+            scaled = self.loss_scale.scale(total)
+        return tape.gradient(scaled, self.train_variables), {**parts, "total": total}
+
+    def _accumulate_next(self, index: tf.Tensor, iterator, run: Callable) -> tf.Tensor:
+        run(self._accumulate, args=(self.next_batch(iterator), index))
+        return index + 1
+
+    def _accumulate(self, batch: dict, index: tf.Tensor) -> None:
+        """Adds up what one of the batches before the last gives to an update."""
+        gradients, parts = self._gradients(batch)
+        for total, gradient in zip(self._accumulated, gradients, strict=True):
+            if gradient is not None:
+                total.assign_add(gradient)
+        self._accumulated_parts.assign_add(tf.stack([parts[n] for n in self.metric_names[:-1]]))
+        self._sources[index].assign(batch["source_id"])
+
+    def _with_accumulated(self, gradients: list, parts: dict, sources: tf.Tensor) -> tuple:
+        """Averages the last batch of an update with those before it, and empties the sums."""
+        if self.accumulate_steps == 1:
+            return gradients, parts, sources
+        share, names = 1.0 / self.accumulate_steps, self.metric_names[:-1]
+        gradients = [
+            None if gradient is None else (total + gradient) * share
+            for total, gradient in zip(self._accumulated, gradients, strict=True)
+        ]
+        values = (self._accumulated_parts + tf.stack([parts[name] for name in names])) * share
+        sources = tf.concat([tf.reshape(self._sources[:-1], [-1]), sources], axis=0)
+        with tf.control_dependencies([*(g for g in gradients if g is not None), values]):
+            for variable in (*self._accumulated, self._accumulated_parts):
+                variable.assign(tf.zeros_like(variable))
+        return gradients, dict(zip(names, tf.unstack(values), strict=True)), sources
 
     def _apply(self, gradients: Sequence[tf.Tensor]) -> None:
         self.optimizer.apply_gradients(zip(gradients, self.train_variables, strict=True))
         self.loss_scale.succeeded()
 
-    def _skip(self, batch: dict, metrics: dict[str, tf.Tensor]) -> None:
+    def _is_fault_elsewhere(self, gradients: Sequence, total: tf.Tensor) -> tf.Tensor:
+        """Tells whether only another process can be why a step is not finite."""
+        if self.communicator.size == 1:
+            return tf.constant(False)
+        # Not the loss alone: an activation may swallow what its gradient then shows.
+        norm = tf.linalg.global_norm([one for one in gradients if one is not None])
+        return tf.math.is_finite(norm) & tf.math.is_finite(total)
+
+    def _skip(
+        self, total: tf.Tensor, elsewhere: tf.Tensor, sources: tf.Tensor, metrics: dict
+    ) -> None:
         """Keeps the weights; a scaled loss may overflow, everything else is a failure to report."""
-        excused = self.loss_scale.overflowed() & tf.math.is_finite(metrics["total"])
+        excused = self.loss_scale.overflowed() & tf.math.is_finite(total)
         first = (self._failed_step < 0) & ~excused
         values = tf.stack([metrics[name] for name in self.metric_names])
-        self._failed_sources.assign(tf.where(first, batch["source_id"], self._failed_sources))
+        self._failed_sources.assign(tf.where(first, sources, self._failed_sources))
         self._failed_metrics.assign(tf.where(first, values, self._failed_metrics))
+        self._failed_elsewhere.assign(tf.where(first, elsewhere, self._failed_elsewhere))
         self._failed_step.assign(tf.where(first, self.step, self._failed_step))
 
-    def _record(self, metrics: dict[str, tf.Tensor], finite: tf.Tensor, batch: dict) -> None:
+    def _record(self, metrics: dict[str, tf.Tensor], sources: tf.Tensor) -> None:
+        """Adds up what is finite: of a step that overflowed the loss, not the gradient's norm."""
         values = tf.stack([metrics[name] for name in self.metric_names])
+        finite = tf.math.is_finite(values)
         self._sums.assign_add(tf.where(finite, values, tf.zeros_like(values)))
-        self._count.assign_add(tf.cast(finite, tf.float32))
+        self._counts.assign_add(tf.cast(finite, tf.float32))
         self.step.assign_add(1)
-        images = batch["image"].shape[0] * self.communicator.size
-        self.examples_seen.assign_add(images)
+        self.examples_seen.assign_add(sources.shape[0] * self.communicator.size)
+
+    @property
+    def state(self) -> list[tf.Variable]:
+        """All variables that processes must have in common: what a checkpoint holds."""
+        counters = [self.step, self.examples_seen, *self.loss_scale.variables]
+        return [*self.detector.variables, *self.optimizer.variables, *counters]
+
+    def share_statistics(self) -> None:
+        """Averages the moving statistics, which each process takes of its own images.
+
+        The averages of averages are those of all images, so it does not matter how often this is
+        done; an update does not depend on it.
+        """
+        moving = [v for v in self.detector.non_trainable_variables if v.dtype.is_floating]
+        self.communicator.mean_variables(moving)
+
+    def check_agreement(self) -> None:
+        """Makes sure that all processes have the same state, bit for bit.
+
+        Raises:
+          RuntimeError: they have not; every further step would train different models.
+        """
+        if self.communicator.size == 1:
+            return
+        ours = [hashlib.sha256(v.numpy().tobytes()).digest()[:8] for v in self.state]
+        mine = self.communicator.rank
+        for rank, theirs in enumerate(self.communicator.gather([ours])):
+            differing = [v.name for v, a, b in zip(self.state, ours, theirs, strict=True) if a != b]
+            if differing:
+                raise RuntimeError(
+                    f"at step {int(self.step)} processes {mine} and {rank} differ "
+                    f"in {len(differing)} of {len(ours)} variables, such as {differing[0]!r}. All "
+                    "began alike and get the same gradients, so a process runs another program, "
+                    "version or precision, or a device computes wrongly. Nothing was saved; start "
+                    "the same command again to go on from the last checkpoint."
+                )
 
     def window_metrics(self) -> dict[str, float]:
         """Returns the means since the last call, with `learning_rate` and `data_wait_seconds`."""
-        count = max(float(self._count), 1.0)
-        metrics = dict(zip(self.metric_names, (self._sums / count).numpy().tolist(), strict=True))
-        metrics = dict(self.communicator.mean(metrics))
+        means = self._sums / tf.maximum(self._counts, 1.0)
+        metrics = dict(zip(self.metric_names, means.numpy().tolist(), strict=True))
+        metrics = self.communicator.mean(metrics)
         metrics["learning_rate"] = float(self.optimizer.learning_rate)
         metrics["data_wait_seconds"] = float(self._waited)
         if self.loss_scale.dynamic:
             metrics["loss_scale"] = float(self.loss_scale.value)
             metrics["skipped_steps"] = int(self.loss_scale.skipped)
-        for variable in (self._sums, self._count, self._waited):
+        for variable in (self._sums, self._counts, self._waited):
             variable.assign(tf.zeros_like(variable))
         return metrics
 
@@ -168,8 +286,15 @@ class Trainer(tf.Module):
         values = dict(zip(self.metric_names, self._failed_metrics.numpy().tolist(), strict=True))
         parts = ", ".join(f"{name}={value:g}" for name, value in values.items())
         sources = ", ".join(str(source) for source in self._failed_sources.numpy())
+        rank = f" on process {self.communicator.rank}" if self.communicator.size > 1 else ""
+        if self._failed_elsewhere:
+            return (
+                f"step {int(self._failed_step)} is finite{rank} ({parts}), but not on another "
+                "process, whose message names the images; or gradients overflowed on their way: "
+                "set train.gradient_compression = 'none'."
+            )
         return (
-            f"step {int(self._failed_step)} is not finite: {parts}, "
+            f"step {int(self._failed_step)} is not finite{rank}: {parts}, "
             f"learning_rate={float(self.optimizer.learning_rate):g}. Images (source ids): "
             f"{sources}. Likely causes: a learning rate that is too high for this batch size, a "
             "broken annotation in one of these images (`ssd_centernet show_inputs` draws them), "

@@ -76,6 +76,16 @@ def test_empty_detections_file_scores_zero_and_says_why(scored_files):
     assert "written" not in done.stdout
 
 
+def test_undefined_ap_is_not_called_near_zero(scored_files, tmp_path):
+    truth = json.loads((scored_files / "truth.json").read_text())
+    (tmp_path / "truth.json").write_text(json.dumps({**truth, "annotations": []}))
+    arguments = [f"--detections={scored_files / 'perfect.json'}"]
+    done = _command("evaluate", *arguments, f"--annotations={tmp_path / 'truth.json'}")
+    assert done.returncode == 0, done.stderr
+    assert "AP is undefined: the ground truth has 2 images but no object" in done.stdout
+    assert "near zero" not in done.stdout
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [

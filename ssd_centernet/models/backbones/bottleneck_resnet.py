@@ -8,6 +8,7 @@ import gin
 import tensorflow as tf
 
 from ssd_centernet._keras import keras
+from ssd_centernet.layers.normalization import BatchNorm
 
 _ACTIVATIONS = ("relu", "relu6")
 _POOL_PADDINGS = ("same", "symmetric")
@@ -176,7 +177,7 @@ class _Builder:
             name=f"{name}_conv",
             **self._conv,
         )(inputs)
-        outputs = keras.layers.BatchNormalization(name=f"{name}_norm", **self._norm)(outputs)
+        outputs = BatchNorm(name=f"{name}_norm", **self._norm)(outputs)
         if not activate:
             return outputs
         return keras.layers.ReLU(self._ceiling, name=f"{name}_relu")(outputs)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import gin
 
 from ssd_centernet._keras import keras
+from ssd_centernet.layers.normalization import BatchNorm
 from ssd_centernet.models.backbones.conv_norm import ConvNormBuilder
 
 
@@ -64,9 +65,7 @@ class ResNet(keras.Model):
             "norm_momentum": norm_momentum,
             "norm_epsilon": norm_epsilon,
         }
-        builder = ConvNormBuilder(
-            keras.layers.BatchNormalization, momentum=norm_momentum, epsilon=norm_epsilon
-        )
+        builder = ConvNormBuilder(BatchNorm, momentum=norm_momentum, epsilon=norm_epsilon)
         images = keras.Input((None, None, 3), name="image")
         features = builder.conv_norm(images, stem_width, 7, 2, "stem")
         features = keras.layers.MaxPooling2D(3, 2, "same", name="stem_pool")(features)

@@ -101,10 +101,13 @@ def open_weights(path: str | Path) -> Weights:
         raise FileNotFoundError(f"no file {path}. {_listing(path)}")
     try:
         return opener(path)
-    except (OSError, ValueError, KeyError, EOFError, RuntimeError) as error:
+    except (ImportError, MemoryError):
+        raise
+    except Exception as error:  # Whatever a foreign reader raises, the file is not what it reads.
         raise ValueError(
             f"{path} cannot be read as {path.suffix}: {_first_line(error)}. It is damaged, "
-            "incomplete, or of another format than its name says."
+            "incomplete, or of another format than its name says: download or copy it again, or "
+            "set train.fine_tune_checkpoint to another file."
         ) from error
 
 
@@ -174,6 +177,8 @@ def _open_checkpoint(prefix: str) -> Weights:
 def _open_npz(path: Path) -> Weights:
     # Objects would be pickles, which can run code.
     file = np.load(path, allow_pickle=False)
+    if not hasattr(file, "files"):
+        raise ValueError("it holds a single array without a name, as .npy files do")
     arrays = {name: file[name] for name in file.files}
     return _of_arrays(path, "npz", arrays)
 
@@ -188,6 +193,8 @@ def _open_torch(path: Path) -> Weights:
             "file into .safetensors or .npz where it is."
         ) from error
     state = torch.load(path, map_location="cpu", weights_only=True)
+    if not isinstance(state, Mapping):
+        raise ValueError(f"it holds a {type(state).__name__}, not tensors by their names")
     for wrapper in ("state_dict", "model"):
         if isinstance(state.get(wrapper), Mapping):
             state = state[wrapper]
@@ -258,6 +265,8 @@ def _open_safetensors(path: Path) -> Weights:
         if not 2 <= length <= min(size - 8, _MAX_HEADER):
             raise ValueError(f"the header is said to have {length} bytes, the file has {size}")
         header = json.loads(file.read(length))
+    if not isinstance(header, dict):
+        raise ValueError(f"the header is a {type(header).__name__}, not a table of tensors")
     header.pop("__metadata__", None)
     begin = 8 + length
     tensors = {}
@@ -277,7 +286,9 @@ def _open_safetensors(path: Path) -> Weights:
 
 
 def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300].rstrip(".")
+    text = (str(error).strip().splitlines() or [""])[0][:300].rstrip(".")
+    explained = isinstance(error, ValueError | OSError | RuntimeError) and text
+    return text if explained else f"{type(error).__name__} {text}".strip()
 
 
 _OPENERS: dict[str, Callable[[Path], Weights]] = {

@@ -13,6 +13,7 @@ import tensorflow as tf
 from ssd_centernet.data.directory import LABEL_MAP_NAME
 from ssd_centernet.labels import LabelMap
 from ssd_centernet.models.detector import Detector
+from ssd_centernet.patterns import as_patterns
 from ssd_centernet.training.checkpoints import named_weights
 from ssd_centernet.training.pretrained import classes
 from ssd_centernet.training.pretrained.convention import Convention
@@ -23,6 +24,11 @@ from ssd_centernet.training.pretrained.table import RestoreTable, UnfitError
 KINDS = ("classification", "detection", "full")
 CHANNELS = ("RGB", "BGR")
 _SHOWN = 5
+_BAD_TENSOR = (
+    "tensor {key} of {path} {what}; nothing was restored. The run that wrote it diverged, or the "
+    "file is damaged or of something else: choose another checkpoint, or begin that layer fresh "
+    "with train.fine_tune_exclude."
+)
 
 
 def restore(
@@ -73,7 +79,7 @@ def restore(
         for name, variable in plan.variables.items()
     ]
     for variable, value in values:
-        variable.assign(value.astype(variable.dtype.as_numpy_dtype))
+        variable.assign(value)
     return plan.table
 
 
@@ -211,6 +217,7 @@ class _Plan:
         scope = {name for part in wanted for name in parts[part][1]}
         excluded = _excluded(scope, exclude)
         self.needed = len(scope - excluded)
+        self.title = f"{type(detector).__name__} with a {type(detector.backbone).__name__}"
         by_class = classes.class_variables(detector)
         tensors = {v: t for names in source.names.values() for v, t in names.items()}
         rows = {"restored": [], "classes": [], "fresh": [], "missing": [], "mismatched": []}
@@ -254,9 +261,24 @@ class _Plan:
             rows["classes"].append((key, name, known, len(sources)))
 
     def value(self, name: str, *, flip: bool) -> np.ndarray:
-        """Reads what a variable will hold."""
+        """Reads what a variable will hold, in its precision."""
+        key, dtype = self._keys[name], self.variables[name].dtype.as_numpy_dtype
+        value = self._in_our_order(name, self._checked(key), flip=flip).astype(dtype)
+        _check_finite(value, self._source.weights.path, key)
+        return value
+
+    def _checked(self, key: str) -> np.ndarray:
+        """Reads a tensor of numbers, all of them finite."""
+        path, value = self._source.weights.path, self._source.read(key)
+        if value.dtype.kind in "OSUV" and value.dtype != tf.bfloat16.as_numpy_dtype:
+            raise ValueError(_BAD_TENSOR.format(key=key, path=path, what="holds texts or objects"))
+        if value.dtype.kind == "c":
+            raise ValueError(_BAD_TENSOR.format(key=key, path=path, what="holds complex numbers"))
+        _check_finite(value, path, key)
+        return value
+
+    def _in_our_order(self, name: str, value: np.ndarray, *, flip: bool) -> np.ndarray:
         convention = self._source.convention
-        value = self._source.read(self._keys[name])
         if name in self._rows:
             fresh = self.variables[name].numpy()
             last = convention.background_last
@@ -267,14 +289,22 @@ class _Plan:
         return value[:, :, ::-1] if flip else value
 
 
-def _excluded(names: Iterable[str], patterns: Sequence[str]) -> set[str]:
+def _check_finite(value: np.ndarray, path: str, key: str) -> None:
+    """Refuses numbers that would make every loss of the run NaN."""
+    bad = value.size - np.count_nonzero(np.isfinite(value.astype(np.float64)))
+    if bad:
+        what = f"has {bad} of {value.size} values that are not finite (NaN or infinite)"
+        raise ValueError(_BAD_TENSOR.format(key=key, path=path, what=what))
+
+
+def _excluded(names: Iterable[str], patterns: str | Sequence[str]) -> set[str]:
     """Returns the names that a pattern matches.
 
     Raises:
       ValueError: a pattern matches nothing.
     """
     found = set()
-    for pattern in patterns:
+    for pattern in as_patterns(patterns, setting="train.fine_tune_exclude"):
         matches = {name for name in names if re.match(pattern, name)}
         if not matches:
             raise ValueError(
@@ -300,11 +330,19 @@ def _raise_if_unfit(plan: _Plan) -> None:
     table = plan.table
     if not table.missing and not table.mismatched and plan.variables:
         return
-    if not plan.variables:
+    if not plan.needed:
         raise ValueError(
-            f"nothing in {table.path} fits: of {plan.needed} variables to restore none was found. "
-            "Is it a checkpoint of another recipe or backbone, or does train.fine_tune_exclude "
-            "leave nothing?"
+            f"of {table.path} nothing is asked for: train.fine_tune_exclude leaves no variable to "
+            "restore. Remove patterns from it, or leave the checkpoint out."
+        )
+    if not plan.variables:
+        unfit = [variable for _, variable in table.missing]
+        unfit += [variable for _, _, variable, _ in table.mismatched]
+        raise ValueError(
+            f"nothing in {table.path} fits this {plan.title}: of {plan.needed} variables to "
+            f"restore, such as {', '.join(unfit[:3])}, none was found with its shape; the "
+            f"checkpoint holds {_examples(table.skipped)}. It is of another recipe or backbone: "
+            "train with that recipe, or set --fine_tune_checkpoint to weights of this one."
         )
     problems = [f"{tensor} is missing, for {variable}" for tensor, variable in table.missing]
     problems += [
@@ -314,6 +352,16 @@ def _raise_if_unfit(plan: _Plan) -> None:
     more = len(problems) - _SHOWN
     shown = "; ".join(problems[:_SHOWN]) + (f"; and {more} more" if more > 0 else "")
     raise UnfitError(f"{table.summary()}. {shown}. {_advice(plan)} Nothing was restored.", table)
+
+
+def _examples(tensors: Sequence[str]) -> str:
+    """Shows what a checkpoint is of: a few kernels, where it has any, in our spelling."""
+    own = [name for name in tensors if name.startswith("weights/")] or tensors
+    names = [
+        name.removeprefix("weights/").split("/.ATTRIBUTES")[0].replace(".S", "/") for name in own
+    ]
+    names = [name for name in names if re.search(r"(kernel|weights?)$", name)] or names
+    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "") or "no tensors"
 
 
 def _advice(plan: _Plan) -> str:

@@ -1,0 +1,214 @@
+"""The flags under which the published systems know the settings of a training.
+
+They are defined from the rows of `_vendor_table`. `rewrite` prepares a command line of theirs
+(one-letter flags, dashes inside names), `resolve` turns what was given into flags of this library
+and gin bindings. Two flags for one setting must agree.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from absl import flags
+
+from ssd_centernet.cli._vendor_table import (
+    ALIASES,
+    GIVEN,
+    NOTHING,
+    REPLACED,
+    SAME,
+    SYSTEMS,
+    Alias,
+    Replaced,
+)
+
+_DEFINE = {
+    bool: flags.DEFINE_boolean,
+    int: flags.DEFINE_integer,
+    float: flags.DEFINE_float,
+    str: flags.DEFINE_string,
+}
+_SHORT = {row.short: row.name for row in (*SAME, *ALIASES) if row.short}
+_REPLACED = {row.name: row for row in REPLACED}
+# What `schedule.X` and `batches.X` of the table stand for: parameter of train, default, in words.
+_PARTS = {
+    "schedule": ("train.schedule", "ConstantRate", "learning-rate schedule"),
+    "batches": ("train.batches", "training_batches", "input pipeline"),
+}
+
+
+class Statement(NamedTuple):
+    """What a flag on the command line says: a setting, its value, and how the flag was written."""
+
+    setting: str
+    value: Any
+    flag: str
+
+
+def define_flags() -> None:
+    """Define the accepted flags of the published systems."""
+    for row in ALIASES:
+        _DEFINE[row.kind](row.name, None, f"{row.help} {describe(row)}", module_name=__name__)
+
+
+def describe(row: Alias) -> str:
+    """Say in a few words what an accepted flag sets."""
+    return f"Sets {_sets(row.sets)}" + (f", or {_sets(row.off)} when false." if row.off else ".")
+
+
+def replacement(row: Replaced) -> str:
+    """Say what to use instead of a flag that is not accepted."""
+    by = row.by.removeprefix(NOTHING)
+    return f"not needed: {by}" if row.by != by else f"not accepted, instead: {by}"
+
+
+def _sets(settings: dict[str, Any]) -> str:
+    parts = []
+    for name, value in settings.items():
+        named = name.replace("schedule.", "the schedule's ").replace("batches.", "the pipeline's ")
+        shown = named if "." in name else f"--{name}"
+        parts.append(shown if value is GIVEN or value == "{}" else f"{shown}={value}".format("N"))
+    return " and ".join(parts)
+
+
+def rewrite(arguments: Sequence[str]) -> list[str]:
+    """Write a command line of the published systems in the form that absl reads.
+
+    Args:
+        arguments: flags behind the command's name.
+
+    Returns:
+        The same with full names for one-letter flags, and underscores in names.
+
+    Raises:
+        flags.Error: a flag that is not accepted; says what replaces it.
+    """
+    arguments = list(arguments)
+    end = arguments.index("--") if "--" in arguments else len(arguments)
+    return [_rewritten(word) for word in arguments[:end]] + arguments[end:]
+
+
+def _rewritten(word: str) -> str:
+    # A lone dash and a negative number are values.
+    if not re.match(r"--?[A-Za-z]", word):
+        return word
+    name, equals, value = word.lstrip("-").partition("=")
+    if not word.startswith("--"):
+        name = _SHORT.get(name, name)
+    name = name.replace("-", "_")
+    row = _REPLACED.get(name)
+    if row is not None:
+        systems = ", ".join(SYSTEMS[letter] for letter in row.systems)
+        raise flags.Error(f"--{name} of {systems} is {replacement(row)}. Leave it out.")
+    return f"--{name}{equals}{value}"
+
+
+def resolve(values: flags.FlagValues) -> list[Statement]:
+    """Set the flags of this library that other systems' flags speak of.
+
+    Args:
+        values: the parsed command line.
+
+    Returns:
+        The statements that no flag of this library has, about gin parameters; `bindings` writes
+        them as such.
+
+    Raises:
+        flags.IllegalFlagValueError: two flags give one setting different values.
+    """
+    said: dict[str, list[Statement]] = {}
+    weak = []
+    for row in ALIASES:
+        value = values[row.name].value
+        if value is None or value == row.unset:
+            continue
+        shown = f"--{row.name}" + ("" if value is True else f"={value}")
+        chosen = row.sets if row.kind is not bool or value else row.off
+        for setting, template in chosen.items():
+            statement = Statement(setting, _filled(template, value), shown)
+            if row.weak:
+                weak.append(statement)
+            else:
+                said.setdefault(setting, []).append(statement)
+    for setting, statements in said.items():
+        _check_agreement(values, setting, statements)
+    for statement in weak:
+        if statement.setting not in said and not _is_given(values, statement.setting):
+            said[statement.setting] = [statement]
+    firsts = [statements[0] for statements in said.values()]
+    for statement in firsts:
+        if statement.setting in values:
+            # As if it had been typed, so that it is checked like what is typed.
+            values[statement.setting].parse(statement.value)
+            values[statement.setting].using_default_value = False
+    return [statement for statement in firsts if statement.setting not in values]
+
+
+def _filled(template: Any, value: Any) -> Any:
+    if template is GIVEN:
+        return value
+    if not isinstance(template, str):
+        return template
+    times, star, rest = template.partition(" * ")
+    return float(times) * value if star and rest == "{}" else template.format(value)
+
+
+def _is_given(values: flags.FlagValues, name: str) -> bool:
+    return name in values and bool(values[name].present)
+
+
+def _check_agreement(
+    values: flags.FlagValues, setting: str, statements: Sequence[Statement]
+) -> None:
+    statements = list(statements)
+    if _is_given(values, setting):
+        own = values[setting].value
+        statements.append(Statement(setting, own, f"--{setting}={own}"))
+    first = statements[0]
+    for other in statements[1:]:
+        if str(other.value) != str(first.value):
+            # Only flags have a dash in front of their name; the others are gin parameters.
+            name = f"--{setting}" if setting in values else setting
+            raise flags.IllegalFlagValueError(
+                f"{first.flag} and {other.flag} set the same thing ({name}) to {first.value} and "
+                f"{other.value}: give one of them."
+            )
+
+
+def bindings(statements: Sequence[Statement], *, data: str | None = None) -> list[str]:
+    """Write statements about gin parameters as bindings; the recipe must be parsed.
+
+    Args:
+        statements: of `resolve`.
+        data: 'static' or 'fake' where these batches take the place of the recipe's.
+
+    Returns:
+        Bindings for `config.parse(flag_params=...)`.
+
+    Raises:
+        flags.IllegalFlagValueError: the recipe's part has no such setting; names the flag.
+    """
+    from ssd_centernet import config
+
+    written = []
+    for statement in statements:
+        part, _, parameter = statement.setting.partition(".")
+        if part in _PARTS:
+            bound, default, words = _PARTS[part]
+            part, known = config.bound_part(bound, default=default)
+            if parameter not in known:
+                raise flags.IllegalFlagValueError(
+                    f"{statement.flag} has no effect on this recipe: it sets {parameter!r}, and "
+                    f"the {words}, {part}, has no such setting (it has "
+                    f"{', '.join(sorted(known))}). Leave it out, or choose another recipe."
+                )
+        written.append(f"{part}.{parameter} = {statement.value!r}")
+    if data == "static":
+        written.append("train.batches = @static_batches")
+    elif data == "fake":
+        name, _ = config.bound_part("train.batches", default="training_batches")
+        # In this order, so that the options of the recipe's batches stay in use.
+        written += [f"fake_batches.batches = @{name}", "train.batches = @fake_batches"]
+    return written

@@ -1,0 +1,125 @@
+"""Train one recipe in several precisions and compare losses and metrics.
+
+Example:
+  ssd_centernet compare_precision --gin_file=ssd_demo --data_dir=data/demo \\
+      --output_dir=runs/precision --dtypes=fp32,bf16,fp16 --control
+
+Each run has the same recipe, seed and data, trains in a process of its own, one after the other,
+and is evaluated at its last step. The first precision is what the others are compared with. The
+output directory gets comparison.json, loss_curves.png and a run directory for each. The same
+command goes on where a stopped one ended, and trains only what is new when --dtypes has grown.
+"""
+
+from __future__ import annotations
+
+from absl import flags
+
+from ssd_centernet.cli import _flags, _runs
+
+_DTYPES = ("fp32", "bf16", "fp16")
+# Flags that are those of `train`, handed on as they are.
+_TRAIN_FLAGS = ("gin_file", "gin_params", "data_dir", "num_steps", "epochs", "batch_size", "device")
+
+
+def define_flags() -> None:
+    """Define the flags of this command."""
+    _flags.define_gin()
+    _flags.define_data_dir()
+    flags.DEFINE_string("output_dir", None, "Folder of the comparison and of its runs.")
+    flags.DEFINE_list(
+        "dtypes", "fp32,bf16", "Precisions, the one to compare with first: fp32, bf16, fp16."
+    )
+    flags.DEFINE_boolean(
+        "control",
+        False,
+        "Train the first precision once more with the next seed: how far chance alone goes.",
+    )
+    flags.DEFINE_integer(
+        "num_steps", None, "Length of each run in steps; wins over --epochs.", lower_bound=1
+    )
+    flags.DEFINE_float("epochs", None, "Length of each run in passes over the images.")
+    flags.DEFINE_string(
+        "log_every",
+        None,
+        "Distance of the points of the curves: 100, or '1 epoch'. When not given a hundredth "
+        "of --num_steps, or that of the recipe.",
+    )
+    _flags.define_batch_size()
+    _flags.define_seed()
+    _flags.define_device()
+
+
+def main(argv: list[str]) -> int:
+    """Run the command."""
+    _runs.refuse_arguments(argv)
+    _flags.require("gin_file", "data_dir", "output_dir")
+    values = flags.FLAGS
+    dtypes = _checked_dtypes(values.dtypes)
+    from ssd_centernet.training.comparison import Comparison, RunRecord
+    from ssd_centernet.training.comparison_runs import (
+        StoppedError,
+        check_settings,
+        complete_run,
+        plan_runs,
+    )
+
+    settings = {name: values[name].value for name in (*_TRAIN_FLAGS, "log_every")}
+    settings["log_every"] = values.log_every or _points(values.num_steps)
+    seed = values.seed or 0
+    check_settings(values.output_dir, {**settings, "seed": seed})
+    planned = plan_runs(dtypes, seed=seed, control=values.control)
+    evaluation = {name: settings[name] for name in ("data_dir", "batch_size", "device")}
+    try:
+        folders = [
+            complete_run(
+                run,
+                values.output_dir,
+                train_arguments=_arguments(settings),
+                evaluate_arguments=_arguments(evaluation),
+                say=_say,
+            )
+            for run in planned
+        ]
+    except StoppedError as stopped:
+        _say(f"{stopped}: the same command goes on with this comparison.")
+        return 128 + stopped.number
+    comparison = Comparison(
+        [RunRecord.read(run.name, folder) for run, folder in zip(planned, folders, strict=True)]
+    )
+    title = f"{_title(values.gin_file)}, {comparison.steps[-1]} steps"
+    paths = comparison.save(values.output_dir, title=title, settings={**settings, "seed": seed})
+    _say(f"\n{title}; in brackets against {comparison.baseline.name}\n\n{comparison.table()}\n")
+    for path in paths:
+        _say(f"written: {path}")
+    return 0
+
+
+def _checked_dtypes(dtypes: list[str]) -> list[str]:
+    unknown = [dtype for dtype in dtypes if dtype not in _DTYPES]
+    if unknown or not dtypes or len(set(dtypes)) < len(dtypes):
+        raise flags.Error(
+            f"--dtypes={','.join(dtypes)}; expected some of {', '.join(_DTYPES)}, each once, with "
+            "commas and without spaces between them."
+        )
+    return dtypes
+
+
+def _points(num_steps: int | None) -> str | None:
+    return None if num_steps is None else str(max(1, num_steps // 100))
+
+
+def _arguments(settings: dict) -> list[str]:
+    """Turn settings back into flags; a list gives one flag an element."""
+    arguments = []
+    for name, value in settings.items():
+        several = value if isinstance(value, list) else [value]
+        arguments += [f"--{name}={one}" for one in several if one is not None]
+    return arguments
+
+
+def _title(gin_files: list[str]) -> str:
+    return " + ".join(name.rpartition("/")[2].removesuffix(".gin") for name in gin_files)
+
+
+def _say(text: str) -> None:
+    print(text, flush=True)

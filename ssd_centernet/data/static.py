@@ -1,0 +1,268 @@
+"""Training batches computed once, written to files and read back as they are.
+
+Each worker (rank) has a folder of its own, `worker_0`, `worker_1`, ..., with one file a batch and
+`static.json`, which says what is in them and is written last: where it is, the worker is complete.
+Reading costs no decoding, augmentation or matching; the same augmented images come again when the
+files are used up.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterable
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import gin
+import tensorflow as tf
+
+from ssd_centernet.data import shards
+from ssd_centernet.files import write_atomically
+from ssd_centernet.labels import LabelMap
+
+INFO_NAME = "static.json"
+_READERS = 4
+# Keys of nested fields stand in the files as TARGETS/classes.
+_TARGETS = "targets"
+
+
+def worker_folder(directory: str | os.PathLike, worker: int) -> Path:
+    """Return the folder of a worker's files."""
+    return Path(directory) / f"worker_{worker}"
+
+
+def write_static_batches(
+    batches: Iterable[dict],
+    directory: str | os.PathLike,
+    *,
+    steps: int,
+    label_map: LabelMap,
+    worker: int = 0,
+    workers: int = 1,
+    overwrite: bool = False,
+    progress: Callable[[int], Any] = lambda done: None,
+) -> Path:
+    """Write the first batches of a stream, one to a file, whole or not at all.
+
+    Args:
+        batches: training batches of static shape, see docs/architecture.md.
+        directory: holds the folders of all workers.
+        steps: how many batches, at least 1.
+        label_map: the classes that the batches are numbered by.
+        worker: number of this worker, from 0.
+        workers: number of workers that share the data.
+        overwrite: whether batches that are already there are replaced.
+        progress: is told how many batches are written.
+
+    Returns:
+        The worker's folder: `train-BATCH-000001.tfrecord`, ... and `static.json`.
+
+    Raises:
+        ValueError: `steps` or `worker` out of range, or the stream ended early.
+        FileExistsError: the folder is there, and `overwrite` is off.
+
+    Source: reference specification ssd_resnet34, section 7.6.
+    """
+    shards.check_range("steps", steps, 1)
+    if not 0 <= worker < workers:
+        raise ValueError(f"worker is {worker}; expected 0 <= worker < workers ({workers}).")
+    folder = worker_folder(directory, worker)
+    if folder.exists() and not overwrite:
+        raise FileExistsError(
+            f"{folder} is already there. Batches of two recipes must not mix: choose another "
+            "output_dir, or set overwrite to replace it."
+        )
+    partial = folder.with_name(f".{folder.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    try:
+        info = _write(islice(iter(batches), steps), partial, steps, progress)
+        info |= {"worker": worker, "workers": workers, "labels": label_map.to_categories()}
+        write_atomically(partial / INFO_NAME, json.dumps(info, indent=1))
+        if folder.exists():
+            shutil.rmtree(folder)
+        partial.rename(folder)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return folder
+
+
+def _write(batches: Iterable[dict], folder: Path, steps: int, progress: Callable) -> dict:
+    """Write the files of a worker and return what is to be known of them."""
+    fields: dict[str, dict] = {}
+    written = 0
+    for batch in batches:
+        flat = _flat(batch)
+        size = int(flat["image"].shape[0])
+        features = {}
+        for name, tensor in flat.items():
+            value = tf.io.serialize_tensor(tensor).numpy()
+            features[name] = tf.train.Feature(bytes_list=tf.train.BytesList(value=[value]))
+            fields[name] = {"dtype": tensor.dtype.name, "shape": tensor.shape.as_list()}
+        example = tf.train.Example(features=tf.train.Features(feature=features))
+        written += 1
+        path = folder / _file_name(size, written)
+        with tf.io.TFRecordWriter(os.fspath(path)) as writer:
+            writer.write(example.SerializeToString())
+        progress(written)
+    if written < steps:
+        raise ValueError(f"the stream has {written} batches, {steps} were to be written.")
+    return {"batch_size": size, "steps": written, "fields": fields}
+
+
+def _file_name(batch_size: int, number: int) -> str:
+    return f"train-{batch_size}-{number:06d}.tfrecord"
+
+
+def _flat(batch: dict) -> dict[str, tf.Tensor]:
+    flat = {name: value for name, value in batch.items() if name != _TARGETS}
+    flat |= {f"{_TARGETS}/{name}": value for name, value in batch.get(_TARGETS, {}).items()}
+    return flat
+
+
+def _nested(flat: dict[str, tf.Tensor]) -> dict:
+    batch = {name: value for name, value in flat.items() if "/" not in name}
+    targets = {
+        name.removeprefix(f"{_TARGETS}/"): value for name, value in flat.items() if "/" in name
+    }
+    return {**batch, _TARGETS: targets} if targets else batch
+
+
+@gin.register
+def static_batches(
+    data_dir: str,
+    *,
+    batch_size: int,
+    label_map: LabelMap,
+    image_size: tuple[int, int] | None = None,
+    make_targets: Callable | None = None,
+    rank: int = 0,
+    world_size: int = 1,
+    start_example: int = 0,
+    directory: str | None = None,
+    **unused: Any,
+) -> tf.data.Dataset:
+    """Make the endless stream of the batches that `ssd_centernet make_static` wrote.
+
+    Takes the place of `training_batches`; rank r reads the folder `worker_r`, in the order in which
+    the batches were made, again and again. Augmentation, seed and order are those of the files.
+
+    Args:
+        data_dir: folder that holds the workers' folders, when `directory` is not given.
+        batch_size: images in a batch of this process; that of the files.
+        label_map: the classes of the run; those of the files.
+        image_size: (height, width) that the network expects; that of the files.
+        make_targets: as in `training_batches`; tells which targets the files must hold.
+        rank: number of this process.
+        world_size: number of processes, at most that of workers.
+        start_example: examples of this process already consumed, >= 0.
+        directory: folder that holds the workers' folders.
+        **unused: other options of `training_batches`, which the files have decided.
+
+    Returns:
+        Dataset of batches as `training_batches` gives them.
+
+    Raises:
+        FileNotFoundError: no complete files of this worker.
+        ValueError: files of another batch size, image size, label map or kind of targets.
+
+    Source: reference specification ssd_resnet34, section 7.6.
+    """
+    folder = worker_folder(directory or data_dir, rank)
+    info = _read_info(folder, rank, world_size)
+    fields = info["fields"]
+    _check(folder, info, batch_size, label_map, image_size)
+    _check_targets(folder, fields, make_targets)
+    names = [os.fspath(folder / _file_name(batch_size, n + 1)) for n in range(info["steps"])]
+    missing = [name for name in names if not os.path.exists(name)]
+    if missing:
+        raise FileNotFoundError(
+            f"{missing[0]} is missing, one of {len(missing)} of {len(names)} files. Likely a copy "
+            "was interrupted: copy the folder again, or write it anew with `make_static`."
+        )
+    paths = tf.constant(names)
+    first = start_example // batch_size
+    order = tf.data.Dataset.range(first, tf.int64.max).map(lambda i: paths[i % len(names)])
+    # Each file has one record, so that reading several at once leaves their order as it is.
+    records = order.interleave(
+        tf.data.TFRecordDataset,
+        cycle_length=_READERS,
+        num_parallel_calls=_READERS,
+        deterministic=True,
+    )
+    features = {name: tf.io.FixedLenFeature([], tf.string) for name in fields}
+
+    def parse(serialized: tf.Tensor) -> dict:
+        values = tf.io.parse_single_example(serialized, features)
+        return _nested(
+            {
+                name: tf.ensure_shape(tf.io.parse_tensor(values[name], at["dtype"]), at["shape"])
+                for name, at in fields.items()
+            }
+        )
+
+    options = tf.data.Options()
+    # Ranks are told apart here; a distribution strategy must not do it again.
+    options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
+    batches = records.map(parse, num_parallel_calls=2, deterministic=True)
+    return batches.prefetch(2).with_options(options)
+
+
+def _read_info(folder: Path, rank: int, world_size: int) -> dict:
+    try:
+        info = json.loads((folder / INFO_NAME).read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        found = sorted(path.parent.name for path in folder.parent.glob(f"worker_*/{INFO_NAME}"))
+        raise FileNotFoundError(
+            f"there are no static batches in {folder} for rank {rank} of {world_size}; there: "
+            f"{', '.join(found) or 'none'}. Write them with `ssd_centernet make_static "
+            f"--workers={world_size}`, set static_batches.directory to where they are, or train "
+            "without --static."
+        ) from error
+    with contextlib.suppress(KeyError, TypeError):
+        if world_size <= info["workers"] and info["fields"]:
+            return info
+        raise ValueError(
+            f"the static batches of {folder.parent} are those of {info['workers']} worker(s), the "
+            f"run has {world_size} processes. Write them anew: make_static --workers={world_size}."
+        )
+    raise ValueError(f"{folder / INFO_NAME} is damaged; write it anew with make_static.")
+
+
+def _check(
+    folder: Path, info: dict, batch_size: int, label_map: LabelMap, image_size: tuple | None
+) -> None:
+    """Raise ValueError where the files are not for this run."""
+    size = tuple(info["fields"]["image"]["shape"][1:3])
+    wanted = {
+        "batch size": (info["batch_size"], batch_size, "--batch_size"),
+        "image size": (size, tuple(image_size or size), "IMAGE_SIZE"),
+        "label map": (info["labels"], label_map.to_categories(), "--data_dir"),
+    }
+    for name, (have, want, setting) in wanted.items():
+        if have != want:
+            raise ValueError(
+                f"the static batches in {folder} have another {name} than the run: {have} instead "
+                f"of {want}. Set {setting} to theirs, or write them anew with make_static and the "
+                "settings of the run."
+            )
+
+
+def _check_targets(folder: Path, fields: dict, make_targets: Callable | None) -> None:
+    """Raise ValueError where the files hold other targets than the run's criterion makes."""
+    have = {name: at["shape"][1:] for name, at in fields.items() if "/" in name}
+    want = {}
+    if make_targets is not None:
+        none = (tf.zeros([0, 4]), tf.zeros([0], tf.int32), tf.zeros([0], tf.bool))
+        made = make_targets(*none, extent=tf.ones([2]))
+        want = {f"{_TARGETS}/{name}": value.shape.as_list() for name, value in made.items()}
+    if have != want:
+        raise ValueError(
+            f"the static batches in {folder} hold the targets {have}, the run needs {want}: "
+            "another recipe, or other anchors, wrote them. Write them anew with the run's recipe, "
+            "or choose that recipe; train.targets_in_pipeline must be the same for both."
+        )

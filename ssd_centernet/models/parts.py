@@ -1,0 +1,90 @@
+"""Whether what a recipe sets as a part of a detector can be that part."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+from ssd_centernet._keras import keras
+
+
+def check_parts(owner: str, **parts: tuple[Any, str]) -> None:
+    """Refuses parts that are no Keras layers, such as classes that were not called.
+
+    Args:
+      owner: name of the detector, for the message.
+      **parts: argument -> (value, example of what is expected, such as "MultiBoxLoss"); None is
+        accepted, for the default.
+
+    Raises:
+      ValueError: names the setting, its value and what was expected.
+    """
+    for name, (part, example) in parts.items():
+        if part is None or isinstance(part, keras.layers.Layer):
+            continue
+        got = f"{part!r}, a {type(part).__name__}"
+        if inspect.isclass(part):
+            got = f"the class {part.__name__}, which has no brackets behind it"
+        raise ValueError(
+            f"{owner}.{name} is {got}; expected a layer that is built: {owner}.{name} = "
+            f"@{example}()."
+        )
+
+
+def check_method(setting: str, part: Any, method: str, example: str, *args, **kwargs) -> None:
+    """Refuses a part of another family of detectors, whose method takes other arguments.
+
+    Args:
+      setting: name of the part's setting, for the message.
+      part: the layer.
+      method: name of what the detector calls.
+      example: of a part that fits.
+      *args: what the method is called with; only their number counts.
+      **kwargs: the same by name.
+
+    Raises:
+      ValueError: names the setting, its value and what was expected.
+    """
+    try:
+        inspect.signature(getattr(part, method)).bind(*args, **kwargs)
+    except (AttributeError, TypeError) as error:
+        raise ValueError(
+            f"{setting} is a {type(part).__name__}, which does not fit this detector: its "
+            f"{method} {_words(error)}. Expected one such as {setting} = @{example}()."
+        ) from error
+
+
+def build_head(
+    setting: str, head: Callable | keras.layers.Layer, example: str, *args, **kwargs
+) -> keras.layers.Layer:
+    """Builds the head of a detector from its constructor.
+
+    Args:
+      setting: name of its setting, for the message.
+      head: constructor, or a head that is built.
+      example: of a constructor that fits.
+      *args: of the constructor.
+      **kwargs: of the constructor.
+
+    Returns:
+      The head.
+
+    Raises:
+      ValueError: it is none, or takes other arguments: names the setting and what was expected.
+    """
+    if isinstance(head, keras.layers.Layer):
+        return head
+    try:
+        return head(*args, **kwargs)
+    except TypeError as error:
+        got = getattr(head, "__name__", repr(head))
+        raise ValueError(
+            f"{setting} is {got}, which cannot be called as the head of this detector: "
+            f"{_words(error)}. Expected a constructor such as {setting} = @{example}."
+        ) from error
+
+
+def _words(error: Exception) -> str:
+    # gin appends where it was called from.
+    return str(error).strip().splitlines()[0].rstrip(".")

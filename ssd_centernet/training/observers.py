@@ -1,0 +1,71 @@
+"""What is told of every call of the train loop: the profile of chosen steps, the times of all."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Protocol
+
+from ssd_centernet.training.performance import StepTimes
+from ssd_centernet.training.profiling import StepProfiler
+from ssd_centernet.training.trainer import Trainer
+
+SUMMARY_DIR = "summary"
+
+
+class StepObserver(Protocol):
+    """Watches the calls in which steps run; a call runs one step or many."""
+
+    def limit(self, step: int) -> int:
+        """Returns how many steps the next call may run at most, when `step` are done.
+
+        Of several processes each must give the same number.
+        """
+
+    def call_begins(self, step: int) -> None:
+        """Is called before a call, with the steps done so far."""
+
+    def call_ended(self, before: int, after: int, seconds: float) -> None:
+        """Is called behind a call from step `before` to step `after`, all work done."""
+
+    def close(self) -> None:
+        """Is called once, at the end of the run."""
+
+
+def make_observers(
+    model_dir: str | Path,
+    trainer: Trainer,
+    say: Callable[[str], None],
+    profile: Sequence[int] | None,
+    use_performance: bool,
+) -> list[StepObserver]:
+    """Makes what a run is measured with.
+
+    Args:
+      model_dir: directory of the run.
+      trainer: of the run, already restored.
+      say: prints a line.
+      profile: first and last step to trace, see `StepProfiler`; None for no profile.
+      use_performance: whether `summary/summary.json` is written.
+
+    Returns:
+      The observers; only those of the first process write anything.
+
+    Raises:
+      ValueError: both at once, as a profile slows the steps down; or no two steps in order.
+    """
+    if profile is not None and use_performance:
+        raise ValueError(
+            "train.profile and train.use_performance exclude each other: a step that is traced is "
+            "slower than others. Leave out --profile (or --use_profiler) or --use_performance."
+        )
+    is_chief = trainer.communicator.is_chief
+    observers: list[StepObserver] = []
+    if profile is not None:
+        # On every process, as all must run the same number of steps in a call.
+        start = int(trainer.step)
+        observers.append(StepProfiler(model_dir, profile, start=start, say=say, write=is_chief))
+    if use_performance and is_chief:
+        folder = Path(model_dir) / SUMMARY_DIR
+        observers.append(StepTimes(folder, trainer.run.global_batch_size, say=say))
+    return observers

@@ -1,0 +1,35 @@
+"""A command line parsed in this process, as the program would."""
+
+import contextlib
+import importlib
+
+from absl import flags
+
+from ssd_centernet import config
+
+
+@contextlib.contextmanager
+def parsed(command, arguments):
+    """Defines the flags of a command, parses arguments, and takes both back at the end."""
+    module = importlib.import_module(f"ssd_centernet.cli.{command}")
+    before = set(flags.FLAGS)
+    module.define_flags()
+    try:
+        if hasattr(module, "rewrite_arguments"):
+            arguments = module.rewrite_arguments(arguments)
+        assert len(flags.FLAGS([command, *arguments])) == 1, "a word that is no flag"
+        yield flags.FLAGS
+    finally:
+        for name in set(flags.FLAGS) - before:
+            delattr(flags.FLAGS, name)
+        config.clear()
+
+
+@contextlib.contextmanager
+def parsed_recipe(arguments):
+    """Parses a training's command line and its recipe, gin bindings of flags included."""
+    from ssd_centernet.cli import _vendor_flags, train
+
+    with parsed("train", arguments) as values:
+        train.parse_recipe(_vendor_flags.resolve(values))
+        yield values
