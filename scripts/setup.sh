@@ -5,7 +5,8 @@
 #   bash scripts/setup.sh            TensorFlow 2.20 in .venv
 #   TF=2.15 bash scripts/setup.sh    TensorFlow 2.15 in .venv-tf2.15
 #
-# PYTHON names the interpreter (3.10 to 3.12) when python3 is another version.
+# PYTHON names the interpreter when python3 is another version: 3.10 to 3.12, and 3.11 at most for
+# TensorFlow 2.15.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -24,15 +25,18 @@ fail() {
   fail "TF=$TF: there is no $CONSTRAINTS. Use one of: $(cd constraints && echo tf*.txt)"
 
 find_python() {
-  local candidate
+  local candidate last=12 wanted="Python 3.10, 3.11 or 3.12 is"
+  if [ "$TF" = "2.15" ]; then
+    last=11 wanted="Python 3.10 or 3.11, the last that TensorFlow 2.15 runs on, is"
+  fi
   for candidate in ${PYTHON:-python3 python3.12 python3.11 python3.10}; do
-    if "$candidate" -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] < (3, 13))' \
+    if "$candidate" -c "import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, $last))" \
       2>/dev/null; then
       echo "$candidate"
       return
     fi
   done
-  fail "Python 3.10, 3.11 or 3.12 is needed; ${PYTHON:-python3} is" \
+  fail "$wanted needed; ${PYTHON:-python3} is" \
     "$("${PYTHON:-python3}" --version 2>&1 | head -n 1 || true). Install one and set PYTHON=/path/to/python."
 }
 

@@ -1,16 +1,104 @@
 #!/usr/bin/env bash
-# Install if need be, then lint and run every test. Arguments go to pytest:
+# Install if need be, then lint and test.
 #
-#   bash scripts/test.sh                     everything
-#   bash scripts/test.sh tests/test_cli.py   one file
+#   bash scripts/test.sh                        everything, with TensorFlow 2.20 in .venv
+#   bash scripts/test.sh --tf 2.15              the core tests, with TensorFlow 2.15 in .venv-tf2.15
+#   bash scripts/test.sh tests/test_cli.py      one file: what is no option of ours goes to pytest
+#   bash scripts/test.sh --tf 2.15 tests/data   one folder with TensorFlow 2.15
+#   bash scripts/test.sh --no-horovod           without the tests of several processes
 #
+# Without a choice of tests Horovod is built first (scripts/install_horovod.sh). Where it cannot be,
+# the tests of several processes are skipped; with --horovod, or CI=true, that is a failure.
 # WORKERS sets the number of test processes (the number of cores, 4 at most, when not given).
+# CORE_TESTS in this file lists the core tests.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-bash scripts/setup.sh
+# What another TensorFlow can change: kernels, gradients, graphs, layers and their files, the loop.
+# Flags, drawings, reports and annotations run the same under each and are tested with 2.20 alone.
+# Quick tests come first.
+CORE_TESTS=(
+  tests/ops
+  tests/layers
+  tests/test_config.py
+  tests/runtime/test_runtime.py
+  tests/training/test_optimizers.py
+  tests/training/test_schedules.py
+  tests/training/test_loss_scale.py
+  tests/training/test_trainer.py
+  tests/training/test_dtypes.py
+  tests/training/test_train.py
+  tests/training/test_resume.py
+  tests/training/pretrained
+  tests/models
+  "tests/training/test_precision.py::test_half_precision_follows_float32[ssd300_resnet34-bf16]"
+  "tests/training/test_precision.py::test_half_precision_follows_float32[ssd320_resnet50_fpn-fp16]"
+  "tests/training/test_precision.py::test_half_precision_follows_float32[centernet_hourglass20-bf16]"
+  tests/distributed/test_collectives.py
+  "tests/distributed/test_training.py::test_several_processes_train_as_one_with_all_their_images[2]"
+  tests/test_end_to_end.py
+  tests/test_parity.py
+)
+
+TF="${TF:-2.20}"
+ARGUMENTS=()
+CHOSEN=""
+HOROVOD=""
+while [ $# -gt 0 ]; do
+  case "$1" in
+    -h | --help)
+      sed -n '2,/^set /{/^#/s/^# \{0,1\}//p}' scripts/test.sh
+      exit 0
+      ;;
+    --tf)
+      if [ $# -lt 2 ]; then
+        echo "test: --tf needs a version, such as --tf 2.15" >&2
+        exit 2
+      fi
+      TF="$2"
+      shift 2
+      ;;
+    --tf=*)
+      TF="${1#--tf=}"
+      shift
+      ;;
+    --horovod)
+      HOROVOD="yes"
+      shift
+      ;;
+    --no-horovod)
+      HOROVOD="no"
+      shift
+      ;;
+    *)
+      ARGUMENTS+=("$1")
+      # tests/test_cli.py::test_name is a choice of tests, -x or -k name is not.
+      [ -e "${1%%::*}" ] && CHOSEN="yes"
+      shift
+      ;;
+  esac
+done
+
+TF="$TF" bash scripts/setup.sh
+if [ -z "$HOROVOD" ] && [ -n "$CHOSEN" ]; then
+  HOROVOD="no"
+fi
+if [ "$HOROVOD" != "no" ]; then
+  if TF="$TF" bash scripts/install_horovod.sh; then
+    export REQUIRE_HOROVOD=1
+  elif [ "$HOROVOD" = "yes" ] || [ "${CI:-}" = "true" ]; then
+    echo "test: Horovod was asked for and cannot be built (see above); --no-horovod goes on" >&2
+    exit 1
+  else
+    # Where there is no compiler or network the other tests are still worth running.
+    echo "test: without Horovod (see above); tests of several processes are skipped" >&2
+  fi
+fi
 VENV=".venv"
-[ "${TF:-2.20}" = "2.20" ] || VENV=".venv-tf$TF"
+[ "$TF" = "2.20" ] || VENV=".venv-tf$TF"
+if [ "$TF" != "2.20" ] && [ -z "$CHOSEN" ]; then
+  ARGUMENTS+=("${CORE_TESTS[@]}")
+fi
 
 CORES="$(nproc 2>/dev/null || echo 2)"
 WORKERS="${WORKERS:-$((CORES < 4 ? CORES : 4))}"
@@ -22,7 +110,10 @@ export TF_NUM_INTEROP_THREADS="${TF_NUM_INTEROP_THREADS:-$THREADS}"
 export OMP_NUM_THREADS="${OMP_NUM_THREADS:-$THREADS}"
 export TF_CPP_MIN_LOG_LEVEL="${TF_CPP_MIN_LOG_LEVEL:-2}"
 
-"$VENV/bin/ruff" check .
-"$VENV/bin/ruff" format --check .
+if [ "$TF" = "2.20" ]; then
+  "$VENV/bin/ruff" check .
+  "$VENV/bin/ruff" format --check .
+fi
+echo "test: TensorFlow $TF, $WORKERS test processes"
 exec "$VENV/bin/python" -m pytest --numprocesses "$WORKERS" --dist worksteal \
-  --durations 10 "$@"
+  --durations 10 ${ARGUMENTS[@]+"${ARGUMENTS[@]}"}

@@ -9,6 +9,11 @@ from typing import Any, NamedTuple
 import gin
 
 MACRO = "gin.macro"
+_NO_TEXT = {
+    "int": "a whole number without quotes",
+    "float": "a number without quotes",
+    "bool": "True or False without quotes",
+}
 Key = tuple[str, str, str]  # Scope, selector, parameter.
 
 _gin = gin.config  # Gin has no public names for the registry and the recorded calls.
@@ -123,6 +128,22 @@ def parameter_names(configurable: Any) -> set[str]:
         elif parameter.kind is not parameter.VAR_POSITIONAL:
             names.add(parameter.name)
     return names - {"self", "cls"}
+
+
+def expected_instead(configurable: Any, parameter: str, value: Any) -> str | None:
+    """Say what a parameter takes, where a text was set that it cannot use, by its annotation.
+
+    A number in quotes would fail far from here, and a 'False' in quotes would be true.
+    """
+    if not isinstance(value, str):
+        return None
+    function = configurable.wrapped
+    if inspect.isclass(function):
+        function = _gin._find_class_construction_fn(function)
+    found = inspect.signature(function).parameters.get(parameter)
+    annotation = getattr(found, "annotation", None)
+    name = annotation.__name__ if inspect.isclass(annotation) else str(annotation)
+    return _NO_TEXT.get(name.removesuffix(" | None"))
 
 
 def near_names(selector: str) -> str:

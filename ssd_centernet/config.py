@@ -23,6 +23,7 @@ from ssd_centernet._config_use import (
     Binding,
     allowed_keys,
     bindings,
+    expected_instead,
     near,
     near_names,
     operative,
@@ -43,7 +44,9 @@ MODULES: tuple[str, ...] = (
     "ssd_centernet.data.augment.ssd",
     "ssd_centernet.data.augment.ssd_fpn",
     "ssd_centernet.data.augment.ssd_vgg",
+    "ssd_centernet.data.fake",
     "ssd_centernet.data.pipeline",
+    "ssd_centernet.data.static",
     "ssd_centernet.layers.anchors",
     "ssd_centernet.layers.centernet_criteria",
     "ssd_centernet.layers.centernet_decoder",
@@ -62,10 +65,15 @@ MODULES: tuple[str, ...] = (
     "ssd_centernet.models.backbones.vgg",
     "ssd_centernet.models.centernet",
     "ssd_centernet.models.ssd",
+    "ssd_centernet.training.loss_scale",
     "ssd_centernet.training.optimizers",
     "ssd_centernet.training.schedules",
     "ssd_centernet.training.train",
 )
+
+# Two ways to say one thing: the one that is set last counts, so that a flag or a file of one's own
+# needs not know which of them a recipe uses.
+ALTERNATIVES: dict[str, str] = {"train.steps": "train.epochs", "train.epochs": "train.steps"}
 
 _gin = gin.config  # The parts that gin has no public name for are used in this module alone.
 _PARSE_ERRORS = (SyntaxError, ValueError, IndexError, tokenize.TokenError)
@@ -164,6 +172,25 @@ def clear() -> None:
     gin.clear_config()
     bindings.clear()
     replaced.clear()
+
+
+def bound_part(parameter: str, *, default: str) -> tuple[str, set[str]]:
+    """Tell which part of the library a parameter of the parsed recipe refers to.
+
+    Args:
+        parameter: such as 'train.schedule'.
+        default: name of the part where nothing is bound.
+
+    Returns:
+        The part's name, such as 'WarmupCosine', and the names of its own parameters.
+    """
+    try:
+        reference = gin.query_parameter(parameter)
+    except ValueError:  # Not bound.
+        reference = None
+    selector = getattr(reference, "selector", default)
+    found = _configurable(selector, parameter)
+    return short_name(found.selector), parameter_names(found) - {"**"}
 
 
 def operative_config() -> str:
@@ -291,6 +318,12 @@ def _bind(statement: config_parser.BindingStatement, place: str, *, override: bo
             f"{short_name(found.selector)!r} has no parameter {parameter!r} ({place}). "
             f"{near(parameter, known)}Its parameters: {', '.join(sorted(known)) or 'none'}."
         )
+    expected = expected_instead(found, parameter, statement.value)
+    if expected:
+        raise ConfigError(
+            f"{short_name(found.selector)}.{parameter} is {statement.value!r}, expected {expected} "
+            f"({place})."
+        )
     key = (scope, found.selector, parameter)
     before = reachable_keys([key]) if key in bindings else set()
     try:
@@ -301,6 +334,11 @@ def _bind(statement: config_parser.BindingStatement, place: str, *, override: bo
     bindings[key] = Binding(*key, place, override)
     replaced.update(before - reachable_keys([key]))
     replaced.discard(key)
+    other = ALTERNATIVES.get(f"{short_name(found.selector)}.{parameter}")
+    if other and statement.value is not None:
+        rival = (scope, found.selector, other.rpartition(".")[2])
+        if rival in bindings:
+            gin.bind_parameter(rival, None)
 
 
 def _import(statement: config_parser.ImportStatement, place: str) -> None:
@@ -338,7 +376,10 @@ def _explain(error: Exception, text: str, place: str) -> str:
     elif isinstance(error, tokenize.TokenError):
         message = "A bracket or a quote is not closed."
     elif "malformed node" in message or "Unable to parse value" in message:
-        message = "The value cannot be read; a text needs quotes, such as train.optimizer = 'sgd'."
+        message = (
+            "The value cannot be read; a text needs quotes (train.device = 'cpu'), the name of a "
+            "part an @ before it (train.optimizer = @Adam)."
+        )
     else:
         message = re.sub(r"\s*\(line \d+\)$", "", message)
     rows = text.splitlines() or [""]

@@ -12,6 +12,7 @@ from ssd_centernet._drawing import (
     LUMINANCE,
     draw_labels,
     hatched,
+    legible,
     line_height,
     load_font,
     outline,
@@ -179,25 +180,27 @@ def contact_sheet(
     height, width = (cell_size, cell_size) if isinstance(cell_size, int) else cell_size
     columns = max(1, min(columns or int(np.ceil(np.sqrt(len(images)))), max(len(images), 1)))
     rows = -(-len(images) // columns)
-    title_font = load_font(max(12, min(18, width // 22)))
-    line = line_height(title_font) if titles is not None else 0
-    heading_font = load_font(20)
-    lines = heading.split("\n") if heading else []
-    top = _MARGIN + len(lines) * (line_height(heading_font) + 2) + (_MARGIN // 2 if lines else 0)
-    needed = max((heading_font.getlength(text) for text in lines), default=0)
+    title_size = max(12, min(18, width // 22))
+    written = [legible(title, title_size) for title in titles or ()]
+    line = max((line_height(font) for _, font in written), default=0)
+    lines = [legible(text, 20) for text in heading.split("\n")] if heading else []
+    row_height = line_height(load_font(20)) + 2
+    top = _MARGIN + len(lines) * row_height + (_MARGIN // 2 if lines else 0)
+    needed = max((font.getlength(text) for text, font in lines), default=0)
     sheet_width = max(_MARGIN + columns * (width + _MARGIN), int(needed) + 2 * _MARGIN)
     sheet = Image.new("RGB", (sheet_width, top + rows * (height + line + _MARGIN)), _PAPER)
     draw = ImageDraw.Draw(sheet)
-    for row, text in enumerate(lines):
-        y = _MARGIN + row * (line_height(heading_font) + 2)
-        draw.text((_MARGIN, y), text, fill=_INK if row == 0 else _FAINT_INK, font=heading_font)
+    for row, (text, font) in enumerate(lines):
+        ink = _INK if row == 0 else _FAINT_INK
+        draw.text((_MARGIN, _MARGIN + row * row_height), text, fill=ink, font=font)
     for i, image in enumerate(images):
         x = _MARGIN + i % columns * (width + _MARGIN)
         y = top + i // columns * (height + line + _MARGIN)
         _paste(sheet, image, (x, y, width, height))
         if titles is not None:
-            text = shortened(titles[i], title_font, width)
-            draw.text((x, y + height + 2), text, fill=_FAINT_INK, font=title_font)
+            text, font = written[i]
+            text = shortened(text, font, width)
+            draw.text((x, y + height + 2), text, fill=_FAINT_INK, font=font)
     return np.asarray(sheet)
 
 

@@ -8,9 +8,10 @@ import pytest
 import tensorflow as tf
 
 from ssd_centernet import config
-from ssd_centernet.benchmark import evaluation, measure, postprocess, records
+from ssd_centernet.benchmark import evaluation, inference, measure, postprocess, records
 from ssd_centernet.benchmark import input as input_part
 from ssd_centernet.benchmark import step as step_part
+from ssd_centernet.benchmark.recipe import make_detector
 from ssd_centernet.data.directory import load_label_map
 from ssd_centernet.data.pipeline import count_examples
 from ssd_centernet.layers.decoders import SSDDecoder
@@ -118,20 +119,6 @@ def test_realistic_outputs_have_so_many_candidates():
     assert np.all(np.abs(found - 150) <= 3)
 
 
-def test_candidate_anchors_by_hand():
-    background = tf.constant([[0.96, 0.2, 0.94, 0.99], [0.99, 0.99, 0.99, 0.0]])
-    indices, valid = nms.candidate_anchors(background, 0.05)
-    assert indices.numpy().tolist() == [[1, 2], [3, 0]]
-    assert valid.numpy().tolist() == [[True, True], [True, False]]
-
-
-def test_candidate_anchors_of_nothing_and_of_all():
-    indices, valid = nms.candidate_anchors(tf.ones([2, 5]), 0.05)
-    assert indices.shape == (2, 1) and not valid.numpy().any()
-    indices, valid = nms.candidate_anchors(tf.ones([2, 5]), 0.0)
-    assert indices.numpy().tolist() == [[0, 1, 2, 3, 4]] * 2 and valid.numpy().all()
-
-
 @pytest.mark.parametrize("background", [0.0, 4.0, 12.0])  # All, some and no anchors are left.
 @pytest.mark.parametrize("max_per_class", [3, 200])
 def test_decoder_equals_suppression_over_all_anchors(background, max_per_class):
@@ -210,6 +197,22 @@ def test_postprocess_part(tiny):
     np.testing.assert_allclose(lines[2]["ratio"], want, rtol=0.01)
 
 
+def test_latencies_are_summarised_by_hand():
+    got = inference.summary([0.1, 0.2, 0.1, 0.4], batch_size=2)
+    assert got["images_per_second"] == (20 + 10 + 20 + 5) / 4
+    assert got["latency_ms"] == 200.0
+    assert got["latency_ms_p90"] == pytest.approx(200 + 0.7 * 200)
+
+
+def test_inference_part(tiny):
+    (line,) = inference.run(batch_size=2, iterations=3, warm_up=1)
+    assert line["iterations"] == 3 and line["batch_size"] == 2
+    assert line["latency_ms_p90"] <= line["latency_ms_p99"]
+    assert 0 < line["latency_ms"] and 0 < line["images_per_second"]
+    detector = make_detector()
+    assert len(inference.latencies(detector, batch_size=1, iterations=2, warm_up=2)) == 2
+
+
 def test_evaluation_part():
     lines = evaluation.run(num_images=6, repeats=2)
     timed = [line for line in lines if "seconds" in line]
@@ -225,8 +228,8 @@ def test_command_prints_json_lines(tiny, capsys):
     values = flags.FlagValues()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(flags, "FLAGS", values)
-        for name in ("DEFINE_enum", "DEFINE_integer", "DEFINE_float", "DEFINE_string"):
-            _bind(patch, flags, name, values)
+        for kind in ("enum", "integer", "float", "string", "boolean"):
+            _bind(patch, flags, f"DEFINE_{kind}", values)
         _bind(patch, flags, "DEFINE_multi_string", values)
         benchmark.define_flags()
         values(["benchmark", "--part=step", "--windows=1", "--seconds=0.05", "--batch_size=1"])

@@ -3,6 +3,7 @@
 import importlib
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -79,8 +80,8 @@ def test_help_of_a_command_is_quick_and_complete(command):
     ("arguments", "message"),
     [
         (["evalute"], "Did you mean evaluate?"),
-        (["make-synthetics"], "Did you mean make_synthetic?"),
-        (["xyzzy"], "Commands: train, evaluate"),
+        (["make-synthetics"], "Did you mean make_synthetic"),
+        (["xyzzy"], "Commands: train, launch, evaluate"),
         (["--gin_file=a"], "The command comes before its flags."),
         (["doctor", "--train_stp"], "Did you mean: train_step"),
         (["doctor", "--device=cuda"], "auto|cpu|gpu|tpu|hpu|mlu|npu"),
@@ -166,6 +167,32 @@ def test_call_chain_of_gin_is_dropped():
         (FileNotFoundError("no file"), "no file"),
     ):
         assert message_for_user(error) == text
+
+
+@pytest.mark.parametrize(
+    ("params", "message"),
+    [
+        (
+            ["ResNet.blocks = 3"],
+            r"ResNet cannot be built from its settings: .* ResNet\.\* has",
+        ),
+        (["train.batches = @training_batches()"], "training_batches cannot be built .* brackets"),
+    ],
+)
+def test_part_of_a_recipe_that_cannot_be_built_is_explained(command, capsys, params, message):
+    def build(argv):
+        from ssd_centernet import config
+        from ssd_centernet.training.train import train
+
+        config.parse(["ssd300_resnet34"], params)
+        from ssd_centernet.build import build_detector
+
+        build_detector(num_classes=2) if "ResNet" in params[0] else train("run", "data")
+
+    assert command(build) == 1
+    printed = capsys.readouterr().err
+    assert re.search(message, printed) and printed.count("\n") == 1
+    assert "Traceback" not in printed and "0x" not in printed
 
 
 def test_assertion_about_the_data_is_told_as_a_sentence(command, capsys):

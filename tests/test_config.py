@@ -164,6 +164,30 @@ def test_mistakes_are_explained_with_their_place(folder, text, message):
     assert cook()["minutes"] == 10
 
 
+@gin.register(module=MODULE)
+def weigh(grams: float = 1.0, cups: "int | None" = None, sifted: bool = True, name: str = "flour"):
+    return grams, cups, sifted, name
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            "weigh.grams = '5e-4'",
+            r"weigh.grams is '5e-4', expected a number without quotes \(.*2\)",
+        ),
+        ("weigh.cups = 'two'", "weigh.cups is 'two', expected a whole number without quotes"),
+        ("weigh.sifted = 'False'", "weigh.sifted is 'False', expected True or False without"),
+    ],
+)
+def test_texts_where_numbers_and_switches_are_taken_are_refused(folder, text, message):
+    folder("bad.gin", f"weigh.name = 'rye'\n{text}\n")
+    with pytest.raises(config.ConfigError, match=message):
+        config.parse(["bad.gin"])
+    config.parse([], ["weigh.grams = 2", "weigh.cups = None", "weigh.name = '3'"])
+    assert gin.query_parameter("weigh.name") == "3"
+
+
 def test_a_wrong_param_quotes_itself():
     with pytest.raises(config.ConfigError, match=r"--gin_params: cook\.minuets = 3"):
         config.parse([], ["cook.minuets = 3"])

@@ -1,5 +1,6 @@
 """Every command and every Python block of README.md and docs/ runs, as it is written."""
 
+import importlib.util
 import json
 import re
 import shlex
@@ -19,16 +20,22 @@ NOT_RUN = {
     r"source \.venv\S*/bin/activate": "the tests run inside an environment",
     r"(python -m )?pip install": "installs from the network",
     r"git clone": "fetches from the network",
+    r"(\w+=\S+ )*bash scripts/(\w+/\w+|prepare_coco)\.sh": "tests/test_scripts.py runs these",
     r"tensorboard": "serves until it is stopped",
     r"python (-m )?benchmarks[./]compare_model_garden": "minutes, and needs tf-models-official",
     r"python -m tests\.parity": "needs reference vectors; tests/test_parity.py runs it",
+    r"bash scripts/install_horovod\.sh": "builds for minutes; scripts/test.sh runs it",
 }
+if importlib.util.find_spec("horovod") is None:
+    NOT_RUN[r"ssd_centernet launch|horovodrun"] = "Horovod is not installed"
 # What is appended to a command so that it takes seconds, and fewer channels (NARROW) where it
 # trains a published network. Nothing else is changed.
 _SMALL_IMAGES = "--gin_params='IMAGE_SIZE = (96, 96)'"
 SHRINK = {
     "train": f"--num_steps=2 --batch_size=2 {_SMALL_IMAGES}",
+    "compare_precision": f"--dtypes=bf16 --nocontrol --num_steps=2 --batch_size=2 {_SMALL_IMAGES}",
     "make_synthetic": "--num_train=4 --num_val=2",
+    "make_static": f"--overwrite {_SMALL_IMAGES}",
     "benchmark": f"--windows=1 --seconds=0.05 --batch_size=2 {_SMALL_IMAGES}",
     "benchmark --part=eval": "--windows=1 --images=20",
 }
@@ -46,7 +53,15 @@ def _not_run(command):
 
 def _shrunk(command):
     """The command with SHRINK's arguments behind it, and paths for its placeholders."""
-    name = pages.program(command).removeprefix("ssd_centernet ")
+    whole = pages.program(command) == "ssd_centernet train"
+    # Of a command for several processes: two of them, and what they run.
+    command = re.sub(
+        r"--num_processes=\d+|-np \d+", lambda m: m[0].rstrip("0123456789") + "2", command
+    )
+    command = re.sub(r"--hosts=\S+ ", "", command)
+    inner = re.sub(r"^(ssd_centernet launch .*? -- |horovodrun -np 2 ssd_centernet )", "", command)
+    name = pages.program(inner if inner == command else f"ssd_centernet {inner}")
+    name = name.removeprefix("ssd_centernet ")
     if "--part=eval" in shlex.split(command):
         name += " --part=eval"
     for word, path in PLACEHOLDERS.items():
@@ -54,7 +69,7 @@ def _shrunk(command):
     # Only training builds a recipe's network by its name. That of README stays whole: published
     # weights are put into it, and other pages go on with its run.
     recipe = re.search(r"--gin_file=(\w+)", command) if name == "train" else None
-    narrow = NARROW.get(recipe[1], ()) if recipe and recipe[1] != "ssd300_resnet34" else ()
+    narrow = NARROW.get(recipe[1], ()) if recipe and not (whole and "resnet34" in recipe[1]) else ()
     channels = " ".join(f"--gin_params={shlex.quote(text)}" for text in narrow)
     return f"{command} {SHRINK.get(name, '')} {channels}".strip()
 
@@ -140,6 +155,12 @@ def _known_flags(command, env):
     return found
 
 
+def _launched(code):
+    """A command; of one that is launched in several processes, the launch and that command."""
+    launch, found, command = code.partition(" -- ")
+    return (launch, f"ssd_centernet {command}") if found and " launch" in launch else (code,)
+
+
 def test_every_documented_flag_exists(tmp_path):
     env = environment(tmp_path / "bin")
     overview = run("ssd_centernet --help", ROOT, env).stdout
@@ -151,7 +172,7 @@ def test_every_documented_flag_exists(tmp_path):
     for page in PAGES:
         shell = [b for b in pages.blocks(page) if b.language == "sh"]
         codes = [c for b in shell for c in pages.commands(b)] + pages.inline_code(page)
-        for code in (code for code in codes if pages.flags_of(code)):
+        for code in (part for code in codes for part in _launched(code) if pages.flags_of(part)):
             try:
                 program = pages.program(code)
             except ValueError:  # A quote that is not closed: prose, not a command.

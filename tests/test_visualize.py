@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ssd_centernet import visualize
+from ssd_centernet import _drawing, visualize
 
 GREY = np.full((100, 200, 3), 128, np.uint8)
 
@@ -141,6 +141,28 @@ def test_contact_sheet_with_texts():
     assert wide.shape[1] > 600
     assert visualize.contact_sheet([], heading="nothing").shape[0] > 20
     assert visualize.contact_sheet([]).ndim == 3
+
+
+def written(text):
+    """A sheet's title as pixels, by its dark letters."""
+    sheet = visualize.contact_sheet([GREY], cell_size=(100, 200), titles=[text])
+    below = sheet[sheet.shape[0] - 30 :]
+    return (below < 160).all(axis=-1)
+
+
+@pytest.mark.parametrize("fonts", ["as installed", "of Pillow alone"])
+def test_titles_with_letters_beyond_ascii_are_legible(monkeypatch, fonts):
+    if fonts == "of Pillow alone":
+        monkeypatch.setattr(_drawing, "_wide_font", lambda: None)
+    box = written("\U0010ffff" * 3)
+    np.testing.assert_array_equal(box, written("???"))
+    umlauts = written("äöü")
+    assert umlauts.any() and not np.array_equal(umlauts, box)
+    # The same letters with accents as characters of their own, as some systems write file names.
+    np.testing.assert_array_equal(umlauts, written("a\u0308o\u0308u\u0308"))
+    np.testing.assert_array_equal(written("a\nb\tc\udcff"), written("a?b?c?"))
+    if fonts == "of Pillow alone":
+        np.testing.assert_array_equal(written("Größe Ærø 中"), written("Grosse Aero ?"))
 
 
 def test_fit_keeps_the_aspect_ratio():

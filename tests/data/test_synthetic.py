@@ -186,6 +186,7 @@ def test_folders_of_somebody_else_are_not_touched(tmp_path):
         ({"shapes": ["cube"]}, "cube"),
         ({"shapes": []}, "distinct"),
         ({"shapes": ["disc", "disc"]}, "distinct"),
+        ({"seed": -1}, "seed must be 0 or more, got -1"),
     ],
 )
 def test_refuses(tmp_path, options, message):

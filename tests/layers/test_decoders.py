@@ -1,6 +1,7 @@
 import math
 
 import numpy as np
+import pytest
 import tensorflow as tf
 
 from ssd_centernet.layers.decoders import SSDDecoder
@@ -116,3 +117,33 @@ def test_config_keeps_every_setting():
     }
     again = SSDDecoder.from_config(SSDDecoder(0.02, **settings).get_config())
     assert {key: getattr(again, key) for key in settings} == settings
+
+
+@pytest.mark.parametrize("settings", [{}, {"max_per_class": None, "clip": True}, {"drop_empty": 1}])
+def test_the_number_of_decoded_anchors_changes_no_detection(settings):
+    rng = np.random.default_rng(4)
+    anchors = np.sort(rng.uniform(0, 1, (60, 2, 2)), axis=1).reshape(60, 4).astype(np.float32)
+    codes = tf.constant(rng.normal(0, 0.5, (3, 60, 4)).astype(np.float32))
+    everything = SSDDecoder(candidate_sizes=(), max_detections=40, **settings)
+    decoder = SSDDecoder(candidate_sizes=(2, 8, 20, 100), max_detections=40, **settings)
+    # As a SavedModel is called: with any number of images.
+    signature = {
+        "class_logits": tf.TensorSpec([None, 60, 5]),
+        "box_codes": tf.TensorSpec([None, 60, 4]),
+    }
+    traced = tf.function(
+        lambda outputs: decoder(outputs, tf.constant(anchors)), input_signature=[signature]
+    )
+    for number in (0, 1, 2, 3, 8, 9, 20, 21, 60):
+        logits = rng.normal(0, 1, (3, 60, 5)).astype(np.float32)
+        logits[..., 0] += 9.0
+        # The second image decides how many anchors are looked at, the third has one candidate.
+        for image, count in ((0, number // 2), (1, number), (2, min(number, 1))):
+            logits[image, rng.permutation(60)[:count], 0] = -1.0
+        outputs = {"class_logits": tf.constant(logits), "box_codes": codes}
+        want = everything(outputs, tf.constant(anchors))
+        assert int(tf.reduce_max(want["count"])) > 0 or number == 0
+        for found in (decoder(outputs, tf.constant(anchors)), traced(outputs)):
+            for key, value in want.items():
+                # Where a tensor ends decides how TensorFlow rounds an exponential.
+                np.testing.assert_allclose(found[key], value, rtol=0, atol=3e-7)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 
 import numpy as np
 import pytest
@@ -59,6 +60,11 @@ def assert_finite(parts: dict, gradients: list) -> None:
     for gradient in gradients:
         assert gradient is not None
         assert np.all(np.isfinite(gradient))
+
+
+def _as_written(settings: dict) -> dict:
+    """Settings as a file has them: Keras 2.15 keeps the lists of JSON where 2.20 makes tuples."""
+    return json.loads(json.dumps(settings))
 
 
 @functools.cache
@@ -125,7 +131,7 @@ class DetectorContract:
         detector.save(path)
         loaded = keras.models.load_model(path)
         assert type(loaded) is type(detector)
-        assert loaded.get_config() == detector.get_config()
+        assert _as_written(loaded.get_config()) == _as_written(detector.get_config())
         batch = random_batch(SQUARE, [2, 1])
         for left, right in zip(
             tf.nest.flatten(detector(batch["image"])),
@@ -270,7 +276,7 @@ class DetectorContract:
         frozen = [v.name for v in everything if not any(v is kept for kept in rest)]
         assert frozen and rest
         assert all(name.startswith(self.freeze_pattern) for name in frozen)
-        with pytest.raises(ValueError, match="'nothing_like_this' matches no"):
+        with pytest.raises(ValueError, match="'nothing_like_this' in train.freeze matches no"):
             detector.variables_to_train([self.freeze_pattern, "nothing_like_this"])
 
     def test_class_names_must_fit(self):

@@ -206,3 +206,22 @@ def test_what_is_not_counted_suppresses_and_fills_its_class():
     settings = {"counted": counted, "max_per_class": 2}
     assert greedy([GREEDY_BOXES], [[0] * 4], candidates, **settings) == [[1]]
     assert greedy([GREEDY_BOXES], [[0, 0, 0, 1]], candidates, **settings) == [[1, 3]]
+
+
+def test_candidates_are_found_in_their_order():
+    background = tf.constant([[0.99, 0.2, 0.95, 0.4, 0.5], [1.0, 0.99, 0.98, 0.97, 0.96]])
+    counts = nms.count_candidates(background, 0.05)
+    # 0.95 leaves exactly the threshold: rounding might have hidden a candidate.
+    assert counts.numpy().tolist() == [[0, 1, 2, 3, 4], [0] * 5]
+    indices, valid = nms.first_candidates(counts, 3)
+    assert indices.numpy().tolist() == [[1, 2, 3], [0, 0, 0]]
+    assert valid.numpy().tolist() == [[True] * 3, [False] * 3]
+    indices, valid = nms.first_candidates(counts, 5)
+    assert indices.numpy().tolist() == [[1, 2, 3, 4, 0], [0] * 5]
+    assert valid.numpy().tolist() == [[True] * 4 + [False], [False] * 5]
+    assert indices.dtype == tf.int32
+
+
+def test_all_anchors_may_be_candidates():
+    indices, valid = nms.first_candidates(nms.count_candidates(tf.ones([2, 5]), 0.0), 5)
+    assert indices.numpy().tolist() == [[0, 1, 2, 3, 4]] * 2 and valid.numpy().all()

@@ -90,14 +90,18 @@ def write_split(folder, split, count, seed):
     (folder / f"{split}.annotations.json").write_text(json.dumps(truth))
 
 
-@pytest.fixture(scope="session")
-def data_dir(tmp_path_factory):
-    """A converted data set: 12 training and 5 validation images of two classes."""
-    folder = tmp_path_factory.mktemp("data")
+def write_data_set(folder):
+    """Writes 12 training and 5 validation images of two classes, in two shards each."""
     write_split(folder, "coco_train", 12, seed=1)
     write_split(folder, "coco_val", 5, seed=2)
     LABELS.to_pbtxt(folder / "mscoco_label_map.pbtxt")
     return folder
+
+
+@pytest.fixture(scope="session")
+def data_dir(tmp_path_factory):
+    """A converted data set: 12 training and 5 validation images of two classes."""
+    return write_data_set(tmp_path_factory.mktemp("data"))
 
 
 @pytest.fixture

@@ -91,6 +91,11 @@ def test_run_without_length_is_refused(steps, epochs):
         run_length(10, 2, steps=steps, epochs=epochs)
 
 
+def test_run_without_images_is_refused():
+    with pytest.raises(ValueError, match="no image to train on.*train.keep_empty = True"):
+        run_length(0, 2, steps=None, epochs=3)
+
+
 def rates(schedule, run, *steps):
     return [float(schedule(step, run)) for step in steps]
 
@@ -134,12 +139,49 @@ def test_cosine_spans_the_run_and_grows_with_the_batch_unless_told_otherwise():
     assert rates(schedule, steps_run(10), 0, 5) == pytest.approx([0.02, 0.01], rel=1e-5)
 
 
+HOURGLASS_SETTINGS = {
+    "warmup_learning_rate": 0.0,
+    "warmup_steps": 2000,
+    "shifted": False,
+    "reference_batch_size": None,
+}
+HOURGLASS = WarmupCosineSteps(5e-4, **HOURGLASS_SETTINGS)
+LIMITED = WarmupCosineSteps(5e-4, **HOURGLASS_SETTINGS, warmup_limit=0.1)
+
+
+def test_warmup_shrinks_with_a_run_that_it_was_not_made_for():
+    peak = 0.5 * 5e-4 * (1 + math.cos(math.pi / 10))
+    got = rates(LIMITED, steps_run(300), 0, 15, 30, 150, 300)
+    assert got == pytest.approx([0.0, peak / 2, peak, 2.5e-4, 0.0], abs=1e-9)
+    # Without the limit nothing is learned: the rate is 0 in all steps.
+    assert rates(HOURGLASS, steps_run(300), 0, 150, 299) == pytest.approx([0.0] * 3, abs=1e-12)
+    assert LIMITED.lengths(steps_run(3)) == (0, 3)
+    for total in (20_000, 140_000, 280_000):
+        assert LIMITED.lengths(steps_run(total)) == (2000, total)
+        steps = (0, 999, 2000, 2001, total // 2, total - 1)
+        assert rates(LIMITED, steps_run(total), *steps) == rates(
+            HOURGLASS, steps_run(total), *steps
+        )
+    vgg = StepDecay(1.0, boundaries=(), warmup_limit=0.5, reference_batch_size=None)
+    assert rates(vgg, steps_run(300), 0, 75, 150) == pytest.approx([0.001, 0.5005, 1.0])
+    assert rates(vgg, steps_run(1000), 250, 500) == pytest.approx([0.5005, 1.0])
+
+
 @pytest.mark.parametrize(
     ("schedule", "total", "message"),
     [
         (WarmupCosineSteps(total_steps=100), 1000, "is 0 from step 100 on.*has 1000"),
         (WarmupCosineSteps(total_steps=100), 50, "until step 100, but the run ends at 50"),
-        (WarmupCosineSteps(warmup_steps=8000), 500, "warm-up of 8000 .* never decays"),
+        (WarmupCosineSteps(warmup_steps=8000), 500, "warm-up of 8000 .* too long .* run of 500"),
+        (HOURGLASS, 300, "warm-up of 2000 .* gets to 0 instead of 0.0005.*warmup_limit = 0.1"),
+        (HOURGLASS, 2200, r"warm-up of 2000 .* gets to 1\.01e-05 instead of 0\.0005"),
+        (LIMITED, 300, r"2000 steps takes 30 in this run of 300, .* gets to 0\.000488.*= None"),
+        (StepDecay(boundaries=(), warmup_limit=0.5), 300, "of 500 steps takes 150 .* run of 300"),
+        (
+            StepDecay(unit="steps", boundaries=(90, 150), length=140, warmup_steps=0),
+            280,
+            r"boundaries \(90, 150\) .* behind StepDecay.length = 140: .* step 300, .* ends at 280",
+        ),
         (StepDecay(unit="steps", boundaries=(90, 120), warmup_steps=0), 100, "fall at step 120"),
         (StepDecay(boundaries=(), warmup_steps=500), 100, "StepDecay.warmup_steps"),
         (ConstantRate(warmup_steps=10), 10, "ConstantRate.warmup_steps"),

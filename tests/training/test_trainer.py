@@ -128,3 +128,16 @@ def test_clipping_bounds_the_update():
     moved = [v.numpy() - b for v, b in zip(trainer.train_variables, before, strict=True)]
     norm = np.sqrt(sum(np.sum(m.astype(np.float64) ** 2) for m in moved))
     assert norm == pytest.approx(0.01 * 1e-3, rel=1e-2)
+
+
+def test_a_failed_update_names_the_images_of_all_its_batches():
+    trainer = tiny_trainer(accumulate_steps=3)
+    batches = [tiny_batch(seed) for seed in range(3)]
+    for number, batch in enumerate(batches):
+        batch["source_id"] = tf.constant([10 * number + 1, 10 * number + 2], tf.int64)
+    batches[1]["image"] *= np.nan
+    stacked = tf.nest.map_structure(lambda *parts: tf.stack(parts), *batches)
+    iterator = iter(tf.data.Dataset.from_tensor_slices(stacked))
+    tf.function(lambda: trainer.run_step(iterator, lambda function, args: function(*args)))()
+    with pytest.raises(NonFiniteLossError, match=r"source ids\): 1, 2, 11, 12, 21, 22\."):
+        trainer.raise_if_failed()

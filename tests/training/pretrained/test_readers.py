@@ -1,3 +1,4 @@
+import pickle
 import struct
 import sys
 import types
@@ -40,6 +41,27 @@ def test_npz_with_objects_is_refused(tmp_path):
         open_weights(tmp_path / "w.npz")
 
 
+def test_damaged_npz_is_refused(tmp_path):
+    np.savez(tmp_path / "whole.npz", **ARRAYS)
+    whole = (tmp_path / "whole.npz").read_bytes()
+    np.save(tmp_path / "single.npy", ARRAYS["a/bias"])
+    contents = {
+        "cut": whole[:-40],
+        "flipped": whole[:150] + bytes(b ^ 255 for b in whole[150:170]) + whole[170:],
+        "empty": b"",
+        "text": b"<html>404</html>",
+        "single": (tmp_path / "single.npy").read_bytes(),
+    }
+    for name, content in contents.items():
+        path = tmp_path / f"{name}.npz"
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match=rf"{name}\.npz cannot be read as \.npz: .*again"):
+            open_weights(path)
+    (tmp_path / "w.npy").write_bytes(contents["single"])
+    with pytest.raises(FileNotFoundError, match=r"No checkpoint at .*w\.npy: expected .*\.npz"):
+        open_weights(tmp_path / "w.npy")
+
+
 def test_safetensors(tmp_path):
     assert_holds(
         open_weights(files.save_safetensors(tmp_path / "w.safetensors", ARRAYS)), "safetensors"
@@ -68,6 +90,12 @@ def test_safetensors_of_half_precision(tmp_path):
                 b'{"x":{"dtype":"F32","shape":[3],"data_offsets":[0,8]}}',
                 b'{"x":{"dtype":"Q9","shape":[2],"data_offsets":[0,8]}}',
                 b'{"x":{"shape":[2],"data_offsets":[0,8]}}',
+                b'{"x":{"dtype":"F32","shape":2,"data_offsets":[0,8]}}',
+                b'{"x":{"dtype":"F32","shape":["2"],"data_offsets":[0,8]}}',
+                b'{"x":{"dtype":"F32","shape":[2],"data_offsets":8}}',
+                b'{"x":{"dtype":["F32"],"shape":[2],"data_offsets":[0,8]}}',
+                b'{"x": 3}',
+                b'["x"]',
             )
         ),
     ],
@@ -147,6 +175,24 @@ def test_torch_files_are_read_without_running_code(tmp_path, monkeypatch):
     assert_holds(open_weights(tmp_path / "w.pth"), "torch")
 
 
+@pytest.mark.parametrize("failure", ["pickle", "list"])
+def test_torch_files_of_something_else_are_refused(tmp_path, monkeypatch, failure):
+    def load(path, **_):
+        if failure == "pickle":
+            raise pickle.UnpicklingError("Weights only load failed.\nMore lines")
+        return [1, 2]
+
+    module = types.ModuleType("torch")
+    module.load = load
+    monkeypatch.setitem(sys.modules, "torch", module)
+    (tmp_path / "w.pth").write_bytes(b"x")
+    message = {"pickle": "UnpicklingError Weights only load failed", "list": "holds a list"}[
+        failure
+    ]
+    with pytest.raises(ValueError, match=rf"w\.pth cannot be read as \.pth: .*{message}"):
+        open_weights(tmp_path / "w.pth")
+
+
 def test_torch_files_need_torch(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch", None)
     (tmp_path / "w.pth").write_bytes(b"x")
@@ -176,5 +222,13 @@ def test_no_checkpoint_lists_what_is_there(tmp_path):
 def test_damaged_checkpoint_is_named(tmp_path):
     prefix = files.save_tf1(tmp_path / "model.ckpt-3", ARRAYS)
     (tmp_path / "model.ckpt-3.index").write_bytes(b"damaged")
-    with pytest.raises(ValueError, match=r"checkpoint .*model\.ckpt-3 is damaged"):
+    message = r"checkpoint .*model\.ckpt-3 is damaged: .* Download or copy model\.ckpt-3\.\* there"
+    with pytest.raises(ValueError, match=message):
         open_weights(prefix)
+
+
+def test_the_working_directory_can_be_a_run(tmp_path, monkeypatch):
+    files.save_tf1(tmp_path / "ckpt-3", ARRAYS)
+    monkeypatch.chdir(tmp_path)
+    for path in (".", "./", "ckpt-3", str(tmp_path)):
+        assert_holds(open_weights(path), "tf1")

@@ -8,7 +8,9 @@ from ssd_centernet.labels import LabelMap
 from ssd_centernet.layers.anchors import DefaultBoxes
 from ssd_centernet.layers.necks import SSDExtraLevels
 from ssd_centernet.layers.preprocessing import Preprocessing
+from ssd_centernet.models.backbones.hourglass import Hourglass
 from ssd_centernet.models.backbones.resnet import ResNet
+from ssd_centernet.models.centernet import CenterNet
 from ssd_centernet.models.ssd import SSD
 from ssd_centernet.training.checkpoints import RunCheckpoints, named_weights
 from ssd_centernet.training.pretrained import restore
@@ -141,7 +143,7 @@ def test_excluded_variables_stay_fresh(tmp_path):
     }
     with pytest.raises(ValueError, match="'nothing/' of train.fine_tune_exclude matches no"):
         restore(model, tmp_path / "run", exclude=("nothing/",))
-    with pytest.raises(ValueError, match="of 0 variables to restore none was found"):
+    with pytest.raises(ValueError, match="fine_tune_exclude leaves no variable to restore"):
         restore(model, tmp_path / "run", exclude=(".*",))
 
 
@@ -230,3 +232,42 @@ def test_long_reports_are_cut_but_counted(tmp_path):
     assert lines[1] == "  restored    stem_conv/kernel -> stem_conv/kernel [7, 7, 3, 8]"
     assert lines[4:] == [f"  restored    ... and {count - 3} more", "  skipped     extra"]
     assert len(str(table).splitlines()) == count + 2
+
+
+@pytest.mark.parametrize(
+    ("bad", "message"),
+    [
+        (np.float32("nan"), r"has 1152 of 1152 values that are not finite \(NaN or infinite\)"),
+        (1e39, "has 1152 of 1152 values that are not finite"),  # Beyond float32.
+        (1 + 2j, "holds complex numbers"),
+        ("text", "holds texts or objects"),
+    ],
+)
+def test_tensors_that_would_spoil_a_run_are_refused_and_nothing_is_set(tmp_path, bad, message):
+    """The bad one is the last: all that could be set is looked at before."""
+    model = detector()
+    tensors = {**files.values(model), "head/box1/kernel": np.full((3, 3, 8, 16), bad)}
+    assert list(named_weights(model)).index("head/box1/kernel") > 10
+    np.savez(tmp_path / "w.npz", **tensors)
+    files.randomize(model.variables, seed=9)
+    before = files.values(model)
+    with pytest.raises(ValueError, match=rf"tensor head/box1/kernel of .*w\.npz {message}"):
+        restore(model, tmp_path / "w.npz")
+    for name, value in files.values(model).items():
+        np.testing.assert_array_equal(value, before[name], err_msg=name)
+
+
+def test_another_kind_of_detector_is_told_by_what_was_found_and_expected(tmp_path):
+    save_run(detector(), tmp_path / "run")
+    hourglass = Hourglass(20, width=4)
+    model = CenterNet(hourglass, num_classes=2, image_size=(64, 64))
+    expected = r"fits this CenterNet with a Hourglass: of \d+ variables to restore, such as \w+/\w+"
+    found = r"the checkpoint holds ((\w+/)+kernel, ){3}\.\.\.\. It is of another recipe"
+    with pytest.raises(ValueError, match=f"{expected}.*{found}"):
+        restore(model, tmp_path / "run")
+
+
+def test_a_text_is_one_pattern_of_what_stays_fresh(tmp_path):
+    np.savez(tmp_path / "w.npz", **files.values(detector()))
+    table = restore(detector(), tmp_path / "w.npz", exclude="stem_conv")
+    assert table.fresh == ("stem_conv/kernel",)

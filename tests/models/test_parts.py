@@ -1,0 +1,60 @@
+"""Parts that cannot be parts: one line with the setting, what it is and what was expected."""
+
+import pytest
+
+from ssd_centernet.layers.anchors import DefaultBoxes
+from ssd_centernet.layers.centernet_criteria import CenterNetLoss
+from ssd_centernet.layers.centernet_decoder import CenterNetDecoder
+from ssd_centernet.layers.criteria import MultiBoxLoss
+from ssd_centernet.layers.decoders import SSDDecoder
+from ssd_centernet.layers.focal_criterion import FocalMultiBoxLoss
+from ssd_centernet.layers.heads import CenterNetHead, SSDHead
+from ssd_centernet.layers.necks import PassLevels, SSDExtraLevels
+from ssd_centernet.models.backbones.resnet import ResNet
+from ssd_centernet.models.centernet import CenterNet
+from ssd_centernet.models.ssd import SSD
+
+
+def ssd(**parts):
+    settings = {
+        "backbone": ResNet((1,), widths=(8,), strides=(1,), stem_width=8),
+        "neck": SSDExtraLevels(((8, 8),), strides=(2,)),
+        "anchors": DefaultBoxes((90, 180, 280), aspect_ratios=((2,), (2,))),
+        **parts,
+    }
+    return SSD(settings.pop("backbone"), num_classes=2, image_size=(64, 64), **settings)
+
+
+def centernet(**parts):
+    backbone = ResNet((1,), widths=(8,), strides=(1,), stem_width=8)
+    return CenterNet(backbone, num_classes=2, image_size=(64, 64), **parts)
+
+
+@pytest.mark.parametrize(
+    ("build", "parts", "message"),
+    [
+        (
+            ssd,
+            {"head": CenterNetHead},
+            r"SSD.head is CenterNetHead, .* such as SSD.head = @SSDHead",
+        ),
+        (ssd, {"head": "wide"}, "SSD.head is 'wide', which cannot be called"),
+        (ssd, {"criterion": CenterNetLoss()}, r"SSD.criterion is a CenterNetLoss, .*@MultiBoxLoss"),
+        (ssd, {"decoder": CenterNetDecoder()}, r"SSD.decoder is a CenterNetDecoder, .*@SSDDecoder"),
+        (ssd, {"criterion": MultiBoxLoss}, r"criterion is the class MultiBoxLoss, .* no brackets"),
+        (ssd, {"backbone": ResNet}, r"SSD.backbone is the class ResNet, .*= @ResNet\(\)"),
+        (ssd, {"anchors": 3}, "SSD.anchors is 3, a int; expected a layer"),
+        (centernet, {"head": SSDHead}, "CenterNet.head is SSDHead, .*@CenterNetHead"),
+        (centernet, {"criterion": FocalMultiBoxLoss()}, "is a FocalMultiBoxLoss, .*@CenterNetLoss"),
+        (centernet, {"decoder": SSDDecoder()}, "decoder is a SSDDecoder, .*@CenterNetDecoder"),
+        (centernet, {"neck": PassLevels}, "CenterNet.neck is the class PassLevels"),
+    ],
+)
+def test_a_part_that_cannot_be_one_is_told(build, parts, message):
+    with pytest.raises(ValueError, match=message):
+        build(**parts)
+
+
+def test_parts_of_another_make_are_accepted():
+    assert ssd(criterion=FocalMultiBoxLoss(), head=SSDHead).criterion.name
+    assert centernet(head=CenterNetHead(2)).head.name

@@ -1,0 +1,156 @@
+"""Environments for two TensorFlow versions: what the scripts choose, and what they refuse."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def run(*command, **environment):
+    return subprocess.run(
+        ["bash", *map(str, command)],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def core_tests():
+    source = (ROOT / "scripts" / "test.sh").read_text(encoding="utf-8")
+    rows = re.search(r"^CORE_TESTS=\((.*?)^\)", source, re.MULTILINE | re.DOTALL)[1]
+    return [row.strip().strip('"') for row in rows.splitlines() if row.strip()]
+
+
+def test_every_core_test_exists():
+    names = core_tests()
+    assert len(names) > 10
+    for name in names:
+        path, _, function = name.partition("::")
+        assert (ROOT / path).exists(), name
+        if function:
+            assert f"def {function.partition('[')[0]}(" in (ROOT / path).read_text("utf-8"), name
+    assert len(set(names)) == len(names)
+
+
+@pytest.fixture
+def checkout(tmp_path):
+    """The scripts in an otherwise empty checkout, with environments that only print."""
+    for name in ("scripts", "constraints"):
+        shutil.copytree(ROOT / name, tmp_path / name)
+    (tmp_path / "tests").mkdir()
+    (tmp_path / "tests" / "test_one.py").touch()
+    for venv in (".venv", ".venv-tf2.15"):
+        for program in ("python", "ruff"):
+            path = tmp_path / venv / "bin" / program
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(f'#!/bin/sh\necho {venv}/{program} "$@"\n')
+            path.chmod(0o755)
+    (tmp_path / "scripts" / "setup.sh").write_text('echo "setup of $TF"\n')
+    (tmp_path / "scripts" / "install_horovod.sh").write_text('echo "Horovod for $TF"\n')
+    return tmp_path
+
+
+@pytest.mark.parametrize("arguments", [["--tf", "2.15"], ["--tf=2.15", "-x"]], ids=" ".join)
+def test_core_tests_are_chosen_for_2_15(checkout, arguments):
+    result = run(checkout / "scripts" / "test.sh", *arguments)
+    assert result.returncode == 0, result.stderr
+    lines = result.stdout.splitlines()
+    assert lines[0] == "setup of 2.15"
+    assert lines[-1].startswith(".venv-tf2.15/python -m pytest")
+    for name in core_tests():
+        assert name in lines[-1]
+    assert ("-x" in lines[-1].split()) == ("-x" in arguments)
+    assert "ruff" not in result.stdout
+
+
+@pytest.mark.parametrize("chosen", ["tests/test_one.py", "tests/test_one.py::test_it"])
+def test_tests_that_are_named_are_all_that_runs(checkout, chosen):
+    result = run(checkout / "scripts" / "test.sh", "--tf", "2.15", chosen)
+    assert result.stdout.splitlines()[-1].endswith(chosen)
+    assert "tests/models" not in result.stdout
+
+
+def test_everything_is_chosen_for_2_20(checkout):
+    result = run(checkout / "scripts" / "test.sh", "-k", "name")
+    lines = result.stdout.splitlines()
+    assert lines[0] == "setup of 2.20"
+    assert ".venv/ruff check ." in lines
+    assert lines[-1].startswith(".venv/python -m pytest") and lines[-1].endswith(" -k name")
+
+
+def test_ci_runs_both_and_fails_when_the_first_does(checkout):
+    shutil.copytree(ROOT / ".ci", checkout / ".ci")
+    python = checkout / ".venv" / "bin" / "python"
+    for status in (0, 3):
+        python.write_text(f'#!/bin/sh\necho .venv/python "$@"\nexit {status}\n')
+        result = run(checkout / ".ci" / "run")
+        assert result.returncode == status
+        assert "setup of 2.20" in result.stdout
+        assert ".venv-tf2.15/python -m pytest" in result.stdout
+        assert "Horovod for 2.20" in result.stdout and "Horovod for 2.15" in result.stdout
+
+
+@pytest.mark.parametrize("built", [True, False])
+@pytest.mark.parametrize("asked", [(), ("--horovod",), ("--no-horovod",), ("tests/test_one.py",)])
+@pytest.mark.parametrize("ci", ["", "true"])
+def test_horovod_is_built_for_a_whole_run_and_its_absence_is_told(checkout, asked, built, ci):
+    script = checkout / "scripts" / "install_horovod.sh"
+    script.write_text(f'echo "Horovod for $TF"\nexit {0 if built else 1}\n')
+    python = checkout / ".venv" / "bin" / "python"
+    python.write_text('#!/bin/sh\necho "required: ${REQUIRE_HOROVOD-no}" "$@"\n')
+    result = run(checkout / "scripts" / "test.sh", *asked, CI=ci, REQUIRE_HOROVOD="no")
+    wanted = asked in ((), ("--horovod",))
+    must = wanted and bool(asked or ci)
+    assert ("Horovod for 2.20" in result.stdout) == wanted
+    assert result.returncode == (1 if must and not built else 0)
+    if result.returncode:
+        assert "--no-horovod goes on" in result.stderr
+        return
+    assert f"required: {1 if wanted and built else 'no'} -m pytest" in result.stdout
+    assert ("tests of several processes are skipped" in result.stderr) == (wanted and not built)
+    assert "horovod" not in result.stdout
+
+
+def test_help_and_missing_version():
+    result = run(ROOT / "scripts" / "test.sh", "--help")
+    assert result.returncode == 0
+    assert "bash scripts/test.sh --tf 2.15" in result.stdout and "#" not in result.stdout
+    result = run(ROOT / "scripts" / "test.sh", "--tf")
+    assert result.returncode == 2 and "--tf needs a version" in result.stderr
+
+
+def test_unknown_version_is_refused_with_those_there_are():
+    result = run(ROOT / "scripts" / "test.sh", "--tf", "2.99")
+    assert result.returncode == 1
+    assert "no constraints/tf2.99.txt" in result.stderr
+    assert "tf2.15.txt tf2.20.txt" in result.stderr
+
+
+def test_2_15_refuses_a_python_that_it_has_no_wheels_for(tmp_path):
+    """An interpreter that says it is 3.12 will do for 2.20 alone."""
+    for name in ("scripts", "constraints"):
+        shutil.copytree(ROOT / name, tmp_path / name)
+    python = tmp_path / "python3"
+    python.write_text(
+        "#!/bin/sh\n"
+        '[ "$1" = --version ] && echo Python 3.12.1 && exit 0\n'
+        f'[ "$1" = -c ] && exec {sys.executable} -c "import sys\n'
+        'sys.version_info = (3, 12, 1)\n$2"\n'
+        'echo "made with $*" >&2\nexit 1\n'
+    )
+    python.chmod(0o755)
+    setup = tmp_path / "scripts" / "setup.sh"
+    result = run(setup, TF="2.15", PYTHON=str(python))
+    assert result.returncode == 1
+    assert "Python 3.10 or 3.11" in result.stderr and "Python 3.12.1" in result.stderr
+    assert not (tmp_path / ".venv-tf2.15").exists()
+    result = run(setup, TF="2.20", PYTHON=str(python))
+    assert "cannot make a virtual environment" in result.stderr

@@ -1,0 +1,131 @@
+"""The train step and the decoders have static shapes, and a run traces its step once.
+
+Accelerators compile a graph for every combination of shapes that they meet.
+"""
+
+import pytest
+import tensorflow as tf
+
+from ssd_centernet import config
+from ssd_centernet.benchmark.input import recipe_batches
+from ssd_centernet.benchmark.recipe import make_detector, make_trainer
+from ssd_centernet.data.directory import load_label_map
+from ssd_centernet.training import train as train_module
+from tests.training.narrow import NARROW
+
+RECIPES = (
+    "ssd300_resnet34",
+    "ssd320_resnet50_fpn",
+    "ssd300_vgg16",
+    "centernet_resnet101_fpn",
+    "centernet_hourglass20",
+)
+BATCH = 2
+
+
+def graphs(graph, found=None):
+    """Every graph inside a graph: of its loops, its branches and the functions that it calls."""
+    found = {} if found is None else found
+    if id(graph) not in found:
+        found[id(graph)] = graph
+        for operation in graph.get_operations():
+            for value in operation.node_def.attr.values():
+                called = [value.func] if value.HasField("func") else value.list.func
+                for function in called:
+                    if function.name:
+                        graphs(graph._get_function(function.name).graph, found)
+    return list(found.values())
+
+
+def unknown(graph):
+    """The tensors in a graph and below whose shape is not known before it runs."""
+    found = []
+    for inner in graphs(graph):
+        for operation in inner.get_operations():
+            found += [
+                f"{operation.type} {tensor.name} {tensor.shape}"
+                for tensor in operation.outputs
+                if not tensor.shape.is_fully_defined()
+                and tensor.dtype not in (tf.resource, tf.variant)
+                and not _is_workspace(tensor)
+            ]
+    return found
+
+
+def _is_workspace(tensor):
+    """Whether TensorFlow gives it no shape on any device, and no computation of ours reads it.
+
+    Batch norm keeps some memory for its own gradient; the condition of a loop has arguments for
+    what only the loop's body reads.
+    """
+    operation = tensor.op
+    if operation.type == "Placeholder" and "redundant_placeholder" in operation.name:
+        return not tensor.consumers()
+    if operation.type == "ZerosLike":
+        return _is_workspace(operation.inputs[0])
+    return operation.type == "FusedBatchNormV3" and tensor.value_index == 5
+
+
+def test_the_search_for_unknown_shapes_finds_them():
+    def branches(x):
+        def body(i, total):
+            chosen = tf.cond(i > 1, lambda: tf.size(tf.where(x > 0.0)), lambda: 0)
+            return i + 1, total + chosen
+
+        return tf.while_loop(lambda i, total: i < 3, body, (0, 0))
+
+    traced = tf.function(branches).get_concrete_function(tf.TensorSpec([4]))
+    found = unknown(traced.graph)
+    assert any(line.startswith("Where ") and line.endswith("(None, 1)") for line in found), found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_step_and_detection_have_static_shapes(recipe, data_dir):
+    sizes = ("IMAGE_SIZE = (96, 96)", "train.seed = 3")
+    config.parse([recipe], [*sizes, *NARROW[recipe]])
+    detector = make_detector(load_label_map(data_dir))
+    trainer = make_trainer(detector, BATCH)
+    batch = recipe_batches(data_dir, BATCH).element_spec
+    assert all(spec.shape.is_fully_defined() for spec in tf.nest.flatten(batch)), batch
+
+    step = tf.function(trainer.train_step).get_concrete_function(batch)
+    assert len(step.graph.get_operations()) > 500
+    assert unknown(step.graph) == []
+
+    def detect(images):
+        return detector.decode(detector(images, training=False))
+
+    detection = tf.function(detect).get_concrete_function(batch["image"])
+    assert unknown(detection.graph) == []
+    # Where the pipeline makes no targets the step does.
+    objects = [batch[name] for name in ("boxes", "classes", "is_crowd", "valid")]
+    targets = tf.function(lambda *o: detector.make_targets(*o)).get_concrete_function(*objects)
+    assert unknown(targets.graph) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("accumulate_steps", [1, 2])
+def test_a_run_traces_its_step_once(accumulate_steps, tiny_recipe, data_dir, tmp_path, monkeypatch):
+    """Calls of one, of several and of the last few steps run the same graph."""
+    traced, calls = [], []
+
+    class Watched(train_module.Trainer):
+        def train_step(self, batch):
+            traced.append(tf.compat.v1.get_default_graph())
+            return super().train_step(batch)
+
+        def raise_if_failed(self):
+            calls.append(int(self.step))
+            super().raise_if_failed()
+
+    monkeypatch.setattr(train_module, "Trainer", Watched)
+    settings = ("train.steps = 11", "train.log_every = 4", "train.checkpoint_every = 100")
+    config.parse([tiny_recipe], [*settings, f"train.accumulate_steps = {accumulate_steps}"])
+    assert train_module.train(tmp_path, data_dir) == "finished"
+    lengths = [end - begin for begin, end in zip([0, *calls], calls, strict=False)]
+    assert sum(lengths) == 11 and len(set(lengths)) > 1
+    assert len(traced) == 1, f"traced {len(traced)} times over calls of {lengths} steps"
+    # The body of the loop over the steps; what is around it only counts.
+    assert isinstance(traced[0], tf.__internal__.FuncGraph)
+    assert unknown(traced[0]) == []
