@@ -172,7 +172,7 @@ def test_every_documented_flag_exists(tmp_path):
     for page in PAGES:
         shell = [b for b in pages.blocks(page) if b.language == "sh"]
         codes = [c for b in shell for c in pages.commands(b)] + pages.inline_code(page)
-        for code in (part for code in codes for part in _launched(code) if pages.flags_of(part)):
+        for code in (part for whole in codes for part in _launched(whole)):
             try:
                 program = pages.program(code)
             except ValueError:  # A quote that is not closed: prose, not a command.

@@ -8,7 +8,7 @@ import importlib
 import io
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -150,8 +150,9 @@ class CocoEvaluator:
         added = gather([(DetectionRows.concatenate(self._parts), self._seen, self._other_size)])
         parts, seen, other_sizes = zip(*added, strict=True)
         if np.sum(seen, axis=0).max(initial=0) > 1:
-            raise ValueError("two processes added the same image; each must have a share of its own.")
-        self._parts, self._seen, self._other_size = [*parts], np.any(seen, axis=0), sum(other_sizes)
+            raise ValueError("two processes added the same image; give each its own share.")
+        self._parts, self._seen = [*parts], np.any(seen, axis=0)
+        self._other_size = sum(other_sizes)
 
     def compute(self) -> CocoResult:
         """Score what was added.
