@@ -6,6 +6,7 @@ help comes at once.
 
 import difflib
 import importlib
+import importlib.metadata
 import logging as py_logging
 import os
 import re
@@ -47,7 +48,20 @@ def run(argv: list[str] | None = None) -> None:
     # Without an NVIDIA driver tensorflow logs its search for one as an error, hence 3.
     quiet = "2" if os.path.exists("/proc/driver/nvidia") else "3"
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", quiet)
+    # Where TensorFlow would load Keras 3: ours takes a quarter less of the start, and in the modules
+    # of those who bring their own, `tf.keras` is the Keras that the detectors are made of.
+    if _has_separate_keras_2():
+        os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
     sys.exit(_dispatch(argv[1:]))
+
+
+def _has_separate_keras_2() -> bool:
+    try:
+        version = importlib.metadata.version("tf_keras")
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    # Until TensorFlow 2.15 its own Keras is Keras 2.
+    return tuple(map(int, version.split(".")[:2])) > (2, 15)
 
 
 def _dispatch(arguments: list[str]) -> int:

@@ -29,6 +29,9 @@ _OPEN_FILES = 16
 # Records parsed ahead of decoding, so that the turn of an epoch (new files, an empty shuffle
 # buffer) need not be felt.
 _RECORDS_AHEAD = 64
+# No function of ours has Python control flow on tensors: converting them all would take a third of
+# the time until the first step.
+_as_written = tf.autograph.experimental.do_not_convert
 
 
 @gin.register
@@ -64,7 +67,8 @@ def training_batches(
         data_dir: folder with the record files.
         label_map: from the data set's category ids to classes.
         batch_size: images in a batch of this process.
-        augment: `(example with 'encoded', seed [2]) -> example with 'image'`, e.g. `SSDAugment`.
+        augment: `(example with 'encoded', seed [2]) -> example with 'image'`, e.g. `SSDAugment`;
+            one of your own may have Python's `if` and `while` on tensors.
         split: what the names of the record files start with.
         image_size: (height, width) that the network expects, to be checked against what `augment`
             makes; None checks nothing.
@@ -110,6 +114,7 @@ def training_batches(
     source = shards.RecordSource(data_dir, split, rank, world_size, keep_empty, crowd)
     source.check_not_empty()
 
+    @_as_written
     def parse(serialized: tf.Tensor) -> Example:
         return _treat_crowd(records.parse_example(serialized, label_map), crowd)
 
@@ -120,6 +125,10 @@ def training_batches(
         source, parse, seed, shuffle_buffer, deterministic
     )
 
+    if not _is_ours(augment):
+        augment = tf.function(augment)
+
+    @_as_written
     def load(seeds: tf.Tensor, example: Example) -> Example:
         example = augment(example, seeds)
         _check_image_size(example["image"], image_size)
@@ -182,6 +191,7 @@ def evaluation_batches(
     source = shards.RecordSource(data_dir, split, rank, world_size, keep_empty=True, crowd="ignore")
     source.check_whole()
 
+    @_as_written
     def load(serialized: tf.Tensor) -> Example:
         example = records.parse_example(serialized, label_map)
         return _finish(preprocess_example(example, preprocess), max_boxes, dtype)
@@ -245,6 +255,11 @@ def count_examples(
     return shards.RecordSource(data_dir, split, rank, world_size, keep_empty, crowd).count()
 
 
+def _is_ours(function: Callable) -> bool:
+    module = getattr(function, "__module__", None) or type(function).__module__
+    return module.partition(".")[0] == __package__.partition(".")[0]
+
+
 def _read_epochs(
     source: shards.RecordSource,
     parse: Callable,
@@ -256,6 +271,7 @@ def _read_epochs(
     files = tf.constant(source.files)
     open_files = min(_OPEN_FILES, len(source.files))
 
+    @_as_written
     def epoch_of(epoch: tf.Tensor) -> tf.data.Dataset:
         # Inside this function it fixes the function's own seed, so that the user's global seed
         # does not reach the shuffle.
@@ -294,6 +310,7 @@ def _cached_epochs(
     ).filter(lambda _, keep: keep)
     held = used.map(lambda serialized, _: serialized).batch(sum(mask)).get_single_element()
 
+    @_as_written
     def epoch_of(epoch: tf.Tensor) -> tf.data.Dataset:
         words = _epoch_words(seed, epoch)
         order = tf.random.experimental.stateless_shuffle(tf.range(sum(mask)), seed=words[:2])
