@@ -106,7 +106,7 @@ def evaluate_model_dir(
 
     communicator = connect(bool(values.use_horovod))
     run = _runs.open_run_of_flags(
-        checkpoint=checkpoint, allow=allow, device_index=communicator.local_rank
+        checkpoint=checkpoint, allow=allow, communicator=communicator
     )
     split = split or run.eval_split
     bar = None
