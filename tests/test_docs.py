@@ -87,7 +87,7 @@ def _steps():
                 seen.add(command)
 
 
-@pytest.mark.slow
+@pytest.mark.slow(minutes=10)
 def test_every_documented_command_and_python_block_runs(tmp_path):
     """In one process after the other, as the later ones use what the earlier ones made."""
     place = make_place(tmp_path / "place")
