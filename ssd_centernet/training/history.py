@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 METRICS_NAME = "metrics.jsonl"
+SESSIONS_NAME = "sessions.jsonl"
 UNDEFINED = -1.0  # What COCO's metrics are where there is nothing to find.
 
 
