@@ -1,4 +1,12 @@
-"""Style sheet and script of the report page; the page can be read without the script."""
+"""What pages of reports share: their frame, style sheet, figures and tables.
+
+A page is one file that needs no other and no network; it can be read without its script.
+"""
+
+import html
+import math
+import re
+from collections.abc import Mapping, Sequence
 
 STYLE = """
 :root { color-scheme: light dark; --paper: #fff; --ink: #1d2127; --faint: #5a636e;
@@ -132,3 +140,76 @@ for (const table of document.querySelectorAll("table.sortable")) {
   });
 }
 """
+
+
+def page(title: str, *, head: str, opening: str, sections: Mapping[str, str]) -> str:
+    """Return a page of sections below a heading with links to them.
+
+    Args:
+        title: at the top.
+        head: HTML below it: counts, warnings.
+        opening: HTML between the links and the first section.
+        sections: heading -> HTML.
+
+    Returns:
+        The page, HTML with its style and script inside.
+    """
+    anchors = {name: re.sub(r"\W+", "-", name.lower()) for name in sections}
+    links = "".join(f'<a href="#{anchor}">{name}</a>' for name, anchor in anchors.items())
+    body = "".join(
+        f'<section aria-labelledby="{anchor}"><h2 id="{anchor}">{name}</h2>{sections[name]}'
+        "</section>"
+        for name, anchor in anchors.items()
+    )
+    title = html.escape(title)
+    return (
+        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>{title}</title><style>{STYLE}</style></head>\n<body><main>"
+        f"<header><h1>{title}</h1>{head}"
+        f'<nav aria-label="sections">{links}</nav></header>'
+        f"{opening}{body}</main>\n<script>{SCRIPT}</script></body></html>\n"
+    )
+
+
+def counted(number: int, one: str, many: str = "") -> str:
+    """Write a number with its noun."""
+    return f"{number:,} {one if number == 1 else many or one + 's'}"
+
+
+def figure(title: str, drawing: str, caption: str, keys: Sequence[tuple[str, str]] = ()) -> str:
+    """Return a figure with its title, the keys of its colours, the drawing and a caption."""
+    legend = "".join(f'<li><i class="{style}"></i>{html.escape(text)}</li>' for style, text in keys)
+    legend = f'<ul class="legend">{legend}</ul>' if legend else ""
+    return (
+        f"<figure><h3>{html.escape(title)}</h3>{legend}{drawing}"
+        f"<figcaption>{caption}</figcaption></figure>"
+    )
+
+
+def table(style: str, name: str, caption: str, head: str, body: str) -> str:
+    """Return a table that scrolls by itself where it is too wide, below its caption.
+
+    Args:
+        style: class of the table.
+        name: what it is called by those who hear the page.
+        caption: text above it.
+        head: cells of its heading.
+        body: its rows.
+    """
+    return (
+        f'<div><p class="caption">{caption}</p>'
+        f'<div class="scroll" tabindex="0" role="group" aria-label="{name}">'
+        f'<table class="{style}" aria-label="{name}"><thead><tr>{head}</tr></thead>'
+        f"<tbody>{body}</tbody></table></div></div>"
+    )
+
+
+def percent(value: float) -> str:
+    """Write a share of one as per cent, a dash where there is none."""
+    return f"{100 * value:.1f}%" if math.isfinite(value) else "–"
+
+
+def number(value: float) -> str:
+    """Write a metric, a dash where there is no object to measure it on."""
+    return f"{value:.3f}" if math.isfinite(value) and value >= 0 else "–"
