@@ -35,6 +35,7 @@ MAY_IMPORT = {
     "_axes": set(),
     "_svg": set(),
     "_page": set(),
+    "_settings_text": set(),
     "chart": {"_axes", "_drawing"},
     "visualize": {"_drawing", "files", "ops", "labels"},
     "layers": {"ops", "labels", "_keras"},
@@ -42,7 +43,8 @@ MAY_IMPORT = {
     "data": {"files", "ops", "labels"},
     "build": _MODELS | {"runtime"},
     "evaluation": _RUN | {"_page", "_svg", "visualize"},
-    "training": _RUN | {"_axes", "_page", "_svg", "chart", "evaluation", "visualize"},
+    "training": _RUN
+    | {"_axes", "_page", "_settings_text", "_svg", "chart", "evaluation", "visualize"},
     "export": _RUN,
     "benchmark": _RUN | {"training", "evaluation"},
     "cli": {"*"},
