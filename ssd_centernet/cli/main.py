@@ -27,6 +27,7 @@ COMMANDS = {
     "make_static": "compute training batches once, for train --static",
     "show_inputs": "draw what the network is fed, with the matched anchors",
     "show_anchors": "what share of the objects a recipe's anchors or heatmap can match",
+    "report": "compare runs: metrics, curves and settings, in the terminal and on one page",
     "compare_precision": "train a recipe in several precisions, and compare",
     "benchmark": "measure input, train step, decoding or evaluation",
     "doctor": "check versions, devices and a train step of this installation",
