@@ -137,3 +137,10 @@ def beats(value: float, best: float | None, *, higher_is_better: bool) -> bool:
     if math.isnan(value) or value == UNDEFINED:
         return False
     return best is None or (value > best if higher_is_better else value < best)
+
+
+def duration(seconds: float) -> str:
+    """Formats seconds as h:mm:ss, or m:ss below an hour."""
+    minutes, seconds = divmod(int(seconds + 0.5), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"

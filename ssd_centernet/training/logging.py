@@ -14,7 +14,7 @@ import numpy as np
 import tensorflow as tf
 
 from ssd_centernet.files import write_atomically
-from ssd_centernet.training.history import METRICS_NAME, SESSIONS_NAME
+from ssd_centernet.training.history import METRICS_NAME, SESSIONS_NAME, duration
 from ssd_centernet.training.schedules import RunLength
 
 # Waiting longer than this share of the time means that the input pipeline sets the pace.
@@ -189,10 +189,3 @@ class TrainLog:
         if record.get("data_wait_share", 0.0) > INPUT_BOUND_SHARE:
             line += "  [input bound]"
         return line
-
-
-def duration(seconds: float) -> str:
-    """Formats seconds as h:mm:ss, or m:ss below an hour."""
-    minutes, seconds = divmod(int(seconds + 0.5), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"

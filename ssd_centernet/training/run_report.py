@@ -15,8 +15,7 @@ from ssd_centernet._page import counted, figure, number, page, table
 from ssd_centernet._svg import Plot
 from ssd_centernet.evaluation.result import METRIC_NAMES
 from ssd_centernet.files import write_atomically
-from ssd_centernet.training.history import smoothed
-from ssd_centernet.training.logging import duration
+from ssd_centernet.training.history import duration, smoothed
 from ssd_centernet.training.run_history import RunHistory, differences, doubts
 
 _NOTHING = "–"
@@ -261,13 +260,11 @@ def _curve(runs, scales, over_images: bool, name, title, of_evaluations, scale, 
         return ""
     values = np.concatenate([y for _, y in curves])
     y_axis = choose_axis(np.append(values, 0.0) if scale == "linear" else values, scale=scale)
-    furthest = max(
-        steps[-1] * by for (steps, _), by in zip(curves, scales, strict=True) if len(steps)
-    )
-    x_axis = linear_axis(0.0, float(furthest), tight=True)
-    ends = [f"{run.label}: {y[-1]:.4g}" for run, (_, y) in zip(runs, curves, strict=True) if len(y)]
+    ends = [steps[-1] * by for (steps, _), by in zip(curves, scales, strict=True) if len(steps)]
+    x_axis = linear_axis(0.0, float(max(ends)), tight=True)
+    told = [f"{run.label}: {y[-1]:.4g}" for run, (_, y) in zip(runs, curves, strict=True) if len(y)]
     plot = Plot(
-        f"{title}, the last value of each run. {'; '.join(ends)}",
+        f"{title}, the last value of each run. {'; '.join(told)}",
         x_label="images" if over_images else "steps",
         y_label="logarithmic" if y_axis.log else "",
         x_ticks=[(x_axis.place(value), text) for value, text in x_axis.ticks],
@@ -284,10 +281,7 @@ def _curve(runs, scales, over_images: bool, name, title, of_evaluations, scale, 
             ys = smoothed(steps, y, xs, span)
         _line(plot, x_axis, y_axis, xs * by, ys, style)
         if len(xs) == 1 or of_evaluations:
-            places = [
-                [axis.place(v) for v in row] for axis, row in ((x_axis, xs * by), (y_axis, ys))
-            ]
-            plot.dots(*places, style)
+            plot.dots([x_axis.place(x) for x in xs * by], [y_axis.place(v) for v in ys], style)
     return figure(title, plot.svg(), caption)
 
 
