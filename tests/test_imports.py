@@ -56,6 +56,7 @@ ONE_PLACE = {
     "faster_coco_eval": r"evaluation/coco\.py",
     "orbit": r"training/\w+\.py",
     "horovod": r"runtime/horovod\.py",
+    "tensorflow_datasets": r"data/readers/tfds\.py",
     "official": r"models/backbones/model_garden\.py",
     "habana_frameworks": r"runtime/vendors\.py",
     "npu_device": r"runtime/vendors\.py",

@@ -22,7 +22,7 @@ COMMANDS = {
     "launch": "run train, evaluate or benchmark in several processes, one a device",
     "evaluate": "COCO metrics of a trained detector, or of a file of detections",
     "predict": "detect objects in images: drawings and COCO-style json",
-    "convert": "convert a COCO, VOC, YOLO or CSV data set to TFRecord shards",
+    "convert": "convert a COCO, VOC, YOLO, CSV or TFDS data set to TFRecord shards",
     "make_synthetic": "render a small COCO data set to try things on",
     "make_static": "compute training batches once, for train --static",
     "show_inputs": "draw what the network is fed, with the matched anchors",

@@ -23,6 +23,7 @@ PICTURES_DIR = "pictures"
 INPUTS_NAME, PREDICTIONS_NAME = "inputs.png", "predictions.png"
 # Detections below it are drawn only where there would be fewer than objects.
 MIN_SCORE = 0.3
+MOST_DRAWN = 12
 # Longer side of a picture; it bounds what an evaluation adds to the event files.
 _SIDE = 384
 # Records looked at for one with objects before any will do.
@@ -191,15 +192,19 @@ def found_in(one: ShownImage, rows: DetectionRows, label_map: LabelMap) -> dict[
 def drawn_from(scores: Sequence[float], num_objects: int) -> float:
     """Choose the score from which on detections are drawn.
 
-    A detector that has just begun is sure of nothing; its best guesses are shown all the same, as
-    many as there are objects.
+    A detector that has just begun is sure of nothing, or of everything: as many of its best guesses
+    are shown as there are objects, and no more than can be told apart.
 
     Args:
         scores: [D], descending.
         num_objects: in the image.
 
     Returns:
-        `MIN_SCORE`, or the lower score of the detection that is the `num_objects`-th.
+        `MIN_SCORE`; a lower score where fewer than `num_objects` reach that, a higher one where
+        more than `MOST_DRAWN` and than twice as many as objects do.
     """
-    wanted = min(max(num_objects, 1), len(scores))
-    return min(MIN_SCORE, float(scores[wanted - 1])) if wanted else MIN_SCORE
+    if not len(scores):
+        return MIN_SCORE
+    least = scores[min(max(num_objects, 1), len(scores)) - 1]
+    most = scores[min(max(MOST_DRAWN, 2 * num_objects), len(scores)) - 1]
+    return float(max(min(MIN_SCORE, least), most))

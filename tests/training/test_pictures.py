@@ -127,9 +127,16 @@ def test_detections_of_an_image_become_fractions_of_it():
 
 @pytest.mark.parametrize(
     ("scores", "objects", "expected"),
-    [([0.9, 0.5, 0.1], 1, 0.3), ([0.2, 0.1, 0.05], 2, 0.1), ([0.2], 5, 0.2), ([], 3, 0.3)],
+    [
+        ([0.9, 0.5, 0.1], 1, 0.3),
+        ([0.2, 0.1, 0.05], 2, 0.1),
+        ([0.2], 5, 0.2),
+        ([], 3, 0.3),
+        (np.linspace(0.99, 0.5, 50), 3, 0.88),
+        (np.linspace(0.99, 0.5, 50), 20, 0.6),
+    ],
 )
-def test_as_many_detections_as_objects_are_drawn(scores, objects, expected):
+def test_as_many_detections_as_objects_are_drawn_and_not_all(scores, objects, expected):
     assert pictures.drawn_from(scores, objects) == pytest.approx(expected)
 
 
