@@ -35,7 +35,9 @@ def main(argv: list[str]) -> int:
     from ssd_centernet.training.run_report import text_report, write_runs_page
 
     runs = read_runs(argv[1:])
-    print(text_report(runs))
+    print(text_report(runs), end="\n\n")
     if flags.FLAGS.output:
-        print(f"\nwritten: {write_runs_page(flags.FLAGS.output, runs)}")
+        print(f"written: {write_runs_page(flags.FLAGS.output, runs)}")
+    else:
+        print("Curves and all settings that differ: add --output=report.html")
     return 0

@@ -17,12 +17,19 @@ import numpy as np
 
 from ssd_centernet._settings_text import read_bindings
 from ssd_centernet.evaluation.result import METRIC_NAMES
-from ssd_centernet.training.history import METRICS_NAME, recorded_run, recorded_sessions
+from ssd_centernet.training.history import (
+    METRICS_NAME,
+    recorded_run,
+    recorded_sessions,
+    smoothed,
+)
 from ssd_centernet.training.lock import is_training
 
 SETTINGS_NAME = "config.gin"
+# What the end of a run is, as a share of its steps: losses of single batches differ.
+END_SHARE = 0.05
 # Longer names are cut in the middle where they stay apart.
-_LABEL_LENGTH = 28
+_LABEL_LENGTH = 24
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -97,7 +104,7 @@ class RunHistory:
             return "not running"
         reason = self.sessions[-1].get("reason")
         if reason is None:
-            return "broken off"
+            return "interrupted"
         if reason.startswith("SIG"):
             return f"stopped by {reason}"
         return reason if reason in ("finished", "stopped early") else f"failed: {reason}"
@@ -147,6 +154,15 @@ class RunHistory:
         """Median of the windows; not a number without one that says it."""
         paces = [one["images_per_second"] for one in self.windows if "images_per_second" in one]
         return statistics.median(paces) if paces else math.nan
+
+    @property
+    def loss(self) -> float:
+        """Mean of the total loss over the last 5 % of the steps; not a number without a window."""
+        steps, values = self.curve("total")
+        if not len(steps):
+            return math.nan
+        span = max(END_SHARE * float(steps[-1]), float(steps[-1] - steps[-2:-1].sum()))
+        return float(smoothed(steps, values, steps[-1:], span)[0])
 
     @property
     def last(self) -> dict | None:
@@ -203,7 +219,7 @@ def short_labels(paths: Sequence[str]) -> list[str]:
     parts = [Path(path).parts for path in paths]
     labels = [own[-1] for own in parts]
     if len(set(labels)) < len(labels):
-        first = len(os.path.commonprefix(parts))
+        first = min(len(os.path.commonprefix(parts)), min(map(len, parts)) - 1)
         last = len(os.path.commonprefix([own[::-1] for own in parts]))
         labels = ["/".join(own[first : max(len(own) - last, first + 1)]) for own in parts]
     if len(set(labels)) < len(labels):
@@ -223,11 +239,14 @@ def differences(runs: Sequence[RunHistory]) -> dict[str, list[str | None]]:
         runs: those whose settings cannot be read say nothing.
 
     Returns:
-        Name -> its value in each run, None where a run does not have it; by name.
+        Name -> its value in each run, None where a run does not have it. Those that all runs have
+        come first, then what only some have, as other parts were built; each by name.
     """
     told = [run for run in runs if run.bindings]
-    names = sorted({name for run in told for name in run.bindings})
-    found = {name: [run.bindings.get(name) for run in runs] for name in names}
+    names = {name for run in told for name in run.bindings}
+    shared = {name for name in names if all(name in run.bindings for run in told)}
+    ordered = [*sorted(shared), *sorted(names - shared)]
+    found = {name: [run.bindings.get(name) for run in runs] for name in ordered}
     return {
         name: values
         for name, values in found.items()

@@ -22,6 +22,7 @@ _NOTHING = "–"
 # Settings in a terminal: more of them, or longer values, are left to the page.
 _SETTINGS_LISTED = 24
 _VALUE_LENGTH = 32
+_STATE_HEAD = '<th scope="col" class="word">state'
 # More windows than this are smoothed, and drawn in so many points.
 _MOST_POINTS = 300
 _SMOOTHED_FROM = 60
@@ -39,7 +40,7 @@ _COLUMNS: dict[str, Callable[[RunHistory], str]] = {
     "images seen": lambda run: _NOTHING if run.images_seen is None else f"{run.images_seen:,}",
     "images/s": lambda run: _decimals(run.images_per_second, 1),
     "time": lambda run: duration(60 * run.minutes) if math.isfinite(run.minutes) else _NOTHING,
-    "loss": lambda run: _decimals(run.windows[-1]["total"], 4) if run.windows else _NOTHING,
+    "loss": lambda run: _decimals(run.loss, 4),
     "last AP": lambda run: _metric(run.last, "AP"),
     "best AP": lambda run: _metric(run.best, "AP"),
     "at step": lambda run: f"{run.best['step']:,}" if run.best else _NOTHING,
@@ -155,9 +156,8 @@ def _name(index: int, run: RunHistory) -> str:
     return f'<i class="swatch run{index % 8}"></i>{html.escape(run.label)}'
 
 
-def _heads(names: Sequence[str], *, fixed: bool = False) -> str:
-    mark = " data-fixed" if fixed else ""
-    return "".join(f'<th scope="col"{mark}>{html.escape(name)}</th>' for name in names)
+def _heads(names: Sequence[str]) -> str:
+    return "".join(f'<th scope="col">{html.escape(name)}</th>' for name in names)
 
 
 def _row(head: str, cells: Sequence[str]) -> str:
@@ -173,10 +173,11 @@ def _runs_section(runs: Sequence[RunHistory]) -> str:
             cells.append(f'<td{style} data-v="{_sorted_by(text)}">{html.escape(text)}</td>')
         rows.append(_row(_name(index, run), cells))
     caption = (
-        "Loss: mean of the last window. Time: from the beginning of each process to its end, "
-        "evaluations included. Images/s: median of the windows. Press a heading to sort."
+        "Loss: mean of the last 5 % of the steps. Time: from the beginning of each process to its "
+        "end, evaluations included. Images/s: median of the windows. Press a heading to sort."
     )
-    return table("wide sortable", "runs", caption, _heads(["run", *_COLUMNS]), "".join(rows))
+    heads = _heads(["run", *_COLUMNS]).replace('<th scope="col">state', _STATE_HEAD)
+    return table("wide sortable", "runs", caption, heads, "".join(rows))
 
 
 def _sorted_by(text: str) -> str:
@@ -260,8 +261,9 @@ def _curve(runs, scales, over_images: bool, name, title, of_evaluations, scale, 
         return ""
     values = np.concatenate([y for _, y in curves])
     y_axis = choose_axis(np.append(values, 0.0) if scale == "linear" else values, scale=scale)
-    ends = [steps[-1] * by for (steps, _), by in zip(curves, scales, strict=True) if len(steps)]
-    x_axis = linear_axis(0.0, float(max(ends)), tight=True)
+    # The same for all charts, so that they can be read below each other.
+    furthest = max(run.steps * by for run, by in zip(runs, scales, strict=True))
+    x_axis = linear_axis(0.0, float(max(furthest, 1)), tight=True)
     told = [f"{run.label}: {y[-1]:.4g}" for run, (_, y) in zip(runs, curves, strict=True) if len(y)]
     plot = Plot(
         f"{title}, the last value of each run. {'; '.join(told)}",
