@@ -54,6 +54,7 @@ figcaption { font-size: .9rem; color: var(--faint); }
 .legend.runs { position: sticky; top: 0; background: var(--paper); padding: 6px 0; z-index: 1; }
 .legend .dashed { border-top-style: dashed; } .line.dashed { stroke-dasharray: 7 4; }
 .line.thin { stroke-width: 1.2; opacity: .35; }
+table.runs td, table.runs tbody th { white-space: nowrap; }
 .stack > * + * { margin-top: 26px; }
 code { font-size: .86em; overflow-wrap: anywhere; }
 .settings td, .settings th { vertical-align: top; }

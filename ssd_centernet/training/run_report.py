@@ -177,7 +177,7 @@ def _runs_section(runs: Sequence[RunHistory]) -> str:
         "end, evaluations included. Images/s: median of the windows. Press a heading to sort."
     )
     heads = _heads(["run", *_COLUMNS]).replace('<th scope="col">state', _STATE_HEAD)
-    return table("wide sortable", "runs", caption, heads, "".join(rows))
+    return table("wide sortable runs", "runs", caption, heads, "".join(rows))
 
 
 def _sorted_by(text: str) -> str:
@@ -212,7 +212,9 @@ def _metrics_section(runs: Sequence[RunHistory]) -> str:
                 cells.append(f'<td data-v="{value:.6f}">{text}</td>')
             rows.append(_row(_name(index, run), cells))
         heads = _heads(["run", "step", *METRIC_NAMES])
-        tables.append(table("wide sortable", f"{title} metrics", caption, heads, "".join(rows)))
+        tables.append(
+            table("wide sortable runs", f"{title} metrics", caption, heads, "".join(rows))
+        )
     return '<div class="stack">' + "".join(tables) + "</div>"
 
 

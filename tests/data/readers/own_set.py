@@ -100,21 +100,25 @@ def write_coco(root: Path) -> Path:
     return root / "boxes.json"
 
 
-def write_builder(root: Path, features, examples, split="train") -> Path:
-    """Prepare a TFDS builder of one file and return its folder, NAME/VERSION."""
+def write_builder(folder: Path, features, splits) -> Path:
+    """Prepare a TFDS builder, split -> examples, in a folder NAME/VERSION; returns that."""
     import tensorflow as tf
     import tensorflow_datasets as tfds
 
-    folder = root / "builders" / "own" / "1.0.0"
     folder.mkdir(parents=True)
     features = tfds.features.FeaturesDict(features)
-    with tf.io.TFRecordWriter(str(folder / f"own-{split}.tfrecord-00000-of-00001")) as writer:
-        for example in examples:
-            writer.write(features.serialize_example(features.encode_example(example)))
+    for split, examples in splits.items():
+        name = f"{folder.parent.name}-{split}.tfrecord-00000-of-00001"
+        with tf.io.TFRecordWriter(str(folder / name)) as writer:
+            for example in examples:
+                writer.write(features.serialize_example(features.encode_example(example)))
     tfds.folder_dataset.write_metadata(
         data_dir=str(folder),
         features=features,
-        split_infos=[tfds.core.SplitInfo(split, shard_lengths=[len(examples)], num_bytes=1)],
+        split_infos=[
+            tfds.core.SplitInfo(split, shard_lengths=[len(examples)], num_bytes=1)
+            for split, examples in splits.items()
+        ],
         filename_template="{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}",
     )
     return folder
@@ -149,7 +153,7 @@ def write_tfds(root: Path, *, split="train", inner=None, **features) -> Path:
         "objects": kinds.Sequence(objects),
         **{key: feature for key, (feature, _) in features.items()},
     }
-    return write_builder(root, declared, examples, split)
+    return write_builder(root / "builders" / "own" / "1.0.0", declared, {split: examples})
 
 
 def truth_by_file(output: Path, split="train") -> dict:

@@ -88,7 +88,8 @@ def test_a_builder_without_objects_names_its_features(tmp_path):
     image = np.zeros((8, 8, 3), np.uint8)
     kinds = tfds.features
     features = {"image": kinds.Image(shape=(8, 8, 3)), "label": kinds.ClassLabel(num_classes=2)}
-    folder = own_set.write_builder(tmp_path, features, [{"image": image, "label": 1}])
+    examples = {"train": [{"image": image, "label": 1}]}
+    folder = own_set.write_builder(tmp_path / "digits" / "1.0.0", features, examples)
     with pytest.raises(ValueError, match=r"no sequence of objects.*image \(Image\); label \(Cla"):
         read_tfds(folder, split="train")
 
