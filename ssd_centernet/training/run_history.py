@@ -289,7 +289,7 @@ def _later_evaluation(path: Path, split: str) -> dict | None:
         metrics = {name: content["metrics"][name] for name in METRIC_NAMES}
     except (OSError, ValueError, KeyError, TypeError):
         return None  # None there, or that of the training itself.
-    if number is None or split not in ("", content.get("split")):
+    if number is None or split not in ("", "None", content.get("split")):
         return None
     losses = {f"loss_{name}": value for name, value in content.get("losses", {}).items()}
     return {"kind": "eval", "step": int(number[1]), **metrics, **losses}

@@ -150,6 +150,9 @@ def test_an_evaluation_behind_the_training_counts(tmp_path):
     assert RunHistory.read("run", folder).best["loss_box"] == 1.5
     path.write_text(json.dumps({**content, "checkpoint": "runs/a/ckpt-40", "split": "coco_test"}))
     assert RunHistory.read("run", folder).best is None
+    settings = SETTINGS.replace("'coco_val'", "None")
+    (folder / "config.gin").write_text(settings.format(rate=0.1, steps=40))
+    assert RunHistory.read("run", folder).best["step"] == 40
     path.write_text(json.dumps(content))  # That of the training itself, which has its record.
     assert RunHistory.read("run", folder).best is None
 

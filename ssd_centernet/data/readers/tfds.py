@@ -5,6 +5,7 @@ The only module that imports tensorflow_datasets, and only when such data is rea
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import io
 import os
@@ -13,6 +14,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from absl import logging
 from PIL import Image
 
 from ssd_centernet.data.readers.source import (
@@ -248,10 +250,22 @@ def _examples(
     )
     # One file after the other: the second reading must give the order of the first.
     order = tfds.ReadConfig(interleave_cycle_length=1, try_autocache=False)
-    dataset = builder.as_dataset(
-        split=split, shuffle_files=False, decoders=decoders, read_config=order
-    )
+    with _without_warnings():
+        dataset = builder.as_dataset(
+            split=split, shuffle_files=False, decoders=decoders, read_config=order
+        )
     return dataset.as_numpy_iterator()
+
+
+@contextlib.contextmanager
+def _without_warnings() -> Iterator[None]:
+    """Keep back what tensorflow_datasets says of its own calls, which no user can change."""
+    before = logging.get_verbosity()
+    logging.set_verbosity(min(before, logging.ERROR))
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)
 
 
 def _read_image(

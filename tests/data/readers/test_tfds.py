@@ -1,5 +1,6 @@
 """Builders of TensorFlow Datasets: their splits, ids, crowd regions and what cannot be read."""
 
+import io
 import json
 
 import numpy as np
@@ -92,6 +93,27 @@ def test_a_builder_without_objects_names_its_features(tmp_path):
     folder = own_set.write_builder(tmp_path / "digits" / "1.0.0", features, examples)
     with pytest.raises(ValueError, match=r"no sequence of objects.*image \(Image\); label \(Cla"):
         read_tfds(folder, split="train")
+
+
+def test_what_is_no_image_is_dropped_with_its_reason(tmp_path):
+    kinds = tfds.features
+    objects = kinds.Sequence(
+        {"bbox": kinds.BBoxFeature(), "label": kinds.ClassLabel(names=list(own_set.NAMES))}
+    )
+    box = {"bbox": kinds.BBox(0.2, 0.25, 0.7, 0.75), "label": "emu"}
+    (path,) = (own_set.write_images(tmp_path / "images", ["a.jpg"])).iterdir()
+    images = (str(path), io.BytesIO(b"no image"), io.BytesIO(path.read_bytes()[:300]))
+    folder = own_set.write_builder(
+        tmp_path / "own" / "1.0.0",
+        {"image": kinds.Image(shape=(None, None, 3)), "objects": objects},
+        {"train": [{"image": image, "objects": [box]} for image in images]},
+    )
+    info = convert_annotations(folder, tmp_path / "out", split="train", progress=False)
+    assert (info["num_images"], info["num_objects"]) == (1, 1)
+    dropped = info["report"]["dropped images"]
+    assert dropped["not an image"]["first"] == ["00000002.jpg"]
+    assert dropped["truncated or corrupt"]["first"] == ["00000003.jpg"]
+    assert own_set.truth_by_file(tmp_path / "out") == {"00000001.jpg": [([10, 6, 20, 15], 2)]}
 
 
 @pytest.mark.parametrize(
