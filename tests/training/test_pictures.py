@@ -7,10 +7,13 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from ssd_centernet import visualize
+from ssd_centernet import config, visualize
+from ssd_centernet.build import build_detector
+from ssd_centernet.data.pipeline import training_batches
 from ssd_centernet.evaluation.result import DetectionRows
 from ssd_centernet.training import inputs, pictures
-from tests.training.conftest import LABELS, tiny_detector
+from ssd_centernet.training.logging import TrainLog
+from tests.training.conftest import LABELS, TINY_RECIPE, tiny_detector, tiny_trainer
 from tests.training.test_train import assert_same_bits, run
 
 EVALUATED = ("train.steps = 4", "train.evaluate_every = 2")
@@ -38,8 +41,6 @@ def count(image, color):
 @pytest.fixture(scope="module")
 def shown_run(data_dir, tmp_path_factory):
     """A run with pictures of two images and two evaluations."""
-    from tests.training.conftest import TINY_RECIPE
-
     folder = tmp_path_factory.mktemp("shown")
     (folder / "tiny.gin").write_text(TINY_RECIPE)
     run(folder / "tiny.gin", data_dir, folder / "run", *EVALUATED, "train.pictures = 2")
@@ -88,9 +89,18 @@ def test_pictures_change_nothing_and_are_drawn_at_the_beginning_alone(
 
 
 def test_peaks_are_shown_where_targets_are_made_in_the_step(tmp_path, data_dir):
-    settings = ("IMAGE_SIZE = (64, 64)", "train.batch_size = 1", "train.steps = 1")
-    settings += ("train.pictures = 3", "train.evaluate_every = 0")
-    run("centernet_demo", data_dir, tmp_path, *settings)
+    config.parse(["centernet_demo"], ["IMAGE_SIZE = (64, 64)"])
+    try:
+        detector = build_detector(num_classes=2)
+    finally:
+        config.clear()
+    trainer = tiny_trainer(detector)
+    batches = training_batches(
+        str(data_dir), label_map=LABELS, batch_size=1, augment=inputs.resize_only(detector)
+    )
+    log = TrainLog(tmp_path, trainer.run)
+    pictures.PictureBoard(log, LABELS, number=3).show_inputs(trainer, batches)
+    log.close()
     sheet = images_of_events(tmp_path / "train")["inputs", 0].astype(int)
     # Three images of batches of one, tinted where the heatmap is high.
     assert sheet.shape[0] > 2 * 384

@@ -230,7 +230,7 @@ def _find_fields(tfds: Any, features: Mapping[str, Any], folder: Path) -> _Field
 
 def _told(features: Mapping[str, Any]) -> str:
     parts = []
-    for name, feature in features.items():
+    for name, feature in sorted(features.items()):  # A builder keeps them in no order.
         inner = getattr(feature, "feature", None)
         within = f" of {', '.join(inner)}" if isinstance(inner, Mapping) else ""
         parts.append(f"{name} ({type(feature).__name__}{within})")
