@@ -147,7 +147,7 @@ def compare(
         scores=found["scores"],
         classes=found["classes"],
     )
-    titles = (f"ground truth: {len(truth['boxes'])}", f"score above {min_score:g}: {shown.sum()}")
+    titles = (f"ground truth: {len(truth['boxes'])}", f"score above {min_score:.2g}: {shown.sum()}")
     cell = (left.shape[0], left.shape[1])
     return contact_sheet([left, right], columns=2, cell_size=cell, titles=titles)
 

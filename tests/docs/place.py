@@ -17,7 +17,7 @@ NUM_TRAIN, NUM_VAL, NUM_PHOTOS = 6, 3, 2
 
 
 def make_place(top: Path) -> Path:
-    """Make coco/, the same as voc/, yolo/, table/, photos/ and a TF1 checkpoint of the backbone.
+    """Make coco/, the same as voc/, yolo/, table/ and tfds/, photos/ and a TF1 checkpoint.
 
     Returns the directory.
     """
