@@ -1,14 +1,15 @@
 """What is still to be installed around a TensorFlow that a vendor has installed.
 
 scripts/setup.sh runs this with TENSORFLOW=installed, by the interpreter of the new environment,
-which sees the vendor's packages too:
+which sees the vendor's packages too; each line prints requirements for pip:
 
-    python scripts/_installed_tensorflow.py version                   prints that TensorFlow's
-    python scripts/_installed_tensorflow.py plan VERSION EXTRAS FOLDER   writes three files
-
-constraints.txt holds every package that the vendor has installed at its version; requirements.txt
-is what pip may resolve; alone.txt is what pip must take without its dependencies, since they would
-bring another TensorFlow: under the vendor's name for it (tensorflow-cpu, ...) pip does not see one.
+    python scripts/_installed_tensorflow.py version               that TensorFlow's version
+    python scripts/_installed_tensorflow.py alone VERSION EXTRAS  to be installed without what they
+        depend on, which would bring another TensorFlow: under the vendor's name for it
+        (tensorflow-cpu, ...) pip does not see one
+    python scripts/_installed_tensorflow.py rest VERSION EXTRAS   the others, when these are there
+    python scripts/_installed_tensorflow.py constraints VERSION EXTRAS  for them: every package that
+        the vendor has installed stays at its version
 """
 
 import contextlib
@@ -20,7 +21,10 @@ from pip._vendor.packaging.requirements import Requirement
 from pip._vendor.packaging.utils import canonicalize_name
 from pip._vendor.packaging.version import InvalidVersion, Version
 
-OF_TENSORFLOW = {"tensorflow", "tf-keras", "tf-models-official", "tensorflow-text"}
+# These depend on a package of the name tensorflow; what we use of them needs no more than the
+# module. tensorflow-text, which the models of detectors do not need, is left to the vendor.
+ALONE = {"tf-keras", "tf-models-official", "tensorflow-hub"}
+OF_TENSORFLOW = ALONE | {"tensorflow", "tensorflow-text"}
 LOWEST, FIRST_TOO_NEW = (2, 15), (2, 21)
 
 
@@ -42,57 +46,75 @@ def installed_versions() -> dict[str, str]:
     return found
 
 
-def our_requirements(extras: list[str]) -> list[Requirement]:
-    """Return what ssd_centernet asks for with these extras, on this interpreter."""
-    texts = [Requirement(text) for text in metadata.requires("ssd_centernet") or ()]
-    return [
-        one
-        for one in texts
-        if one.marker is None or any(one.marker.evaluate({"extra": e}) for e in ["", *extras])
-    ]
+def requirements_of(package: str, extras: list[str]) -> dict[str, Requirement]:
+    """Return name -> what a package asks for with these extras, on this interpreter."""
+    found = {}
+    for one in map(Requirement, metadata.requires(package) or ()):
+        wanted = one.marker is None or any(one.marker.evaluate({"extra": e}) for e in ["", *extras])
+        if wanted:
+            found[canonicalize_name(one.name)] = one
+    return found
 
 
-def plan(version: str, extras: list[str], folder: Path) -> None:
-    """Write constraints.txt, requirements.txt and alone.txt into a folder."""
-    minor = tuple(int(part) for part in version.split(".")[:2])
-    text = f"{minor[0]}.{minor[1]}"
-    if not LOWEST <= minor < FIRST_TOO_NEW:
-        sys.exit(f"TensorFlow {text} is installed; ssd_centernet needs 2.15 to 2.20.")
-    # Known to work with this minor version; what the vendor has installed comes first.
-    pins, alone = {}, {}
-    known = Path(f"constraints/tf{text}.txt")
-    for line in known.read_text(encoding="utf-8").splitlines() if known.exists() else ():
+def all_requirements(extras: list[str]) -> dict[str, Requirement]:
+    """Return what we ask for, and what tf-models-official does where it is installed."""
+    found = requirements_of("ssd_centernet", extras)
+    if "tf-models-official" in found and "tf-models-official" in installed_versions():
+        found = requirements_of("tf-models-official", []) | found
+    return found
+
+
+def known_pins(minor: str) -> dict[str, str]:
+    """Return name -> version that is known to work with this TensorFlow, such as '==1.4.0'."""
+    pins, path = {}, Path(f"constraints/tf{minor}.txt")
+    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
         if line and line[0] != "#":
             one = Requirement(line)
             if one.marker is None or one.marker.evaluate():
                 pins[canonicalize_name(one.name)] = str(one.specifier)
-    requirements = our_requirements(extras)
-    installed = installed_versions()
-    for one in requirements:
-        name = canonicalize_name(one.name)
-        if name in OF_TENSORFLOW - {"tensorflow"} and name not in installed:
-            same_minor = f">={text},<{minor[0]}.{minor[1] + 1}"
-            alone[name] = f"{name}{pins.get(name, same_minor)}"
-    asked = [one for one in requirements if canonicalize_name(one.name) not in OF_TENSORFLOW]
-    too_old = {
-        name
-        for name, one in ((canonicalize_name(one.name), one) for one in asked)
-        if name in installed and not one.specifier.contains(installed[name], prereleases=True)
-    }
-    for name, version in installed.items():
-        if name not in too_old | {"ssd-centernet"}:
+    return pins
+
+
+def alone(minor: str, extras: list[str]) -> list[str]:
+    """Return what pip must take without its dependencies."""
+    first, second = minor.split(".")
+    of_this_minor = f">={minor},<{first}.{int(second) + 1}"
+    pins, installed = known_pins(minor), installed_versions()
+    wanted = (ALONE & set(all_requirements(extras))) - set(installed)
+    free = {"tensorflow-hub": ""}  # Its versions do not follow TensorFlow's.
+    return [f"{name}{pins.get(name, free.get(name, of_this_minor))}" for name in wanted]
+
+
+def rest(minor: str, extras: list[str]) -> list[str]:
+    """Return what pip may resolve."""
+    asked = all_requirements(extras).items()
+    return [f"{one.name}{one.specifier}" for name, one in asked if name not in OF_TENSORFLOW]
+
+
+def constraints(minor: str, extras: list[str]) -> list[str]:
+    """Return the versions of what is installed, and of what is known to work beside it."""
+    pins, asked = known_pins(minor), requirements_of("ssd_centernet", extras)
+    for name, version in installed_versions().items():
+        too_old = name in asked and not asked[name].specifier.contains(version, prereleases=True)
+        if not too_old:
             pins[name] = f"=={version}"
-    lines = {
-        "constraints.txt": [name + pin for name, pin in pins.items() if name not in OF_TENSORFLOW],
-        "requirements.txt": [f"{one.name}{one.specifier}" for one in asked],
-        "alone.txt": list(alone.values()),
-    }
-    for name, content in lines.items():
-        (folder / name).write_text("".join(f"{line}\n" for line in sorted(content)))
+    return [name + pin for name, pin in pins.items() if name not in {"ssd-centernet", "tensorflow"}]
+
+
+def main(what: str, version: str = "", extras: str = "") -> None:
+    """Print what is asked for."""
+    if what == "version":
+        print(tensorflow_version())
+        return
+    minor = tuple(int(part) for part in version.split(".")[:2])
+    text = f"{minor[0]}.{minor[1]}"
+    if not LOWEST <= minor < FIRST_TOO_NEW:
+        sys.exit(f"TensorFlow {text} is installed; ssd_centernet needs 2.15 to 2.20.")
+    lines = {"alone": alone, "rest": rest, "constraints": constraints}[what](
+        text, extras.split(",")
+    )
+    print("\n".join(sorted(lines)))
 
 
 if __name__ == "__main__":
-    if sys.argv[1] == "version":
-        print(tensorflow_version())
-    else:
-        plan(sys.argv[2], sys.argv[3].split(","), Path(sys.argv[4]))
+    main(*sys.argv[1:])

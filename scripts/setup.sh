@@ -86,6 +86,11 @@ lines = [f"import site; site.addsitedir({folder!r})\n" for folder in folders]
 PY
 }
 
+# still_needed WHAT: fills the file of this name.
+still_needed() {
+  "$VENV/bin/python" scripts/_installed_tensorflow.py "$1" "$(cat "$AROUND")" "$EXTRAS" >"$work/$1"
+}
+
 # Everything but TensorFlow, which pip must neither replace nor shadow.
 install_around_tensorflow() {
   local pip=("$VENV/bin/python" -m pip --quiet --disable-pip-version-check install) work isolated=()
@@ -99,10 +104,18 @@ install_around_tensorflow() {
   # Without a network this is enough where everything needed is installed.
   "$VENV/bin/python" -c 'import setuptools, wheel' 2>/dev/null && isolated=(--no-build-isolation)
   echo "setup: installing into $VENV around TensorFlow $(cat "$AROUND")"
-  "${pip[@]}" ${isolated[@]+"${isolated[@]}"} --no-deps --editable . &&
-    "$VENV/bin/python" scripts/_installed_tensorflow.py plan "$(cat "$AROUND")" "$EXTRAS" "$work" &&
-    "${pip[@]}" --constraint "$work/constraints.txt" --requirement "$work/requirements.txt" &&
-    "${pip[@]}" --no-deps --requirement "$work/alone.txt" || return 1
+  # Where the vendor's package has another name than tensorflow, pip complains of its absence.
+  {
+    "${pip[@]}" ${isolated[@]+"${isolated[@]}"} --no-deps --editable . &&
+      still_needed alone && "${pip[@]}" --no-deps --requirement "$work/alone" &&
+      # What the first of these ask for in their turn.
+      still_needed alone && "${pip[@]}" --no-deps --requirement "$work/alone" &&
+      still_needed rest && still_needed constraints &&
+      "${pip[@]}" --constraint "$work/constraints" --requirement "$work/rest"
+  } >"$work/log" 2>&1 || {
+    cat "$work/log" >&2
+    return 1
+  }
   ! compgen -G "$VENV/lib/python*/site-packages/tensorflow" >/dev/null ||
     fail "pip has put another TensorFlow over the installed one: a package of EXTRAS=$EXTRAS asks" \
       "for it. Leave that extra out."
