@@ -21,10 +21,17 @@ from pip._vendor.packaging.requirements import Requirement
 from pip._vendor.packaging.utils import canonicalize_name
 from pip._vendor.packaging.version import InvalidVersion, Version
 
-# These depend on a package of the name tensorflow; what we use of them needs no more than the
-# module. tensorflow-text, which the models of detectors do not need, is left to the vendor.
-ALONE = {"tf-keras", "tf-models-official", "tensorflow-hub"}
+# These depend on a package of the name tensorflow, the last on an absl-py that is older than most
+# TensorFlows bring; what we use of them needs no more than the modules. tensorflow-text, which
+# detectors do not need, is left to the vendor.
+ALONE = {"tf-keras", "tf-models-official", "tensorflow-hub", "tensorflow-model-optimization"}
 OF_TENSORFLOW = ALONE | {"tensorflow", "tensorflow-text"}
+# What tf-models-official asks for and its backbones of detectors do without: language, data sets of
+# others, tables. pip takes long to fit some of these to what a vendor has installed.
+NOT_OF_VISION = set(
+    "ai-edge-litert cython google-api-python-client kaggle oauth2client "
+    "pandas py-cpuinfo sacrebleu sentencepiece seqeval".split()
+)
 LOWEST, FIRST_TOO_NEW = (2, 15), (2, 21)
 
 
@@ -60,7 +67,8 @@ def all_requirements(extras: list[str]) -> dict[str, Requirement]:
     """Return what we ask for, and what tf-models-official does where it is installed."""
     found = requirements_of("ssd_centernet", extras)
     if "tf-models-official" in found and "tf-models-official" in installed_versions():
-        found = requirements_of("tf-models-official", []) | found
+        theirs = requirements_of("tf-models-official", [])
+        found = {name: one for name, one in theirs.items() if name not in NOT_OF_VISION} | found
     return found
 
 
@@ -81,8 +89,8 @@ def alone(minor: str, extras: list[str]) -> list[str]:
     of_this_minor = f">={minor},<{first}.{int(second) + 1}"
     pins, installed = known_pins(minor), installed_versions()
     wanted = (ALONE & set(all_requirements(extras))) - set(installed)
-    free = {"tensorflow-hub": ""}  # Its versions do not follow TensorFlow's.
-    return [f"{name}{pins.get(name, free.get(name, of_this_minor))}" for name in wanted]
+    versions = {name: of_this_minor for name in ("tf-keras", "tf-models-official")} | pins
+    return [f"{name}{versions.get(name, '')}" for name in wanted]
 
 
 def rest(minor: str, extras: list[str]) -> list[str]:
