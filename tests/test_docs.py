@@ -31,6 +31,7 @@ NOT_RUN = {
     r"(\w+=\S+ )*bash scripts/(\w+/\w+|prepare_coco)\.sh": "tests/test_scripts.py runs these",
     r"tensorboard": "serves until it is stopped",
     r"python (-m )?benchmarks[./]compare_model_garden": "minutes, and needs tf-models-official",
+    r"python scripts/readme_picture\.py": "needs the run of the demo",
     r"python -m tests\.parity": "needs reference vectors; tests/test_parity.py runs it",
     r"bash scripts/install_horovod\.sh": "builds for minutes; scripts/test.sh runs it",
 }
