@@ -34,10 +34,11 @@ ENV PATH=/ssd_centernet/.venv/bin:${PATH}
 ARG HOROVOD=""
 COPY scripts/install_horovod.sh scripts/
 RUN if [ "${HOROVOD}" = 1 ]; then \
+      had="$(command -v g++ || true)"; \
       apt-get update; \
       apt-get install --yes --no-install-recommends g++ make openssh-client; \
       HOROVOD_WHEELS=/tmp/wheels bash scripts/install_horovod.sh; \
-      apt-get purge --yes --auto-remove g++ make; \
+      if [ -z "${had}" ]; then apt-get purge --yes --auto-remove g++ make; fi; \
       rm -rf /tmp/wheels /var/lib/apt/lists/*; \
     fi
 
