@@ -19,7 +19,7 @@ ALL_FILES = [
 
 # Part of the package -> the parts it may import, lazy imports included.
 _MODELS = {"ops", "labels", "layers", "models", "_keras", "patterns"}
-_RUN = _MODELS | {"data", "files", "runtime", "config", "build"}
+_RUN = _MODELS | {"data", "files", "runtime", "config", "building"}
 MAY_IMPORT = {
     "__init__": set(),
     "__main__": {"cli"},
@@ -37,11 +37,12 @@ MAY_IMPORT = {
     "layers": {"ops", "labels", "_keras"},
     "models": _MODELS,
     "data": {"files", "ops", "labels"},
-    "build": _MODELS | {"runtime"},
+    "building": _MODELS | {"runtime"},
     "evaluation": _RUN | {"visualize"},
     "training": _RUN | {"chart", "evaluation", "visualize"},
     "export": _RUN,
     "benchmark": _RUN | {"training", "evaluation"},
+    "api": _RUN | {"_config_use", "evaluation", "training"},
     "cli": {"*"},
 }
 

@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from ssd_centernet import visualize
-from ssd_centernet.build import build_detector
+from ssd_centernet.building import build_detector
 from ssd_centernet.data.directory import load_label_map
 from ssd_centernet.data.pipeline import training_batches
 from ssd_centernet.models.detector import Detector

@@ -13,6 +13,7 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.core.protobuf import trackable_object_graph_pb2
 
+from ssd_centernet._keras import keras
 from ssd_centernet.training import checkpoints
 
 _SHOWN = 5
@@ -28,10 +29,11 @@ class Weights:
 
     Attributes:
       path: of the file, or the prefix of a checkpoint's files.
-      kind: "tf1", "objects", "npz", "safetensors", "torch" or "h5".
+      kind: "tf1", "objects", "npz", "safetensors", "torch", "h5" or "keras".
       shapes: shape of each tensor by its name in the file.
       read: name -> array.
       graph: of the objects that were saved, where kind is "objects".
+      class_names: of the detector that the file holds, where it tells them.
     """
 
     path: str
@@ -39,6 +41,7 @@ class Weights:
     shapes: Mapping[str, tuple[int, ...]]
     read: Callable[[str], np.ndarray]
     graph: ObjectGraph | None = None
+    class_names: tuple[str, ...] | None = None
 
     def find(self, name: str) -> str | None:
         """Finds the tensor that a published name stands for.
@@ -82,7 +85,7 @@ def open_weights(path: str | Path) -> Weights:
     """Opens a file of weights.
 
     Args:
-      path: a `.npz`, `.safetensors`, `.pth`/`.pt` or `.h5` file; else a TensorFlow checkpoint:
+      path: a `.keras`, `.npz`, `.safetensors`, `.pth`/`.pt` or `.h5` file; else a TensorFlow checkpoint:
         its prefix, one of its files, or a directory such as that of a run.
 
     Returns:
@@ -216,6 +219,11 @@ def _open_h5(path: Path) -> Weights:
 
     datasets = {}
     with h5py.File(path, "r") as file:
+        if "_layer_checkpoint_dependencies" in file or path.name.endswith(".weights.h5"):
+            raise ValueError(
+                "weights of Keras' save_weights without names, which only the model that wrote "
+                "them can place; load_weights it there, and save the model as a .keras file"
+            )
         for name, dataset in _datasets(file):
             datasets[_h5_name(name)] = (name, dataset.shape)
 
@@ -224,6 +232,14 @@ def _open_h5(path: Path) -> Weights:
             return file[datasets[name][0]][()]
 
     return Weights(str(path), "h5", {name: s for name, (_, s) in datasets.items()}, read)
+
+
+def _open_keras(path: Path) -> Weights:
+    """A whole model; one of this library has all its names, the classes' included."""
+    model = keras.models.load_model(path, compile=False)
+    arrays = {variable.name.removesuffix(":0"): variable.numpy() for variable in model.variables}
+    found = _of_arrays(path, "keras", arrays)
+    return dataclasses.replace(found, class_names=getattr(model, "class_names", None))
 
 
 def _datasets(group) -> Iterator[tuple[str, object]]:
@@ -292,6 +308,7 @@ def _first_line(error: BaseException) -> str:
 
 
 _OPENERS: dict[str, Callable[[Path], Weights]] = {
+    ".keras": _open_keras,
     ".npz": _open_npz,
     ".safetensors": _open_safetensors,
     ".pth": _open_torch,
