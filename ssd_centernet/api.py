@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Sequence
+from numbers import Integral
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -287,13 +288,13 @@ def _size_setting(image_size: int | tuple[int, int] | None) -> list[str]:
     """
     if image_size is None:
         return []
-    size = (image_size, image_size) if isinstance(image_size, int) else tuple(image_size)
-    if len(size) != 2 or not all(isinstance(side, int) and side > 0 for side in size):
+    size = tuple(image_size) if isinstance(image_size, Sequence) else (image_size, image_size)
+    if len(size) != 2 or not all(isinstance(side, Integral) and side > 0 for side in size):
         raise ValueError(
             f"image_size is {image_size!r}, expected (height, width) in whole pixels, such as "
             "(300, 400), or one number for both."
         )
-    return [f"IMAGE_SIZE = {size}"]
+    return [f"IMAGE_SIZE = ({int(size[0])}, {int(size[1])})"]
 
 
 def _load_file(path: Path) -> Detector:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import re
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import tensorflow as tf
 
@@ -217,24 +218,26 @@ class Detector(FittedModel):
         raise NotImplementedError
 
     def get_config(self) -> dict:
-        """Returns the constructor's arguments, parts serialised."""
+        """Returns the constructor's arguments, parts serialised, and the precision."""
         parts = {name: getattr(self, name) for name in self.PARTS}
         return {
             "name": self.name,
             "num_classes": self.num_classes,
             "image_size": self.image_size,
             "class_names": self.class_names,
+            "dtype": self.dtype_policy.name,
             **{key: keras.saving.serialize_keras_object(part) for key, part in parts.items()},
         }
 
     @classmethod
     def from_config(cls, config: dict, custom_objects=None):
-        """Builds the detector from `get_config`."""
+        """Builds the detector from `get_config`, in the precision that it had."""
         config = dict(config)
-        for key in cls.PARTS:
-            if isinstance(config.get(key), dict):
-                config[key] = keras.saving.deserialize_keras_object(config[key])
-        return cls(**config)
+        with _policy(config.pop("dtype", None)):
+            for key in cls.PARTS:
+                if isinstance(config.get(key), dict):
+                    config[key] = keras.saving.deserialize_keras_object(config[key])
+            return cls(**config)
 
     def variables_to_train(self, freeze: str | Sequence[str] = ()) -> list[tf.Variable]:
         """Lists the trainable variables that no pattern of `freeze` matches.
@@ -252,6 +255,20 @@ class Detector(FittedModel):
         variables = self.trainable_variables
         check_matches(patterns, [v.name for v in variables], setting="train.freeze")
         return [v for v in variables if not any(re.match(one, v.name) for one in patterns)]
+
+
+@contextlib.contextmanager
+def _policy(name: str | None) -> Iterator[None]:
+    """Sets Keras' policy while a model is built; None leaves it as it is.
+
+    A backbone is built anew from its constructor's arguments, which do not tell its precision.
+    """
+    before = keras.mixed_precision.global_policy()
+    keras.mixed_precision.set_global_policy(name or before)
+    try:
+        yield
+    finally:
+        keras.mixed_precision.set_global_policy(before)
 
 
 def size_in_words(size: Sequence[int]) -> str:

@@ -75,8 +75,8 @@ class FittedModel(keras.Model):
         self._fitting = _Fitting(
             {
                 "weight_decay": weight_decay,
-                "decay_exclude": decay_exclude,
-                "freeze": freeze,
+                "decay_exclude": _as_list(decay_exclude),
+                "freeze": _as_list(freeze),
                 "clip_norm": clip_norm,
                 "run_eagerly": run_eagerly,
                 "steps_per_execution": steps_per_execution,
@@ -168,6 +168,9 @@ class FittedModel(keras.Model):
         if fitting is None:
             return None
         optimizer = keras.saving.serialize_keras_object(self.optimizer)
+        if getattr(self.optimizer, "dynamic", False):
+            # Keras saves the state of the optimizer, but not the scale of the loss around it.
+            optimizer["config"]["initial_scale"] = float(self.optimizer.loss_scale)
         return {"optimizer": optimizer, **fitting.options}
 
     def compile_from_config(self, config: dict) -> None:
@@ -192,6 +195,11 @@ class _Fitting:
         for mean in self.means:
             mean.update_state(values[mean.name], sample_weight=size)
         return {mean.name: mean.result() for mean in self.means}
+
+
+def _as_list(patterns: str | Sequence[str]) -> list[str]:
+    # As a file has them: what is read back is then equal.
+    return [patterns] if isinstance(patterns, str) else list(patterns)
 
 
 def _refuse_arguments(names: Mapping[str, Any]) -> None:
@@ -265,6 +273,8 @@ def _checked(batch: Any, input_shape: Sequence[int | None]) -> dict[str, Any]:
     Raises:
       ValueError: says what is missing, or which image it takes.
     """
+    if isinstance(batch, tuple) and len(batch) == 1:
+        (batch,) = batch  # As Keras hands on arrays, and a batch of train_on_batch.
     if not isinstance(batch, Mapping):
         raise ValueError(
             f"a batch is a {type(batch).__name__}, such as fit gets of (image, label) pairs; "

@@ -81,12 +81,16 @@ class ObjectGraph:
         return self._keys[node].get(_VALUE)
 
 
+class _NamelessError(ValueError):
+    """A file that is whole, but cannot be read by names."""
+
+
 def open_weights(path: str | Path) -> Weights:
     """Opens a file of weights.
 
     Args:
-      path: a `.keras`, `.npz`, `.safetensors`, `.pth`/`.pt` or `.h5` file; else a TensorFlow checkpoint:
-        its prefix, one of its files, or a directory such as that of a run.
+      path: a `.keras`, `.npz`, `.safetensors`, `.pth`/`.pt` or `.h5` file; else a TensorFlow
+        checkpoint: its prefix, one of its files, or a directory such as that of a run.
 
     Returns:
       Its tensors.
@@ -104,7 +108,7 @@ def open_weights(path: str | Path) -> Weights:
         raise FileNotFoundError(f"no file {path}. {_listing(path)}")
     try:
         return opener(path)
-    except (ImportError, MemoryError):
+    except (ImportError, MemoryError, _NamelessError):
         raise
     except Exception as error:  # Whatever a foreign reader raises, the file is not what it reads.
         raise ValueError(
@@ -220,9 +224,10 @@ def _open_h5(path: Path) -> Weights:
     datasets = {}
     with h5py.File(path, "r") as file:
         if "_layer_checkpoint_dependencies" in file or path.name.endswith(".weights.h5"):
-            raise ValueError(
-                "weights of Keras' save_weights without names, which only the model that wrote "
-                "them can place; load_weights it there, and save the model as a .keras file"
+            raise _NamelessError(
+                f"{path} was written by save_weights: it has no names of variables, and only a "
+                "model like the one that wrote it can tell where its arrays belong. Read it there "
+                "with load_weights, write detector.save('NAME.keras'), and give that file."
             )
         for name, dataset in _datasets(file):
             datasets[_h5_name(name)] = (name, dataset.shape)
