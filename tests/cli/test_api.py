@@ -18,7 +18,7 @@ from ssd_centernet.training import runs
 
 
 @gin.configurable(module="callers_own")
-def cook(dish="soup", *, minutes=10):
+def bake(dish="bread", *, minutes=10):
     return dish, minutes
 
 
@@ -26,8 +26,8 @@ def cook(dish="soup", *, minutes=10):
 def own_settings():
     """What a caller has bound before: parsed and locked, and a part of it used."""
     config.clear()
-    gin.parse_config("cook.minutes = 30\nstew/cook.dish = 'stew'\nPLATES = 3")
-    cook()
+    gin.parse_config("bake.minutes = 30\ncake/bake.dish = 'cake'\nPLATES = 3")
+    bake()
     gin.config.register_finalize_hook(refuse_all)
     gin.config._set_config_is_locked(True)
     yield
@@ -51,9 +51,9 @@ def gin_state():
 
 def test_gin_stays_as_the_caller_set_it(own_settings, model_dir, data_dir):
     before = gin_state()
-    assert "cook.minutes = 30" in before[0] and before[2]
-    with gin.config_scope("stew"):
-        detector = sc.build("ssd_demo", num_classes=3, image_size=64)
+    assert "bake.minutes = 30" in before[0] and before[2]
+    with gin.config_scope("cake"):
+        detector = sc.build("ssd_demo", num_classes=7, image_size=64)
         with pytest.raises(ValueError, match="give num_classes="):
             sc.build("ssd_demo")
         with pytest.raises(config.ConfigError, match="SSD.nek"):
@@ -61,14 +61,14 @@ def test_gin_stays_as_the_caller_set_it(own_settings, model_dir, data_dir):
         sc.load(model_dir)
         with pytest.raises(FileNotFoundError):
             sc.load(model_dir, checkpoint="ckpt-6")
-        with pytest.raises(ValueError, match="the detector has 3 without names"):
+        with pytest.raises(ValueError, match="the detector has 7 without names"):
             sc.training_data(data_dir, detector, recipe="ssd_demo")
-        assert cook() == ("stew", 30)
-    assert cook() == ("soup", 30)
+        assert bake() == ("cake", 30)
+    assert bake() == ("bread", 30)
     assert gin_state()[0] == before[0] and gin_state()[2:] == before[2:]
     # The caller's own call, in a scope, is all that has come to the record.
     record = gin_state()[1]
-    assert "cook.minutes = 30" in record and "ssd_demo" not in record and "SSD" not in record
+    assert "bake.minutes = 30" in record and "ssd_demo" not in record and "SSD" not in record
 
 
 def test_build_takes_a_recipe_and_what_wins_over_it():
@@ -169,7 +169,7 @@ def test_training_data_is_that_of_the_recipe(model_dir, data_dir):
     pixels = detector.preprocessing.denormalize(plain["image"])
     assert pixels.shape == (4, 64, 64, 3) and pixels.std() > 10
     detector.compile("sgd")
-    with pytest.raises(ValueError, match="steps_per_epoch"):
+    with pytest.raises(ValueError, match="infinite dataset"):
         detector.fit(made.batches, verbose=0)
     bgr = ["SSDAugment.mean = (0.1, 0.2, 0.3)"]
     with pytest.raises(ValueError, match="normalises with mean"):
