@@ -46,6 +46,7 @@ _PUBLIC: dict[str, str] = {
     "draw_batch": "ssd_centernet.training.inputs",
     "draw_boxes": "ssd_centernet.visualize",
     "draw_detections": "ssd_centernet.visualize",
+    "draw_history": "ssd_centernet.chart",
     "evaluate": "ssd_centernet.api",
     "keras": "ssd_centernet._keras",
     "load": "ssd_centernet.api",
