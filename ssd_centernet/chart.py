@@ -99,7 +99,7 @@ def line_chart(
 def draw_history(
     history: Mapping[str, Sequence[float]],
     *,
-    heading: str = "Means of the epochs",
+    heading: str = "Mean of each epoch",
     width: int = 720,
 ) -> np.ndarray:
     """Draw what `fit` returns: a panel for each of its numbers, training and validation in one.

@@ -52,6 +52,9 @@ def clean(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
                 if output.name == "stderr" or not text.strip():
                     continue
                 output.text = text
+                if kept and kept[-1].output_type == "stream":
+                    kept[-1].text += text  # What was printed in pieces.
+                    continue
             kept.append(output)
         cell.outputs = kept
     return notebook
