@@ -186,6 +186,19 @@ def test_validation_data_has_every_image_once(model_dir, data_dir):
         sc.validation_data(data_dir, detector, split="coco_test")
 
 
+def test_a_batch_is_drawn_with_or_without_targets(model_dir, data_dir):
+    detector = sc.load(model_dir)
+    made = next(iter(sc.training_data(data_dir, detector, batch_size=3).batches))
+    drawn = sc.draw_batch(detector, made, size=128)
+    assert [picture.shape for picture in drawn] == [(128, 128, 3)] * 3
+    bare = {name: value for name, value in made.items() if name != "targets"}
+    np.testing.assert_array_equal(sc.draw_batch(detector, bare, size=128), drawn)
+    plain = detector.preprocessing.denormalize(made["image"])
+    assert not np.array_equal(drawn[0][::2, ::2], plain[0])
+    table = sc.describe_anchors(detector, data_dir)
+    assert "input 64 x 64 pixels" in table and "all objects" in table
+
+
 def test_evaluate_gives_the_numbers_of_the_run(model_dir, data_dir, tmp_path):
     want = runs.evaluate_run(runs.open_run(model_dir, device="cpu"), data_dir, batch_size=4)
     config.clear()
