@@ -15,6 +15,8 @@ _NO_TEXT = {
     "float": "a number without quotes",
     "bool": "True or False without quotes",
 }
+# Beginnings of names that recipes refer to.
+_OURS = ("ssd_centernet.", "keras.", "gin.")
 Key = tuple[str, str, str]  # Scope, selector, parameter.
 
 _gin = gin.config  # Gin has no public names for the registry and the recorded calls.
@@ -49,7 +51,8 @@ def set_aside() -> Iterator[None]:
 
     What a caller has bound with gin himself, parsed, locked or recorded is as it was, also where
     the block raises. Scopes that are open around the block do not reach into it, nor do hooks that
-    the caller has registered for the end of parsing. Names that are registered in it stay.
+    the caller has registered for the end of parsing. Names that are registered in it stay; those
+    of the caller's own functions that are called like a part of the library are hidden in it.
     """
     tables = (_gin._CONFIG, _gin._OPERATIVE_CONFIG, _gin._SINGLETONS, bindings)
     # Bindings are dictionaries in a dictionary: the inner ones would change with the caller's.
@@ -59,6 +62,7 @@ def set_aside() -> Iterator[None]:
     ]
     imports, gone, hooks = set(_gin._IMPORTS), set(replaced), list(_gin._FINALIZE_HOOKS)
     locked = gin.config_is_locked()
+    hidden = {name: _gin._REGISTRY.pop(name) for name in _clashing_names()}
     _gin._FINALIZE_HOOKS[:] = [hook for hook in hooks if hook.__module__ == _gin.__name__]
     try:
         _gin._set_config_is_locked(False)
@@ -73,8 +77,17 @@ def set_aside() -> Iterator[None]:
         for names, values in ((_gin._IMPORTS, imports), (replaced, gone)):
             names.clear()
             names.update(values)
+        for name, configurable in hidden.items():
+            _gin._REGISTRY[name] = configurable
         _gin._FINALIZE_HOOKS[:] = hooks
         _gin._set_config_is_locked(locked)
+
+
+def _clashing_names() -> list[str]:
+    """Return foreign names that end like one of the library's, such as '__main__.train'."""
+    names = [name for name, _ in _gin._REGISTRY.items()]
+    ours = {name.rpartition(".")[2] for name in names if name.startswith(_OURS)}
+    return [n for n in names if not n.startswith(_OURS) and n.rpartition(".")[2] in ours]
 
 
 def operative() -> dict[tuple[str, str], dict[str, Any]]:

@@ -6,9 +6,10 @@ that what a caller has set with gin himself stays exactly as it was.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from numbers import Integral
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -86,7 +87,7 @@ def build(
             f"num_classes={num_classes} and {label_map.num_classes} names were given: background "
             "is no class. Leave num_classes out, it follows from the names."
         )
-    with set_aside():
+    with _own_configuration():
         config.parse([recipe], [*_size_setting(image_size), *settings])
         chosen: dict[str, Any] = {} if dtype is None else {"dtype": dtype}
         if label_map is not None:
@@ -135,7 +136,7 @@ def load(
             f"{path} is a checkpoint already; give load({str(model_dir)!r}, "
             f"checkpoint={checkpoint!r}), or no checkpoint."
         )
-    with set_aside():
+    with _own_configuration():
         run = runs.open_run(
             model_dir, checkpoint=inside or checkpoint, gin_params=settings, device=None
         )
@@ -175,7 +176,7 @@ def training_data(
     label_map = _label_map_for(detector, data_dir)
     if recipe is None and settings:
         raise ValueError(f"settings={list(settings)} need a recipe that they change.")
-    with set_aside():
+    with _own_configuration():
         config.parse([recipe] if recipe else [], [*_size_setting(detector.image_size), *settings])
         of_recipe = gin.get_bindings("train")
         chain = of_recipe.get("augment") or resize_only(detector)
@@ -278,6 +279,14 @@ def evaluate(
             evaluated, run, report, model_dir=None, data_dir=data_dir, split=split
         )
     return evaluated.result
+
+
+@contextlib.contextmanager
+def _own_configuration() -> Iterator[None]:
+    """Read recipes in a block without what the caller has set with gin, which comes back after."""
+    config.register_all()  # First, so that names which the caller also uses are known.
+    with set_aside():
+        yield
 
 
 def _size_setting(image_size: int | tuple[int, int] | None) -> list[str]:

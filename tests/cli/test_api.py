@@ -18,20 +18,30 @@ from ssd_centernet.training import runs
 
 
 @gin.configurable(module="callers_own")
-def bake(dish="bread", *, minutes=10):
+def knead(dish="bread", *, minutes=10):
     return dish, minutes
 
 
+def train(steps=1):
+    return steps
+
+
 @pytest.fixture
-def own_settings():
-    """What a caller has bound before: parsed and locked, and a part of it used."""
+def own_settings(model_dir):
+    """What a caller has bound before: parsed and locked, and a part of it used.
+
+    Yields the caller's function `train`, whose name is that of a part of recipes.
+    """
     config.clear()
-    gin.parse_config("bake.minutes = 30\ncake/bake.dish = 'cake'\nPLATES = 3")
-    bake()
+    own_train = gin.configurable(train, module="callers_own")
+    gin.parse_config("knead.minutes = 30\ncake/knead.dish = 'cake'\nPLATES = 3")
+    gin.bind_parameter("callers_own.train.steps", 7)
+    knead()
     gin.config.register_finalize_hook(refuse_all)
     gin.config._set_config_is_locked(True)
-    yield
+    yield own_train
     gin.config._FINALIZE_HOOKS.remove(refuse_all)
+    gin.config._REGISTRY.pop("callers_own.train")
     config.clear()
 
 
@@ -51,7 +61,7 @@ def gin_state():
 
 def test_gin_stays_as_the_caller_set_it(own_settings, model_dir, data_dir):
     before = gin_state()
-    assert "bake.minutes = 30" in before[0] and before[2]
+    assert "knead.minutes = 30" in before[0] and before[2]
     with gin.config_scope("cake"):
         detector = sc.build("ssd_demo", num_classes=7, image_size=64)
         with pytest.raises(ValueError, match="give num_classes="):
@@ -63,12 +73,13 @@ def test_gin_stays_as_the_caller_set_it(own_settings, model_dir, data_dir):
             sc.load(model_dir, checkpoint="ckpt-6")
         with pytest.raises(ValueError, match="the detector has 7 without names"):
             sc.training_data(data_dir, detector, recipe="ssd_demo")
-        assert bake() == ("cake", 30)
-    assert bake() == ("bread", 30)
+        assert knead() == ("cake", 30)
+    assert knead() == ("bread", 30)
+    assert own_settings() == 7
     assert gin_state()[0] == before[0] and gin_state()[2:] == before[2:]
     # The caller's own call, in a scope, is all that has come to the record.
     record = gin_state()[1]
-    assert "bake.minutes = 30" in record and "ssd_demo" not in record and "SSD" not in record
+    assert "knead.minutes = 30" in record and "ssd_demo" not in record and "SSD" not in record
 
 
 def test_build_takes_a_recipe_and_what_wins_over_it():

@@ -118,11 +118,28 @@ def test_a_keras_file_starts_a_training(fitted, tmp_path):
     expected = values(detector)
     for name, value in values(begun).items():
         np.testing.assert_array_equal(value, expected[name])
-    more = tiny_detector(num_classes=3)
-    assert "class" in restore(more, tmp_path / "notebook.keras").report()
     detector.save_weights(tmp_path / "nameless.weights.h5")
     with pytest.raises(ValueError, match=r"save_weights: it has no names.*NAME\.keras"):
         restore(begun, tmp_path / "nameless.weights.h5")
+
+
+def test_a_keras_file_of_other_classes_gives_those_that_both_know(tmp_path):
+    first, second = (
+        ssd_centernet.SSD.from_config({**fresh(seed).get_config(), "class_names": names})
+        for seed, names in ((1, ("a", "b")), (2, ("b", "c")))
+    )
+    fresh_rows, saved = class_rows(second), class_rows(first)
+    first.save(tmp_path / "first.keras")
+    restore(second, tmp_path / "first.keras")
+    rows = class_rows(second)
+    np.testing.assert_array_equal(rows[..., 0], saved[..., 0])  # Background.
+    np.testing.assert_array_equal(rows[..., 1], saved[..., 2])
+    np.testing.assert_array_equal(rows[..., 2], fresh_rows[..., 2])
+
+
+def class_rows(detector):
+    kernel = values(detector)["head/class0/kernel:0"]
+    return kernel.reshape(*kernel.shape[:3], -1, 3)
 
 
 def test_half_precision_scales_the_loss_and_trains(tmp_path):
