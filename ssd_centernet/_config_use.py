@@ -1,9 +1,10 @@
-"""Names in gin's registry, and which bindings of a configuration were used."""
+"""Names in gin's registry, which bindings of a configuration were used, and a state set aside."""
 
+import contextlib
 import difflib
 import fnmatch
 import inspect
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import gin
@@ -14,6 +15,8 @@ _NO_TEXT = {
     "float": "a number without quotes",
     "bool": "True or False without quotes",
 }
+# Beginnings of names that recipes refer to.
+_OURS = ("ssd_centernet.", "keras.", "gin.")
 Key = tuple[str, str, str]  # Scope, selector, parameter.
 
 _gin = gin.config  # Gin has no public names for the registry and the recorded calls.
@@ -40,6 +43,51 @@ class Binding(NamedTuple):
 bindings: dict[tuple[str, str, str], Binding] = {}
 # Settings of parts that a later line replaced by others: no mistake when nothing asks for them.
 replaced: set[Key] = set()
+
+
+@contextlib.contextmanager
+def set_aside() -> Iterator[None]:
+    """Begin a block with an empty configuration, and restore behind it what was there before.
+
+    What a caller has bound with gin himself, parsed, locked or recorded is as it was, also where
+    the block raises. Scopes that are open around the block do not reach into it, nor do hooks that
+    the caller has registered for the end of parsing. Names that are registered in it stay; those
+    of the caller's own functions that are called like a part of the library are hidden in it.
+    """
+    tables = (_gin._CONFIG, _gin._OPERATIVE_CONFIG, _gin._SINGLETONS, bindings)
+    # Bindings are dictionaries in a dictionary: the inner ones would change with the caller's.
+    saved = [
+        {key: dict(value) if isinstance(value, dict) else value for key, value in table.items()}
+        for table in tables
+    ]
+    imports, gone, hooks = set(_gin._IMPORTS), set(replaced), list(_gin._FINALIZE_HOOKS)
+    locked = gin.config_is_locked()
+    hidden = {name: _gin._REGISTRY.pop(name) for name in _clashing_names()}
+    _gin._FINALIZE_HOOKS[:] = [hook for hook in hooks if hook.__module__ == _gin.__name__]
+    try:
+        _gin._set_config_is_locked(False)
+        for table in (*tables, _gin._IMPORTS, replaced):
+            table.clear()
+        with gin.config_scope(None):
+            yield
+    finally:
+        for table, values in zip(tables, saved, strict=True):
+            table.clear()
+            table.update(values)
+        for names, values in ((_gin._IMPORTS, imports), (replaced, gone)):
+            names.clear()
+            names.update(values)
+        for name, configurable in hidden.items():
+            _gin._REGISTRY[name] = configurable
+        _gin._FINALIZE_HOOKS[:] = hooks
+        _gin._set_config_is_locked(locked)
+
+
+def _clashing_names() -> list[str]:
+    """Return foreign names that end like one of the library's, such as '__main__.train'."""
+    names = [name for name, _ in _gin._REGISTRY.items()]
+    ours = {name.rpartition(".")[2] for name in names if name.startswith(_OURS)}
+    return [n for n in names if not n.startswith(_OURS) and n.rpartition(".")[2] in ours]
 
 
 def operative() -> dict[tuple[str, str], dict[str, Any]]:

@@ -57,3 +57,32 @@ def select_keras(tensorflow_version: str) -> ModuleType:
 
 
 keras = select_keras(tf.__version__)
+
+
+def explain_foreign(value: object, want: str) -> str | None:
+    """Say that an object is of another Keras than the library's, where it is.
+
+    Keras 3 and Keras 2 have the same names for classes that do not know each other, and
+    `tf.keras` is Keras 3 from TensorFlow 2.16 on.
+
+    Args:
+        value: what somebody gave, an object or a class.
+        want: what it should have been, in our Keras: 'optimizers.Adam'.
+
+    Returns:
+        A sentence that says which import to use instead; None for what is of our Keras or of none.
+    """
+    kind = value if isinstance(value, type) else type(value)
+    ours = keras.__name__.split(".")[0]
+    roots = [base.__module__.split(".")[0] for base in kind.__mro__]
+    # Of TensorFlow 2.15 the package keras is our own, under another name.
+    same = {ours, "keras"} if ours == "tensorflow" else {ours}
+    other = next((root for root in roots if root in ("keras", "tf_keras")), None)
+    if other is None or other in same:
+        return None
+    return (
+        f"{kind.__module__}.{kind.__name__} belongs to another Keras (package {other!r}) than this "
+        f"library, which is built on Keras 2 (package {ours!r}); tf.keras of TensorFlow 2.16 and "
+        "later is Keras 3. Take it from the same Keras: from ssd_centernet import keras, then "
+        f"keras.{want}."
+    )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -20,6 +20,7 @@ _AXIS = (150, 157, 166)
 # Lines are drawn this much larger and scaled down, as Pillow draws them with jagged edges.
 _OVERSAMPLING = 4
 _MARGIN = 20
+_TRAINING_COLOR, _VALIDATION_COLOR = (31, 119, 180), (214, 96, 20)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -93,6 +94,40 @@ def line_chart(
     if not panels:
         raise ValueError("a chart without panels was asked for; expected at least one.")
     return _Chart(panels, heading, x_label, x_from, width).draw()
+
+
+def draw_history(
+    history: Mapping[str, Sequence[float]],
+    *,
+    heading: str = "Mean of each epoch",
+    width: int = 720,
+) -> np.ndarray:
+    """Draw what `fit` returns: a panel for each of its numbers, training and validation in one.
+
+    Args:
+        history: name -> value of each epoch, as `fit(...).history`; 'val_loss' is drawn beside
+            'loss'.
+        heading: at the top.
+        width: of the picture, pixels.
+
+    Returns:
+        uint8 [H, width, 3].
+
+    Raises:
+        ValueError: there is no epoch.
+    """
+    panels = []
+    for name in (name for name in history if not name.startswith("val_")):
+        curves = []
+        for key, label, color in (
+            (name, "training", _TRAINING_COLOR),
+            (f"val_{name}", "validation", _VALIDATION_COLOR),
+        ):
+            if key in history:
+                epochs = range(1, len(history[key]) + 1)
+                curves.append(Curve(x=epochs, y=history[key], color=color, label=label))
+        panels.append(Panel(title=name, curves=curves, height=150, scale="linear"))
+    return line_chart(panels, heading=heading, x_label="epoch", width=width)
 
 
 class _Chart:

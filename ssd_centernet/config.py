@@ -39,7 +39,7 @@ from ssd_centernet.files import write_atomically
 
 # Modules whose import registers the names that recipes may use.
 MODULES: tuple[str, ...] = (
-    "ssd_centernet.build",
+    "ssd_centernet.building",
     "ssd_centernet.data.augment.centernet",
     "ssd_centernet.data.augment.ssd",
     "ssd_centernet.data.augment.ssd_fpn",

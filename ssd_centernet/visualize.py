@@ -2,7 +2,7 @@
 
 import io
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -106,6 +106,46 @@ def draw_boxes(
     return np.asarray(picture)
 
 
+def draw_detections(
+    image: np.ndarray,
+    detections: Mapping[str, np.ndarray],
+    *,
+    names: Sequence[str] | None = None,
+    min_score: float = 0.3,
+) -> np.ndarray:
+    """Draw what was detected on one image.
+
+    Args:
+        image: uint8 [H, W, 3].
+        detections: of `Detector.detect` for this image: `boxes` [D, 4] yxyx fractions, `scores`
+            [D], `classes` [D] and, if padded, `count`; or with a leading 1, as of a batch of one.
+        names: class names; without them class numbers are written.
+        min_score: detections below it are not drawn.
+
+    Returns:
+        uint8 [H, W, 3].
+
+    Raises:
+        ValueError: the detections are those of several images.
+    """
+    found = {key: np.asarray(value) for key, value in detections.items()}
+    if found["boxes"].ndim == 3:
+        if len(found["boxes"]) != 1:
+            raise ValueError(
+                f"Got the detections of {len(found['boxes'])} images for one; pick those of image "
+                "i with {key: value[i] for key, value in detections.items()}."
+            )
+        found = {key: value[0] for key, value in found.items()}
+    found = _above(found, min_score)
+    return draw_boxes(
+        image,
+        found["boxes"],
+        labels=_names(found["classes"], names),
+        scores=found["scores"],
+        classes=found["classes"],
+    )
+
+
 def compare(
     image: np.ndarray,
     ground_truth: dict[str, np.ndarray],
@@ -129,10 +169,7 @@ def compare(
     """
     valid = np.asarray(ground_truth.get("valid", np.ones(len(ground_truth["boxes"]), bool)), bool)
     truth = {key: np.asarray(value)[valid] for key, value in ground_truth.items() if key != "valid"}
-    count = int(predictions.get("count", len(predictions["scores"])))
-    found = {key: np.asarray(predictions[key])[:count] for key in ("boxes", "scores", "classes")}
-    shown = found["scores"] >= min_score
-    found = {key: value[shown] for key, value in found.items()}
+    found = _above(predictions, min_score)
     left = draw_boxes(
         image,
         truth["boxes"],
@@ -147,9 +184,19 @@ def compare(
         scores=found["scores"],
         classes=found["classes"],
     )
-    titles = (f"ground truth: {len(truth['boxes'])}", f"score above {min_score:.2g}: {shown.sum()}")
+    titles = (
+        f"ground truth: {len(truth['boxes'])}",
+        f"score above {min_score:.2g}: {len(found['boxes'])}",
+    )
     cell = (left.shape[0], left.shape[1])
     return contact_sheet([left, right], columns=2, cell_size=cell, titles=titles)
+
+
+def _above(detections: Mapping[str, np.ndarray], min_score: float) -> dict[str, np.ndarray]:
+    """Return the detections that are no padding and have at least a score."""
+    count = int(detections.get("count", len(detections["scores"])))
+    found = {key: np.asarray(detections[key])[:count] for key in ("boxes", "scores", "classes")}
+    return {key: value[found["scores"] >= min_score] for key, value in found.items()}
 
 
 def contact_sheet(

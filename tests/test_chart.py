@@ -111,3 +111,16 @@ def test_nothing_to_draw_is_refused():
         draw()
     with pytest.raises(ValueError, match="'losses' has no finite value"):
         draw(panel(Curve(x=[0], y=[float("nan")], color=RED)))
+
+
+def test_history_has_a_panel_for_each_number_with_its_validation():
+    history = {"loss": [4.0, 2.0], "class": [1.0, 0.5], "val_loss": [4.0, 1.0]}
+    both = chart.draw_history(history)
+    orange = rows_and_columns(both, chart._VALIDATION_COLOR)
+    blue = rows_and_columns(both, chart._TRAINING_COLOR)
+    # The validation ends below the training, in the upper of two panels.
+    assert orange[1] < both.shape[0] / 2 < blue[1]
+    alone = chart.draw_history({"loss": [4.0, 2.0]}, width=400)
+    assert alone.shape[1] == 400 and alone.shape[0] < both.shape[0]
+    with pytest.raises(ValueError, match="without panels"):
+        chart.draw_history({})

@@ -185,7 +185,7 @@ def test_part_of_a_recipe_that_cannot_be_built_is_explained(command, capsys, par
         from ssd_centernet.training.train import train
 
         config.parse(["ssd300_resnet34"], params)
-        from ssd_centernet.build import build_detector
+        from ssd_centernet.building import build_detector
 
         build_detector(num_classes=2) if "ResNet" in params[0] else train("run", "data")
 
@@ -239,7 +239,7 @@ def test_damaged_record_file_is_named(command, capsys, tmp_path, damage):
 def test_recipe_without_a_detector_is_explained(command, capsys):
     def build(argv):
         from ssd_centernet import config
-        from ssd_centernet.build import build_detector
+        from ssd_centernet.building import build_detector
 
         config.parse(gin_params=["train.batch_size = 8"])
         build_detector()

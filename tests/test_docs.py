@@ -8,7 +8,7 @@ import shlex
 import pytest
 
 from ssd_centernet import config
-from ssd_centernet.build import build_detector
+from ssd_centernet.building import build_detector
 from ssd_centernet.cli import _api_doc
 from ssd_centernet.cli._errors import message_for_user
 from ssd_centernet.labels import LabelMap

@@ -19,7 +19,7 @@ ALL_FILES = [
 
 # Part of the package -> the parts it may import, lazy imports included.
 _MODELS = {"ops", "labels", "layers", "models", "_keras", "patterns"}
-_RUN = _MODELS | {"data", "files", "runtime", "config", "build"}
+_RUN = _MODELS | {"data", "files", "runtime", "config", "building"}
 MAY_IMPORT = {
     "__init__": set(),
     "__main__": {"cli"},
@@ -41,12 +41,13 @@ MAY_IMPORT = {
     "layers": {"ops", "labels", "_keras"},
     "models": _MODELS,
     "data": {"files", "ops", "labels"},
-    "build": _MODELS | {"runtime"},
+    "building": _MODELS | {"runtime"},
     "evaluation": _RUN | {"_page", "_svg", "visualize"},
     "training": _RUN
     | {"_axes", "_page", "_settings_text", "_svg", "chart", "evaluation", "visualize"},
     "export": _RUN,
     "benchmark": _RUN | {"training", "evaluation"},
+    "api": _RUN | {"_config_use", "evaluation", "training"},
     "cli": {"*"},
 }
 

@@ -192,6 +192,24 @@ def test_compare_shows_both_sides():
     assert right.min() > middle + 0.5 * 200
 
 
+def test_detections_of_one_image_are_drawn():
+    found = {
+        "boxes": np.array([[[0.2, 0.6, 0.8, 0.8], [0.1, 0.1, 0.9, 0.2], [0.4, 0.3, 0.6, 0.4]]]),
+        "scores": np.array([[0.9, 0.2, 0.9]]),
+        "classes": np.array([[1, 1, 1]]),
+        "count": np.array([2]),
+    }
+    drawn = visualize.draw_detections(GREY, found, names=["cat", "dog"])
+    only = {name: value[0, :1] for name, value in found.items() if name != "count"}
+    np.testing.assert_array_equal(drawn, visualize.draw_boxes(GREY, labels=["dog"], **only))
+    # The second is drawn from its score on, the third is padding whatever it says.
+    more = changed(visualize.draw_detections(GREY, found, min_score=0.1), drawn)
+    assert more[:, 20:40].any() and not more[:, 60:80].any()
+    two = {name: np.repeat(value, 2, axis=0) for name, value in found.items()}
+    with pytest.raises(ValueError, match="detections of 2 images for one"):
+        visualize.draw_detections(GREY, two)
+
+
 def test_save_png_is_whole_or_absent(tmp_path, monkeypatch):
     rng = np.random.default_rng(0)
     image = rng.integers(0, 256, (9, 8, 3)).astype(np.uint8)

@@ -7,7 +7,7 @@ from typing import Any
 
 import gin
 
-from ssd_centernet.build import build_detector
+from ssd_centernet.building import build_detector
 from ssd_centernet.labels import LabelMap
 from ssd_centernet.models.detector import Detector
 from ssd_centernet.runtime.precision import needs_loss_scale

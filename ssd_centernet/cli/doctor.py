@@ -264,7 +264,7 @@ def _train_step(recipe: str) -> Iterator[Line]:
     import numpy as np
 
     from ssd_centernet import config
-    from ssd_centernet.build import build_detector
+    from ssd_centernet.building import build_detector
     from ssd_centernet.training.optimizers import Momentum
     from ssd_centernet.training.schedules import ConstantRate, RunLength
     from ssd_centernet.training.trainer import Trainer

@@ -12,7 +12,7 @@ from ssd_centernet.layers.centernet_criteria import CenterNetLoss
 from ssd_centernet.layers.centernet_decoder import CenterNetDecoder
 from ssd_centernet.layers.heads import CenterNetHead
 from ssd_centernet.layers.preprocessing import Preprocessing
-from ssd_centernet.models.detector import Detector
+from ssd_centernet.models.detector import Detector, size_in_words
 from ssd_centernet.models.parts import build_head, check_method, check_parts
 
 # Of COCO's pixels, in the order blue, green, red: what the published Hourglass-104 was trained on.
@@ -121,6 +121,15 @@ class CenterNet(Detector):
     def decode(self, outputs, extent=None) -> dict[str, tf.Tensor]:
         """Decodes raw outputs; see `layers/centernet_decoder.py`."""
         return self.to_image_frame(self.decoder(outputs), extent)
+
+    def describe_outputs(self) -> str:
+        """Says which maps there are."""
+        maps = f"heatmap, offset and size on {size_in_words(self.output_size)} cells"
+        return (
+            maps
+            if len(self.outputs) <= 3
+            else f"{maps}, by each of {len(self.outputs) // 3} stacks"
+        )
 
 
 def _level_and_stack(key: str) -> tuple[int, float]:

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import re
-from collections.abc import Sequence
+import textwrap
+from collections.abc import Iterator, Sequence
 
 import tensorflow as tf
 
 from ssd_centernet._keras import keras
 from ssd_centernet.layers.preprocessing import Preprocessing
+from ssd_centernet.models.fitting import FittedModel
 from ssd_centernet.ops import boxes as box_ops
 from ssd_centernet.patterns import as_patterns, check_matches
 
+# Characters of the names in a summary.
+_NAMES_SHOWN = 72
 
-class Detector(keras.Model):
+
+class Detector(FittedModel):
     """A Keras model from normalised images to raw float32 outputs, with what belongs to it.
 
     Subclasses build the network, pass its inputs and outputs to `super().__init__`, set `criterion`
@@ -120,7 +127,8 @@ class Detector(keras.Model):
         Args:
           outputs: what the network gave for `batch["image"]`.
           batch: see docs/architecture.md; `targets` are used where the input pipeline made them,
-            else they are made here, on the device.
+            else they are made here, on the device, of `boxes`, `classes` and, where there are any,
+            `is_crowd`, `valid` and `extent`.
 
         Returns:
           Named float32 scalars.
@@ -130,8 +138,8 @@ class Detector(keras.Model):
             targets = self.make_targets(
                 batch["boxes"],
                 batch["classes"],
-                batch["is_crowd"],
-                batch["valid"],
+                batch.get("is_crowd", tf.zeros_like(batch["classes"], tf.bool)),
+                batch.get("valid"),
                 batch.get("extent"),
             )
         return self.losses_of(outputs, targets)
@@ -140,50 +148,96 @@ class Detector(keras.Model):
         """Sums the loss parts with their weights, the one place where weights are applied."""
         return tf.add_n([self.loss_weights[name] * part for name, part in parts.items()])
 
-    def detect(self, images: tf.Tensor) -> dict[str, tf.Tensor]:
+    def detect(self, images: tf.Tensor | Sequence) -> dict[str, tf.Tensor]:
         """Detects objects.
 
         Args:
-          images: uint8 [B, H, W, 3] or [H, W, 3], RGB, any size.
+          images: uint8 [B, H, W, 3] or [H, W, 3], RGB, any size; or a list or tuple of images
+            [H, W, 3], each of its own size.
 
         Returns:
           Detections: `boxes` [B, D, 4] yxyx fractions of the given image, `scores` [B, D]
-          descending, `classes` int32 [B, D] in 0..C-1, `count` int32 [B].
+          descending, `classes` int32 [B, D] in 0..C-1, `count` int32 [B]. One image is a batch of
+          one.
 
         Raises:
-          ValueError: the images are not uint8 RGB.
+          ValueError: the images are not uint8 RGB, or there is none.
         """
-        images = tf.convert_to_tensor(images)
-        if images.dtype != tf.uint8 or images.shape.rank not in (3, 4) or images.shape[-1] != 3:
-            raise ValueError(
-                f"detect() takes uint8 RGB images [B, H, W, 3], got {images.dtype.name} "
-                f"{images.shape}; give pixels in 0..255 that are not resized or normalised."
-            )
-        if images.shape.rank == 3:
-            images = images[tf.newaxis]
+        if isinstance(images, list | tuple) and _are_images(images):
+            # One at a time: what is uint8 and large becomes small.
+            pairs = [self._prepare(image[tf.newaxis]) for image in _checked_list(images)]
+            inputs, extent = (tf.concat(values, axis=0) for values in zip(*pairs, strict=True))
+        else:
+            images = _checked_image(images)
+            inputs, extent = self._prepare(images if images.shape.rank == 4 else images[tf.newaxis])
+        return self.decode(self(inputs, training=False), extent)
+
+    def _prepare(self, images: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Turns uint8 images [B, H, W, 3] into the network's input and the extent [B, 2] of it."""
         sizes = tf.tile(tf.shape(images)[tf.newaxis, 1:3], [tf.shape(images)[0], 1])
         extent = self.preprocessing.extent(sizes[:, 0], sizes[:, 1])
-        return self.decode(self(self.preprocessing(images), training=False), extent)
+        return self.preprocessing(images), extent
+
+    def summary(self, *args, print_fn=None, **kwargs) -> None:
+        """Prints what goes in and comes out, and Keras' table of the parts.
+
+        Args:
+          *args: of `keras.Model.summary`.
+          print_fn: takes the text, piece by piece; None prints it.
+          **kwargs: of `keras.Model.summary`, such as `expand_nested=True` for every layer.
+        """
+        show = print_fn or print
+        for line in self._description():
+            show(line)
+        # The network alone: the other parts have no weights, and Keras cannot place them.
+        network = keras.Model(self.inputs, self.outputs, name=self.name)
+        network.summary(*args, print_fn=print_fn, **kwargs)
+
+    def _description(self) -> list[str]:
+        names = ", ".join(self.class_names or ()) or "no names given"
+        names = names if len(names) <= _NAMES_SHOWN else f"{names[:_NAMES_SHOWN]}..."
+        parts = ((name, getattr(self, name)) for name in self.PARTS)
+        shown = ", ".join(
+            f"{name} {type(part).__name__}" for name, part in parts if part is not None
+        )
+        loss = " + ".join(f"{weight:g} {name}" for name, weight in self.loss_weights.items())
+        lines = [
+            f"classes: {self.num_classes} ({names})",
+            f"predicts: {self.describe_outputs()}",
+            f"parts: {shown}",
+            f"loss: {loss}",
+        ]
+        wrapped = [
+            textwrap.wrap(x, 94, initial_indent="  ", subsequent_indent="    ") for x in lines
+        ]
+        title = f"{type(self).__name__} for images of {size_in_words(self.image_size)} pixels"
+        return [title, *(f"  {line}" for line in itertools.chain(*wrapped))]
+
+    def describe_outputs(self) -> str:
+        """Says in a few words what the network predicts for an image."""
+        raise NotImplementedError
 
     def get_config(self) -> dict:
-        """Returns the constructor's arguments, parts serialised."""
+        """Returns the constructor's arguments, parts serialised, and the precision."""
         parts = {name: getattr(self, name) for name in self.PARTS}
         return {
             "name": self.name,
             "num_classes": self.num_classes,
             "image_size": self.image_size,
             "class_names": self.class_names,
+            "dtype": self.dtype_policy.name,
             **{key: keras.saving.serialize_keras_object(part) for key, part in parts.items()},
         }
 
     @classmethod
     def from_config(cls, config: dict, custom_objects=None):
-        """Builds the detector from `get_config`."""
+        """Builds the detector from `get_config`, in the precision that it had."""
         config = dict(config)
-        for key in cls.PARTS:
-            if isinstance(config.get(key), dict):
-                config[key] = keras.saving.deserialize_keras_object(config[key])
-        return cls(**config)
+        with _policy(config.pop("dtype", None)):
+            for key in cls.PARTS:
+                if isinstance(config.get(key), dict):
+                    config[key] = keras.saving.deserialize_keras_object(config[key])
+            return cls(**config)
 
     def variables_to_train(self, freeze: str | Sequence[str] = ()) -> list[tf.Variable]:
         """Lists the trainable variables that no pattern of `freeze` matches.
@@ -201,3 +255,60 @@ class Detector(keras.Model):
         variables = self.trainable_variables
         check_matches(patterns, [v.name for v in variables], setting="train.freeze")
         return [v for v in variables if not any(re.match(one, v.name) for one in patterns)]
+
+
+@contextlib.contextmanager
+def _policy(name: str | None) -> Iterator[None]:
+    """Sets Keras' policy while a model is built; None leaves it as it is.
+
+    A backbone is built anew from its constructor's arguments, which do not tell its precision.
+    """
+    before = keras.mixed_precision.global_policy()
+    keras.mixed_precision.set_global_policy(name or before)
+    try:
+        yield
+    finally:
+        keras.mixed_precision.set_global_policy(before)
+
+
+def size_in_words(size: Sequence[int]) -> str:
+    """Writes (height, width) as '300 x 400'."""
+    return " x ".join(map(str, size))
+
+
+def _are_images(images: Sequence) -> bool:
+    """Tells a list of images from nested lists of numbers."""
+    return not images or hasattr(images[0], "shape")
+
+
+def _checked_list(images: Sequence) -> list[tf.Tensor]:
+    """Returns uint8 [H, W, 3], one for each image.
+
+    Raises:
+      ValueError: one of them is something else, or there is none.
+    """
+    checked = [_checked_image(image) for image in images]
+    for image in checked:
+        if image.shape.rank != 3:
+            raise ValueError(
+                f"detect() takes a list of images [H, W, 3], got one of shape {image.shape} in it; "
+                "give a batch as it is, without a list around it."
+            )
+    if not checked:
+        raise ValueError("detect() got an empty list of images; give at least one.")
+    return checked
+
+
+def _checked_image(images) -> tf.Tensor:
+    """Returns uint8 [H, W, 3] or [B, H, W, 3].
+
+    Raises:
+      ValueError: it is something else.
+    """
+    images = tf.convert_to_tensor(images)
+    if images.dtype != tf.uint8 or images.shape.rank not in (3, 4) or images.shape[-1] != 3:
+        raise ValueError(
+            f"detect() takes uint8 RGB images [B, H, W, 3], got {images.dtype.name} "
+            f"{images.shape}; give pixels in 0..255 that are not resized or normalised."
+        )
+    return images

@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
-from ssd_centernet._keras import keras
+from ssd_centernet._keras import explain_foreign, keras
 
 
 def check_parts(owner: str, **parts: tuple[Any, str]) -> None:
@@ -23,6 +23,9 @@ def check_parts(owner: str, **parts: tuple[Any, str]) -> None:
     for name, (part, example) in parts.items():
         if part is None or isinstance(part, keras.layers.Layer):
             continue
+        foreign = explain_foreign(part, "layers and keras.Model")
+        if foreign:
+            raise ValueError(f"{owner}.{name}: {foreign}")
         got = f"{part!r}, a {type(part).__name__}"
         if inspect.isclass(part):
             got = f"the class {part.__name__}, which has no brackets behind it"
@@ -75,6 +78,9 @@ def build_head(
     """
     if isinstance(head, keras.layers.Layer):
         return head
+    foreign = explain_foreign(head, "layers")
+    if foreign:
+        raise ValueError(f"{setting}: {foreign}")
     try:
         return head(*args, **kwargs)
     except TypeError as error:

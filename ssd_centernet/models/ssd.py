@@ -14,7 +14,7 @@ from ssd_centernet.layers.decoders import SSDDecoder
 from ssd_centernet.layers.heads import SSDHead
 from ssd_centernet.layers.necks import SSDExtraLevels
 from ssd_centernet.layers.preprocessing import Preprocessing
-from ssd_centernet.models.detector import Detector
+from ssd_centernet.models.detector import Detector, size_in_words
 from ssd_centernet.models.parts import build_head, check_method, check_parts
 
 
@@ -129,6 +129,11 @@ class SSD(Detector):
     def decode(self, outputs, extent=None) -> dict[str, tf.Tensor]:
         """Decodes raw outputs; see `layers/decoders.py`."""
         return self.to_image_frame(self.decoder(outputs, self.anchor_boxes), extent)
+
+    def describe_outputs(self) -> str:
+        """Says how many anchors there are, on which levels."""
+        levels = ", ".join(map(size_in_words, self.feature_sizes))
+        return f"a class and a box for each of {len(self._anchor_boxes)} anchors, on {levels} cells"
 
     def get_config(self) -> dict:
         """Returns the constructor's arguments, parts serialised."""

@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from ssd_centernet import chart, visualize
-from ssd_centernet.build import build_detector
+from ssd_centernet.building import build_detector
 from ssd_centernet.data.directory import load_label_map
 from ssd_centernet.data.records import parse_example
 from ssd_centernet.data.shards import find_shards
@@ -99,11 +99,45 @@ def show_anchors(
         ValueError: settings that do not fit the data, or no object in the split.
         FileNotFoundError: no such data.
     """
-    label_map = load_label_map(data_dir)
-    detector = build_detector(label_map=label_map)
+    detector = build_detector(label_map=load_label_map(data_dir))
     settings = gin.get_bindings("train")
-    split = split or settings.get("train_split", "coco_train")
-    examples = _examples(str(data_dir), split, label_map, settings.get("crowd", "object"))
+    return describe_anchors(
+        detector,
+        data_dir,
+        split=split or settings.get("train_split", "coco_train"),
+        crowd=settings.get("crowd", "object"),
+        max_images=max_images,
+        output=output,
+    )
+
+
+def describe_anchors(
+    detector: Detector,
+    data_dir: str | Path,
+    *,
+    split: str = "coco_train",
+    crowd: str = "object",
+    max_images: int | None = None,
+    output: str | Path | None = None,
+) -> str:
+    """Match the ground truth of a split with the targets of a detector, and count.
+
+    Args:
+        detector: what is to be trained.
+        data_dir: folder of converted data.
+        split: what the names of the record files start with.
+        crowd: what the training will do with crowd regions, as in `training_batches`.
+        max_images: only the first so many images with objects; None takes all.
+        output: PNG file for a chart of the shares by size; None writes none.
+
+    Returns:
+        The table, for reading.
+
+    Raises:
+        ValueError: no object in the split.
+        FileNotFoundError: no such data.
+    """
+    examples = _examples(str(data_dir), split, load_label_map(data_dir), crowd)
     matches = match_objects(detector, examples.take(-1 if max_images is None else max_images))
     heading = (
         f"{split} of {data_dir}: {len(matches.states)} objects in {matches.num_images} images, "

@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from ssd_centernet import visualize
-from ssd_centernet.build import build_detector
+from ssd_centernet.building import build_detector
 from ssd_centernet.data.directory import load_label_map
 from ssd_centernet.data.pipeline import preprocess_example, training_batches
 from ssd_centernet.models.detector import Detector
@@ -150,6 +150,28 @@ def input_sheet(
         titles=[input_title(one) for one in fed],
         heading=f"{heading}\n{legend}",
     )
+
+
+def draw_batch(detector: Detector, batch: Mapping, *, size: int = 448) -> list[np.ndarray]:
+    """Draw the images of a batch with their objects and what the detector matches to them.
+
+    Args:
+        detector: whose targets are drawn.
+        batch: of `training_data` or `validation_data`; targets that it lacks are made here.
+        size: pixels of the longer side.
+
+    Returns:
+        uint8 [H, W, 3] an image: objects in green where an anchor reaches the matching threshold,
+        in orange where only the anchor that each object is given is matched, in red without any;
+        and the matched anchors, or the heatmap.
+    """
+    if batch.get("targets") is None:
+        objects = (batch[name] for name in ("boxes", "classes", "is_crowd", "valid"))
+        batch = {**batch, "targets": detector.make_targets(*objects, extent=batch.get("extent"))}
+    names = detector.class_names or [str(index) for index in range(detector.num_classes)]
+    threshold = matching_threshold(detector)
+    described = describe_batch(detector, batch)
+    return [draw_input(one, names, threshold, size=size) for one in described]
 
 
 def describe_batch(detector: Detector, batch: Mapping) -> list[FedImage]:

@@ -1,15 +1,11 @@
-"""Optimizers and what happens to gradients before they are applied."""
+"""The optimizers that recipes name."""
 
 from __future__ import annotations
-
-import re
-from collections.abc import Sequence
 
 import gin
 import tensorflow as tf
 
 from ssd_centernet._keras import keras
-from ssd_centernet.patterns import as_patterns, check_matches
 
 
 @gin.register
@@ -74,54 +70,3 @@ def _has_fused_kernels(variable: tf.Variable) -> bool:
 
 # Keras' own, by their names in recipes.
 Adam = gin.external_configurable(keras.optimizers.Adam, module="keras")
-
-
-# Of batch norms; networks without any are no mistake.
-NORMS = ("_norm/",)
-
-
-def decay_mask(variables: Sequence[tf.Variable], exclude: str | Sequence[str]) -> list[bool]:
-    """Tells which variables decay: those whose name contains no match of `exclude`.
-
-    Args:
-      variables: whose names are looked at.
-      exclude: regular expressions, searched anywhere in the name.
-
-    Returns:
-      One bool a variable.
-
-    Raises:
-      ValueError: a pattern other than `NORMS` matches nothing.
-    """
-    patterns = as_patterns(exclude, setting="train.decay_exclude")
-    names = [variable.name for variable in variables]
-    chosen = [pattern for pattern in patterns if pattern not in NORMS]
-    check_matches(chosen, names, setting="train.decay_exclude", anywhere=True)
-    return [not any(re.search(pattern, name) for pattern in patterns) for name in names]
-
-
-def add_weight_decay(
-    gradients: Sequence[tf.Tensor],
-    variables: Sequence[tf.Variable],
-    mask: Sequence[bool],
-    coefficient: float,
-) -> list[tf.Tensor]:
-    """Adds the gradient of `coefficient * 0.5 |v|^2` (coupled decay, as an L2 loss would).
-
-    Args:
-      gradients: float32, one a variable.
-      variables: in the same order.
-      mask: which of them decay.
-      coefficient: at least 0; 0 adds nothing.
-
-    Returns:
-      The new gradients.
-
-    Source: reference specification ssd_resnet34, section 6, "Weight decay".
-    """
-    if not coefficient:
-        return list(gradients)
-    return [
-        gradient + coefficient * variable if decays else gradient
-        for gradient, variable, decays in zip(gradients, variables, mask, strict=True)
-    ]

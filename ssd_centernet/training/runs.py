@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -12,7 +13,7 @@ import gin
 import numpy as np
 
 from ssd_centernet import config
-from ssd_centernet.build import build_detector
+from ssd_centernet.building import build_detector
 from ssd_centernet.data.directory import LABEL_MAP_NAME, load_label_map
 from ssd_centernet.data.pipeline import evaluation_batches
 from ssd_centernet.evaluation.coco import CocoEvaluator, CocoResult
@@ -110,7 +111,7 @@ def open_run(
     checkpoint: str | None = None,
     gin_params: Sequence[str] | None = None,
     flag_params: Sequence[str] | None = None,
-    device: str = "auto",
+    device: str | None = "auto",
     communicator: Communicator | None = None,
     allow: Sequence[str] = (),
 ) -> TrainedRun:
@@ -122,7 +123,8 @@ def open_run(
         gin_params: bindings that win over the run's settings, such as
             'SSDDecoder.score_threshold = 0.01'.
         flag_params: bindings made from command-line flags.
-        device: auto, cpu, gpu, tpu, hpu, mlu or npu.
+        device: auto, cpu, gpu, tpu, hpu, mlu or npu; None leaves it to TensorFlow, and the weights
+            where a Keras model of the caller's own would have them.
         communicator: of the processes that open the run together; each takes a device of its own.
         allow: names whose overrides may be without effect, such as 'train'.
 
@@ -143,10 +145,7 @@ def open_run(
         )
     label_map = _run_label_map(Path(model_dir))
     config.parse([settings], gin_params, flag_params=flag_params)
-    communicator = communicator or SingleProcess()
-    strategy = select_device(device, index=communicator.local_rank)
-    refuse_shared_devices(communicator.gather([claim_device(strategy, communicator.local_rank)]))
-    with strategy.scope():
+    with _placed(device, communicator or SingleProcess()):
         detector = build_detector(label_map=label_map)
     _restore_all(detector, prefix)
     # The split is asked of gin's bindings below, which gin does not count as a use.
@@ -158,6 +157,15 @@ def open_run(
         checkpoint=prefix,
         eval_split=split or DEFAULT_SPLIT,
     )
+
+
+def _placed(device: str | None, communicator: Communicator) -> contextlib.AbstractContextManager:
+    """Return the scope in which this process makes its variables."""
+    if device is None:
+        return contextlib.nullcontext()
+    strategy = select_device(device, index=communicator.local_rank)
+    refuse_shared_devices(communicator.gather([claim_device(strategy, communicator.local_rank)]))
+    return strategy.scope()
 
 
 def evaluate_run(
@@ -237,7 +245,7 @@ def report_evaluation(
     run: TrainedRun,
     path: str | os.PathLike,
     *,
-    model_dir: str | Path,
+    model_dir: str | Path | None,
     data_dir: str | Path,
     split: str,
 ) -> str:
@@ -247,7 +255,8 @@ def report_evaluation(
         evaluated: of `evaluate_run`.
         run: what was evaluated.
         path: the file.
-        model_dir: directory of the run, of which the page shows the settings.
+        model_dir: directory of the run, of which the page shows the settings; None where there is
+            none, as of a detector that a notebook trained.
         data_dir: folder of the data that it was evaluated on.
         split: what the names of the record files start with.
 
@@ -262,14 +271,18 @@ def report_evaluation(
         "numbers in its weights": f"{weights:,}",
         **{f"loss: {name}": f"{value:.4f}" for name, value in evaluated.losses.items()},
     }
+    title, settings = f"{Path(run.checkpoint).name} on {split}", None
+    if model_dir is not None:
+        title = f"{Path(model_dir).name}, {title}"
+        settings = (Path(model_dir) / CONFIG_NAME).read_text(encoding="utf-8")
     return write_report(
         path,
         evaluated.result,
         split_ground_truth(data_dir, split, run.label_map),
-        title=f"{Path(model_dir).name}, {Path(run.checkpoint).name} on {split}",
+        title=title,
         facts=facts,
         hint=evaluated.hint,
-        settings=(Path(model_dir) / CONFIG_NAME).read_text(encoding="utf-8"),
+        settings=settings,
         load_images=images_of_records(data_dir, split, run.label_map),
     )
 

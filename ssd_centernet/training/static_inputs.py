@@ -9,7 +9,7 @@ from typing import Any
 
 import gin
 
-from ssd_centernet.build import build_detector
+from ssd_centernet.building import build_detector
 from ssd_centernet.data.directory import load_label_map
 from ssd_centernet.data.pipeline import count_examples, training_batches
 from ssd_centernet.data.static import write_static_batches

@@ -17,7 +17,7 @@ import tensorflow as tf
 
 from ssd_centernet import __version__, config
 from ssd_centernet._keras import keras
-from ssd_centernet.build import build_detector
+from ssd_centernet.building import build_detector
 from ssd_centernet.data.directory import LABEL_MAP_NAME, load_label_map
 from ssd_centernet.data.pipeline import count_examples, training_batches
 from ssd_centernet.labels import LabelMap
@@ -223,7 +223,7 @@ def train(
         log = TrainLog(model_dir, run, write_files=communicator.is_chief)
         how = (fine_tune_checkpoint_type, fine_tune_exclude, fine_tune_channels)
         _begin(checkpoints, log, resume_from, fine_tune_checkpoint, *how)
-        _check_normalization(augment, detector)
+        check_normalization(augment, detector)
         dataset = batches(
             str(data_dir),
             image_size=detector.image_size,
@@ -296,8 +296,12 @@ def run_length(
     return RunLength(steps_per_epoch, total, global_batch_size)
 
 
-def _check_normalization(augment: Callable | None, detector: Detector) -> None:
+def check_normalization(augment: Callable | None, detector: Detector) -> None:
     """Refuses to train on images that are normalised in another way than `detect` will.
+
+    Args:
+      augment: chain of `data/augment/`, or None.
+      detector: what is trained.
 
     Raises:
       ValueError: mean or deviation of the augmentation and of the preprocessing differ.

@@ -5,7 +5,7 @@ import tensorflow as tf
 
 from ssd_centernet import config
 from ssd_centernet._keras import keras
-from ssd_centernet.build import build_detector
+from ssd_centernet.building import build_detector
 from ssd_centernet.data.convert import convert_coco
 from ssd_centernet.data.directory import load_label_map
 from ssd_centernet.data.synthetic import make_synthetic

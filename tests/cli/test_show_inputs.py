@@ -8,7 +8,7 @@ import tensorflow as tf
 from PIL import Image
 
 from ssd_centernet import config
-from ssd_centernet.build import build_detector
+from ssd_centernet.building import build_detector
 from ssd_centernet.training import inputs, runs
 
 

@@ -145,6 +145,12 @@ class DetectorContract:
         assert losses[0].keys() == losses[1].keys()
         for name, part in losses[0].items():
             assert float(part) == float(losses[1][name])
+        for variable in loaded.variables:
+            variable.assign(tf.zeros_like(variable))
+        detector.save_weights(tmp_path / "detector.weights.h5")
+        loaded.load_weights(tmp_path / "detector.weights.h5")
+        for left, right in zip(detector.variables, loaded.variables, strict=True):
+            np.testing.assert_array_equal(left, right, err_msg=left.name)
 
     def test_losses_are_finite_with_and_without_objects(self, detector):
         parts, gradients = losses_and_gradients(detector, random_batch(SQUARE, [3, 0, 1]))
@@ -268,6 +274,28 @@ class DetectorContract:
     def test_detect_refuses_what_is_not_uint8_rgb(self, detector, images):
         with pytest.raises(ValueError, match="uint8 RGB"):
             detector.detect(images)
+
+    def test_detect_takes_a_list_of_images_of_different_sizes(self, detector):
+        rng = np.random.default_rng(6)
+        images = [rng.integers(0, 256, (h, w, 3), dtype=np.uint8) for h, w in ((70, 130), (50, 40))]
+        found = detector.detect(images)
+        for index, image in enumerate(images):
+            alone = detector.detect(image)
+            np.testing.assert_allclose(found["scores"][index], alone["scores"][0], atol=1e-5)
+            np.testing.assert_allclose(found["boxes"][index], alone["boxes"][0], atol=1e-3)
+        with pytest.raises(ValueError, match="empty list"):
+            detector.detect([])
+        with pytest.raises(ValueError, match="without a list around"):
+            detector.detect([np.stack([images[0]])])
+
+    def test_summary_says_what_goes_in_and_comes_out(self, detector):
+        lines = []
+        detector.summary(print_fn=lines.append)
+        text = "\n".join(lines)
+        assert lines[0].endswith("for images of 96 x 96 pixels")
+        assert f"classes: {NUM_CLASSES} (no names given)" in text
+        assert all(name in text for name in detector.loss_weights)
+        assert f"{detector.count_params()}" in text.replace(",", "")
 
     def test_freeze_patterns(self, detector):
         everything = detector.trainable_variables

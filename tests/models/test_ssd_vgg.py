@@ -5,7 +5,7 @@ import tensorflow as tf
 
 from ssd_centernet import config
 from ssd_centernet._keras import keras
-from ssd_centernet.build import build_detector
+from ssd_centernet.building import build_detector
 from ssd_centernet.layers.anchors import DefaultBoxes
 from ssd_centernet.layers.criteria import CROWD_MODES, MultiBoxLoss
 from ssd_centernet.layers.decoders import SSDDecoder

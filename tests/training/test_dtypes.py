@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from ssd_centernet import config
 from ssd_centernet._keras import keras
-from ssd_centernet.build import build_detector
+from ssd_centernet.building import build_detector
 from ssd_centernet.layers.base import Float32Layer
 from ssd_centernet.models.detector import Detector
 from ssd_centernet.training.optimizers import Momentum

@@ -5,8 +5,9 @@ import pytest
 import tensorflow as tf
 
 from ssd_centernet._keras import keras
+from ssd_centernet.models.weight_decay import add_weight_decay, decay_mask
 from ssd_centernet.training import optimizers
-from ssd_centernet.training.optimizers import Momentum, add_weight_decay, decay_mask
+from ssd_centernet.training.optimizers import Momentum
 
 
 def test_the_rate_is_outside_the_accumulator():

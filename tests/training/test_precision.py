@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from ssd_centernet import config
 from ssd_centernet._keras import keras
-from ssd_centernet.build import build_detector
+from ssd_centernet.building import build_detector
 from ssd_centernet.runtime.precision import needs_loss_scale
 from ssd_centernet.training.loss_scale import LossScale
 from ssd_centernet.training.schedules import ConstantRate, RunLength

@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 
 from ssd_centernet import config
-from ssd_centernet.training.optimizers import NORMS, decay_mask
+from ssd_centernet.models.weight_decay import NORMS, decay_mask
 from ssd_centernet.training.settings import EXPECTATIONS, check_settings
 from ssd_centernet.training.train import train
 from tests.training.conftest import tiny_detector

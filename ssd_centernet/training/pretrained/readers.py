@@ -13,6 +13,7 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.core.protobuf import trackable_object_graph_pb2
 
+from ssd_centernet._keras import keras
 from ssd_centernet.training import checkpoints
 
 _SHOWN = 5
@@ -28,10 +29,11 @@ class Weights:
 
     Attributes:
       path: of the file, or the prefix of a checkpoint's files.
-      kind: "tf1", "objects", "npz", "safetensors", "torch" or "h5".
+      kind: "tf1", "objects", "npz", "safetensors", "torch", "h5" or "keras".
       shapes: shape of each tensor by its name in the file.
       read: name -> array.
       graph: of the objects that were saved, where kind is "objects".
+      class_names: of the detector that the file holds, where it tells them.
     """
 
     path: str
@@ -39,6 +41,7 @@ class Weights:
     shapes: Mapping[str, tuple[int, ...]]
     read: Callable[[str], np.ndarray]
     graph: ObjectGraph | None = None
+    class_names: tuple[str, ...] | None = None
 
     def find(self, name: str) -> str | None:
         """Finds the tensor that a published name stands for.
@@ -78,12 +81,16 @@ class ObjectGraph:
         return self._keys[node].get(_VALUE)
 
 
+class _NamelessError(ValueError):
+    """A file that is whole, but cannot be read by names."""
+
+
 def open_weights(path: str | Path) -> Weights:
     """Opens a file of weights.
 
     Args:
-      path: a `.npz`, `.safetensors`, `.pth`/`.pt` or `.h5` file; else a TensorFlow checkpoint:
-        its prefix, one of its files, or a directory such as that of a run.
+      path: a `.keras`, `.npz`, `.safetensors`, `.pth`/`.pt` or `.h5` file; else a TensorFlow
+        checkpoint: its prefix, one of its files, or a directory such as that of a run.
 
     Returns:
       Its tensors.
@@ -101,7 +108,7 @@ def open_weights(path: str | Path) -> Weights:
         raise FileNotFoundError(f"no file {path}. {_listing(path)}")
     try:
         return opener(path)
-    except (ImportError, MemoryError):
+    except (ImportError, MemoryError, _NamelessError):
         raise
     except Exception as error:  # Whatever a foreign reader raises, the file is not what it reads.
         raise ValueError(
@@ -216,6 +223,12 @@ def _open_h5(path: Path) -> Weights:
 
     datasets = {}
     with h5py.File(path, "r") as file:
+        if "_layer_checkpoint_dependencies" in file or path.name.endswith(".weights.h5"):
+            raise _NamelessError(
+                f"{path} was written by save_weights: it has no names of variables, and only a "
+                "model like the one that wrote it can tell where its arrays belong. Read it there "
+                "with load_weights, write detector.save('NAME.keras'), and give that file."
+            )
         for name, dataset in _datasets(file):
             datasets[_h5_name(name)] = (name, dataset.shape)
 
@@ -224,6 +237,14 @@ def _open_h5(path: Path) -> Weights:
             return file[datasets[name][0]][()]
 
     return Weights(str(path), "h5", {name: s for name, (_, s) in datasets.items()}, read)
+
+
+def _open_keras(path: Path) -> Weights:
+    """A whole model; one of this library has all its names, the classes' included."""
+    model = keras.models.load_model(path, compile=False)
+    arrays = {variable.name.removesuffix(":0"): variable.numpy() for variable in model.variables}
+    found = _of_arrays(path, "keras", arrays)
+    return dataclasses.replace(found, class_names=getattr(model, "class_names", None))
 
 
 def _datasets(group) -> Iterator[tuple[str, object]]:
@@ -292,6 +313,7 @@ def _first_line(error: BaseException) -> str:
 
 
 _OPENERS: dict[str, Callable[[Path], Weights]] = {
+    ".keras": _open_keras,
     ".npz": _open_npz,
     ".safetensors": _open_safetensors,
     ".pth": _open_torch,

@@ -125,7 +125,9 @@ class _Source:
         return value
 
     def class_names(self) -> tuple[str, ...] | None:
-        """Classes of a run of ours, whose directory tells them."""
+        """Classes of a run of ours, whose directory tells them, or of a detector in a file."""
+        if self.weights.class_names is not None:
+            return self.weights.class_names
         for folder in Path(self.weights.path).parents[:2]:
             if (folder / LABEL_MAP_NAME).is_file():
                 return LabelMap.from_pbtxt(folder / LABEL_MAP_NAME).names

@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from ssd_centernet import config
-from ssd_centernet.build import build_detector
+from ssd_centernet.building import build_detector
 from ssd_centernet.models.ssd import SSD
 from tests.parity.harness import VectorFile
 

@@ -12,7 +12,7 @@ import tensorflow as tf
 from ssd_centernet import config
 from ssd_centernet._keras import keras
 from ssd_centernet.models.ssd import SSD
-from ssd_centernet.training.optimizers import add_weight_decay, decay_mask
+from ssd_centernet.models.weight_decay import add_weight_decay, decay_mask
 from tests.parity.harness import Report, VectorFile, Vectors
 from tests.parity.ssd320_resnet50_fpn import common
 

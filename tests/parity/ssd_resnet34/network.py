@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from ssd_centernet import config
 from ssd_centernet._keras import keras
-from ssd_centernet.build import build_detector
+from ssd_centernet.building import build_detector
 from ssd_centernet.models.backbones.resnet import ResNet
 from ssd_centernet.models.ssd import SSD
 from ssd_centernet.runtime import precision

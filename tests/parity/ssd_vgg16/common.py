@@ -7,7 +7,7 @@ import functools
 import numpy as np
 
 from ssd_centernet import config
-from ssd_centernet.build import build_detector
+from ssd_centernet.building import build_detector
 from ssd_centernet.models.ssd import SSD
 
 NUM_CLASSES = 80

@@ -6,10 +6,11 @@ import numpy as np
 import tensorflow as tf
 
 from ssd_centernet.data.augment.ssd_vgg import SSDVGGAugment
+from ssd_centernet.models.weight_decay import add_weight_decay
 from ssd_centernet.ops import boxes as box_ops
 from ssd_centernet.ops import color
 from ssd_centernet.ops import image as image_ops
-from ssd_centernet.training.optimizers import Momentum, add_weight_decay
+from ssd_centernet.training.optimizers import Momentum
 from ssd_centernet.training.schedules import RunLength, StepDecay
 from tests.parity.harness import Report, VectorFile, Vectors
 from tests.parity.ssd_vgg16 import common

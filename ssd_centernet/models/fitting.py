@@ -1,0 +1,336 @@
+"""What `compile`, `fit` and `evaluate` of Keras do with a detector."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import tensorflow as tf
+
+from ssd_centernet._keras import explain_foreign, keras
+from ssd_centernet.models.weight_decay import NORMS, add_weight_decay, decay_mask
+
+_OBJECTS = ("boxes", "classes")
+# Fractions of the input may lie a little outside it, pixels lie far outside.
+_FARTHEST = 4.0
+
+
+class FittedModel(keras.Model):
+    """A Keras model whose loss is its own, in named parts, over batches that are dictionaries.
+
+    Subclasses give `num_classes`, `compute_losses`, `total_loss`, `loss_weights` and
+    `variables_to_train`.
+    """
+
+    def compile(
+        self,
+        optimizer: str | keras.optimizers.Optimizer = "adam",
+        *,
+        weight_decay: float = 0.0,
+        decay_exclude: str | Sequence[str] = NORMS,
+        freeze: str | Sequence[str] = (),
+        clip_norm: float | None = None,
+        run_eagerly: bool | None = None,
+        steps_per_execution: int | str | None = None,
+        jit_compile: bool | None = None,
+        **refused: Any,
+    ) -> None:
+        """Prepares `fit` and `evaluate`; the loss is that of the detector's criterion.
+
+        A step is that of `ssd_centernet train`: gradients of the weighted sum of the loss parts,
+        weight decay added to them, then clipped, then applied. In float16 Keras wraps the optimizer
+        so that the loss is scaled.
+
+        Args:
+          optimizer: of the Keras in `ssd_centernet.keras`, with its learning rate, or its name.
+          weight_decay: coefficient of the L2 objective `0.5 |v|^2`, not part of the loss that is
+            shown; 0 for none. An optimizer's own `weight_decay` is another thing, and decoupled.
+          decay_exclude: regular expressions of names of variables that do not decay.
+          freeze: regular expressions, matched at the start of names of variables that are not
+            updated. Their batch norms still see the statistics of the batch; to hold these as
+            well, set `trainable = False` on a layer before `compile`, as Keras has it.
+          clip_norm: largest global norm of the gradients; None for no clipping.
+          run_eagerly: as in Keras.
+          steps_per_execution: as in Keras.
+          jit_compile: as in Keras.
+          **refused: nothing; `loss` and `metrics` of Keras get an error that says what to do.
+
+        Raises:
+          ValueError: an argument out of its range, a pattern that matches nothing.
+          TypeError: an optimizer of another Keras, or an argument that a detector does not have.
+        """
+        _refuse_arguments(refused)
+        _check_optimizer(optimizer)
+        for name, value in (("weight_decay", weight_decay), ("clip_norm", clip_norm)):
+            if value is not None and value < 0:
+                raise ValueError(f"compile({name}={value}): expected 0 or more.")
+        decay_mask(self.variables_to_train(freeze), decay_exclude)  # Raises where a pattern is off.
+        super().compile(
+            optimizer=optimizer,
+            run_eagerly=run_eagerly,
+            steps_per_execution=steps_per_execution,
+            jit_compile=jit_compile,
+        )
+        self._fitting = _Fitting(
+            {
+                "weight_decay": weight_decay,
+                "decay_exclude": _as_list(decay_exclude),
+                "freeze": _as_list(freeze),
+                "clip_norm": clip_norm,
+                "run_eagerly": run_eagerly,
+                "steps_per_execution": steps_per_execution,
+                "jit_compile": jit_compile,
+            },
+            [keras.metrics.Mean(name=name) for name in ("loss", *self.loss_weights)],
+        )
+        _warn_without_rate(self.optimizer)
+
+    def fit(self, x=None, y=None, **kwargs):
+        """Trains on batches: see `keras.Model.fit`, of which every argument is taken by its name.
+
+        Args:
+          x: batches as `ssd_centernet.training_data` gives them (docs/architecture.md has the
+            fields): a `tf.data.Dataset` of dictionaries with `image` float32 [B, h, w, 3],
+            normalised, and either `targets`, or `boxes` float32 [B, M, 4] (yxyx, fractions of
+            `image`) and `classes` int32 [B, M] in 0..C-1, with `valid` bool [B, M] where rows are
+            padding and `is_crowd` bool [B, M] where some are crowd regions.
+          y: None; the ground truth is part of a batch.
+          **kwargs: of Keras: `epochs`, `steps_per_epoch`, `validation_data`, `callbacks`...
+
+        Returns:
+          Keras' History: `loss` (the weighted sum) and each loss part, `val_` before those of the
+          validation.
+
+        Raises:
+          ValueError: batches that are none.
+          TypeError: a callback of another Keras.
+        """
+        _refuse_ground_truth(y, "fit")
+        _check_batches(x, self.input_shape, "x")
+        if kwargs.get("validation_data") is not None:
+            _check_batches(kwargs["validation_data"], self.input_shape, "validation_data")
+        _check_callbacks(kwargs.get("callbacks"))
+        return super().fit(x, **kwargs)
+
+    def evaluate(self, x=None, y=None, **kwargs):
+        """Computes the loss and its parts, not AP: see `keras.Model.evaluate`.
+
+        Args:
+          x: batches as for `fit`.
+          y: None; the ground truth is part of a batch.
+          **kwargs: of Keras, such as `return_dict=True`.
+
+        Returns:
+          Means over the images, in the order of `metrics_names`.
+        """
+        _refuse_ground_truth(y, "evaluate")
+        _check_batches(x, self.input_shape, "x")
+        _check_callbacks(kwargs.get("callbacks"))
+        return super().evaluate(x, **kwargs)
+
+    def train_step(self, data: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        """Updates the weights once; called by `fit`."""
+        batch = _prepared(_checked(data, self.input_shape), self.num_classes)
+        options = self._fitting.options
+        variables = self.variables_to_train(options["freeze"])
+        scaler = self.optimizer if hasattr(self.optimizer, "get_scaled_loss") else None
+        with tf.GradientTape() as tape:
+            outputs = self(batch["image"], training=True)
+            parts = self.compute_losses(outputs, batch)
+            total = self.total_loss(parts)
+            scaled = total if scaler is None else scaler.get_scaled_loss(total)
+        gradients = tape.gradient(scaled, variables)
+        if scaler is not None:
+            gradients = scaler.get_unscaled_gradients(gradients)
+        mask = decay_mask(variables, options["decay_exclude"])
+        gradients = add_weight_decay(gradients, variables, mask, options["weight_decay"])
+        if options["clip_norm"] is not None:
+            gradients, _ = tf.clip_by_global_norm(gradients, options["clip_norm"])
+        self.optimizer.apply_gradients(zip(gradients, variables, strict=True))
+        return self._fitting.record({"loss": total, **parts}, batch["image"])
+
+    def test_step(self, data: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        """Computes the loss of a batch; called by `evaluate` and for `validation_data`."""
+        batch = _prepared(_checked(data, self.input_shape), self.num_classes)
+        parts = self.compute_losses(self(batch["image"], training=False), batch)
+        return self._fitting.record({"loss": self.total_loss(parts), **parts}, batch["image"])
+
+    @property
+    def metrics(self) -> list[keras.metrics.Metric]:
+        """The means that `fit` shows: the loss and its parts; empty before `compile`."""
+        fitting = getattr(self, "_fitting", None)
+        return [] if fitting is None else list(fitting.means)
+
+    def get_compile_config(self) -> dict | None:
+        """Returns what `compile` was called with, for a `.keras` file."""
+        fitting = getattr(self, "_fitting", None)
+        if fitting is None:
+            return None
+        optimizer = keras.saving.serialize_keras_object(self.optimizer)
+        if getattr(self.optimizer, "dynamic", False):
+            # Keras saves the state of the optimizer, but not the scale of the loss around it.
+            optimizer["config"]["initial_scale"] = float(self.optimizer.loss_scale)
+        return {"optimizer": optimizer, **fitting.options}
+
+    def compile_from_config(self, config: dict) -> None:
+        """Compiles as the model of a `.keras` file was, with slots for the optimizer's state."""
+        config = dict(config)
+        optimizer = keras.saving.deserialize_keras_object(config.pop("optimizer"))
+        self.compile(optimizer, **config)
+        if hasattr(self.optimizer, "build"):  # The optimizers of Keras' past make slots later.
+            self.optimizer.build(self.variables_to_train(config["freeze"]))
+
+
+class _Fitting:
+    """Holds what `compile` set, out of sight of Keras: a model's weights are none of these."""
+
+    def __init__(self, options: dict[str, Any], means: list[keras.metrics.Mean]):
+        self.options = options
+        self.means = means
+
+    def record(self, values: dict[str, tf.Tensor], images: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Adds up the values of a batch, and returns the means over all images so far."""
+        size = tf.shape(images)[0]
+        for mean in self.means:
+            mean.update_state(values[mean.name], sample_weight=size)
+        return {mean.name: mean.result() for mean in self.means}
+
+
+def _as_list(patterns: str | Sequence[str]) -> list[str]:
+    # As a file has them: what is read back is then equal.
+    return [patterns] if isinstance(patterns, str) else list(patterns)
+
+
+def _refuse_arguments(names: Mapping[str, Any]) -> None:
+    given = {name: value for name, value in names.items() if value is not None}
+    advice = {
+        "loss": "the loss is the detector's own; choose it with SSD(criterion=MultiBoxLoss(...))",
+        "metrics": "fit shows the loss and its parts; ssd_centernet.evaluate computes AP",
+        "loss_weights": "the weights of the parts are settings of the criterion",
+    }
+    for name in given:
+        known = "optimizer, weight_decay, decay_exclude, freeze, clip_norm, run_eagerly"
+        hint = advice.get(name, f"its arguments are {known}, steps_per_execution, jit_compile")
+        raise TypeError(f"a detector's compile() takes no {name!r}: {hint}.")
+
+
+def _check_optimizer(optimizer: Any) -> None:
+    kinds = (keras.optimizers.Optimizer, keras.optimizers.legacy.Optimizer)
+    if isinstance(optimizer, (str, *kinds)):
+        return
+    foreign = explain_foreign(optimizer, "optimizers.Adam(1e-3)")
+    got = f"{optimizer.__name__}, a class" if isinstance(optimizer, type) else repr(optimizer)
+    raise TypeError(
+        foreign
+        or f"compile() got the optimizer {got}; expected an object such as "
+        "keras.optimizers.Adam(1e-3) with keras from ssd_centernet, or a name such as 'adam'."
+    )
+
+
+def _warn_without_rate(optimizer: Any) -> None:
+    rate = getattr(optimizer, "learning_rate", None)
+    if isinstance(rate, tf.Variable) and not float(rate):
+        warnings.warn(
+            f"{type(optimizer).__name__} has the learning rate 0, with which fit changes nothing: "
+            "give it one, such as Momentum(0.9, learning_rate=1e-3), or a callback that sets it.",
+            stacklevel=3,
+        )
+
+
+def _check_callbacks(callbacks: Any) -> None:
+    if callbacks is None or isinstance(callbacks, keras.callbacks.CallbackList):
+        return
+    for callback in callbacks if isinstance(callbacks, list | tuple) else [callbacks]:
+        if not isinstance(callback, keras.callbacks.Callback):
+            foreign = explain_foreign(callback, f"callbacks.{type(callback).__name__}")
+            raise TypeError(foreign or f"{callback!r} among the callbacks is no Keras callback.")
+
+
+def _refuse_ground_truth(y: Any, method: str) -> None:
+    if y is not None:
+        raise ValueError(
+            f"{method}(x, y) got a y: a detector's ground truth is part of its batches, "
+            "dictionaries with 'image', 'boxes' and 'classes'; ssd_centernet.training_data makes "
+            "them from converted data."
+        )
+
+
+def _check_batches(batches: Any, input_shape: Sequence[int | None], name: str) -> None:
+    """Looks at the batches before Keras does; what it cannot tell, `_checked` sees in the step."""
+    if isinstance(batches, tf.data.Dataset):
+        _checked(batches.element_spec, input_shape)
+    elif isinstance(batches, list | tuple) or not hasattr(batches, "__iter__"):
+        raise ValueError(
+            f"{name} is a {type(batches).__name__}; expected a tf.data.Dataset whose batches are "
+            "dictionaries with 'image', 'boxes' and 'classes', such as training_data makes."
+        )
+
+
+def _checked(batch: Any, input_shape: Sequence[int | None]) -> dict[str, Any]:
+    """Returns a batch, or the specification of one, that a step can work with.
+
+    Raises:
+      ValueError: says what is missing, or which image it takes.
+    """
+    if isinstance(batch, tuple) and len(batch) == 1:
+        (batch,) = batch  # As Keras hands on arrays, and a batch of train_on_batch.
+    if not isinstance(batch, Mapping):
+        raise ValueError(
+            f"a batch is a {type(batch).__name__}, such as fit gets of (image, label) pairs; "
+            "expected a dictionary with 'image', 'boxes' and 'classes'. Turn pairs into one with "
+            "dataset.map(lambda image, label: {'image': image, **label})."
+        )
+    needed = ("image",) if batch.get("targets") is not None else ("image", *_OBJECTS)
+    missing = [name for name in needed if name not in batch]
+    if missing:
+        raise ValueError(
+            f"a batch has no {' and no '.join(map(repr, missing))}; it has "
+            f"{', '.join(map(repr, sorted(batch)))}. docs/architecture.md lists the fields, and "
+            "ssd_centernet.training_data makes such batches from converted data."
+        )
+    image = batch["image"]
+    dtype = tf.as_dtype(image.dtype)
+    if not dtype.is_floating:
+        raise ValueError(
+            f"'image' of a batch is {dtype.name}; a step takes what the network takes, "
+            "float32 images that are resized and normalised: map them with "
+            "detector.preprocessing(image). Only detect() takes uint8."
+        )
+    if not tf.TensorShape(input_shape).is_compatible_with(image.shape):
+        raise ValueError(
+            f"'image' of a batch has shape {tuple(image.shape)}, the network takes "
+            f"{tuple(input_shape)}: batches of images that are resized, with "
+            "detector.preprocessing(image) or by the augmentation."
+        )
+    return dict(batch)
+
+
+def _prepared(batch: dict[str, Any], num_classes: int) -> dict[str, Any]:
+    """Brings ground truth of the user's own to the types of docs/architecture.md, and checks it."""
+    if batch.get("targets") is not None:
+        return batch
+    boxes, classes = tf.cast(batch["boxes"], tf.float32), tf.cast(batch["classes"], tf.int32)
+    valid = batch.get("valid")
+    valid = tf.ones_like(classes, tf.bool) if valid is None else tf.cast(valid, tf.bool)
+    counted = tf.where(valid, classes, 0)
+    farthest = tf.reduce_max(tf.where(valid[..., tf.newaxis], tf.abs(boxes), 0.0))
+    checks = [
+        tf.debugging.assert_less(
+            farthest,
+            _FARTHEST,
+            "'boxes' of a batch are no fractions: divide pixels by the height and the width of "
+            "the image. The largest number is",
+        ),
+        tf.debugging.assert_non_negative(
+            tf.reduce_min(counted), "'classes' of a batch begin below 0; mark padding in 'valid'."
+        ),
+        tf.debugging.assert_less(
+            tf.reduce_max(counted),
+            num_classes,
+            f"'classes' of a batch must be in 0..{num_classes - 1} for num_classes={num_classes}, "
+            "background not counted. The largest is",
+        ),
+    ]
+    with tf.control_dependencies([check for check in checks if check is not None]):
+        return {**batch, "boxes": tf.identity(boxes), "classes": classes, "valid": valid}
