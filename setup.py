@@ -19,6 +19,7 @@ KERNEL = ["ipykernel>=6", "nbclient>=0.10", "nbformat>=5.9"]
 TEST = [*TRAIN, *KERNEL, "pytest>=8", "pytest-xdist>=3.5", "ruff>=0.6", "psutil>=5.9"]
 NOTEBOOKS = ["notebook>=7", *KERNEL, *TRAIN]
 EXPORT = ["tf2onnx>=1.16", "onnxruntime>=1.17"]
+CUDA = ["tensorflow[and-cuda]>=2.15,<2.21"]
 HOROVOD = ["horovod>=0.28.1", "cloudpickle", "psutil>=5.9", "cffi"]
 
 # The recipes live beside the package in a checkout and inside it once installed.
@@ -50,6 +51,7 @@ setup(
         "test": TEST,
         "notebooks": NOTEBOOKS,
         "export": EXPORT,
+        "cuda": CUDA,
         "horovod": HOROVOD,
         "all": sorted({*TEST, *NOTEBOOKS, *EXPORT}),
     },

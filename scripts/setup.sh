@@ -4,7 +4,11 @@
 #
 #   bash scripts/setup.sh            TensorFlow 2.20 in .venv
 #   TF=2.15 bash scripts/setup.sh    TensorFlow 2.15 in .venv-tf2.15
+#   TENSORFLOW=installed bash scripts/setup.sh
+#                                    the TensorFlow that python3 has, such as a vendor's, in .venv;
+#                                    nothing that is installed there is replaced
 #
+# EXTRAS names extras of setup.py (train,test); with "train,test,cuda" CUDA comes along for a GPU.
 # PYTHON names the interpreter when python3 is another version: 3.10 to 3.12, and 3.11 at most for
 # TensorFlow 2.15.
 set -euo pipefail
@@ -15,12 +19,20 @@ CONSTRAINTS="constraints/tf$TF.txt"
 EXTRAS="${EXTRAS:-train,test}"
 VENV=".venv"
 [ "$TF" = "2.20" ] || VENV=".venv-tf$TF"
+# An environment around a vendor's TensorFlow stays one, whoever calls.
+AROUND="$VENV/.installed_tensorflow"
+TENSORFLOW="${TENSORFLOW:-}"
+[ -n "$TENSORFLOW" ] || ! [ -e "$AROUND" ] || TENSORFLOW="installed"
 
 fail() {
   printf 'setup: %s\n' "$*" >&2
   exit 1
 }
 
+case "$TENSORFLOW" in
+  "" | installed) ;;
+  *) fail "TENSORFLOW=$TENSORFLOW: expected 'installed', or nothing to install TensorFlow $TF." ;;
+esac
 [ -f "$CONSTRAINTS" ] ||
   fail "TF=$TF: there is no $CONSTRAINTS. Use one of: $(cd constraints && echo tf*.txt)"
 
@@ -44,7 +56,7 @@ find_python() {
 stamp() {
   {
     cat setup.py pyproject.toml "$CONSTRAINTS"
-    echo "$PWD $EXTRAS"
+    echo "$PWD $EXTRAS${TENSORFLOW:+ $TENSORFLOW $(cat "$AROUND" 2>/dev/null)}"
     "$VENV/bin/python" --version
   } 2>/dev/null | sha256sum | cut -d' ' -f1
 }
@@ -59,6 +71,54 @@ make_environment() {
   rm -rf "$VENV"
   fail "$("$1" --version) cannot make a virtual environment with pip." \
     "On Debian and Ubuntu: sudo apt-get install python3-venv"
+}
+
+# Lets the environment see what INTERPRETER has installed, behind what it installs itself.
+look_into() {
+  "$1" - "$VENV" <<'PY'
+import pathlib, site, sys
+
+folders = [*site.getsitepackages(), *[site.getusersitepackages()] * bool(site.ENABLE_USER_SITE)]
+folders = [folder for folder in folders if pathlib.Path(folder).is_dir()]
+(inside,) = pathlib.Path(sys.argv[1]).glob("lib/python*/site-packages")
+lines = [f"import site; site.addsitedir({folder!r})\n" for folder in folders]
+(inside / "installed_tensorflow.pth").write_text("".join(lines))
+PY
+}
+
+# still_needed WHAT: fills the file of this name.
+still_needed() {
+  "$VENV/bin/python" scripts/_installed_tensorflow.py "$1" "$(cat "$AROUND")" "$EXTRAS" >"$work/$1"
+}
+
+# Everything but TensorFlow, which pip must neither replace nor shadow.
+install_around_tensorflow() {
+  local pip=("$VENV/bin/python" -m pip --quiet --disable-pip-version-check install) work isolated=()
+  work="$(mktemp -d)"
+  # shellcheck disable=SC2064  # the folder is known now
+  trap "rm -rf '$work'" EXIT
+  "$VENV/bin/python" scripts/_installed_tensorflow.py version >"$work/version" 2>"$work/log" ||
+    fail "TENSORFLOW=installed: ${PYTHON:-python3} has no TensorFlow that can be imported:" \
+      "$(tail -n 1 "$work/log"). Set PYTHON to the interpreter that has it."
+  mv "$work/version" "$AROUND"
+  # Without a network this is enough where everything needed is installed.
+  "$VENV/bin/python" -c 'import setuptools, wheel' 2>/dev/null && isolated=(--no-build-isolation)
+  echo "setup: installing into $VENV around TensorFlow $(cat "$AROUND")"
+  # Where the vendor's package has another name than tensorflow, pip complains of its absence.
+  {
+    "${pip[@]}" ${isolated[@]+"${isolated[@]}"} --no-deps --editable . &&
+      still_needed alone && "${pip[@]}" --no-deps --requirement "$work/alone" &&
+      # What the first of these ask for in their turn.
+      still_needed alone && "${pip[@]}" --no-deps --requirement "$work/alone" &&
+      still_needed rest && still_needed constraints &&
+      "${pip[@]}" --constraint "$work/constraints" --requirement "$work/rest"
+  } >"$work/log" 2>&1 || {
+    cat "$work/log" >&2
+    return 1
+  }
+  ! compgen -G "$VENV/lib/python*/site-packages/tensorflow" >/dev/null ||
+    fail "pip has put another TensorFlow over the installed one: a package of EXTRAS=$EXTRAS asks" \
+      "for it. Leave that extra out."
 }
 
 finished() {
@@ -79,21 +139,30 @@ if [ -e "$VENV/.installing" ]; then
   echo "setup: the last installation was interrupted; starting again"
   rm -rf "$VENV"
 fi
+# One that has a TensorFlow of its own cannot become one around another.
+if [ "$TENSORFLOW" = "installed" ] && [ -e "$VENV" ] && [ ! -e "$AROUND" ]; then
+  rm -rf "$VENV"
+fi
 
 if ! "$VENV/bin/python" -m pip --version >/dev/null 2>&1; then
   INTERPRETER="$(find_python)"
   echo "setup: making $VENV with $("$INTERPRETER" --version)"
   rm -rf "$VENV"
   make_environment "$INTERPRETER"
+  [ "$TENSORFLOW" != "installed" ] || look_into "$INTERPRETER"
 fi
 
 touch "$VENV/.installing"
 rm -f "$VENV/.stamp"
-echo "setup: installing into $VENV (about 3 GB; a minute or more)"
-"$VENV/bin/python" -m pip install --quiet --disable-pip-version-check --upgrade pip
-"$VENV/bin/python" -m pip install --quiet --disable-pip-version-check \
-  --constraint "$CONSTRAINTS" --editable ".[$EXTRAS]" ||
-  fail "the installation failed (see above). Run this script again when the cause is gone."
+WHEN_GONE="the installation failed (see above). Run this script again when the cause is gone."
+if [ "$TENSORFLOW" = "installed" ]; then
+  install_around_tensorflow || fail "$WHEN_GONE"
+else
+  echo "setup: installing into $VENV (about 3 GB; a minute or more)"
+  "$VENV/bin/python" -m pip install --quiet --disable-pip-version-check --upgrade pip
+  "$VENV/bin/python" -m pip install --quiet --disable-pip-version-check \
+    --constraint "$CONSTRAINTS" --editable ".[$EXTRAS]" || fail "$WHEN_GONE"
+fi
 TF_CPP_MIN_LOG_LEVEL=2 "$VENV/bin/python" -c 'from ssd_centernet._keras import keras' ||
   fail "the installed TensorFlow cannot be imported (see above)."
 stamp >"$VENV/.stamp.new"

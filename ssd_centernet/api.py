@@ -32,7 +32,8 @@ from ssd_centernet.evaluation.result import CocoResult
 from ssd_centernet.labels import LabelMap
 from ssd_centernet.models.detector import Detector
 from ssd_centernet.training import runs
-from ssd_centernet.training.train import CONFIG_NAME, check_normalization, resize_only
+from ssd_centernet.training.inputs import resize_only
+from ssd_centernet.training.train import CONFIG_NAME, check_normalization
 
 
 class TrainingData(NamedTuple):

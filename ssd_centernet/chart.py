@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from PIL import Image, ImageDraw
 
+from ssd_centernet._axes import Axis, choose_axis, linear_axis
 from ssd_centernet._drawing import line_height, load_font, shortened
 
 _PAPER = (255, 255, 255)
@@ -18,7 +19,6 @@ _GRID = (230, 233, 237)
 _AXIS = (150, 157, 166)
 # Lines are drawn this much larger and scaled down, as Pillow draws them with jagged edges.
 _OVERSAMPLING = 4
-_LOG_FROM_RATIO = 8.0
 _MARGIN = 20
 _TRAINING_COLOR, _VALIDATION_COLOR = (31, 119, 180), (214, 96, 20)
 
@@ -138,7 +138,7 @@ class _Chart:
         self.heading = heading.split("\n")
         self.x_label = x_label
         self.fonts = {name: load_font(size) for name, size in _FONT_SIZES.items()}
-        self.axes = [_Axis.of_values(panel) for panel in panels]
+        self.axes = [_axis_of(panel) for panel in panels]
         numbers = [label for axis in self.axes for _, label in axis.ticks]
         font = self.fonts["number"]
         self.left = _MARGIN + int(max(font.getlength(text) for text in numbers)) + 10
@@ -147,7 +147,7 @@ class _Chart:
         xs = np.concatenate([np.asarray(c.x, float) for p in panels for c in p.curves])
         low = float(xs.min()) if x_from is None else x_from
         high = float(xs.max()) if xs.max() > low else low + 1.0
-        self.x_axis = _linear_axis(low, high, tight=True, ticks=9)
+        self.x_axis = linear_axis(low, high, tight=True, ticks=9)
 
     def draw(self) -> np.ndarray:
         """Return the picture."""
@@ -174,7 +174,7 @@ class _Chart:
             font, ink = ("heading", _INK) if row == 0 else ("title", _FAINT_INK)
             self._text((_MARGIN, y), shortened(text, self.fonts[font], room), font, ink=ink)
 
-    def _panel(self, panel: Panel, axis: _Axis, top: int, title: int, small: int) -> None:
+    def _panel(self, panel: Panel, axis: Axis, top: int, title: int, small: int) -> None:
         bottom = top + panel.height
         above = top - 8 - (small + 2 if panel.note else 0) - title
         self._text((_MARGIN, above), panel.title, "title")
@@ -204,7 +204,7 @@ class _Chart:
             self.pen.line((x - 30, middle, x - 8, middle), fill=curve.color, width=4)
             right = x - 30 - 22
 
-    def _curve(self, curve: Curve, axis: _Axis, top: int, height: int) -> None:
+    def _curve(self, curve: Curve, axis: Axis, top: int, height: int) -> None:
         size = (self.right - self.left + 8, height + 8)
         large = Image.new("L", (size[0] * _OVERSAMPLING, size[1] * _OVERSAMPLING))
         pen = ImageDraw.Draw(large)
@@ -231,88 +231,13 @@ class _Chart:
 _FONT_SIZES = {"heading": 22, "title": 16, "legend": 15, "number": 13}
 
 
-@dataclasses.dataclass(frozen=True)
-class _Axis:
-    """Place values between 0 and 1, and say where to write numbers."""
-
-    low: float
-    high: float
-    log: bool
-    ticks: tuple[tuple[float, str], ...]
-
-    @classmethod
-    def of_values(cls, panel: Panel) -> _Axis:
-        """Choose an axis for all curves of a panel."""
-        values = np.concatenate([np.asarray(curve.y, float).ravel() for curve in panel.curves])
-        values = values[np.isfinite(values)]
-        if not values.size:
-            raise ValueError(f"the chart {panel.title!r} has no finite value to draw.")
-        low, high = float(values.min()), float(values.max())
-        positive = low > 0 and panel.scale != "linear"
-        if positive and panel.scale == "log2":
-            return _log2_axis(low, high)
-        if positive and (panel.scale == "log" or high / low >= _LOG_FROM_RATIO):
-            return _log_axis(low, high, unit=panel.unit)
-        return _linear_axis(low, high, unit=panel.unit)
-
-    def place(self, value: float) -> float:
-        """Return 0 at the lower end and 1 at the upper one."""
-        if self.log:
-            return math.log(value / self.low) / math.log(self.high / self.low)
-        return (value - self.low) / (self.high - self.low)
-
-
-def _linear_axis(
-    low: float, high: float, *, unit: str = "", tight: bool = False, ticks: int = 5
-) -> _Axis:
-    if high - low < 1e-12 * max(abs(low), abs(high), 1e-12):
-        low, high = low - max(0.5, 0.1 * abs(low)), high + max(0.5, 0.1 * abs(high))
-    spacing = _nice((high - low) / ticks)
-    if not tight:
-        # Whole spacings, so that a number stands at either end.
-        low = math.floor(low / spacing + 1e-9) * spacing
-        high = math.ceil(high / spacing - 1e-9) * spacing
-    first, last = math.ceil(low / spacing - 1e-9), math.floor(high / spacing + 1e-9)
-    values = [index * spacing for index in range(first, last + 1)]
-    return _Axis(low, high, False, tuple((v, _number(v) + unit) for v in values))
-
-
-def _log_axis(low: float, high: float, *, unit: str = "") -> _Axis:
-    low, high = 0.95 * low, 1.05 * high
-    values = [v for v in _log_ticks(low, high) if low <= v <= high]
-    return _Axis(low, high, True, tuple((v, _number(v) + unit) for v in values))
-
-
-def _log2_axis(low: float, high: float) -> _Axis:
-    first, last = math.floor(math.log2(low)), math.ceil(math.log2(high))
-    # An octave on either side of a value that never changes.
-    first, last = (first - 1, last + 1) if first == last else (first, last)
-    stride = max(1, math.ceil((last - first) / 5))
-    values = [2.0**exponent for exponent in range(first, last + 1, stride)]
-    return _Axis(2.0**first, 2.0**last, True, tuple((v, _number(v)) for v in values))
-
-
-def _nice(spacing: float) -> float:
-    """Return the next of 1, 2, 5 times a power of ten."""
-    power = 10.0 ** math.floor(math.log10(spacing))
-    return next(m * power for m in (1, 2, 5, 10) if m * power >= spacing * (1 - 1e-9))
-
-
-def _log_ticks(low: float, high: float) -> list[float]:
-    """Return round numbers about as dense as a linear axis has them."""
-    decades = math.log10(high / low)
-    if decades <= 0.6:
-        spacing = _nice((high - low) / 5)
-        return [i * spacing for i in range(math.ceil(low / spacing), int(high / spacing) + 1)]
-    factors = (1, 1.5, 2, 3, 5, 7) if decades < 1.5 else (1, 2, 5) if decades < 3 else (1,)
-    exponents = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-    stride = max(1, round(decades / 6)) if len(factors) == 1 else 1
-    return [f * 10.0**e for e in exponents if e % stride == 0 for f in factors]
-
-
-def _number(value: float) -> str:
-    """Write 20000, 0.05 and 1e+09 as they are read best."""
-    return f"{value:,.0f}" if 1000 <= abs(value) < 1e8 else f"{value:.6g}"
+def _axis_of(panel: Panel) -> Axis:
+    """Choose an axis for all curves of a panel."""
+    values = np.concatenate([np.asarray(curve.y, float).ravel() for curve in panel.curves])
+    try:
+        return choose_axis(values, scale=panel.scale, unit=panel.unit)
+    except ValueError as error:
+        raise ValueError(f"the chart {panel.title!r} has no finite value to draw.") from error
 
 
 def _runs(curve: Curve) -> list[list[tuple[float, float]]]:

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from ssd_centernet import chart
+from ssd_centernet import _axes, chart
 from ssd_centernet.chart import Curve, Panel, line_chart
 
 RED, BLUE = (220, 30, 30), (20, 60, 220)
@@ -76,16 +76,16 @@ def test_steps_hold_their_value():
     [(0, 10, ["0", "2", "4", "6", "8", "10"]), (-3, 12, ["-5", "0", "5", "10", "15"])],
 )
 def test_linear_ticks(low, high, want):
-    assert [label for _, label in chart._linear_axis(low, high).ticks] == want
+    assert [label for _, label in _axes.linear_axis(low, high).ticks] == want
 
 
 def test_ticks_of_other_axes():
-    assert [label for _, label in chart._log2_axis(16384, 16384).ticks] == [
+    assert [label for _, label in _axes.log2_axis(16384, 16384).ticks] == [
         "8,192",
         "16,384",
         "32,768",
     ]
-    assert [label for _, label in chart._log_axis(2, 210).ticks] == [
+    assert [label for _, label in _axes.log_axis(2, 210).ticks] == [
         "2",
         "5",
         "10",
@@ -94,8 +94,8 @@ def test_ticks_of_other_axes():
         "100",
         "200",
     ]
-    assert [label for _, label in chart._log_axis(4, 9).ticks] == ["4", "6", "8"]
-    constant = chart._linear_axis(3.0, 3.0, unit=" %")
+    assert [label for _, label in _axes.log_axis(4, 9).ticks] == ["4", "6", "8"]
+    constant = _axes.linear_axis(3.0, 3.0, unit=" %")
     assert constant.low < 3.0 < constant.high
 
 

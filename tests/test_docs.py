@@ -7,6 +7,11 @@ import shlex
 
 import pytest
 
+from ssd_centernet import config
+from ssd_centernet.building import build_detector
+from ssd_centernet.cli import _api_doc
+from ssd_centernet.cli._errors import message_for_user
+from ssd_centernet.labels import LabelMap
 from tests.docs import pages
 from tests.docs.pages import PAGES, ROOT
 from tests.docs.place import NUM_PHOTOS, NUM_VAL, environment, make_place, run
@@ -16,13 +21,17 @@ from tests.training.narrow import NARROW
 NOT_RUN = {
     r"bash scripts/demo\.sh": "makes an environment and trains for minutes",
     r"bash scripts/test\.sh": "runs these tests",
-    r"bash scripts/setup\.sh": "makes the environment that the tests run in",
+    r"(\w+=\S+ )*bash scripts/setup\.sh": "makes the environment that the tests run in",
+    r"docker build": "needs docker; tests/test_docker.py runs the steps",
+    r"(\w+=\S+ )*bash scripts/run_docker\.sh": "needs docker; tests/test_docker.py",
+    r"python -m ssd_centernet\.cli\._\w+_doc": "tests hold these pages to the code",
     r"source \.venv\S*/bin/activate": "the tests run inside an environment",
     r"(python -m )?pip install": "installs from the network",
     r"git clone": "fetches from the network",
     r"(\w+=\S+ )*bash scripts/(\w+/\w+|prepare_coco)\.sh": "tests/test_scripts.py runs these",
     r"tensorboard": "serves until it is stopped",
     r"python (-m )?benchmarks[./]compare_model_garden": "minutes, and needs tf-models-official",
+    r"python scripts/readme_picture\.py": "needs the run of the demo",
     r"python -m tests\.parity": "needs reference vectors; tests/test_parity.py runs it",
     r"bash scripts/install_horovod\.sh": "builds for minutes; scripts/test.sh runs it",
 }
@@ -87,7 +96,7 @@ def _steps():
                 seen.add(command)
 
 
-@pytest.mark.slow
+@pytest.mark.slow(minutes=10)
 def test_every_documented_command_and_python_block_runs(tmp_path):
     """In one process after the other, as the later ones use what the earlier ones made."""
     place = make_place(tmp_path / "place")
@@ -140,9 +149,45 @@ def test_scripts_that_are_not_run_exist_and_parse():
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_relative_links_point_to_files(page):
-    missing = [link for link in pages.links(page) if not (page.parent / link).exists()]
+def test_relative_links_point_to_files_and_headings(page):
+    missing = []
+    for name, anchor in pages.links(page):
+        target = page.parent / name if name else page
+        if not target.exists() or (anchor and anchor not in pages.anchors(target)):
+            missing.append(f"{name}#{anchor}")
     assert not missing
+
+
+def test_reference_is_that_of_the_docstrings():
+    written = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
+    assert written == _api_doc.document(), (
+        "write it again: python -m ssd_centernet.cli._api_doc docs/api.md"
+    )
+
+
+def _answer(argument):
+    """What a wrong argument beside --gin_file=ssd_demo leads to."""
+    (word,) = shlex.split(argument)
+    name, _, value = word.partition("=")
+    more = {"--gin_file": ([value], []), "--gin_params": ([], [value])}[name]
+    with pytest.raises((ValueError, OSError)) as error:
+        config.parse(["ssd_demo", *more[0]], more[1])
+        build_detector(label_map=LabelMap(["disc", "square"]))
+        config.assert_all_used(allow=["train"])
+    return message_for_user(error.value)
+
+
+def test_messages_are_those_that_the_page_shows():
+    shown = pages.answers(ROOT / "docs" / "gin.md")
+    assert len(shown) > 5
+    try:
+        for argument, answer in shown.items():
+            # A page breaks lines where it likes, and leaves out what is long.
+            pattern = r"\s+".join(map(re.escape, answer.split())).replace(r"\.\.\.", ".*?")
+            said = _answer(argument)
+            assert re.fullmatch(pattern, said, re.S), f"{argument}\n{said}"
+    finally:
+        config.clear()
 
 
 def _known_flags(command, env):

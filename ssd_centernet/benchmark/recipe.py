@@ -11,10 +11,10 @@ from ssd_centernet.building import build_detector
 from ssd_centernet.labels import LabelMap
 from ssd_centernet.models.detector import Detector
 from ssd_centernet.runtime.precision import needs_loss_scale
+from ssd_centernet.training.inputs import resize_only
 from ssd_centernet.training.loss_scale import LossScale
 from ssd_centernet.training.optimizers import Momentum
 from ssd_centernet.training.schedules import ConstantRate, RunLength
-from ssd_centernet.training.train import resize_only
 from ssd_centernet.training.trainer import Trainer
 
 # Of COCO; used where neither the recipe nor a label map says otherwise.

@@ -11,6 +11,7 @@ from absl import flags
 from ssd_centernet.cli import _flags
 
 if TYPE_CHECKING:
+    from ssd_centernet.runtime.distribution import Communicator
     from ssd_centernet.training.runs import TrainedRun
 
 
@@ -38,14 +39,14 @@ def define_run_flags() -> None:
 
 
 def open_run_of_flags(
-    *, checkpoint: str | None, allow: Sequence[str] = (), device_index: int = 0
+    *, checkpoint: str | None, allow: Sequence[str] = (), communicator: Communicator | None = None
 ) -> TrainedRun:
     """Open the run that --model_dir names, with the overrides of the command line.
 
     Args:
         checkpoint: which weights, as in `choose_checkpoint`.
         allow: names whose overrides may be without effect.
-        device_index: which device: the local rank of this process.
+        communicator: of the processes that open the run together.
 
     Returns:
         The run.
@@ -59,7 +60,7 @@ def open_run_of_flags(
         gin_params=values.gin_params,
         flag_params=_flags.flag_bindings({"dtype": "build_detector.dtype"}),
         device=values.device or "auto",
-        device_index=device_index,
+        communicator=communicator,
         allow=allow,
     )
 

@@ -1,4 +1,4 @@
-"""Convert a data set to TFRecord shards: COCO json, Pascal VOC, YOLO or CSV.
+"""Convert a data set to TFRecord shards: COCO json, Pascal VOC, YOLO, CSV or TFDS.
 
 Writes coco_<split>.record-*, coco_<split>.info.json, coco_<split>.annotations.json and
 mscoco_label_map.pbtxt, and reports each image and box that was repaired or dropped, with the
@@ -11,6 +11,7 @@ Examples, once for each split:
   ssd_centernet convert --annotations=VOCdevkit/VOC2007 --output_dir=data/voc --split=train
   ssd_centernet convert --annotations=my_data/data.yaml --output_dir=data/yolo --split=val
   ssd_centernet convert --annotations=boxes.csv --image_dir=images --output_dir=data/table
+  ssd_centernet convert --annotations=tensorflow_datasets/voc/2007/5.0.0 --output_dir=data/voc
 
 Columns of a CSV table: image, xmin, ymin, xmax, ymax, class; corners in pixels.
 """
@@ -24,16 +25,18 @@ _NAMES_SHOWN = 20
 def define_flags() -> None:
     """Define the flags of this command."""
     flags.DEFINE_string(
-        "annotations", None, "COCO json, CSV table or data.yaml, or a folder (VOC, YOLO)."
+        "annotations", None, "COCO json, CSV table or data.yaml, or a folder (VOC, YOLO, TFDS)."
     )
     flags.DEFINE_enum(
         "format",
         "auto",
-        ["auto", "coco", "voc", "yolo", "csv"],
+        ["auto", "coco", "voc", "yolo", "csv", "tfds"],
         "Of the annotations; auto tells it by what the path holds.",
     )
     flags.DEFINE_string(
-        "image_dir", None, "Folder of the images of this split; needed for COCO, else found."
+        "image_dir",
+        None,
+        "Folder of the images of this split; needed for COCO, else found.",
     )
     flags.DEFINE_string(
         "image_list", None, "Text file with an image a line: only these (VOC, YOLO, CSV)."

@@ -8,6 +8,7 @@ says FAIL. --json prints the same for programs (and for bug reports).
 """
 
 import importlib.metadata
+import importlib.util
 import json
 import os
 import platform
@@ -56,7 +57,7 @@ def define_flags() -> None:
     """Define the flags of this command."""
     flags.DEFINE_boolean("json", False, "Print one JSON object instead of lines.")
     flags.DEFINE_boolean("train_step", True, "Try one train step with random images.")
-    flags.DEFINE_multi_string("recipe", None, "Recipes to try (all installed ones by default).")
+    flags.DEFINE_multi_string("recipe", None, "Recipe to try, repeatable (default: all).")
     _flags.define_device()
 
 
@@ -164,9 +165,8 @@ def _meminfo() -> tuple[float, float] | None:
 
 def _packages() -> Iterator[Line]:
     for name, (purpose, required, advice) in _PACKAGES.items():
-        try:
-            version = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
+        version = _version(name)
+        if version is None:
             if required is None:
                 yield Line("ok", name, f"not installed; only for {purpose}")
                 continue
@@ -175,6 +175,18 @@ def _packages() -> Iterator[Line]:
             yield Line(status, name, f"not installed; for {purpose}", advice)
         else:
             yield Line("ok", name, version)
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        if package != "tensorflow" or importlib.util.find_spec(package) is None:
+            return None
+    # Vendors give theirs other names, such as tensorflow-cpu; what counts is the module.
+    import tensorflow
+
+    return tensorflow.__version__
 
 
 def _keras() -> Iterator[Line]:

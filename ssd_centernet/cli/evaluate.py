@@ -105,9 +105,7 @@ def evaluate_model_dir(
     from ssd_centernet.training import runs
 
     communicator = connect(bool(values.use_horovod))
-    run = _runs.open_run_of_flags(
-        checkpoint=checkpoint, allow=allow, device_index=communicator.local_rank
-    )
+    run = _runs.open_run_of_flags(checkpoint=checkpoint, allow=allow, communicator=communicator)
     split = split or run.eval_split
     bar = None
 

@@ -6,6 +6,7 @@ help comes at once.
 
 import difflib
 import importlib
+import importlib.metadata
 import logging as py_logging
 import os
 import re
@@ -22,11 +23,12 @@ COMMANDS = {
     "launch": "run train, evaluate or benchmark in several processes, one a device",
     "evaluate": "COCO metrics of a trained detector, or of a file of detections",
     "predict": "detect objects in images: drawings and COCO-style json",
-    "convert": "convert a COCO, VOC, YOLO or CSV data set to TFRecord shards",
+    "convert": "convert a COCO, VOC, YOLO, CSV or TFDS data set to TFRecord shards",
     "make_synthetic": "render a small COCO data set to try things on",
     "make_static": "compute training batches once, for train --static",
     "show_inputs": "draw what the network is fed, with the matched anchors",
     "show_anchors": "what share of the objects a recipe's anchors or heatmap can match",
+    "report": "compare runs: metrics, curves and settings, in the terminal and on one page",
     "compare_precision": "train a recipe in several precisions, and compare",
     "benchmark": "measure input, train step, decoding or evaluation",
     "doctor": "check versions, devices and a train step of this installation",
@@ -47,7 +49,20 @@ def run(argv: list[str] | None = None) -> None:
     # Without an NVIDIA driver tensorflow logs its search for one as an error, hence 3.
     quiet = "2" if os.path.exists("/proc/driver/nvidia") else "3"
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", quiet)
+    # Where TensorFlow would load Keras 3: without it the start takes a quarter less, and in modules
+    # of a user's own `tf.keras` is the Keras that the detectors are made of.
+    if _has_separate_keras_2():
+        os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
     sys.exit(_dispatch(argv[1:]))
+
+
+def _has_separate_keras_2() -> bool:
+    try:
+        version = importlib.metadata.version("tf_keras")
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    # Until TensorFlow 2.15 its own Keras is Keras 2.
+    return tuple(map(int, version.split(".")[:2])) > (2, 15)
 
 
 def _dispatch(arguments: list[str]) -> int:

@@ -17,7 +17,7 @@ from tqdm import tqdm
 from ssd_centernet.data.coco import CocoImage, CocoIndex, read_coco
 from ssd_centernet.data.directory import LABEL_MAP_NAME
 from ssd_centernet.data.output import SplitOutput
-from ssd_centernet.data.readers.source import AnnotationSource
+from ssd_centernet.data.readers.source import AnnotationSource, EncodedImages
 from ssd_centernet.data.records import encode_example
 from ssd_centernet.data.validate import LISTED, Box, CheckedImage, check_box, check_image
 from ssd_centernet.labels import LabelMap
@@ -108,7 +108,8 @@ def convert_coco(
     )
     if max_images is not None:
         index.images[:] = [image for image in index.images if image.annotations][:max_images]
-    files = _stat_images(index.images, image_dir, max_missing)
+    encoded = annotations.encoded if isinstance(annotations, AnnotationSource) else None
+    files = _stat_images(index.images, image_dir, max_missing, encoded)
     if num_shards is None:
         num_shards = max(min(8, len(index.images)), min(256, len(index.images) // 400), 1)
     options = {
@@ -135,7 +136,8 @@ def convert_coco(
         output.check_label_map(index.label_map, overwrite)
         with output.partial_folder() as folder, _pillow_limit(None):
             writer = _SplitWriter(output, folder, index, keep_empty, keep_crowd)
-            images = _checked_images(index, image_dir, files, max_pixels, workers or os.cpu_count())
+            contents = _contents(index.images, image_dir, encoded)
+            images = _checked_images(index, contents, files, max_pixels, workers or os.cpu_count())
             with contextlib.closing(writer):
                 for image, checked in tqdm(
                     images, output.prefix, total=len(files), disable=not progress, unit="image"
@@ -156,8 +158,12 @@ def convert_coco(
 # --- reading ---------------------------------------------------------------------------------
 
 
-def _stat_images(images: list[CocoImage], image_dir, max_missing: float) -> list[tuple]:
+def _stat_images(
+    images: list[CocoImage], image_dir, max_missing: float, encoded: EncodedImages | None
+) -> list[tuple]:
     """Return (name, bytes, time of change) of each image; size -1 where there is no file."""
+    if encoded is not None:
+        return [(image.file_name, *encoded.stats[image.file_name]) for image in images]
     files, missing = [], []
     for image in images:
         try:
@@ -175,16 +181,32 @@ def _stat_images(images: list[CocoImage], image_dir, max_missing: float) -> list
     return files
 
 
+def _contents(
+    images: list[CocoImage], image_dir, encoded: EncodedImages | None
+) -> Iterator[str | bytes]:
+    """Yield the path of each image, or its bytes where the annotations hold them."""
+    if encoded is None:
+        yield from (os.path.join(image_dir, image.file_name) for image in images)
+        return
+    stream = encoded.read()
+    for image in images:
+        yield next(data for name, data in stream if name == image.file_name)
+
+
 def _checked_images(
-    index: CocoIndex, image_dir, files: list[tuple], max_pixels: int, workers: int
+    index: CocoIndex,
+    contents: Iterator[str | bytes],
+    files: list[tuple],
+    max_pixels: int,
+    workers: int,
 ) -> Iterator[tuple[CocoImage, CheckedImage]]:
     """Yield the images in order; threads read ahead, a bounded number of images at a time."""
 
-    def check(image: CocoImage, size: int) -> CheckedImage:
+    def check(image: CocoImage, content: str | bytes, size: int) -> CheckedImage:
         if size < 0:
             return CheckedImage(dropped="listed but missing")
         return check_image(
-            os.path.join(image_dir, image.file_name),
+            content,
             listed_width=image.width,
             listed_height=image.height,
             max_pixels=max_pixels,
@@ -196,8 +218,8 @@ def _checked_images(
     # process would spend seconds on importing tensorflow.
     waiting: collections.deque = collections.deque()
     with concurrent.futures.ThreadPoolExecutor(workers) as pool:
-        for image, (_, size, _) in zip(index.images, files, strict=True):
-            waiting.append((image, pool.submit(check, image, size)))
+        for image, content, (_, size, _) in zip(index.images, contents, files, strict=True):
+            waiting.append((image, pool.submit(check, image, content, size)))
             if len(waiting) > 4 * workers:
                 image, future = waiting.popleft()
                 yield image, future.result()

@@ -27,8 +27,8 @@ def convert_annotations(
 ) -> dict:
     """Convert one split of a data set to TFRecord shards; see `convert_coco` for what is written.
 
-    Where classes have names and no ids (voc, yolo, csv), a split takes the label map that other
-    splits left in `output_dir`, so that all agree; the first one numbers the names from 1.
+    Where classes have names and no ids (all but coco), a split takes the label map that others left
+    in `output_dir`, so that all agree; the first one numbers the names from 1.
 
     Args:
         annotations: json, csv or yaml file, or folder; see `data.readers`.

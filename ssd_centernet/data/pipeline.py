@@ -14,6 +14,7 @@ import gin
 import tensorflow as tf
 
 from ssd_centernet.data import records, shards
+from ssd_centernet.data.epochs import as_written, cached_epochs, read_epochs
 from ssd_centernet.labels import LabelMap
 from ssd_centernet.ops import image as image_ops
 
@@ -24,8 +25,6 @@ MakeTargets = Callable[..., Mapping[str, tf.Tensor]]
 OBJECT_FIELDS = ("boxes", "classes", "is_crowd", "area")
 FILLER_ID = -1
 
-# Files read side by side. More than this does not mix better, once shuffled.
-_OPEN_FILES = 16
 # Records parsed ahead of decoding, so that the turn of an epoch (new files, an empty shuffle
 # buffer) need not be felt.
 _RECORDS_AHEAD = 64
@@ -64,7 +63,8 @@ def training_batches(
         data_dir: folder with the record files.
         label_map: from the data set's category ids to classes.
         batch_size: images in a batch of this process.
-        augment: `(example with 'encoded', seed [2]) -> example with 'image'`, e.g. `SSDAugment`.
+        augment: `(example with 'encoded', seed [2]) -> example with 'image'`, e.g. `SSDAugment`;
+            one of your own may have Python's `if` and `while` on tensors.
         split: what the names of the record files start with.
         image_size: (height, width) that the network expects, to be checked against what `augment`
             makes; None checks nothing.
@@ -110,16 +110,21 @@ def training_batches(
     source = shards.RecordSource(data_dir, split, rank, world_size, keep_empty, crowd)
     source.check_not_empty()
 
+    @as_written
     def parse(serialized: tf.Tensor) -> Example:
         return _treat_crowd(records.parse_example(serialized, label_map), crowd)
 
     first_epoch, offset = 0, 0
     if start_example:
         first_epoch, offset = divmod(start_example, source.count())
-    epoch_of = (_cached_epochs if cache else _read_epochs)(
+    epoch_of = (cached_epochs if cache else read_epochs)(
         source, parse, seed, shuffle_buffer, deterministic
     )
 
+    if not _is_ours(augment):
+        augment = tf.function(augment)
+
+    @as_written
     def load(seeds: tf.Tensor, example: Example) -> Example:
         example = augment(example, seeds)
         _check_image_size(example["image"], image_size)
@@ -182,6 +187,7 @@ def evaluation_batches(
     source = shards.RecordSource(data_dir, split, rank, world_size, keep_empty=True, crowd="ignore")
     source.check_whole()
 
+    @as_written
     def load(serialized: tf.Tensor) -> Example:
         example = records.parse_example(serialized, label_map)
         return _finish(preprocess_example(example, preprocess), max_boxes, dtype)
@@ -245,79 +251,9 @@ def count_examples(
     return shards.RecordSource(data_dir, split, rank, world_size, keep_empty, crowd).count()
 
 
-def _read_epochs(
-    source: shards.RecordSource,
-    parse: Callable,
-    seed: int,
-    shuffle_buffer: int,
-    deterministic: bool,
-) -> Callable[[tf.Tensor], tf.data.Dataset]:
-    """Return epoch -> dataset of (augmentation seed, parsed example), read from the files."""
-    files = tf.constant(source.files)
-    open_files = min(_OPEN_FILES, len(source.files))
-
-    def epoch_of(epoch: tf.Tensor) -> tf.data.Dataset:
-        # Inside this function it fixes the function's own seed, so that the user's global seed
-        # does not reach the shuffle.
-        tf.random.set_seed(1)
-        words = _epoch_words(seed, epoch)
-        order = tf.random.experimental.stateless_shuffle(files, seed=words[:2])
-        examples = tf.data.Dataset.from_tensor_slices(order).interleave(
-            tf.data.TFRecordDataset,
-            cycle_length=open_files,
-            num_parallel_calls=open_files,
-            deterministic=deterministic,
-        )
-        examples = examples.map(parse, num_parallel_calls=2, deterministic=deterministic)
-        if not source.keep_empty:
-            examples = examples.filter(source.uses)
-        if not source.by_file:
-            examples = examples.shard(source.world_size, source.rank)
-        examples = examples.shuffle(shuffle_buffer, seed=words[2])
-        return _with_seeds(examples, source, words[3])
-
-    return epoch_of
-
-
-def _cached_epochs(
-    source: shards.RecordSource,
-    parse: Callable,
-    seed: int,
-    shuffle_buffer: int,
-    deterministic: bool,
-) -> Callable[[tf.Tensor], tf.data.Dataset]:
-    """Return epoch -> dataset of (augmentation seed, parsed example), from records in memory."""
-    shards.check_fits_memory(source.files)
-    mask = source.mask()
-    used = tf.data.Dataset.zip(
-        (tf.data.TFRecordDataset(source.files), tf.data.Dataset.from_tensor_slices(mask))
-    ).filter(lambda _, keep: keep)
-    held = used.map(lambda serialized, _: serialized).batch(sum(mask)).get_single_element()
-
-    def epoch_of(epoch: tf.Tensor) -> tf.data.Dataset:
-        words = _epoch_words(seed, epoch)
-        order = tf.random.experimental.stateless_shuffle(tf.range(sum(mask)), seed=words[:2])
-        examples = tf.data.Dataset.from_tensor_slices(order).map(
-            lambda index: parse(held[index]), num_parallel_calls=2, deterministic=deterministic
-        )
-        return _with_seeds(examples, source, words[3])
-
-    return epoch_of
-
-
-def _epoch_words(seed: int, epoch: tf.Tensor) -> tf.Tensor:
-    """Return int64 [4], the random words of an epoch: file order (2), shuffle, augmentation."""
-    seeds = tf.stack([tf.constant(seed, tf.int64), epoch])
-    return tf.random.stateless_uniform([4], seeds, maxval=2**31 - 1, dtype=tf.int64)
-
-
-def _with_seeds(
-    examples: tf.data.Dataset, source: shards.RecordSource, word: tf.Tensor
-) -> tf.data.Dataset:
-    # Ranks count in steps of world_size, so that no two examples of an epoch share a seed.
-    counter = tf.data.Dataset.range(source.rank, tf.int64.max, source.world_size)
-    seeds = counter.map(lambda index: tf.stack([word, index]))
-    return tf.data.Dataset.zip((seeds, examples))
+def _is_ours(function: Callable) -> bool:
+    module = getattr(function, "__module__", None) or type(function).__module__
+    return module.partition(".")[0] == __package__.partition(".")[0]
 
 
 def _treat_crowd(example: Example, crowd: str) -> Example:

@@ -6,6 +6,7 @@ import io
 import math
 import os
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from PIL import Image, ImageOps, UnidentifiedImageError
 
@@ -179,7 +180,7 @@ class CheckedImage:
 
 
 def check_image(
-    path: str | os.PathLike,
+    source: str | os.PathLike | bytes,
     *,
     listed_width: int,
     listed_height: int,
@@ -200,7 +201,7 @@ def check_image(
     box can be trusted, and the image is dropped.
 
     Args:
-        path: the file.
+        source: the file, or its content.
         listed_width, listed_height: size in the annotation file, 0 where it gives none.
         max_pixels: most pixels that an image may have.
         decode: a function of the stored bytes that raises ValueError if training could not
@@ -212,8 +213,7 @@ def check_image(
         What to store, or the reason why the image was dropped.
     """
     try:
-        with open(path, "rb") as file:
-            data = file.read()
+        data = source if isinstance(source, bytes) else Path(source).read_bytes()
     except OSError:
         return CheckedImage(dropped="cannot be read")
     try:

@@ -2,11 +2,12 @@
 
 import html
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 
-from ssd_centernet.evaluation._svg import Plot, count_axis, share_ticks
+from ssd_centernet._page import figure, number, percent, table
+from ssd_centernet._svg import Plot, count_axis, share_ticks
 from ssd_centernet.evaluation.analysis import ERRORS, IOU_THRESHOLDS, Analysis
 from ssd_centernet.evaluation.ground_truth import CocoGroundTruth
 from ssd_centernet.evaluation.overlaps import RECALLS
@@ -23,44 +24,6 @@ _MEANINGS = {
     "background": "on no object",
     "missed": "objects that nothing points at",
 }
-
-
-def figure(title: str, drawing: str, caption: str, keys: Sequence[tuple[str, str]] = ()) -> str:
-    """Return a figure with its title, the keys of its colours, the drawing and a caption."""
-    legend = "".join(f'<li><i class="{style}"></i>{html.escape(text)}</li>' for style, text in keys)
-    legend = f'<ul class="legend">{legend}</ul>' if legend else ""
-    return (
-        f"<figure><h3>{html.escape(title)}</h3>{legend}{drawing}"
-        f"<figcaption>{caption}</figcaption></figure>"
-    )
-
-
-def table(style: str, name: str, caption: str, head: str, body: str) -> str:
-    """Return a table that scrolls by itself where it is too wide, below its caption.
-
-    Args:
-        style: class of the table.
-        name: what it is called by those who hear the page.
-        caption: text above it.
-        head: cells of its heading.
-        body: its rows.
-    """
-    return (
-        f'<div><p class="caption">{caption}</p>'
-        f'<div class="scroll" tabindex="0" role="group" aria-label="{name}">'
-        f'<table class="{style}" aria-label="{name}"><thead><tr>{head}</tr></thead>'
-        f"<tbody>{body}</tbody></table></div></div>"
-    )
-
-
-def percent(value: float) -> str:
-    """Write a share of one as per cent, a dash where there is none."""
-    return f"{100 * value:.1f}%" if math.isfinite(value) else "–"
-
-
-def number(value: float) -> str:
-    """Write a metric, a dash where there is no object to measure it on."""
-    return f"{value:.3f}" if math.isfinite(value) and value >= 0 else "–"
 
 
 def curves_figure(found: Analysis) -> str:

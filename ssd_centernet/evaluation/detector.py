@@ -31,7 +31,7 @@ def detection_step(
       A function from a batch (see docs/architecture.md) to (Detections, loss parts).
     """
 
-    @tf.function
+    @tf.function(autograph=False)
     def step(batch: dict) -> tuple[dict, dict]:
         outputs = detector(batch["image"], training=False)
         parts = detector.compute_losses(outputs, batch) if with_losses else {}

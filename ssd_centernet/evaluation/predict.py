@@ -130,7 +130,7 @@ def fixed_size_step(detector: Detector, batch_size: int) -> tuple[Callable, Call
         `detect(float32 [batch_size, h, w, 3], extents [batch_size, 2]) -> Detections`.
     """
 
-    @tf.function(input_signature=[tf.TensorSpec([None, None, 3], tf.uint8)])
+    @tf.function(input_signature=[tf.TensorSpec([None, None, 3], tf.uint8)], autograph=False)
     def prepare(image: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         extent = detector.preprocessing.extent(*tf.unstack(tf.shape(image)[:2]))
         return detector.preprocessing(image), extent
@@ -138,7 +138,7 @@ def fixed_size_step(detector: Detector, batch_size: int) -> tuple[Callable, Call
     inputs = tf.TensorSpec([batch_size, *detector.image_size, 3], tf.float32)
     extents = tf.TensorSpec([batch_size, 2], tf.float32)
 
-    @tf.function(input_signature=[inputs, extents])
+    @tf.function(input_signature=[inputs, extents], autograph=False)
     def detect(images: tf.Tensor, extents: tf.Tensor) -> dict:
         return detector.decode(detector(images, training=False), extents)
 

@@ -9,10 +9,10 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
+from ssd_centernet._page import counted, number, page, table
+from ssd_centernet._svg import sparkline
 from ssd_centernet.evaluation import _report_charts as charts
 from ssd_centernet.evaluation._report_gallery import gallery, worst_images
-from ssd_centernet.evaluation._report_style import SCRIPT, STYLE
-from ssd_centernet.evaluation._svg import sparkline
 from ssd_centernet.evaluation.analysis import Analysis, analyse
 from ssd_centernet.evaluation.ground_truth import CocoGroundTruth
 from ssd_centernet.evaluation.result import CocoResult
@@ -82,29 +82,16 @@ def html_report(
         + "</div>",
         "Facts": _facts_section(result, truth, facts or {}, settings),
     }
-    headings = {name: name.lower() for name in sections}
-    links = "".join(f'<a href="#{anchor}">{name}</a>' for name, anchor in headings.items())
-    body = "".join(
-        f'<section aria-labelledby="{anchor}"><h2 id="{anchor}">{name}</h2>{sections[name]}'
-        "</section>"
-        for name, anchor in headings.items()
-    )
     counts = (
-        f"{_counted(result.num_images, 'image')}, {_counted(truth.num_objects, 'object')} of "
-        f"{_counted(np.count_nonzero(found.num_objects), 'class', 'classes')}, "
-        f"{_counted(result.num_detections, 'detection')}"
+        f"{counted(result.num_images, 'image')}, {counted(truth.num_objects, 'object')} of "
+        f"{counted(np.count_nonzero(found.num_objects), 'class', 'classes')}, "
+        f"{counted(result.num_detections, 'detection')}"
     )
     warning = f'<p class="hint"><b>AP is near zero.</b> {html.escape(hint)}</p>' if hint else ""
     if hint and hint.startswith("AP is"):
         warning = f'<p class="hint">{html.escape(hint)}</p>'
-    return (
-        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{html.escape(title)}</title><style>{STYLE}</style></head>\n<body><main>"
-        f'<header><h1>{html.escape(title)}</h1><p class="faint">{counts}</p>{warning}'
-        f'<nav aria-label="sections">{links}</nav></header>'
-        f"{_cards(result)}{body}</main>\n<script>{SCRIPT}</script></body></html>\n"
-    )
+    head = f'<p class="faint">{counts}</p>{warning}'
+    return page(title, head=head, opening=_cards(result), sections=sections)
 
 
 def write_report(
@@ -124,10 +111,6 @@ def write_report(
     return write_atomically(path, html_report(result, truth, **options))
 
 
-def _counted(number: int, one: str, many: str = "") -> str:
-    return f"{number:,} {one if number == 1 else many or one + 's'}"
-
-
 def _cards(result: CocoResult) -> str:
     """Show the twelve COCO numbers."""
     cards = []
@@ -135,7 +118,7 @@ def _cards(result: CocoResult) -> str:
         limit = name.removeprefix("ARmax")
         style = ' class="main"' if name == "AP" else ""
         cards.append(
-            f"<li{style}><small>{name}</small><b>{charts.number(value)}</b>"
+            f"<li{style}><small>{name}</small><b>{number(value)}</b>"
             f"<small>{meaning.format(limit)}</small></li>"
         )
     return f'<ul class="cards" aria-label="COCO metrics">{"".join(cards)}</ul>'
@@ -162,14 +145,13 @@ def _classes_section(result: CocoResult, found: Analysis) -> str:
     caption = (
         "The lowest AP first; press a heading to sort. Curve: precision over recall at IoU 0.50."
     )
-    return charts.table("wide sortable", "classes", caption, "".join(cells), rows)
+    return table("wide sortable", "classes", caption, "".join(cells), rows)
 
 
 def _class_row(row: Mapping, ap75: float, curve: np.ndarray) -> str:
     name = html.escape(row["name"])
     values = "".join(
-        f'<td data-v="{value if math.isfinite(value) else -1:.6f}"{style}>'
-        f"{charts.number(value)}</td>"
+        f'<td data-v="{value if math.isfinite(value) else -1:.6f}"{style}>{number(value)}</td>'
         for value, style in ((row["AP"], ""), (row["AP50"], ""), (float(ap75), _WIDE_ONLY))
     )
     counts = "".join(

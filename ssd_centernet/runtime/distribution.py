@@ -93,6 +93,9 @@ class Communicator(Protocol):
     def barrier(self) -> None:
         """Wait until every process has come here."""
 
+    def leave(self) -> None:
+        """End the exchange on every process; nothing here may be called afterwards."""
+
 
 class SingleProcess:
     """A `Communicator` for a run of one process: everything is already everywhere."""
@@ -127,6 +130,9 @@ class SingleProcess:
 
     def barrier(self) -> None:
         """Return at once; see `Communicator.barrier`."""
+
+    def leave(self) -> None:
+        """Nothing is to be ended; see `Communicator.leave`."""
 
 
 # What launchers tell the processes that they start: how many there are.

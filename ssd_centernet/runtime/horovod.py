@@ -151,6 +151,11 @@ class HorovodProcesses:
         """Wait for all processes; see `Communicator.barrier`."""
         self._hvd.allreduce(tf.zeros([]), op=self._hvd.Sum, name="barrier")
 
+    def leave(self) -> None:
+        """Stop Horovod's thread, which no longer takes a part of a core; see `Communicator`."""
+        self.barrier()
+        self._hvd.shutdown()
+
 
 def _import_horovod():
     try:

@@ -13,6 +13,7 @@ import numpy as np
 from ssd_centernet.chart import Curve, Panel, line_chart
 from ssd_centernet.evaluation.result import METRIC_NAMES
 from ssd_centernet.files import write_atomically
+from ssd_centernet.training.history import recorded_run, smoothed
 from ssd_centernet.visualize import save_png
 
 COMPARISON_NAME = "comparison.json"
@@ -66,7 +67,7 @@ class RunRecord:
             ValueError: the run has logged no window of training.
         """
         directory = Path(directory)
-        rows = _windows(directory / "metrics.jsonl")
+        rows, _ = recorded_run(directory)
         if not rows:
             raise ValueError(
                 f"{directory}/metrics.jsonl holds no window of training; expected one a "
@@ -97,11 +98,7 @@ class RunRecord:
         Returns:
             float [M].
         """
-        ends = np.concatenate([[0], self.steps])
-        sums = np.concatenate([[0.0], np.cumsum(self.losses * np.diff(ends))])
-        span = min(span, float(self.steps[-1]))
-        low = np.clip(at - span / 2, 0, self.steps[-1] - span)
-        return (np.interp(low + span, ends, sums) - np.interp(low, ends, sums)) / span
+        return smoothed(self.steps, self.losses, at, span)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -307,22 +304,6 @@ class Comparison:
         if run is self.baseline:
             return text
         return f"{text} (x{run.images_per_second / self.baseline.images_per_second:.2f})"
-
-
-def _windows(path: Path) -> list[dict]:
-    """Read the windows of a training; what a killed one logged behind its checkpoint is dropped."""
-    rows: list[dict] = []
-    for line in path.read_text("utf-8").splitlines():
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError:  # A line that a kill cut short.
-            continue
-        if row["kind"] != "train":
-            continue
-        while rows and rows[-1]["step"] >= row["step"]:
-            rows.pop()
-        rows.append(row)
-    return rows
 
 
 def _distance(curve: np.ndarray, baseline: np.ndarray, steps: np.ndarray) -> LossDistance:

@@ -1,4 +1,4 @@
-"""What a run's metrics.jsonl tells a resumed run about the evaluations before it."""
+"""What a run has logged: its windows, its evaluations, and when processes worked on it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,10 @@ import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
+
 METRICS_NAME = "metrics.jsonl"
+SESSIONS_NAME = "sessions.jsonl"
 UNDEFINED = -1.0  # What COCO's metrics are where there is nothing to find.
 
 
@@ -23,17 +26,78 @@ def recorded_evaluations(model_dir: str | Path, *, until_step: int) -> list[dict
       One record of metrics with `step` for each step that was evaluated, by step; of several at
       one step the last.
     """
-    path = Path(model_dir) / METRICS_NAME
-    found = {}
-    if path.is_file():
-        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-            try:
-                record = json.loads(line)
-            except json.JSONDecodeError:  # A kill may cut a line.
-                continue
-            if isinstance(record, dict) and record.get("kind") == "eval":
-                found[record.get("step")] = record
+    found = {
+        record.get("step"): record
+        for record in read_lines(Path(model_dir) / METRICS_NAME)
+        if record.get("kind") == "eval"
+    }
     return [found[step] for step in sorted(found) if step <= until_step]
+
+
+def recorded_run(model_dir: str | Path) -> tuple[list[dict], list[dict]]:
+    """Reads the windows and the evaluations of a run, those that count.
+
+    Args:
+      model_dir: directory of the run.
+
+    Returns:
+      Windows of training and evaluations, each by ascending step. What a killed process logged
+      behind the checkpoint that the next one went on from was done again and is left out.
+    """
+    windows: list[dict] = []
+    evaluations: list[dict] = []
+    for record in read_lines(Path(model_dir) / METRICS_NAME):
+        if record.get("kind") == "train":
+            # The first window behind a resume has one step: what is no earlier is done again.
+            for records in (windows, evaluations):
+                while records and records[-1]["step"] >= record["step"]:
+                    records.pop()
+            windows.append(record)
+        elif record.get("kind") == "eval":
+            while evaluations and evaluations[-1]["step"] >= record["step"]:
+                evaluations.pop()
+            evaluations.append(record)
+    return windows, evaluations
+
+
+def recorded_sessions(model_dir: str | Path) -> list[dict]:
+    """Reads when processes began and ended to train in a directory, see `TrainLog.session`."""
+    return read_lines(Path(model_dir) / SESSIONS_NAME)
+
+
+def read_lines(path: Path) -> list[dict]:
+    """Reads the JSON objects of a file that has one a line; none where there is no file."""
+    if not path.is_file():
+        return []
+    records = []
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        try:
+            record = json.loads(line)
+        except json.JSONDecodeError:  # A kill may cut a line.
+            continue
+        if isinstance(record, dict):
+            records.append(record)
+    return records
+
+
+def smoothed(steps: np.ndarray, values: np.ndarray, at: np.ndarray, span: float) -> np.ndarray:
+    """Averages the values of windows around steps.
+
+    Args:
+      steps: int [N], at which the windows end, ascending.
+      values: float [N], means over the windows.
+      at: [M] steps, within the run.
+      span: over how many steps: half of them on either side, or at the ends of the run its first
+        or last ones.
+
+    Returns:
+      float [M].
+    """
+    ends = np.concatenate([[0], steps])
+    sums = np.concatenate([[0.0], np.cumsum(values * np.diff(ends))])
+    span = min(span, float(steps[-1]))
+    low = np.clip(at - span / 2, 0, steps[-1] - span)
+    return (np.interp(low + span, ends, sums) - np.interp(low, ends, sums)) / span
 
 
 def evaluations_without_best(
@@ -73,3 +137,10 @@ def beats(value: float, best: float | None, *, higher_is_better: bool) -> bool:
     if math.isnan(value) or value == UNDEFINED:
         return False
     return best is None or (value > best if higher_is_better else value < best)
+
+
+def duration(seconds: float) -> str:
+    """Formats seconds as h:mm:ss, or m:ss below an hour."""
+    minutes, seconds = divmod(int(seconds + 0.5), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import gin
@@ -13,16 +13,16 @@ import tensorflow as tf
 from ssd_centernet import visualize
 from ssd_centernet.building import build_detector
 from ssd_centernet.data.directory import load_label_map
-from ssd_centernet.data.pipeline import training_batches
+from ssd_centernet.data.pipeline import preprocess_example, training_batches
 from ssd_centernet.models.detector import Detector
 from ssd_centernet.ops import boxes as box_ops
-from ssd_centernet.training.train import resize_only
 
 MATCHED, FORCED, UNMATCHED = (64, 220, 96), (255, 170, 40), (255, 64, 64)
 _ANCHOR = (120, 200, 255)
 _LEGEND = (
     "green: anchors reach the matching threshold   orange: only the anchor that each object is "
-    "given\nred: no anchor   thin blue: matched anchors   hatched: crowd region"
+    "given\nred: no anchor   thin blue: matched anchors, their number beside the class   hatched: "
+    "crowd region"
 )
 _PEAK_LEGEND = (
     "green: a peak of its own   orange: shares its peak with another object of its class\n"
@@ -62,6 +62,23 @@ class FedImage:
     heat: np.ndarray | None = None
 
 
+def resize_only(detector: Detector) -> Callable:
+    """Makes the chain of a run without augmentation.
+
+    Args:
+      detector: whose preprocessing any image goes through.
+
+    Returns:
+      A chain (example with `encoded`, seed) -> example with `image`, see `data/augment/`.
+    """
+
+    def chain(example: dict, seed: tf.Tensor) -> dict:
+        del seed
+        return preprocess_example(example, detector.preprocessing)
+
+    return chain
+
+
 def show_inputs(
     data_dir: str | Path, output: str | Path, *, num_images: int = 16, cell_size: int = 448
 ) -> list[FedImage]:
@@ -99,17 +116,40 @@ def show_inputs(
         if len(fed) >= num_images:
             break
     fed = fed[:num_images]
-    threshold = matching_threshold(detector)
-    cells = [draw_input(one, label_map.names, threshold, size=cell_size) for one in fed]
-    heading = f"{split} of {data_dir}, as the network is fed: {detector.image_size} pixels\n"
-    sheet = visualize.contact_sheet(
-        cells,
-        cell_size=cell_size,
-        titles=[input_title(one) for one in fed],
-        heading=heading + (_LEGEND if fed[0].heat is None else _PEAK_LEGEND),
-    )
+    heading = f"{split} of {data_dir}, as the network is fed: {detector.image_size} pixels"
+    sheet = input_sheet(detector, fed, label_map.names, heading=heading, cell_size=cell_size)
     visualize.save_png(output, sheet)
     return fed
+
+
+def input_sheet(
+    detector: Detector,
+    fed: Sequence[FedImage],
+    names: Sequence[str],
+    *,
+    heading: str,
+    cell_size: int = 448,
+) -> np.ndarray:
+    """Draw network inputs with their matched anchors or peaks on one sheet.
+
+    Args:
+        detector: whose targets they are.
+        fed: at least one image.
+        names: of the classes.
+        heading: first line of the sheet; what the colours mean comes below it.
+        cell_size: side of an image on the sheet in pixels.
+
+    Returns:
+        uint8 [H, W, 3].
+    """
+    threshold = matching_threshold(detector)
+    legend = _LEGEND if fed[0].heat is None else _PEAK_LEGEND
+    return visualize.contact_sheet(
+        [draw_input(one, names, threshold, size=cell_size) for one in fed],
+        cell_size=cell_size,
+        titles=[input_title(one) for one in fed],
+        heading=f"{heading}\n{legend}",
+    )
 
 
 def draw_batch(detector: Detector, batch: Mapping, *, size: int = 448) -> list[np.ndarray]:
@@ -139,19 +179,21 @@ def describe_batch(detector: Detector, batch: Mapping) -> list[FedImage]:
 
     Args:
         detector: whose targets the batch has.
-        batch: of `training_batches` with `targets` (see docs/architecture.md).
+        batch: of `training_batches` (see docs/architecture.md); targets are made where it has none.
 
     Returns:
         One description an image.
     """
     images = detector.preprocessing.denormalize(batch["image"])
+    objects = (batch[name] for name in ("boxes", "classes", "is_crowd", "valid"))
+    made = batch.get("targets") or detector.make_targets(*objects, extent=batch.get("extent"))
     described = []
     for index, image in enumerate(images):
         valid = batch["valid"][index].numpy()
         objects = {
             name: batch[name][index].numpy()[valid] for name in ("boxes", "classes", "is_crowd")
         }
-        targets = {name: value[index] for name, value in batch["targets"].items()}
+        targets = {name: value[index] for name, value in made.items()}
         described.append(
             FedImage(
                 source_id=int(batch["source_id"][index]),
@@ -267,11 +309,20 @@ def draw_input(
     return visualize.draw_boxes(
         picture,
         one.boxes,
-        labels=[names[index] for index in one.classes],
+        labels=_labels(one, names),
         colors=box_states(one, threshold),
         is_crowd=one.is_crowd,
         line_width=2,
     )
+
+
+def _labels(one: FedImage, names: Sequence[str]) -> list[str]:
+    """Return the class of each object, and how many anchors it has."""
+    labels = [names[index] for index in one.classes]
+    if one.heat is not None:
+        return labels
+    counts = [int(np.sum(one.owners == index)) for index in range(len(labels))]
+    return [f"{name} {count}" for name, count in zip(labels, counts, strict=True)]
 
 
 def input_title(one: FedImage) -> str:

@@ -41,3 +41,23 @@ def run_lock(model_dir: str | Path, *, needed: bool = True) -> Iterator[None]:
         lock.write(str(os.getpid()))
         lock.flush()
         yield
+
+
+def is_training(model_dir: str | Path) -> bool:
+    """Tell whether a process of this machine trains in a directory, without disturbing it.
+
+    Args:
+        model_dir: directory of a run.
+
+    Returns:
+        False also where the file system has no locks.
+    """
+    try:
+        with open(Path(model_dir) / LOCK_NAME, encoding="utf-8") as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            fcntl.flock(lock, fcntl.LOCK_UN)
+    except BlockingIOError:
+        return True
+    except OSError:  # No such file, or no locks.
+        pass
+    return False

@@ -10,9 +10,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TextIO
 
+import numpy as np
 import tensorflow as tf
 
 from ssd_centernet.files import write_atomically
+from ssd_centernet.training.history import METRICS_NAME, SESSIONS_NAME, duration
 from ssd_centernet.training.schedules import RunLength
 
 # Waiting longer than this share of the time means that the input pipeline sets the pace.
@@ -44,7 +46,8 @@ class TrainLog:
         """Opens the log of a run; an existing one is continued.
 
         Args:
-          model_dir: directory of the run; gets `metrics.jsonl` and TensorBoard's event files.
+          model_dir: directory of the run; gets `metrics.jsonl`, `sessions.jsonl` and events for
+            TensorBoard.
           run: the run's length.
           console: where lines go; None means standard output.
           write_files: False on all processes but the first.
@@ -56,10 +59,15 @@ class TrainLog:
         self._model_dir = Path(model_dir)
         if write_files:
             self._model_dir.mkdir(parents=True, exist_ok=True)
-            self._file = (self._model_dir / "metrics.jsonl").open("a", buffering=1)
+            self._file = (self._model_dir / METRICS_NAME).open("a", buffering=1)
         self._last_step = 0
         self._last_time = time.monotonic()
         self._rate: float | None = None
+
+    @property
+    def folder(self) -> Path | None:
+        """The run's directory, None on a process that writes no files."""
+        return self._model_dir if self._file is not None else None
 
     def say(self, text: str) -> None:
         """Prints a line on the console, on the first of several processes."""
@@ -120,12 +128,40 @@ class TrainLog:
         """Appends a record to metrics.jsonl and, under `kind`, to TensorBoard."""
         if self._file is None:
             return
-        self._file.write(json.dumps({"kind": kind, "step": step, **record}) + "\n")
+        now = {"time": round(time.time(), 3)}
+        self._file.write(json.dumps({"kind": kind, "step": step, **record, **now}) + "\n")
+        with self._writer(kind):
+            for name, value in record.items():
+                tf.summary.scalar(name, value, step=step)
+
+    def picture(self, kind: str, name: str, step: int, image: np.ndarray) -> None:
+        """Writes a picture, uint8 [H, W, 3], to TensorBoard, under `kind`."""
+        if self._file is None:
+            return
+        with self._writer(kind):
+            tf.summary.image(name, image[np.newaxis], step=step)
+
+    def session(self, event: str, step: int, **facts) -> None:
+        """Appends to sessions.jsonl that this process begins or ends, with what is to be known.
+
+        Args:
+          event: "begin" or "end".
+          step: updates done.
+          **facts: JSON values.
+        """
+        if self._file is None:
+            return
+        record = {"event": event, "step": step, "time": round(time.time(), 3), **facts}
+        with (self._model_dir / SESSIONS_NAME).open("a") as file:
+            file.write(json.dumps(record) + "\n")
+
+    @contextlib.contextmanager
+    def _writer(self, kind: str) -> Iterator[None]:
+        """Sends what is summarised in the block to the event files of a kind, at once."""
         if kind not in self._writers:
             self._writers[kind] = tf.summary.create_file_writer(str(self._model_dir / kind))
         with self._writers[kind].as_default():
-            for name, value in record.items():
-                tf.summary.scalar(name, value, step=step)
+            yield
         self._writers[kind].flush()
 
     def close(self) -> None:
@@ -153,10 +189,3 @@ class TrainLog:
         if record.get("data_wait_share", 0.0) > INPUT_BOUND_SHARE:
             line += "  [input bound]"
         return line
-
-
-def duration(seconds: float) -> str:
-    """Formats seconds as h:mm:ss, or m:ss below an hour."""
-    minutes, seconds = divmod(int(seconds + 0.5), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"

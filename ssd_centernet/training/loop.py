@@ -134,6 +134,16 @@ class TrainLoop:
         Returns:
           Why it ended: "finished", "stopped early", or the name of the signal.
         """
+        try:
+            reason = self._run()
+        except Exception as error:
+            self.log.session("end", int(self.trainer.step), reason=type(error).__name__)
+            raise
+        # A process that is killed leaves no end, and is known by that.
+        self.log.session("end", int(self.trainer.step), reason=reason)
+        return reason
+
+    def _run(self) -> str:
         orbit = _import_orbit()
         options, step = self.options, int(self.trainer.step)
         due = self._evaluation_is_due(step)

@@ -25,7 +25,7 @@ from ssd_centernet.evaluation.report_images import images_of_records
 from ssd_centernet.files import write_atomically
 from ssd_centernet.labels import LabelMap
 from ssd_centernet.models.detector import Detector
-from ssd_centernet.runtime.device import select_device
+from ssd_centernet.runtime.device import claim_device, refuse_shared_devices, select_device
 from ssd_centernet.runtime.distribution import Communicator, SingleProcess
 from ssd_centernet.training.checkpoints import BEST_DIR, find_checkpoint
 from ssd_centernet.training.pretrained import UnfitError, restore
@@ -112,7 +112,7 @@ def open_run(
     gin_params: Sequence[str] | None = None,
     flag_params: Sequence[str] | None = None,
     device: str | None = "auto",
-    device_index: int = 0,
+    communicator: Communicator | None = None,
     allow: Sequence[str] = (),
 ) -> TrainedRun:
     """Build the detector of a run from its saved settings and restore its weights.
@@ -125,7 +125,7 @@ def open_run(
         flag_params: bindings made from command-line flags.
         device: auto, cpu, gpu, tpu, hpu, mlu or npu; None leaves it to TensorFlow, and the weights
             where a Keras model of the caller's own would have them.
-        device_index: which device of that type: the local rank of this process.
+        communicator: of the processes that open the run together; each takes a device of its own.
         allow: names whose overrides may be without effect, such as 'train'.
 
     Returns:
@@ -133,6 +133,7 @@ def open_run(
 
     Raises:
         FileNotFoundError: no run, no settings or no checkpoint there.
+        RuntimeError: no such device, or another process has the same.
         ValueError: the checkpoint does not fit the settings, or an override has no effect.
     """
     prefix = choose_checkpoint(model_dir, checkpoint)
@@ -144,10 +145,7 @@ def open_run(
         )
     label_map = _run_label_map(Path(model_dir))
     config.parse([settings], gin_params, flag_params=flag_params)
-    placed = contextlib.nullcontext()
-    if device is not None:
-        placed = select_device(device, index=device_index).scope()
-    with placed:
+    with _placed(device, communicator or SingleProcess()):
         detector = build_detector(label_map=label_map)
     _restore_all(detector, prefix)
     # The split is asked of gin's bindings below, which gin does not count as a use.
@@ -306,6 +304,15 @@ def check_same_classes(trained: LabelMap, data: LabelMap, data_dir: str | Path) 
         "Metrics would be meaningless: set --data_dir to data converted with the same categories "
         "(`ssd_centernet convert --label_map` takes the run's mscoco_label_map.pbtxt)."
     )
+
+
+def _placed(device: str | None, communicator: Communicator) -> contextlib.AbstractContextManager:
+    """Return the scope in which a model is built for a device."""
+    if device is None:
+        return contextlib.nullcontext()
+    strategy = select_device(device, index=communicator.local_rank)
+    refuse_shared_devices(communicator.gather([claim_device(strategy, communicator.local_rank)]))
+    return strategy.scope()
 
 
 def _run_label_map(model_dir: Path) -> LabelMap:

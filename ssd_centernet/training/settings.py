@@ -48,6 +48,9 @@ def _constructor(example: str) -> Expectation:
 
 
 _COUNT = Expectation(lambda v: _is_integer(v) and v >= 1, "a whole number of 1 or more")
+_COUNT_OR_NONE = Expectation(
+    lambda v: _is_integer(v) and v >= 0, "a whole number of 0 or more, 0 for none"
+)
 _SEED = Expectation(lambda v: _is_integer(v) and 0 <= v < 2**32, "a whole number in 0..2**32 - 1")
 _NUMBER = Expectation(_is_number, "a number without quotes")
 _FACTOR = Expectation(lambda v: _is_number(v) and v >= 0, "a number of 0 or more without quotes")
@@ -97,6 +100,7 @@ EXPECTATIONS: Mapping[str, Expectation] = {
     "keep_checkpoints": _COUNT,
     "keep_best": _TEXT.or_none(),
     "early_stop_patience": _COUNT.or_none(),
+    "pictures": _COUNT_OR_NONE,
     "seed": _SEED,
     "use_horovod": _SWITCH,
     "accumulate_steps": _COUNT,

@@ -8,18 +8,31 @@ from ssd_centernet.data.pipeline import evaluation_batches
 from ssd_centernet.evaluation.coco import CocoEvaluator
 from ssd_centernet.evaluation.detector import detection_step, evaluate_detector, split_ground_truth
 from ssd_centernet.evaluation.diagnosis import diagnose
+from ssd_centernet.labels import LabelMap
+from ssd_centernet.training.logging import TrainLog
+from ssd_centernet.training.pictures import PictureBoard
+from ssd_centernet.training.trainer import Trainer
 
 
 class SplitEvaluation:
     """Evaluates the weights of a running training on a split."""
 
-    def __init__(self, trainer, log, model_dir, label_map, data_dir, *, split):
-        """Notes what to evaluate and where the results go."""
+    def __init__(
+        self,
+        trainer: Trainer,
+        log: TrainLog,
+        board: PictureBoard,
+        label_map: LabelMap,
+        data_dir: str | Path,
+        *,
+        split: str | None,
+    ):
+        """Notes what to evaluate and where numbers and pictures go."""
         self._trainer = trainer
         self._detector = trainer.detector
         self._communicator = trainer.communicator
         self._log = log
-        self._directory = Path(model_dir) / "evaluation"
+        self._board = board
         self._label_map = label_map
         self._data_dir = data_dir
         self._split = split
@@ -80,5 +93,6 @@ class SplitEvaluation:
             if hint:
                 self._log.say(f"  {hint}")
             self._log.write("eval", step, metrics)
-            result.save(self._directory)
+            result.save(self._log.folder / "evaluation")
+            self._board.show_predictions(step, result, self._data_dir, self._split)
         return self._communicator.gather([metrics])[0]

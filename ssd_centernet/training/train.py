@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import math
+import os
+import platform
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -12,15 +15,11 @@ import gin
 import numpy as np
 import tensorflow as tf
 
-from ssd_centernet import config
+from ssd_centernet import __version__, config
 from ssd_centernet._keras import keras
 from ssd_centernet.building import build_detector
 from ssd_centernet.data.directory import LABEL_MAP_NAME, load_label_map
-from ssd_centernet.data.pipeline import (
-    count_examples,
-    preprocess_example,
-    training_batches,
-)
+from ssd_centernet.data.pipeline import count_examples, training_batches
 from ssd_centernet.labels import LabelMap
 from ssd_centernet.layers.normalization import synchronize
 from ssd_centernet.models.detector import Detector
@@ -33,12 +32,14 @@ from ssd_centernet.runtime.device import (
 from ssd_centernet.runtime.distribution import connect
 from ssd_centernet.runtime.precision import needs_loss_scale
 from ssd_centernet.training.checkpoints import RunCheckpoints, find_checkpoint
+from ssd_centernet.training.inputs import resize_only
 from ssd_centernet.training.lock import run_lock
 from ssd_centernet.training.logging import TrainLog
 from ssd_centernet.training.loop import LOSS_PREFIX, LoopOptions, TrainLoop
 from ssd_centernet.training.loss_scale import LossScale
 from ssd_centernet.training.observers import make_observers
 from ssd_centernet.training.optimizers import Momentum
+from ssd_centernet.training.pictures import PictureBoard
 from ssd_centernet.training.pretrained import restore
 from ssd_centernet.training.schedules import ConstantRate, RunLength
 from ssd_centernet.training.settings import check_settings
@@ -107,6 +108,7 @@ def train(
     keep_checkpoints: int = 5,
     keep_best: str | None = "AP",
     early_stop_patience: int | None = None,
+    pictures: int = 4,
     profile: Sequence[int] | None = None,
     use_performance: bool = False,
     seed: int = 0,
@@ -157,6 +159,8 @@ def train(
       keep_checkpoints: how many stay.
       keep_best: metric that decides what is kept in best/; None for nothing.
       early_stop_patience: evaluations without a better result before the run stops.
+      pictures: images that TensorBoard and pictures/ show: as they are fed, when a run begins, and
+        with the predictions of every evaluation; 0 for none.
       profile: (first, last) step to trace for TensorBoard, counted from 0 where this call begins.
       use_performance: whether the speed is written to summary/summary.json at the end.
       seed: of initial weights, shuffling and augmentation.
@@ -218,9 +222,7 @@ def train(
         checkpoints = RunCheckpoints(trainer, model_dir, seed=seed, keep=keep_checkpoints)
         log = TrainLog(model_dir, run, write_files=communicator.is_chief)
         how = (fine_tune_checkpoint_type, fine_tune_exclude, fine_tune_channels)
-        if communicator.is_chief:
-            _begin(checkpoints, log, resume_from, fine_tune_checkpoint, *how)
-        communicator.broadcast(trainer.state)
+        _begin(checkpoints, log, resume_from, fine_tune_checkpoint, *how)
         check_normalization(augment, detector)
         dataset = batches(
             str(data_dir),
@@ -240,8 +242,10 @@ def train(
         # All that the run uses is built: a setting that nothing asked for is a mistake.
         config.assert_all_used()
         _save_settings(Path(model_dir), label_map, needed=communicator.is_chief)
-        evaluation = SplitEvaluation(trainer, log, model_dir, label_map, data_dir, split=eval_split)
-        _announce(log, trainer, images, steps, epochs)
+        board = PictureBoard(log, label_map, number=pictures)
+        evaluation = SplitEvaluation(trainer, log, board, label_map, data_dir, split=eval_split)
+        _announce(log, trainer, images, steps, epochs, data_dir)
+        board.show_inputs(trainer, dataset)
         try:
             return TrainLoop(
                 trainer,
@@ -313,23 +317,6 @@ def check_normalization(augment: Callable | None, detector: Detector) -> None:
             )
 
 
-def resize_only(detector: Detector) -> Callable:
-    """Makes the chain of a run without augmentation.
-
-    Args:
-      detector: whose preprocessing any image goes through.
-
-    Returns:
-      A chain (example with `encoded`, seed) -> example with `image`, see `data/augment/`.
-    """
-
-    def chain(example: dict, seed: tf.Tensor) -> dict:
-        del seed
-        return preprocess_example(example, detector.preprocessing)
-
-    return chain
-
-
 def _save_settings(model_dir: Path, label_map: LabelMap, *, needed: bool) -> None:
     """Saves what evaluate, predict and export need to build the same detector."""
     if needed:
@@ -337,9 +324,25 @@ def _save_settings(model_dir: Path, label_map: LabelMap, *, needed: bool) -> Non
         label_map.to_pbtxt(model_dir / LABEL_MAP_NAME)
 
 
-def _announce(log: TrainLog, trainer: Trainer, images: int, steps, epochs) -> None:
+def _announce(log: TrainLog, trainer: Trainer, images: int, steps, epochs, data_dir) -> None:
     """Tells what kind of run begins, and whether its schedule fits."""
     run, processes = trainer.run, trainer.communicator.size
+    log.session(
+        "begin",
+        int(trainer.step),
+        **dataclasses.asdict(run),
+        images=images,
+        processes=processes,
+        device=_device_of(trainer),
+        precision=trainer.detector.dtype_policy.name,
+        data_dir=os.path.abspath(data_dir),
+        versions={
+            "ssd_centernet": __version__,
+            "tensorflow": tf.__version__,
+            "keras": keras.__version__,
+            "python": platform.python_version(),
+        },
+    )
     # A schedule of the user's own need not know how to describe itself.
     misfit = trainer.schedule.describe(run) if hasattr(trainer.schedule, "describe") else None
     if misfit:
@@ -359,6 +362,15 @@ def _device_of(trainer: Trainer) -> str:
 
 
 def _begin(
+    checkpoints: RunCheckpoints, log: TrainLog, resume_from, path, kind, exclude, channels
+) -> None:
+    """Gives all processes the state that the run begins with."""
+    if checkpoints.trainer.communicator.is_chief:
+        _find_beginning(checkpoints, log, resume_from, path, kind, exclude, channels)
+    checkpoints.trainer.communicator.broadcast(checkpoints.trainer.state)
+
+
+def _find_beginning(
     checkpoints: RunCheckpoints, log: TrainLog, resume_from, path, kind, exclude, channels
 ) -> None:
     """Resumes, or initialises from given weights, or starts from scratch, in this order."""

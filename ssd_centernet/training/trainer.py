@@ -122,6 +122,7 @@ class Trainer(tf.Module):
             )
         run(self.train_step, args=(self.next_batch(iterator),))
 
+    @tf.autograph.experimental.do_not_convert
     def train_step(self, batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         """Updates the weights once.
 

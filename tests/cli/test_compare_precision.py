@@ -34,7 +34,7 @@ def finish(process):
     return process.returncode, stdout, stderr
 
 
-@pytest.mark.slow
+@pytest.mark.slow(minutes=2)
 def test_a_stopped_comparison_goes_on_to_its_end(data_dir, tmp_path):
     folder = tmp_path / "precision"
     settings = (f"--num_steps={STEPS}", "--log_every=2", "--dtypes=fp32,bf16")

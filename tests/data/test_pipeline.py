@@ -146,6 +146,21 @@ def test_start_example_continues_the_stream_bit_for_bit(data_dir, cache):
         assert_same(part, {key: value[start : start + 14] for key, value in whole.items()})
 
 
+def test_an_augmentation_of_ones_own_may_have_control_flow(data_dir):
+    def blank_every_other(example, seed):
+        example = PLAIN(example, seed)
+        if seed[1] % 2 == 0:
+            example["image"] = -tf.ones_like(example["image"])
+        return example
+
+    plain = examples(training(data_dir), 6)
+    changed = examples(training(data_dir, augment=blank_every_other), 6)
+    blank = np.all(changed["image"] == -1.0, axis=(1, 2, 3))
+    assert 0 < blank.sum() < 6
+    assert_same(changed["image"][~blank], plain["image"][~blank])
+    assert_same(changed["boxes"], plain["boxes"])
+
+
 def test_seed_decides_and_the_global_seed_does_not(data_dir):
     one = examples(training(data_dir, augment=CHAIN, seed=1), 16)
     tf.random.set_seed(0)

@@ -46,6 +46,33 @@ def blocks(page: Path) -> list[Block]:
     return found
 
 
+def files(page: Path) -> dict[str, str]:
+    """Path -> text of the files that a page shows: blocks that begin with '# PATH' of a file."""
+    found = {}
+    for block in blocks(page):
+        name = re.match(r"# (\S+\.(?:gin|py))\n", block.text)
+        if name and not block.language:
+            found[name[1]] = f"{block.text}\n"
+    return found
+
+
+def answers(page: Path) -> dict[str, str]:
+    """Wrong argument -> what a page says the command answers to it."""
+    found = {}
+    for block in blocks(page):
+        argument, _, answer = block.text.partition("\n\n")
+        if not block.language and argument.startswith("--"):
+            found[argument] = answer
+    return found
+
+
+def anchors(page: Path) -> set[str]:
+    """What a link can point to inside a page: its headings as GitHub names them."""
+    text = re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.M | re.S)
+    titles = re.findall(r"^#+ (.*)$", text, re.M)
+    return {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
 def commands(block: Block) -> list[str]:
     """The commands of a shell block: continued lines joined, comments and empty lines left out."""
     joined = re.sub(r"\\\n\s*", "", block.text)
@@ -59,11 +86,11 @@ def inline_code(page: Path) -> list[str]:
     return [" ".join(code.split()) for code in re.findall(r"`([^`]+)`", text)]
 
 
-def links(page: Path) -> list[str]:
-    """The targets of a page's relative links, without their anchors."""
+def links(page: Path) -> list[tuple[str, str]]:
+    """File ('' for the page itself) and anchor of a page's relative links."""
     text = re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.M | re.S)
     targets = re.findall(r"\]\(([^)\s]+)\)", text)
-    return [t.split("#")[0] for t in targets if not re.match(r"[a-z]+:|#", t)]
+    return [t.partition("#")[::2] for t in targets if not re.match(r"[a-z]+:", t)]
 
 
 def flags_of(code: str) -> list[str]:

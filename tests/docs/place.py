@@ -11,13 +11,13 @@ from ssd_centernet.data.synthetic import make_synthetic
 from ssd_centernet.models.backbones.resnet import ResNet
 from ssd_centernet.training.pretrained import tf1_variables
 from tests.docs.own_data import write_own_data
-from tests.docs.pages import ROOT
+from tests.docs.pages import PAGES, ROOT, files
 
 NUM_TRAIN, NUM_VAL, NUM_PHOTOS = 6, 3, 2
 
 
 def make_place(top: Path) -> Path:
-    """Make coco/, the same as voc/, yolo/, table/, photos/ and a TF1 checkpoint of the backbone.
+    """Make coco/ in five forms, photos/, a TF1 checkpoint and the files that pages show.
 
     Returns the directory.
     """
@@ -32,6 +32,10 @@ def make_place(top: Path) -> Path:
     for image in sorted((coco / "val2017").iterdir())[:NUM_PHOTOS]:
         (top / "photos" / image.name).write_bytes(image.read_bytes())
     _write_backbone(top / "resnet34_checkpoint")
+    for page in PAGES:
+        for name, text in files(page).items():
+            (top / name).parent.mkdir(parents=True, exist_ok=True)
+            (top / name).write_text(text, encoding="utf-8")
     return top
 
 

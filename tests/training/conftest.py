@@ -46,6 +46,7 @@ train.weight_decay = 5e-4
 train.log_every = 2
 train.checkpoint_every = 5
 train.evaluate_every = 0
+train.pictures = 0
 """
 
 

@@ -6,7 +6,8 @@ import json
 import pytest
 
 from ssd_centernet.training import logging
-from ssd_centernet.training.logging import TrainLog, duration
+from ssd_centernet.training.history import duration
+from ssd_centernet.training.logging import TrainLog
 from ssd_centernet.training.schedules import RunLength
 
 METRICS = {"class": 2.0, "box": 1.0, "total": 3.0, "learning_rate": 0.1}

@@ -127,7 +127,9 @@ class HueFirstJitter:
             tf.TensorSpec([], tf.int32),
             tf.TensorSpec([4], tf.float32),
         ]
-        self._apply: Callable = tf.function(apply, input_signature=signature, jit_compile=compiled)
+        self._apply: Callable = tf.function(
+            apply, input_signature=signature, jit_compile=compiled, autograph=False
+        )
 
     def __call__(self, image: tf.Tensor, uniforms: tf.Tensor) -> tf.Tensor:
         """Jitters an image.
@@ -181,7 +183,7 @@ def normalizer(
             image = tf.reverse(image, axis=[-1])
         return image_ops.normalize(image / scale if scale != 1.0 else image, mean, std)
 
-    return tf.function(normalize, jit_compile=compiled)
+    return tf.function(normalize, jit_compile=compiled, autograph=False)
 
 
 def check_settings(owner: object, *, probabilities: Sequence[str]) -> None:

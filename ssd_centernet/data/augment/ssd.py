@@ -289,7 +289,7 @@ class SSDAugment:
         upper = (brightness, contrast[1], saturation[1], hue)
         self._lower = lower
         self._spread = tuple(high - low for low, high in zip(lower, upper, strict=True))
-        self._finish: Callable = tf.function(self._colors, jit_compile=compiled)
+        self._finish: Callable = tf.function(self._colors, jit_compile=compiled, autograph=False)
 
     def __call__(self, example: Mapping[str, tf.Tensor], seed: tf.Tensor) -> Example:
         """Augment one example.

@@ -120,7 +120,7 @@ class SSDVGGAugment:
             "min_extent": min_extent,
         }
         self._bounds = ((-brightness, brightness), tuple(contrast), tuple(saturation), (-hue, hue))
-        self._finish: Callable = tf.function(self._pixels, jit_compile=compiled)
+        self._finish: Callable = tf.function(self._pixels, jit_compile=compiled, autograph=False)
 
     def __call__(self, example: Mapping[str, tf.Tensor], seed: tf.Tensor) -> Example:
         """Augment one example.

@@ -1,4 +1,4 @@
-"""Readers of annotations: COCO json, Pascal VOC, YOLO and CSV, each made into COCO's structure."""
+"""Readers of annotations: COCO json, Pascal VOC, YOLO, CSV and TFDS, made into COCO's structure."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ from pathlib import Path
 
 from ssd_centernet.data.readers.csv_table import read_csv
 from ssd_centernet.data.readers.source import AnnotationSource
+from ssd_centernet.data.readers.tfds import find_builders, read_tfds
 from ssd_centernet.data.readers.voc import read_voc
 from ssd_centernet.data.readers.yolo import read_yolo
 from ssd_centernet.labels import LabelMap
 
-FORMATS = ("coco", "voc", "yolo", "csv")
+FORMATS = ("coco", "voc", "yolo", "csv", "tfds")
 _SUFFIXES = {".json": "coco", ".csv": "csv", ".tsv": "csv", ".yaml": "yolo", ".yml": "yolo"}
 
 
@@ -38,8 +39,8 @@ def detect_format(path: str | os.PathLike) -> str:
     raise ValueError(
         f"{path} looks like {kinds} of the formats {', '.join(FORMATS)}. Expected a COCO json file "
         "for coco, a folder with XML files (or Annotations/*.xml) for voc, data.yaml or a folder "
-        "with images/ and labels/ for yolo, or a .csv file. Give one of these as annotations, or "
-        "set the format."
+        "with images/ and labels/ for yolo, a prepared builder for tfds, or a .csv file. Give one "
+        "of these as annotations, or set the format."
     )
 
 
@@ -51,6 +52,8 @@ def _formats_in(folder: Path) -> list[str]:
     described = any(folder.glob("*.yaml")) or any(folder.glob("*.yml"))
     if described or any((folder / place).is_dir() for place in places):
         found.append("yolo")
+    if not found and find_builders(folder):
+        found.append("tfds")
     return found
 
 
@@ -95,6 +98,14 @@ def read_annotations(
             what = "has a list of images itself" if image_list else "needs image_dir"
             raise ValueError(f"COCO json {what}: give --annotations, --image_dir, no image_list.")
         return None
+    if kind == "tfds":
+        if image_dir is not None or image_list is not None:
+            raise ValueError(
+                "a TFDS builder holds its images itself and has its own splits: leave out "
+                "image_dir and image_list."
+            )
+        named = {"label_map": label_map, "drop_unknown": drop_unknown}
+        return read_tfds(path, split=split.removeprefix("coco_"), **named)
     options = {"split": split.removeprefix("coco_"), "image_dir": image_dir}
     options |= {"image_list": image_list, "label_map": label_map, "drop_unknown": drop_unknown}
     if first_pixel is not None:

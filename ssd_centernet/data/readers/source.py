@@ -8,13 +8,26 @@ import json
 import math
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from ssd_centernet.data.validate import LISTED, Report
 from ssd_centernet.labels import LabelMap
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff")
+
+
+@dataclass
+class EncodedImages:
+    """Images that annotations hold themselves, instead of files in a folder.
+
+    Attributes:
+        stats: `file_name` -> (bytes, checksum) of every image.
+        read: yields (`file_name`, encoded bytes) of every image, in the order of the annotations.
+    """
+
+    stats: dict[str, tuple[int, int]]
+    read: Callable[[], Iterator[tuple[str, bytes]]]
 
 
 @dataclass
@@ -27,6 +40,7 @@ class AnnotationSource:
         content: the lists `images`, `annotations` and `categories`.
         report: what the reader left out or repaired.
         upright: whether boxes refer to pictures turned as their EXIF orientation says.
+        encoded: the images, where they are no files in `image_dir`.
     """
 
     name: str
@@ -34,6 +48,7 @@ class AnnotationSource:
     content: dict
     report: Report = field(default_factory=Report)
     upright: bool = False
+    encoded: EncodedImages | None = None
 
     @property
     def sha256(self) -> str:
@@ -44,22 +59,30 @@ class AnnotationSource:
 
 @dataclass
 class NamedBox:
-    """A box as a reader met it: left, top, right and bottom in pixels, and what it is called."""
+    """A box as a reader met it: left, top, right and bottom in pixels, and what it is called.
+
+    `area` is that of the object in pixels^2, None where only its box is known.
+    """
 
     corners: tuple[float, float, float, float]
     name: str
     where: str
     is_crowd: bool = False
+    area: float | None = None
 
 
 @dataclass
 class NamedImage:
-    """An image as a reader met it, its path relative to the image folder; size 0 is unknown."""
+    """An image as a reader met it, its path relative to the image folder; size 0 is unknown.
+
+    Images are numbered from 1 where they have no `image_id`.
+    """
 
     file_name: str
     width: int = 0
     height: int = 0
     boxes: list[NamedBox] = field(default_factory=list)
+    image_id: int | None = None
 
 
 def to_content(
@@ -73,7 +96,7 @@ def to_content(
 ) -> dict:
     """Make the content of a COCO file of images whose classes have names.
 
-    Images and boxes are numbered from 1 in their order.
+    Boxes are numbered from 1 in their order, and so are images that have no id.
 
     Args:
         images: in the order in which they are stored.
@@ -96,7 +119,8 @@ def to_content(
     _note_alike(names, report)
     label_map = label_map or LabelMap(names)
     entries, annotations, unknown = [], [], {}
-    for number, image in enumerate(images, 1):
+    for place, image in enumerate(images, 1):
+        number = place if image.image_id is None else image.image_id
         entry = {"id": number, "file_name": image.file_name}
         entries.append(entry | {"width": image.width, "height": image.height})
         for box in image.boxes:
@@ -128,7 +152,7 @@ def _annotation(number: int, image: int, category: int, box: NamedBox, report: R
         "image_id": image,
         "category_id": category,
         "bbox": [left, top, right - left, bottom - top],
-        "area": (right - left) * (bottom - top),
+        "area": (right - left) * (bottom - top) if box.area is None else box.area,
         "iscrowd": int(box.is_crowd),
     }
 

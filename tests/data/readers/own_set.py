@@ -100,6 +100,62 @@ def write_coco(root: Path) -> Path:
     return root / "boxes.json"
 
 
+def write_builder(folder: Path, features, splits) -> Path:
+    """Prepare a TFDS builder, split -> examples, in a folder NAME/VERSION; returns that."""
+    import tensorflow as tf
+    import tensorflow_datasets as tfds
+
+    folder.mkdir(parents=True)
+    features = tfds.features.FeaturesDict(features)
+    for split, examples in splits.items():
+        name = f"{folder.parent.name}-{split}.tfrecord-00000-of-00001"
+        with tf.io.TFRecordWriter(str(folder / name)) as writer:
+            for example in examples:
+                writer.write(features.serialize_example(features.encode_example(example)))
+    tfds.folder_dataset.write_metadata(
+        data_dir=str(folder),
+        features=features,
+        split_infos=[
+            tfds.core.SplitInfo(split, shard_lengths=[len(examples)], num_bytes=1)
+            for split, examples in splits.items()
+        ],
+        filename_template="{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}",
+    )
+    return folder
+
+
+def write_tfds(root: Path, *, split="train", inner=None, **features) -> Path:
+    """A builder as `coco` is: relative boxes, file names, and labels in the order of NAMES.
+
+    `inner` adds features to objects, `features` to examples: name -> (feature, value of each).
+    """
+    from tensorflow_datasets import features as kinds
+
+    inner = inner or {}
+    objects = {"bbox": kinds.BBoxFeature(), "label": kinds.ClassLabel(names=list(NAMES))}
+    objects |= {name: feature for name, (feature, _) in inner.items()}
+    examples = []
+    images = write_images(root / "images")
+    for name, boxes in BOXES.items():
+        told = [
+            {
+                "bbox": kinds.BBox(y1 / HEIGHT, x1 / WIDTH, y2 / HEIGHT, x2 / WIDTH),
+                "label": label,
+                **{key: value for key, (_, value) in inner.items()},
+            }
+            for x1, y1, x2, y2, label in boxes
+        ]
+        example = {"image": str(images / name), "image/filename": name, "objects": told}
+        examples.append(example | {key: value for key, (_, value) in features.items()})
+    declared = {
+        "image": kinds.Image(shape=(None, None, 3)),
+        "image/filename": kinds.Text(),
+        "objects": kinds.Sequence(objects),
+        **{key: feature for key, (feature, _) in features.items()},
+    }
+    return write_builder(root / "builders" / "own" / "1.0.0", declared, {split: examples})
+
+
 def truth_by_file(output: Path, split="train") -> dict:
     """File -> [(bbox, category id)] of the written ground truth."""
     truth = json.loads((output / f"coco_{split}.annotations.json").read_text())

@@ -15,6 +15,7 @@ WRITERS = {
     "voc": (own_set.write_voc, None),
     "yolo": (own_set.write_yolo, None),
     "csv": (own_set.write_csv, "images"),
+    "tfds": (own_set.write_tfds, None),
 }
 
 

@@ -1,12 +1,22 @@
-"""Style sheet and script of the report page; the page can be read without the script."""
+"""What pages of reports share: their frame, style sheet, figures and tables.
+
+A page is one file that needs no other and no network; it can be read without its script.
+"""
+
+import html
+import math
+import re
+from collections.abc import Mapping, Sequence
 
 STYLE = """
 :root { color-scheme: light dark; --paper: #fff; --ink: #1d2127; --faint: #5a636e;
   --rule: #dfe3e8; --panel: #f5f6f8; --blue: #1f6fc4; --teal: #0a7d66; --orange: #b9520a;
-  --heat: 31 111 196; --warn: #fdf3e1; }
+  --heat: 31 111 196; --warn: #fdf3e1; --run0: #1f6fc4; --run1: #c4590f; --run2: #0a7d66;
+  --run3: #8a4fbf; --run4: #c2334a; --run5: #77720a; --run6: #0b86a6; --run7: #b8468f; }
 @media (prefers-color-scheme: dark) { :root { --paper: #15181c; --ink: #e6e9ed; --faint: #a0a9b4;
   --rule: #333a43; --panel: #1e2329; --blue: #6cb0f5; --teal: #43c7a6; --orange: #f19a55;
-  --heat: 60 112 172; --warn: #3a2f1a; } }
+  --heat: 60 112 172; --warn: #3a2f1a; --run0: #6cb0f5; --run1: #f19a55; --run2: #43c7a6;
+  --run3: #c39bf0; --run4: #f27d8a; --run5: #cbc651; --run6: #55c8e8; --run7: #f08cc8; } }
 * { box-sizing: border-box; }
 body { margin: 0; background: var(--paper); color: var(--ink);
   font: 16px/1.5 system-ui, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif; }
@@ -36,6 +46,18 @@ figcaption { font-size: .9rem; color: var(--faint); }
 .legend i { display: inline-block; width: 18px; height: 0; border-top: 3px solid;
   margin: 0 6px 4px 0; }
 .blue { color: var(--blue); } .teal { color: var(--teal); } .orange { color: var(--orange); }
+.run0 { color: var(--run0); } .run1 { color: var(--run1); } .run2 { color: var(--run2); }
+.run3 { color: var(--run3); } .run4 { color: var(--run4); } .run5 { color: var(--run5); }
+.run6 { color: var(--run6); } .run7 { color: var(--run7); }
+.swatch { display: inline-block; width: 11px; height: 11px; border-radius: 3px; margin-right: 7px;
+  background: currentColor; }
+.legend.runs { position: sticky; top: 0; background: var(--paper); padding: 6px 0; z-index: 1; }
+.legend .dashed { border-top-style: dashed; } .line.dashed { stroke-dasharray: 7 4; }
+.line.thin { stroke-width: 1.2; opacity: .35; }
+table.runs td, table.runs tbody th { white-space: nowrap; }
+.stack > * + * { margin-top: 26px; }
+code { font-size: .86em; overflow-wrap: anywhere; }
+.settings td, .settings th { vertical-align: top; }
 .chart { width: 100%; height: auto; display: block; }
 .chart text { font-size: 13px; fill: var(--faint); font-variant-numeric: tabular-nums; }
 .grid { stroke: var(--rule); fill: none; } .axis { stroke: var(--faint); fill: none; }
@@ -102,7 +124,9 @@ summary { cursor: pointer; margin-top: 14px; }
 }
 @media print { :root { color-scheme: light; --paper: #fff; --ink: #000; --faint: #444;
   --rule: #ccc; --panel: #f2f2f2; --blue: #1f6fc4; --teal: #0a7d66; --orange: #b9520a;
-  --heat: 31 111 196; --warn: #fdf3e1; }
+  --heat: 31 111 196; --warn: #fdf3e1; --run0: #1f6fc4; --run1: #c4590f; --run2: #0a7d66;
+  --run3: #8a4fbf; --run4: #c2334a; --run5: #77720a; --run6: #0b86a6; --run7: #b8468f; }
+  .legend.runs { position: static; }
   * { print-color-adjust: exact; -webkit-print-color-adjust: exact; } nav { display: none; }
   body { font-size: 12px; } figure, tr, .cards { break-inside: avoid; }
   h2 { break-after: avoid; } .scroll { overflow: visible; } main { padding: 0; } }
@@ -132,3 +156,76 @@ for (const table of document.querySelectorAll("table.sortable")) {
   });
 }
 """
+
+
+def page(title: str, *, head: str, opening: str, sections: Mapping[str, str]) -> str:
+    """Return a page of sections below a heading with links to them.
+
+    Args:
+        title: at the top.
+        head: HTML below it: counts, warnings.
+        opening: HTML between the links and the first section.
+        sections: heading -> HTML.
+
+    Returns:
+        The page, HTML with its style and script inside.
+    """
+    anchors = {name: re.sub(r"\W+", "-", name.lower()) for name in sections}
+    links = "".join(f'<a href="#{anchor}">{name}</a>' for name, anchor in anchors.items())
+    body = "".join(
+        f'<section aria-labelledby="{anchor}"><h2 id="{anchor}">{name}</h2>{sections[name]}'
+        "</section>"
+        for name, anchor in anchors.items()
+    )
+    title = html.escape(title)
+    return (
+        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>{title}</title><style>{STYLE}</style></head>\n<body><main>"
+        f"<header><h1>{title}</h1>{head}"
+        f'<nav aria-label="sections">{links}</nav></header>'
+        f"{opening}{body}</main>\n<script>{SCRIPT}</script></body></html>\n"
+    )
+
+
+def counted(number: int, one: str, many: str = "") -> str:
+    """Write a number with its noun."""
+    return f"{number:,} {one if number == 1 else many or one + 's'}"
+
+
+def figure(title: str, drawing: str, caption: str, keys: Sequence[tuple[str, str]] = ()) -> str:
+    """Return a figure with its title, the keys of its colours, the drawing and a caption."""
+    legend = "".join(f'<li><i class="{style}"></i>{html.escape(text)}</li>' for style, text in keys)
+    legend = f'<ul class="legend">{legend}</ul>' if legend else ""
+    return (
+        f"<figure><h3>{html.escape(title)}</h3>{legend}{drawing}"
+        f"<figcaption>{caption}</figcaption></figure>"
+    )
+
+
+def table(style: str, name: str, caption: str, head: str, body: str) -> str:
+    """Return a table that scrolls by itself where it is too wide, below its caption.
+
+    Args:
+        style: class of the table.
+        name: what it is called by those who hear the page.
+        caption: text above it.
+        head: cells of its heading.
+        body: its rows.
+    """
+    return (
+        f'<div><p class="caption">{caption}</p>'
+        f'<div class="scroll" tabindex="0" role="group" aria-label="{name}">'
+        f'<table class="{style}" aria-label="{name}"><thead><tr>{head}</tr></thead>'
+        f"<tbody>{body}</tbody></table></div></div>"
+    )
+
+
+def percent(value: float) -> str:
+    """Write a share of one as per cent, a dash where there is none."""
+    return f"{100 * value:.1f}%" if math.isfinite(value) else "–"
+
+
+def number(value: float) -> str:
+    """Write a metric, a dash where there is no object to measure it on."""
+    return f"{value:.3f}" if math.isfinite(value) and value >= 0 else "–"

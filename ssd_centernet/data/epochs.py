@@ -1,0 +1,117 @@
+"""The order of examples in an epoch, and the seeds of their augmentation.
+
+Both are pure functions of (seed, epoch, index in the epoch).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import tensorflow as tf
+
+from ssd_centernet.data import shards
+
+# Files read side by side. More than this does not mix better, once shuffled.
+_OPEN_FILES = 16
+# No function of ours has Python control flow on tensors: converting them all would take a third of
+# the time until the first step.
+as_written = tf.autograph.experimental.do_not_convert
+
+
+def read_epochs(
+    source: shards.RecordSource,
+    parse: Callable,
+    seed: int,
+    shuffle_buffer: int,
+    deterministic: bool,
+) -> Callable[[tf.Tensor], tf.data.Dataset]:
+    """Make the function epoch -> dataset of (augmentation seed, parsed example), read from files.
+
+    Args:
+        source: the record files.
+        parse: from a serialized record to an example.
+        seed: decides the order.
+        shuffle_buffer: number of parsed examples among which the next one is drawn.
+        deterministic: False gives speed where reading stalls, for an order that may vary.
+
+    Returns:
+        The function; the seeds are int64 [2].
+    """
+    files = tf.constant(source.files)
+    open_files = min(_OPEN_FILES, len(source.files))
+
+    @as_written
+    def epoch_of(epoch: tf.Tensor) -> tf.data.Dataset:
+        # Inside this function it fixes the function's own seed, so that the user's global seed
+        # does not reach the shuffle.
+        tf.random.set_seed(1)
+        words = _epoch_words(seed, epoch)
+        order = tf.random.experimental.stateless_shuffle(files, seed=words[:2])
+        examples = tf.data.Dataset.from_tensor_slices(order).interleave(
+            tf.data.TFRecordDataset,
+            cycle_length=open_files,
+            num_parallel_calls=open_files,
+            deterministic=deterministic,
+        )
+        examples = examples.map(parse, num_parallel_calls=2, deterministic=deterministic)
+        if not source.keep_empty:
+            examples = examples.filter(source.uses)
+        if not source.by_file:
+            examples = examples.shard(source.world_size, source.rank)
+        examples = examples.shuffle(shuffle_buffer, seed=words[2])
+        return _with_seeds(examples, source, words[3])
+
+    return epoch_of
+
+
+def cached_epochs(
+    source: shards.RecordSource,
+    parse: Callable,
+    seed: int,
+    shuffle_buffer: int,
+    deterministic: bool,
+) -> Callable[[tf.Tensor], tf.data.Dataset]:
+    """Make the function epoch -> dataset of (augmentation seed, example) of records in memory.
+
+    Args:
+        source: the record files.
+        parse: from a serialized record to an example.
+        seed: decides the order.
+        shuffle_buffer: not used: all records are shuffled.
+        deterministic: False gives speed where reading stalls, for an order that may vary.
+
+    Returns:
+        The function; the seeds are int64 [2].
+    """
+    shards.check_fits_memory(source.files)
+    mask = source.mask()
+    used = tf.data.Dataset.zip(
+        (tf.data.TFRecordDataset(source.files), tf.data.Dataset.from_tensor_slices(mask))
+    ).filter(lambda _, keep: keep)
+    held = used.map(lambda serialized, _: serialized).batch(sum(mask)).get_single_element()
+
+    @as_written
+    def epoch_of(epoch: tf.Tensor) -> tf.data.Dataset:
+        words = _epoch_words(seed, epoch)
+        order = tf.random.experimental.stateless_shuffle(tf.range(sum(mask)), seed=words[:2])
+        examples = tf.data.Dataset.from_tensor_slices(order).map(
+            lambda index: parse(held[index]), num_parallel_calls=2, deterministic=deterministic
+        )
+        return _with_seeds(examples, source, words[3])
+
+    return epoch_of
+
+
+def _epoch_words(seed: int, epoch: tf.Tensor) -> tf.Tensor:
+    """Return int64 [4], the random words of an epoch: file order (2), shuffle, augmentation."""
+    seeds = tf.stack([tf.constant(seed, tf.int64), epoch])
+    return tf.random.stateless_uniform([4], seeds, maxval=2**31 - 1, dtype=tf.int64)
+
+
+def _with_seeds(
+    examples: tf.data.Dataset, source: shards.RecordSource, word: tf.Tensor
+) -> tf.data.Dataset:
+    # Ranks count in steps of world_size, so that no two examples of an epoch share a seed.
+    counter = tf.data.Dataset.range(source.rank, tf.int64.max, source.world_size)
+    seeds = counter.map(lambda index: tf.stack([word, index]))
+    return tf.data.Dataset.zip((seeds, examples))

@@ -1,0 +1,210 @@
+"""What a running training shows: the images that it is fed, and what it finds in some images."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+
+from ssd_centernet import visualize
+from ssd_centernet.data import records, shards
+from ssd_centernet.evaluation.result import CocoResult, DetectionRows
+from ssd_centernet.labels import LabelMap
+from ssd_centernet.ops import image as image_ops
+from ssd_centernet.training.inputs import describe_batch, input_sheet
+from ssd_centernet.training.logging import TrainLog
+from ssd_centernet.training.trainer import Trainer
+
+PICTURES_DIR = "pictures"
+INPUTS_NAME, PREDICTIONS_NAME = "inputs.png", "predictions.png"
+# Detections below it are drawn only where there would be fewer than objects.
+MIN_SCORE = 0.3
+MOST_DRAWN = 12
+# Longer side of a picture; it bounds what an evaluation adds to the event files.
+_SIDE = 384
+# Records looked at for one with objects before any will do.
+_LOOKED_AT = 64
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ShownImage:
+    """Hold an image of the evaluation split with its objects.
+
+    Attributes:
+        source_id: of the image.
+        image: uint8 [h, w, 3], scaled to be shown.
+        size: (height, width) of the original image in pixels.
+        truth: `boxes` float32 [N, 4] yxyx fractions, `classes` int32 [N], `is_crowd` bool [N].
+    """
+
+    source_id: int
+    image: np.ndarray
+    size: tuple[int, int]
+    truth: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
+
+
+class PictureBoard:
+    """Puts pictures of a run into TensorBoard and, the last ones, into the run's directory.
+
+    Nothing of it touches the training: inputs are read by an iterator of their own, and detections
+    are those that the evaluation scored.
+    """
+
+    def __init__(self, log: TrainLog, label_map: LabelMap, *, number: int):
+        """Notes where pictures go.
+
+        Args:
+          log: of the run; that of a process which writes no files takes no pictures.
+          label_map: names the classes.
+          number: how many images are shown, 0 for none.
+        """
+        self._log = log
+        self._label_map = label_map
+        self._number = number if log.folder is not None else 0
+        self._shown: list[ShownImage] | None = None
+
+    def show_inputs(self, trainer: Trainer, dataset: tf.data.Dataset) -> None:
+        """Draws the first images of a run that begins, as the step gets them; see `inputs.py`.
+
+        Args:
+          trainer: of the run; nothing is drawn when it has already made steps.
+          dataset: of training batches, where the run begins.
+        """
+        if not self._number or int(trainer.step):
+            return
+        detector, fed = trainer.detector, []
+        # On the host: what is drawn is worth neither a trace nor memory of an accelerator.
+        with tf.device("CPU:0"):
+            for batch in dataset:
+                left = self._number - len(fed)
+                first = tf.nest.map_structure(lambda value, left=left: value[:left], batch)
+                fed += describe_batch(detector, first)
+                if len(fed) >= self._number:
+                    break
+        heading = f"what the network is fed first: {detector.image_size} pixels, augmented"
+        sheet = input_sheet(detector, fed, self._label_map.names, heading=heading, cell_size=_SIDE)
+        self._log.picture("train", "inputs", 0, sheet)
+        visualize.save_png(self._log.folder / PICTURES_DIR / INPUTS_NAME, sheet)
+
+    def show_predictions(
+        self, step: int, result: CocoResult, data_dir: str | Path, split: str
+    ) -> None:
+        """Draws what an evaluation found beside what there is, always in the same images.
+
+        Args:
+          step: that was evaluated.
+          result: what the evaluation gave.
+          data_dir: folder of the data.
+          split: that was evaluated; the first images with objects are shown.
+        """
+        if not self._number:
+            return
+        if self._shown is None:
+            self._shown = first_images(data_dir, split, self._label_map, self._number)
+        pictures = []
+        for one in self._shown:
+            found = found_in(one, result.rows, self._label_map)
+            pictures.append(
+                visualize.compare(
+                    one.image,
+                    dict(one.truth),
+                    found,
+                    names=self._label_map.names,
+                    min_score=drawn_from(found["scores"], len(one.truth["boxes"])),
+                )
+            )
+            self._log.picture("eval", f"predictions/{one.source_id}", step, pictures[-1])
+        sheet = visualize.contact_sheet(
+            pictures,
+            columns=1 if len(pictures) < 3 else 2,
+            cell_size=tuple(max(picture.shape[side] for picture in pictures) for side in (0, 1)),
+            titles=[f"image {one.source_id}" for one in self._shown],
+            heading=f"step {step}: AP {max(result.metrics['AP'], 0.0):.3f} of {split}",
+        )
+        visualize.save_png(self._log.folder / PICTURES_DIR / PREDICTIONS_NAME, sheet)
+
+
+def first_images(
+    data_dir: str | Path, split: str, label_map: LabelMap, number: int
+) -> list[ShownImage]:
+    """Read the first images of a split that have objects.
+
+    Args:
+        data_dir: folder of the data.
+        split: what the names of the record files start with.
+        label_map: of the data.
+        number: how many, at least 1.
+
+    Returns:
+        So many images, fewer where the split is smaller; images without objects where few others
+        are among the first.
+    """
+    examples = tf.data.TFRecordDataset(shards.find_shards(str(data_dir), split)).map(
+        lambda serialized: records.parse_example(serialized, label_map)
+    )
+    kept: list[dict] = []
+    for example in islice(examples.as_numpy_iterator(), _LOOKED_AT * number):
+        kept.append(example)
+        # Those with objects first; sorting keeps the order among equals.
+        kept = sorted(kept, key=lambda one: not len(one["boxes"]))[:number]
+        if len(kept) == number and len(kept[-1]["boxes"]):
+            break
+    return [_shown(example) for example in kept]
+
+
+def _shown(example: Mapping[str, np.ndarray]) -> ShownImage:
+    image = image_ops.decode_image(tf.constant(example["encoded"])).numpy()
+    return ShownImage(
+        source_id=int(example["source_id"]),
+        image=visualize.fit(np.round(image).astype(np.uint8), _SIDE),
+        size=(int(example["height"]), int(example["width"])),
+        truth={name: example[name] for name in ("boxes", "classes", "is_crowd")},
+    )
+
+
+def found_in(one: ShownImage, rows: DetectionRows, label_map: LabelMap) -> dict[str, np.ndarray]:
+    """Pick the detections in an image out of those of an evaluation.
+
+    Args:
+        one: the image.
+        rows: of the evaluation.
+        label_map: from category ids to classes.
+
+    Returns:
+        `boxes` [D, 4] yxyx fractions of the image, `scores` [D] descending, `classes` [D].
+    """
+    here = np.flatnonzero(rows.image_ids == one.source_id)
+    here = here[np.argsort(-rows.scores[here], kind="stable")]
+    left, top, width, height = rows.boxes[here].T
+    corners = np.stack([top, left, top + height, left + width], axis=-1)
+    classes = [label_map.to_class(int(number)) for number in rows.category_ids[here]]
+    return {
+        "boxes": corners / np.tile(one.size, 2),
+        "scores": rows.scores[here],
+        "classes": np.array(classes, np.int64),
+    }
+
+
+def drawn_from(scores: Sequence[float], num_objects: int) -> float:
+    """Choose the score from which on detections are drawn.
+
+    A detector that has just begun is sure of nothing, or of everything: as many of its best guesses
+    are shown as there are objects, and no more than can be told apart.
+
+    Args:
+        scores: [D], descending.
+        num_objects: in the image.
+
+    Returns:
+        `MIN_SCORE`; a lower score where fewer than `num_objects` reach that, a higher one where
+        more than `MOST_DRAWN` and than twice as many as objects do.
+    """
+    if not len(scores):
+        return MIN_SCORE
+    least = scores[min(max(num_objects, 1), len(scores)) - 1]
+    most = scores[min(max(MOST_DRAWN, 2 * num_objects), len(scores)) - 1]
+    return float(max(min(MIN_SCORE, least), most))
