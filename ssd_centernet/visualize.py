@@ -184,10 +184,8 @@ def compare(
         scores=found["scores"],
         classes=found["classes"],
     )
-    titles = (
-        f"ground truth: {len(truth['boxes'])}",
-        f"score above {min_score:.2g}: {len(found['boxes'])}",
-    )
+    shown = len(found["boxes"])
+    titles = (f"ground truth: {len(truth['boxes'])}", f"score above {min_score:.2g}: {shown}")
     cell = (left.shape[0], left.shape[1])
     return contact_sheet([left, right], columns=2, cell_size=cell, titles=titles)
 

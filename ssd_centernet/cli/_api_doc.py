@@ -27,7 +27,12 @@ has the contracts.
 """
 # Title -> patterns of modules, in their order. What does not exist is left out.
 _SECTIONS = {
-    "Detectors": ("models/detector.py", "models/ssd.py", "models/centernet.py"),
+    "Detectors": (
+        "models/detector.py",
+        "models/fitting.py",
+        "models/ssd.py",
+        "models/centernet.py",
+    ),
     "Building, loading, exporting": ("api.py", "build*.py", "export.py", "export/export.py"),
     "Backbones": ("models/backbones/*.py",),
     "Anchors, necks, heads, criteria, decoders": ("layers/*.py",),

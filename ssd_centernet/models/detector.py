@@ -207,9 +207,7 @@ class Detector(FittedModel):
             f"parts: {shown}",
             f"loss: {loss}",
         ]
-        wrapped = [
-            textwrap.wrap(x, 94, initial_indent="  ", subsequent_indent="    ") for x in lines
-        ]
+        wrapped = (textwrap.wrap(line, 96, subsequent_indent="  ") for line in lines)
         title = f"{type(self).__name__} for images of {size_in_words(self.image_size)} pixels"
         return [title, *(f"  {line}" for line in itertools.chain(*wrapped))]
 

@@ -315,6 +315,15 @@ def check_same_classes(trained: LabelMap, data: LabelMap, data_dir: str | Path) 
     )
 
 
+def _placed(device: str | None, communicator: Communicator) -> contextlib.AbstractContextManager:
+    """Return the scope in which a model is built for a device."""
+    if device is None:
+        return contextlib.nullcontext()
+    strategy = select_device(device, index=communicator.local_rank)
+    refuse_shared_devices(communicator.gather([claim_device(strategy, communicator.local_rank)]))
+    return strategy.scope()
+
+
 def _run_label_map(model_dir: Path) -> LabelMap:
     if not (model_dir / LABEL_MAP_NAME).exists():
         raise FileNotFoundError(
