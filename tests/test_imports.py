@@ -52,6 +52,9 @@ ONE_PLACE = {
     "orbit": r"training/\w+\.py",
     "horovod": r"runtime/horovod\.py",
     "official": r"models/backbones/model_garden\.py",
+    "tf2onnx": r"export/portable\.py",
+    "onnxruntime": r"export/portable\.py",
+    "ai_edge_litert": r"export/portable\.py",
     "habana_frameworks": r"runtime/vendors\.py",
     "npu_device": r"runtime/vendors\.py",
 }

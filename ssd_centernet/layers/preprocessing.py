@@ -88,7 +88,8 @@ class Preprocessing(Float32Layer):
           float32 [..., 2]: shares (height, width) in (0, 1]; ones where nothing is padded.
         """
         if not self.keep_aspect:
-            return tf.ones([*tf.convert_to_tensor(height).shape, 2])
+            # Of a batch of open size the number of rows is known in the graph alone.
+            return tf.ones_like(tf.stack([height, width], axis=-1), tf.float32)
         inner = image_ops.fitted_size(height, width, self.image_size)
         return tf.cast(inner, tf.float32) / tf.constant(self.image_size, tf.float32)
 

@@ -84,13 +84,14 @@ class Detector(keras.Model):
         """Computes the criterion's unweighted loss parts of a batch, named float32 scalars."""
         return self.criterion(outputs, targets)
 
-    def decode(self, outputs, extent=None) -> dict[str, tf.Tensor]:
+    def decode(self, outputs, extent=None, **limits) -> dict[str, tf.Tensor]:
         """Decodes raw outputs into `Detections` (see docs/architecture.md).
 
         Args:
           outputs: what the network gave.
           extent: float32 [B, 2], as in `make_targets`: where the preprocessing pads, boxes come out
             as fractions of the image instead of fractions of the network's input.
+          **limits: of the decoder's call, such as `score_threshold`; None is the decoder's own.
         """
         raise NotImplementedError
 
@@ -140,11 +141,13 @@ class Detector(keras.Model):
         """Sums the loss parts with their weights, the one place where weights are applied."""
         return tf.add_n([self.loss_weights[name] * part for name, part in parts.items()])
 
-    def detect(self, images: tf.Tensor) -> dict[str, tf.Tensor]:
+    def detect(self, images: tf.Tensor, **limits) -> dict[str, tf.Tensor]:
         """Detects objects.
 
         Args:
           images: uint8 [B, H, W, 3] or [H, W, 3], RGB, any size.
+          **limits: `score_threshold` and `iou_threshold` instead of the decoder's own, floats or
+            scalar tensors.
 
         Returns:
           Detections: `boxes` [B, D, 4] yxyx fractions of the given image, `scores` [B, D]
@@ -163,7 +166,7 @@ class Detector(keras.Model):
             images = images[tf.newaxis]
         sizes = tf.tile(tf.shape(images)[tf.newaxis, 1:3], [tf.shape(images)[0], 1])
         extent = self.preprocessing.extent(sizes[:, 0], sizes[:, 1])
-        return self.decode(self(self.preprocessing(images), training=False), extent)
+        return self.decode(self(self.preprocessing(images), training=False), extent, **limits)
 
     def get_config(self) -> dict:
         """Returns the constructor's arguments, parts serialised."""
