@@ -45,7 +45,7 @@ class Tolerance:
     """Bound what may differ.
 
     Attributes:
-        score: difference of the scores of one detection.
+        score: difference of the scores of one detection, as a share of the score.
         coordinate: difference of a box's coordinates, in fractions of the image; a detection
             whose box differs more in every candidate is not found again.
         iou: or this overlap with it, whichever is looser; 1 leaves it to the coordinates.
@@ -63,9 +63,9 @@ class Tolerance:
 
 # Sums in another order: a millionth of an activation. One detection in 200 may be another one,
 # where two boxes overlap by the threshold of the suppression to within rounding.
-FLOAT = Tolerance(score=1e-3, coordinate=1e-3, share=0.995)
+FLOAT = Tolerance(score=1e-3, coordinate=1e-4, share=0.995)
 # Weights of 8 bits: what is looked at is whether the clear detections are still there.
-INT8 = Tolerance(score=0.1, coordinate=0.0, iou=0.9, share=0.9, strong=0.5)
+INT8 = Tolerance(score=0.2, coordinate=0.0, iou=0.9, share=0.9, strong=0.5)
 
 
 @dataclasses.dataclass
@@ -76,7 +76,7 @@ class Parity:
         images: images compared.
         compared: detections of both sides that were looked for on the other side.
         matched: those found there.
-        score_difference: the largest of a matched pair.
+        score_difference: the largest of a matched pair, as a share of the score.
         coordinate_difference: the largest of a matched pair, fractions of the image.
         iou: the smallest of a matched pair.
     """
@@ -141,7 +141,7 @@ def compare(
     result = Parity(images=len(pairs))
     for ours, theirs in pairs:
         edges = [f.scores[-1] for f in (ours, theirs) if f.full and len(f.scores)]
-        least = max([score_threshold, *edges]) + tolerance.score * (not tolerance.strong)
+        least = max([score_threshold, *edges]) * (1.0 + tolerance.score)
         least = max(least, tolerance.strong * best)
         for some, others in ((ours, theirs), (theirs, ours)):
             _look_for(some, others, least, tolerance, result)
@@ -161,15 +161,16 @@ def check(name: str, parity: Parity, tolerance: Tolerance) -> None:
     """
     if not parity.compared:
         raise ParityError(
-            f"{name} cannot be checked: nothing is detected on the {parity.images} images of the "
-            "check above the score threshold. Give --check_images with something on them, lower "
-            "--score_threshold, or train longer."
+            f"{name} cannot be checked: on the images of the check the model detects nothing above "
+            "the score threshold, or more than it can give out with scores that are all alike, as "
+            "before training. Give --check_images with something on them, lower --score_threshold, "
+            "or train longer."
         )
     if parity.share < tolerance.share:
         raise ParityError(
             f"{name} does not detect what the model detects: of {parity.compared} detections on "
             f"{parity.images} images {parity.matched} were found again ({parity.share:.1%}), "
-            f"expected {tolerance.share:.1%} with scores within {tolerance.score:g}. Nothing was "
+            f"expected {tolerance.share:.1%} with scores within {tolerance.score:.1%}. Nothing was "
             "exported. For int8 this is the price of 8-bit weights: export tflite instead; for "
             "any other format it is a defect of the conversion."
         )
@@ -186,7 +187,7 @@ def _look_for(
         result.compared += 1
         apart = np.abs(others.boxes - box).max(axis=1, initial=0.0)
         overlaps = _iou(others.boxes, box)
-        differences = np.abs(others.scores - score)
+        differences = np.abs(others.scores - score) / score
         fits = free & (others.classes == label) & (differences <= tolerance.score)
         fits &= (apart <= tolerance.coordinate) | (overlaps >= tolerance.iou)
         if not fits.any():

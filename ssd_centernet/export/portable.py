@@ -45,15 +45,14 @@ def portable_function(
 
     @tf.function(input_signature=[spec])
     def detect(images):
-        # Resizing kernels of other runtimes keep the type that goes in; TensorFlow's gives floats.
-        pixels = tf.cast(images, tf.float32)
         if frame == tuple(detector.image_size):
-            inputs, extents = preprocessing.normalize(pixels), None
+            # A resize to the same size is none.
+            inputs, extents = preprocessing.normalize(tf.cast(images, tf.float32)), None
         else:
             shape = tf.shape(images)
             sizes = tf.tile(shape[tf.newaxis, 1:3], [shape[0], 1])
             extents = preprocessing.extent(sizes[:, 0], sizes[:, 1])
-            inputs = preprocessing(pixels)
+            inputs = preprocessing(images, portable=True)
         found = detector.decode(
             detector(inputs, training=False),
             extents,

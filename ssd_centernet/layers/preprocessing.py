@@ -93,11 +93,23 @@ class Preprocessing(Float32Layer):
         inner = image_ops.fitted_size(height, width, self.image_size)
         return tf.cast(inner, tf.float32) / tf.constant(self.image_size, tf.float32)
 
-    def call(self, images: tf.Tensor) -> tf.Tensor:
-        """Prepares uint8 RGB images, [H, W, 3] or [B, H, W, 3], as float32 of `image_size`."""
+    def call(self, images: tf.Tensor, *, portable: bool = False) -> tf.Tensor:
+        """Prepares uint8 RGB images, [H, W, 3] or [B, H, W, 3], as float32 of `image_size`.
+
+        Args:
+          images: of any size.
+          portable: whether to use operations alone that TFLite and ONNX have; then a batch.
+
+        Returns:
+          float32 of the same rank.
+        """
         legacy = self.resize == "legacy_bilinear"
         if self.keep_aspect:
-            resized = image_ops.resize_and_pad(images, self.image_size, legacy=legacy)
+            resized = image_ops.resize_and_pad(
+                images, self.image_size, legacy=legacy, portable=portable
+            )
+        elif portable:
+            resized = image_ops.resize_by_gathering(images, self.image_size, legacy=legacy)
         elif legacy:
             resized = image_ops.resize_legacy_bilinear(images, self.image_size)
         else:
