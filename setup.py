@@ -14,9 +14,9 @@ VERSION = re.search(
 README = ROOT / "README.md"
 
 TRAIN = ["tf-models-official>=2.15,<2.21", "pycocotools>=2.0.7", "faster-coco-eval>=1.6"]
-TEST = [*TRAIN, "pytest>=8", "pytest-xdist>=3.5", "ruff>=0.6", "psutil>=5.9"]
+EXPORT = ["tf2onnx>=1.17", "onnxruntime>=1.17", "ai-edge-litert>=2"]
+TEST = [*TRAIN, *EXPORT, "pytest>=8", "pytest-xdist>=3.5", "ruff>=0.6", "psutil>=5.9"]
 NOTEBOOKS = ["notebook>=7", "ipykernel>=6", "jupytext>=1.16", "nbclient>=0.10", "matplotlib>=3.8"]
-EXPORT = ["tf2onnx>=1.16", "onnxruntime>=1.17"]
 HOROVOD = ["horovod>=0.28.1", "cloudpickle", "psutil>=5.9", "cffi"]
 
 # The recipes live beside the package in a checkout and inside it once installed.

@@ -100,7 +100,8 @@ def main(argv: list[str]) -> int:
     )
     print("largest difference of a score and of a coordinate (fraction of the image), least IoU\n")
     for name, size in content["bytes"].items():
-        print(f"written: {Path(values.output) / name} ({size / 1e6:.1f} MB)")
+        shown = f"{size / 1e6:.1f} MB" if size >= 1e5 else f"{size / 1e3:.1f} kB"
+        print(f"written: {Path(values.output) / name} ({shown})")
     print(f"written: {Path(values.output) / card.CARD_NAME}")
     return 0
 

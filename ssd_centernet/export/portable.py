@@ -6,6 +6,7 @@ import contextlib
 import importlib.util
 import logging
 import os
+import sys
 import tempfile
 from collections.abc import Iterator
 
@@ -84,7 +85,15 @@ def save_tflite(detector: Detector, path: str | os.PathLike, function, *, int8: 
         converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
         if int8:
             converter.optimizations = [tf.lite.Optimize.DEFAULT]
-        content = converter.convert()
+        try:
+            content = converter.convert()
+        except Exception as error:  # The converter's own type is not public.
+            raise ValueError(
+                f"{type(detector).__name__} cannot be converted to TFLite: "
+                f"{str(error).strip().splitlines()[-1]}. A part of it, such as a backbone of your "
+                "own, has operations that TFLite does not have (they are listed above); leave "
+                "tflite out of --formats, or export onnx."
+            ) from error
     write_atomically(path, content)
 
 
@@ -122,7 +131,8 @@ class TFLiteRunner:
             from ai_edge_litert.interpreter import Interpreter
         else:
             Interpreter = tf.lite.Interpreter
-        interpreter = Interpreter(model_path=os.fspath(path), num_threads=os.cpu_count())
+        with _quiet():
+            interpreter = Interpreter(model_path=os.fspath(path), num_threads=os.cpu_count())
         self._run = interpreter.get_signature_runner()
         self._shape = tuple(self._run.get_input_details()["images"]["shape"])
         self.frame = tuple(int(side) for side in self._shape[1:3])
@@ -171,13 +181,24 @@ def _missing(package: str) -> str:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep the progress messages of converters out of the output."""
+    """Hold back what converters write to stderr, from C++ too; give it out where they fail."""
     loggers = [logging.getLogger(name) for name in ("tensorflow", "tf2onnx", "absl")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
         logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
+    sys.stderr.flush()
+    before = os.dup(2)
+    with tempfile.TemporaryFile() as held:
+        os.dup2(held.fileno(), 2)
+        try:
+            yield
+        except BaseException:
+            os.dup2(before, 2)
+            held.seek(0)
+            sys.stderr.write(held.read().decode("utf-8", "replace"))
+            raise
+        finally:
+            os.dup2(before, 2)
+            os.close(before)
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)

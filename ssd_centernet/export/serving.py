@@ -32,7 +32,8 @@ def save_serving(
     Six signatures give detections: `serving_default` of uint8 images [N, H, W, 3] of any one size,
     `encoded` of N files (JPEG, PNG, GIF or BMP) of different sizes, `examples` of N serialised
     `tf.Example` with `image/encoded`; and for each one with `_with_thresholds` in its name, which
-    takes the thresholds and `max_detections` too. The network is in the file once.
+    takes the thresholds and `max_detections` too. The network is in the file once. In Python the
+    loaded object has `detect`, `detect_encoded` and `detect_examples` with these as defaults.
 
     Args:
       detector: with its weights.
@@ -108,13 +109,17 @@ class _Served(tf.Module):
             tf.TensorSpec([self._batch_size], tf.string, name) for name in ("files", "examples")
         )
         made = self._functions
+        # As attributes too: from Python these can be called without the thresholds.
+        self.detect = self._with_thresholds(made.of_images, pixels)
+        self.detect_encoded = self._with_thresholds(made.of_files, files)
+        self.detect_examples = self._with_thresholds(made.of_examples, examples)
         return {
             IMAGES: self._plain(made.of_images, pixels),
             ENCODED: self._plain(made.of_files, files),
             EXAMPLES: self._plain(made.of_examples, examples),
-            f"images{WITH_THRESHOLDS}": self._with_thresholds(made.of_images, pixels),
-            f"{ENCODED}{WITH_THRESHOLDS}": self._with_thresholds(made.of_files, files),
-            f"{EXAMPLES}{WITH_THRESHOLDS}": self._with_thresholds(made.of_examples, examples),
+            f"images{WITH_THRESHOLDS}": self.detect,
+            f"{ENCODED}{WITH_THRESHOLDS}": self.detect_encoded,
+            f"{EXAMPLES}{WITH_THRESHOLDS}": self.detect_examples,
         }
 
     def _plain(self, function, spec: tf.TensorSpec):

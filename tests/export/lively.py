@@ -27,6 +27,8 @@ def enliven(detector):
             variable.assign(rng.normal(0.0, (2.0 / fan_in) ** 0.5, variable.shape))
         elif "gamma" in variable.name:
             variable.assign(rng.uniform(0.7, 1.3, variable.shape))
+        elif "bias" in variable.name:
+            variable.assign_add(rng.normal(0.0, 0.1, variable.shape))
         elif "beta" in variable.name or "moving_mean" in variable.name:
             variable.assign(rng.normal(0.0, 0.1, variable.shape))
     pixels = tf.cast(rng.integers(0, 255, (2, 80, 120, 3)), tf.uint8)

@@ -58,27 +58,29 @@ def formats_here():
 
 
 @pytest.mark.parametrize(
-    ("recipe", "input_size"),
+    ("recipe", "options"),
     [
-        ("ssd320_resnet50_fpn", None),
-        ("ssd300_vgg16", None),
-        ("centernet_resnet101_fpn", (90, 130)),  # Fitted in with its aspect ratio, by TFLite.
-        ("centernet_hourglass20", (130, 90)),
+        ("ssd320_resnet50_fpn", {}),
+        ("ssd300_vgg16", {"batch_size": 2}),
+        # Fitted in with its aspect ratio, by TFLite too.
+        ("centernet_resnet101_fpn", {"input_size": (90, 130)}),
+        ("centernet_hourglass20", {"input_size": (130, 90), "score_threshold": 0.2}),
     ],
+    ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_every_kind_of_detector(recipe, input_size, tmp_path, pictures):
+def test_every_kind_of_detector(recipe, options, tmp_path, pictures):
     detector = lively_detector(recipe)
     card = export(
         detector,
         tmp_path / "out",
         formats=formats_here(),
-        images=pictures,
-        input_size=input_size,
+        images=pictures[:2],
+        **options,
     )
     for name, checked in card["formats"].items():
         numbers = checked["parity"]
         assert numbers["compared"] > 50 and numbers["share"] >= 0.995, (name, numbers)
-    size = list(input_size or detector.image_size)
+    size = list(options.get("input_size", detector.image_size))
     assert card["formats"]["tflite"]["image_size"] == size
     assert sorted(os.listdir(tmp_path)) == ["out"]
 
@@ -100,6 +102,20 @@ def test_the_card_says_what_is_there(exported, pictures):
     assert card["bytes"]["model_int8.tflite"] < card["bytes"]["model.tflite"]
     assert card["versions"]["tensorflow"] == tf.__version__
     assert (folder / "labels.txt").read_text().splitlines() == list(LABELS.names)
+
+
+def test_onnx_takes_batches_of_any_size(exported):
+    import onnxruntime
+
+    folder, _, detector = exported
+    images = np.random.default_rng(2).integers(0, 256, (3, 50, 70, 3), np.uint8)
+    session = onnxruntime.InferenceSession(folder / "model.onnx")
+    assert session.get_modelmeta().custom_metadata_map["names"] == "cat\ndog\ntin opener"
+    outputs = ["boxes", "scores", "classes", "count"]
+    found = dict(zip(outputs, session.run(outputs, {"images": images}), strict=True))
+    want = detector.detect(images)
+    assert found["count"].tolist() == want["count"].numpy().tolist() and found["count"][0] > 0
+    np.testing.assert_allclose(found["scores"], want["scores"], atol=1e-5)
 
 
 def test_no_batch_norm_is_left_outside_of_a_convolution(exported):
@@ -130,10 +146,11 @@ record.ParseFromString(tf.io.read_file(sys.argv[2] + ".record").numpy())
 found.append(model.signatures["examples"](examples=tf.constant([record.SerializeToString()])))
 image = tf.io.decode_image(files[0], channels=3)[tf.newaxis]
 found.append(model.signatures["serving_default"](images=image))
-tuned = model.signatures["images_with_thresholds"]
-found.append(tuned(images=image))
-found.append(tuned(images=image, score_threshold=tf.constant(0.5)))
-found.append(tuned(images=image, iou_threshold=tf.constant(0.9), max_detections=tf.constant(5)))
+found.append(model.detect(image))
+found.append(model.detect(image, score_threshold=0.99))
+limits = {"score_threshold": 0.05, "iou_threshold": 0.9, "max_detections": 5}
+limits = {key: tf.constant(value) for key, value in limits.items()}
+found.append(model.signatures["images_with_thresholds"](images=image, **limits))
 assert not {"ssd_centernet", "tf_keras"} & set(sys.modules)
 for one in found:
     values = {key: value.numpy().tolist() for key, value in one.items()}
@@ -181,7 +198,7 @@ def test_a_saved_model_needs_nothing_but_tensorflow(exported, tmp_path, pictures
 
 def _check_thresholds(detector, image, high, few):
     """What thresholds of a call give is what `detect` gives with them."""
-    want = detector.detect(image, score_threshold=0.5)
+    want = detector.detect(image, score_threshold=0.99)
     assert high["count"][0] == int(want["count"][0]) > 0 and min(high["scores"][0]) == 0.0
     np.testing.assert_allclose(high["scores"][0], want["scores"][0], atol=1e-5)
     want = detector.detect(image, iou_threshold=0.9)
