@@ -171,8 +171,10 @@ def check(name: str, parity: Parity, tolerance: Tolerance) -> None:
             f"{name} does not detect what the model detects: of {parity.compared} detections on "
             f"{parity.images} images {parity.matched} were found again ({parity.share:.1%}), "
             f"expected {tolerance.share:.1%} with scores within {tolerance.score:.1%}. Nothing was "
-            "exported. For int8 this is the price of 8-bit weights: export tflite instead; for "
-            "any other format it is a defect of the conversion."
+            "exported. With tflite_int8 this is the price of 8-bit weights: export tflite instead. "
+            "With tflite and onnx a detector that is hardly trained, or a very low score "
+            "threshold, can have more overlapping candidates than are looked at: set export.pairs "
+            "higher (1024 by default). Else it is a defect of the conversion."
         )
 
 

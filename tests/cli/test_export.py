@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 
@@ -11,11 +12,12 @@ from ssd_centernet.cli import main
 from ssd_centernet.export import card as cards
 
 
-def test_export_of_a_run(model_dir, data_dir, tmp_path):
+def test_export_of_a_run(model_dir, data_dir, tmp_path_factory, tmp_path):
+    model_dir = shutil.copytree(model_dir, tmp_path_factory.mktemp("run") / "model")
     (model_dir / "best" / "metrics.json").write_text('{"step": 5, "AP": 0.25, "loss_box": 1.0}')
     command = [sys.executable, "-m", "ssd_centernet", "export", f"--model_dir={model_dir}"]
     command += [f"--output={tmp_path / 'out'}", f"--data_dir={data_dir}", "--num_check_images=2"]
-    command += ["--formats=saved_model,tflite", "--gin_params=export.pairs = 512"]
+    command += ["--formats=saved_model,tflite", "--gin_params=export.pairs = 2000"]
     ended = subprocess.run(
         command,
         env={**os.environ, "CUDA_VISIBLE_DEVICES": ""},
