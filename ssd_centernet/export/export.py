@@ -204,6 +204,7 @@ def _write_and_check(order: _Order, formats, images, report) -> dict[str, dict]:
         checked[name] = {
             "file": kind.file,
             "image_size": "any" if run.frame is None else list(run.frame),
+            "pairs": None if name == "saved_model" else order.pairs,
             "parity": result.to_dict(kind.tolerance),
         }
         if report is not None:

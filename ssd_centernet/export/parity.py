@@ -73,7 +73,8 @@ class Parity:
     """Count what was compared and by how much it differed.
 
     Attributes:
-        images: images compared.
+        comparisons: lists of detections compared, one an image; of a SavedModel one for each kind
+            of input.
         compared: detections of both sides that were looked for on the other side.
         matched: those found there.
         score_difference: the largest of a matched pair, as a share of the score.
@@ -81,7 +82,7 @@ class Parity:
         iou: the smallest of a matched pair.
     """
 
-    images: int = 0
+    comparisons: int = 0
     compared: int = 0
     matched: int = 0
     score_difference: float = 0.0
@@ -138,7 +139,7 @@ def compare(
     best = max(
         (float(found.scores.max(initial=0.0)) for pair in pairs for found in pair), default=0
     )
-    result = Parity(images=len(pairs))
+    result = Parity(comparisons=len(pairs))
     for ours, theirs in pairs:
         edges = [f.scores[-1] for f in (ours, theirs) if f.full and len(f.scores)]
         least = max([score_threshold, *edges]) * (1.0 + tolerance.score)
@@ -168,8 +169,8 @@ def check(name: str, parity: Parity, tolerance: Tolerance) -> None:
         )
     if parity.share < tolerance.share:
         raise ParityError(
-            f"{name} does not detect what the model detects: of {parity.compared} detections on "
-            f"{parity.images} images {parity.matched} were found again ({parity.share:.1%}), "
+            f"{name} does not detect what the model detects: of {parity.compared} detections in "
+            f"{parity.comparisons} lists {parity.matched} were found again ({parity.share:.1%}), "
             f"expected {tolerance.share:.1%} with scores within {tolerance.score:.1%}. Nothing was "
             "exported. With tflite_int8 this is the price of 8-bit weights: export tflite instead. "
             "With tflite and onnx a detector that is hardly trained, or a very low score "

@@ -95,7 +95,7 @@ def test_the_card_says_what_is_there(exported, pictures):
     assert card["parts"]["backbone"] == "ResNet" and card["input_size"] == [96, 96]
     assert set(card["formats"]) == {*FLOATS, "tflite_int8"}
     # Three kinds of input of a SavedModel.
-    assert card["formats"]["saved_model"]["parity"]["images"] == 3 * len(pictures)
+    assert card["formats"]["saved_model"]["parity"]["comparisons"] == 3 * len(pictures)
     assert card["formats"]["onnx"]["image_size"] == "any"
     for name, size in card["bytes"].items():
         assert (folder / name).exists() and size > 0

@@ -21,7 +21,7 @@ def compare(theirs, tolerance=FLOAT, ours=None, threshold=0.05):
 
 def test_equal_detections_match_on_both_sides():
     result = compare(found())
-    assert (result.images, result.compared, result.matched) == (1, 6, 6)
+    assert (result.comparisons, result.compared, result.matched) == (1, 6, 6)
     assert (result.score_difference, result.coordinate_difference, result.iou) == (0, 0, 1)
     parity.check("tflite", result, FLOAT)
 
