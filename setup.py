@@ -16,9 +16,9 @@ README = ROOT / "README.md"
 TRAIN = ["tf-models-official>=2.15,<2.21", "pycocotools>=2.0.7", "faster-coco-eval>=1.6"]
 # What runs a notebook; `notebook` is what shows one in a browser.
 KERNEL = ["ipykernel>=6", "nbclient>=0.10", "nbformat>=5.9"]
-TEST = [*TRAIN, *KERNEL, "pytest>=8", "pytest-xdist>=3.5", "ruff>=0.6", "psutil>=5.9"]
+EXPORT = ["tf2onnx>=1.17", "onnxruntime>=1.17", "ai-edge-litert>=2"]
+TEST = [*TRAIN, *EXPORT, *KERNEL, "pytest>=8", "pytest-xdist>=3.5", "ruff>=0.6", "psutil>=5.9"]
 NOTEBOOKS = ["notebook>=7", *KERNEL, *TRAIN]
-EXPORT = ["tf2onnx>=1.16", "onnxruntime>=1.17"]
 CUDA = ["tensorflow[and-cuda]>=2.15,<2.21"]
 HOROVOD = ["horovod>=0.28.1", "cloudpickle", "psutil>=5.9", "cffi"]
 

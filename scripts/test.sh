@@ -32,6 +32,7 @@ CORE_TESTS=(
   tests/training/test_resume.py
   tests/training/pretrained
   tests/models
+  tests/export
   "tests/training/test_precision.py::test_half_precision_follows_float32[ssd300_resnet34-bf16]"
   "tests/training/test_precision.py::test_half_precision_follows_float32[ssd320_resnet50_fpn-fp16]"
   "tests/training/test_precision.py::test_half_precision_follows_float32[centernet_hourglass20-bf16]"

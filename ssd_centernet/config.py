@@ -47,6 +47,7 @@ MODULES: tuple[str, ...] = (
     "ssd_centernet.data.fake",
     "ssd_centernet.data.pipeline",
     "ssd_centernet.data.static",
+    "ssd_centernet.export.export",
     "ssd_centernet.layers.anchors",
     "ssd_centernet.layers.centernet_criteria",
     "ssd_centernet.layers.centernet_decoder",

@@ -59,6 +59,9 @@ ONE_PLACE = {
     "horovod": r"runtime/horovod\.py",
     "tensorflow_datasets": r"data/readers/tfds\.py",
     "official": r"models/backbones/model_garden\.py",
+    "tf2onnx": r"export/portable\.py",
+    "onnxruntime": r"export/portable\.py",
+    "ai_edge_litert": r"export/portable\.py",
     "habana_frameworks": r"runtime/vendors\.py",
     "npu_device": r"runtime/vendors\.py",
 }

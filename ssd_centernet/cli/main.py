@@ -22,6 +22,7 @@ COMMANDS = {
     "train": "train a detector, and evaluate it on the way",
     "launch": "run train, evaluate or benchmark in several processes, one a device",
     "evaluate": "COCO metrics of a trained detector, or of a file of detections",
+    "export": "SavedModel, TFLite and ONNX files of a trained detector, checked against it",
     "predict": "detect objects in images: drawings and COCO-style json",
     "convert": "convert a COCO, VOC, YOLO, CSV or TFDS data set to TFRecord shards",
     "make_synthetic": "render a small COCO data set to try things on",

@@ -49,18 +49,30 @@ class CenterNetDecoder(Float32Layer):
         self.score_threshold = score_threshold
         self.kernel_size = kernel_size
 
-    def call(self, outputs: list[dict[str, tf.Tensor]]) -> dict[str, tf.Tensor]:
+    def call(
+        self,
+        outputs: list[dict[str, tf.Tensor]],
+        *,
+        score_threshold: float | tf.Tensor | None = None,
+        iou_threshold: float | tf.Tensor | None = None,
+        portable_pairs: int | None = None,
+    ) -> dict[str, tf.Tensor]:
         """Decodes a batch.
 
         Args:
           outputs: for each stack `center` [B, h, w, C], `offset` and `size` [B, h, w, 2], float32;
             the last one counts.
+          score_threshold: instead of that of the constructor.
+          iou_threshold: without effect, as no boxes are suppressed; other decoders have it.
+          portable_pairs: without effect: all operations are ones that TFLite and ONNX have.
 
         Returns:
           Detections: `boxes` float32 [B, D, 4], yxyx, fractions of the network's input, clipped to
           it; `scores` [B, D] descending, 0 beyond `count`; `classes` int32 [B, D] in 0..C-1;
           `count` int32 [B]. D is smaller where the map has fewer places.
         """
+        del iou_threshold, portable_pairs
+        least = self.score_threshold if score_threshold is None else score_threshold
         maps = outputs[-1]
         _, height, width, num_classes = maps["center"].shape
         peaks = heatmaps.keep_peaks(tf.sigmoid(maps["center"]), self.kernel_size)
@@ -72,7 +84,7 @@ class CenterNetDecoder(Float32Layer):
             heatmaps.gather_cells(maps["size"], cells),
             (height, width),
         )
-        found = scores > self.score_threshold
+        found = scores > least
         return {
             "boxes": boxes / tf.constant([height, width, height, width], tf.float32),
             "scores": tf.where(found, scores, 0.0),

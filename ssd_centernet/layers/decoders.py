@@ -70,62 +70,105 @@ class SSDDecoder(Float32Layer):
         self.scale_factors = tuple(scale_factors)
         self.candidate_sizes = tuple(candidate_sizes)
 
-    def call(self, outputs: dict[str, tf.Tensor], anchors: tf.Tensor) -> dict[str, tf.Tensor]:
+    def call(
+        self,
+        outputs: dict[str, tf.Tensor],
+        anchors: tf.Tensor,
+        *,
+        score_threshold: float | tf.Tensor | None = None,
+        iou_threshold: float | tf.Tensor | None = None,
+        portable_pairs: int | None = None,
+    ) -> dict[str, tf.Tensor]:
         """Decodes a batch.
 
         Args:
           outputs: `class_logits` float32 [B, A, C + 1] and `box_codes` float32 [B, A, 4].
           anchors: float32 [A, 4], yxyx, fractions of the image.
+          score_threshold: instead of that of the constructor.
+          iou_threshold: instead of that of the constructor.
+          portable_pairs: None decodes with TensorFlow's own kernels; a number with operations that
+            TFLite and ONNX have, on the so many best pairs of anchor and class. The result is the
+            same where these fill the detections, or where no more pairs are above the threshold.
 
         Returns:
           Detections: `boxes` float32 [B, D, 4], fractions of the image, inside it only with `clip`;
           `scores` [B, D] descending; `classes` int32 [B, D] in 0..C-1; `count` int32 [B].
         """
-        probabilities = tf.nn.softmax(outputs["class_logits"])
+        least = self.score_threshold if score_threshold is None else score_threshold
+        overlap = self.iou_threshold if iou_threshold is None else iou_threshold
+        probabilities, codes = tf.nn.softmax(outputs["class_logits"]), outputs["box_codes"]
+        if portable_pairs is not None:
+            pairs = max(portable_pairs, self.max_detections)
+            return self._decode_portably(probabilities, codes, anchors, pairs, least, overlap)
         # Most anchors are background: what follows is spent on the others alone.
-        counts = nms.count_candidates(probabilities[..., 0], self.score_threshold)
+        counts = nms.count_candidates(probabilities[..., 0], least)
         sizes = [size for size in self.candidate_sizes if size < probabilities.shape[1]]
-        return self._decode_enough(counts, probabilities, outputs["box_codes"], anchors, sizes)
+        limits = {"score_threshold": least, "iou_threshold": overlap}
+        return self._decode_enough(counts, probabilities, codes, anchors, sizes, limits)
 
-    def _decode_enough(self, counts, probabilities, codes, anchors, sizes) -> dict[str, tf.Tensor]:
+    def _decode_enough(
+        self, counts, probabilities, codes, anchors, sizes, limits
+    ) -> dict[str, tf.Tensor]:
         """Decodes as many anchors as the image with the most candidates needs.
 
         Each number is a branch of its own with static shapes: an accelerator compiles a few graphs
         instead of one for every number of candidates.
         """
         if not sizes:
-            return self._decode(probabilities, codes, anchors)
+            return self._decode(probabilities, codes, anchors, limits)
 
         def decode_first():
             kept, valid = nms.first_candidates(counts, sizes[0])
             scores = tf.gather(probabilities, kept, batch_dims=1)
             scores = tf.where(valid[..., tf.newaxis], scores, 0.0)
             kept_codes = tf.gather(codes, kept, batch_dims=1)
-            return self._decode(scores, kept_codes, tf.gather(anchors, kept))
+            return self._decode(scores, kept_codes, tf.gather(anchors, kept), limits)
 
         return tf.cond(
             tf.reduce_max(counts[:, -1]) <= sizes[0],
             decode_first,
-            lambda: self._decode_enough(counts, probabilities, codes, anchors, sizes[1:]),
+            lambda: self._decode_enough(counts, probabilities, codes, anchors, sizes[1:], limits),
         )
 
-    def _decode(self, probabilities, codes, anchors) -> dict[str, tf.Tensor]:
+    def _decode(self, probabilities, codes, anchors, limits) -> dict[str, tf.Tensor]:
         """Decodes probabilities [B, K, C + 1] and codes of K anchors."""
+        boxes, scores = self._candidates(probabilities, codes, anchors)
+        return nms.multiclass_nms(
+            boxes,
+            scores,
+            max_detections=self.max_detections,
+            max_per_class=self.max_per_class,
+            inclusive=self.inclusive,
+            **limits,
+        )
+
+    def _decode_portably(
+        self, probabilities, codes, anchors, pairs, score_threshold, iou_threshold
+    ) -> dict[str, tf.Tensor]:
+        """Decodes with operations that other runtimes have; see `portable_pairs` of `call`."""
+        boxes, all_scores = self._candidates(probabilities, codes, anchors)
+        scores, indices, classes = nms.best_pairs(all_scores, pairs)
+        boxes = tf.gather(boxes, indices, batch_dims=1)
+        positions, count = nms.fixed_shape_nms(
+            boxes,
+            scores,
+            classes,
+            score_threshold=score_threshold,
+            iou_threshold=nms.just_below(iou_threshold) if self.inclusive else iou_threshold,
+            max_detections=self.max_detections,
+            max_entering=self.max_per_class,
+        )
+        return nms.gather_detections(boxes, scores, classes, positions, count)
+
+    def _candidates(self, probabilities, codes, anchors) -> tuple[tf.Tensor, tf.Tensor]:
+        """Decodes boxes [B, K, 4] and the scores [B, K, C] with which they compete."""
         scores = probabilities[..., 1:]
         boxes = self.decode_boxes(codes, anchors)
         if self.drop_empty:
             height, width = tf.unstack(boxes[..., 2:] - boxes[..., :2], axis=-1)
             solid = tf.logical_and(height > 0.0, width > 0.0)
             scores = tf.where(solid[..., tf.newaxis], scores, 0.0)
-        return nms.multiclass_nms(
-            boxes,
-            scores,
-            score_threshold=self.score_threshold,
-            iou_threshold=self.iou_threshold,
-            max_detections=self.max_detections,
-            max_per_class=self.max_per_class,
-            inclusive=self.inclusive,
-        )
+        return boxes, scores
 
     def decode_boxes(self, codes: tf.Tensor, anchors: tf.Tensor) -> tf.Tensor:
         """Decodes box codes float32 [..., 4] from anchors of the same shape, yxyx fractions."""
@@ -196,68 +239,82 @@ class SigmoidSSDDecoder(Float32Layer):
         self.pre_nms_top_k = pre_nms_top_k
         self.scale_factors = tuple(scale_factors)
 
-    def call(self, outputs: dict[str, tf.Tensor], anchors: tf.Tensor) -> dict[str, tf.Tensor]:
+    def call(
+        self,
+        outputs: dict[str, tf.Tensor],
+        anchors: tf.Tensor,
+        *,
+        score_threshold: float | tf.Tensor | None = None,
+        iou_threshold: float | tf.Tensor | None = None,
+        portable_pairs: int | None = None,
+    ) -> dict[str, tf.Tensor]:
         """Decodes a batch.
 
         Args:
           outputs: `class_logits` float32 [B, A, C + 1] and `box_codes` float32 [B, A, 4].
           anchors: float32 [A, 4], yxyx, fractions of the image.
+          score_threshold: instead of that of the constructor.
+          iou_threshold: instead of that of the constructor.
+          portable_pairs: as of `SSDDecoder`.
 
         Returns:
           Detections: `boxes` float32 [B, D, 4], fractions of the image, clipped to it; `scores`
           [B, D] descending, ties by lower class, then by lower anchor; `classes` int32 [B, D] in
           0..C-1; `count` int32 [B].
         """
-        all_scores = tf.sigmoid(outputs["class_logits"][..., 1:])
+        limits = {
+            "score_threshold": self.score_threshold if score_threshold is None else score_threshold,
+            "iou_threshold": self.iou_threshold if iou_threshold is None else iou_threshold,
+        }
+        all_scores, codes = tf.sigmoid(outputs["class_logits"][..., 1:]), outputs["box_codes"]
+        if portable_pairs is not None:
+            pairs = self.pre_nms_top_k or max(portable_pairs, self.max_detections)
+            return self._decode(all_scores, codes, anchors, pairs, limits, portable=True)[0]
         if self.pre_nms_top_k is not None:
-            return self._decode(all_scores, outputs["box_codes"], anchors, self.pre_nms_top_k)[0]
+            return self._decode(all_scores, codes, anchors, self.pre_nms_top_k, limits)[0]
         all_pairs = all_scores.shape[1] * all_scores.shape[2]
         sizes = [_FIRST_PAIRS]
         while sizes[-1] < all_pairs:
             sizes.append(4 * sizes[-1])
         sizes[-1] = all_pairs
-        return self._decode_enough(all_scores, outputs["box_codes"], anchors, sizes)
+        return self._decode_enough(all_scores, codes, anchors, sizes, limits)
 
-    def _decode_enough(self, all_scores, codes, anchors, sizes) -> dict[str, tf.Tensor]:
+    def _decode_enough(self, all_scores, codes, anchors, sizes, limits) -> dict[str, tf.Tensor]:
         """Decodes as many of the best pairs as make the result that of all: the first such size.
 
         Each size is a branch of its own, so that all shapes in it are static.
         """
-        found, exact = self._decode(all_scores, codes, anchors, sizes[0])
+        found, exact = self._decode(all_scores, codes, anchors, sizes[0], limits)
         if len(sizes) == 1:
             return found
         return tf.cond(
             exact,
             lambda: found,
-            lambda: self._decode_enough(all_scores, codes, anchors, sizes[1:]),
+            lambda: self._decode_enough(all_scores, codes, anchors, sizes[1:], limits),
         )
 
-    def _decode(self, all_scores, codes, anchors, k) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
+    def _decode(
+        self, all_scores, codes, anchors, k, limits, *, portable: bool = False
+    ) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
         """Decodes the best k pairs; says beside detections whether all pairs give the same."""
+        least, overlap = limits["score_threshold"], limits["iou_threshold"]
         scores, indices, classes = nms.best_pairs(all_scores, k)
         codes = tf.gather(codes, indices, batch_dims=1)
         boxes = box_ops.decode(codes, tf.gather(anchors, indices), self.scale_factors)
         clipped = box_ops.clip(boxes)
-        positions, count = nms.greedy_nms(
-            boxes,
-            classes,
-            scores > self.score_threshold,
-            num_classes=all_scores.shape[-1],
-            iou_threshold=self.iou_threshold,
-            max_detections=self.max_detections,
-            max_per_class=self.max_per_class,
-            counted=box_ops.area(clipped) > 0.0,
-        )
-        found = {"boxes": clipped, "scores": scores, "classes": classes}
-        found = {key: tf.gather(value, positions, batch_dims=1) for key, value in found.items()}
-        kept = tf.range(self.max_detections) < count[:, tf.newaxis]
-        found = {
-            "boxes": tf.where(kept[..., tf.newaxis], found["boxes"], 0.0),
-            "scores": tf.where(kept, found["scores"], 0.0),
-            "classes": tf.where(kept, found["classes"], 0),
-            "count": count,
+        options = {
+            "iou_threshold": overlap,
+            "max_detections": self.max_detections,
+            "counted": box_ops.area(clipped) > 0.0,
         }
-        exact = (count == self.max_detections) | (scores[:, -1] <= self.score_threshold)
+        if portable:
+            options |= {"score_threshold": least, "max_kept": self.max_per_class}
+            positions, count = nms.fixed_shape_nms(boxes, scores, classes, **options)
+        else:
+            options |= {"num_classes": all_scores.shape[-1], "max_per_class": self.max_per_class}
+            positions, count = nms.greedy_nms(boxes, classes, scores > least, **options)
+        found = nms.gather_detections(clipped, scores, classes, positions, count)
+        exact = (count == self.max_detections) | (scores[:, -1] <= least)
         return found, tf.reduce_all(exact)
 
     def get_config(self) -> dict:

@@ -88,15 +88,28 @@ class Preprocessing(Float32Layer):
           float32 [..., 2]: shares (height, width) in (0, 1]; ones where nothing is padded.
         """
         if not self.keep_aspect:
-            return tf.ones([*tf.convert_to_tensor(height).shape, 2])
+            # Of a batch of open size the number of rows is known in the graph alone.
+            return tf.ones_like(tf.stack([height, width], axis=-1), tf.float32)
         inner = image_ops.fitted_size(height, width, self.image_size)
         return tf.cast(inner, tf.float32) / tf.constant(self.image_size, tf.float32)
 
-    def call(self, images: tf.Tensor) -> tf.Tensor:
-        """Prepares uint8 RGB images, [H, W, 3] or [B, H, W, 3], as float32 of `image_size`."""
+    def call(self, images: tf.Tensor, *, portable: bool = False) -> tf.Tensor:
+        """Prepares uint8 RGB images, [H, W, 3] or [B, H, W, 3], as float32 of `image_size`.
+
+        Args:
+          images: of any size.
+          portable: whether to use operations alone that TFLite and ONNX have; then a batch.
+
+        Returns:
+          float32 of the same rank.
+        """
         legacy = self.resize == "legacy_bilinear"
         if self.keep_aspect:
-            resized = image_ops.resize_and_pad(images, self.image_size, legacy=legacy)
+            resized = image_ops.resize_and_pad(
+                images, self.image_size, legacy=legacy, portable=portable
+            )
+        elif portable:
+            resized = image_ops.resize_by_gathering(images, self.image_size, legacy=legacy)
         elif legacy:
             resized = image_ops.resize_legacy_bilinear(images, self.image_size)
         else:

@@ -23,7 +23,9 @@ class UpsampleAdd(keras.layers.Layer):
         """Adds maps [B, ceil(h / 2), ceil(w / 2), C] and [B, h, w, C], in this order."""
         coarse, fine = inputs
         rows, columns, channels = tf.shape(coarse)[1], tf.shape(coarse)[2], coarse.shape[-1]
-        doubled = tf.tile(coarse[:, :, tf.newaxis, :, tf.newaxis], [1, 1, 2, 1, 2, 1])
+        # Rows join the batch, as TFLite has no tensors of six dimensions.
+        apart = tf.reshape(coarse, [-1, 1, columns, 1, channels])
+        doubled = tf.tile(apart, [1, 2, 1, 2, 1])
         doubled = tf.reshape(doubled, [-1, 2 * rows, 2 * columns, channels])
         size = tf.shape(fine)
         # Static sizes get lost in the cut.

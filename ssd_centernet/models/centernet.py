@@ -118,9 +118,9 @@ class CenterNet(Detector):
             extent=extent,
         )
 
-    def decode(self, outputs, extent=None) -> dict[str, tf.Tensor]:
+    def decode(self, outputs, extent=None, **limits) -> dict[str, tf.Tensor]:
         """Decodes raw outputs; see `layers/centernet_decoder.py`."""
-        return self.to_image_frame(self.decoder(outputs), extent)
+        return self.to_image_frame(self.decoder(outputs, **limits), extent)
 
     def describe_outputs(self) -> str:
         """Says which maps there are."""

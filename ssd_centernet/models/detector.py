@@ -91,13 +91,14 @@ class Detector(FittedModel):
         """Computes the criterion's unweighted loss parts of a batch, named float32 scalars."""
         return self.criterion(outputs, targets)
 
-    def decode(self, outputs, extent=None) -> dict[str, tf.Tensor]:
+    def decode(self, outputs, extent=None, **limits) -> dict[str, tf.Tensor]:
         """Decodes raw outputs into `Detections` (see docs/architecture.md).
 
         Args:
           outputs: what the network gave.
           extent: float32 [B, 2], as in `make_targets`: where the preprocessing pads, boxes come out
             as fractions of the image instead of fractions of the network's input.
+          **limits: of the decoder's call, such as `score_threshold`; None is the decoder's own.
         """
         raise NotImplementedError
 
@@ -148,12 +149,14 @@ class Detector(FittedModel):
         """Sums the loss parts with their weights, the one place where weights are applied."""
         return tf.add_n([self.loss_weights[name] * part for name, part in parts.items()])
 
-    def detect(self, images: tf.Tensor | Sequence) -> dict[str, tf.Tensor]:
+    def detect(self, images: tf.Tensor | Sequence, **limits) -> dict[str, tf.Tensor]:
         """Detects objects.
 
         Args:
           images: uint8 [B, H, W, 3] or [H, W, 3], RGB, any size; or a list or tuple of images
             [H, W, 3], each of its own size.
+          **limits: `score_threshold` and `iou_threshold` instead of the decoder's own, floats or
+            scalar tensors.
 
         Returns:
           Detections: `boxes` [B, D, 4] yxyx fractions of the given image, `scores` [B, D]
@@ -170,7 +173,7 @@ class Detector(FittedModel):
         else:
             images = _checked_image(images)
             inputs, extent = self._prepare(images if images.shape.rank == 4 else images[tf.newaxis])
-        return self.decode(self(inputs, training=False), extent)
+        return self.decode(self(inputs, training=False), extent, **limits)
 
     def _prepare(self, images: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Turns uint8 images [B, H, W, 3] into the network's input and the extent [B, 2] of it."""

@@ -126,9 +126,9 @@ class SSD(Detector):
             boxes = boxes * tf.constant([*self.image_size, *self.image_size], tf.float32)
         return self.criterion.make_targets(boxes, classes, is_crowd, anchors, valid)
 
-    def decode(self, outputs, extent=None) -> dict[str, tf.Tensor]:
+    def decode(self, outputs, extent=None, **limits) -> dict[str, tf.Tensor]:
         """Decodes raw outputs; see `layers/decoders.py`."""
-        return self.to_image_frame(self.decoder(outputs, self.anchor_boxes), extent)
+        return self.to_image_frame(self.decoder(outputs, self.anchor_boxes, **limits), extent)
 
     def describe_outputs(self) -> str:
         """Says how many anchors there are, on which levels."""

@@ -62,6 +62,51 @@ def resize_bilinear(images: tf.Tensor, size: tf.Tensor | tuple[int, int]) -> tf.
     return tf.image.resize(images, size, antialias=False)
 
 
+def resize_by_gathering(
+    images: tf.Tensor, size: tf.Tensor | tuple[int, int], *, legacy: bool
+) -> tf.Tensor:
+    """Resize as TensorFlow's bilinear kernel does, with operations that every runtime has.
+
+    Kernels of other runtimes sum in another order, and where a result is rounded afterwards that
+    can turn a half into the next grey level.
+
+    Args:
+        images: [B, H, W, C] of any numeric type.
+        size: (height, width) of the result in pixels; a tensor leaves the static size open.
+        legacy: whether to sample without half-pixel centres.
+
+    Returns:
+        float32 [B, height, width, C] in the range of the input.
+    """
+    shape = tf.shape(images)
+    (top, bottom, down), (left, right, along) = (
+        _neighbours(shape[axis + 1], size[axis], legacy) for axis in (0, 1)
+    )
+
+    def row(indices: tf.Tensor) -> tf.Tensor:
+        rows = tf.gather(images, indices, axis=1)
+        near, far = (tf.cast(tf.gather(rows, i, axis=2), tf.float32) for i in (left, right))
+        return near + (far - near) * along[:, tf.newaxis]
+
+    upper, lower = row(top), row(bottom)
+    return upper + (lower - upper) * down[:, tf.newaxis, tf.newaxis]
+
+
+def _neighbours(before, after, legacy: bool) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """Return for each place of an axis the two source places and the share of the second."""
+    # In float32 a division by a constant is made a product with its reciprocal, which is rounded.
+    scale = tf.cast(tf.cast(before, tf.float64) / tf.cast(after, tf.float64), tf.float32)
+    places = tf.cast(tf.range(after), tf.float32)
+    if legacy:
+        sources = places * scale
+    else:
+        sources = (places + 0.5) * scale - 0.5
+    first = tf.floor(sources)
+    low = tf.maximum(tf.cast(first, tf.int32), 0)
+    high = tf.minimum(tf.cast(tf.math.ceil(sources), tf.int32), before - 1)
+    return low, high, sources - first
+
+
 def fitted_size(height: tf.Tensor, width: tf.Tensor, size: tuple[int, int]) -> tf.Tensor:
     """Compute the size of an image that is fitted into a frame with its aspect ratio kept.
 
@@ -82,13 +127,16 @@ def fitted_size(height: tf.Tensor, width: tf.Tensor, size: tuple[int, int]) -> t
     return tf.cast(tf.clip_by_value(tf.round(sides * scale), 1.0, frame), tf.int32)
 
 
-def resize_and_pad(images: tf.Tensor, size: tuple[int, int], *, legacy: bool = False) -> tf.Tensor:
+def resize_and_pad(
+    images: tf.Tensor, size: tuple[int, int], *, legacy: bool = False, portable: bool = False
+) -> tf.Tensor:
     """Fit images into a frame with their aspect ratio kept, zeros at the bottom and the right.
 
     Args:
         images: [H, W, C] or [B, H, W, C] of any numeric type.
         size: (height, width) of the frame in pixels.
         legacy: whether to sample without half-pixel centres.
+        portable: whether to use `resize_by_gathering`.
 
     Returns:
         float32 [height, width, C] or [B, height, width, C] in the range of the input.
@@ -100,9 +148,12 @@ def resize_and_pad(images: tf.Tensor, size: tuple[int, int], *, legacy: bool = F
     batch = images if images.shape.rank == 4 else images[tf.newaxis]
     shape = tf.shape(batch)
     inner = fitted_size(shape[1], shape[2], size)
-    resized = tf.raw_ops.ResizeBilinear(
-        images=batch, size=inner, align_corners=False, half_pixel_centers=not legacy
-    )
+    if portable:
+        resized = resize_by_gathering(batch, inner, legacy=legacy)
+    else:
+        resized = tf.raw_ops.ResizeBilinear(
+            images=batch, size=inner, align_corners=False, half_pixel_centers=not legacy
+        )
     missing = tf.constant(size) - inner
     padded = tf.pad(resized, [[0, 0], [0, missing[0]], [0, missing[1]], [0, 0]])
     padded = tf.ensure_shape(padded, [batch.shape[0], *size, images.shape[-1]])

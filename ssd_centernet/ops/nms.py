@@ -64,8 +64,8 @@ def multiclass_nms(
     boxes: tf.Tensor,
     scores: tf.Tensor,
     *,
-    score_threshold: float = 0.05,
-    iou_threshold: float = 0.5,
+    score_threshold: float | tf.Tensor = 0.05,
+    iou_threshold: float | tf.Tensor = 0.5,
     max_detections: int = 200,
     max_per_class: int | None = 200,
     inclusive: bool = True,
@@ -102,9 +102,7 @@ def multiclass_nms(
             lambda: _keep_top_k(scores, max_per_class),
             lambda: scores,
         )
-    threshold = iou_threshold
-    if inclusive:  # The kernel suppresses where IoU > threshold.
-        threshold = float(np.nextafter(np.float32(iou_threshold), np.float32(0.0)))
+    threshold = just_below(iou_threshold) if inclusive else iou_threshold
     nmsed = tf.image.combined_non_max_suppression(
         boxes[:, :, tf.newaxis, :],
         scores,
@@ -120,6 +118,13 @@ def multiclass_nms(
         "classes": tf.cast(nmsed.nmsed_classes, tf.int32),
         "count": nmsed.valid_detections,
     }
+
+
+def just_below(threshold: float | tf.Tensor) -> float | tf.Tensor:
+    """Returns the next smaller float32, with which `>` means what `>=` means with the threshold."""
+    if tf.is_tensor(threshold):
+        return tf.math.nextafter(threshold, tf.zeros_like(threshold))
+    return float(np.nextafter(np.float32(threshold), np.float32(0.0)))
 
 
 def _keep_top_k(scores: tf.Tensor, k: int) -> tf.Tensor:
@@ -216,3 +221,101 @@ def greedy_nms(
         ),
     )
     return positions, count
+
+
+def fixed_shape_nms(
+    boxes: tf.Tensor,
+    scores: tf.Tensor,
+    classes: tf.Tensor,
+    *,
+    score_threshold: float | tf.Tensor,
+    iou_threshold: float | tf.Tensor,
+    max_detections: int,
+    max_entering: int | None = None,
+    max_kept: int | None = None,
+    counted: tf.Tensor | None = None,
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Keeps what greedy suppression class by class keeps, by products of matrices alone.
+
+    All its operations have counterparts in TFLite and ONNX, and no shape depends on values. Which
+    boxes survive is the only solution of "a candidate survives unless a better survivor of its
+    class overlaps it". Starting from all candidates, each product settles at least the best box
+    that is still undecided, mostly all at once: a handful of rounds.
+
+    Args:
+      boxes: float32 [B, K, 4], yxyx, best first.
+      scores: float32 [B, K], descending.
+      classes: int32 [B, K].
+      score_threshold: scores must be strictly greater.
+      iou_threshold: an IoU above it suppresses.
+      max_detections: D.
+      max_entering: how many boxes of a class enter, the best ones; None for all.
+      max_kept: how many boxes of a class survive; None for all.
+      counted: bool [B, K], boxes that are to be given out; others suppress and count for their
+        class all the same. None means all.
+
+    Returns:
+      `(positions, count)`: int32 [B, D] into the K boxes, ascending up to `count`, and int32 [B].
+    """
+    size = boxes.shape[1]
+    same = tf.equal(classes[:, :, tf.newaxis], classes[:, tf.newaxis, :])
+    # Row i has what comes before i.
+    before = same & tf.constant(np.tril(np.ones((1, size, size), bool), -1))
+    candidates = scores > score_threshold
+    if max_entering is not None and max_entering < size:
+        candidates &= tf.reduce_sum(tf.cast(before, tf.float32), axis=-1) < float(max_entering)
+    overlap = before & (box_ops.iou(boxes, boxes) > iou_threshold)
+    overlap = tf.cast(overlap, tf.float32)
+
+    def survivors_after(kept: tf.Tensor) -> tf.Tensor:
+        return candidates & ~(_sums(overlap, kept) > 0.0)
+
+    kept, _ = tf.while_loop(
+        lambda kept, last: tf.reduce_any(tf.not_equal(kept, last)),
+        lambda kept, last: (survivors_after(kept), kept),
+        (survivors_after(candidates), candidates),
+    )
+    if max_kept is not None and max_kept < size:
+        kept &= _sums(tf.cast(before, tf.float32), kept) < float(max_kept)
+    if counted is not None:
+        kept &= counted
+    order = tf.range(size, 0, -1, dtype=tf.int32)
+    # The first survivors have the largest numbers; the others are zeros behind them.
+    ranks = tf.where(kept, order, 0)
+    _, positions = tf.math.top_k(ranks, k=min(max_detections, size))
+    positions = tf.pad(positions, [[0, 0], [0, max(0, max_detections - size)]])
+    count = tf.reduce_sum(tf.cast(kept, tf.int32), axis=1)
+    return positions, tf.minimum(count, max_detections)
+
+
+def _sums(matrix: tf.Tensor, marks: tf.Tensor) -> tf.Tensor:
+    """Multiplies float32 [B, K, K] with bool [B, K]."""
+    return tf.matmul(matrix, tf.cast(marks, tf.float32)[..., tf.newaxis])[..., 0]
+
+
+def gather_detections(
+    boxes: tf.Tensor,
+    scores: tf.Tensor,
+    classes: tf.Tensor,
+    positions: tf.Tensor,
+    count: tf.Tensor,
+) -> dict[str, tf.Tensor]:
+    """Gathers what a suppression kept.
+
+    Args:
+      boxes: float32 [B, K, 4].
+      scores: float32 [B, K].
+      classes: int32 [B, K].
+      positions: int32 [B, D] into the K.
+      count: int32 [B].
+
+    Returns:
+      Detections; rows from `count` on are zeros.
+    """
+    kept = tf.range(positions.shape[1]) < count[:, tf.newaxis]
+    return {
+        "boxes": tf.where(kept[..., tf.newaxis], tf.gather(boxes, positions, batch_dims=1), 0.0),
+        "scores": tf.where(kept, tf.gather(scores, positions, batch_dims=1), 0.0),
+        "classes": tf.where(kept, tf.gather(classes, positions, batch_dims=1), 0),
+        "count": count,
+    }

@@ -14,7 +14,12 @@ ANCHORS = tf.constant(
 def decode(probabilities, codes=None, **settings) -> dict:
     logits = tf.constant(np.log([probabilities]), tf.float32)
     codes = tf.zeros([1, 4, 4]) if codes is None else tf.constant([codes], tf.float32)
-    found = SSDDecoder(**settings)({"class_logits": logits, "box_codes": codes}, ANCHORS)
+    outputs, decoder = {"class_logits": logits, "box_codes": codes}, SSDDecoder(**settings)
+    found = decoder(outputs, ANCHORS)
+    # What other runtimes are given finds the same.
+    portable = decoder(outputs, ANCHORS, portable_pairs=12)
+    for key, value in found.items():
+        np.testing.assert_allclose(portable[key], value, atol=1e-7, err_msg=key)
     count = int(found["count"][0])
     return {key: value.numpy()[0][:count] for key, value in found.items() if key != "count"}
 
@@ -147,3 +152,20 @@ def test_the_number_of_decoded_anchors_changes_no_detection(settings):
             for key, value in want.items():
                 # Where a tensor ends decides how TensorFlow rounds an exponential.
                 np.testing.assert_allclose(found[key], value, rtol=0, atol=3e-7)
+
+
+def test_thresholds_of_a_call_win_as_numbers_and_as_tensors():
+    outputs = {"class_logits": tf.math.log([PROBABILITIES]), "box_codes": tf.zeros([1, 4, 4])}
+    decoder = SSDDecoder()
+
+    def scores(**limits):
+        found = decoder(outputs, ANCHORS, **limits)
+        return [round(float(score), 3) for score in found["scores"][0, : int(found["count"][0])]]
+
+    assert scores() == [0.7, 0.4, 0.2, 0.1]
+    for kind in (float, tf.constant):
+        for pairs in (None, 12):
+            assert scores(score_threshold=kind(0.3), portable_pairs=pairs) == [0.7, 0.4]
+            # Anchors 0 and 2 have an IoU of 0.92.
+            loose = scores(iou_threshold=kind(0.95), portable_pairs=pairs)
+            assert loose == [0.7, 0.6, 0.4, 0.2, 0.15, 0.1]

@@ -169,3 +169,15 @@ def test_flip_mirrors_columns():
     np.testing.assert_array_equal(
         image_ops.flip_left_right(tf.constant([[[1], [2], [3]]])), [[[3], [2], [1]]]
     )
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+@pytest.mark.parametrize("size", [(96, 96), (50, 131), (33, 64), (7, 400)])
+def test_resize_by_gathering_equals_the_kernel_bit_for_bit(size, legacy):
+    image = np.random.default_rng(1).integers(0, 256, (2, 264, 131, 3), np.uint8)
+    kernel = image_ops.resize_legacy_bilinear if legacy else image_ops.resize_bilinear
+    gathered = tf.function(lambda x: image_ops.resize_by_gathering(x, size, legacy=legacy))
+    np.testing.assert_array_equal(gathered(image), kernel(image, size))
+    padded = image_ops.resize_and_pad(image, size, legacy=legacy)
+    portable = image_ops.resize_and_pad(image, size, legacy=legacy, portable=True)
+    np.testing.assert_array_equal(portable, padded)

@@ -225,3 +225,47 @@ def test_candidates_are_found_in_their_order():
 def test_all_anchors_may_be_candidates():
     indices, valid = nms.first_candidates(nms.count_candidates(tf.ones([2, 5]), 0.0), 5)
     assert indices.numpy().tolist() == [[0, 1, 2, 3, 4]] * 2 and valid.numpy().all()
+
+
+@pytest.mark.parametrize(
+    ("images", "settings"),
+    [
+        (2, {}),
+        (1, {"max_detections": 7}),
+        (2, {"max_entering": 4}),
+        (2, {"max_kept": 3}),
+        (2, {"max_kept": 3, "counted": True, "score_threshold": 0.2}),
+        (1, {"max_detections": 400, "iou_threshold": 0.1}),
+    ],
+)
+def test_suppression_of_fixed_shape_is_the_greedy_one(images, settings):
+    boxes, scores = random_case(5, anchors=50, classes=3, images=images)
+    best, indices, classes = nms.best_pairs(tf.constant(scores), 120)
+    boxes = tf.gather(tf.constant(boxes), indices, batch_dims=1)
+    settings = {"score_threshold": 0.05, "iou_threshold": 0.5, "max_detections": 60} | settings
+    if settings.pop("counted", False):
+        settings["counted"] = boxes[..., 0] > 0.1
+    positions, count = nms.fixed_shape_nms(boxes, best, classes, **settings)
+    assert positions.shape == (images, settings["max_detections"])
+    candidates = best > settings.pop("score_threshold")
+    entering = settings.pop("max_entering", None)
+    if entering is not None:
+        rank = np.stack([[(c[:i] == c[i]).sum() for i in range(120)] for c in classes.numpy()])
+        candidates &= rank < entering
+    settings["max_per_class"] = settings.pop("max_kept", None) or 120
+    want, want_count = nms.greedy_nms(boxes, classes, candidates, num_classes=3, **settings)
+    assert count.numpy().tolist() == want_count.numpy().tolist() and count[0] > 2
+    for image in range(images):
+        number = int(count[image])
+        np.testing.assert_array_equal(positions[image, :number], want[image, :number])
+
+
+def test_thresholds_may_be_tensors():
+    assert nms.just_below(0.5) == float(nms.just_below(tf.constant(0.5))) == np.float32(0.49999997)
+    boxes, scores = random_case(1)
+    limits = {"score_threshold": 0.2, "iou_threshold": 0.3}
+    want = nms.multiclass_nms(tf.constant(boxes), tf.constant(scores), **limits)
+    limits = {key: tf.constant(value) for key, value in limits.items()}
+    found = nms.multiclass_nms(tf.constant(boxes), tf.constant(scores), **limits)
+    for key, value in want.items():
+        np.testing.assert_array_equal(found[key], value)

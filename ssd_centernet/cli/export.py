@@ -1,0 +1,146 @@
+"""Take a trained detector away: SavedModel, TFLite, ONNX, each checked, with a model card.
+
+Examples:
+  ssd_centernet export --model_dir=runs/ssd300 --output=exported/ssd300
+  ssd_centernet export --model_dir=runs/ssd300 --output=exported/ssd300 --overwrite \\
+      --formats=saved_model,tflite,tflite_int8,onnx --data_dir=data/coco
+
+Preprocessing and decoding are in the files: images go in, boxes on these images come out. Every
+file is run on images and compared with the model; where one detects something else, nothing is
+written. The images are those of --check_images, else the run's validation split in --data_dir,
+else rendered ones. --output gets the files, labels.txt and model_card.json.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from absl import flags
+
+from ssd_centernet.cli import _flags, _runs
+
+_FORMATS = "saved_model, tflite, tflite_int8, onnx"
+
+
+def define_flags() -> None:
+    """Define the flags of this command."""
+    _runs.define_run_flags()
+    _flags.define_data_dir()
+    flags.DEFINE_string("output", None, "Folder to make.")
+    flags.DEFINE_list("formats", None, f"What to write, out of {_FORMATS} (default: saved_model).")
+    flags.DEFINE_float(
+        "score_threshold",
+        None,
+        "Default threshold of the files; by default the recipe's.",
+        lower_bound=0.0,
+        upper_bound=1.0,
+    )
+    flags.DEFINE_float(
+        "iou_threshold",
+        None,
+        "Overlap at which two boxes are one object; by default the recipe's.",
+        lower_bound=0.0,
+        upper_bound=1.0,
+    )
+    flags.DEFINE_list(
+        "input_size",
+        None,
+        "HEIGHT,WIDTH of the images that tflite and onnx take; by default the network's own size "
+        "for tflite, any size for onnx.",
+    )
+    flags.DEFINE_list("check_images", None, "Image files and folders to compare detections on.")
+    flags.DEFINE_integer(
+        "num_check_images", 8, "Compare detections on so many images.", lower_bound=1
+    )
+    flags.DEFINE_boolean("overwrite", False, "Replace an earlier export.")
+
+
+def main(argv: list[str]) -> int:
+    """Run the command."""
+    _runs.refuse_arguments(argv)
+    _flags.require("model_dir", "output")
+    values = flags.FLAGS
+    input_size = _input_size(values.input_size)
+    from ssd_centernet import config
+    from ssd_centernet.export import card
+    from ssd_centernet.export.export import export
+
+    # Files for other programs are float32 whatever the training computed in.
+    values.dtype = values.dtype or "fp32"
+    run = _runs.open_run_of_flags(checkpoint=values.checkpoint, allow=("export",))
+    images, source = _check_images(run)
+    options: dict[str, Any] = {
+        "formats": values.formats,
+        "score_threshold": values.score_threshold,
+        "iou_threshold": values.iou_threshold,
+        "input_size": input_size,
+        "batch_size": values.batch_size,
+    }
+    facts = {
+        **card.run_facts(values.model_dir, run.checkpoint),
+        "settings": config.operative_config().splitlines(),
+        "check_images": source,
+    }
+    print(f"{run.checkpoint}, checked on {len(images)} images: {source}\n")
+    print(f"{'format':<12} {'found again':>16} {'score':>9} {'box':>9} {'IoU':>7}")
+    content = export(
+        run.detector,
+        values.output,
+        label_map=run.label_map,
+        images=images,
+        overwrite=values.overwrite,
+        facts=facts,
+        report=_print_parity,
+        **{name: value for name, value in options.items() if value is not None},
+    )
+    config.assert_all_used(allow=("train.eval_split",), overrides_only=True)
+    print(
+        "\nfound again: detections that model and file share, of those compared; score, box, IoU:"
+    )
+    print("largest difference of a score and of a coordinate (fraction of the image), least IoU\n")
+    for name, size in content["bytes"].items():
+        shown = f"{size / 1e6:.1f} MB" if size >= 1e5 else f"{size / 1e3:.1f} kB"
+        print(f"written: {Path(values.output) / name} ({shown})")
+    print(f"written: {Path(values.output) / card.CARD_NAME}")
+    return 0
+
+
+def _print_parity(name: str, checked: dict) -> None:
+    numbers = checked["parity"]
+    shared = f"{numbers['matched']} of {numbers['compared']}"
+    print(
+        f"{name:<12} {shared:>16} {numbers['score_difference']:>9.2g} "
+        f"{numbers['coordinate_difference']:>9.2g} {numbers['iou']:>7.4f}",
+        flush=True,
+    )
+
+
+def _input_size(words: list[str] | None) -> tuple[int, int] | None:
+    if words is None:
+        return None
+    if len(words) != 2 or not all(word.strip().isdigit() and int(word) > 0 for word in words):
+        raise flags.Error(
+            f"--input_size={','.join(words)}: expected HEIGHT,WIDTH in pixels, such as 480,640."
+        )
+    return int(words[0]), int(words[1])
+
+
+def _check_images(run) -> tuple[list, str]:
+    """Read the images to check on; returns them and where they are from."""
+    values = flags.FLAGS
+    count = values.num_check_images
+    from ssd_centernet.evaluation.files import find_images, read_image
+    from ssd_centernet.export.pictures import pictures_of_records, rendered_pictures
+
+    if values.check_images:
+        files = find_images(values.check_images)[:count]
+        if not files:
+            raise FileNotFoundError(
+                f"there are no images in --check_images={','.join(values.check_images)}."
+            )
+        return [read_image(file) for file in files], ", ".join(values.check_images)
+    if values.data_dir:
+        pictures = pictures_of_records(values.data_dir, run.eval_split, run.label_map, count)
+        return pictures, f"{run.eval_split} of {values.data_dir}"
+    return rendered_pictures(count), "rendered scenes"

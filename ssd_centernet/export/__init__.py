@@ -1,0 +1,1 @@
+"""Taking a trained detector away: SavedModel, TFLite and ONNX, checked against it."""

@@ -1,0 +1,286 @@
+"""The root of export: from a trained detector to checked files in a folder."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import gin
+import numpy as np
+import tensorflow as tf
+
+from ssd_centernet.export import card, parity, portable, serving
+from ssd_centernet.export.pictures import rendered_pictures
+from ssd_centernet.files import write_atomically
+from ssd_centernet.labels import LabelMap
+from ssd_centernet.models.detector import Detector
+
+LABELS_NAME = "labels.txt"
+_PICTURES = 8
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Order:
+    """What is to be exported; see `export`."""
+
+    detector: Detector
+    folder: Path
+    thresholds: dict[str, float]
+    input_size: tuple[int, int] | None
+    batch_size: int | None
+    pairs: int
+    names: tuple[str, ...]
+
+    def function(self, frame: tuple[int, int] | None, batch_size: int | None):
+        """Make the graph for other runtimes."""
+        return portable.portable_function(
+            self.detector,
+            frame=frame,
+            batch_size=batch_size,
+            pairs=self.pairs,
+            thresholds=self.thresholds,
+        )
+
+
+def _write_saved_model(order: _Order, path: Path) -> None:
+    serving.save_serving(
+        order.detector,
+        path,
+        names_file=order.folder / LABELS_NAME,
+        thresholds=order.thresholds,
+        batch_size=order.batch_size,
+    )
+
+
+def _write_tflite(order: _Order, path: Path, *, int8: bool = False) -> None:
+    frame = order.input_size or tuple(order.detector.image_size)
+    function = order.function(frame, order.batch_size or 1)
+    portable.save_tflite(order.detector, path, function, int8=int8)
+
+
+def _write_tflite_int8(order: _Order, path: Path) -> None:
+    _write_tflite(order, path, int8=True)
+
+
+def _write_onnx(order: _Order, path: Path) -> None:
+    function = order.function(order.input_size, order.batch_size)
+    thresholds = {name: f"{value:g}" for name, value in order.thresholds.items()}
+    portable.save_onnx(path, function, metadata={"names": "\n".join(order.names), **thresholds})
+
+
+@dataclasses.dataclass(frozen=True)
+class Format:
+    """One kind of file: its name, how it is written, run and judged."""
+
+    file: str
+    write: Callable[[_Order, Path], None]
+    runner: Callable[[Path], Callable[[np.ndarray], list[parity.Found]]]
+    tolerance: parity.Tolerance
+
+
+FORMATS: dict[str, Format] = {
+    "saved_model": Format("saved_model", _write_saved_model, serving.ServingRunner, parity.FLOAT),
+    "tflite": Format("model.tflite", _write_tflite, portable.TFLiteRunner, parity.FLOAT),
+    "tflite_int8": Format(
+        "model_int8.tflite", _write_tflite_int8, portable.TFLiteRunner, parity.INT8
+    ),
+    "onnx": Format("model.onnx", _write_onnx, portable.OnnxRunner, parity.FLOAT),
+}
+
+
+@gin.configurable
+def export(
+    detector: Detector,
+    output_dir: str | os.PathLike,
+    *,
+    formats: Sequence[str] = ("saved_model",),
+    label_map: LabelMap | None = None,
+    images: Sequence[np.ndarray] | None = None,
+    score_threshold: float | None = None,
+    iou_threshold: float | None = None,
+    input_size: tuple[int, int] | None = None,
+    batch_size: int | None = None,
+    pairs: int = 1024,
+    overwrite: bool = False,
+    facts: dict[str, Any] | None = None,
+    report: Callable[[str, dict], None] | None = None,
+) -> dict[str, Any]:
+    """Write a detector in other formats, each checked against it, with a model card.
+
+    Everything is written and checked in a folder beside the target, which is then renamed: where
+    any of the formats fails, nothing is left.
+
+    Args:
+        detector: with its weights, in float32.
+        output_dir: folder to make: `saved_model/`, `model.tflite`, `model_int8.tflite`,
+            `model.onnx`, `labels.txt` and `model_card.json`.
+        formats: what to write: saved_model, tflite, tflite_int8, onnx.
+        label_map: names of the classes; None takes the detector's.
+        images: uint8 [H, W, 3] each, to compare detections on; None renders some.
+        score_threshold: default threshold of the files, [0, 1); None is the decoder's.
+        iou_threshold: as above, (0, 1]; not for CenterNet, which suppresses nothing.
+        input_size: (height, width) of the images that tflite and onnx take, in pixels; None is
+            the network's own size for tflite and any size for onnx. A SavedModel takes any size.
+        batch_size: images in a batch; None is 1 for tflite and any number for the others.
+        pairs: how many of the best pairs of anchor and class enter the suppression in tflite and
+            onnx; more of them cost time and memory, fewer may lose detections of crowded images.
+        overwrite: whether an earlier export in `output_dir` is replaced.
+        facts: of the run, for the model card.
+        report: called with the name and the parity of each format as soon as it is checked.
+
+    Returns:
+        The model card, as it is written.
+
+    Raises:
+        FileExistsError: the folder is there, and `overwrite` is off or it is no export.
+        ValueError: an argument out of range.
+        ParityError: a file does not detect what the detector detects.
+        ImportError: a package is missing that a format needs.
+    """
+    thresholds = _thresholds(detector, score_threshold, iou_threshold)
+    names = _check(detector, formats, label_map, pairs)
+    target = _check_target(Path(output_dir), overwrite)
+    images = rendered_pictures(_PICTURES) if images is None else list(images)
+    if not images:
+        raise ValueError("there are no images to check the export on; give at least one.")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
+    try:
+        write_atomically(folder / LABELS_NAME, "".join(f"{name}\n" for name in names))
+        order = _Order(
+            detector=detector,
+            folder=folder,
+            thresholds=thresholds,
+            input_size=None if input_size is None else tuple(input_size),
+            batch_size=batch_size,
+            pairs=pairs,
+            names=names,
+        )
+        checked = _write_and_check(order, formats, images, report)
+        content = {
+            **card.describe(detector),
+            "labels": [
+                {"class": number, "name": name, **({} if ids is None else {"id": ids[number]})}
+                for ids in [None if label_map is None else label_map.ids]
+                for number, name in enumerate(names)
+            ],
+            "thresholds": thresholds,
+            "max_detections": detector.decoder.max_detections,
+            "formats": checked,
+            **(facts or {}),
+            "versions": card.versions(),
+            "bytes": card.file_sizes(folder),
+        }
+        write_atomically(folder / card.CARD_NAME, json.dumps(content, indent=1) + "\n")
+        os.chmod(folder, 0o755)
+        _put_in_place(folder, target)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    return content
+
+
+def _write_and_check(order: _Order, formats, images, report) -> dict[str, dict]:
+    """Write and check format by format; returns what the card says of each."""
+    detect = parity.reference(order.detector, order.thresholds)
+    checked = {}
+    for name in formats:
+        kind = FORMATS[name]
+        path = order.folder / kind.file
+        kind.write(order, path)
+        run = kind.runner(path)
+        fitted = images if run.frame is None else [_fitted(image, run.frame) for image in images]
+        result = parity.compare(
+            parity.pairs_of(run, detect, fitted),
+            kind.tolerance,
+            score_threshold=order.thresholds["score_threshold"],
+        )
+        parity.check(name, result, kind.tolerance)
+        checked[name] = {
+            "file": kind.file,
+            "image_size": "any" if run.frame is None else list(run.frame),
+            "pairs": None if name == "saved_model" else order.pairs,
+            "parity": result.to_dict(kind.tolerance),
+        }
+        if report is not None:
+            report(name, checked[name])
+    return checked
+
+
+def _fitted(image: np.ndarray, frame: tuple[int, int]) -> np.ndarray:
+    """Resize an image to what a file takes; model and file then see the same pixels."""
+    pixels = tf.image.resize(image, frame, antialias=True)
+    return tf.cast(tf.clip_by_value(tf.round(pixels), 0.0, 255.0), tf.uint8).numpy()
+
+
+def _thresholds(detector, score_threshold, iou_threshold) -> dict[str, float]:
+    """Return the thresholds by name, the decoder's own where none is given."""
+    decoder = detector.decoder
+    own = getattr(decoder, "iou_threshold", None)
+    if iou_threshold is not None and own is None:
+        raise ValueError(
+            f"iou_threshold={iou_threshold:g} has no effect: {type(decoder).__name__} suppresses "
+            "no boxes. Leave out --iou_threshold."
+        )
+    score = decoder.score_threshold if score_threshold is None else score_threshold
+    if not 0.0 <= score < 1.0:
+        raise ValueError(f"score_threshold must be in [0, 1), got {score}.")
+    if own is None:
+        return {"score_threshold": float(score)}
+    iou = own if iou_threshold is None else iou_threshold
+    if not 0.0 < iou <= 1.0:
+        raise ValueError(f"iou_threshold must be in (0, 1], got {iou}.")
+    return {"score_threshold": float(score), "iou_threshold": float(iou)}
+
+
+def _check(detector, formats, label_map, pairs) -> tuple[str, ...]:
+    """Refuse what cannot be exported; returns the names of the classes."""
+    unknown = [name for name in formats if name not in FORMATS]
+    if unknown or not formats or len(set(formats)) != len(formats):
+        raise ValueError(
+            f"formats must be distinct names out of {', '.join(FORMATS)}, got {list(formats)}."
+        )
+    half = {layer.compute_dtype for layer in detector._flatten_layers()} - {"float32"}
+    if half & {"bfloat16", "float16"}:
+        raise ValueError(
+            f"the detector computes in {', '.join(sorted(half))}; exported files are float32. "
+            "Build it with dtype='fp32' (--dtype=fp32); the weights are float32 already."
+        )
+    if pairs < 1:
+        raise ValueError(f"export.pairs must be at least 1, got {pairs}.")
+    if label_map is not None:
+        label_map.check_num_classes(detector.num_classes, source="the detector's num_classes")
+        return tuple(label_map.names)
+    return detector.class_names or tuple(f"class_{n}" for n in range(detector.num_classes))
+
+
+def _check_target(target: Path, overwrite: bool) -> Path:
+    if not target.exists():
+        return target
+    if not overwrite:
+        raise FileExistsError(
+            f"{target} is there already; choose another --output, or give --overwrite to replace "
+            "an earlier export."
+        )
+    if not (target / card.CARD_NAME).is_file():
+        raise FileExistsError(
+            f"{target} has no {card.CARD_NAME}, so it is no earlier export and is not replaced; "
+            "choose another --output."
+        )
+    return target
+
+
+def _put_in_place(folder: Path, target: Path) -> None:
+    """Rename the finished folder; an earlier export makes room only now."""
+    if not target.exists():
+        os.rename(folder, target)
+        return
+    old = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}.old."))
+    os.rename(target, old / target.name)
+    os.rename(folder, target)
+    shutil.rmtree(old, ignore_errors=True)

@@ -1,0 +1,52 @@
+"""Pictures to check an export on: from records, or rendered where there are none."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+
+from ssd_centernet.data import records, shards
+from ssd_centernet.data.synthetic import make_synthetic
+from ssd_centernet.labels import LabelMap
+from ssd_centernet.ops import image as image_ops
+
+
+def pictures_of_records(
+    data_dir: str | os.PathLike, split: str, label_map: LabelMap, count: int
+) -> list[np.ndarray]:
+    """Reads the first images of a split.
+
+    Args:
+      data_dir: folder of converted data.
+      split: what the names of its record files start with.
+      label_map: of the data.
+      count: how many, at most.
+
+    Returns:
+      uint8 [H, W, 3] each.
+
+    Raises:
+      FileNotFoundError: no such data.
+    """
+    serialized = tf.data.TFRecordDataset(shards.find_shards(str(data_dir), split)).take(count)
+    examples = serialized.map(lambda text: records.parse_example(text, label_map))
+    return [image_ops.decode_image(example["encoded"]).numpy() for example in examples]
+
+
+def rendered_pictures(count: int) -> list[np.ndarray]:
+    """Renders scenes of shapes, with which random or foreign weights can be checked too.
+
+    Args:
+      count: how many, at least 1.
+
+    Returns:
+      uint8 [H, W, 3] each, of different sizes; the same at every call.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        make_synthetic(folder, num_train=1, num_val=count, image_size=(200, 400), seed=11)
+        paths = sorted(Path(folder, "val").iterdir())
+        return [image_ops.decode_image(tf.io.read_file(str(path))).numpy() for path in paths]

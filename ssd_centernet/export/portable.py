@@ -1,0 +1,204 @@
+"""A detector for runtimes other than TensorFlow: TFLite and ONNX."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import logging
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+
+import numpy as np
+import tensorflow as tf
+
+from ssd_centernet.export.parity import Found
+from ssd_centernet.files import write_atomically
+from ssd_centernet.models.detector import Detector
+
+OUTPUTS = ("boxes", "scores", "classes", "count")
+_OPSET = 17
+
+
+def portable_function(
+    detector: Detector,
+    *,
+    frame: tuple[int, int] | None,
+    batch_size: int | None,
+    pairs: int,
+    thresholds: dict[str, float],
+):
+    """Makes `detect` as a graph of operations that TFLite and ONNX have.
+
+    Args:
+      detector: with its weights.
+      frame: (height, width) of the images in pixels; None leaves it open.
+      batch_size: N; None leaves it open.
+      pairs: best pairs of anchor and class that enter the suppression.
+      thresholds: of the decoder's call.
+
+    Returns:
+      A tf.function of `images`, uint8 [N, H, W, 3], with its signature.
+    """
+    spec = tf.TensorSpec([batch_size, *(frame or (None, None)), 3], tf.uint8, "images")
+    preprocessing = detector.preprocessing
+
+    @tf.function(input_signature=[spec])
+    def detect(images):
+        if frame == tuple(detector.image_size):
+            # A resize to the same size is none.
+            inputs, extents = preprocessing.normalize(tf.cast(images, tf.float32)), None
+        else:
+            shape = tf.shape(images)
+            sizes = tf.tile(shape[tf.newaxis, 1:3], [shape[0], 1])
+            extents = preprocessing.extent(sizes[:, 0], sizes[:, 1])
+            inputs = preprocessing(images, portable=True)
+        found = detector.decode(
+            detector(inputs, training=False),
+            extents,
+            portable_pairs=pairs,
+            **thresholds,
+        )
+        return {key: tf.identity(found[key], name=key) for key in OUTPUTS}
+
+    return detect
+
+
+def save_tflite(detector: Detector, path: str | os.PathLike, function, *, int8: bool) -> None:
+    """Converts to TFLite, with built-in operations alone.
+
+    Args:
+      detector: whose weights the function uses.
+      path: the file to write.
+      function: of `portable_function`, with a fixed frame.
+      int8: whether weights are stored in 8 bits; activations stay float32.
+
+    Raises:
+      ValueError: the detector has operations that TFLite does not have.
+    """
+    module = tf.Module()
+    module.weights = [getattr(v, "_variable", v) for v in detector.variables]
+    with tempfile.TemporaryDirectory() as folder, _quiet():
+        tf.saved_model.save(module, folder, signatures={"serving_default": function})
+        converter = tf.lite.TFLiteConverter.from_saved_model(folder)
+        converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
+        if int8:
+            converter.optimizations = [tf.lite.Optimize.DEFAULT]
+        try:
+            content = converter.convert()
+        except Exception as error:  # The converter's own type is not public.
+            raise ValueError(
+                f"{type(detector).__name__} cannot be converted to TFLite: "
+                f"{str(error).strip().splitlines()[-1]}. A part of it, such as a backbone of your "
+                "own, has operations that TFLite does not have (they are listed above); leave "
+                "tflite out of --formats, or export onnx."
+            ) from error
+    write_atomically(path, content)
+
+
+def save_onnx(path: str | os.PathLike, function, *, metadata: dict[str, str]) -> None:
+    """Converts to ONNX.
+
+    Args:
+      path: the file to write.
+      function: of `portable_function`.
+      metadata: text to store in the file, such as the names of the classes.
+
+    Raises:
+      ImportError: tf2onnx is not installed.
+    """
+    try:
+        import tf2onnx
+    except ImportError as error:
+        raise ImportError(_missing("tf2onnx")) from error
+    with _quiet():
+        model, _ = tf2onnx.convert.from_function(
+            function, input_signature=function.input_signature, opset=_OPSET
+        )
+    for key, value in metadata.items():
+        entry = model.metadata_props.add()
+        entry.key, entry.value = key, value
+    write_atomically(path, model.SerializeToString())
+
+
+class TFLiteRunner:
+    """Runs a TFLite file with LiteRT, or with TensorFlow's interpreter where that is absent."""
+
+    def __init__(self, path: str | os.PathLike):
+        """Loads the file that `save_tflite` wrote."""
+        if importlib.util.find_spec("ai_edge_litert"):
+            from ai_edge_litert.interpreter import Interpreter
+        else:
+            Interpreter = tf.lite.Interpreter
+        with _quiet():
+            interpreter = Interpreter(model_path=os.fspath(path), num_threads=os.cpu_count())
+        self._run = interpreter.get_signature_runner()
+        self._shape = tuple(self._run.get_input_details()["images"]["shape"])
+        self.frame = tuple(int(side) for side in self._shape[1:3])
+
+    def __call__(self, image: np.ndarray) -> list[Found]:
+        """Detects on an image, uint8 [H, W, 3] of the size `frame`."""
+        images = np.repeat(image[np.newaxis], self._shape[0], axis=0)
+        return [Found.first(self._run(images=images))]
+
+
+class OnnxRunner:
+    """Runs an ONNX file with onnxruntime on the CPU."""
+
+    def __init__(self, path: str | os.PathLike):
+        """Loads the file that `save_onnx` wrote.
+
+        Raises:
+          ImportError: onnxruntime is not installed.
+        """
+        try:
+            import onnxruntime
+        except ImportError as error:
+            raise ImportError(_missing("onnxruntime")) from error
+        self._session = onnxruntime.InferenceSession(
+            os.fspath(path), providers=["CPUExecutionProvider"]
+        )
+        (self._input,) = self._session.get_inputs()
+        batch, *sides, _ = self._input.shape
+        self._batch_size = batch if isinstance(batch, int) else 1
+        fixed = all(isinstance(side, int) for side in sides)
+        self.frame = tuple(sides) if fixed else None
+
+    def __call__(self, image: np.ndarray) -> list[Found]:
+        """Detects on an image, uint8 [H, W, 3], of the size `frame` unless that is None."""
+        images = np.repeat(image[np.newaxis], self._batch_size, axis=0)
+        values = self._session.run(list(OUTPUTS), {self._input.name: images})
+        return [Found.first(dict(zip(OUTPUTS, values, strict=True)))]
+
+
+def _missing(package: str) -> str:
+    return (
+        f"{package} is not installed, which the format onnx needs: pip install "
+        '"ssd_centernet[export]", or leave onnx out of --formats.'
+    )
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Hold back what converters write to stderr, from C++ too; give it out where they fail."""
+    loggers = [logging.getLogger(name) for name in ("tensorflow", "tf2onnx", "absl")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    sys.stderr.flush()
+    before = os.dup(2)
+    with tempfile.TemporaryFile() as held:
+        os.dup2(held.fileno(), 2)
+        try:
+            yield
+        except BaseException:
+            os.dup2(before, 2)
+            held.seek(0)
+            sys.stderr.write(held.read().decode("utf-8", "replace"))
+            raise
+        finally:
+            os.dup2(before, 2)
+            os.close(before)
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)

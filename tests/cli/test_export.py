@@ -1,0 +1,81 @@
+"""The command that exports a run: what it prints, writes and refuses."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from ssd_centernet.cli import main
+from ssd_centernet.export import card as cards
+
+
+def test_export_of_a_run(model_dir, data_dir, tmp_path_factory, tmp_path):
+    model_dir = shutil.copytree(model_dir, tmp_path_factory.mktemp("run") / "model")
+    (model_dir / "best" / "metrics.json").write_text('{"step": 5, "AP": 0.25, "loss_box": 1.0}')
+    command = [sys.executable, "-m", "ssd_centernet", "export", f"--model_dir={model_dir}"]
+    command += [f"--output={tmp_path / 'out'}", f"--data_dir={data_dir}", "--num_check_images=2"]
+    command += ["--formats=saved_model,tflite", "--gin_params=export.pairs = 2000"]
+    ended = subprocess.run(
+        command,
+        env={**os.environ, "CUDA_VISIBLE_DEVICES": ""},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert ended.returncode == 0, ended.stderr[-2000:]
+    lines = ended.stdout.splitlines()
+    assert lines[0].endswith(f"best/ckpt-5, checked on 2 images: coco_val of {data_dir}")
+    assert [line.split()[0] for line in lines[3:5]] == ["saved_model", "tflite"]
+    assert ended.stdout.count("written: ") == 4
+    # Converters are quiet.
+    assert not [line for line in ended.stderr.splitlines() if "tfl" in line.lower()]
+    card = json.loads((tmp_path / "out" / "model_card.json").read_text())
+    assert card["step"] == 5 and card["checkpoint"].endswith("best/ckpt-5")
+    assert card["evaluations"] == {"best/metrics.json": {"AP": 0.25}}
+    assert "SSDDecoder.score_threshold = 0.01" in card["settings"]
+    assert card["thresholds"]["score_threshold"] == 0.01
+    assert card["check_images"] == f"coco_val of {data_dir}"
+    assert card["formats"]["tflite"]["parity"]["share"] >= 0.995
+    assert sorted(os.listdir(tmp_path)) == ["out"]
+
+
+@pytest.mark.parametrize(
+    ("flags", "status", "message"),
+    [
+        ([], 2, "--output must be given"),
+        (["--output=x", "--input_size=300"], 2, "expected HEIGHT,WIDTH"),
+        (["--output=x", "--check_images=nowhere"], 1, "no images in --check_images=nowhere"),
+        (["--output=x", "--formats=coreml"], 1, "coreml"),
+    ],
+)
+def test_wrong_commands(flags, status, message, model_dir, capsys, tmp_path, monkeypatch):
+    from absl import flags as absl_flags
+
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "nowhere").mkdir()
+    before = set(absl_flags.FLAGS)
+    try:
+        with pytest.raises(SystemExit) as ended:
+            main.run(["ssd_centernet", "export", f"--model_dir={model_dir}", *flags])
+    finally:
+        for name in set(absl_flags.FLAGS) - before:
+            delattr(absl_flags.FLAGS, name)
+    assert ended.value.code == status
+    assert message in capsys.readouterr().err
+    assert os.listdir(tmp_path) == ["nowhere"]
+
+
+def test_facts_are_those_of_the_checkpoint(tmp_path):
+    (tmp_path / "evaluation").mkdir()
+    metrics = {"checkpoint": f"{tmp_path}/ckpt-7", "split": "val", "metrics": {"AP": 0.1, "ARs": 2}}
+    (tmp_path / "evaluation" / "metrics.json").write_text(json.dumps(metrics))
+    facts = cards.run_facts(tmp_path, f"{tmp_path}/ckpt-7")
+    assert facts["step"] == 7
+    assert facts["evaluations"] == {
+        "evaluation/metrics.json": {"split": "val", "AP": 0.1, "ARs": 2}
+    }
+    # What was measured on another checkpoint is not said of this one.
+    assert cards.run_facts(tmp_path, f"{tmp_path}/ckpt-9")["evaluations"] == {}
