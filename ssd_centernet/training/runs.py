@@ -159,6 +159,15 @@ def open_run(
     )
 
 
+def _placed(device: str | None, communicator: Communicator) -> contextlib.AbstractContextManager:
+    """Return the scope in which this process makes its variables."""
+    if device is None:
+        return contextlib.nullcontext()
+    strategy = select_device(device, index=communicator.local_rank)
+    refuse_shared_devices(communicator.gather([claim_device(strategy, communicator.local_rank)]))
+    return strategy.scope()
+
+
 def evaluate_run(
     run: TrainedRun,
     data_dir: str | Path,
