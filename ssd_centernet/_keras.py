@@ -5,6 +5,7 @@ Every other module of the package does `from ssd_centernet._keras import keras`.
 internals follow TensorFlow's, which is why both minor versions must agree.
 """
 
+import importlib.metadata
 from types import ModuleType
 
 import tensorflow as tf
@@ -57,6 +58,12 @@ def select_keras(tensorflow_version: str) -> ModuleType:
 
 
 keras = select_keras(tf.__version__)
+
+
+def keras_version() -> str:
+    """Return the version of `keras`, such as '2.15.0'."""
+    # TensorFlow 2.15 shows its Keras without one.
+    return getattr(keras, "__version__", None) or importlib.metadata.version("keras")
 
 
 def explain_foreign(value: object, want: str) -> str | None:

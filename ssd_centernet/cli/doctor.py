@@ -192,9 +192,9 @@ def _version(package: str) -> str | None:
 def _keras() -> Iterator[Line]:
     import tensorflow as tf
 
-    from ssd_centernet._keras import keras  # Raises with advice when the minors differ.
+    from ssd_centernet._keras import keras_version  # Raises with advice when the minors differ.
 
-    yield Line("ok", "keras", f"Keras {keras.__version__} works with tensorflow {tf.__version__}")
+    yield Line("ok", "keras", f"Keras {keras_version()} works with tensorflow {tf.__version__}")
 
 
 def _devices(name: str | None) -> Iterator[Line]:

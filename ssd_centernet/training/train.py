@@ -16,7 +16,7 @@ import numpy as np
 import tensorflow as tf
 
 from ssd_centernet import __version__, config
-from ssd_centernet._keras import keras
+from ssd_centernet._keras import keras, keras_version
 from ssd_centernet.building import build_detector
 from ssd_centernet.data.directory import LABEL_MAP_NAME, load_label_map
 from ssd_centernet.data.pipeline import count_examples, training_batches
@@ -339,7 +339,7 @@ def _announce(log: TrainLog, trainer: Trainer, images: int, steps, epochs, data_
         versions={
             "ssd_centernet": __version__,
             "tensorflow": tf.__version__,
-            "keras": keras.__version__,
+            "keras": keras_version(),
             "python": platform.python_version(),
         },
     )
