@@ -25,7 +25,7 @@ def test_checkpoint_is_the_best_one_unless_told_otherwise(model_dir):
 def test_missing_checkpoint_lists_what_there_is(model_dir, tmp_path):
     with pytest.raises(FileNotFoundError, match=r"'ckpt-7'.*ckpt-10, ckpt-5, best.*--checkpoint"):
         runs.choose_checkpoint(model_dir, "ckpt-7")
-    with pytest.raises(FileNotFoundError, match="no checkpoint 'latest'.*there is: none"):
+    with pytest.raises(FileNotFoundError, match="is no run directory: it has no config.gin"):
         runs.choose_checkpoint(tmp_path)
     with pytest.raises(FileNotFoundError, match="no run directory"):
         runs.choose_checkpoint(tmp_path / "none")
