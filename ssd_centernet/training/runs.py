@@ -62,7 +62,7 @@ class SplitResult:
 
     Attributes:
         result: the COCO numbers and the detections.
-        losses: means of the loss parts over whole batches; empty when no batch was whole.
+        losses: means of the loss parts over whole batches.
         hint: one line that says why AP is near zero, or None.
     """
 
