@@ -15,6 +15,8 @@ _NO_TEXT = {
     "float": "a number without quotes",
     "bool": "True or False without quotes",
 }
+# Classes of Keras at which a chain of constructors with **kwargs ends.
+_ROOTS = ("Layer", "_BaseOptimizer")
 # Beginnings of names that recipes refer to.
 _OURS = ("ssd_centernet.", "keras.", "gin.")
 Key = tuple[str, str, str]  # Scope, selector, parameter.
@@ -167,8 +169,22 @@ def short_name(selector: str) -> str:
 def parameter_names(configurable: Any) -> set[str]:
     """Return the parameters that can be bound; '**' stands for any other name."""
     function = configurable.wrapped
-    if inspect.isclass(function):
-        function = _gin._find_class_construction_fn(function)
+    if not inspect.isclass(function):
+        return _named(function)
+    names = _named(_gin._find_class_construction_fn(function))
+    for base in function.__mro__[1:]:
+        if "**" not in names:
+            break
+        if "__init__" in vars(base) and base is not object:
+            names |= _named(base.__init__)
+            if "keras" in base.__module__.split(".")[0] and base.__name__ in _ROOTS:
+                # It takes what older versions had under any name, and refuses the rest itself.
+                names.discard("**")
+    return names
+
+
+def _named(function: Any) -> set[str]:
+    """Return the parameters of one function, '**' among them if it takes any name."""
     names = set()
     for parameter in inspect.signature(function).parameters.values():
         if parameter.kind is parameter.VAR_KEYWORD:

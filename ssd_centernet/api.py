@@ -56,7 +56,7 @@ def build(
     label_map: LabelMap | None = None,
     image_size: int | tuple[int, int] | None = None,
     dtype: str | None = None,
-    settings: Sequence[str] = (),
+    settings: str | Sequence[str] = (),
 ) -> Detector:
     """Build the detector of a recipe, with fresh weights.
 
@@ -89,7 +89,7 @@ def build(
             "is no class. Leave num_classes out, it follows from the names."
         )
     with _own_configuration():
-        config.parse([recipe], [*_size_setting(image_size), *settings])
+        config.parse([recipe], [*_size_setting(image_size), *_lines(settings)])
         chosen: dict[str, Any] = {} if dtype is None else {"dtype": dtype}
         if label_map is not None:
             # What the recipe says of its own classes was for its own data.
@@ -108,7 +108,7 @@ def build(
 
 
 def load(
-    path: str | os.PathLike, *, checkpoint: str | None = None, settings: Sequence[str] = ()
+    path: str | os.PathLike, *, checkpoint: str | None = None, settings: str | Sequence[str] = ()
 ) -> Detector:
     """Load a trained detector: of a run of `ssd_centernet train`, or of a `.keras` file.
 
@@ -139,7 +139,7 @@ def load(
         )
     with _own_configuration():
         run = runs.open_run(
-            model_dir, checkpoint=inside or checkpoint, gin_params=settings, device=None
+            model_dir, checkpoint=inside or checkpoint, gin_params=_lines(settings), device=None
         )
     return run.detector
 
@@ -151,7 +151,7 @@ def training_data(
     recipe: str | os.PathLike | None = None,
     batch_size: int = 8,
     split: str = "coco_train",
-    settings: Sequence[str] = (),
+    settings: str | Sequence[str] = (),
     **options: Any,
 ) -> TrainingData:
     """Make batches to `fit` a detector on, as `ssd_centernet train` makes them.
@@ -176,9 +176,11 @@ def training_data(
     """
     label_map = _label_map_for(detector, data_dir)
     if recipe is None and settings:
-        raise ValueError(f"settings={list(settings)} need a recipe that they change.")
+        raise ValueError(f"settings={_lines(settings)} need a recipe that they change.")
     with _own_configuration():
-        config.parse([recipe] if recipe else [], [*_size_setting(detector.image_size), *settings])
+        config.parse(
+            [recipe] if recipe else [], [*_size_setting(detector.image_size), *_lines(settings)]
+        )
         of_recipe = gin.get_bindings("train")
         chain = of_recipe.get("augment") or resize_only(detector)
         check_normalization(chain, detector)
@@ -317,6 +319,11 @@ def _load_file(path: Path) -> Detector:
             "ssd_centernet.keras.models.load_model."
         )
     return loaded
+
+
+def _lines(settings: str | Sequence[str]) -> list[str]:
+    """Return settings as a list; a text alone is one of them."""
+    return [settings] if isinstance(settings, str) else list(settings)
 
 
 def _run_and_checkpoint(path: Path) -> tuple[Path, str | None]:

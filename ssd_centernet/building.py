@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numbers
 from collections.abc import Callable
 
 import gin
@@ -39,6 +40,11 @@ def build_detector(
         num_classes = label_map.num_classes
     if num_classes is None:
         raise ValueError("num_classes is unknown: set NUM_CLASSES, or give a label map.")
+    if not isinstance(num_classes, numbers.Integral) or num_classes < 1:
+        raise ValueError(
+            f"num_classes is {num_classes!r}; expected a whole number from 1 on, background not "
+            "counted."
+        )
     names = None if label_map is None else label_map.names
     with policy_scope(dtype):
         return model(num_classes=num_classes, class_names=names)

@@ -161,6 +161,18 @@ def test_debug_keeps_every_traceback(command):
         command(_explained, "--debug")
 
 
+def test_full_disk_is_told_in_a_line():
+    import tensorflow as tf
+
+    text = "{{function_node __w_SaveV2}} a/ckpt-1.tmp; No space left on device [Op:SaveV2]"
+    error = tf.errors.ResourceExhaustedError(None, None, text)
+    assert message_for_user(error) == (
+        "the disk is full: a/ckpt-1.tmp; No space left on device. Make room and give the same "
+        "command again."
+    )
+    assert message_for_user(tf.errors.ResourceExhaustedError(None, None, "OOM")) is None
+
+
 def test_call_chain_of_gin_is_dropped():
     for error, text in (
         (OSError("x is 3.\n  In call to configurable 'train' (<f at 0x7f>)"), "x is 3."),

@@ -93,6 +93,8 @@ def _tensorflow_message(error: Exception) -> str | None:
     if isinstance(error, errors.DataLossError):
         return _DAMAGED.format(detail=detail)
     files = (errors.NotFoundError, errors.PermissionDeniedError, errors.FailedPreconditionError)
+    if isinstance(error, errors.ResourceExhaustedError) and "No space left" in detail:
+        return f"the disk is full: {detail.strip()}. Make room and give the same command again."
     if isinstance(error, files) and re.search(r"No such file|ermission denied|directory", detail):
         return detail
     return None

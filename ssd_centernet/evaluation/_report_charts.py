@@ -169,7 +169,7 @@ def errors_section(found: Analysis) -> str:
 def confusion_section(found: Analysis) -> str:
     """Show which classes are taken for which: a matrix, and the most frequent pairs."""
     matrix, names = _folded(found)
-    folded = len(names) <= len(found.names)
+    folded = names != list(found.names)
     which = (
         f"The {_MATRIX_CLASSES} classes that are confused most; the others are put together. "
         if folded

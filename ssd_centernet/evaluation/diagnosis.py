@@ -132,9 +132,9 @@ def _untrained(rows: DetectionRows) -> str:
     categories = np.unique(rows.category_ids)
     single = f" (all of category {categories[0]})" if len(categories) == 1 else ""
     return (
-        f"The {len(rows)} detections{single} hit no objects, and no usual mistake in boxes or "
-        "label map explains it: the model is probably untrained, or its checkpoint or input "
-        "normalisation is not the one it was trained with."
+        f"The {len(rows)} detections{single} hit hardly any object, and no usual mistake in "
+        "boxes or label map explains it: the model is probably untrained, or its checkpoint or "
+        "input normalisation is not the one it was trained with."
     )
 
 

@@ -59,6 +59,7 @@ class SSDDecoder(Float32Layer):
           **kwargs: passed to the Keras layer.
         """
         super().__init__(name=name, **kwargs)
+        _check_fractions(score_threshold=score_threshold, iou_threshold=iou_threshold)
         self.score_threshold = score_threshold
         self.iou_threshold = iou_threshold
         self.inclusive = inclusive
@@ -232,6 +233,7 @@ class SigmoidSSDDecoder(Float32Layer):
           **kwargs: passed to the Keras layer.
         """
         super().__init__(name=name, **kwargs)
+        _check_fractions(score_threshold=score_threshold, iou_threshold=iou_threshold)
         self.score_threshold = score_threshold
         self.iou_threshold = iou_threshold
         self.max_detections = max_detections
@@ -328,3 +330,10 @@ class SigmoidSSDDecoder(Float32Layer):
             "pre_nms_top_k": self.pre_nms_top_k,
             "scale_factors": self.scale_factors,
         }
+
+
+def _check_fractions(**thresholds: float) -> None:
+    """Refuses a threshold that no score and no overlap can meet, such as one in percent."""
+    for name, value in thresholds.items():
+        if not 0 <= value <= 1:
+            raise ValueError(f"{name} of the decoder is {value}; expected a number from 0 to 1.")

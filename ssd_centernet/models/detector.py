@@ -312,4 +312,6 @@ def _checked_image(images) -> tf.Tensor:
             f"detect() takes uint8 RGB images [B, H, W, 3], got {images.dtype.name} "
             f"{images.shape}; give pixels in 0..255 that are not resized or normalised."
         )
+    if 0 in images.shape.as_list():
+        raise ValueError(f"detect() got images of shape {images.shape}: there is no pixel in them.")
     return images

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import tensorflow as tf
 
+from ssd_centernet.data.directory import LABEL_MAP_NAME
+from ssd_centernet.labels import LabelMap
 from ssd_centernet.training.history import beats
 from ssd_centernet.training.trainer import Trainer
 
@@ -167,6 +169,34 @@ class RunCheckpoints:
         fresh.rename(best_dir)
         shutil.rmtree(replaced, ignore_errors=True)
         return True
+
+
+def refuse_other_classes(path: str | Path, label_map: LabelMap) -> None:
+    """Refuses to go on from a run whose classes are others, or the same in another order.
+
+    With as many classes every weight fits, and nothing else would tell.
+
+    Args:
+      path: run directory, or a checkpoint in one. Where no run is yet, nothing is refused.
+      label_map: of the data.
+
+    Raises:
+      ValueError: the names of the classes differ.
+    """
+    path = Path(path)
+    holder = path if path.is_dir() else path.parent
+    folder = holder.parent if holder.name == BEST_DIR else holder
+    saved = folder / LABEL_MAP_NAME
+    if not saved.exists() or not any(holder.glob(f"{CHECKPOINT_PREFIX}-*.index")):
+        return
+    trained = LabelMap.from_pbtxt(saved)
+    if trained.names != label_map.names:
+        raise ValueError(
+            f"the run in {folder} has {trained.describe()}; the data has {label_map.describe()}. "
+            "A run goes on with the classes that it began with, in their order: give the data of "
+            "the run, or another --model_dir with --fine_tune_checkpoint, which takes over the "
+            "weights of classes by their names."
+        )
 
 
 def find_checkpoint(path: str | Path) -> str:

@@ -17,7 +17,12 @@ from ssd_centernet.building import build_detector
 from ssd_centernet.data.directory import LABEL_MAP_NAME, load_label_map
 from ssd_centernet.data.pipeline import evaluation_batches
 from ssd_centernet.evaluation.coco import CocoEvaluator, CocoResult
-from ssd_centernet.evaluation.detector import detection_step, evaluate_detector, split_ground_truth
+from ssd_centernet.evaluation.detector import (
+    detection_step,
+    evaluate_detector,
+    fitting_batch_size,
+    split_ground_truth,
+)
 from ssd_centernet.evaluation.diagnosis import diagnose
 from ssd_centernet.evaluation.ground_truth import CocoGroundTruth
 from ssd_centernet.evaluation.report import write_report
@@ -57,7 +62,7 @@ class SplitResult:
 
     Attributes:
         result: the COCO numbers and the detections.
-        losses: means of the loss parts over whole batches; empty when no batch was whole.
+        losses: means of the loss parts over whole batches.
         hint: one line that says why AP is near zero, or None.
     """
 
@@ -97,6 +102,11 @@ def choose_checkpoint(model_dir: str | Path, checkpoint: str | None = None) -> s
         except FileNotFoundError:
             continue
     found = sorted(path.stem for path in model_dir.glob("*.index"))
+    if not found and not (model_dir / CONFIG_NAME).exists() and not best.is_dir():
+        raise FileNotFoundError(
+            f"{model_dir} is no run directory: it has no {CONFIG_NAME} and no checkpoint. Give the "
+            "folder that `ssd_centernet train` was given as --model_dir."
+        )
     found += ["best"] if best.is_dir() else []
     raise FileNotFoundError(
         f"there is no checkpoint {checkpoint!r} in {model_dir}; there is: "
@@ -203,7 +213,7 @@ def evaluate_run(
         str(data_dir),
         split=split,
         label_map=run.label_map,
-        batch_size=batch_size,
+        batch_size=fitting_batch_size(batch_size, ground_truth, communicator),
         preprocess=run.detector.preprocessing,
         rank=communicator.rank,
         world_size=communicator.size,
@@ -313,15 +323,6 @@ def check_same_classes(trained: LabelMap, data: LabelMap, data_dir: str | Path) 
         "Metrics would be meaningless: set --data_dir to data converted with the same categories "
         "(`ssd_centernet convert --label_map` takes the run's mscoco_label_map.pbtxt)."
     )
-
-
-def _placed(device: str | None, communicator: Communicator) -> contextlib.AbstractContextManager:
-    """Return the scope in which a model is built for a device."""
-    if device is None:
-        return contextlib.nullcontext()
-    strategy = select_device(device, index=communicator.local_rank)
-    refuse_shared_devices(communicator.gather([claim_device(strategy, communicator.local_rank)]))
-    return strategy.scope()
 
 
 def _run_label_map(model_dir: Path) -> LabelMap:

@@ -6,7 +6,12 @@ from pathlib import Path
 
 from ssd_centernet.data.pipeline import evaluation_batches
 from ssd_centernet.evaluation.coco import CocoEvaluator
-from ssd_centernet.evaluation.detector import detection_step, evaluate_detector, split_ground_truth
+from ssd_centernet.evaluation.detector import (
+    detection_step,
+    evaluate_detector,
+    fitting_batch_size,
+    split_ground_truth,
+)
 from ssd_centernet.evaluation.diagnosis import diagnose
 from ssd_centernet.labels import LabelMap
 from ssd_centernet.training.logging import TrainLog
@@ -64,7 +69,7 @@ class SplitEvaluation:
             str(self._data_dir),
             split=self._split,
             label_map=self._label_map,
-            batch_size=batch_size,
+            batch_size=fitting_batch_size(batch_size, ground_truth, self._communicator),
             preprocess=self._detector.preprocessing,
             rank=self._communicator.rank,
             world_size=self._communicator.size,

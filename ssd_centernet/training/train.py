@@ -31,7 +31,11 @@ from ssd_centernet.runtime.device import (
 )
 from ssd_centernet.runtime.distribution import connect
 from ssd_centernet.runtime.precision import needs_loss_scale
-from ssd_centernet.training.checkpoints import RunCheckpoints, find_checkpoint
+from ssd_centernet.training.checkpoints import (
+    RunCheckpoints,
+    find_checkpoint,
+    refuse_other_classes,
+)
 from ssd_centernet.training.inputs import resize_only
 from ssd_centernet.training.lock import run_lock
 from ssd_centernet.training.logging import TrainLog
@@ -185,6 +189,8 @@ def train(
     strategy = select_device(device, index=communicator.local_rank)
     refuse_shared_devices(communicator.gather([claim_device(strategy, communicator.local_rank)]))
     label_map = load_label_map(data_dir)
+    for begun in filter(None, (model_dir, resume_from)):
+        refuse_other_classes(begun, label_map)
     images = count_examples(data_dir, split=train_split, keep_empty=keep_empty, crowd=crowd)
     global_batch_size = batch_size * accumulate_steps * communicator.size
     run = run_length(images, global_batch_size, steps=steps, epochs=epochs)

@@ -142,8 +142,14 @@ def test_load_gives_the_weights_of_the_checkpoint_asked_for(model_dir):
         assert detector.class_names == want.label_map.names
         for name, value in detector(image).items():
             np.testing.assert_array_equal(value, expected[name])
-    raised = sc.load(model_dir, settings=["SSDDecoder.score_threshold = 0.9"])
-    assert raised.decoder.score_threshold == 0.9
+    for settings in (["SSDDecoder.score_threshold = 0.9"], "SSDDecoder.score_threshold = 0.9"):
+        assert sc.load(model_dir, settings=settings).decoder.score_threshold == 0.9
+
+
+@pytest.mark.parametrize("number", [0, -1, "3", 2.5])
+def test_a_number_of_classes_that_is_none_is_refused(number):
+    with pytest.raises(ValueError, match="num_classes is .*expected a whole number from 1 on"):
+        sc.build("ssd_demo", num_classes=number)
 
 
 def test_load_says_what_there_is(model_dir, tmp_path):

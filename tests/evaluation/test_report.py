@@ -102,6 +102,8 @@ def test_many_classes_are_folded_and_none_is_lost():
     assert matrix.count('scope="row"') == matrix.count('scope="col"') == 12 + 2
     counts = [int(n.replace(",", "")) for n in re.findall(r"<td[^>]*>([\d,]+)</td>", matrix)]
     assert sum(counts) == analyse(truth, rows).confusion.sum()
+    assert "the others are put together" in text
+    assert "the others are put together" not in _page(_truth(), NONE)
     assert text.count("precision over recall of") == 80
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from ssd_centernet.layers.decoders import SSDDecoder
+from ssd_centernet.layers.decoders import SigmoidSSDDecoder, SSDDecoder
 
 ANCHORS = tf.constant(
     [[0.0, 0.0, 0.5, 0.5], [0.5, 0.5, 1.0, 1.0], [0.0, 0.0, 0.5, 0.46], [0.0, 0.5, 0.5, 1.0]]
@@ -169,3 +169,10 @@ def test_thresholds_of_a_call_win_as_numbers_and_as_tensors():
             # Anchors 0 and 2 have an IoU of 0.92.
             loose = scores(iou_threshold=kind(0.95), portable_pairs=pairs)
             assert loose == [0.7, 0.6, 0.4, 0.2, 0.15, 0.1]
+
+
+@pytest.mark.parametrize("settings", [{"score_threshold": 30}, {"iou_threshold": -0.5}])
+@pytest.mark.parametrize("decoder", [SSDDecoder, SigmoidSSDDecoder])
+def test_thresholds_out_of_range_are_refused(decoder, settings):
+    with pytest.raises(ValueError, match="expected a number from 0 to 1"):
+        decoder(**settings)

@@ -275,6 +275,10 @@ class DetectorContract:
         with pytest.raises(ValueError, match="uint8 RGB"):
             detector.detect(images)
 
+        for shape in ((0, 20, 30, 3), (1, 0, 30, 3), (20, 0, 3)):
+            with pytest.raises(ValueError, match="there is no pixel in them"):
+                detector.detect(np.zeros(shape, np.uint8))
+
     def test_detect_takes_a_list_of_images_of_different_sizes(self, detector):
         rng = np.random.default_rng(6)
         images = [rng.integers(0, 256, (h, w, 3), dtype=np.uint8) for h, w in ((70, 130), (50, 40))]

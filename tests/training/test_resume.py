@@ -10,6 +10,8 @@ import time
 
 import pytest
 
+from ssd_centernet.data.directory import LABEL_MAP_NAME
+from ssd_centernet.labels import LabelMap
 from ssd_centernet.training.checkpoints import find_checkpoint
 from ssd_centernet.training.history import evaluations_without_best, recorded_evaluations
 from tests.training.test_train import run
@@ -46,6 +48,24 @@ def test_an_evaluation_that_a_kill_prevented_is_made_up(tiny_recipe, data_dir, t
     run(tiny_recipe, data_dir, model_dir, "train.steps = 5", *settings)
     run(tiny_recipe, data_dir, model_dir, "train.steps = 5", *settings)
     assert evaluated(model_dir) == [2, 4, 5]
+
+
+def test_a_run_does_not_go_on_with_other_classes(tiny_recipe, data_dir, tmp_path):
+    run(tiny_recipe, data_dir, tmp_path / "run", "train.steps = 1")
+    names = list(LabelMap.from_pbtxt(data_dir / LABEL_MAP_NAME).names)
+    other = shutil.copytree(data_dir, tmp_path / "other")
+    LabelMap(names[::-1]).to_pbtxt(other / LABEL_MAP_NAME)
+    for where in ("run", "new"):  # In its directory, and from there into another.
+        settings = ("train.steps = 2", f"train.resume_from = {str(tmp_path / 'run')!r}")
+        with pytest.raises(ValueError, match="goes on with the classes that it began with"):
+            run(tiny_recipe, other, tmp_path / where, *settings)
+    assert LabelMap.from_pbtxt(tmp_path / "run" / LABEL_MAP_NAME).names == tuple(names)
+
+
+def test_a_split_smaller_than_a_batch_has_losses(tiny_recipe, data_dir, tmp_path):
+    settings = ("train.steps = 1", "train.evaluate_every = 1", "train.eval_batch_size = 500")
+    run(tiny_recipe, data_dir, tmp_path / "r", *settings, "train.keep_best = 'loss_box'")
+    assert json.loads((tmp_path / "r" / "best" / "metrics.json").read_text())["loss_box"] > 0
 
 
 def test_a_best_that_was_not_copied_before_a_kill_is_copied(tiny_recipe, data_dir, tmp_path):

@@ -106,3 +106,17 @@ def lengths(files, params=()):
         return known.get("steps"), known.get("epochs")
     finally:
         config.clear()
+
+
+@pytest.mark.parametrize(
+    ("setting", "meant"),
+    [
+        ("SSDDecoder.score_treshold = 0.3", "score_threshold"),
+        ("ResNet.blokcs = (1, 1)", "blocks"),
+        ("Adam.epsilonn = 1e-7", "epsilon"),
+    ],
+)
+def test_misspelt_parameters_of_keras_parts_have_near_matches(setting, meant):
+    with pytest.raises(config.ConfigError, match=rf"has no parameter .*Did you mean {meant}"):
+        config.parse([], [setting])
+    config.parse([], ["SSDDecoder.trainable = False", "Adam.weight_decay = 0.1"])
