@@ -111,6 +111,8 @@ def main(argv: list[str]) -> None:
         f"{info['num_objects']} objects ({info['num_crowd']} crowd regions), "
         f"{info['num_shards']} shards."
     )
+    if not info["num_objects"]:
+        print("There is no object in any image: nothing can be learnt or evaluated from this.")
     names = load_label_map(FLAGS.output_dir).names
     more = f", ... ({len(names)} in all)" if len(names) > _NAMES_SHOWN else ""
     print(f"Classes: {', '.join(names[:_NAMES_SHOWN])}{more}.")

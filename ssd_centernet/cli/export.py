@@ -82,8 +82,19 @@ def main(argv: list[str]) -> int:
         "settings": config.operative_config().splitlines(),
         "check_images": source,
     }
-    print(f"{run.checkpoint}, checked on {len(images)} images: {source}\n")
-    print(f"{'format':<12} {'found again':>16} {'score':>9} {'box':>9} {'IoU':>7}")
+    heading = (
+        f"{run.checkpoint}, checked on {len(images)} images: {source}\n\n"
+        f"{'format':<12} {'found again':>16} {'score':>9} {'box':>9} {'IoU':>7}"
+    )
+
+    def report(name: str, checked: dict) -> None:
+        nonlocal heading
+        # Once there is something below it: what is refused is refused before.
+        if heading:
+            print(heading)
+            heading = ""
+        _print_parity(name, checked)
+
     content = export(
         run.detector,
         values.output,
@@ -91,7 +102,7 @@ def main(argv: list[str]) -> int:
         images=images,
         overwrite=values.overwrite,
         facts=facts,
-        report=_print_parity,
+        report=report,
         **{name: value for name, value in options.items() if value is not None},
     )
     config.assert_all_used(allow=("train.eval_split",), overrides_only=True)

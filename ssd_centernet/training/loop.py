@@ -154,6 +154,10 @@ class TrainLoop:
             )
             return "stopped early"
         if step >= options.total_steps and not due:
+            self.log.say(
+                f"nothing is left to do: the run is at step {step} of {options.total_steps}. To go "
+                "on give more --num_steps or --epochs."
+            )
             return "finished"
         # orbit prints each of its moves; our own lines say more.
         with self._signals(), self._closing(), contextlib.redirect_stdout(io.StringIO()):
