@@ -84,12 +84,12 @@ def log_axis(low: float, high: float, *, unit: str = "") -> Axis:
     return Axis(low, high, True, tuple((v, _number(v) + unit) for v in values))
 
 
-def log2_axis(low: float, high: float) -> Axis:
-    """Make an axis that has its ticks at powers of two."""
+def log2_axis(low: float, high: float, *, ticks: int = 5) -> Axis:
+    """Make an axis that has its ticks, about so many, at powers of two."""
     first, last = math.floor(math.log2(low)), math.ceil(math.log2(high))
     # An octave on either side of a value that never changes.
     first, last = (first - 1, last + 1) if first == last else (first, last)
-    stride = max(1, math.ceil((last - first) / 5))
+    stride = max(1, math.ceil((last - first) / ticks))
     values = [2.0**exponent for exponent in range(first, last + 1, stride)]
     return Axis(2.0**first, 2.0**last, True, tuple((v, _number(v)) for v in values))
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from PIL import Image, ImageDraw
 
-from ssd_centernet._axes import Axis, choose_axis, linear_axis
+from ssd_centernet._axes import Axis, choose_axis, linear_axis, log2_axis
 from ssd_centernet._drawing import line_height, load_font, shortened
 
 _PAPER = (255, 255, 255)
@@ -74,6 +74,7 @@ def line_chart(
     heading: str,
     x_label: str,
     x_from: float | None = None,
+    x_scale: str = "linear",
     width: int = 1000,
 ) -> np.ndarray:
     """Draw panels below each other over one horizontal axis.
@@ -83,6 +84,7 @@ def line_chart(
         heading: at the top; lines behind the first are fainter.
         x_label: what the horizontal axis counts.
         x_from: where it begins; None is at the first point.
+        x_scale: of the horizontal axis: 'linear' or 'log2' (ticks at powers of two).
         width: of the picture, pixels.
 
     Returns:
@@ -93,7 +95,7 @@ def line_chart(
     """
     if not panels:
         raise ValueError("a chart without panels was asked for; expected at least one.")
-    return _Chart(panels, heading, x_label, x_from, width).draw()
+    return _Chart(panels, heading, x_label, x_from, x_scale, width).draw()
 
 
 def draw_history(
@@ -133,7 +135,7 @@ def draw_history(
 class _Chart:
     """Lay a chart out from top to bottom and draw it."""
 
-    def __init__(self, panels, heading: str, x_label: str, x_from: float | None, width: int):
+    def __init__(self, panels, heading: str, x_label: str, x_from, x_scale: str, width: int):
         self.panels = panels
         self.heading = heading.split("\n")
         self.x_label = x_label
@@ -147,7 +149,10 @@ class _Chart:
         xs = np.concatenate([np.asarray(c.x, float) for p in panels for c in p.curves])
         low = float(xs.min()) if x_from is None else x_from
         high = float(xs.max()) if xs.max() > low else low + 1.0
-        self.x_axis = linear_axis(low, high, tight=True, ticks=9)
+        if x_scale == "log2":
+            self.x_axis = log2_axis(low, high, ticks=9)
+        else:
+            self.x_axis = linear_axis(low, high, tight=True, ticks=9)
 
     def draw(self) -> np.ndarray:
         """Return the picture."""

@@ -47,6 +47,16 @@ def test_logarithmic_axis_where_values_span_much():
     assert middle.mean() == pytest.approx((top + bottom) / 2, abs=4)
 
 
+def test_equal_factors_are_equal_distances_on_a_horizontal_axis_of_powers():
+    curve = Curve(x=[2, 8, 32], y=[0.0, 1.0, 1.0], color=RED, steps=True)
+    picture = draw(panel(curve, height=200, scale="linear"), width=600, x_scale="log2")
+    top, bottom, left, right = rows_and_columns(picture, RED)
+    near = np.all(np.abs(picture.astype(int) - RED) < 40, axis=-1)
+    # The step at 8 lies in the middle between 2 and 32.
+    rise = np.nonzero(near[(top + bottom) // 2])[0]
+    assert rise.mean() == pytest.approx((left + right) / 2, abs=4)
+
+
 def test_gap_where_a_value_is_not_finite():
     curve = Curve(x=range(5), y=[1.0, 1.0, float("nan"), 1.0, 1.0], color=RED)
     picture = draw(panel(curve), width=600)

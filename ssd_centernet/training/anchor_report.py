@@ -350,7 +350,7 @@ def _chart(matches: Matches, heading: str, heatmap: bool) -> np.ndarray:
     nobody = np.zeros(len(matches.states), bool)
     rows = [_row("", matches, members.get(e, nobody)) for e in octaves]
     # An octave's value holds until the next one; the last one needs an end.
-    x = [float(e) for e in octaves] + [octaves[-1] + 1.0]
+    x = [2.0**e for e in (*octaves, octaves[-1] + 1)]
     labels = ("own peak", "shared peak", "never") if heatmap else ("reached", "forced", "never")
     curves = []
     for state, label in enumerate(labels):
@@ -366,5 +366,6 @@ def _chart(matches: Matches, heading: str, heatmap: bool) -> np.ndarray:
             chart.Panel(title="Objects", curves=[number], height=160, scale="linear"),
         ],
         heading=f"What the targets match\n{heading}",
-        x_label="side of the object in the network's input, log2 of pixels",
+        x_label="side of the object in the network's input, pixels",
+        x_scale="log2",
     )
