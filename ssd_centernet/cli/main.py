@@ -50,8 +50,8 @@ def run(argv: list[str] | None = None) -> None:
     # Without an NVIDIA driver tensorflow logs its search for one as an error, hence 3.
     quiet = "2" if os.path.exists("/proc/driver/nvidia") else "3"
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", quiet)
-    # Where TensorFlow would load Keras 3: without it the start takes a quarter less, and in modules
-    # of a user's own `tf.keras` is the Keras that the detectors are made of.
+    # Where TensorFlow would load Keras 3: without it the start takes a quarter less, and modules of
+    # a user's own get from TensorFlow the Keras that the detectors are made of.
     if _has_separate_keras_2():
         os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
     sys.exit(_dispatch(argv[1:]))
