@@ -171,7 +171,7 @@ class RunCheckpoints:
         return True
 
 
-def refuse_other_classes(path: str | Path, label_map: LabelMap) -> None:
+def check_classes(path: str | Path, label_map: LabelMap) -> None:
     """Refuses to go on from a run whose classes are others, or the same in another order.
 
     With as many classes every weight fits, and nothing else would tell.

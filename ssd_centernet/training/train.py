@@ -31,11 +31,7 @@ from ssd_centernet.runtime.device import (
 )
 from ssd_centernet.runtime.distribution import connect
 from ssd_centernet.runtime.precision import needs_loss_scale
-from ssd_centernet.training.checkpoints import (
-    RunCheckpoints,
-    find_checkpoint,
-    refuse_other_classes,
-)
+from ssd_centernet.training.checkpoints import RunCheckpoints, check_classes, find_checkpoint
 from ssd_centernet.training.inputs import resize_only
 from ssd_centernet.training.lock import run_lock
 from ssd_centernet.training.logging import TrainLog
@@ -188,9 +184,7 @@ def train(
     communicator = connect(use_horovod, compression=gradient_compression, group_size=group)
     strategy = select_device(device, index=communicator.local_rank)
     refuse_shared_devices(communicator.gather([claim_device(strategy, communicator.local_rank)]))
-    label_map = load_label_map(data_dir)
-    for begun in filter(None, (model_dir, resume_from)):
-        refuse_other_classes(begun, label_map)
+    label_map = _load_label_map(data_dir, (model_dir, resume_from))
     images = count_examples(data_dir, split=train_split, keep_empty=keep_empty, crowd=crowd)
     global_batch_size = batch_size * accumulate_steps * communicator.size
     run = run_length(images, global_batch_size, steps=steps, epochs=epochs)
@@ -265,6 +259,14 @@ def train(
             ).run()
         finally:
             log.close()
+
+
+def _load_label_map(data_dir: str, runs: Sequence[str | None]) -> LabelMap:
+    """Loads the classes of the data, which must be those of the runs that it goes on with."""
+    label_map = load_label_map(data_dir)
+    for path in filter(None, runs):
+        check_classes(path, label_map)
+    return label_map
 
 
 def run_length(
