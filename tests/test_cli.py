@@ -359,3 +359,15 @@ def test_doctor_fails_when_something_is_broken():
     assert "CANN" in result.stdout
     # One broken part does not hide the rest.
     assert "AP by" in result.stdout
+
+
+def test_the_command_line_asks_tensorflow_for_keras_2_unless_told_otherwise(monkeypatch):
+    from ssd_centernet.cli.main import run
+
+    for given, want in (("0", "0"), (None, "1")):
+        monkeypatch.setenv("TF_USE_LEGACY_KERAS", given or "")
+        if given is None:
+            monkeypatch.delenv("TF_USE_LEGACY_KERAS")
+        with pytest.raises(SystemExit):
+            run(["ssd_centernet", "--version"])
+        assert os.environ["TF_USE_LEGACY_KERAS"] == want

@@ -68,7 +68,6 @@ def cached_epochs(
     source: shards.RecordSource,
     parse: Callable,
     seed: int,
-    shuffle_buffer: int,
     deterministic: bool,
 ) -> Callable[[tf.Tensor], tf.data.Dataset]:
     """Make the function epoch -> dataset of (augmentation seed, example) of records in memory.
@@ -77,7 +76,6 @@ def cached_epochs(
         source: the record files.
         parse: from a serialized record to an example.
         seed: decides the order.
-        shuffle_buffer: not used: all records are shuffled.
         deterministic: False gives speed where reading stalls, for an order that may vary.
 
     Returns:

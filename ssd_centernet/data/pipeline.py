@@ -117,9 +117,10 @@ def training_batches(
     first_epoch, offset = 0, 0
     if start_example:
         first_epoch, offset = divmod(start_example, source.count())
-    epoch_of = (cached_epochs if cache else read_epochs)(
-        source, parse, seed, shuffle_buffer, deterministic
-    )
+    if cache:
+        epoch_of = cached_epochs(source, parse, seed, deterministic)
+    else:
+        epoch_of = read_epochs(source, parse, seed, shuffle_buffer, deterministic)
 
     if not _is_ours(augment):
         augment = tf.function(augment)

@@ -62,7 +62,7 @@ class SplitResult:
 
     Attributes:
         result: the COCO numbers and the detections.
-        losses: means of the loss parts over whole batches.
+        losses: means of the loss parts over whole batches; empty where no process had one.
         hint: one line that says why AP is near zero, or None.
     """
 

@@ -59,7 +59,9 @@ def test_ten_steps_equal_five_and_five(tiny_recipe, data_dir, tmp_path, capsys):
     assert any("momentum" in name or "optimizer" in name for name in tensors(whole))
     assert int(tensors(whole)["examples_seen/.ATTRIBUTES/VARIABLE_VALUE"]) == 40
     # Nothing is left to do, and nothing is done.
+    capsys.readouterr()
     assert run(tiny_recipe, data_dir, halves, "train.steps = 10") == "finished"
+    assert "nothing is left to do: the run is at step 10 of 10" in capsys.readouterr().out
     assert_same_bits(whole, halves)
 
 
