@@ -30,7 +30,7 @@ CORE_TESTS=(
   tests/training/test_dtypes.py
   tests/training/test_train.py
   tests/training/test_resume.py
-  tests/training/pretrained
+  tests/weights
   tests/models
   tests/export
   "tests/training/test_precision.py::test_half_precision_follows_float32[ssd300_resnet34-bf16]"
@@ -38,7 +38,7 @@ CORE_TESTS=(
   "tests/training/test_precision.py::test_half_precision_follows_float32[centernet_hourglass20-bf16]"
   tests/distributed/test_collectives.py
   "tests/distributed/test_training.py::test_several_processes_train_as_one_with_all_their_images[2]"
-  tests/cli/test_api.py
+  tests/test_api.py
   tests/test_end_to_end.py
   tests/test_parity.py
 )

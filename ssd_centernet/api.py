@@ -18,9 +18,9 @@ import gin
 import tensorflow as tf
 
 from ssd_centernet import config
-from ssd_centernet._config_use import set_aside
 from ssd_centernet._keras import keras
 from ssd_centernet.building import build_detector
+from ssd_centernet.config.gin_state import set_aside
 from ssd_centernet.data.directory import load_label_map
 from ssd_centernet.data.pipeline import (
     FILLER_ID,
@@ -31,9 +31,10 @@ from ssd_centernet.data.pipeline import (
 from ssd_centernet.evaluation.result import CocoResult
 from ssd_centernet.labels import LabelMap
 from ssd_centernet.models.detector import Detector
-from ssd_centernet.training import runs
-from ssd_centernet.training.inputs import resize_only
-from ssd_centernet.training.train import CONFIG_NAME, check_normalization
+from ssd_centernet.preview.fed_images import resize_only
+from ssd_centernet.run_directory import CONFIG_NAME
+from ssd_centernet.runs import trained as runs
+from ssd_centernet.train import check_normalization
 
 
 class TrainingData(NamedTuple):

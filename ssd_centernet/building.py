@@ -20,19 +20,19 @@ def build_detector(
     dtype: str = "fp32",
     label_map: LabelMap | None = None,
 ) -> Detector:
-    """Builds the detector of a recipe.
+    """Build the detector of a recipe.
 
     Args:
-      model: constructor of the detector with its parts bound, such as `@SSD`.
-      num_classes: C, without background; None takes it from the label map.
-      dtype: "fp32", "bf16" or "fp16"; weights are stored in float32 under each.
-      label_map: names the classes.
+        model: constructor of the detector with its parts bound, such as `@SSD`.
+        num_classes: C, without background; None takes it from the label map.
+        dtype: "fp32", "bf16" or "fp16"; weights are stored in float32 under each.
+        label_map: names the classes.
 
     Returns:
-      The detector, with fresh weights.
+        The detector, with fresh weights.
 
     Raises:
-      ValueError: `num_classes` and the label map disagree, or neither is given.
+        ValueError: `num_classes` and the label map disagree, or neither is given.
     """
     if label_map is not None:
         if num_classes is not None:

@@ -8,17 +8,17 @@ from pathlib import Path
 
 
 def write_atomically(path: str | os.PathLike, content: str | bytes) -> str:
-    """Writes a file beside its target and renames it, so that no reader sees half of it.
+    """Write a file beside its target and renames it, so that no reader sees half of it.
 
     Args:
-      path: the file; missing folders are made.
-      content: text (written as UTF-8, line ends as they are) or bytes.
+        path: the file; missing folders are made.
+        content: text (written as UTF-8, line ends as they are) or bytes.
 
     Returns:
-      The path.
+        The path.
 
     Raises:
-      OSError: the folder cannot be written to; the old file is then as it was.
+        OSError: the folder cannot be written to; the old file is then as it was.
     """
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)

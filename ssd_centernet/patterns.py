@@ -7,17 +7,17 @@ from collections.abc import Iterable, Sequence
 
 
 def as_patterns(patterns: str | Sequence[str], *, setting: str) -> tuple[str, ...]:
-    """Reads a setting that is one regular expression or several.
+    """Read a setting that is one regular expression or several.
 
     Args:
-      patterns: a text is one pattern: its characters, taken for patterns, would match nearly all.
-      setting: its name, for the message.
+        patterns: a text is one pattern: its characters, taken for patterns, would match nearly all.
+        setting: its name, for the message.
 
     Returns:
-      The patterns.
+        The patterns.
 
     Raises:
-      ValueError: one of them is no regular expression.
+        ValueError: one of them is no regular expression.
     """
     patterns = (patterns,) if isinstance(patterns, str) else tuple(patterns)
     for pattern in patterns:
@@ -34,16 +34,16 @@ def as_patterns(patterns: str | Sequence[str], *, setting: str) -> tuple[str, ..
 def check_matches(
     patterns: Iterable[str], names: Sequence[str], *, setting: str, anywhere: bool = False
 ) -> None:
-    """Refuses a pattern that matches nothing, and so would silently have no effect.
+    """Refuse a pattern that matches nothing, and so would silently have no effect.
 
     Args:
-      patterns: of `as_patterns`.
-      names: of variables.
-      setting: name of the setting, for the message.
-      anywhere: whether a match may begin behind the start of a name.
+        patterns: of `as_patterns`.
+        names: of variables.
+        setting: name of the setting, for the message.
+        anywhere: whether a match may begin behind the start of a name.
 
     Raises:
-      ValueError: names the pattern and what there is to match.
+        ValueError: names the pattern and what there is to match.
     """
     match = re.search if anywhere else re.match
     for pattern in patterns:

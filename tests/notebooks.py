@@ -36,7 +36,7 @@ def execute(path: Path, folder: Path) -> nbformat.NotebookNode:
 
 
 def clean(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
-    """Leave out what differs from machine to machine and says nothing."""
+    """Leave out what differs from machine to machine and say nothing."""
     python = {"display_name": "Python 3", "language": "python", "name": "python3"}
     notebook.metadata = {"kernelspec": python, "language_info": {"name": "python"}}
     for number, cell in enumerate(notebook.cells):

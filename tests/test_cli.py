@@ -194,7 +194,7 @@ def test_call_chain_of_gin_is_dropped():
 def test_part_of_a_recipe_that_cannot_be_built_is_explained(command, capsys, params, message):
     def build(argv):
         from ssd_centernet import config
-        from ssd_centernet.training.train import train
+        from ssd_centernet.train import train
 
         config.parse(["ssd300_resnet34"], params)
         from ssd_centernet.building import build_detector

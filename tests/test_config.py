@@ -8,6 +8,7 @@ import gin
 import pytest
 
 from ssd_centernet import config
+from ssd_centernet.config import parsing
 
 MODULE = "test_config"
 
@@ -36,7 +37,7 @@ def season(*, grams=1.0):
 @pytest.fixture(autouse=True)
 def _no_library_modules(monkeypatch):
     """Keep these tests to the names above: importing the whole library takes seconds."""
-    monkeypatch.setattr(config, "MODULES", ())
+    monkeypatch.setattr(parsing, "MODULES", ())
 
 
 @pytest.fixture
@@ -99,7 +100,7 @@ def test_recipe_is_found_in_every_place(folder, tmp_path):
 def test_own_file_wins_over_an_installed_one_and_may_include_it(folder, tmp_path, monkeypatch):
     folder("installed/dish.gin", "cook.dish = 'stew'\ncook.minutes = 90\n")
     folder("installed/shared/parts.gin", "serve.plates = 2\n")
-    monkeypatch.setattr(config, "recipe_directory", lambda: tmp_path / "installed")
+    monkeypatch.setattr(parsing, "recipe_directory", lambda: tmp_path / "installed")
     folder("dish.gin", "include 'dish.gin'\ninclude 'shared/parts.gin'\ncook.minutes = 5\n")
     config.parse(["dish.gin"])
     assert cook()["dish"] == "stew"
@@ -116,7 +117,7 @@ def test_include_is_searched_beside_the_including_file(folder):
 
 def test_unknown_file_lists_recipes(folder, monkeypatch, tmp_path):
     folder("installed/ssd300.gin", "")
-    monkeypatch.setattr(config, "recipe_directory", lambda: tmp_path / "installed")
+    monkeypatch.setattr(parsing, "recipe_directory", lambda: tmp_path / "installed")
     with pytest.raises(FileNotFoundError, match="'ssd30'.*Did you mean ssd300.*recipes: ssd300"):
         config.parse(["ssd30"])
 
@@ -324,13 +325,13 @@ def test_failed_save_keeps_the_old_file(tmp_path, monkeypatch):
 def test_listed_modules_are_all_that_register_names(monkeypatch):
     """A module that registers names and is not listed would make its recipe unknown."""
     monkeypatch.undo()
-    root = Path(config.__file__).parent
+    root = Path(config.__file__).parents[1]
     registering = {
         ".".join(("ssd_centernet", *path.relative_to(root).with_suffix("").parts))
         for path in root.rglob("*.py")
         if "\n@gin." in path.read_text(encoding="utf-8")
     }
-    assert registering == set(config.MODULES)
+    assert registering == set(parsing.MODULES)
 
 
 def test_every_recipe_parses(monkeypatch):

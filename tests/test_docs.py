@@ -9,13 +9,13 @@ import pytest
 
 from ssd_centernet import config
 from ssd_centernet.building import build_detector
-from ssd_centernet.cli import _api_doc
 from ssd_centernet.cli._errors import message_for_user
 from ssd_centernet.labels import LabelMap
 from tests.docs import pages
 from tests.docs.pages import PAGES, ROOT
 from tests.docs.place import NUM_PHOTOS, NUM_VAL, environment, make_place, run
 from tests.training.narrow import NARROW
+from tools import api_doc
 
 # Commands that cannot run inside the tests; of a script it is checked that it parses.
 NOT_RUN = {
@@ -163,9 +163,7 @@ def test_relative_links_point_to_files_and_headings(page):
 
 def test_reference_is_that_of_the_docstrings():
     written = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
-    assert written == _api_doc.document(), (
-        "write it again: python -m ssd_centernet.cli._api_doc docs/api.md"
-    )
+    assert written == api_doc.document(), "write it again: python -m tools.api_doc docs/api.md"
 
 
 def _answer(argument):

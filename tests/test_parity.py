@@ -56,7 +56,7 @@ def test_library_agrees_with_the_reference(system):
 
 
 def changed(vectors: pathlib.Path, folder: pathlib.Path, change) -> str:
-    """Copies the learning-rate vectors with a change, and returns what the harness says."""
+    """Copy the learning-rate vectors with a change, and return what the harness says."""
     with np.load(vectors / "learning_rate.npz") as file:
         arrays = dict(file)
     change(arrays)

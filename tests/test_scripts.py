@@ -74,7 +74,7 @@ def name_of(path):
 
 
 def script(name, *arguments, cwd=ROOT, **environment):
-    """Runs a run script and returns how it ended."""
+    """Run a run script and return how it ended."""
     env = {k: v for k, v in os.environ.items() if k not in ("DATA_DIR", "MODEL_DIR", "DEVICE")}
     # Two processes that each take all cores only get in each other's way.
     threads = dict.fromkeys(("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"), "1")
@@ -197,7 +197,7 @@ def test_coco_is_prepared_by_two_conversions():
 
 @pytest.fixture(scope="module")
 def smoke(tmp_path_factory):
-    """Runs a script for real with SMOKE=1 in a directory of the tests."""
+    """Run a script for real with SMOKE=1 in a directory of the tests."""
     place = tmp_path_factory.mktemp("smoke")
 
     def run(name, *arguments):

@@ -10,8 +10,8 @@ import gin
 from ssd_centernet.building import build_detector
 from ssd_centernet.labels import LabelMap
 from ssd_centernet.models.detector import Detector
+from ssd_centernet.preview.fed_images import resize_only
 from ssd_centernet.runtime.precision import needs_loss_scale
-from ssd_centernet.training.inputs import resize_only
 from ssd_centernet.training.loss_scale import LossScale
 from ssd_centernet.training.optimizers import Momentum
 from ssd_centernet.training.schedules import ConstantRate, RunLength

@@ -11,8 +11,8 @@ from absl import flags
 from ssd_centernet.cli import _flags
 
 if TYPE_CHECKING:
+    from ssd_centernet.runs.trained import TrainedRun
     from ssd_centernet.runtime.distribution import Communicator
-    from ssd_centernet.training.runs import TrainedRun
 
 
 def define_run_flags() -> None:
@@ -51,7 +51,7 @@ def open_run_of_flags(
     Returns:
         The run.
     """
-    from ssd_centernet.training.runs import open_run
+    from ssd_centernet.runs.trained import open_run
 
     values = flags.FLAGS
     return open_run(

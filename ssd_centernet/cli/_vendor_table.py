@@ -18,7 +18,7 @@ SYSTEMS = {
 
 
 class _Given:
-    """Stands for the value of the flag itself."""
+    """Stand for the value of the flag itself."""
 
     def __repr__(self) -> str:
         return "the value"

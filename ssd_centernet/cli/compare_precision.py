@@ -55,8 +55,8 @@ def main(argv: list[str]) -> int:
     _flags.require("gin_file", "data_dir", "output_dir")
     values = flags.FLAGS
     dtypes = _checked_dtypes(values.dtypes)
-    from ssd_centernet.training.comparison import Comparison, RunRecord
-    from ssd_centernet.training.comparison_runs import (
+    from ssd_centernet.runs.comparison import Comparison, RunRecord
+    from ssd_centernet.runs.comparison_runs import (
         StoppedError,
         check_settings,
         complete_run,

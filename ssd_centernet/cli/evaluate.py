@@ -22,11 +22,10 @@ from typing import TYPE_CHECKING
 from absl import flags
 
 from ssd_centernet.cli import _flags, _runs
+from ssd_centernet.run_directory import EVALUATION_DIR, REPORT_NAME
 
 if TYPE_CHECKING:
     from ssd_centernet.evaluation.coco import CocoResult
-
-_REPORT_NAME = "report.html"
 
 
 def define_flags() -> None:
@@ -101,8 +100,8 @@ def evaluate_model_dir(
     """
     _flags.require("model_dir", "data_dir")
     values = flags.FLAGS
+    from ssd_centernet.runs import trained as runs
     from ssd_centernet.runtime.distribution import connect
-    from ssd_centernet.training import runs
 
     communicator = connect(bool(values.use_horovod))
     run = _runs.open_run_of_flags(checkpoint=checkpoint, allow=allow, communicator=communicator)
@@ -127,11 +126,11 @@ def evaluate_model_dir(
         bar.close()
     if evaluated is None:  # The first process has the results of all.
         return 0
-    directory = output_dir or Path(values.model_dir) / "evaluation"
+    directory = output_dir or Path(values.model_dir) / EVALUATION_DIR
     paths = runs.save_evaluation(evaluated, directory, checkpoint=run.checkpoint, split=split)
     if report:
-        path = Path(directory) / _REPORT_NAME
-        paths[_REPORT_NAME] = runs.report_evaluation(
+        path = Path(directory) / REPORT_NAME
+        paths[REPORT_NAME] = runs.report_evaluation(
             evaluated, run, path, model_dir=values.model_dir, data_dir=values.data_dir, split=split
         )
     print(f"{run.checkpoint} on {split} of {values.data_dir}\n")
@@ -158,13 +157,13 @@ def _evaluate_file(detections: str, annotations: str, output_dir: str | None) ->
         hint = diagnose(result, CocoGroundTruth.load(annotations))
     paths = result.save(output_dir) if output_dir else {}
     if flags.FLAGS.report:
-        paths[_REPORT_NAME] = _write_report_of_file(result, hint)
+        paths[REPORT_NAME] = _write_report_of_file(result, hint)
     _tell(hint, paths)
     return 0
 
 
 def _write_report_of_file(result: CocoResult, hint: str | None) -> str:
-    """Write the page of a result file; returns its path."""
+    """Write the page of a result file and return its path."""
     from ssd_centernet.evaluation.ground_truth import CocoGroundTruth
     from ssd_centernet.evaluation.report import write_report
     from ssd_centernet.evaluation.report_images import images_of_folder
@@ -174,7 +173,7 @@ def _write_report_of_file(result: CocoResult, hint: str | None) -> str:
     if values.image_dir is not None:
         load_images = images_of_folder(values.image_dir, values.annotations)
     return write_report(
-        Path(values.output_dir) / _REPORT_NAME,
+        Path(values.output_dir) / REPORT_NAME,
         result,
         CocoGroundTruth.load(values.annotations),
         title=f"{Path(values.detections).name} against {Path(values.annotations).name}",

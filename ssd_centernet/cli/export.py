@@ -138,11 +138,11 @@ def _input_size(words: list[str] | None) -> tuple[int, int] | None:
 
 
 def _check_images(run) -> tuple[list, str]:
-    """Read the images to check on; returns them and where they are from."""
+    """Read the images to check on and return them and where they are from."""
     values = flags.FLAGS
     count = values.num_check_images
-    from ssd_centernet.evaluation.files import find_images, read_image
     from ssd_centernet.export.pictures import pictures_of_records, rendered_pictures
+    from ssd_centernet.predict.image_files import find_images, read_image
 
     if values.check_images:
         files = find_images(values.check_images)[:count]

@@ -91,8 +91,8 @@ def predict_run(
     """
     values = flags.FLAGS
     output_dir = Path(output_dir or Path(values.model_dir) / "predictions")
-    from ssd_centernet.evaluation.files import find_images
-    from ssd_centernet.evaluation.predict import predict
+    from ssd_centernet.predict.image_files import find_images
+    from ssd_centernet.predict.prediction import predict
 
     files = find_images(paths, without=output_dir)[:max_images]
     if not files:

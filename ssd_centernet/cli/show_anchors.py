@@ -34,8 +34,8 @@ def main(argv: list[str]) -> int:
     _flags.require("gin_file", "data_dir")
     values = flags.FLAGS
     from ssd_centernet import config
+    from ssd_centernet.preview.anchor_report import show_anchors
     from ssd_centernet.runtime.device import select_device
-    from ssd_centernet.training.anchor_report import show_anchors
 
     # Matching is quick on a processor, and an accelerator may be busy with training.
     select_device("cpu")

@@ -33,8 +33,8 @@ def main(argv: list[str]) -> int:
     _flags.require("gin_file", "data_dir", "output")
     values = flags.FLAGS
     from ssd_centernet import config
+    from ssd_centernet.preview.fed_images import UNMATCHED, box_states, show_inputs
     from ssd_centernet.runtime.device import select_device
-    from ssd_centernet.training.inputs import UNMATCHED, box_states, show_inputs
 
     # Nothing here is worth an accelerator's memory.
     select_device("cpu")

@@ -18,6 +18,7 @@ from absl import flags
 
 from ssd_centernet.cli import _flags, _runs, _vendor_flags
 from ssd_centernet.cli._vendor_flags import Statement
+from ssd_centernet.run_directory import FAKE_DATA_DIR
 
 _BINDINGS = {
     "batch_size": "train.batch_size",
@@ -39,11 +40,10 @@ _BINDINGS = {
 }
 # What --profile means in the original when it is not given.
 _NO_PROFILE = ["0", "0"]
-_FAKE_DATA = "fake_data"
 
 
 def define_flags() -> None:
-    """Defines the flags of this command."""
+    """Define the flags of this command."""
     _flags.define_gin()
     _flags.define_model_dir()
     _flags.define_data_dir()
@@ -138,12 +138,12 @@ def _define_measurements() -> None:
 
 
 def rewrite_arguments(arguments: Sequence[str]) -> list[str]:
-    """Writes a command line of the published systems in the form that absl reads."""
+    """Write a command line of the published systems in the form that absl reads."""
     return _vendor_flags.rewrite(arguments)
 
 
 def main(argv: list[str]) -> int:
-    """Runs the command."""
+    """Run the command."""
     _runs.refuse_arguments(argv)
     values = flags.FLAGS
     statements = _vendor_flags.resolve(values)
@@ -155,8 +155,8 @@ def main(argv: list[str]) -> int:
     if not values.use_fake_data:
         _flags.require("data_dir")
     parse_recipe(statements)
-    data_dir = values.data_dir or _noise(Path(values.model_dir) / _FAKE_DATA)
-    from ssd_centernet.training.train import train
+    data_dir = values.data_dir or _noise(Path(values.model_dir) / FAKE_DATA_DIR)
+    from ssd_centernet.train import train
 
     ended = train(values.model_dir, data_dir)
     print(f"{ended}: {values.model_dir}")
@@ -164,7 +164,7 @@ def main(argv: list[str]) -> int:
 
 
 def parse_recipe(statements: Sequence[Statement]) -> None:
-    """Parses the recipe with what the flags set.
+    """Parse the recipe with what the flags set.
 
     Args:
         statements: of `_vendor_flags.resolve`.
@@ -206,7 +206,7 @@ def _profiled_steps(words: Sequence[str]) -> tuple[int, ...]:
 
 
 def _noise(folder: Path) -> str:
-    """Makes a small data set of noise, of COCO's number of classes, whole or not at all."""
+    """Make a small data set of noise, of COCO's number of classes, whole or not at all."""
     from ssd_centernet.benchmark.records import write_records
 
     if not folder.exists():
@@ -223,7 +223,7 @@ def _made(folder: Path) -> Path:
 
 
 def _predict(statements: Sequence[Statement]) -> int:
-    """Does what `ssd_centernet predict` does, with the run of --model_dir."""
+    """Do what `ssd_centernet predict` does, with the run of --model_dir."""
     from ssd_centernet.cli.predict import predict_run
 
     _flags.require("model_dir")
@@ -232,7 +232,7 @@ def _predict(statements: Sequence[Statement]) -> int:
 
 
 def _evaluate(statements: Sequence[Statement]) -> int:
-    """Does what `ssd_centernet evaluate` does, on the run of --model_dir."""
+    """Do what `ssd_centernet evaluate` does, on the run of --model_dir."""
     from ssd_centernet.cli.evaluate import evaluate_model_dir
 
     _warn_of_unused(("batch_size", "dtype", "device", "use_horovod"), statements)
@@ -241,7 +241,7 @@ def _evaluate(statements: Sequence[Statement]) -> int:
 
 
 def _warn_of_unused(used: Sequence[str], statements: Sequence[Statement]) -> None:
-    """Says which flags of a training have no effect on what a trained run is asked."""
+    """Say which flags of a training have no effect on what a trained run is asked."""
     unused = [name for name in ("gin_file", *_BINDINGS) if name not in used]
     given = [f"--{name}" for name in unused if flags.FLAGS[name].value not in (None, [], "")]
     given += [statement.flag for statement in statements]

@@ -14,9 +14,9 @@ import tensorflow as tf
 from PIL import Image
 from tqdm import tqdm
 
-from ssd_centernet.data.coco import CocoImage, CocoIndex, read_coco
 from ssd_centernet.data.directory import LABEL_MAP_NAME
 from ssd_centernet.data.output import SplitOutput
+from ssd_centernet.data.readers.coco import CocoImage, CocoIndex, read_coco
 from ssd_centernet.data.readers.source import AnnotationSource, EncodedImages
 from ssd_centernet.data.records import encode_example
 from ssd_centernet.data.validate import LISTED, Box, CheckedImage, check_box, check_image
@@ -254,7 +254,7 @@ def _pillow_limit(limit: int | None) -> Iterator[None]:
 
 
 class _SplitWriter:
-    """Writes kept images to the shards in turn and collects the ground truth."""
+    """Write kept images to the shards in turn and collects the ground truth."""
 
     def __init__(
         self, output: SplitOutput, folder: str, index: CocoIndex, keep_empty: bool, keep_crowd: bool

@@ -10,16 +10,16 @@ LABEL_MAP_NAME = "mscoco_label_map.pbtxt"
 
 
 def load_label_map(data_dir: str | Path) -> LabelMap:
-    """Reads the label map of a data folder.
+    """Read the label map of a data folder.
 
     Args:
-      data_dir: folder with the record files.
+        data_dir: folder with the record files.
 
     Returns:
-      The label map: the file named `mscoco_label_map.pbtxt`, else the only `*.pbtxt` there is.
+        The label map: the file named `mscoco_label_map.pbtxt`, else the only `*.pbtxt` there is.
 
     Raises:
-      FileNotFoundError: there is none, or there are several under other names.
+        FileNotFoundError: there is none, or there are several under other names.
     """
     folder = Path(data_dir)
     if (folder / LABEL_MAP_NAME).exists():
@@ -35,6 +35,6 @@ def load_label_map(data_dir: str | Path) -> LabelMap:
 
 
 def annotations_path(data_dir: str | Path, split: str) -> Path | None:
-    """Returns the COCO ground truth that belongs to a split's shards, None where there is none."""
+    """Return the COCO ground truth that belongs to a split's shards, None where there is none."""
     path = Path(data_dir) / f"{split}.annotations.json"
     return path if path.exists() else None

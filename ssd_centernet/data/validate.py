@@ -25,7 +25,7 @@ _READ_AS_IS = {"JPEG": "jpeg", "MPO": "jpeg", "PNG": "png"}
 
 
 class Report:
-    """Counts of what was repaired or dropped, each with its reason and the first few items."""
+    """Count of what was repaired or dropped, each with its reason and the first few items."""
 
     KINDS = ("dropped images", "repaired images", "dropped boxes", "repaired boxes", "notes")
 

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 
-from ssd_centernet._page import figure, number, percent, table
-from ssd_centernet._svg import Plot, count_axis, share_ticks
+from ssd_centernet.drawing.page import figure, number, percent, table
+from ssd_centernet.drawing.svg import Plot, count_axis, share_ticks
 from ssd_centernet.evaluation.analysis import ERRORS, IOU_THRESHOLDS, Analysis
 from ssd_centernet.evaluation.ground_truth import CocoGroundTruth
 from ssd_centernet.evaluation.overlaps import RECALLS

@@ -21,14 +21,14 @@ from ssd_centernet.runtime.distribution import Communicator, SingleProcess
 def detection_step(
     detector: Detector, *, with_losses: bool = False
 ) -> Callable[[dict], tuple[dict, dict]]:
-    """Makes the traced function of one evaluation batch.
+    """Make the traced function of one evaluation batch.
 
     Args:
-      detector: the model.
-      with_losses: whether the loss parts are computed too.
+        detector: the model.
+        with_losses: whether the loss parts are computed too.
 
     Returns:
-      A function from a batch (see docs/architecture.md) to (Detections, loss parts).
+        A function from a batch (see docs/architecture.md) to (Detections, loss parts).
     """
 
     @tf.function(autograph=False)
@@ -41,15 +41,15 @@ def detection_step(
 
 
 def split_ground_truth(data_dir: str | Path, split: str, label_map: LabelMap) -> CocoGroundTruth:
-    """Loads a split's ground truth, from the records themselves where no annotations lie beside.
+    """Load a split's ground truth, from the records themselves where no annotations lie beside.
 
     Args:
-      data_dir: folder with the record files.
-      split: what their names start with.
-      label_map: of the data.
+        data_dir: folder with the record files.
+        split: what their names start with.
+        label_map: of the data.
 
     Returns:
-      The ground truth of every image of the split, those without objects included.
+        The ground truth of every image of the split, those without objects included.
     """
     path = annotations_path(data_dir, split)
     if path is not None:
@@ -65,15 +65,15 @@ def split_ground_truth(data_dir: str | Path, split: str, label_map: LabelMap) ->
 def fitting_batch_size(
     batch_size: int, ground_truth: CocoGroundTruth, communicator: Communicator
 ) -> int:
-    """Returns a batch size with which a small split has whole batches, as losses need them.
+    """Return a batch size with which a small split has whole batches, as losses need them.
 
     Args:
-      batch_size: wanted.
-      ground_truth: of the split.
-      communicator: of the processes that share the images out.
+        batch_size: wanted.
+        ground_truth: of the split.
+        communicator: of the processes that share the images out.
 
     Returns:
-      `batch_size`, or the images of one process where these are fewer.
+        `batch_size`, or the images of one process where these are fewer.
     """
     return max(1, min(batch_size, ground_truth.num_images // communicator.size))
 
@@ -87,20 +87,20 @@ def evaluate_detector(
     progress: Callable[[int], None] | None = None,
     communicator: Communicator | None = None,
 ) -> tuple[CocoResult | None, dict[str, float]]:
-    """Detects on every image of a split and scores the detections.
+    """Detect on every image of a split and scores the detections.
 
     Args:
-      detector: the model.
-      batches: of `data.pipeline.evaluation_batches`: every image once, fillers with source id -1;
-        of several processes, each has its share.
-      evaluator: for the split's ground truth; it is reset first.
-      step: of `detection_step`, to share its trace between evaluations.
-      progress: called with the number of images after every batch.
-      communicator: of the processes that evaluate together; all call this function.
+        detector: the model.
+        batches: of `data.pipeline.evaluation_batches`: every image once, fillers with source id -1;
+            of several processes, each has its share.
+        evaluator: for the split's ground truth; it is reset first.
+        step: of `detection_step`, to share its trace between evaluations.
+        progress: called with the number of images after every batch.
+        communicator: of the processes that evaluate together; all call this function.
 
     Returns:
-      The result, None on all processes but the first; and the means of the loss parts over batches
-      without fillers.
+        The result, None on all processes but the first; and the means of the loss parts over
+        batches without fillers.
     """
     communicator = communicator or SingleProcess()
     step = step or detection_step(detector)

@@ -12,6 +12,11 @@ import numpy as np
 
 from ssd_centernet import __version__
 from ssd_centernet.models.detector import Detector
+from ssd_centernet.run_directory import (
+    BEST_METRICS_NAME,
+    EVALUATION_DIR,
+    EVALUATION_METRICS_NAME,
+)
 
 CARD_NAME = "model_card.json"
 _PACKAGES = ("tensorflow", "tf_keras", "numpy", "tf2onnx", "onnxruntime", "ai-edge-litert")
@@ -80,7 +85,10 @@ def run_facts(model_dir: str | Path, checkpoint: str) -> dict[str, Any]:
     step = prefix.name.rpartition("-")[2]
     step = int(step) if step.isdigit() else None
     evaluations = {}
-    for path in (prefix.parent / "metrics.json", model_dir / "evaluation" / "metrics.json"):
+    for path in (
+        prefix.parent / BEST_METRICS_NAME,
+        model_dir / EVALUATION_DIR / EVALUATION_METRICS_NAME,
+    ):
         content = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
         # The evaluation names what it measured; beside a best checkpoint lie its own metrics.
         if content and _is_of(content, prefix, step):

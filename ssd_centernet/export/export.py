@@ -186,7 +186,7 @@ def export(
 
 
 def _write_and_check(order: _Order, formats, images, report) -> dict[str, dict]:
-    """Write and check format by format; returns what the card says of each."""
+    """Write and check format by format and return what the card says of each."""
     detect = parity.reference(order.detector, order.thresholds)
     checked = {}
     for name in formats:
@@ -239,7 +239,7 @@ def _thresholds(detector, score_threshold, iou_threshold) -> dict[str, float]:
 
 
 def _check(detector, formats, label_map, pairs) -> tuple[str, ...]:
-    """Refuse what cannot be exported; returns the names of the classes."""
+    """Refuse what cannot be exported and return the names of the classes."""
     unknown = [name for name in formats if name not in FORMATS]
     if unknown or not formats or len(set(formats)) != len(formats):
         raise ValueError(

@@ -18,19 +18,19 @@ from ssd_centernet.ops import image as image_ops
 def pictures_of_records(
     data_dir: str | os.PathLike, split: str, label_map: LabelMap, count: int
 ) -> list[np.ndarray]:
-    """Reads the first images of a split.
+    """Read the first images of a split.
 
     Args:
-      data_dir: folder of converted data.
-      split: what the names of its record files start with.
-      label_map: of the data.
-      count: how many, at most.
+        data_dir: folder of converted data.
+        split: what the names of its record files start with.
+        label_map: of the data.
+        count: how many, at most.
 
     Returns:
-      uint8 [H, W, 3] each.
+        uint8 [H, W, 3] each.
 
     Raises:
-      FileNotFoundError: no such data.
+        FileNotFoundError: no such data.
     """
     serialized = tf.data.TFRecordDataset(shards.find_shards(str(data_dir), split)).take(count)
     examples = serialized.map(lambda text: records.parse_example(text, label_map))
@@ -38,13 +38,13 @@ def pictures_of_records(
 
 
 def rendered_pictures(count: int) -> list[np.ndarray]:
-    """Renders scenes of shapes, with which random or foreign weights can be checked too.
+    """Render scenes of shapes, with which random or foreign weights can be checked too.
 
     Args:
-      count: how many, at least 1.
+        count: how many, at least 1.
 
     Returns:
-      uint8 [H, W, 3] each, of different sizes; the same at every call.
+        uint8 [H, W, 3] each, of different sizes; the same at every call.
     """
     with tempfile.TemporaryDirectory() as folder:
         make_synthetic(folder, num_train=1, num_val=count, image_size=(200, 400), seed=11)

@@ -29,17 +29,17 @@ def portable_function(
     pairs: int,
     thresholds: dict[str, float],
 ):
-    """Makes `detect` as a graph of operations that TFLite and ONNX have.
+    """Make `detect` as a graph of operations that TFLite and ONNX have.
 
     Args:
-      detector: with its weights.
-      frame: (height, width) of the images in pixels; None leaves it open.
-      batch_size: N; None leaves it open.
-      pairs: best pairs of anchor and class that enter the suppression.
-      thresholds: of the decoder's call.
+        detector: with its weights.
+        frame: (height, width) of the images in pixels; None leaves it open.
+        batch_size: N; None leaves it open.
+        pairs: best pairs of anchor and class that enter the suppression.
+        thresholds: of the decoder's call.
 
     Returns:
-      A tf.function of `images`, uint8 [N, H, W, 3], with its signature.
+        A tf.function of `images`, uint8 [N, H, W, 3], with its signature.
     """
     spec = tf.TensorSpec([batch_size, *(frame or (None, None)), 3], tf.uint8, "images")
     preprocessing = detector.preprocessing
@@ -66,16 +66,16 @@ def portable_function(
 
 
 def save_tflite(detector: Detector, path: str | os.PathLike, function, *, int8: bool) -> None:
-    """Converts to TFLite, with built-in operations alone.
+    """Convert to TFLite, with built-in operations alone.
 
     Args:
-      detector: whose weights the function uses.
-      path: the file to write.
-      function: of `portable_function`, with a fixed frame.
-      int8: whether weights are stored in 8 bits; activations stay float32.
+        detector: whose weights the function uses.
+        path: the file to write.
+        function: of `portable_function`, with a fixed frame.
+        int8: whether weights are stored in 8 bits; activations stay float32.
 
     Raises:
-      ValueError: the detector has operations that TFLite does not have.
+        ValueError: the detector has operations that TFLite does not have.
     """
     module = tf.Module()
     module.weights = [getattr(v, "_variable", v) for v in detector.variables]
@@ -98,15 +98,15 @@ def save_tflite(detector: Detector, path: str | os.PathLike, function, *, int8: 
 
 
 def save_onnx(path: str | os.PathLike, function, *, metadata: dict[str, str]) -> None:
-    """Converts to ONNX.
+    """Convert to ONNX.
 
     Args:
-      path: the file to write.
-      function: of `portable_function`.
-      metadata: text to store in the file, such as the names of the classes.
+        path: the file to write.
+        function: of `portable_function`.
+        metadata: text to store in the file, such as the names of the classes.
 
     Raises:
-      ImportError: tf2onnx is not installed.
+        ImportError: tf2onnx is not installed.
     """
     try:
         import tf2onnx
@@ -123,10 +123,10 @@ def save_onnx(path: str | os.PathLike, function, *, metadata: dict[str, str]) ->
 
 
 class TFLiteRunner:
-    """Runs a TFLite file with LiteRT, or with TensorFlow's interpreter where that is absent."""
+    """Run a TFLite file with LiteRT, or with TensorFlow's interpreter where that is absent."""
 
     def __init__(self, path: str | os.PathLike):
-        """Loads the file that `save_tflite` wrote."""
+        """Load the file that `save_tflite` wrote."""
         if importlib.util.find_spec("ai_edge_litert"):
             from ai_edge_litert.interpreter import Interpreter
         else:
@@ -138,19 +138,19 @@ class TFLiteRunner:
         self.frame = tuple(int(side) for side in self._shape[1:3])
 
     def __call__(self, image: np.ndarray) -> list[Found]:
-        """Detects on an image, uint8 [H, W, 3] of the size `frame`."""
+        """Detect on an image, uint8 [H, W, 3] of the size `frame`."""
         images = np.repeat(image[np.newaxis], self._shape[0], axis=0)
         return [Found.first(self._run(images=images))]
 
 
 class OnnxRunner:
-    """Runs an ONNX file with onnxruntime on the CPU."""
+    """Run an ONNX file with onnxruntime on the CPU."""
 
     def __init__(self, path: str | os.PathLike):
-        """Loads the file that `save_onnx` wrote.
+        """Load the file that `save_onnx` wrote.
 
         Raises:
-          ImportError: onnxruntime is not installed.
+            ImportError: onnxruntime is not installed.
         """
         try:
             import onnxruntime
@@ -166,7 +166,7 @@ class OnnxRunner:
         self.frame = tuple(sides) if fixed else None
 
     def __call__(self, image: np.ndarray) -> list[Found]:
-        """Detects on an image, uint8 [H, W, 3], of the size `frame` unless that is None."""
+        """Detect on an image, uint8 [H, W, 3], of the size `frame` unless that is None."""
         images = np.repeat(image[np.newaxis], self._batch_size, axis=0)
         values = self._session.run(list(OUTPUTS), {self._input.name: images})
         return [Found.first(dict(zip(OUTPUTS, values, strict=True)))]

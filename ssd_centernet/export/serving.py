@@ -27,7 +27,7 @@ def save_serving(
     thresholds: dict[str, float],
     batch_size: int | None = None,
 ) -> None:
-    """Writes a SavedModel that needs nothing but tensorflow.
+    """Write a SavedModel that needs nothing but tensorflow.
 
     Six signatures give detections: `serving_default` of uint8 images [N, H, W, 3] of any one size,
     `encoded` of N files (JPEG, PNG, GIF or BMP) of different sizes, `examples` of N serialised
@@ -36,29 +36,29 @@ def save_serving(
     loaded object has `detect`, `detect_encoded` and `detect_examples` with these as defaults.
 
     Args:
-      detector: with its weights.
-      path: the folder to write.
-      names_file: text file with the name of a class in each line; becomes an asset.
-      thresholds: `score_threshold` and, where boxes are suppressed, `iou_threshold`: defaults of
-        the signatures' inputs.
-      batch_size: N; None leaves it open.
+        detector: with its weights.
+        path: the folder to write.
+        names_file: text file with the name of a class in each line; becomes an asset.
+        thresholds: `score_threshold` and, where boxes are suppressed, `iou_threshold`: defaults of
+            the signatures' inputs.
+        batch_size: N; None leaves it open.
     """
     served = _Served(detector, names_file, thresholds, batch_size)
     tf.saved_model.save(served, os.fspath(path), signatures=served.signatures())
 
 
 class ServingRunner:
-    """Runs a SavedModel in this process, through all three kinds of input."""
+    """Run a SavedModel in this process, through all three kinds of input."""
 
     # Any size goes in.
     frame = None
 
     def __init__(self, path: str | os.PathLike):
-        """Loads the folder that `save_serving` wrote."""
+        """Load the folder that `save_serving` wrote."""
         self._loaded = tf.saved_model.load(os.fspath(path))
 
     def __call__(self, image: np.ndarray) -> list[Found]:
-        """Detects on an image, uint8 [H, W, 3], given as pixels, as a PNG and in a record."""
+        """Detect on an image, uint8 [H, W, 3], given as pixels, as a PNG and in a record."""
         png = tf.io.encode_png(image).numpy()
         record = encode_example(
             {
@@ -103,7 +103,7 @@ class _Served(tf.Module):
         self._functions = _Functions(detector, Path(names_file), batch_size)
 
     def signatures(self) -> dict:
-        """Makes the six functions; see `save_serving`."""
+        """Make the six functions; see `save_serving`."""
         pixels = tf.TensorSpec([self._batch_size, None, None, 3], tf.uint8, "images")
         files, examples = (
             tf.TensorSpec([self._batch_size], tf.string, name) for name in ("files", "examples")
@@ -127,7 +127,7 @@ class _Served(tf.Module):
         return tf.function(lambda given: function(given, *limits), input_signature=[spec])
 
     def _with_thresholds(self, function, spec: tf.TensorSpec):
-        """Makes the twin of a signature; the defaults of its arguments go into the file."""
+        """Make the twin of a signature; the defaults of its arguments go into the file."""
         score, iou, most = self._score, self._iou, self._most
 
         def detect(given, score_threshold=score, iou_threshold=iou, max_detections=most):
@@ -166,14 +166,14 @@ class _Functions:
         self._detect = detect
 
     def of_images(self, images: tf.Tensor, *limits) -> dict[str, tf.Tensor]:
-        """Detects on uint8 images [N, H, W, 3]."""
+        """Detect on uint8 images [N, H, W, 3]."""
         shape = tf.shape(images)
         sizes = tf.tile(shape[tf.newaxis, 1:3], [shape[0], 1])
         extents = self._detector.preprocessing.extent(sizes[:, 0], sizes[:, 1])
         return self._detect(self._detector.preprocessing(images), extents, *limits)
 
     def of_files(self, files: tf.Tensor, *limits) -> dict[str, tf.Tensor]:
-        """Detects on N encoded images, strings [N], of different sizes."""
+        """Detect on N encoded images, strings [N], of different sizes."""
         preprocessing = self._detector.preprocessing
 
         def prepare(encoded: tf.Tensor):
@@ -194,13 +194,13 @@ class _Functions:
         return {**self._detect(pixels, extents, *limits), "image_sizes": sizes}
 
     def of_examples(self, examples: tf.Tensor, *limits) -> dict[str, tf.Tensor]:
-        """Detects on N serialised `tf.Example`, of which `image/encoded` is read."""
+        """Detect on N serialised `tf.Example`, of which `image/encoded` is read."""
         features = {ENCODED_KEY: tf.io.FixedLenFeature([], tf.string)}
         return self.of_files(tf.io.parse_example(examples, features)[ENCODED_KEY], *limits)
 
 
 def _first(found: dict[str, tf.Tensor], count: tf.Tensor) -> dict[str, tf.Tensor]:
-    """Keeps the first detections of each image; zeros behind them."""
+    """Keep the first detections of each image; zeros behind them."""
     count = tf.minimum(found["count"], tf.maximum(count, 0))
     kept = tf.range(tf.shape(found["scores"])[1]) < count[:, tf.newaxis]
     return {
@@ -212,7 +212,7 @@ def _first(found: dict[str, tf.Tensor], count: tf.Tensor) -> dict[str, tf.Tensor
 
 
 def _named(found: dict[str, tf.Tensor], names: list[str]) -> dict[str, tf.Tensor]:
-    """Adds the names of the classes, empty behind the last detection."""
+    """Add the names of the classes, empty behind the last detection."""
     kept = tf.range(tf.shape(found["scores"])[1]) < found["count"][:, tf.newaxis]
     given = tf.gather(tf.constant(names), found["classes"])
     return {**found, "class_names": tf.where(kept, given, "")}

@@ -33,20 +33,20 @@ class DefaultBoxes(Float32Layer):
         name: str = "default_boxes",
         **kwargs,
     ):
-        """Configures the anchors.
+        """Configure the anchors.
 
         Args:
-          scales: side of each level's small square in pixels of a `reference_size` image, and one
-            more value behind the last level.
-          aspect_ratios: for each level the extra ratios; each adds a wide and a tall box.
-          steps: distance of neighbouring cells in pixels, used when the image is `reference_size`
-            square (the published table is not image size / feature size); other image sizes, and
-            None, derive it.
-          reference_size: side of the image that `scales` and `steps` speak of; on other images
-            boxes keep their share of the shorter side.
-          clip: whether centres and sizes are clipped to [0, 1].
-          name: of the layer.
-          **kwargs: passed to the Keras layer.
+            scales: side of each level's small square in pixels of a `reference_size` image, and one
+                more value behind the last level.
+            aspect_ratios: for each level the extra ratios; each adds a wide and a tall box.
+            steps: distance of neighbouring cells in pixels, used when the image is `reference_size`
+                square (the published table is not image size / feature size); other image sizes,
+                and None, derive it.
+            reference_size: side of the image that `scales` and `steps` speak of; on other images
+                boxes keep their share of the shorter side.
+            clip: whether centres and sizes are clipped to [0, 1].
+            name: of the layer.
+            **kwargs: passed to the Keras layer.
         """
         super().__init__(name=name, **kwargs)
         self.scales = tuple(scales)
@@ -63,17 +63,17 @@ class DefaultBoxes(Float32Layer):
     def generate(
         self, image_size: tuple[int, int], feature_sizes: Sequence[tuple[int, int]]
     ) -> np.ndarray:
-        """Computes the anchors.
+        """Compute the anchors.
 
         Args:
-          image_size: (height, width) of the network's input in pixels.
-          feature_sizes: (height, width) of every level in cells.
+            image_size: (height, width) of the network's input in pixels.
+            feature_sizes: (height, width) of every level in cells.
 
         Returns:
-          float32 [A, 4], yxyx as fractions of the image; corners may lie outside [0, 1].
+            float32 [A, 4], yxyx as fractions of the image; corners may lie outside [0, 1].
 
         Raises:
-          ValueError: the number of levels does not fit.
+            ValueError: the number of levels does not fit.
         """
         boxes = anchor_ops.default_boxes(
             image_size,
@@ -88,10 +88,10 @@ class DefaultBoxes(Float32Layer):
     def generate_in_pixels(
         self, image_size: tuple[int, int], feature_sizes: Sequence[tuple[int, int]]
     ) -> np.ndarray:
-        """Computes the anchors in pixels: float32 [A, 4], yxyx; see `ops.anchors.pixel_boxes`.
+        """Compute the anchors in pixels: float32 [A, 4], yxyx; see `ops.anchors.pixel_boxes`.
 
         Raises:
-          ValueError: `clip` is on, which is defined in fractions.
+            ValueError: `clip` is on, which is defined in fractions.
         """
         if self.clip:
             raise ValueError(
@@ -110,18 +110,18 @@ class DefaultBoxes(Float32Layer):
         )
 
     def _steps_at(self, image_size: tuple[int, int]) -> list[tuple[float, float]] | None:
-        """Returns the published steps at the image size that they are of, else None."""
+        """Return the published steps at the image size that they are of, else None."""
         if self.steps is None or tuple(image_size) != (self.reference_size,) * 2:
             return None
         return [(step, step) for step in self.steps]
 
     def call(self, features: Sequence[tf.Tensor], image_size: tuple[int, int]) -> tf.Tensor:
-        """Computes the anchors of feature maps [B, h, w, C] with static sizes: float32 [A, 4]."""
+        """Compute the anchors of feature maps [B, h, w, C] with static sizes: float32 [A, 4]."""
         sizes = [tuple(feature.shape[1:3]) for feature in features]
         return tf.constant(self.generate(image_size, sizes))
 
     def get_config(self) -> dict:
-        """Returns the constructor's arguments."""
+        """Return the constructor's arguments."""
         return {
             **super().get_config(),
             "scales": self.scales,
@@ -151,16 +151,16 @@ class MultiscaleAnchors(Float32Layer):
         name: str = "multiscale_anchors",
         **kwargs,
     ):
-        """Configures the anchors.
+        """Configure the anchors.
 
         Args:
-          anchor_scale: side of a level's smallest square as a multiple of its stride.
-          min_level: log2 of the finest level's stride.
-          max_level: log2 of the coarsest level's stride.
-          aspect_ratios: width / height of the shapes, at constant area.
-          scales_per_octave: how many sizes there are from one level to the next.
-          name: of the layer.
-          **kwargs: passed to the Keras layer.
+            anchor_scale: side of a level's smallest square as a multiple of its stride.
+            min_level: log2 of the finest level's stride.
+            max_level: log2 of the coarsest level's stride.
+            aspect_ratios: width / height of the shapes, at constant area.
+            scales_per_octave: how many sizes there are from one level to the next.
+            name: of the layer.
+            **kwargs: passed to the Keras layer.
         """
         super().__init__(name=name, **kwargs)
         self.anchor_scale = anchor_scale
@@ -178,17 +178,17 @@ class MultiscaleAnchors(Float32Layer):
     def generate(
         self, image_size: tuple[int, int], feature_sizes: Sequence[tuple[int, int]]
     ) -> np.ndarray:
-        """Computes the anchors.
+        """Compute the anchors.
 
         Args:
-          image_size: (height, width) of the network's input in pixels.
-          feature_sizes: (height, width) of every level in cells.
+            image_size: (height, width) of the network's input in pixels.
+            feature_sizes: (height, width) of every level in cells.
 
         Returns:
-          float32 [A, 4], yxyx as fractions of the image; corners may lie outside [0, 1].
+            float32 [A, 4], yxyx as fractions of the image; corners may lie outside [0, 1].
 
         Raises:
-          ValueError: the levels are not those that the anchors are set for.
+            ValueError: the levels are not those that the anchors are set for.
         """
         want = [
             tuple(-(-side // 2**level) for side in image_size)
@@ -211,12 +211,12 @@ class MultiscaleAnchors(Float32Layer):
         )
 
     def call(self, features: Sequence[tf.Tensor], image_size: tuple[int, int]) -> tf.Tensor:
-        """Computes the anchors of feature maps [B, h, w, C] with static sizes: float32 [A, 4]."""
+        """Compute the anchors of feature maps [B, h, w, C] with static sizes: float32 [A, 4]."""
         sizes = [tuple(feature.shape[1:3]) for feature in features]
         return tf.constant(self.generate(image_size, sizes))
 
     def get_config(self) -> dict:
-        """Returns the constructor's arguments."""
+        """Return the constructor's arguments."""
         return {
             **super().get_config(),
             "anchor_scale": self.anchor_scale,

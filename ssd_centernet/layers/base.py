@@ -13,5 +13,5 @@ class Float32Layer(keras.layers.Layer):
     """
 
     def __init__(self, *, name: str, **kwargs):
-        """Sets the name; a `dtype` among the Keras arguments is overridden."""
+        """Set the name; a `dtype` among the Keras arguments is overridden."""
         super().__init__(name=name, **{**kwargs, "dtype": "float32"})

@@ -32,21 +32,21 @@ class CenterNetLoss(Float32Layer):
         name: str = "centernet_loss",
         **kwargs,
     ):
-        """Configures the criterion.
+        """Configure the criterion.
 
         Args:
-          max_boxes: R, rows that an image's targets have; objects beyond are left out.
-          min_overlap: IoU with its object that a box at the rim of a peak still has.
-          crowd: what a crowd region is: "object" (as the reference), "drop" (background), or
-            "ignore" (cells inside one are no negatives).
-          center_loss_weight: of the `center` part in the total.
-          size_loss_weight: of the `size` part in the total.
-          offset_loss_weight: of the `offset` part in the total.
-          name: of the layer.
-          **kwargs: passed to the Keras layer.
+            max_boxes: R, rows that an image's targets have; objects beyond are left out.
+            min_overlap: IoU with its object that a box at the rim of a peak still has.
+            crowd: what a crowd region is: "object" (as the reference), "drop" (background), or
+                "ignore" (cells inside one are no negatives).
+            center_loss_weight: of the `center` part in the total.
+            size_loss_weight: of the `size` part in the total.
+            offset_loss_weight: of the `offset` part in the total.
+            name: of the layer.
+            **kwargs: passed to the Keras layer.
 
         Raises:
-          ValueError: `crowd` is none of the three.
+            ValueError: `crowd` is none of the three.
         """
         super().__init__(name=name, **kwargs)
         if crowd not in CROWD_MODES:
@@ -80,25 +80,25 @@ class CenterNetLoss(Float32Layer):
         extent: tf.Tensor | None = None,
         weights: tf.Tensor | None = None,
     ) -> dict[str, tf.Tensor]:
-        """Draws the heatmap of an image or (with leading B) a batch, and what to predict at it.
+        """Draw the heatmap of an image or (with leading B) a batch, and what to predict at it.
 
         Args:
-          boxes: float32 [..., M, 4], yxyx, fractions of the network's input.
-          classes: int32 [..., M], 0..C-1.
-          is_crowd: bool [..., M].
-          num_classes: C.
-          image_size: (height, width) of the network's input in pixels.
-          output_size: (h, w) of the heatmap.
-          valid: bool [..., M], False for padding; None means all rows count.
-          extent: float32 [..., 2], share (height, width) of the input that the image covers; None
-            means all of it. The centres' loss leaves out what is padding.
-          weights: float32 [..., M] of the objects, in [0, 1]; None means 1. The peak of a weight
-            below 1 is lower and therefore no positive.
+            boxes: float32 [..., M, 4], yxyx, fractions of the network's input.
+            classes: int32 [..., M], 0..C-1.
+            is_crowd: bool [..., M].
+            num_classes: C.
+            image_size: (height, width) of the network's input in pixels.
+            output_size: (h, w) of the heatmap.
+            valid: bool [..., M], False for padding; None means all rows count.
+            extent: float32 [..., 2], share (height, width) of the input that the image covers; None
+                means all of it. The centres' loss leaves out what is padding.
+            weights: float32 [..., M] of the objects, in [0, 1]; None means 1. The peak of a weight
+                below 1 is lower and therefore no positive.
 
         Returns:
-          `heatmap` float32 [..., h, w, C]; `cell_weights` float32 [..., h, w], 0 where the heatmap
-          says nothing; `cells` int32 [..., R, 2], (y, x); `offsets` and `sizes` float32
-          [..., R, 2], in cells; `weights` float32 [..., R], 0 where there is no object.
+            `heatmap` float32 [..., h, w, C]; `cell_weights` float32 [..., h, w], 0 where the
+            heatmap says nothing; `cells` int32 [..., R, 2], (y, x); `offsets` and `sizes` float32
+            [..., R, 2], in cells; `weights` float32 [..., R], 0 where there is no object.
         """
         boxes, classes, is_crowd = map(tf.convert_to_tensor, (boxes, classes, is_crowd))
         single = boxes.shape.rank == 2
@@ -144,7 +144,7 @@ class CenterNetLoss(Float32Layer):
         return {key: value[0] for key, value in targets.items()} if single else targets
 
     def _to_rows(self, field: tf.Tensor) -> tf.Tensor:
-        """Cuts or pads [B, M, ...] to [B, R, ...]."""
+        """Cut or pads [B, M, ...] to [B, R, ...]."""
         field = field[:, : self.max_boxes]
         missing = self.max_boxes - tf.shape(field)[1]
         margin = [[0, 0], [0, missing]] + [[0, 0]] * (field.shape.rank - 2)
@@ -153,15 +153,16 @@ class CenterNetLoss(Float32Layer):
         )
 
     def call(self, outputs: list[dict[str, tf.Tensor]], targets: dict[str, tf.Tensor]) -> dict:
-        """Computes the unweighted loss parts of a batch.
+        """Compute the unweighted loss parts of a batch.
 
         Args:
-          outputs: for each stack `center` [B, h, w, C], `offset` and `size` [B, h, w, 2], float32.
-          targets: of `make_targets`, with leading B.
+            outputs: for each stack `center` [B, h, w, C], `offset` and `size` [B, h, w, 2],
+                float32.
+            targets: of `make_targets`, with leading B.
 
         Returns:
-          `center`, `size` and `offset`, float32 scalars: sums over the batch divided by its number
-          of objects (at least 1), averaged over the stacks.
+            `center`, `size` and `offset`, float32 scalars: sums over the batch divided by its
+            number of objects (at least 1), averaged over the stacks.
         """
         weights, cells = targets["weights"], targets["cells"]
         count = tf.reduce_sum(tf.cast(weights > 0.0, tf.float32))
@@ -177,7 +178,7 @@ class CenterNetLoss(Float32Layer):
         return {key: tf.add_n(sums) / normalizer for key, sums in parts.items()}
 
     def get_config(self) -> dict:
-        """Returns the constructor's arguments."""
+        """Return the constructor's arguments."""
         return {
             **super().get_config(),
             "max_boxes": self.max_boxes,

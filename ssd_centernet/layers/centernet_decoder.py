@@ -27,17 +27,17 @@ class CenterNetDecoder(Float32Layer):
         name: str = "decoder",
         **kwargs,
     ):
-        """Configures the decoder.
+        """Configure the decoder.
 
         Args:
-          max_detections: D, detections of an image.
-          score_threshold: detections must score more, in [0, 1); the default keeps all peaks.
-          kernel_size: side in cells of the neighbourhood in which a peak is the largest, odd.
-          name: of the layer.
-          **kwargs: passed to the Keras layer.
+            max_detections: D, detections of an image.
+            score_threshold: detections must score more, in [0, 1); the default keeps all peaks.
+            kernel_size: side in cells of the neighbourhood in which a peak is the largest, odd.
+            name: of the layer.
+            **kwargs: passed to the Keras layer.
 
         Raises:
-          ValueError: `kernel_size` is even or not positive.
+            ValueError: `kernel_size` is even or not positive.
         """
         super().__init__(name=name, **kwargs)
         if kernel_size < 1 or kernel_size % 2 == 0:
@@ -57,19 +57,19 @@ class CenterNetDecoder(Float32Layer):
         iou_threshold: float | tf.Tensor | None = None,
         portable_pairs: int | None = None,
     ) -> dict[str, tf.Tensor]:
-        """Decodes a batch.
+        """Decode a batch.
 
         Args:
-          outputs: for each stack `center` [B, h, w, C], `offset` and `size` [B, h, w, 2], float32;
-            the last one counts.
-          score_threshold: instead of that of the constructor.
-          iou_threshold: without effect, as no boxes are suppressed; other decoders have it.
-          portable_pairs: without effect: all operations are ones that TFLite and ONNX have.
+            outputs: for each stack `center` [B, h, w, C], `offset` and `size` [B, h, w, 2],
+                float32; the last one counts.
+            score_threshold: instead of that of the constructor.
+            iou_threshold: without effect, as no boxes are suppressed; other decoders have it.
+            portable_pairs: without effect: all operations are ones that TFLite and ONNX have.
 
         Returns:
-          Detections: `boxes` float32 [B, D, 4], yxyx, fractions of the network's input, clipped to
-          it; `scores` [B, D] descending, 0 beyond `count`; `classes` int32 [B, D] in 0..C-1;
-          `count` int32 [B]. D is smaller where the map has fewer places.
+            Detections: `boxes` float32 [B, D, 4], yxyx, fractions of the network's input, clipped
+            to it; `scores` [B, D] descending, 0 beyond `count`; `classes` int32 [B, D] in 0..C-1;
+            `count` int32 [B]. D is smaller where the map has fewer places.
         """
         del iou_threshold, portable_pairs
         least = self.score_threshold if score_threshold is None else score_threshold
@@ -93,7 +93,7 @@ class CenterNetDecoder(Float32Layer):
         }
 
     def get_config(self) -> dict:
-        """Returns the constructor's arguments."""
+        """Return the constructor's arguments."""
         return {
             **super().get_config(),
             "max_detections": self.max_detections,

@@ -41,30 +41,30 @@ class MultiBoxLoss(Float32Layer):
         name: str = "multi_box_loss",
         **kwargs,
     ):
-        """Configures the criterion.
+        """Configure the criterion.
 
         Args:
-          matched_threshold: IoU from which on an anchor belongs to an object.
-          negatives_per_positive: how many background anchors are mined for each positive one.
-          negatives_of_empty_image: how many are mined where nothing is matched; 0 (the reference,
-            which drops empty images) lets such an image contribute nothing.
-          mine_matched: whether, where an image has too few background anchors to mine, matched
-            ones are counted a second time instead.
-          normalizer: what the sums over anchors are divided by: "image", each image's by its number
-            of matched anchors (at least 1), then the mean over the batch; "batch", the sum over the
-            batch by the sum of these numbers.
-          last_claim_wins: whether of several objects with the same best anchor the last gets it,
-            instead of the first.
-          crowd: what a crowd region is: "object" (as the reference), "drop" (background), or
-            "ignore" (anchors mostly inside one are no negatives).
-          scale_factors: of the box code (ty, tx, th, tw).
-          class_loss_weight: of the `class` part in the total.
-          box_loss_weight: of the `box` part in the total.
-          name: of the layer.
-          **kwargs: passed to the Keras layer.
+            matched_threshold: IoU from which on an anchor belongs to an object.
+            negatives_per_positive: how many background anchors are mined for each positive one.
+            negatives_of_empty_image: how many are mined where nothing is matched; 0 (the reference,
+                which drops empty images) lets such an image contribute nothing.
+            mine_matched: whether, where an image has too few background anchors to mine, matched
+                ones are counted a second time instead.
+            normalizer: what the sums over anchors are divided by: "image", each image's by its
+                number of matched anchors (at least 1), then the mean over the batch; "batch", the
+                sum over the batch by the sum of these numbers.
+            last_claim_wins: whether of several objects with the same best anchor the last gets it,
+                instead of the first.
+            crowd: what a crowd region is: "object" (as the reference), "drop" (background), or
+                "ignore" (anchors mostly inside one are no negatives).
+            scale_factors: of the box code (ty, tx, th, tw).
+            class_loss_weight: of the `class` part in the total.
+            box_loss_weight: of the `box` part in the total.
+            name: of the layer.
+            **kwargs: passed to the Keras layer.
 
         Raises:
-          ValueError: `crowd` is none of the three, or `normalizer` none of the two.
+            ValueError: `crowd` is none of the three, or `normalizer` none of the two.
         """
         super().__init__(name=name, **kwargs)
         if crowd not in CROWD_MODES:
@@ -95,18 +95,18 @@ class MultiBoxLoss(Float32Layer):
         anchors: tf.Tensor,
         valid: tf.Tensor | None = None,
     ) -> dict[str, tf.Tensor]:
-        """Matches ground truth to anchors, for one image or (with leading B) a batch.
+        """Match ground truth to anchors, for one image or (with leading B) a batch.
 
         Args:
-          boxes: float32 [..., M, 4], yxyx, fractions of the network's input or its pixels.
-          classes: int32 [..., M], 0..C-1.
-          is_crowd: bool [..., M].
-          anchors: float32 [A, 4], yxyx, same frame; a NumPy array is fastest.
-          valid: bool [..., M], False for padding; None means all rows count.
+            boxes: float32 [..., M, 4], yxyx, fractions of the network's input or its pixels.
+            classes: int32 [..., M], 0..C-1.
+            is_crowd: bool [..., M].
+            anchors: float32 [A, 4], yxyx, same frame; a NumPy array is fastest.
+            valid: bool [..., M], False for padding; None means all rows count.
 
         Returns:
-          `classes` int32 [..., A], 0 for background, class + 1 for objects, -1 for ignored;
-          `boxes` float32 [..., A, 4] box codes; `num_matched` int32 [...].
+            `classes` int32 [..., A], 0 for background, class + 1 for objects, -1 for ignored;
+            `boxes` float32 [..., A, 4] box codes; `num_matched` int32 [...].
         """
         objects = valid
         if self.crowd != "object":
@@ -131,14 +131,14 @@ class MultiBoxLoss(Float32Layer):
         }
 
     def call(self, outputs: dict[str, tf.Tensor], targets: dict[str, tf.Tensor]) -> dict:
-        """Computes the unweighted loss parts of a batch.
+        """Compute the unweighted loss parts of a batch.
 
         Args:
-          outputs: `class_logits` float32 [B, A, C + 1] and `box_codes` float32 [B, A, 4].
-          targets: of `make_targets`, with leading B.
+            outputs: `class_logits` float32 [B, A, C + 1] and `box_codes` float32 [B, A, 4].
+            targets: of `make_targets`, with leading B.
 
         Returns:
-          `class` and `box`, float32 scalars: sums over anchors, divided as `normalizer` says.
+            `class` and `box`, float32 scalars: sums over anchors, divided as `normalizer` says.
         """
         class_targets = targets["classes"]
         positives = class_targets > 0
@@ -162,15 +162,15 @@ class MultiBoxLoss(Float32Layer):
     def class_weights(
         self, cross_entropy: tf.Tensor, class_targets: tf.Tensor, num_matched: tf.Tensor
     ) -> tf.Tensor:
-        """Weighs the anchors: 1 for positives, plus 1 for those that mining picks.
+        """Weigh the anchors: 1 for positives, plus 1 for those that mining picks.
 
         Args:
-          cross_entropy: float32 [B, A].
-          class_targets: int32 [B, A].
-          num_matched: int32 [B].
+            cross_entropy: float32 [B, A].
+            class_targets: int32 [B, A].
+            num_matched: int32 [B].
 
         Returns:
-          float32 [B, A] in {0, 1, 2}; constant for the gradient.
+            float32 [B, A] in {0, 1, 2}; constant for the gradient.
         """
         counts = self.negatives_per_positive * num_matched
         if self.negatives_of_empty_image:
@@ -183,7 +183,7 @@ class MultiBoxLoss(Float32Layer):
         return tf.cast(positives, tf.float32) + tf.cast(mined, tf.float32)
 
     def get_config(self) -> dict:
-        """Returns the constructor's arguments."""
+        """Return the constructor's arguments."""
         return {
             **super().get_config(),
             "matched_threshold": self.matched_threshold,

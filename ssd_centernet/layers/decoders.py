@@ -40,23 +40,23 @@ class SSDDecoder(Float32Layer):
         name: str = "decoder",
         **kwargs,
     ):
-        """Configures the decoder.
+        """Configure the decoder.
 
         Args:
-          score_threshold: detections must score more, in [0, 1).
-          iou_threshold: two boxes of a class with at least this IoU are one object, in (0, 1].
-          inclusive: whether so are two boxes with exactly this IoU.
-          max_detections: D, detections of an image.
-          max_per_class: candidates of a class that enter the suppression; None for all of them.
-          max_log_size: bound on |ln(size / anchor size)| of decoded boxes; None for none.
-          clip: whether boxes are clipped to the image, before the suppression.
-          drop_empty: whether boxes without area are no candidates.
-          scale_factors: of the box code (ty, tx, th, tw).
-          candidate_sizes: how many anchors of an image are decoded, ascending: the first of these
-            numbers that suffices, otherwise all. It changes the speed and not the result; () is a
-            graph without branches that decodes all.
-          name: of the layer.
-          **kwargs: passed to the Keras layer.
+            score_threshold: detections must score more, in [0, 1).
+            iou_threshold: two boxes of a class with at least this IoU are one object, in (0, 1].
+            inclusive: whether so are two boxes with exactly this IoU.
+            max_detections: D, detections of an image.
+            max_per_class: candidates of a class that enter the suppression; None for all of them.
+            max_log_size: bound on |ln(size / anchor size)| of decoded boxes; None for none.
+            clip: whether boxes are clipped to the image, before the suppression.
+            drop_empty: whether boxes without area are no candidates.
+            scale_factors: of the box code (ty, tx, th, tw).
+            candidate_sizes: how many anchors of an image are decoded, ascending: the first of these
+                numbers that suffices, otherwise all. It changes the speed and not the result; () is
+                a graph without branches that decodes all.
+            name: of the layer.
+            **kwargs: passed to the Keras layer.
         """
         super().__init__(name=name, **kwargs)
         _check_fractions(score_threshold=score_threshold, iou_threshold=iou_threshold)
@@ -80,20 +80,21 @@ class SSDDecoder(Float32Layer):
         iou_threshold: float | tf.Tensor | None = None,
         portable_pairs: int | None = None,
     ) -> dict[str, tf.Tensor]:
-        """Decodes a batch.
+        """Decode a batch.
 
         Args:
-          outputs: `class_logits` float32 [B, A, C + 1] and `box_codes` float32 [B, A, 4].
-          anchors: float32 [A, 4], yxyx, fractions of the image.
-          score_threshold: instead of that of the constructor.
-          iou_threshold: instead of that of the constructor.
-          portable_pairs: None decodes with TensorFlow's own kernels; a number with operations that
-            TFLite and ONNX have, on the so many best pairs of anchor and class. The result is the
-            same where these fill the detections, or where no more pairs are above the threshold.
+            outputs: `class_logits` float32 [B, A, C + 1] and `box_codes` float32 [B, A, 4].
+            anchors: float32 [A, 4], yxyx, fractions of the image.
+            score_threshold: instead of that of the constructor.
+            iou_threshold: instead of that of the constructor.
+            portable_pairs: None decodes with TensorFlow's own kernels; a number with operations
+                that TFLite and ONNX have, on the so many best pairs of anchor and class. The result
+                is the same where these fill the detections, or where no more pairs are above the
+                threshold.
 
         Returns:
-          Detections: `boxes` float32 [B, D, 4], fractions of the image, inside it only with `clip`;
-          `scores` [B, D] descending; `classes` int32 [B, D] in 0..C-1; `count` int32 [B].
+            Detections: `boxes` float32 [B, D, 4], fractions of the image, inside it only with
+            `clip`; `scores` [B, D] descending; `classes` int32 [B, D] in 0..C-1; `count` int32 [B].
         """
         least = self.score_threshold if score_threshold is None else score_threshold
         overlap = self.iou_threshold if iou_threshold is None else iou_threshold
@@ -110,7 +111,7 @@ class SSDDecoder(Float32Layer):
     def _decode_enough(
         self, counts, probabilities, codes, anchors, sizes, limits
     ) -> dict[str, tf.Tensor]:
-        """Decodes as many anchors as the image with the most candidates needs.
+        """Decode as many anchors as the image with the most candidates needs.
 
         Each number is a branch of its own with static shapes: an accelerator compiles a few graphs
         instead of one for every number of candidates.
@@ -132,7 +133,7 @@ class SSDDecoder(Float32Layer):
         )
 
     def _decode(self, probabilities, codes, anchors, limits) -> dict[str, tf.Tensor]:
-        """Decodes probabilities [B, K, C + 1] and codes of K anchors."""
+        """Decode probabilities [B, K, C + 1] and codes of K anchors."""
         boxes, scores = self._candidates(probabilities, codes, anchors)
         return nms.multiclass_nms(
             boxes,
@@ -146,7 +147,7 @@ class SSDDecoder(Float32Layer):
     def _decode_portably(
         self, probabilities, codes, anchors, pairs, score_threshold, iou_threshold
     ) -> dict[str, tf.Tensor]:
-        """Decodes with operations that other runtimes have; see `portable_pairs` of `call`."""
+        """Decode with operations that other runtimes have; see `portable_pairs` of `call`."""
         boxes, all_scores = self._candidates(probabilities, codes, anchors)
         scores, indices, classes = nms.best_pairs(all_scores, pairs)
         boxes = tf.gather(boxes, indices, batch_dims=1)
@@ -162,7 +163,7 @@ class SSDDecoder(Float32Layer):
         return nms.gather_detections(boxes, scores, classes, positions, count)
 
     def _candidates(self, probabilities, codes, anchors) -> tuple[tf.Tensor, tf.Tensor]:
-        """Decodes boxes [B, K, 4] and the scores [B, K, C] with which they compete."""
+        """Decode boxes [B, K, 4] and the scores [B, K, C] with which they compete."""
         scores = probabilities[..., 1:]
         boxes = self.decode_boxes(codes, anchors)
         if self.drop_empty:
@@ -172,12 +173,12 @@ class SSDDecoder(Float32Layer):
         return boxes, scores
 
     def decode_boxes(self, codes: tf.Tensor, anchors: tf.Tensor) -> tf.Tensor:
-        """Decodes box codes float32 [..., 4] from anchors of the same shape, yxyx fractions."""
+        """Decode box codes float32 [..., 4] from anchors of the same shape, yxyx fractions."""
         boxes = box_ops.decode(codes, anchors, self.scale_factors, self.max_log_size)
         return box_ops.clip(boxes) if self.clip else boxes
 
     def get_config(self) -> dict:
-        """Returns the constructor's arguments."""
+        """Return the constructor's arguments."""
         return {
             **super().get_config(),
             "score_threshold": self.score_threshold,
@@ -218,19 +219,19 @@ class SigmoidSSDDecoder(Float32Layer):
         name: str = "decoder",
         **kwargs,
     ):
-        """Configures the decoder.
+        """Configure the decoder.
 
         Args:
-          score_threshold: detections must score more, in [0, 1).
-          iou_threshold: two boxes of a class with a greater IoU are one object, in (0, 1].
-          max_detections: D, detections of an image.
-          max_per_class: how many boxes of a class survive the suppression, those included that lie
-            outside the image and are dropped after it.
-          pre_nms_top_k: how many pairs of anchor and class enter the suppression, the best ones;
-            None means as many as make the result that of all.
-          scale_factors: of the box code (ty, tx, th, tw).
-          name: of the layer.
-          **kwargs: passed to the Keras layer.
+            score_threshold: detections must score more, in [0, 1).
+            iou_threshold: two boxes of a class with a greater IoU are one object, in (0, 1].
+            max_detections: D, detections of an image.
+            max_per_class: how many boxes of a class survive the suppression, those included that
+                lie outside the image and are dropped after it.
+            pre_nms_top_k: how many pairs of anchor and class enter the suppression, the best ones;
+                None means as many as make the result that of all.
+            scale_factors: of the box code (ty, tx, th, tw).
+            name: of the layer.
+            **kwargs: passed to the Keras layer.
         """
         super().__init__(name=name, **kwargs)
         _check_fractions(score_threshold=score_threshold, iou_threshold=iou_threshold)
@@ -250,19 +251,19 @@ class SigmoidSSDDecoder(Float32Layer):
         iou_threshold: float | tf.Tensor | None = None,
         portable_pairs: int | None = None,
     ) -> dict[str, tf.Tensor]:
-        """Decodes a batch.
+        """Decode a batch.
 
         Args:
-          outputs: `class_logits` float32 [B, A, C + 1] and `box_codes` float32 [B, A, 4].
-          anchors: float32 [A, 4], yxyx, fractions of the image.
-          score_threshold: instead of that of the constructor.
-          iou_threshold: instead of that of the constructor.
-          portable_pairs: as of `SSDDecoder`.
+            outputs: `class_logits` float32 [B, A, C + 1] and `box_codes` float32 [B, A, 4].
+            anchors: float32 [A, 4], yxyx, fractions of the image.
+            score_threshold: instead of that of the constructor.
+            iou_threshold: instead of that of the constructor.
+            portable_pairs: as of `SSDDecoder`.
 
         Returns:
-          Detections: `boxes` float32 [B, D, 4], fractions of the image, clipped to it; `scores`
-          [B, D] descending, ties by lower class, then by lower anchor; `classes` int32 [B, D] in
-          0..C-1; `count` int32 [B].
+            Detections: `boxes` float32 [B, D, 4], fractions of the image, clipped to it; `scores`
+            [B, D] descending, ties by lower class, then by lower anchor; `classes` int32 [B, D] in
+            0..C-1; `count` int32 [B].
         """
         limits = {
             "score_threshold": self.score_threshold if score_threshold is None else score_threshold,
@@ -282,7 +283,7 @@ class SigmoidSSDDecoder(Float32Layer):
         return self._decode_enough(all_scores, codes, anchors, sizes, limits)
 
     def _decode_enough(self, all_scores, codes, anchors, sizes, limits) -> dict[str, tf.Tensor]:
-        """Decodes as many of the best pairs as make the result that of all: the first such size.
+        """Decode as many of the best pairs as make the result that of all: the first such size.
 
         Each size is a branch of its own, so that all shapes in it are static.
         """
@@ -298,7 +299,7 @@ class SigmoidSSDDecoder(Float32Layer):
     def _decode(
         self, all_scores, codes, anchors, k, limits, *, portable: bool = False
     ) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
-        """Decodes the best k pairs; says beside detections whether all pairs give the same."""
+        """Decode the best k pairs and say beside detections whether all pairs give the same."""
         least, overlap = limits["score_threshold"], limits["iou_threshold"]
         scores, indices, classes = nms.best_pairs(all_scores, k)
         codes = tf.gather(codes, indices, batch_dims=1)
@@ -320,7 +321,7 @@ class SigmoidSSDDecoder(Float32Layer):
         return found, tf.reduce_all(exact)
 
     def get_config(self) -> dict:
-        """Returns the constructor's arguments."""
+        """Return the constructor's arguments."""
         return {
             **super().get_config(),
             "score_threshold": self.score_threshold,
@@ -333,7 +334,7 @@ class SigmoidSSDDecoder(Float32Layer):
 
 
 def _check_fractions(**thresholds: float) -> None:
-    """Refuses a threshold that no score and no overlap can meet, such as one in percent."""
+    """Refuse a threshold that no score and no overlap can meet, such as one in percent."""
     for name, value in thresholds.items():
         if not 0 <= value <= 1:
             raise ValueError(f"{name} of the decoder is {value}; expected a number from 0 to 1.")

@@ -36,22 +36,22 @@ class FocalMultiBoxLoss(Float32Layer):
         name: str = "focal_multi_box_loss",
         **kwargs,
     ):
-        """Configures the criterion.
+        """Configure the criterion.
 
         Args:
-          matched_threshold: IoU from which on an anchor belongs to an object.
-          alpha: share of the slots of true classes in the focal loss, in [0, 1].
-          gamma: how much easy examples are played down.
-          crowd: what a crowd region is: "object" (as the reference), "drop" (background), or
-            "ignore" (anchors mostly inside one are no negatives).
-          scale_factors: of the box code (ty, tx, th, tw).
-          class_loss_weight: of the `class` part in the total.
-          box_loss_weight: of the `box` part in the total.
-          name: of the layer.
-          **kwargs: passed to the Keras layer.
+            matched_threshold: IoU from which on an anchor belongs to an object.
+            alpha: share of the slots of true classes in the focal loss, in [0, 1].
+            gamma: how much easy examples are played down.
+            crowd: what a crowd region is: "object" (as the reference), "drop" (background), or
+                "ignore" (anchors mostly inside one are no negatives).
+            scale_factors: of the box code (ty, tx, th, tw).
+            class_loss_weight: of the `class` part in the total.
+            box_loss_weight: of the `box` part in the total.
+            name: of the layer.
+            **kwargs: passed to the Keras layer.
 
         Raises:
-          ValueError: `crowd` is none of the three.
+            ValueError: `crowd` is none of the three.
         """
         super().__init__(name=name, **kwargs)
         if crowd not in CROWD_MODES:
@@ -78,23 +78,23 @@ class FocalMultiBoxLoss(Float32Layer):
         valid: tf.Tensor | None = None,
         weights: tf.Tensor | None = None,
     ) -> dict[str, tf.Tensor]:
-        """Matches ground truth to anchors, for one image or (with leading B) a batch.
+        """Match ground truth to anchors, for one image or (with leading B) a batch.
 
         Every object takes the anchor that overlaps it most, one without area the first anchor.
 
         Args:
-          boxes: float32 [..., M, 4], yxyx, fractions of the network's input.
-          classes: int32 [..., M], 0..C-1.
-          is_crowd: bool [..., M].
-          anchors: float32 [A, 4], yxyx, same frame; a NumPy array is fastest.
-          valid: bool [..., M], False for padding; None means all rows count.
-          weights: float32 [..., M], at least 0: how much an object counts. One of weight 0 takes no
-            anchor below the threshold and silences those it does take. None means 1.
+            boxes: float32 [..., M, 4], yxyx, fractions of the network's input.
+            classes: int32 [..., M], 0..C-1.
+            is_crowd: bool [..., M].
+            anchors: float32 [A, 4], yxyx, same frame; a NumPy array is fastest.
+            valid: bool [..., M], False for padding; None means all rows count.
+            weights: float32 [..., M], at least 0: how much an object counts. One of weight 0 takes
+                no anchor below the threshold and silences those it does take. None means 1.
 
         Returns:
-          `classes` int32 [..., A], 0 for background, class + 1 for objects, -1 for ignored;
-          `boxes` float32 [..., A, 4] box codes; `weights` float32 [..., A], those of the objects,
-          1 for background, 0 for ignored.
+            `classes` int32 [..., A], 0 for background, class + 1 for objects, -1 for ignored;
+            `boxes` float32 [..., A, 4] box codes; `weights` float32 [..., A], those of the objects,
+            1 for background, 0 for ignored.
         """
         objects = valid
         if self.crowd != "object":
@@ -122,15 +122,15 @@ class FocalMultiBoxLoss(Float32Layer):
         return {"classes": class_targets, "boxes": box_targets, "weights": anchor_weights}
 
     def call(self, outputs: dict[str, tf.Tensor], targets: dict[str, tf.Tensor]) -> dict:
-        """Computes the unweighted loss parts of a batch.
+        """Compute the unweighted loss parts of a batch.
 
         Args:
-          outputs: `class_logits` float32 [B, A, C + 1] and `box_codes` float32 [B, A, 4].
-          targets: of `make_targets`, with leading B.
+            outputs: `class_logits` float32 [B, A, C + 1] and `box_codes` float32 [B, A, 4].
+            targets: of `make_targets`, with leading B.
 
         Returns:
-          `class` and `box`, float32 scalars: sums over the batch divided by its summed weight of
-          matched anchors (at least 1), `box` also by the four numbers of a code.
+            `class` and `box`, float32 scalars: sums over the batch divided by its summed weight of
+            matched anchors (at least 1), `box` also by the four numbers of a code.
         """
         weights = targets["weights"]
         box_weights = tf.where(targets["classes"] > 0, weights, 0.0)
@@ -145,7 +145,7 @@ class FocalMultiBoxLoss(Float32Layer):
         }
 
     def get_config(self) -> dict:
-        """Returns the constructor's arguments."""
+        """Return the constructor's arguments."""
         return {
             **super().get_config(),
             "matched_threshold": self.matched_threshold,

@@ -37,22 +37,22 @@ class FPN(keras.layers.Layer):
         name: str = "fpn",
         **kwargs,
     ):
-        """Configures the pyramid.
+        """Configure the pyramid.
 
         Args:
-          width: channels of all its levels.
-          min_level: log2 of the stride of the backbone's finest level.
-          max_level: of the coarsest level given out.
-          smooth_top: whether the backbone's coarsest level is smoothed as the others are. As
-            published it is the bare projection, without normalisation and activation.
-          norm_momentum: of the moving statistics.
-          norm_epsilon: of batch normalisation.
-          kernel_stddev: of the normal, truncated at two deviations, that kernels are drawn from.
-          name: of the layer.
-          **kwargs: passed to the Keras layer.
+            width: channels of all its levels.
+            min_level: log2 of the stride of the backbone's finest level.
+            max_level: of the coarsest level given out.
+            smooth_top: whether the backbone's coarsest level is smoothed as the others are. As
+                published it is the bare projection, without normalisation and activation.
+            norm_momentum: of the moving statistics.
+            norm_epsilon: of batch normalisation.
+            kernel_stddev: of the normal, truncated at two deviations, that kernels are drawn from.
+            name: of the layer.
+            **kwargs: passed to the Keras layer.
 
         Raises:
-          ValueError: there is no level between `min_level` and `max_level`.
+            ValueError: there is no level between `min_level` and `max_level`.
         """
         super().__init__(name=name, **kwargs)
         if max_level < min_level:
@@ -66,10 +66,10 @@ class FPN(keras.layers.Layer):
         self.kernel_stddev = kernel_stddev
 
     def build(self, input_shapes) -> None:
-        """Creates the layers over levels [B, h, w, C], finest first.
+        """Create the layers over levels [B, h, w, C], finest first.
 
         Raises:
-          ValueError: the backbone gives more levels than the pyramid has.
+            ValueError: the backbone gives more levels than the pyramid has.
         """
         top = self.min_level + len(input_shapes) - 1
         if top > self.max_level:
@@ -116,7 +116,7 @@ class FPN(keras.layers.Layer):
         )
 
     def call(self, levels: Sequence[tf.Tensor], training: bool | None = None) -> list[tf.Tensor]:
-        """Returns the levels from `min_level` to `max_level`, float [B, h, w, width]."""
+        """Return the levels from `min_level` to `max_level`, float [B, h, w, width]."""
         merged = [lateral(level) for lateral, level in zip(self._laterals, levels, strict=True)]
         for index in range(len(merged) - 2, -1, -1):
             merged[index] = self._add([merged[index + 1], merged[index]])
@@ -133,7 +133,7 @@ class FPN(keras.layers.Layer):
         return outputs
 
     def get_config(self) -> dict:
-        """Returns the constructor's arguments."""
+        """Return the constructor's arguments."""
         return {
             **super().get_config(),
             "width": self.width,

@@ -14,7 +14,7 @@ from ssd_centernet.layers.normalization import BatchNorm
 @gin.register
 @keras.saving.register_keras_serializable(package="ssd_centernet")
 class SSDHead(keras.layers.Layer):
-    """Predicts class logits and box codes of every anchor, with kernels of each level's own.
+    """Predict class logits and box codes of every anchor, with kernels of each level's own.
 
     Source: reference specification ssd_resnet34, section 5.4.
     """
@@ -27,23 +27,23 @@ class SSDHead(keras.layers.Layer):
         name: str = "head",
         **kwargs,
     ):
-        """Configures the head.
+        """Configure the head.
 
         Args:
-          num_logits: K, classes with background.
-          boxes_per_cell: anchors of each cell, one number a level.
-          name: of the layer.
-          **kwargs: passed to the Keras layer.
+            num_logits: K, classes with background.
+            boxes_per_cell: anchors of each cell, one number a level.
+            name: of the layer.
+            **kwargs: passed to the Keras layer.
         """
         super().__init__(name=name, **kwargs)
         self.num_logits = num_logits
         self.boxes_per_cell = tuple(boxes_per_cell)
 
     def build(self, input_shapes) -> None:
-        """Creates one pair of 3x3 convolutions a level.
+        """Create one pair of 3x3 convolutions a level.
 
         Raises:
-          ValueError: the network has another number of levels than the anchors.
+            ValueError: the network has another number of levels than the anchors.
         """
         if len(input_shapes) != len(self.boxes_per_cell):
             raise ValueError(
@@ -60,11 +60,11 @@ class SSDHead(keras.layers.Layer):
         super().build(input_shapes)
 
     def call(self, levels: Sequence[tf.Tensor]) -> dict[str, tf.Tensor]:
-        """Predicts on feature maps [B, h, w, C].
+        """Predict on feature maps [B, h, w, C].
 
         Returns:
-          `class_logits` float32 [B, A, K] and `box_codes` float32 [B, A, 4]; anchors in the order
-          level, row, column, shape.
+            `class_logits` float32 [B, A, K] and `box_codes` float32 [B, A, 4]; anchors in the order
+            level, row, column, shape.
         """
         logits, codes = [], []
         for level, class_conv, box_conv in zip(
@@ -75,7 +75,7 @@ class SSDHead(keras.layers.Layer):
         return {"class_logits": tf.concat(logits, axis=1), "box_codes": tf.concat(codes, axis=1)}
 
     def get_config(self) -> dict:
-        """Returns the constructor's arguments."""
+        """Return the constructor's arguments."""
         return {
             **super().get_config(),
             "num_logits": self.num_logits,
@@ -86,7 +86,7 @@ class SSDHead(keras.layers.Layer):
 @gin.register
 @keras.saving.register_keras_serializable(package="ssd_centernet")
 class CenterNetHead(keras.layers.Layer):
-    """Predicts centres, offsets and sizes on each map, with kernels of each map's own.
+    """Predict centres, offsets and sizes on each map, with kernels of each map's own.
 
     Every prediction has a 3x3 convolution, ReLU and a 1x1 convolution, all with bias.
 
@@ -102,14 +102,14 @@ class CenterNetHead(keras.layers.Layer):
         name: str = "head",
         **kwargs,
     ):
-        """Configures the head.
+        """Configure the head.
 
         Args:
-          num_classes: C, without background.
-          width: channels of the 3x3 convolutions; None means as many as the map has.
-          center_bias: initial bias of the centres' logits; the default is a score of 0.1.
-          name: of the layer.
-          **kwargs: passed to the Keras layer.
+            num_classes: C, without background.
+            width: channels of the 3x3 convolutions; None means as many as the map has.
+            center_bias: initial bias of the centres' logits; the default is a score of 0.1.
+            name: of the layer.
+            **kwargs: passed to the Keras layer.
         """
         super().__init__(name=name, **kwargs)
         self.num_classes = num_classes
@@ -117,7 +117,7 @@ class CenterNetHead(keras.layers.Layer):
         self.center_bias = center_bias
 
     def build(self, input_shapes) -> None:
-        """Creates three pairs of convolutions for each map."""
+        """Create three pairs of convolutions for each map."""
         # Flat lists: Keras' files leave out layers in lists of lists.
         self._hidden, self._final = [], []
         for stack, shape in enumerate(input_shapes):
@@ -145,11 +145,11 @@ class CenterNetHead(keras.layers.Layer):
         super().build(input_shapes)
 
     def call(self, maps: Sequence[tf.Tensor]) -> list[dict[str, tf.Tensor]]:
-        """Predicts on feature maps [B, h, w, K].
+        """Predict on feature maps [B, h, w, K].
 
         Returns:
-          For each map `center` [B, h, w, C], logits; `offset` [B, h, w, 2], (y, x) in cells;
-          `size` [B, h, w, 2], (h, w) in cells; all float32.
+            For each map `center` [B, h, w, C], logits; `offset` [B, h, w, 2], (y, x) in cells;
+            `size` [B, h, w, 2], (h, w) in cells; all float32.
         """
         pairs = zip(self._hidden, self._final, strict=True)
         outputs = []
@@ -166,7 +166,7 @@ class CenterNetHead(keras.layers.Layer):
         return {"center": self.num_classes, "offset": 2, "size": 2}
 
     def get_config(self) -> dict:
-        """Returns the constructor's arguments."""
+        """Return the constructor's arguments."""
         return {
             **super().get_config(),
             "num_classes": self.num_classes,
@@ -178,7 +178,7 @@ class CenterNetHead(keras.layers.Layer):
 @gin.register
 @keras.saving.register_keras_serializable(package="ssd_centernet")
 class SharedSSDHead(keras.layers.Layer):
-    """Predicts class logits and box codes with two towers of convolutions that all levels share.
+    """Predict class logits and box codes with two towers of convolutions that all levels share.
 
     Kernels are shared; batch norms, their statistics included, are each level's own.
 
@@ -199,23 +199,24 @@ class SharedSSDHead(keras.layers.Layer):
         name: str = "head",
         **kwargs,
     ):
-        """Configures the head.
+        """Configure the head.
 
         Args:
-          num_logits: K, classes with background.
-          boxes_per_cell: anchors of each cell, one number a level, all equal.
-          depth: how many 3x3 convolutions each tower has.
-          width: their channels.
-          class_bias: what the bias of the class logits begins with: the logit of how rare an
-            object is (-4.6 is one in a hundred), which keeps the first steps of focal loss calm.
-          norm_momentum: of the moving statistics.
-          norm_epsilon: of batch normalisation.
-          kernel_stddev: of the normal that kernels are drawn from.
-          name: of the layer.
-          **kwargs: passed to the Keras layer.
+            num_logits: K, classes with background.
+            boxes_per_cell: anchors of each cell, one number a level, all equal.
+            depth: how many 3x3 convolutions each tower has.
+            width: their channels.
+            class_bias: what the bias of the class logits begins with: the logit of how rare an
+                object is (-4.6 is one in a hundred), which keeps the first steps of focal loss
+                calm.
+            norm_momentum: of the moving statistics.
+            norm_epsilon: of batch normalisation.
+            kernel_stddev: of the normal that kernels are drawn from.
+            name: of the layer.
+            **kwargs: passed to the Keras layer.
 
         Raises:
-          ValueError: levels differ in their number of anchors.
+            ValueError: levels differ in their number of anchors.
         """
         super().__init__(name=name, **kwargs)
         if len(set(boxes_per_cell)) != 1:
@@ -233,10 +234,10 @@ class SharedSSDHead(keras.layers.Layer):
         self.kernel_stddev = kernel_stddev
 
     def build(self, input_shapes) -> None:
-        """Creates the towers.
+        """Create the towers.
 
         Raises:
-          ValueError: the network has another number of levels than the anchors.
+            ValueError: the network has another number of levels than the anchors.
         """
         if len(input_shapes) != len(self.boxes_per_cell):
             raise ValueError(
@@ -267,7 +268,7 @@ class SharedSSDHead(keras.layers.Layer):
         )
 
     def _tower(self, kind: str) -> tuple[list, list]:
-        """Creates a tower: its convolutions, and for each of them one norm a level."""
+        """Create a tower: its convolutions, and for each of them one norm a level."""
         depths, levels = range(1, self.depth + 1), range(len(self.boxes_per_cell))
         convs = [self._conv(f"{kind}{i}_conv", self.width, bias=None) for i in depths]
         norms = [
@@ -285,11 +286,11 @@ class SharedSSDHead(keras.layers.Layer):
     def call(
         self, levels: Sequence[tf.Tensor], training: bool | None = None
     ) -> dict[str, tf.Tensor]:
-        """Predicts on feature maps [B, h, w, C].
+        """Predict on feature maps [B, h, w, C].
 
         Returns:
-          `class_logits` float32 [B, A, K] and `box_codes` float32 [B, A, 4]; anchors in the order
-          level, row, column, shape.
+            `class_logits` float32 [B, A, K] and `box_codes` float32 [B, A, 4]; anchors in the order
+            level, row, column, shape.
         """
         outputs = {}
         for key, convs, norms, predictor, depth in (
@@ -311,7 +312,7 @@ class SharedSSDHead(keras.layers.Layer):
         return outputs
 
     def get_config(self) -> dict:
-        """Returns the constructor's arguments."""
+        """Return the constructor's arguments."""
         return {
             **super().get_config(),
             "num_logits": self.num_logits,
@@ -326,6 +327,6 @@ class SharedSSDHead(keras.layers.Layer):
 
 
 def _flatten(maps: tf.Tensor, depth: int) -> tf.Tensor:
-    """Reshapes [B, h, w, n * depth] to float32 [B, h * w * n, depth]: all after this is exact."""
+    """Reshape [B, h, w, n * depth] to float32 [B, h * w * n, depth]: all after this is exact."""
     _, rows, columns, channels = maps.shape
     return tf.cast(tf.reshape(maps, [-1, rows * columns * channels // depth, depth]), tf.float32)

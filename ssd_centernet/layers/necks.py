@@ -34,18 +34,18 @@ class SSDExtraLevels(keras.layers.Layer):
         name: str = "extra_levels",
         **kwargs,
     ):
-        """Configures the levels.
+        """Configure the levels.
 
         Args:
-          widths: channels of the 1x1 and of the 3x3 convolution, a pair a level.
-          strides: of the 3x3 convolutions. Those of stride 2 are padded SAME; those of stride 1
-            are VALID, which shrinks by two cells, as long as there are three (5 -> 3 -> 1 at a
-            300 pixel image), else SAME.
-          name: of the layer.
-          **kwargs: passed to the Keras layer.
+            widths: channels of the 1x1 and of the 3x3 convolution, a pair a level.
+            strides: of the 3x3 convolutions. Those of stride 2 are padded SAME; those of stride 1
+                are VALID, which shrinks by two cells, as long as there are three (5 -> 3 -> 1 at a
+                300 pixel image), else SAME.
+            name: of the layer.
+            **kwargs: passed to the Keras layer.
 
         Raises:
-          ValueError: `widths` and `strides` differ in length.
+            ValueError: `widths` and `strides` differ in length.
         """
         super().__init__(name=name, **kwargs)
         if len(widths) != len(strides):
@@ -57,7 +57,7 @@ class SSDExtraLevels(keras.layers.Layer):
         self.strides = tuple(strides)
 
     def build(self, input_shapes) -> None:
-        """Creates the convolutions behind the last of levels [B, h, w, C] of static size."""
+        """Create the convolutions behind the last of levels [B, h, w, C] of static size."""
         size = tuple(input_shapes[-1][1:3])
         self._reduce, self._expand = [], []
         for index, ((narrow, wide), stride) in enumerate(
@@ -79,7 +79,7 @@ class SSDExtraLevels(keras.layers.Layer):
         super().build(input_shapes)
 
     def call(self, levels: Sequence[tf.Tensor]) -> list[tf.Tensor]:
-        """Returns the given levels and the extra ones behind them, finest first."""
+        """Return the given levels and the extra ones behind them, finest first."""
         levels = list(levels)
         features = levels[-1]
         for reduce, expand in zip(self._reduce, self._expand, strict=True):
@@ -88,7 +88,7 @@ class SSDExtraLevels(keras.layers.Layer):
         return levels
 
     def get_config(self) -> dict:
-        """Returns the constructor's arguments."""
+        """Return the constructor's arguments."""
         return {**super().get_config(), "widths": self.widths, "strides": self.strides}
 
 
@@ -114,20 +114,21 @@ class VGGExtraLevels(keras.layers.Layer):
         name: str = "extra_levels",
         **kwargs,
     ):
-        """Configures the levels; the defaults are those of SSD300.
+        """Configure the levels; the defaults are those of SSD300.
 
         Args:
-          widths: channels of the 1x1 and of the second convolution, a pair a level.
-          kernels: sides of the second convolutions.
-          strides: of the second convolutions.
-          paddings: zeros on each of the four sides before the second convolutions. Where the image
-            is so small that nothing would be left of a level, it is padded to stay as it is.
-          initial_scale: of the first level's `L2Norm`; None leaves that level alone.
-          name: of the layer.
-          **kwargs: passed to the Keras layer.
+            widths: channels of the 1x1 and of the second convolution, a pair a level.
+            kernels: sides of the second convolutions.
+            strides: of the second convolutions.
+            paddings: zeros on each of the four sides before the second convolutions. Where the
+                image is so small that nothing would be left of a level, it is padded to stay as it
+                is.
+            initial_scale: of the first level's `L2Norm`; None leaves that level alone.
+            name: of the layer.
+            **kwargs: passed to the Keras layer.
 
         Raises:
-          ValueError: the settings differ in length.
+            ValueError: the settings differ in length.
         """
         super().__init__(name=name, **kwargs)
         if not len(widths) == len(kernels) == len(strides) == len(paddings):
@@ -143,7 +144,7 @@ class VGGExtraLevels(keras.layers.Layer):
         self.initial_scale = initial_scale
 
     def build(self, input_shapes) -> None:
-        """Creates the layers behind the last of levels [B, h, w, C] of static size."""
+        """Create the layers behind the last of levels [B, h, w, C] of static size."""
         size = tuple(input_shapes[-1][1:3])
         self._reduce, self._expand, self._margins = [], [], []
         common = {"activation": "relu", "dtype": self.dtype_policy}
@@ -170,7 +171,7 @@ class VGGExtraLevels(keras.layers.Layer):
         super().build(input_shapes)
 
     def call(self, levels: Sequence[tf.Tensor]) -> list[tf.Tensor]:
-        """Returns the given levels, the first of them scaled, and the extra ones behind them."""
+        """Return the given levels, the first of them scaled, and the extra ones behind them."""
         levels = list(levels)
         features = levels[-1]
         if self._norm is not None:
@@ -182,7 +183,7 @@ class VGGExtraLevels(keras.layers.Layer):
         return levels
 
     def get_config(self) -> dict:
-        """Returns the constructor's arguments."""
+        """Return the constructor's arguments."""
         return {
             **super().get_config(),
             "widths": self.widths,
@@ -214,16 +215,16 @@ class CenterNetFPN(keras.layers.Layer):
         name: str = "fpn",
         **kwargs,
     ):
-        """Configures the path.
+        """Configure the path.
 
         Args:
-          widths: channels of the lateral 1x1 convolutions, coarsest first; the coarsest level's has
-            as many as the one after it.
-          output_width: channels of the map that comes out.
-          norm_momentum: of the moving statistics.
-          norm_epsilon: of batch normalisation.
-          name: of the layer.
-          **kwargs: passed to the Keras layer.
+            widths: channels of the lateral 1x1 convolutions, coarsest first; the coarsest level's
+                has as many as the one after it.
+            output_width: channels of the map that comes out.
+            norm_momentum: of the moving statistics.
+            norm_epsilon: of batch normalisation.
+            name: of the layer.
+            **kwargs: passed to the Keras layer.
         """
         super().__init__(name=name, **kwargs)
         self.widths = tuple(widths)
@@ -232,10 +233,10 @@ class CenterNetFPN(keras.layers.Layer):
         self.norm_epsilon = norm_epsilon
 
     def build(self, input_shapes) -> None:
-        """Creates the layers over levels [B, h, w, C], finest first, each twice the next's size.
+        """Create the layers over levels [B, h, w, C], finest first, each twice the next's size.
 
         Raises:
-          ValueError: the backbone gives another number of levels than the widths are set for.
+            ValueError: the backbone gives another number of levels than the widths are set for.
         """
         if len(input_shapes) != len(self.widths) + 1:
             raise ValueError(
@@ -266,7 +267,7 @@ class CenterNetFPN(keras.layers.Layer):
         super().build(input_shapes)
 
     def call(self, levels: Sequence[tf.Tensor], training: bool | None = None) -> list[tf.Tensor]:
-        """Returns the one map, of the finest level's size."""
+        """Return the one map, of the finest level's size."""
         *finer, coarsest = levels
         features = self._top(coarsest)
         for level, lateral, add, smooth, norm in zip(
@@ -277,7 +278,7 @@ class CenterNetFPN(keras.layers.Layer):
         return [features]
 
     def get_config(self) -> dict:
-        """Returns the constructor's arguments."""
+        """Return the constructor's arguments."""
         return {
             **super().get_config(),
             "widths": self.widths,
@@ -290,17 +291,17 @@ class CenterNetFPN(keras.layers.Layer):
 @gin.register
 @keras.saving.register_keras_serializable(package="ssd_centernet")
 class PassLevels(keras.layers.Layer):
-    """Hands the backbone's levels on, for backbones that make a pyramid of their own."""
+    """Hand the backbone's levels on, for backbones that make a pyramid of their own."""
 
     def __init__(self, *, name: str = "levels", **kwargs):
-        """Configures the layer.
+        """Configure the layer.
 
         Args:
-          name: of the layer.
-          **kwargs: passed to the Keras layer.
+            name: of the layer.
+            **kwargs: passed to the Keras layer.
         """
         super().__init__(name=name, **kwargs)
 
     def call(self, levels: Sequence[tf.Tensor]) -> list[tf.Tensor]:
-        """Returns the given levels."""
+        """Return the given levels."""
         return [tf.identity(level) for level in levels]

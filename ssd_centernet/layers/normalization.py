@@ -14,7 +14,7 @@ from ssd_centernet.layers.base import Float32Layer
 @gin.register
 @keras.saving.register_keras_serializable(package="ssd_centernet")
 class L2Norm(Float32Layer):
-    """Divides each cell's channels by their Euclidean norm and gives each channel a learned scale.
+    """Divide each cell's channels by their Euclidean norm and give each channel a learned scale.
 
     It lets a head share a learning rate between a level of large activations and the others.
 
@@ -29,20 +29,20 @@ class L2Norm(Float32Layer):
         name: str = "l2_norm",
         **kwargs,
     ):
-        """Configures the layer.
+        """Configure the layer.
 
         Args:
-          initial_scale: of every channel.
-          epsilon: added to the norm, so that cells of zeros stay zeros.
-          name: of the layer.
-          **kwargs: passed to the Keras layer.
+            initial_scale: of every channel.
+            epsilon: added to the norm, so that cells of zeros stay zeros.
+            name: of the layer.
+            **kwargs: passed to the Keras layer.
         """
         super().__init__(name=name, **kwargs)
         self.initial_scale = initial_scale
         self.epsilon = epsilon
 
     def build(self, input_shape) -> None:
-        """Creates the scales, one a channel."""
+        """Create the scales, one a channel."""
         self.scale = self.add_weight(
             name="scale",
             shape=(input_shape[-1],),
@@ -51,14 +51,14 @@ class L2Norm(Float32Layer):
         super().build(input_shape)
 
     def call(self, features: tf.Tensor) -> tf.Tensor:
-        """Normalises features [..., C]; the result is float32 of the same shape."""
+        """Normalise features [..., C]; the result is float32 of the same shape."""
         squares = tf.reduce_sum(tf.square(features), axis=-1, keepdims=True)
         # The root of zero has no finite gradient; a cell of zeros gives zeros either way.
         safe = tf.where(squares > 0.0, squares, 1.0)
         return self.scale * features / (tf.sqrt(safe) + self.epsilon)
 
     def get_config(self) -> dict:
-        """Returns the constructor's arguments."""
+        """Return the constructor's arguments."""
         return {
             **super().get_config(),
             "initial_scale": self.initial_scale,
@@ -83,17 +83,17 @@ class BatchNorm(keras.layers.BatchNormalization):
     _group_size = 1
 
     def synchronize(self, mean_of_group: Callable[[tf.Tensor], tf.Tensor], group_size: int) -> None:
-        """Makes the statistics of training those of several processes.
+        """Make the statistics of training those of several processes.
 
         Args:
-          mean_of_group: averages a float32 tensor over the group that this process belongs to;
-            differentiable, usable in a tf.function.
-          group_size: processes in the group; each has the same number of images.
+            mean_of_group: averages a float32 tensor over the group that this process belongs to;
+                differentiable, usable in a tf.function.
+            group_size: processes in the group; each has the same number of images.
         """
         self._mean_of_group, self._group_size = mean_of_group, group_size
 
     def call(self, inputs: tf.Tensor, training: bool | None = None) -> tf.Tensor:
-        """Normalises feature maps [B, h, w, C]; in training moves the averages, if trainable."""
+        """Normalise feature maps [B, h, w, C]; in training moves the averages, if trainable."""
         if self._mean_of_group is None or not training or not self.trainable:
             return super().call(inputs, training=training)
         features = tf.cast(inputs, tf.float32)
@@ -133,7 +133,7 @@ class PopulationBatchNorm(BatchNorm):
     population_variance = True
 
     def call(self, inputs: tf.Tensor, training: bool | tf.Tensor | None = None) -> tf.Tensor:
-        """Normalises feature maps [B, h, w, C]; in training moves the averages, if trainable."""
+        """Normalise feature maps [B, h, w, C]; in training moves the averages, if trainable."""
         if self._mean_of_group is not None:
             return super().call(inputs, training=training)
         before = tf.identity(self.moving_variance)
@@ -150,18 +150,18 @@ class PopulationBatchNorm(BatchNorm):
 def synchronize(
     model: keras.Model, mean_of_group: Callable[[tf.Tensor], tf.Tensor], group_size: int
 ) -> int:
-    """Makes every batch norm of a model span a group of processes; before the first trace.
+    """Make every batch norm of a model span a group of processes; before the first trace.
 
     Args:
-      model: any Keras model.
-      mean_of_group: see `BatchNorm.synchronize`.
-      group_size: processes in a group.
+        model: any Keras model.
+        mean_of_group: see `BatchNorm.synchronize`.
+        group_size: processes in a group.
 
     Returns:
-      How many layers were changed.
+        How many layers were changed.
 
     Raises:
-      ValueError: the model has batch norms that are not ours, as a Model Garden backbone has.
+        ValueError: the model has batch norms that are not ours, as a Model Garden backbone has.
     """
     layers = [layer for layer in model._flatten_layers() if hasattr(layer, "moving_variance")]
     foreign = [layer.name for layer in layers if not isinstance(layer, BatchNorm)]

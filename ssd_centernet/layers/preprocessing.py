@@ -19,7 +19,7 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 @gin.register
 @keras.saving.register_keras_serializable(package="ssd_centernet")
 class Preprocessing(Float32Layer):
-    """Resizes and normalises RGB images: `(pixels / scale - mean) / std`.
+    """Resize and normalises RGB images: `(pixels / scale - mean) / std`.
 
     The defaults are those of SSD300 ResNet-34; every recipe binds its own.
 
@@ -41,25 +41,25 @@ class Preprocessing(Float32Layer):
         name: str = "preprocessing",
         **kwargs,
     ):
-        """Configures the preprocessing.
+        """Configure the preprocessing.
 
         Args:
-          image_size: (height, width) of the network's input in pixels.
-          mean: of the three channels after division by `scale`, in the order of `channels`.
-          std: of the three channels after division by `scale`, in the order of `channels`.
-          scale: what pixels in 0..255 are divided by first.
-          resize: "bilinear" samples with half-pixel centres, "legacy_bilinear" without them as
-            TensorFlow 1 did.
-          keep_aspect: whether images are fitted into `image_size` with their aspect ratio kept and
-            zeros (black, before normalisation) at the bottom and the right.
-          channels: order of the channels that the network sees, "RGB" or "BGR".
-          round_pixels: whether resized pixels are rounded to whole numbers, as a resize of bytes
-            gives them.
-          name: of the layer.
-          **kwargs: passed to the Keras layer.
+            image_size: (height, width) of the network's input in pixels.
+            mean: of the three channels after division by `scale`, in the order of `channels`.
+            std: of the three channels after division by `scale`, in the order of `channels`.
+            scale: what pixels in 0..255 are divided by first.
+            resize: "bilinear" samples with half-pixel centres, "legacy_bilinear" without them as
+                TensorFlow 1 did.
+            keep_aspect: whether images are fitted into `image_size` with their aspect ratio kept
+                and zeros (black, before normalisation) at the bottom and the right.
+            channels: order of the channels that the network sees, "RGB" or "BGR".
+            round_pixels: whether resized pixels are rounded to whole numbers, as a resize of bytes
+                gives them.
+            name: of the layer.
+            **kwargs: passed to the Keras layer.
 
         Raises:
-          ValueError: `resize` or `channels` is none of the two.
+            ValueError: `resize` or `channels` is none of the two.
         """
         super().__init__(name=name, **kwargs)
         self.image_size = tuple(image_size)
@@ -78,14 +78,14 @@ class Preprocessing(Float32Layer):
         self.round_pixels = round_pixels
 
     def extent(self, height: tf.Tensor, width: tf.Tensor) -> tf.Tensor:
-        """Computes which share of the network's input an image covers.
+        """Compute which share of the network's input an image covers.
 
         Args:
-          height: int [...], of the image in pixels.
-          width: int [...], of the image in pixels.
+            height: int [...], of the image in pixels.
+            width: int [...], of the image in pixels.
 
         Returns:
-          float32 [..., 2]: shares (height, width) in (0, 1]; ones where nothing is padded.
+            float32 [..., 2]: shares (height, width) in (0, 1]; ones where nothing is padded.
         """
         if not self.keep_aspect:
             # Of a batch of open size the number of rows is known in the graph alone.
@@ -94,14 +94,14 @@ class Preprocessing(Float32Layer):
         return tf.cast(inner, tf.float32) / tf.constant(self.image_size, tf.float32)
 
     def call(self, images: tf.Tensor, *, portable: bool = False) -> tf.Tensor:
-        """Prepares uint8 RGB images, [H, W, 3] or [B, H, W, 3], as float32 of `image_size`.
+        """Prepare uint8 RGB images, [H, W, 3] or [B, H, W, 3], as float32 of `image_size`.
 
         Args:
-          images: of any size.
-          portable: whether to use operations alone that TFLite and ONNX have; then a batch.
+            images: of any size.
+            portable: whether to use operations alone that TFLite and ONNX have; then a batch.
 
         Returns:
-          float32 of the same rank.
+            float32 of the same rank.
         """
         legacy = self.resize == "legacy_bilinear"
         if self.keep_aspect:
@@ -119,7 +119,7 @@ class Preprocessing(Float32Layer):
         return self.normalize(resized)
 
     def normalize(self, images: tf.Tensor) -> tf.Tensor:
-        """Normalises float32 RGB images [..., 3] in 0..255 that have their final size."""
+        """Normalise float32 RGB images [..., 3] in 0..255 that have their final size."""
         if self.channels == "BGR":
             images = tf.reverse(images, axis=[-1])
         if self.scale != 1.0:
@@ -127,14 +127,14 @@ class Preprocessing(Float32Layer):
         return image_ops.normalize(images, self.mean, self.std)
 
     def denormalize(self, images: tf.Tensor) -> np.ndarray:
-        """Turns network inputs [..., 3] back into uint8 RGB pixels of the same shape."""
+        """Turn network inputs [..., 3] back into uint8 RGB pixels of the same shape."""
         pixels = np.asarray(images, np.float32) * np.asarray(self.std, np.float32)
         pixels = (pixels + np.asarray(self.mean, np.float32)) * self.scale
         pixels = np.nan_to_num(pixels).round().clip(0, 255).astype(np.uint8)
         return pixels[..., ::-1] if self.channels == "BGR" else pixels
 
     def get_config(self) -> dict:
-        """Returns the constructor's arguments."""
+        """Return the constructor's arguments."""
         return {
             **super().get_config(),
             "image_size": self.image_size,

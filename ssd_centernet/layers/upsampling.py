@@ -11,7 +11,7 @@ from ssd_centernet._keras import keras
 
 @keras.saving.register_keras_serializable(package="ssd_centernet")
 class UpsampleAdd(keras.layers.Layer):
-    """Adds a coarse map, doubled by nearest neighbour, to a fine one.
+    """Add a coarse map, doubled by nearest neighbour, to a fine one.
 
     Where the fine map has an odd side, the last doubled row or column is cut off, so that networks
     take images of any size.
@@ -20,7 +20,7 @@ class UpsampleAdd(keras.layers.Layer):
     """
 
     def call(self, inputs: Sequence[tf.Tensor]) -> tf.Tensor:
-        """Adds maps [B, ceil(h / 2), ceil(w / 2), C] and [B, h, w, C], in this order."""
+        """Add maps [B, ceil(h / 2), ceil(w / 2), C] and [B, h, w, C], in this order."""
         coarse, fine = inputs
         rows, columns, channels = tf.shape(coarse)[1], tf.shape(coarse)[2], coarse.shape[-1]
         # Rows join the batch, as TFLite has no tensors of six dimensions.

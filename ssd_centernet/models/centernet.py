@@ -47,25 +47,26 @@ class CenterNet(Detector):
         class_names: Sequence[str] | None = None,
         name: str = "centernet",
     ):
-        """Builds the detector.
+        """Build the detector.
 
         Args:
-          backbone: Keras model from images [B, h, w, 3] to a dict of feature maps by level. A level
-            may have a map of each stack: "2_0" is that of the first, "2" that of the last.
-          num_classes: C, without background.
-          image_size: (height, width) of the network's input in pixels.
-          neck: layer from the backbone's levels, finest first, to the maps that the head sees; None
-            hands on the backbone's.
-          head: constructor of the head, called with C, such as `CenterNetHead`; or such a head.
-          criterion: layer with the loss; None means `CenterNetLoss`.
-          decoder: layer from raw outputs to detections; None means `CenterNetDecoder`.
-          preprocessing: what an image needs before it goes in; None means that of Hourglass-104.
-          class_names: names of the C classes.
-          name: of the model.
+            backbone: Keras model from images [B, h, w, 3] to a dict of feature maps by level. A
+                level may have a map of each stack: "2_0" is that of the first, "2" that of the
+                last.
+            num_classes: C, without background.
+            image_size: (height, width) of the network's input in pixels.
+            neck: layer from the backbone's levels, finest first, to the maps that the head sees;
+                None hands on the backbone's.
+            head: constructor of the head, called with C, such as `CenterNetHead`; or such a head.
+            criterion: layer with the loss; None means `CenterNetLoss`.
+            decoder: layer from raw outputs to detections; None means `CenterNetDecoder`.
+            preprocessing: what an image needs before it goes in; None means that of Hourglass-104.
+            class_names: names of the C classes.
+            name: of the model.
 
         Raises:
-          ValueError: the maps differ in size, the image is no multiple of their stride, or a part
-            cannot be one: not a layer, or of another kind of detector.
+            ValueError: the maps differ in size, the image is no multiple of their stride, or a part
+                cannot be one: not a layer, or of another kind of detector.
         """
         check_parts(
             "CenterNet",
@@ -106,7 +107,7 @@ class CenterNet(Detector):
     def make_targets(
         self, boxes, classes, is_crowd, valid=None, extent=None
     ) -> dict[str, tf.Tensor]:
-        """Draws heatmaps; see `layers/centernet_criteria.py`."""
+        """Draw heatmaps; see `layers/centernet_criteria.py`."""
         return self.criterion.make_targets(
             boxes,
             classes,
@@ -119,11 +120,11 @@ class CenterNet(Detector):
         )
 
     def decode(self, outputs, extent=None, **limits) -> dict[str, tf.Tensor]:
-        """Decodes raw outputs; see `layers/centernet_decoder.py`."""
+        """Decode raw outputs; see `layers/centernet_decoder.py`."""
         return self.to_image_frame(self.decoder(outputs, **limits), extent)
 
     def describe_outputs(self) -> str:
-        """Says which maps there are."""
+        """Say which maps there are."""
         maps = f"heatmap, offset and size on {size_in_words(self.output_size)} cells"
         return (
             maps
@@ -133,16 +134,16 @@ class CenterNet(Detector):
 
 
 def _level_and_stack(key: str) -> tuple[int, float]:
-    """Orders maps: by level, then by stack, the last stack being the one without a number."""
+    """Order maps: by level, then by stack, the last stack being the one without a number."""
     level, _, stack = key.partition("_")
     return int(level), float(stack or "inf")
 
 
 def _common_size(maps: Sequence[tf.Tensor], image_size: tuple[int, int]) -> tuple[int, int]:
-    """Returns (h, w) of the maps.
+    """Return (h, w) of the maps.
 
     Raises:
-      ValueError: see `CenterNet`.
+        ValueError: see `CenterNet`.
     """
     sizes = {tuple(features.shape[1:3]) for features in maps}
     if len(sizes) != 1:

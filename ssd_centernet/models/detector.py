@@ -27,12 +27,12 @@ class Detector(FittedModel):
     and `decoder`, and implement `make_targets` and `decode`.
 
     Attributes:
-      num_classes: C, without background.
-      image_size: (height, width) of the network's input in pixels.
-      preprocessing: `Preprocessing` that belongs to the weights.
-      class_names: names of the classes, or None.
-      PARTS: names of the constructor's arguments that are Keras objects, and of the attributes that
-        hold them.
+        num_classes: C, without background.
+        image_size: (height, width) of the network's input in pixels.
+        preprocessing: `Preprocessing` that belongs to the weights.
+        class_names: names of the classes, or None.
+        PARTS: names of the constructor's arguments that are Keras objects, and of the attributes
+            that hold them.
     """
 
     PARTS: tuple[str, ...] = ()
@@ -48,10 +48,10 @@ class Detector(FittedModel):
         class_names: Sequence[str] | None = None,
         name: str | None = None,
     ):
-        """Joins the parts; see the subclasses.
+        """Join the parts; see the subclasses.
 
         Raises:
-          ValueError: the number of names, or the size that the preprocessing gives, does not fit.
+            ValueError: the number of names, or the size that the preprocessing gives, does not fit.
         """
         super().__init__(inputs=inputs, outputs=outputs, name=name)
         if class_names is not None and len(class_names) != num_classes:
@@ -72,45 +72,45 @@ class Detector(FittedModel):
     def make_targets(
         self, boxes, classes, is_crowd, valid=None, extent=None
     ) -> dict[str, tf.Tensor]:
-        """Turns ground truth into training targets, for one image or (with leading B) a batch.
+        """Turn ground truth into training targets, for one image or (with leading B) a batch.
 
         Args:
-          boxes: float32 [..., M, 4], yxyx, fractions of the network's input.
-          classes: int32 [..., M], 0..C-1.
-          is_crowd: bool [..., M].
-          valid: bool [..., M], False for padding; None means all rows count.
-          extent: float32 [..., 2], the share (height, width) of the network's input that the image
-            covers; None means all of it. Detectors that learn from padding too ignore it.
+            boxes: float32 [..., M, 4], yxyx, fractions of the network's input.
+            classes: int32 [..., M], 0..C-1.
+            is_crowd: bool [..., M].
+            valid: bool [..., M], False for padding; None means all rows count.
+            extent: float32 [..., 2], the share (height, width) of the network's input that the
+                image covers; None means all of it. Detectors that learn from padding too ignore it.
 
         Returns:
-          A dict of tensors of static shape but for the leading B.
+            A dict of tensors of static shape but for the leading B.
         """
         raise NotImplementedError
 
     def losses_of(self, outputs, targets) -> dict[str, tf.Tensor]:
-        """Computes the criterion's unweighted loss parts of a batch, named float32 scalars."""
+        """Compute the criterion's unweighted loss parts of a batch, named float32 scalars."""
         return self.criterion(outputs, targets)
 
     def decode(self, outputs, extent=None, **limits) -> dict[str, tf.Tensor]:
-        """Decodes raw outputs into `Detections` (see docs/architecture.md).
+        """Decode raw outputs into `Detections` (see docs/architecture.md).
 
         Args:
-          outputs: what the network gave.
-          extent: float32 [B, 2], as in `make_targets`: where the preprocessing pads, boxes come out
-            as fractions of the image instead of fractions of the network's input.
-          **limits: of the decoder's call, such as `score_threshold`; None is the decoder's own.
+            outputs: what the network gave.
+            extent: float32 [B, 2], as in `make_targets`: where the preprocessing pads, boxes come
+                out as fractions of the image instead of fractions of the network's input.
+            **limits: of the decoder's call, such as `score_threshold`; None is the decoder's own.
         """
         raise NotImplementedError
 
     def to_image_frame(self, detections: dict, extent) -> dict[str, tf.Tensor]:
-        """Turns boxes from fractions of the network's input into fractions of the image.
+        """Turn boxes from fractions of the network's input into fractions of the image.
 
         Args:
-          detections: of a decoder.
-          extent: float32 [B, 2] or None, as in `decode`.
+            detections: of a decoder.
+            extent: float32 [B, 2] or None, as in `decode`.
 
         Returns:
-          The same where nothing is padded, else with boxes clipped to the image.
+            The same where nothing is padded, else with boxes clipped to the image.
         """
         if extent is None or not self.preprocessing.keep_aspect:
             return detections
@@ -123,16 +123,16 @@ class Detector(FittedModel):
         return self.criterion.loss_weights
 
     def compute_losses(self, outputs, batch: dict) -> dict[str, tf.Tensor]:
-        """Computes the unweighted loss parts of a batch.
+        """Compute the unweighted loss parts of a batch.
 
         Args:
-          outputs: what the network gave for `batch["image"]`.
-          batch: see docs/architecture.md; `targets` are used where the input pipeline made them,
-            else they are made here, on the device, of `boxes`, `classes` and, where there are any,
-            `is_crowd`, `valid` and `extent`.
+            outputs: what the network gave for `batch["image"]`.
+            batch: see docs/architecture.md; `targets` are used where the input pipeline made them,
+                else they are made here, on the device, of `boxes`, `classes` and, where there are
+                any, `is_crowd`, `valid` and `extent`.
 
         Returns:
-          Named float32 scalars.
+            Named float32 scalars.
         """
         targets = batch.get("targets")
         if targets is None:
@@ -146,25 +146,25 @@ class Detector(FittedModel):
         return self.losses_of(outputs, targets)
 
     def total_loss(self, parts: dict[str, tf.Tensor]) -> tf.Tensor:
-        """Sums the loss parts with their weights, the one place where weights are applied."""
+        """Sum the loss parts with their weights, the one place where weights are applied."""
         return tf.add_n([self.loss_weights[name] * part for name, part in parts.items()])
 
     def detect(self, images: tf.Tensor | Sequence, **limits) -> dict[str, tf.Tensor]:
-        """Detects objects.
+        """Detect objects.
 
         Args:
-          images: uint8 [B, H, W, 3] or [H, W, 3], RGB, any size; or a list or tuple of images
-            [H, W, 3], each of its own size.
-          **limits: `score_threshold` and `iou_threshold` instead of the decoder's own, floats or
-            scalar tensors.
+            images: uint8 [B, H, W, 3] or [H, W, 3], RGB, any size; or a list or tuple of images [H,
+                W, 3], each of its own size.
+            **limits: `score_threshold` and `iou_threshold` instead of the decoder's own, floats or
+                scalar tensors.
 
         Returns:
-          Detections: `boxes` [B, D, 4] yxyx fractions of the given image, `scores` [B, D]
-          descending, `classes` int32 [B, D] in 0..C-1, `count` int32 [B]. One image is a batch of
-          one.
+            Detections: `boxes` [B, D, 4] yxyx fractions of the given image, `scores` [B, D]
+            descending, `classes` int32 [B, D] in 0..C-1, `count` int32 [B]. One image is a batch of
+            one.
 
         Raises:
-          ValueError: the images are not uint8 RGB, or there is none.
+            ValueError: the images are not uint8 RGB, or there is none.
         """
         if isinstance(images, list | tuple) and _are_images(images):
             # One at a time: what is uint8 and large becomes small.
@@ -176,18 +176,18 @@ class Detector(FittedModel):
         return self.decode(self(inputs, training=False), extent, **limits)
 
     def _prepare(self, images: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """Turns uint8 images [B, H, W, 3] into the network's input and the extent [B, 2] of it."""
+        """Turn uint8 images [B, H, W, 3] into the network's input and the extent [B, 2] of it."""
         sizes = tf.tile(tf.shape(images)[tf.newaxis, 1:3], [tf.shape(images)[0], 1])
         extent = self.preprocessing.extent(sizes[:, 0], sizes[:, 1])
         return self.preprocessing(images), extent
 
     def summary(self, *args, print_fn=None, **kwargs) -> None:
-        """Prints what goes in and comes out, and Keras' table of the parts.
+        """Print what goes in and comes out, and Keras' table of the parts.
 
         Args:
-          *args: of `keras.Model.summary`.
-          print_fn: takes the text, piece by piece; None prints it.
-          **kwargs: of `keras.Model.summary`, such as `expand_nested=True` for every layer.
+            *args: of `keras.Model.summary`.
+            print_fn: takes the text, piece by piece; None prints it.
+            **kwargs: of `keras.Model.summary`, such as `expand_nested=True` for every layer.
         """
         show = print_fn or print
         for line in self._description():
@@ -215,11 +215,11 @@ class Detector(FittedModel):
         return [title, *(f"  {line}" for line in itertools.chain(*wrapped))]
 
     def describe_outputs(self) -> str:
-        """Says in a few words what the network predicts for an image."""
+        """Say in a few words what the network predicts for an image."""
         raise NotImplementedError
 
     def get_config(self) -> dict:
-        """Returns the constructor's arguments, parts serialised, and the precision."""
+        """Return the constructor's arguments, parts serialised, and the precision."""
         parts = {name: getattr(self, name) for name in self.PARTS}
         return {
             "name": self.name,
@@ -232,7 +232,7 @@ class Detector(FittedModel):
 
     @classmethod
     def from_config(cls, config: dict, custom_objects=None):
-        """Builds the detector from `get_config`, in the precision that it had."""
+        """Build the detector from `get_config`, in the precision that it had."""
         config = dict(config)
         with _policy(config.pop("dtype", None)):
             for key in cls.PARTS:
@@ -241,16 +241,16 @@ class Detector(FittedModel):
             return cls(**config)
 
     def variables_to_train(self, freeze: str | Sequence[str] = ()) -> list[tf.Variable]:
-        """Lists the trainable variables that no pattern of `freeze` matches.
+        """List the trainable variables that no pattern of `freeze` matches.
 
         Args:
-          freeze: regular expressions, matched at the start of variable names.
+            freeze: regular expressions, matched at the start of variable names.
 
         Returns:
-          Variables in creation order.
+            Variables in creation order.
 
         Raises:
-          ValueError: a pattern matches nothing, so it would silently freeze nothing.
+            ValueError: a pattern matches nothing, so it would silently freeze nothing.
         """
         patterns = as_patterns(freeze, setting="train.freeze")
         variables = self.trainable_variables
@@ -260,7 +260,7 @@ class Detector(FittedModel):
 
 @contextlib.contextmanager
 def _policy(name: str | None) -> Iterator[None]:
-    """Sets Keras' policy while a model is built; None leaves it as it is.
+    """Set Keras' policy while a model is built; None leaves it as it is.
 
     A backbone is built anew from its constructor's arguments, which do not tell its precision.
     """
@@ -273,20 +273,20 @@ def _policy(name: str | None) -> Iterator[None]:
 
 
 def size_in_words(size: Sequence[int]) -> str:
-    """Writes (height, width) as '300 x 400'."""
+    """Write (height, width) as '300 x 400'."""
     return " x ".join(map(str, size))
 
 
 def _are_images(images: Sequence) -> bool:
-    """Tells a list of images from nested lists of numbers."""
+    """Tell a list of images from nested lists of numbers."""
     return not images or hasattr(images[0], "shape")
 
 
 def _checked_list(images: Sequence) -> list[tf.Tensor]:
-    """Returns uint8 [H, W, 3], one for each image.
+    """Return uint8 [H, W, 3], one for each image.
 
     Raises:
-      ValueError: one of them is something else, or there is none.
+        ValueError: one of them is something else, or there is none.
     """
     checked = [_checked_image(image) for image in images]
     for image in checked:
@@ -301,10 +301,10 @@ def _checked_list(images: Sequence) -> list[tf.Tensor]:
 
 
 def _checked_image(images) -> tf.Tensor:
-    """Returns uint8 [H, W, 3] or [B, H, W, 3].
+    """Return uint8 [H, W, 3] or [B, H, W, 3].
 
     Raises:
-      ValueError: it is something else.
+        ValueError: it is something else.
     """
     images = tf.convert_to_tensor(images)
     if images.dtype != tf.uint8 or images.shape.rank not in (3, 4) or images.shape[-1] != 3:

@@ -36,29 +36,30 @@ class FittedModel(keras.Model):
         jit_compile: bool | None = None,
         **refused: Any,
     ) -> None:
-        """Prepares `fit` and `evaluate`; the loss is that of the detector's criterion.
+        """Prepare `fit` and `evaluate`; the loss is that of the detector's criterion.
 
         A step is that of `ssd_centernet train`: gradients of the weighted sum of the loss parts,
         weight decay added to them, then clipped, then applied. In float16 Keras wraps the optimizer
         so that the loss is scaled.
 
         Args:
-          optimizer: of the Keras in `ssd_centernet.keras`, with its learning rate, or its name.
-          weight_decay: coefficient of the L2 objective `0.5 |v|^2`, not part of the loss that is
-            shown; 0 for none. An optimizer's own `weight_decay` is another thing, and decoupled.
-          decay_exclude: regular expressions of names of variables that do not decay.
-          freeze: regular expressions, matched at the start of names of variables that are not
-            updated. Their batch norms still see the statistics of the batch; to hold these as
-            well, set `trainable = False` on a layer before `compile`, as Keras has it.
-          clip_norm: largest global norm of the gradients; None for no clipping.
-          run_eagerly: as in Keras.
-          steps_per_execution: as in Keras.
-          jit_compile: as in Keras.
-          **refused: nothing; `loss` and `metrics` of Keras get an error that says what to do.
+            optimizer: of the Keras in `ssd_centernet.keras`, with its learning rate, or its name.
+            weight_decay: coefficient of the L2 objective `0.5 |v|^2`, not part of the loss that is
+                shown; 0 for none. An optimizer's own `weight_decay` is another thing, and
+                decoupled.
+            decay_exclude: regular expressions of names of variables that do not decay.
+            freeze: regular expressions, matched at the start of names of variables that are not
+                updated. Their batch norms still see the statistics of the batch; to hold these as
+                well, set `trainable = False` on a layer before `compile`, as Keras has it.
+            clip_norm: largest global norm of the gradients; None for no clipping.
+            run_eagerly: as in Keras.
+            steps_per_execution: as in Keras.
+            jit_compile: as in Keras.
+            **refused: nothing; `loss` and `metrics` of Keras get an error that says what to do.
 
         Raises:
-          ValueError: an argument out of its range, a pattern that matches nothing.
-          TypeError: an optimizer of another Keras, or an argument that a detector does not have.
+            ValueError: an argument out of its range, a pattern that matches nothing.
+            TypeError: an optimizer of another Keras, or an argument that a detector does not have.
         """
         _refuse_arguments(refused)
         _check_optimizer(optimizer)
@@ -87,24 +88,24 @@ class FittedModel(keras.Model):
         _warn_without_rate(self.optimizer)
 
     def fit(self, x=None, y=None, **kwargs):
-        """Trains on batches: see `keras.Model.fit`, of which every argument is taken by its name.
+        """Train on batches: see `keras.Model.fit`, of which every argument is taken by its name.
 
         Args:
-          x: batches as `ssd_centernet.training_data` gives them (docs/architecture.md has the
-            fields): a `tf.data.Dataset` of dictionaries with `image` float32 [B, h, w, 3],
-            normalised, and either `targets`, or `boxes` float32 [B, M, 4] (yxyx, fractions of
-            `image`) and `classes` int32 [B, M] in 0..C-1, with `valid` bool [B, M] where rows are
-            padding and `is_crowd` bool [B, M] where some are crowd regions.
-          y: None; the ground truth is part of a batch.
-          **kwargs: of Keras: `epochs`, `steps_per_epoch`, `validation_data`, `callbacks`...
+            x: batches as `ssd_centernet.training_data` gives them (docs/architecture.md has the
+                fields): a `tf.data.Dataset` of dictionaries with `image` float32 [B, h, w, 3],
+                normalised, and either `targets`, or `boxes` float32 [B, M, 4] (yxyx, fractions of
+                `image`) and `classes` int32 [B, M] in 0..C-1, with `valid` bool [B, M] where rows
+                are padding and `is_crowd` bool [B, M] where some are crowd regions.
+            y: None; the ground truth is part of a batch.
+            **kwargs: of Keras: `epochs`, `steps_per_epoch`, `validation_data`, `callbacks`...
 
         Returns:
-          Keras' History: `loss` (the weighted sum) and each loss part, `val_` before those of the
-          validation.
+            Keras' History: `loss` (the weighted sum) and each loss part, `val_` before those of the
+            validation.
 
         Raises:
-          ValueError: batches that are none.
-          TypeError: a callback of another Keras.
+            ValueError: batches that are none.
+            TypeError: a callback of another Keras.
         """
         _refuse_ground_truth(y, "fit")
         _check_batches(x, self.input_shape, "x")
@@ -114,15 +115,15 @@ class FittedModel(keras.Model):
         return super().fit(x, **kwargs)
 
     def evaluate(self, x=None, y=None, **kwargs):
-        """Computes the loss and its parts, not AP: see `keras.Model.evaluate`.
+        """Compute the loss and its parts, not AP: see `keras.Model.evaluate`.
 
         Args:
-          x: batches as for `fit`.
-          y: None; the ground truth is part of a batch.
-          **kwargs: of Keras, such as `return_dict=True`.
+            x: batches as for `fit`.
+            y: None; the ground truth is part of a batch.
+            **kwargs: of Keras, such as `return_dict=True`.
 
         Returns:
-          Means over the images, in the order of `metrics_names`.
+            Means over the images, in the order of `metrics_names`.
         """
         _refuse_ground_truth(y, "evaluate")
         _check_batches(x, self.input_shape, "x")
@@ -130,7 +131,7 @@ class FittedModel(keras.Model):
         return super().evaluate(x, **kwargs)
 
     def train_step(self, data: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-        """Updates the weights once; called by `fit`."""
+        """Update the weights once; called by `fit`."""
         batch = _prepared(_checked(data, self.input_shape), self.num_classes)
         options = self._fitting.options
         variables = self.variables_to_train(options["freeze"])
@@ -151,7 +152,7 @@ class FittedModel(keras.Model):
         return self._fitting.record({"loss": total, **parts}, batch["image"])
 
     def test_step(self, data: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-        """Computes the loss of a batch; called by `evaluate` and for `validation_data`."""
+        """Compute the loss of a batch; called by `evaluate` and for `validation_data`."""
         batch = _prepared(_checked(data, self.input_shape), self.num_classes)
         parts = self.compute_losses(self(batch["image"], training=False), batch)
         return self._fitting.record({"loss": self.total_loss(parts), **parts}, batch["image"])
@@ -163,7 +164,7 @@ class FittedModel(keras.Model):
         return [] if fitting is None else list(fitting.means)
 
     def get_compile_config(self) -> dict | None:
-        """Returns what `compile` was called with, for a `.keras` file."""
+        """Return what `compile` was called with, for a `.keras` file."""
         fitting = getattr(self, "_fitting", None)
         if fitting is None:
             return None
@@ -174,7 +175,7 @@ class FittedModel(keras.Model):
         return {"optimizer": optimizer, **fitting.options}
 
     def compile_from_config(self, config: dict) -> None:
-        """Compiles as the model of a `.keras` file was, with slots for the optimizer's state."""
+        """Compile as the model of a `.keras` file was, with slots for the optimizer's state."""
         config = dict(config)
         optimizer = keras.saving.deserialize_keras_object(config.pop("optimizer"))
         self.compile(optimizer, **config)
@@ -183,14 +184,14 @@ class FittedModel(keras.Model):
 
 
 class _Fitting:
-    """Holds what `compile` set, out of sight of Keras: a model's weights are none of these."""
+    """Hold what `compile` set, out of sight of Keras: a model's weights are none of these."""
 
     def __init__(self, options: dict[str, Any], means: list[keras.metrics.Mean]):
         self.options = options
         self.means = means
 
     def record(self, values: dict[str, tf.Tensor], images: tf.Tensor) -> dict[str, tf.Tensor]:
-        """Adds up the values of a batch, and returns the means over all images so far."""
+        """Add up the values of a batch, and return the means over all images so far."""
         size = tf.shape(images)[0]
         for mean in self.means:
             mean.update_state(values[mean.name], sample_weight=size)
@@ -257,7 +258,7 @@ def _refuse_ground_truth(y: Any, method: str) -> None:
 
 
 def _check_batches(batches: Any, input_shape: Sequence[int | None], name: str) -> None:
-    """Looks at the batches before Keras does; what it cannot tell, `_checked` sees in the step."""
+    """Look at the batches before Keras does; what it cannot tell, `_checked` sees in the step."""
     if isinstance(batches, tf.data.Dataset):
         _checked(batches.element_spec, input_shape)
     elif isinstance(batches, list | tuple) or not hasattr(batches, "__iter__"):
@@ -268,10 +269,10 @@ def _check_batches(batches: Any, input_shape: Sequence[int | None], name: str) -
 
 
 def _checked(batch: Any, input_shape: Sequence[int | None]) -> dict[str, Any]:
-    """Returns a batch, or the specification of one, that a step can work with.
+    """Return a batch, or the specification of one, that a step can work with.
 
     Raises:
-      ValueError: says what is missing, or which image it takes.
+        ValueError: says what is missing, or which image it takes.
     """
     if isinstance(batch, tuple) and len(batch) == 1:
         (batch,) = batch  # As Keras hands on arrays, and a batch of train_on_batch.
@@ -307,7 +308,7 @@ def _checked(batch: Any, input_shape: Sequence[int | None]) -> dict[str, Any]:
 
 
 def _prepared(batch: dict[str, Any], num_classes: int) -> dict[str, Any]:
-    """Brings ground truth of the user's own to the types of docs/architecture.md, and checks it."""
+    """Bring ground truth of the user's own to the types of docs/architecture.md, and check it."""
     if batch.get("targets") is not None:
         return batch
     boxes, classes = tf.cast(batch["boxes"], tf.float32), tf.cast(batch["classes"], tf.int32)

@@ -10,15 +10,15 @@ from ssd_centernet._keras import explain_foreign, keras
 
 
 def check_parts(owner: str, **parts: tuple[Any, str]) -> None:
-    """Refuses parts that are no Keras layers, such as classes that were not called.
+    """Refuse parts that are no Keras layers, such as classes that were not called.
 
     Args:
-      owner: name of the detector, for the message.
-      **parts: argument -> (value, example of what is expected, such as "MultiBoxLoss"); None is
-        accepted, for the default.
+        owner: name of the detector, for the message.
+        **parts: argument -> (value, example of what is expected, such as "MultiBoxLoss"); None is
+            accepted, for the default.
 
     Raises:
-      ValueError: names the setting, its value and what was expected.
+        ValueError: names the setting, its value and what was expected.
     """
     for name, (part, example) in parts.items():
         if part is None or isinstance(part, keras.layers.Layer):
@@ -36,18 +36,18 @@ def check_parts(owner: str, **parts: tuple[Any, str]) -> None:
 
 
 def check_method(setting: str, part: Any, method: str, example: str, *args, **kwargs) -> None:
-    """Refuses a part of another family of detectors, whose method takes other arguments.
+    """Refuse a part of another family of detectors, whose method takes other arguments.
 
     Args:
-      setting: name of the part's setting, for the message.
-      part: the layer.
-      method: name of what the detector calls.
-      example: of a part that fits.
-      *args: what the method is called with; only their number counts.
-      **kwargs: the same by name.
+        setting: name of the part's setting, for the message.
+        part: the layer.
+        method: name of what the detector calls.
+        example: of a part that fits.
+        *args: what the method is called with; only their number counts.
+        **kwargs: the same by name.
 
     Raises:
-      ValueError: names the setting, its value and what was expected.
+        ValueError: names the setting, its value and what was expected.
     """
     try:
         inspect.signature(getattr(part, method)).bind(*args, **kwargs)
@@ -61,20 +61,20 @@ def check_method(setting: str, part: Any, method: str, example: str, *args, **kw
 def build_head(
     setting: str, head: Callable | keras.layers.Layer, example: str, *args, **kwargs
 ) -> keras.layers.Layer:
-    """Builds the head of a detector from its constructor.
+    """Build the head of a detector from its constructor.
 
     Args:
-      setting: name of its setting, for the message.
-      head: constructor, or a head that is built.
-      example: of a constructor that fits.
-      *args: of the constructor.
-      **kwargs: of the constructor.
+        setting: name of its setting, for the message.
+        head: constructor, or a head that is built.
+        example: of a constructor that fits.
+        *args: of the constructor.
+        **kwargs: of the constructor.
 
     Returns:
-      The head.
+        The head.
 
     Raises:
-      ValueError: it is none, or takes other arguments: names the setting and what was expected.
+        ValueError: it is none, or takes other arguments: names the setting and what was expected.
     """
     if isinstance(head, keras.layers.Layer):
         return head

@@ -47,28 +47,28 @@ class SSD(Detector):
         match_in_pixels: bool = False,
         name: str = "ssd",
     ):
-        """Builds the detector.
+        """Build the detector.
 
         Args:
-          backbone: Keras model from images [B, h, w, 3] to a dict of feature maps by level.
-          num_classes: C, without background.
-          image_size: (height, width) of the network's input in pixels.
-          neck: layer from the backbone's levels, finest first, to those that the head sees; None
-            means `SSDExtraLevels`.
-          head: constructor of the head, called with the number of logits (C + 1) and
-            `boxes_per_cell`, such as `SSDHead`; or such a head.
-          anchors: layer that lays anchors over the levels; None means `DefaultBoxes`.
-          criterion: layer with the loss; None means `MultiBoxLoss`.
-          decoder: layer from raw outputs to detections; None means `SSDDecoder`.
-          preprocessing: what an image needs before it goes in.
-          class_names: names of the C classes.
-          match_in_pixels: whether objects are matched in pixels of the input instead of fractions:
-            no different but for ties (see `ops.anchors.pixel_boxes`). The anchors' layer must have
-            `generate_in_pixels`.
-          name: of the model.
+            backbone: Keras model from images [B, h, w, 3] to a dict of feature maps by level.
+            num_classes: C, without background.
+            image_size: (height, width) of the network's input in pixels.
+            neck: layer from the backbone's levels, finest first, to those that the head sees; None
+                means `SSDExtraLevels`.
+            head: constructor of the head, called with the number of logits (C + 1) and
+                `boxes_per_cell`, such as `SSDHead`; or such a head.
+            anchors: layer that lays anchors over the levels; None means `DefaultBoxes`.
+            criterion: layer with the loss; None means `MultiBoxLoss`.
+            decoder: layer from raw outputs to detections; None means `SSDDecoder`.
+            preprocessing: what an image needs before it goes in.
+            class_names: names of the C classes.
+            match_in_pixels: whether objects are matched in pixels of the input instead of
+                fractions: no different but for ties (see `ops.anchors.pixel_boxes`). The anchors'
+                layer must have `generate_in_pixels`.
+            name: of the model.
 
         Raises:
-          ValueError: a part that cannot be one: not a layer, or of another kind of detector.
+            ValueError: a part that cannot be one: not a layer, or of another kind of detector.
         """
         check_parts(
             "SSD",
@@ -118,7 +118,7 @@ class SSD(Detector):
     def make_targets(
         self, boxes, classes, is_crowd, valid=None, extent=None
     ) -> dict[str, tf.Tensor]:
-        """Matches ground truth to the anchors; see `layers/criteria.py`."""
+        """Match ground truth to the anchors; see `layers/criteria.py`."""
         del extent  # Anchors over padding are background as others are.
         anchors = self._anchor_boxes
         if self.match_in_pixels:
@@ -127,14 +127,14 @@ class SSD(Detector):
         return self.criterion.make_targets(boxes, classes, is_crowd, anchors, valid)
 
     def decode(self, outputs, extent=None, **limits) -> dict[str, tf.Tensor]:
-        """Decodes raw outputs; see `layers/decoders.py`."""
+        """Decode raw outputs; see `layers/decoders.py`."""
         return self.to_image_frame(self.decoder(outputs, self.anchor_boxes, **limits), extent)
 
     def describe_outputs(self) -> str:
-        """Says how many anchors there are, on which levels."""
+        """Say how many anchors there are, on which levels."""
         levels = ", ".join(map(size_in_words, self.feature_sizes))
         return f"a class and a box for each of {len(self._anchor_boxes)} anchors, on {levels} cells"
 
     def get_config(self) -> dict:
-        """Returns the constructor's arguments, parts serialised."""
+        """Return the constructor's arguments, parts serialised."""
         return {**super().get_config(), "match_in_pixels": self.match_in_pixels}

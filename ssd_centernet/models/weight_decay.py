@@ -14,17 +14,17 @@ NORMS = ("_norm/",)
 
 
 def decay_mask(variables: Sequence[tf.Variable], exclude: str | Sequence[str]) -> list[bool]:
-    """Tells which variables decay: those whose name contains no match of `exclude`.
+    """Tell which variables decay: those whose name contains no match of `exclude`.
 
     Args:
-      variables: whose names are looked at.
-      exclude: regular expressions, searched anywhere in the name.
+        variables: whose names are looked at.
+        exclude: regular expressions, searched anywhere in the name.
 
     Returns:
-      One bool a variable.
+        One bool a variable.
 
     Raises:
-      ValueError: a pattern other than `NORMS` matches nothing.
+        ValueError: a pattern other than `NORMS` matches nothing.
     """
     patterns = as_patterns(exclude, setting="train.decay_exclude")
     names = [variable.name for variable in variables]
@@ -39,16 +39,16 @@ def add_weight_decay(
     mask: Sequence[bool],
     coefficient: float,
 ) -> list[tf.Tensor]:
-    """Adds the gradient of `coefficient * 0.5 |v|^2` (coupled decay, as an L2 loss would).
+    """Add the gradient of `coefficient * 0.5 |v|^2` (coupled decay, as an L2 loss would).
 
     Args:
-      gradients: float32, one a variable.
-      variables: in the same order.
-      mask: which of them decay.
-      coefficient: at least 0; 0 adds nothing.
+        gradients: float32, one a variable.
+        variables: in the same order.
+        mask: which of them decay.
+        coefficient: at least 0; 0 adds nothing.
 
     Returns:
-      The new gradients.
+        The new gradients.
 
     Source: reference specification ssd_resnet34, section 6, "Weight decay".
     """

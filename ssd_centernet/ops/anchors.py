@@ -16,25 +16,25 @@ def default_boxes(
     steps: Sequence[tuple[float, float]] | None = None,
     clip: bool = True,
 ) -> np.ndarray:
-    """Lays SSD's default boxes over the cells of every feature level.
+    """Lay SSD's default boxes over the cells of every feature level.
 
     Order: level, row, column, shape; within a cell the square of the level's scale, the square of
     the geometric mean with the next scale, then for each ratio a wide and a tall box.
 
     Args:
-      image_size: (height, width) of the network's input in pixels.
-      feature_sizes: (height, width) in cells, one pair a level.
-      scales: box sizes as fractions of the image's shorter side, one more than there are levels.
-      aspect_ratios: for each level the extra ratios, such as (2, 3).
-      steps: (vertical, horizontal) distance of neighbouring cells in pixels, one pair a level;
-        None derives them as image size / feature size.
-      clip: whether centres and sizes (not corners) are clipped to [0, 1].
+        image_size: (height, width) of the network's input in pixels.
+        feature_sizes: (height, width) in cells, one pair a level.
+        scales: box sizes as fractions of the image's shorter side, one more than there are levels.
+        aspect_ratios: for each level the extra ratios, such as (2, 3).
+        steps: (vertical, horizontal) distance of neighbouring cells in pixels, one pair a level;
+            None derives them as image size / feature size.
+        clip: whether centres and sizes (not corners) are clipped to [0, 1].
 
     Returns:
-      float64 [A, 4]: (ycenter, xcenter, height, width) as fractions of the image.
+        float64 [A, 4]: (ycenter, xcenter, height, width) as fractions of the image.
 
     Raises:
-      ValueError: the arguments name different numbers of levels.
+        ValueError: the arguments name different numbers of levels.
 
     Source: reference specification ssd_resnet34, section 2.
     """
@@ -72,20 +72,20 @@ def pixel_boxes(
     aspect_ratios: Sequence[Sequence[float]],
     steps: Sequence[tuple[float, float]],
 ) -> np.ndarray:
-    """Lays the boxes of `default_boxes` in pixels, in float32 throughout, never clipped.
+    """Lay the boxes of `default_boxes` in pixels, in float32 throughout, never clipped.
 
     The boxes of the first cell are moved from cell to cell, so that the same boxes come out bit for
     bit that published systems match with: where an object lies inside many anchors of one area,
     nothing but their rounding tells which is its best.
 
     Args:
-      feature_sizes: (height, width) in cells, one pair a level.
-      sizes: sides of the small squares in pixels, one more than there are levels.
-      aspect_ratios: for each level the extra ratios, such as (2, 3).
-      steps: (vertical, horizontal) distance of neighbouring cells in pixels, one pair a level.
+        feature_sizes: (height, width) in cells, one pair a level.
+        sizes: sides of the small squares in pixels, one more than there are levels.
+        aspect_ratios: for each level the extra ratios, such as (2, 3).
+        steps: (vertical, horizontal) distance of neighbouring cells in pixels, one pair a level.
 
     Returns:
-      float32 [A, 4], yxyx in pixels, in the order of `default_boxes`.
+        float32 [A, 4], yxyx in pixels, in the order of `default_boxes`.
 
     Source: reference specification ssd_vgg16, sections 6.2, 6.3 and 16 (targets.npz).
     """
@@ -110,19 +110,19 @@ def pixel_boxes(
 def sizes_of_percentages(
     side: int, percentages: tuple[int, int], *, num_levels: int, first: int
 ) -> tuple[int, ...]:
-    """Computes SSD's box sizes from percentages of the image, cut to whole pixels at every step.
+    """Compute SSD's box sizes from percentages of the image, cut to whole pixels at every step.
 
     Args:
-      side: of the square image in pixels.
-      percentages: sizes of the second and the last level; those between are evenly spaced.
-      num_levels: L, feature levels, at least 3.
-      first: size of the first level in percent.
+        side: of the square image in pixels.
+        percentages: sizes of the second and the last level; those between are evenly spaced.
+        num_levels: L, feature levels, at least 3.
+        first: size of the first level in percent.
 
     Returns:
-      L + 1 sizes in pixels: of each level's small square, and one more behind the last level.
+        L + 1 sizes in pixels: of each level's small square, and one more behind the last level.
 
     Raises:
-      ValueError: fewer than 3 levels.
+        ValueError: fewer than 3 levels.
 
     Source: reference specification ssd_vgg16, section 6.1.
     """
@@ -135,7 +135,7 @@ def sizes_of_percentages(
 
 
 def _cell_shapes(scale: float, next_scale: float, ratios: Sequence[float]) -> np.ndarray:
-    """Returns the (height, width) of a cell's boxes as fractions of the shorter side, [n, 2]."""
+    """Return the (height, width) of a cell's boxes as fractions of the shorter side, [n, 2]."""
     mean = np.sqrt(scale * next_scale)
     shapes = [(scale, scale), (mean, mean)]
     for ratio in ratios:
@@ -145,7 +145,7 @@ def _cell_shapes(scale: float, next_scale: float, ratios: Sequence[float]) -> np
 
 
 def corners(center_size: np.ndarray) -> np.ndarray:
-    """Converts (ycenter, xcenter, height, width) to yxyx corners, any float dtype, [..., 4]."""
+    """Convert (ycenter, xcenter, height, width) to yxyx corners, any float dtype, [..., 4]."""
     center, half = center_size[..., :2], center_size[..., 2:] / 2.0
     return np.concatenate([center - half, center + half], axis=-1)
 
@@ -159,23 +159,23 @@ def multiscale_anchors(
     aspect_ratios: Sequence[float] = (1.0, 2.0, 0.5),
     scales_per_octave: int = 2,
 ) -> np.ndarray:
-    """Lays the same shapes over every level of a feature pyramid, scaled with its stride.
+    """Lay the same shapes over every level of a feature pyramid, scaled with its stride.
 
     Order: level, row, column, aspect ratio, scale. Cells begin at half a stride where the stride
     divides the image's side, else at 0, each axis by itself. As in `pixel_boxes`, float32 numbers
     in pixels give the boxes that published systems match with, bit for bit.
 
     Args:
-      image_size: (height, width) of the network's input in pixels.
-      feature_sizes: (height, width) in cells, one pair a level.
-      min_level: log2 of the first level's stride; each level has twice the stride of the one
-        before.
-      anchor_scale: side of the smallest square as a multiple of the stride.
-      aspect_ratios: width / height of the shapes, at constant area.
-      scales_per_octave: how many sizes there are from one level to the next.
+        image_size: (height, width) of the network's input in pixels.
+        feature_sizes: (height, width) in cells, one pair a level.
+        min_level: log2 of the first level's stride; each level has twice the stride of the one
+            before.
+        anchor_scale: side of the smallest square as a multiple of the stride.
+        aspect_ratios: width / height of the shapes, at constant area.
+        scales_per_octave: how many sizes there are from one level to the next.
 
     Returns:
-      float32 [A, 4], yxyx as fractions of the image; corners may lie outside [0, 1].
+        float32 [A, 4], yxyx as fractions of the image; corners may lie outside [0, 1].
 
     Source: reference specification ssd320_resnet50_fpn, section 4.
     """

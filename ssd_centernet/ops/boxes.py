@@ -11,21 +11,21 @@ import tensorflow as tf
 
 
 def _columns(boxes):
-    """Splits [..., 4] into four [...]; NumPy arrays stay constants of the graph, split once."""
+    """Split [..., 4] into four [...]; NumPy arrays stay constants of the graph, split once."""
     if isinstance(boxes, np.ndarray):
         return [np.ascontiguousarray(boxes[..., column]) for column in range(4)]
     return tf.unstack(boxes, num=4, axis=-1)
 
 
 def area(boxes: tf.Tensor) -> tf.Tensor:
-    """Computes box areas.
+    """Compute box areas.
 
     Args:
-      boxes: float [..., 4], yxyx.
+        boxes: float [..., 4], yxyx.
 
     Returns:
-      float [...], in squared units of the boxes' frame. Inverted boxes may come out negative or
-      positive: validate them before.
+        float [...], in squared units of the boxes' frame. Inverted boxes may come out negative or
+        positive: validate them before.
     """
     ymin, xmin, ymax, xmax = _columns(boxes)
     return (ymax - ymin) * (xmax - xmin)
@@ -40,16 +40,16 @@ def _pairwise_intersection(boxes1: tf.Tensor, boxes2: tf.Tensor) -> tf.Tensor:
 
 
 def iou(boxes1: tf.Tensor, boxes2: tf.Tensor) -> tf.Tensor:
-    """Computes the intersection over union of all pairs.
+    """Compute the intersection over union of all pairs.
 
     Args:
-      boxes1: float32 [..., M, 4], yxyx.
-      boxes2: float32 [..., N, 4], yxyx, same frame; leading dimensions broadcast. Anchors are
-        best given as a NumPy array: their columns then are constants.
+        boxes1: float32 [..., M, 4], yxyx.
+        boxes2: float32 [..., N, 4], yxyx, same frame; leading dimensions broadcast. Anchors are
+            best given as a NumPy array: their columns then are constants.
 
     Returns:
-      float32 [..., M, N] in [0, 1]; exactly 0 where a pair does not intersect, zero-area boxes
-      included.
+        float32 [..., M, N] in [0, 1]; exactly 0 where a pair does not intersect, zero-area boxes
+        included.
 
     Source: reference specification ssd_resnet34, section 4, step 1.
     """
@@ -59,14 +59,14 @@ def iou(boxes1: tf.Tensor, boxes2: tf.Tensor) -> tf.Tensor:
 
 
 def ioa(boxes: tf.Tensor, regions: tf.Tensor) -> tf.Tensor:
-    """Computes which share of each box lies inside each region.
+    """Compute which share of each box lies inside each region.
 
     Args:
-      boxes: float32 [..., M, 4], yxyx.
-      regions: float32 [..., N, 4], yxyx, same frame.
+        boxes: float32 [..., M, 4], yxyx.
+        regions: float32 [..., N, 4], yxyx, same frame.
 
     Returns:
-      float32 [..., M, N] in [0, 1]: intersection over the area of `boxes`; 0 for zero-area boxes.
+        float32 [..., M, N] in [0, 1]: intersection over the area of `boxes`; 0 for zero-area boxes.
     """
     box_area = area(boxes)[..., :, tf.newaxis]
     safe_area = tf.where(box_area > 0.0, box_area, 1.0)
@@ -74,13 +74,13 @@ def ioa(boxes: tf.Tensor, regions: tf.Tensor) -> tf.Tensor:
 
 
 def to_center_size(boxes: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
-    """Splits boxes into centres and sizes.
+    """Split boxes into centres and sizes.
 
     Args:
-      boxes: float [..., 4], yxyx.
+        boxes: float [..., 4], yxyx.
 
     Returns:
-      `(ycenter, xcenter, height, width)`, each float [...].
+        `(ycenter, xcenter, height, width)`, each float [...].
     """
     ymin, xmin, ymax, xmax = tf.unstack(boxes, num=4, axis=-1)
     height, width = ymax - ymin, xmax - xmin
@@ -90,7 +90,7 @@ def to_center_size(boxes: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, t
 def from_center_size(
     ycenter: tf.Tensor, xcenter: tf.Tensor, height: tf.Tensor, width: tf.Tensor
 ) -> tf.Tensor:
-    """Joins centres and sizes, each float [...], into yxyx boxes, float [..., 4]."""
+    """Join centres and sizes, each float [...], into yxyx boxes, float [..., 4]."""
     half_height, half_width = height / 2.0, width / 2.0
     return tf.stack(
         [ycenter - half_height, xcenter - half_width, ycenter + half_height, xcenter + half_width],
@@ -99,19 +99,19 @@ def from_center_size(
 
 
 def from_xywh(boxes: tf.Tensor) -> tf.Tensor:
-    """Converts COCO's `[x, y, width, height]` boxes, float [..., 4], to yxyx."""
+    """Convert COCO's `[x, y, width, height]` boxes, float [..., 4], to yxyx."""
     x, y, width, height = tf.unstack(boxes, num=4, axis=-1)
     return tf.stack([y, x, y + height, x + width], axis=-1)
 
 
 def to_xywh(boxes: tf.Tensor) -> tf.Tensor:
-    """Converts yxyx boxes, float [..., 4], to COCO's `[x, y, width, height]`."""
+    """Convert yxyx boxes, float [..., 4], to COCO's `[x, y, width, height]`."""
     ymin, xmin, ymax, xmax = tf.unstack(boxes, num=4, axis=-1)
     return tf.stack([xmin, ymin, xmax - xmin, ymax - ymin], axis=-1)
 
 
 def clip(boxes: tf.Tensor, window: tf.Tensor | tuple[float, ...] = (0.0, 0.0, 1.0, 1.0)):
-    """Clips yxyx boxes, float [..., 4], to a yxyx window, float [4] (the unit square)."""
+    """Clip yxyx boxes, float [..., 4], to a yxyx window, float [4] (the unit square)."""
     window = tf.convert_to_tensor(window, boxes.dtype)
     low = tf.concat([window[:2], window[:2]], axis=0)
     high = tf.concat([window[2:], window[2:]], axis=0)
@@ -119,7 +119,7 @@ def clip(boxes: tf.Tensor, window: tf.Tensor | tuple[float, ...] = (0.0, 0.0, 1.
 
 
 def flip_left_right(boxes: tf.Tensor) -> tf.Tensor:
-    """Mirrors yxyx boxes, float [..., 4], fractions of the image, about the vertical axis."""
+    """Mirror yxyx boxes, float [..., 4], fractions of the image, about the vertical axis."""
     ymin, xmin, ymax, xmax = tf.unstack(boxes, num=4, axis=-1)
     return tf.stack([ymin, 1.0 - xmax, ymax, 1.0 - xmin], axis=-1)
 
@@ -130,17 +130,17 @@ def encode(
     scale_factors: tuple[float, float, float, float] = (10.0, 10.0, 5.0, 5.0),
     epsilon: float = 1e-8,
 ) -> tf.Tensor:
-    """Encodes boxes as offsets from anchors.
+    """Encode boxes as offsets from anchors.
 
     Args:
-      boxes: float32 [..., A, 4], yxyx.
-      anchors: float32 [A, 4], yxyx, same frame.
-      scale_factors: factors of (ty, tx, th, tw); the reciprocals of the "variances" 0.1, 0.1,
-        0.2, 0.2.
-      epsilon: added to all four sizes, which keeps zero-area boxes finite.
+        boxes: float32 [..., A, 4], yxyx.
+        anchors: float32 [A, 4], yxyx, same frame.
+        scale_factors: factors of (ty, tx, th, tw); the reciprocals of the "variances" 0.1, 0.1,
+            0.2, 0.2.
+        epsilon: added to all four sizes, which keeps zero-area boxes finite.
 
     Returns:
-      float32 [..., A, 4]: (ty, tx, th, tw).
+        float32 [..., A, 4]: (ty, tx, th, tw).
 
     Source: reference specification ssd_resnet34, section 3.
     """
@@ -166,16 +166,16 @@ def decode(
     scale_factors: tuple[float, float, float, float] = (10.0, 10.0, 5.0, 5.0),
     max_log_size: float | None = None,
 ) -> tf.Tensor:
-    """Decodes offsets from anchors into boxes; the inverse of `encode` without its epsilon.
+    """Decode offsets from anchors into boxes; the inverse of `encode` without its epsilon.
 
     Args:
-      codes: float32 [..., A, 4]: (ty, tx, th, tw).
-      anchors: float32 [A, 4] or [..., A, 4], yxyx.
-      scale_factors: as in `encode`.
-      max_log_size: bound on |ln(size / anchor size)|, which keeps sizes finite; None for none.
+        codes: float32 [..., A, 4]: (ty, tx, th, tw).
+        anchors: float32 [A, 4] or [..., A, 4], yxyx.
+        scale_factors: as in `encode`.
+        max_log_size: bound on |ln(size / anchor size)|, which keeps sizes finite; None for none.
 
     Returns:
-      float32 [..., A, 4], yxyx, in the anchors' frame, not clipped.
+        float32 [..., A, 4], yxyx, in the anchors' frame, not clipped.
 
     Source: reference specifications ssd_resnet34, section 3; ssd_vgg16, section 7.
     """

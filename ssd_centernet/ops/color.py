@@ -13,16 +13,16 @@ _EPSILON = 1.1920929e-07  # Of float32: keeps the quotients of greys and of blac
 
 
 def to_hsv(red: tf.Tensor, green: tf.Tensor, blue: tf.Tensor) -> tuple[tf.Tensor, ...]:
-    """Converts channels to hue, saturation and value as OpenCV does for floats.
+    """Convert channels to hue, saturation and value as OpenCV does for floats.
 
     Args:
-      red: float32 of any shape and range.
-      green: float32, same shape.
-      blue: float32, same shape.
+        red: float32 of any shape and range.
+        green: float32, same shape.
+        blue: float32, same shape.
 
     Returns:
-      `(hue, saturation, value)`, float32: the hue in degrees, 0..360, 0 for greys; the saturation
-      in 0..1 where no channel is negative; the value, the largest channel.
+        `(hue, saturation, value)`, float32: the hue in degrees, 0..360, 0 for greys; the saturation
+        in 0..1 where no channel is negative; the value, the largest channel.
 
     Source: reference specification ssd_vgg16, section 11.2.
     """
@@ -37,7 +37,7 @@ def to_hsv(red: tf.Tensor, green: tf.Tensor, blue: tf.Tensor) -> tuple[tf.Tensor
 
 
 def from_hsv(hue: tf.Tensor, saturation: tf.Tensor, value: tf.Tensor) -> tuple[tf.Tensor, ...]:
-    """Converts hue, saturation and value, as of `to_hsv`, to `(red, green, blue)`.
+    """Convert hue, saturation and value, as of `to_hsv`, to `(red, green, blue)`.
 
     The hue may lie anywhere on the circle's turns, and the saturation outside 0..1.
 
@@ -64,19 +64,19 @@ def distort(
     contrast_last: tf.Tensor,
     order: tf.Tensor,
 ) -> tf.Tensor:
-    """Distorts the colours of an image as SSD does, without ever clipping.
+    """Distort the colours of an image as SSD does, without ever clipping.
 
     Args:
-      image: float32 [..., 3], RGB in 0..255.
-      brightness: scalar, added to all channels.
-      contrast_first: scalar factor, before the conversion to hue, saturation and value.
-      saturation: scalar factor.
-      hue: scalar, added in degrees.
-      contrast_last: scalar factor, after the conversion back.
-      order: int32 scalar, index into `CHANNEL_ORDERS`: which channels become red, green and blue.
+        image: float32 [..., 3], RGB in 0..255.
+        brightness: scalar, added to all channels.
+        contrast_first: scalar factor, before the conversion to hue, saturation and value.
+        saturation: scalar factor.
+        hue: scalar, added in degrees.
+        contrast_last: scalar factor, after the conversion back.
+        order: int32 scalar, index into `CHANNEL_ORDERS`: which channels become red, green and blue.
 
     Returns:
-      float32 [..., 3]; values outside 0..255 occur.
+        float32 [..., 3]; values outside 0..255 occur.
 
     Source: reference specification ssd_vgg16, section 11.2.
     """

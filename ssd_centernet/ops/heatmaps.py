@@ -12,19 +12,19 @@ PLATEAU = 1e-6
 
 
 def gaussian_radius(heights: tf.Tensor, widths: tf.Tensor, min_overlap: float = 0.7) -> tf.Tensor:
-    """Computes how far a box may be moved while it still overlaps its object.
+    """Compute how far a box may be moved while it still overlaps its object.
 
     Three placements of the moved box give three distances. This is the one where it contains the
     object, with the root divided by 2 instead of by 2a as the reference does; among the reference's
     three it is the smallest for every box.
 
     Args:
-      heights: float32 [...], in cells, at least 0.
-      widths: float32 [...], in cells, at least 0.
-      min_overlap: IoU that must remain, in (0, 1).
+        heights: float32 [...], in cells, at least 0.
+        widths: float32 [...], in cells, at least 0.
+        min_overlap: IoU that must remain, in (0, 1).
 
     Returns:
-      float32 [...], in cells.
+        float32 [...], in cells.
 
     Source: reference specification centernet, section 2.
     """
@@ -35,15 +35,15 @@ def gaussian_radius(heights: tf.Tensor, widths: tf.Tensor, min_overlap: float = 
 
 
 def gaussian_sigma(heights: tf.Tensor, widths: tf.Tensor, min_overlap: float = 0.7) -> tf.Tensor:
-    """Computes the deviation of a box's peak: a sixth of the diameter of its radius.
+    """Compute the deviation of a box's peak: a sixth of the diameter of its radius.
 
     Args:
-      heights: float32 [...], in cells, at least 0.
-      widths: float32 [...], in cells, at least 0.
-      min_overlap: see `gaussian_radius`.
+        heights: float32 [...], in cells, at least 0.
+        widths: float32 [...], in cells, at least 0.
+        min_overlap: see `gaussian_radius`.
 
     Returns:
-      float32 [...], in cells, at least 1/6.
+        float32 [...], in cells, at least 1/6.
 
     Source: reference specification centernet, section 2.
     """
@@ -54,16 +54,16 @@ def gaussian_sigma(heights: tf.Tensor, widths: tf.Tensor, min_overlap: float = 0
 def center_targets(
     boxes: tf.Tensor, output_size: tuple[int, int]
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """Computes what the centre cell of each box is to predict.
+    """Compute what the centre cell of each box is to predict.
 
     Args:
-      boxes: float32 [..., M, 4], yxyx, in cells.
-      output_size: (h, w) of the heatmap.
+        boxes: float32 [..., M, 4], yxyx, in cells.
+        output_size: (h, w) of the heatmap.
 
     Returns:
-      `cells` int32 [..., M, 2], (y, x) of the cell with the box's centre, inside the map (a box
-      without extent on the far border lies in the last cell); `offsets` float32 [..., M, 2], from
-      that cell's corner to the centre, (y, x) in [0, 1]; `sizes` float32 [..., M, 2], (h, w).
+        `cells` int32 [..., M, 2], (y, x) of the cell with the box's centre, inside the map (a box
+        without extent on the far border lies in the last cell); `offsets` float32 [..., M, 2], from
+        that cell's corner to the centre, (y, x) in [0, 1]; `sizes` float32 [..., M, 2], (h, w).
 
     Source: reference specification centernet, section 2.
     """
@@ -83,22 +83,22 @@ def gaussian_heatmap(
     num_classes: int,
     output_size: tuple[int, int],
 ) -> tf.Tensor:
-    """Draws a peak for every box and merges those of a class by their maximum.
+    """Draw a peak for every box and merges those of a class by their maximum.
 
     A peak spans the whole map, and is exactly its weight at the centre. It is a product of two
     profiles, so only additions to a map of each box are dense: one product and one segment
     maximum for the whole batch.
 
     Args:
-      cells: int32 [B, M, 2], (y, x).
-      sigmas: float32 [B, M], in cells.
-      classes: int32 [B, M], 0..C-1.
-      weights: float32 [B, M], height of the peaks; rows of weight 0 are left out.
-      num_classes: C.
-      output_size: (h, w).
+        cells: int32 [B, M, 2], (y, x).
+        sigmas: float32 [B, M], in cells.
+        classes: int32 [B, M], 0..C-1.
+        weights: float32 [B, M], height of the peaks; rows of weight 0 are left out.
+        num_classes: C.
+        output_size: (h, w).
 
     Returns:
-      float32 [B, h, w, C] in [0, 1].
+        float32 [B, h, w, C] in [0, 1].
 
     Source: reference specification centernet, section 2.
     """
@@ -123,15 +123,16 @@ def gaussian_heatmap(
 
 
 def cells_inside(extent: tf.Tensor, image_size: tuple[int, int], output_size: tuple[int, int]):
-    """Marks the cells that see some of the image, not padding alone.
+    """Mark the cells that see some of the image, not padding alone.
 
     Args:
-      extent: float32 [..., 2], share (height, width) of the network's input that the image covers.
-      image_size: (height, width) of the network's input in pixels.
-      output_size: (h, w) of the heatmap.
+        extent: float32 [..., 2], share (height, width) of the network's input that the image
+            covers.
+        image_size: (height, width) of the network's input in pixels.
+        output_size: (h, w) of the heatmap.
 
     Returns:
-      bool [..., h, w].
+        bool [..., h, w].
 
     Source: reference specification centernet, section 3.
     """
@@ -147,15 +148,15 @@ def cells_inside(extent: tf.Tensor, image_size: tuple[int, int], output_size: tu
 def cells_in_regions(
     regions: tf.Tensor, valid: tf.Tensor, output_size: tuple[int, int]
 ) -> tf.Tensor:
-    """Marks the cells whose middle lies in any of some regions.
+    """Mark the cells whose middle lies in any of some regions.
 
     Args:
-      regions: float32 [..., M, 4], yxyx, in cells.
-      valid: bool [..., M], which regions count.
-      output_size: (h, w) of the heatmap.
+        regions: float32 [..., M, 4], yxyx, in cells.
+        valid: bool [..., M], which regions count.
+        output_size: (h, w) of the heatmap.
 
     Returns:
-      bool [..., h, w].
+        bool [..., h, w].
     """
     height, width = output_size
     ymin, xmin, ymax, xmax = tf.split(regions, 4, axis=-1)
@@ -167,14 +168,14 @@ def cells_in_regions(
 
 
 def gather_cells(maps: tf.Tensor, cells: tf.Tensor) -> tf.Tensor:
-    """Gathers values at cells.
+    """Gather values at cells.
 
     Args:
-      maps: float32 [B, h, w, K].
-      cells: int32 [B, M, 2], (y, x), inside the map.
+        maps: float32 [B, h, w, K].
+        cells: int32 [B, M, 2], (y, x), inside the map.
 
     Returns:
-      float32 [B, M, K].
+        float32 [B, M, K].
     """
     _, height, width, depth = maps.shape
     flat = tf.reshape(maps, [-1, height * width, depth])
@@ -182,14 +183,14 @@ def gather_cells(maps: tf.Tensor, cells: tf.Tensor) -> tf.Tensor:
 
 
 def keep_peaks(scores: tf.Tensor, kernel_size: int = 3) -> tf.Tensor:
-    """Sets scores to 0 that are not the largest in their neighbourhood, class by class.
+    """Set scores to 0 that are not the largest in their neighbourhood, class by class.
 
     Args:
-      scores: float32 [B, h, w, C] in [0, 1].
-      kernel_size: side of the neighbourhood in cells, odd.
+        scores: float32 [B, h, w, C] in [0, 1].
+        kernel_size: side of the neighbourhood in cells, odd.
 
     Returns:
-      float32 [B, h, w, C]. All cells of a plateau are kept.
+        float32 [B, h, w, C]. All cells of a plateau are kept.
 
     Source: reference specification centernet, section 4, step 2.
     """
@@ -198,15 +199,15 @@ def keep_peaks(scores: tf.Tensor, kernel_size: int = 3) -> tf.Tensor:
 
 
 def top_peaks(scores: tf.Tensor, count: int) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """Picks the largest scores of each image over all cells and classes.
+    """Pick the largest scores of each image over all cells and classes.
 
     Args:
-      scores: float32 [B, h, w, C].
-      count: how many, at most h * w * C.
+        scores: float32 [B, h, w, C].
+        count: how many, at most h * w * C.
 
     Returns:
-      `scores` float32 [B, count], descending; `cells` int32 [B, count, 2], (y, x); `classes`
-      int32 [B, count]. Ties go to the upper row, then the left column, then the lower class.
+        `scores` float32 [B, count], descending; `cells` int32 [B, count, 2], (y, x); `classes`
+        int32 [B, count]. Ties go to the upper row, then the left column, then the lower class.
 
     Source: reference specification centernet, section 4, steps 3 and 4.
     """
@@ -220,16 +221,16 @@ def top_peaks(scores: tf.Tensor, count: int) -> tuple[tf.Tensor, tf.Tensor, tf.T
 def decode_boxes(
     cells: tf.Tensor, offsets: tf.Tensor, sizes: tf.Tensor, output_size: tuple[int, int]
 ) -> tf.Tensor:
-    """Turns predictions at cells into boxes; the inverse of `center_targets`.
+    """Turn predictions at cells into boxes; the inverse of `center_targets`.
 
     Args:
-      cells: int32 [..., 2], (y, x).
-      offsets: float32 [..., 2], (y, x), in cells.
-      sizes: float32 [..., 2], (h, w), in cells; negative ones count as 0.
-      output_size: (h, w) of the heatmap.
+        cells: int32 [..., 2], (y, x).
+        offsets: float32 [..., 2], (y, x), in cells.
+        sizes: float32 [..., 2], (h, w), in cells; negative ones count as 0.
+        output_size: (h, w) of the heatmap.
 
     Returns:
-      float32 [..., 4], yxyx, in cells, clipped to the map.
+        float32 [..., 4], yxyx, in cells, clipped to the map.
 
     Source: reference specification centernet, section 4, step 5.
     """

@@ -6,14 +6,14 @@ import tensorflow as tf
 
 
 def softmax_cross_entropy(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
-    """Computes the cross entropy of every anchor; its gradient is softmax - onehot.
+    """Compute the cross entropy of every anchor; its gradient is softmax - onehot.
 
     Args:
-      logits: float32 [..., K].
-      labels: int32 [...], in 0..K-1.
+        logits: float32 [..., K].
+        labels: int32 [...], in 0..K-1.
 
     Returns:
-      float32 [...], nats, at least 0.
+        float32 [...], nats, at least 0.
 
     Source: reference specification ssd_resnet34, section 6.
     """
@@ -21,14 +21,14 @@ def softmax_cross_entropy(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
 
 
 def huber(errors: tf.Tensor, delta: float = 1.0) -> tf.Tensor:
-    """Computes `0.5 e^2` where `|e| <= delta` and `delta (|e| - 0.5 delta)` elsewhere.
+    """Compute `0.5 e^2` where `|e| <= delta` and `delta (|e| - 0.5 delta)` elsewhere.
 
     Args:
-      errors: float32 of any shape.
-      delta: where the quadratic part ends.
+        errors: float32 of any shape.
+        delta: where the quadratic part ends.
 
     Returns:
-      float32 of the same shape.
+        float32 of the same shape.
     """
     magnitude = tf.abs(errors)
     quadratic = tf.minimum(magnitude, delta)
@@ -38,18 +38,18 @@ def huber(errors: tf.Tensor, delta: float = 1.0) -> tf.Tensor:
 def hard_negative_mask(
     losses: tf.Tensor, positives: tf.Tensor, counts: tf.Tensor, *, negatives_only: bool = False
 ) -> tf.Tensor:
-    """Picks the anchors of largest loss, positives ranked as if their loss were zero.
+    """Pick the anchors of largest loss, positives ranked as if their loss were zero.
 
     Args:
-      losses: float32 [B, A], at least 0.
-      positives: bool [B, A].
-      counts: int32 [B]: how many anchors to pick in each image, at most A of them are.
-      negatives_only: whether positives are never picked, so that all negatives are where there are
-        fewer than `counts`.
+        losses: float32 [B, A], at least 0.
+        positives: bool [B, A].
+        counts: int32 [B]: how many anchors to pick in each image, at most A of them are.
+        negatives_only: whether positives are never picked, so that all negatives are where there
+            are fewer than `counts`.
 
     Returns:
-      bool [B, A]. Ties go to the lower index. Where fewer than `counts` anchors have a loss above
-      zero, positives can be picked too unless `negatives_only`.
+        bool [B, A]. Ties go to the lower index. Where fewer than `counts` anchors have a loss above
+        zero, positives can be picked too unless `negatives_only`.
 
     Source: reference specifications ssd_resnet34, section 6 (steps 1 to 3); ssd_vgg16, section 9
     (`negatives_only`).
@@ -72,17 +72,17 @@ def hard_negative_mask(
 
 
 def penalty_reduced_focal(logits: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
-    """Computes the focal loss of heatmaps: cells near a centre are forgiven.
+    """Compute the focal loss of heatmaps: cells near a centre are forgiven.
 
     With p = sigmoid(x), clipped to [1e-4, 1 - 1e-4]: `-(1 - p)^2 log p` where the target is exactly
     1, and `-(1 - t)^4 p^2 log(1 - p)` elsewhere. Where p is clipped there is no gradient.
 
     Args:
-      logits: float32 of any shape.
-      targets: float32 of the same shape, in [0, 1].
+        logits: float32 of any shape.
+        targets: float32 of the same shape, in [0, 1].
 
     Returns:
-      float32 of the same shape, nats, at least 0.
+        float32 of the same shape, nats, at least 0.
 
     Source: reference specification centernet, section 3.
     """
@@ -97,19 +97,19 @@ def penalty_reduced_focal(logits: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
 def sigmoid_focal(
     logits: tf.Tensor, labels: tf.Tensor, *, alpha: float = 0.25, gamma: float = 2.0
 ) -> tf.Tensor:
-    """Computes the focal loss of independent classes: easy examples count little.
+    """Compute the focal loss of independent classes: easy examples count little.
 
     With p the probability given to what is false, an element's loss is `a p^gamma` times the binary
     cross entropy, where a is `alpha` in the slot of an object's class and `1 - alpha` elsewhere.
 
     Args:
-      logits: float32 [..., K]; slot 0 is background, which is nobody's class.
-      labels: int32 [...]: an object's slot in 1..K-1; where it is 0 or less all slots are false.
-      alpha: in [0, 1].
-      gamma: at least 0; 0 leaves the weighted cross entropy.
+        logits: float32 [..., K]; slot 0 is background, which is nobody's class.
+        labels: int32 [...]: an object's slot in 1..K-1; where it is 0 or less all slots are false.
+        alpha: in [0, 1].
+        gamma: at least 0; 0 leaves the weighted cross entropy.
 
     Returns:
-      float32 [..., K], nats, at least 0.
+        float32 [..., K], nats, at least 0.
 
     Source: reference specification ssd320_resnet50_fpn, section 7.
     """
@@ -120,7 +120,7 @@ def sigmoid_focal(
 
 
 def _focal_of_falsehood(logits: tf.Tensor, gamma: float) -> tf.Tensor:
-    """Computes `p^gamma softplus(x)` with p = sigmoid(x), x the logit of what is false."""
+    """Compute `p^gamma softplus(x)` with p = sigmoid(x), x the logit of what is false."""
 
     def power(p: tf.Tensor) -> tf.Tensor:
         return tf.square(p) if gamma == 2.0 else tf.pow(p, gamma)

@@ -19,7 +19,7 @@ def match(
     force_match: bool | tf.Tensor = True,
     last_claim_wins: bool = False,
 ) -> tf.Tensor:
-    """Matches every anchor to at most one ground-truth row.
+    """Match every anchor to at most one ground-truth row.
 
     An anchor takes the row of largest similarity (the first on ties) when that is at least
     `matched_threshold`. With `force_match` every valid row also takes its best anchor (the first
@@ -27,16 +27,16 @@ def match(
     claim one anchor, the lowest row wins, or with `last_claim_wins` the highest.
 
     Args:
-      similarity: float32 [..., M, A], usually IoU in [0, 1]; M may be 0.
-      valid: bool [..., M]; rows of padding are False. None means all are valid.
-      matched_threshold: smallest similarity of a match.
-      unmatched_threshold: anchors whose best similarity is at least this but below
-        `matched_threshold` are ignored; None means there is no such band.
-      force_match: whether every valid row gets its best anchor; a bool [..., M] says it by row.
-      last_claim_wins: whether the highest of the rows that claim one anchor gets it.
+        similarity: float32 [..., M, A], usually IoU in [0, 1]; M may be 0.
+        valid: bool [..., M]; rows of padding are False. None means all are valid.
+        matched_threshold: smallest similarity of a match.
+        unmatched_threshold: anchors whose best similarity is at least this but below
+            `matched_threshold` are ignored; None means there is no such band.
+        force_match: whether every valid row gets its best anchor; a bool [..., M] says it by row.
+        last_claim_wins: whether the highest of the rows that claim one anchor gets it.
 
     Returns:
-      int32 [..., A]: row index, or -1 for unmatched and -2 for ignored anchors.
+        int32 [..., A]: row index, or -1 for unmatched and -2 for ignored anchors.
 
     Source: reference specifications ssd_resnet34, section 4; ssd_vgg16, section 8.
     """
@@ -66,7 +66,7 @@ def match(
 
 
 def _forced_rows(similarity: tf.Tensor, valid: tf.Tensor | None, row_ids: tf.Tensor) -> tf.Tensor:
-    """Returns for each anchor the lowest id of the rows whose best anchor it is, else `_NO_ROW`."""
+    """Return for each anchor the lowest id of the rows whose best anchor it is, else `_NO_ROW`."""
     best_anchor = tf.argmax(similarity, axis=-1, output_type=tf.int32)
     if valid is not None:
         best_anchor = tf.where(valid, best_anchor, -1)
@@ -86,18 +86,18 @@ def assign_targets(
     *,
     scale_factors: tuple[float, float, float, float] = (10.0, 10.0, 5.0, 5.0),
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """Turns matches into class and box targets of every anchor.
+    """Turn matches into class and box targets of every anchor.
 
     Args:
-      boxes: float32 [..., M, 4], yxyx, fractions of the network's input or pixels.
-      classes: int32 [..., M], in 0..C-1; background is never counted.
-      anchors: float32 [A, 4], yxyx, same frame.
-      matches: int32 [..., A] from `match`.
-      scale_factors: of the box code.
+        boxes: float32 [..., M, 4], yxyx, fractions of the network's input or pixels.
+        classes: int32 [..., M], in 0..C-1; background is never counted.
+        anchors: float32 [A, 4], yxyx, same frame.
+        matches: int32 [..., A] from `match`.
+        scale_factors: of the box code.
 
     Returns:
-      `(class_targets, box_targets)`: int32 [..., A] with 0 for background and class + 1 for
-      objects; float32 [..., A, 4] box codes, exact zeros at unmatched anchors.
+        `(class_targets, box_targets)`: int32 [..., A] with 0 for background and class + 1 for
+        objects; float32 [..., A, 4] box codes, exact zeros at unmatched anchors.
 
     Source: reference specification ssd_resnet34, section 4, step 5.
     """
@@ -123,7 +123,7 @@ def _assign_one_image(
     matches: tf.Tensor,
     scale_factors: tuple[float, float, float, float],
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """Assigns the targets of one image, encoding its few matched anchors alone."""
+    """Assign the targets of one image, encoding its few matched anchors alone."""
     positions = tf.where(matches >= 0)
     rows = tf.gather_nd(matches, positions)
     codes = box_ops.encode(tf.gather(boxes, rows), tf.gather_nd(anchors, positions), scale_factors)
@@ -134,15 +134,15 @@ def _assign_one_image(
 
 
 def inside_regions(anchors: tf.Tensor, regions: tf.Tensor, valid: tf.Tensor) -> tf.Tensor:
-    """Tells which anchors lie mostly inside one of some regions, such as crowds.
+    """Tell which anchors lie mostly inside one of some regions, such as crowds.
 
     Args:
-      anchors: float32 [A, 4], yxyx.
-      regions: float32 [..., M, 4], yxyx, same frame.
-      valid: bool [..., M], which regions count.
+        anchors: float32 [A, 4], yxyx.
+        regions: float32 [..., M, 4], yxyx, same frame.
+        valid: bool [..., M], which regions count.
 
     Returns:
-      bool [..., A]: whether at least half of the anchor lies in a region.
+        bool [..., A]: whether at least half of the anchor lies in a region.
     """
     counted = tf.where(valid[..., tf.newaxis], regions, 0.0)
     return tf.reduce_any(box_ops.ioa(anchors, counted) >= 0.5, axis=-1)

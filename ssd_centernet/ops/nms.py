@@ -9,14 +9,14 @@ from ssd_centernet.ops import boxes as box_ops
 
 
 def per_class_top_k(scores: tf.Tensor, k: int) -> tuple[tf.Tensor, tf.Tensor]:
-    """Finds the best anchors of each class.
+    """Find the best anchors of each class.
 
     Args:
-      scores: float32 [B, A, C].
-      k: how many anchors a class, at most A.
+        scores: float32 [B, A, C].
+        k: how many anchors a class, at most A.
 
     Returns:
-      `(scores, indices)`: float32 and int32 [B, k, C], descending, ties by lower index.
+        `(scores, indices)`: float32 and int32 [B, k, C], descending, ties by lower index.
 
     Source: reference specification ssd_resnet34, section 13.
     """
@@ -25,16 +25,16 @@ def per_class_top_k(scores: tf.Tensor, k: int) -> tuple[tf.Tensor, tf.Tensor]:
 
 
 def count_candidates(background: tf.Tensor, score_threshold: float) -> tf.Tensor:
-    """Counts the anchors that can have a class above the threshold, a few hundred in thousands.
+    """Count the anchors that can have a class above the threshold, a few hundred in thousands.
 
     Class probabilities sum to 1, so none exceeds what background leaves; no candidate is missed.
 
     Args:
-      background: float32 [B, A], probability of background.
-      score_threshold: in [0, 1).
+        background: float32 [B, A], probability of background.
+        score_threshold: in [0, 1).
 
     Returns:
-      float32 [B, A], whole numbers: the candidates among the anchors up to and including each.
+        float32 [B, A], whole numbers: the candidates among the anchors up to and including each.
     """
     # Wider than what rounding does to a sum of probabilities.
     candidates = background < 1.0 - score_threshold + 1e-5
@@ -43,15 +43,15 @@ def count_candidates(background: tf.Tensor, score_threshold: float) -> tf.Tensor
 
 
 def first_candidates(counts: tf.Tensor, k: int) -> tuple[tf.Tensor, tf.Tensor]:
-    """Finds the first candidates of each image; the shape of the result is static.
+    """Find the first candidates of each image; the shape of the result is static.
 
     Args:
-      counts: of `count_candidates`.
-      k: size of the result, at most A.
+        counts: of `count_candidates`.
+        k: size of the result, at most A.
 
     Returns:
-      `(indices, valid)`: int32 and bool [B, k]. Indices ascend; behind an image's last candidate
-      they are 0 and not valid.
+        `(indices, valid)`: int32 and bool [B, k]. Indices ascend; behind an image's last candidate
+        they are 0 and not valid.
     """
     wanted = tf.range(1, k + 1, dtype=counts.dtype)[tf.newaxis]
     # The n-th candidate is where the count first reaches n.
@@ -70,24 +70,24 @@ def multiclass_nms(
     max_per_class: int | None = 200,
     inclusive: bool = True,
 ) -> dict[str, tf.Tensor]:
-    """Suppresses overlapping boxes of the same class and keeps the best of all classes.
+    """Suppress overlapping boxes of the same class and keep the best of all classes.
 
     A box survives when its score is above `score_threshold`, it is among the `max_per_class` best
     of its class, and its IoU with every better survivor of its class is below `iou_threshold` (or,
     with `inclusive` off, not above it).
 
     Args:
-      boxes: float32 [B, A, 4], yxyx, shared by all classes.
-      scores: float32 [B, A, C], without background.
-      score_threshold: scores must be strictly greater.
-      iou_threshold: an IoU of at least this suppresses.
-      max_detections: size D of the output.
-      max_per_class: how many candidates of a class enter the suppression; None for all of them.
-      inclusive: whether an IoU of exactly `iou_threshold` suppresses.
+        boxes: float32 [B, A, 4], yxyx, shared by all classes.
+        scores: float32 [B, A, C], without background.
+        score_threshold: scores must be strictly greater.
+        iou_threshold: an IoU of at least this suppresses.
+        max_detections: size D of the output.
+        max_per_class: how many candidates of a class enter the suppression; None for all of them.
+        inclusive: whether an IoU of exactly `iou_threshold` suppresses.
 
     Returns:
-      Detections: `boxes` [B, D, 4], `scores` [B, D] descending, `classes` int32 [B, D], `count`
-      int32 [B]; rows from `count` on are zeros.
+        Detections: `boxes` [B, D, 4], `scores` [B, D] descending, `classes` int32 [B, D], `count`
+        int32 [B]; rows from `count` on are zeros.
 
     Source: reference specifications ssd_resnet34, section 13; ssd_vgg16, section 13.
     """
@@ -121,14 +121,14 @@ def multiclass_nms(
 
 
 def just_below(threshold: float | tf.Tensor) -> float | tf.Tensor:
-    """Returns the next smaller float32, with which `>` means what `>=` means with the threshold."""
+    """Return the next smaller float32, with which `>` means what `>=` means with the threshold."""
     if tf.is_tensor(threshold):
         return tf.math.nextafter(threshold, tf.zeros_like(threshold))
     return float(np.nextafter(np.float32(threshold), np.float32(0.0)))
 
 
 def _keep_top_k(scores: tf.Tensor, k: int) -> tf.Tensor:
-    """Zeroes all but the k best anchors of each class; ties by lower index."""
+    """Zero all but the k best anchors of each class; ties by lower index."""
     transposed = tf.transpose(scores, [0, 2, 1])
     smallest = tf.math.top_k(transposed, k=k).values[..., -1:]
     above = transposed > smallest
@@ -139,16 +139,16 @@ def _keep_top_k(scores: tf.Tensor, k: int) -> tf.Tensor:
 
 
 def best_pairs(scores: tf.Tensor, k: int) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """Finds the pairs of an anchor and a class with the highest scores.
+    """Find the pairs of an anchor and a class with the highest scores.
 
     Args:
-      scores: float32 [B, A, C], without background; A and C static.
-      k: how many pairs.
+        scores: float32 [B, A, C], without background; A and C static.
+        k: how many pairs.
 
     Returns:
-      `(scores, anchors, classes)`: float32, int32 and int32 [B, min(k, A * C)], descending, ties by
-      lower class, then by lower anchor, which is the order of a stable sort behind a suppression
-      class by class.
+        `(scores, anchors, classes)`: float32, int32 and int32 [B, min(k, A * C)], descending, ties
+        by lower class, then by lower anchor, which is the order of a stable sort behind a
+        suppression class by class.
     """
     anchors, classes = scores.shape[1:]
     of_classes = tf.reshape(tf.transpose(scores, [0, 2, 1]), [-1, classes * anchors])
@@ -167,23 +167,24 @@ def greedy_nms(
     max_per_class: int,
     counted: tf.Tensor | None = None,
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """Keeps boxes in the given order, dropping those that overlap one kept before them.
+    """Keep boxes in the given order, dropping those that overlap one kept before them.
 
     All images go step by step together, and no further than to the last detection that is wanted.
 
     Args:
-      boxes: float32 [B, K, 4], yxyx, best first.
-      classes: int32 [B, K]; boxes of different classes leave each other alone.
-      candidates: bool [B, K]: which boxes there are.
-      num_classes: C.
-      iou_threshold: an IoU above it suppresses.
-      max_detections: D.
-      max_per_class: how many boxes of a class are kept.
-      counted: bool [B, K]: boxes that are to be given out; others suppress and count for their
-        class all the same. None means all.
+        boxes: float32 [B, K, 4], yxyx, best first.
+        classes: int32 [B, K]; boxes of different classes leave each other alone.
+        candidates: bool [B, K]: which boxes there are.
+        num_classes: C.
+        iou_threshold: an IoU above it suppresses.
+        max_detections: D.
+        max_per_class: how many boxes of a class are kept.
+        counted: bool [B, K]: boxes that are to be given out; others suppress and count for their
+            class all the same. None means all.
 
     Returns:
-      `(positions, count)`: int32 [B, D] into the K boxes, ascending, 0 from `count` on; int32 [B].
+        `(positions, count)`: int32 [B, D] into the K boxes, ascending, 0 from `count` on; int32
+        [B].
     """
     size = tf.shape(boxes)[0]
     counted = tf.ones_like(candidates) if counted is None else counted
@@ -235,7 +236,7 @@ def fixed_shape_nms(
     max_kept: int | None = None,
     counted: tf.Tensor | None = None,
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """Keeps what greedy suppression class by class keeps, by products of matrices alone.
+    """Keep what greedy suppression class by class keeps, by products of matrices alone.
 
     All its operations have counterparts in TFLite and ONNX, and no shape depends on values. Which
     boxes survive is the only solution of "a candidate survives unless a better survivor of its
@@ -243,19 +244,19 @@ def fixed_shape_nms(
     that is still undecided, mostly all at once: a handful of rounds.
 
     Args:
-      boxes: float32 [B, K, 4], yxyx, best first.
-      scores: float32 [B, K], descending.
-      classes: int32 [B, K].
-      score_threshold: scores must be strictly greater.
-      iou_threshold: an IoU above it suppresses.
-      max_detections: D.
-      max_entering: how many boxes of a class enter, the best ones; None for all.
-      max_kept: how many boxes of a class survive; None for all.
-      counted: bool [B, K], boxes that are to be given out; others suppress and count for their
-        class all the same. None means all.
+        boxes: float32 [B, K, 4], yxyx, best first.
+        scores: float32 [B, K], descending.
+        classes: int32 [B, K].
+        score_threshold: scores must be strictly greater.
+        iou_threshold: an IoU above it suppresses.
+        max_detections: D.
+        max_entering: how many boxes of a class enter, the best ones; None for all.
+        max_kept: how many boxes of a class survive; None for all.
+        counted: bool [B, K], boxes that are to be given out; others suppress and count for their
+            class all the same. None means all.
 
     Returns:
-      `(positions, count)`: int32 [B, D] into the K boxes, ascending up to `count`, and int32 [B].
+        `(positions, count)`: int32 [B, D] into the K boxes, ascending up to `count`, and int32 [B].
     """
     size = boxes.shape[1]
     same = tf.equal(classes[:, :, tf.newaxis], classes[:, tf.newaxis, :])
@@ -289,7 +290,7 @@ def fixed_shape_nms(
 
 
 def _sums(matrix: tf.Tensor, marks: tf.Tensor) -> tf.Tensor:
-    """Multiplies float32 [B, K, K] with bool [B, K]."""
+    """Multiply float32 [B, K, K] with bool [B, K]."""
     return tf.matmul(matrix, tf.cast(marks, tf.float32)[..., tf.newaxis])[..., 0]
 
 
@@ -300,17 +301,17 @@ def gather_detections(
     positions: tf.Tensor,
     count: tf.Tensor,
 ) -> dict[str, tf.Tensor]:
-    """Gathers what a suppression kept.
+    """Gather what a suppression kept.
 
     Args:
-      boxes: float32 [B, K, 4].
-      scores: float32 [B, K].
-      classes: int32 [B, K].
-      positions: int32 [B, D] into the K.
-      count: int32 [B].
+        boxes: float32 [B, K, 4].
+        scores: float32 [B, K].
+        classes: int32 [B, K].
+        positions: int32 [B, D] into the K.
+        count: int32 [B].
 
     Returns:
-      Detections; rows from `count` on are zeros.
+        Detections; rows from `count` on are zeros.
     """
     kept = tf.range(positions.shape[1]) < count[:, tf.newaxis]
     return {

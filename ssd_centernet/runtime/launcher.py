@@ -207,7 +207,7 @@ def _pass_on(source, sink, told: list[str]) -> None:
 
 
 class _Stopper:
-    """Passes SIGTERM and SIGINT on to one process of the run, which makes all stop and save."""
+    """Pass SIGTERM and SIGINT on to one process of the run, which makes all stop and save."""
 
     def __init__(self, process: subprocess.Popen):
         self._process = process

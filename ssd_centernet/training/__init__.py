@@ -1,1 +1,1 @@
-"""Training: the step, the loop, schedules, optimizers, checkpoints and logs."""
+"""Training: the step, the loop, schedules, optimizers, checkpoints and log."""

@@ -9,22 +9,22 @@ from pathlib import Path
 
 import numpy as np
 
-METRICS_NAME = "metrics.jsonl"
-SESSIONS_NAME = "sessions.jsonl"
+from ssd_centernet.run_directory import METRICS_NAME, SESSIONS_NAME
+
 UNDEFINED = -1.0  # What COCO's metrics are where there is nothing to find.
 
 
 def recorded_evaluations(model_dir: str | Path, *, until_step: int) -> list[dict[str, float]]:
-    """Reads the evaluations of a run.
+    """Read the evaluations of a run.
 
     Args:
-      model_dir: directory of the run.
-      until_step: of the checkpoint that is resumed from: what was recorded behind it will be done
-        again, as the steps before it will.
+        model_dir: directory of the run.
+        until_step: of the checkpoint that is resumed from: what was recorded behind it will be done
+            again, as the steps before it will.
 
     Returns:
-      One record of metrics with `step` for each step that was evaluated, by step; of several at
-      one step the last.
+        One record of metrics with `step` for each step that was evaluated, by step; of several at
+        one step the last.
     """
     found = {
         record.get("step"): record
@@ -35,14 +35,14 @@ def recorded_evaluations(model_dir: str | Path, *, until_step: int) -> list[dict
 
 
 def recorded_run(model_dir: str | Path) -> tuple[list[dict], list[dict]]:
-    """Reads the windows and the evaluations of a run, those that count.
+    """Read the windows and the evaluations of a run, those that count.
 
     Args:
-      model_dir: directory of the run.
+        model_dir: directory of the run.
 
     Returns:
-      Windows of training and evaluations, each by ascending step. What a killed process logged
-      behind the checkpoint that the next one went on from was done again and is left out.
+        Windows of training and evaluations, each by ascending step. What a killed process logged
+        behind the checkpoint that the next one went on from was done again and is left out.
     """
     windows: list[dict] = []
     evaluations: list[dict] = []
@@ -61,12 +61,12 @@ def recorded_run(model_dir: str | Path) -> tuple[list[dict], list[dict]]:
 
 
 def recorded_sessions(model_dir: str | Path) -> list[dict]:
-    """Reads when processes began and ended to train in a directory, see `TrainLog.session`."""
+    """Read when processes began and ended to train in a directory, see `TrainLog.session`."""
     return read_lines(Path(model_dir) / SESSIONS_NAME)
 
 
 def read_lines(path: Path) -> list[dict]:
-    """Reads the JSON objects of a file that has one a line; none where there is no file."""
+    """Read the JSON objects of a file that has one a line; none where there is no file."""
     if not path.is_file():
         return []
     records = []
@@ -81,17 +81,17 @@ def read_lines(path: Path) -> list[dict]:
 
 
 def smoothed(steps: np.ndarray, values: np.ndarray, at: np.ndarray, span: float) -> np.ndarray:
-    """Averages the values of windows around steps.
+    """Average the values of windows around steps.
 
     Args:
-      steps: int [N], at which the windows end, ascending.
-      values: float [N], means over the windows.
-      at: [M] steps, within the run.
-      span: over how many steps: half of them on either side, or at the ends of the run its first
-        or last ones.
+        steps: int [N], at which the windows end, ascending.
+        values: float [N], means over the windows.
+        at: [M] steps, within the run.
+        span: over how many steps: half of them on either side, or at the ends of the run its first
+            or last ones.
 
     Returns:
-      float [M].
+        float [M].
     """
     ends = np.concatenate([[0], steps])
     sums = np.concatenate([[0.0], np.cumsum(values * np.diff(ends))])
@@ -103,15 +103,15 @@ def smoothed(steps: np.ndarray, values: np.ndarray, at: np.ndarray, span: float)
 def evaluations_without_best(
     records: Sequence[Mapping[str, float]], name: str, *, higher_is_better: bool
 ) -> int:
-    """Counts the evaluations behind the best one.
+    """Count the evaluations behind the best one.
 
     Args:
-      records: of `recorded_evaluations`.
-      name: of the metric that decides.
-      higher_is_better: its direction.
+        records: of `recorded_evaluations`.
+        name: of the metric that decides.
+        higher_is_better: its direction.
 
     Returns:
-      0 when the last one is the best; an undefined metric is never the best.
+        0 when the last one is the best; an undefined metric is never the best.
     """
     best, count = None, 0
     for record in records:
@@ -123,16 +123,16 @@ def evaluations_without_best(
 
 
 def beats(value: float, best: float | None, *, higher_is_better: bool) -> bool:
-    """Tells whether a metric is better than the best so far.
+    """Tell whether a metric is better than the best so far.
 
     Args:
-      value: of the metric.
-      best: the best so far; None when there is none.
-      higher_is_better: the metric's direction.
+        value: of the metric.
+        best: the best so far; None when there is none.
+        higher_is_better: the metric's direction.
 
     Returns:
-      False for an undefined value (-1 in COCO's numbers, or not a number): nothing could beat it,
-      and it says nothing about the weights.
+        False for an undefined value (-1 in COCO's numbers, or not a number): nothing could beat it,
+        and it says nothing about the weights.
     """
     if math.isnan(value) or value == UNDEFINED:
         return False
@@ -140,7 +140,7 @@ def beats(value: float, best: float | None, *, higher_is_better: bool) -> bool:
 
 
 def duration(seconds: float) -> str:
-    """Formats seconds as h:mm:ss, or m:ss below an hour."""
+    """Format seconds as h:mm:ss, or m:ss below an hour."""
     minutes, seconds = divmod(int(seconds + 0.5), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"

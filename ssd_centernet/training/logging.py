@@ -14,7 +14,8 @@ import numpy as np
 import tensorflow as tf
 
 from ssd_centernet.files import write_atomically
-from ssd_centernet.training.history import METRICS_NAME, SESSIONS_NAME, duration
+from ssd_centernet.run_directory import METRICS_NAME, SESSIONS_NAME
+from ssd_centernet.training.history import duration
 from ssd_centernet.training.schedules import RunLength
 
 # Waiting longer than this share of the time means that the input pipeline sets the pace.
@@ -33,7 +34,7 @@ _NOT_LOSS_PARTS = {
 
 
 class TrainLog:
-    """Writes windows of training and evaluations to the console, a file and TensorBoard."""
+    """Write windows of training and evaluations to the console, a file and TensorBoard."""
 
     def __init__(
         self,
@@ -43,14 +44,14 @@ class TrainLog:
         console: TextIO | None = None,
         write_files: bool = True,
     ):
-        """Opens the log of a run; an existing one is continued.
+        """Open the log of a run; an existing one is continued.
 
         Args:
-          model_dir: directory of the run; gets `metrics.jsonl`, `sessions.jsonl` and events for
-            TensorBoard.
-          run: the run's length.
-          console: where lines go; None means standard output.
-          write_files: False on all processes but the first.
+            model_dir: directory of the run; gets `metrics.jsonl`, `sessions.jsonl` and events for
+                TensorBoard.
+            run: the run's length.
+            console: where lines go; None means standard output.
+            write_files: False on all processes but the first.
         """
         self.run = run
         self._console = console or sys.stdout
@@ -70,23 +71,23 @@ class TrainLog:
         return self._model_dir if self._file is not None else None
 
     def say(self, text: str) -> None:
-        """Prints a line on the console, on the first of several processes."""
+        """Print a line on the console, on the first of several processes."""
         if self._file is None:
             return
         print(text, file=self._console, flush=True)
 
     def keep(self, name: str, text: str) -> None:
-        """Writes what is too long for the console to a file of the run's directory."""
+        """Write what is too long for the console to a file of the run's directory."""
         if self._file is not None:
             write_atomically(self._model_dir / name, text + "\n")
 
     def resume_at(self, step: int) -> None:
-        """Begins the first window at a resumed step."""
+        """Begin the first window at a resumed step."""
         self._last_step = step
 
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:
-        """Leaves the time inside the block, such as that of a save, out of the current window."""
+        """Leave the time inside the block, such as that of a save, out of the current window."""
         begin = time.monotonic()
         try:
             yield
@@ -96,16 +97,16 @@ class TrainLog:
     def window(
         self, step: int, metrics: dict[str, float], *, warmup: bool = False
     ) -> dict[str, float]:
-        """Reports the steps since the last call.
+        """Report the steps since the last call.
 
         Args:
-          step: updates done.
-          metrics: means over the window, with `learning_rate` and `data_wait_seconds`.
-          warmup: whether the window spent its time on tracing, so that its pace says nothing.
+            step: updates done.
+            metrics: means over the window, with `learning_rate` and `data_wait_seconds`.
+            warmup: whether the window spent its time on tracing, so that its pace says nothing.
 
         Returns:
-          What was written: the metrics, `images_per_second`, `data_wait_share`, `epoch`,
-          `eta_seconds`.
+            What was written: the metrics, `images_per_second`, `data_wait_share`, `epoch`,
+            `eta_seconds`.
         """
         now = time.monotonic()
         steps, seconds = step - self._last_step, max(now - self._last_time, 1e-9)
@@ -125,7 +126,7 @@ class TrainLog:
         return record
 
     def write(self, kind: str, step: int, record: dict[str, float]) -> None:
-        """Appends a record to metrics.jsonl and, under `kind`, to TensorBoard."""
+        """Append a record to metrics.jsonl and, under `kind`, to TensorBoard."""
         if self._file is None:
             return
         now = {"time": round(time.time(), 3)}
@@ -135,19 +136,19 @@ class TrainLog:
                 tf.summary.scalar(name, value, step=step)
 
     def picture(self, kind: str, name: str, step: int, image: np.ndarray) -> None:
-        """Writes a picture, uint8 [H, W, 3], to TensorBoard, under `kind`."""
+        """Write a picture, uint8 [H, W, 3], to TensorBoard, under `kind`."""
         if self._file is None:
             return
         with self._writer(kind):
             tf.summary.image(name, image[np.newaxis], step=step)
 
     def session(self, event: str, step: int, **facts) -> None:
-        """Appends to sessions.jsonl that this process begins or ends, with what is to be known.
+        """Append to sessions.jsonl that this process begins or ends, with what is to be known.
 
         Args:
-          event: "begin" or "end".
-          step: updates done.
-          **facts: JSON values.
+            event: "begin" or "end".
+            step: updates done.
+            **facts: JSON values.
         """
         if self._file is None:
             return
@@ -157,7 +158,7 @@ class TrainLog:
 
     @contextlib.contextmanager
     def _writer(self, kind: str) -> Iterator[None]:
-        """Sends what is summarised in the block to the event files of a kind, at once."""
+        """Send what is summarised in the block to the event files of a kind, at once."""
         if kind not in self._writers:
             self._writers[kind] = tf.summary.create_file_writer(str(self._model_dir / kind))
         with self._writers[kind].as_default():
@@ -165,7 +166,7 @@ class TrainLog:
         self._writers[kind].flush()
 
     def close(self) -> None:
-        """Closes the files."""
+        """Close the files."""
         for writer in self._writers.values():
             writer.close()
         if self._file is not None:

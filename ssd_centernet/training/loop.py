@@ -35,7 +35,7 @@ LOSS_PREFIX = "loss_"
 
 
 class _Stopped(Exception):
-    """Ends the loop from inside an orbit action."""
+    """End the loop from inside an orbit action."""
 
 
 @dataclasses.dataclass
@@ -43,13 +43,13 @@ class LoopOptions:
     """When things happen, in steps.
 
     Attributes:
-      total_steps: where the run ends.
-      log_every: length of a window.
-      checkpoint_every: distance of checkpoints; the last step always gets one.
-      evaluate_every: distance of evaluations; 0 means none.
-      keep_best: metric that decides which checkpoint is kept in `best/`; None for none.
-      higher_is_better: direction of that metric.
-      early_stop_patience: evaluations without improvement before the run stops; None never stops.
+        total_steps: where the run ends.
+        log_every: length of a window.
+        checkpoint_every: distance of checkpoints; the last step always gets one.
+        evaluate_every: distance of evaluations; 0 means none.
+        keep_best: metric that decides which checkpoint is kept in `best/`; None for none.
+        higher_is_better: direction of that metric.
+        early_stop_patience: evaluations without improvement before the run stops; None never stops.
     """
 
     total_steps: int
@@ -61,7 +61,7 @@ class LoopOptions:
     early_stop_patience: int | None = None
 
     def __post_init__(self):
-        """Refuses, before hours of training, what would fail at the first window or evaluation."""
+        """Refuse, before hours of training, what would fail at the first window or evaluation."""
         for name in ("log_every", "checkpoint_every"):
             if getattr(self, name) < 1:
                 raise ValueError(
@@ -88,7 +88,7 @@ def _import_orbit():
 
 
 class TrainLoop:
-    """Runs a `Trainer` to the end of its run, or until a signal or a bad step stops it."""
+    """Run a `Trainer` to the end of its run, or until a signal or a bad step stops it."""
 
     def __init__(
         self,
@@ -102,17 +102,17 @@ class TrainLoop:
         strategy: tf.distribute.Strategy | None = None,
         observers: Sequence[StepObserver] = (),
     ):
-        """Joins the parts.
+        """Join the parts.
 
         Args:
-          trainer: the step and its state, already restored.
-          dataset: infinite tf.data of batches, beginning where the state says.
-          options: when things happen.
-          checkpoints: of the run directory.
-          log: of the run.
-          evaluate: evaluates the current weights and returns its metrics.
-          strategy: where the step is placed.
-          observers: are told of every call; they are closed when the run ends.
+            trainer: the step and its state, already restored.
+            dataset: infinite tf.data of batches, beginning where the state says.
+            options: when things happen.
+            checkpoints: of the run directory.
+            log: of the run.
+            evaluate: evaluates the current weights and returns its metrics.
+            strategy: where the step is placed.
+            observers: are told of every call; they are closed when the run ends.
         """
         self.trainer = trainer
         self.options = options
@@ -129,10 +129,10 @@ class TrainLoop:
         self._evaluations_without_best = 0
 
     def run(self) -> str:
-        """Trains until the end.
+        """Train until the end.
 
         Returns:
-          Why it ended: "finished", "stopped early", or the name of the signal.
+            Why it ended: "finished", "stopped early", or the name of the signal.
         """
         try:
             reason = self._run()
@@ -251,7 +251,7 @@ class TrainLoop:
         return Evaluator()
 
     def _steps_per_call(self, step: int) -> int:
-        """Chooses how many steps run in one call: to the next event, some seconds at most."""
+        """Choose how many steps run in one call: to the next event, some seconds at most."""
         options = self.options
         intervals = (options.log_every, options.checkpoint_every, options.evaluate_every)
         due = min(every - int(step) % every for every in intervals if every)
@@ -261,7 +261,7 @@ class TrainLoop:
         return max(1, min(due, int(self._steps_per_second * SECONDS_PER_CALL)))
 
     def _after_call(self, _) -> None:
-        """Measures the pace, then logs, saves or stops where that is due."""
+        """Measure the pace, then logs, save or stop where that is due."""
         step, options = int(self.trainer.step), self.options
         self.trainer.raise_if_failed()
         first = self._steps_per_second is None
@@ -289,7 +289,7 @@ class TrainLoop:
                 raise _Stopped(name)
 
     def _after_evaluation(self, metrics: dict[str, float]) -> None:
-        """Keeps the best checkpoint, and stops when there was none for long enough."""
+        """Keep the best checkpoint, and stop when there was none for long enough."""
         options = self.options
         if options.keep_best is not None:
             best = self.checkpoints.keep_best(
@@ -306,7 +306,7 @@ class TrainLoop:
 
     @contextlib.contextmanager
     def _closing(self):
-        """Closes the observers at the end of the run, however it ends."""
+        """Close the observers at the end of the run, however it ends."""
         try:
             yield
         finally:
@@ -315,7 +315,7 @@ class TrainLoop:
 
     @contextlib.contextmanager
     def _signals(self):
-        """Notes SIGTERM and SIGINT for the end of the current call; the second one is obeyed."""
+        """Note SIGTERM and SIGINT for the end of the current call; the second one is obeyed."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return

@@ -10,28 +10,28 @@ import tensorflow as tf
 
 @gin.register
 class LossScale(tf.Module):
-    """Multiplies the loss so that float16 gradients do not vanish, and adapts the factor.
+    """Multiply the loss so that float16 gradients do not vanish, and adapts the factor.
 
     The factor doubles after `growth_steps` finite steps and halves after a step that overflowed,
     which is skipped.
 
     Attributes:
-      value: float32 variable, the factor.
-      good_steps: int64 variable, finite steps since the factor changed.
-      skipped: int64 variable, steps skipped so far.
-      dynamic: whether the factor adapts; a fixed factor never excuses an overflow.
+        value: float32 variable, the factor.
+        good_steps: int64 variable, finite steps since the factor changed.
+        skipped: int64 variable, steps skipped so far.
+        dynamic: whether the factor adapts; a fixed factor never excuses an overflow.
     """
 
     def __init__(self, initial: float = 2.0**15, *, growth_steps: int = 2000, dynamic: bool = True):
-        """Configures the factor.
+        """Configure the factor.
 
         Args:
-          initial: the first factor, at least 1; powers of two change no digit of a gradient.
-          growth_steps: after how many finite steps it doubles.
-          dynamic: whether it adapts.
+            initial: the first factor, at least 1; powers of two change no digit of a gradient.
+            growth_steps: after how many finite steps it doubles.
+            dynamic: whether it adapts.
 
         Raises:
-          ValueError: the factor would make gradients smaller, or never grow.
+            ValueError: the factor would make gradients smaller, or never grow.
         """
         if initial < 1.0 or growth_steps < 1:
             raise ValueError(
@@ -47,11 +47,11 @@ class LossScale(tf.Module):
         self.skipped = tf.Variable(0, dtype=tf.int64, trainable=False, name="skipped")
 
     def scale(self, loss: tf.Tensor) -> tf.Tensor:
-        """Multiplies a float32 scalar loss by the factor."""
+        """Multiply a float32 scalar loss by the factor."""
         return loss if self._is_none else loss * self.value
 
     def unscale(self, gradients: Sequence[tf.Tensor]) -> list[tf.Tensor]:
-        """Divides gradients by the factor."""
+        """Divide gradients by the factor."""
         if self._is_none:
             return list(gradients)
         return [gradient / self.value for gradient in gradients]
@@ -61,7 +61,7 @@ class LossScale(tf.Module):
         return not self.dynamic and self._initial == 1.0
 
     def restored(self) -> None:
-        """Mends what a checkpoint gave, where it is not the state of a factor like this one.
+        """Mend what a checkpoint gave, where it is not the state of a factor like this one.
 
         A fixed factor is a setting and no state. A run that was begun in float32 leaves a factor of
         1 that never was too large; in float16 it begins at the first factor.
@@ -72,7 +72,7 @@ class LossScale(tf.Module):
             self.value.assign(self._initial)
 
     def succeeded(self) -> None:
-        """Notes a finite step."""
+        """Note a finite step."""
         if not self.dynamic:
             return
         grow = self.good_steps + 1 >= self.growth_steps
@@ -80,10 +80,10 @@ class LossScale(tf.Module):
         self.good_steps.assign(tf.where(grow, tf.zeros_like(self.good_steps), self.good_steps + 1))
 
     def overflowed(self) -> tf.Tensor:
-        """Notes a step that is not finite.
+        """Note a step that is not finite.
 
         Returns:
-          bool scalar: whether a lower factor may help, so that skipping the step is all it takes.
+            bool scalar: whether a lower factor may help, so that skipping the step is all it takes.
         """
         if not self.dynamic:
             return tf.constant(False)

@@ -6,18 +6,17 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol
 
+from ssd_centernet.run_directory import SUMMARY_DIR
 from ssd_centernet.training.performance import StepTimes
 from ssd_centernet.training.profiling import StepProfiler
 from ssd_centernet.training.trainer import Trainer
 
-SUMMARY_DIR = "summary"
-
 
 class StepObserver(Protocol):
-    """Watches the calls in which steps run; a call runs one step or many."""
+    """Watch the calls in which steps run; a call runs one step or many."""
 
     def limit(self, step: int) -> int:
-        """Returns how many steps the next call may run at most, when `step` are done.
+        """Return how many steps the next call may run at most, when `step` are done.
 
         Of several processes each must give the same number.
         """
@@ -39,20 +38,20 @@ def make_observers(
     profile: Sequence[int] | None,
     use_performance: bool,
 ) -> list[StepObserver]:
-    """Makes what a run is measured with.
+    """Make what a run is measured with.
 
     Args:
-      model_dir: directory of the run.
-      trainer: of the run, already restored.
-      say: prints a line.
-      profile: first and last step to trace, see `StepProfiler`; None for no profile.
-      use_performance: whether `summary/summary.json` is written.
+        model_dir: directory of the run.
+        trainer: of the run, already restored.
+        say: prints a line.
+        profile: first and last step to trace, see `StepProfiler`; None for no profile.
+        use_performance: whether `summary/summary.json` is written.
 
     Returns:
-      The observers; only those of the first process write anything.
+        The observers; only those of the first process write anything.
 
     Raises:
-      ValueError: both at once, as a profile slows the steps down; or no two steps in order.
+        ValueError: both at once, as a profile slows the steps down; or no two steps in order.
     """
     if profile is not None and use_performance:
         raise ValueError(

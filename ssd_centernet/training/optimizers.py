@@ -21,19 +21,19 @@ class Momentum(keras.optimizers.Optimizer):
     def __init__(
         self, momentum: float = 0.9, *, learning_rate: float = 0.0, name: str = "momentum"
     ):
-        """Configures the optimizer.
+        """Configure the optimizer.
 
         Args:
-          momentum: a, in [0, 1).
-          learning_rate: of the next update; the trainer sets it from the schedule every step.
-          name: of the optimizer.
+            momentum: a, in [0, 1).
+            learning_rate: of the next update; the trainer sets it from the schedule every step.
+            name: of the optimizer.
         """
         super().__init__(name=name, jit_compile=False)
         self.momentum = momentum
         self._learning_rate = self._build_learning_rate(learning_rate)
 
     def build(self, var_list) -> None:
-        """Creates one accumulator for each variable; a second call changes nothing."""
+        """Create one accumulator for each variable; a second call changes nothing."""
         super().build(var_list)
         if not hasattr(self, "accumulators"):
             self.accumulators = [
@@ -41,7 +41,7 @@ class Momentum(keras.optimizers.Optimizer):
             ]
 
     def update_step(self, gradient: tf.Tensor, variable: tf.Variable) -> None:
-        """Applies one gradient, dense or sparse."""
+        """Apply one gradient, dense or sparse."""
         accumulator = self.accumulators[self._index_dict[self._var_key(variable)]]
         gradient = tf.convert_to_tensor(gradient)
         if _has_fused_kernels(variable):
@@ -57,13 +57,13 @@ class Momentum(keras.optimizers.Optimizer):
         variable.assign_sub(tf.cast(self.learning_rate, variable.dtype) * updated)
 
     def get_config(self) -> dict:
-        """Returns the constructor's arguments."""
+        """Return the constructor's arguments."""
         rate = self._serialize_hyperparameter(self._learning_rate)
         return {"name": self.name, "momentum": self.momentum, "learning_rate": rate}
 
 
 def _has_fused_kernels(variable: tf.Variable) -> bool:
-    """Tells whether TensorFlow itself runs the device; vendors' plug-ins lack the fused update."""
+    """Tell whether TensorFlow itself runs the device; vendors' plug-ins lack the fused update."""
     kind = tf.DeviceSpec.from_string(variable.device or "").device_type
     return kind in (None, "CPU", "GPU", "TPU")
 

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 
 from ssd_centernet.files import write_atomically
+from ssd_centernet.run_directory import SUMMARY_NAME
 
 # Of a run of exactly this many steps, those from 10 on count: the customary benchmark.
 _BENCHMARK_STEPS = 300
@@ -82,12 +83,12 @@ def write_summary(summary: Mapping, folder: str | os.PathLike) -> str:
     Raises:
         OSError: the folder cannot be written to.
     """
-    path = os.path.join(folder, "summary.json")
+    path = os.path.join(folder, SUMMARY_NAME)
     return write_atomically(path, json.dumps(summary, indent=2) + "\n")
 
 
 class StepTimes:
-    """Collects how long the steps of a run took and writes `summary.json` at its end.
+    """Collect how long the steps of a run took and write `summary.json` at its end.
 
     Steps run in calls of many, without coming back to Python in between, so each step of a call
     counts with the mean of its call: measuring does not slow the run down. What happens between
@@ -101,7 +102,7 @@ class StepTimes:
         *,
         say: Callable[[str], None] = print,
     ):
-        """Begins a record.
+        """Begin a record.
 
         Args:
             folder: of `summary.json`.

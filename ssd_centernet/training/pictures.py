@@ -10,17 +10,16 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-from ssd_centernet import visualize
 from ssd_centernet.data import records, shards
+from ssd_centernet.drawing import visualize
 from ssd_centernet.evaluation.result import CocoResult, DetectionRows
 from ssd_centernet.labels import LabelMap
 from ssd_centernet.ops import image as image_ops
-from ssd_centernet.training.inputs import describe_batch, input_sheet
+from ssd_centernet.preview.fed_images import describe_batch, input_sheet
+from ssd_centernet.run_directory import INPUTS_NAME, PICTURES_DIR, PREDICTIONS_NAME
 from ssd_centernet.training.logging import TrainLog
 from ssd_centernet.training.trainer import Trainer
 
-PICTURES_DIR = "pictures"
-INPUTS_NAME, PREDICTIONS_NAME = "inputs.png", "predictions.png"
 # Detections below it are drawn only where there would be fewer than objects.
 MIN_SCORE = 0.3
 MOST_DRAWN = 12
@@ -48,19 +47,19 @@ class ShownImage:
 
 
 class PictureBoard:
-    """Puts pictures of a run into TensorBoard and, the last ones, into the run's directory.
+    """Put pictures of a run into TensorBoard and, the last ones, into the run's directory.
 
     Nothing of it touches the training: inputs are read by an iterator of their own, and detections
     are those that the evaluation scored.
     """
 
     def __init__(self, log: TrainLog, label_map: LabelMap, *, number: int):
-        """Notes where pictures go.
+        """Note where pictures go.
 
         Args:
-          log: of the run; that of a process which writes no files takes no pictures.
-          label_map: names the classes.
-          number: how many images are shown, 0 for none.
+            log: of the run; that of a process which writes no files takes no pictures.
+            label_map: names the classes.
+            number: how many images are shown, 0 for none.
         """
         self._log = log
         self._label_map = label_map
@@ -68,11 +67,11 @@ class PictureBoard:
         self._shown: list[ShownImage] | None = None
 
     def show_inputs(self, trainer: Trainer, dataset: tf.data.Dataset) -> None:
-        """Draws the first images of a run that begins, as the step gets them; see `inputs.py`.
+        """Draw the first images of a run that begins, as the step gets them; see `inputs.py`.
 
         Args:
-          trainer: of the run; nothing is drawn when it has already made steps.
-          dataset: of training batches, where the run begins.
+            trainer: of the run; nothing is drawn when it has already made steps.
+            dataset: of training batches, where the run begins.
         """
         if not self._number or int(trainer.step):
             return
@@ -93,13 +92,13 @@ class PictureBoard:
     def show_predictions(
         self, step: int, result: CocoResult, data_dir: str | Path, split: str
     ) -> None:
-        """Draws what an evaluation found beside what there is, always in the same images.
+        """Draw what an evaluation found beside what there is, always in the same images.
 
         Args:
-          step: that was evaluated.
-          result: what the evaluation gave.
-          data_dir: folder of the data.
-          split: that was evaluated; the first images with objects are shown.
+            step: that was evaluated.
+            result: what the evaluation gave.
+            data_dir: folder of the data.
+            split: that was evaluated; the first images with objects are shown.
         """
         if not self._number:
             return

@@ -13,7 +13,7 @@ TRACE_NAME = "train"
 
 
 class StepProfiler:
-    """Traces the steps `first` to `last` of a run, both included, into a TensorBoard folder.
+    """Trace the steps `first` to `last` of a run, both included, into a TensorBoard folder.
 
     Each of these steps runs in a call of its own, wrapped in a trace named `train` that carries its
     number; the steps before and after run as they would without a profile.
@@ -30,18 +30,18 @@ class StepProfiler:
         say: Callable[[str], None] = print,
         write: bool = True,
     ):
-        """Notes what to trace.
+        """Note what to trace.
 
         Args:
-          folder: gets `plugins/profile/TIME/HOST.xplane.pb`.
-          steps: (first, last), counted from 0 at the step with which this call of the run begins.
-          start: that step: the restored one, 0 for a fresh run.
-          say: is told where the profile is, or that there is none.
-          write: False on all processes but the first, which run as many steps to a call as that one
-            and trace none.
+            folder: gets `plugins/profile/TIME/HOST.xplane.pb`.
+            steps: (first, last), counted from 0 at the step with which this call of the run begins.
+            start: that step: the restored one, 0 for a fresh run.
+            say: is told where the profile is, or that there is none.
+            write: False on all processes but the first, which run as many steps to a call as that
+                one and trace none.
 
         Raises:
-          ValueError: not two numbers, a negative one, or the last before the first.
+            ValueError: not two numbers, a negative one, or the last before the first.
         """
         if len(steps) != 2 or not 0 <= steps[0] <= steps[1]:
             raise ValueError(
@@ -57,13 +57,13 @@ class StepProfiler:
         self._trace = None
 
     def limit(self, step: int) -> int:
-        """Returns how many steps the next call may run when `step` updates are done."""
+        """Return how many steps the next call may run when `step` updates are done."""
         if step < self._first:
             return self._first - step
         return 1 if step <= self._last else sys.maxsize
 
     def call_begins(self, step: int) -> None:
-        """Starts to trace before the first step and names the step that follows."""
+        """Start to trace before the first step and names the step that follows."""
         if self._write and step == self._first:
             tf.profiler.experimental.start(self._folder)
             self._running = True
@@ -72,14 +72,14 @@ class StepProfiler:
             self._trace.__enter__()
 
     def call_ended(self, before: int, after: int, seconds: float) -> None:
-        """Writes the profile behind the last step."""
+        """Write the profile behind the last step."""
         del before, seconds
         self._leave_trace()
         if self._running and after > self._last:
             self._stop()
 
     def close(self) -> None:
-        """Writes what was traced so far when the run ends before the last step."""
+        """Write what was traced so far when the run ends before the last step."""
         self._leave_trace()
         if self._running:
             self._stop()

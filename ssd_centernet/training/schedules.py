@@ -15,9 +15,9 @@ class RunLength:
     """How long a run is, in the units that schedules need.
 
     Attributes:
-      steps_per_epoch: steps that see every training image once.
-      total_steps: steps of the whole run.
-      global_batch_size: images a step over all processes.
+        steps_per_epoch: steps that see every training image once.
+        total_steps: steps of the whole run.
+        global_batch_size: images a step over all processes.
     """
 
     steps_per_epoch: int
@@ -49,19 +49,19 @@ class WarmupCosine:
         floor: float = 0.01,
         span_run: bool = False,
     ):
-        """Configures the schedule.
+        """Configure the schedule.
 
         Args:
-          base_learning_rate: for a global batch of `reference_batch_size`.
-          reference_batch_size: the rate grows linearly with the global batch over this.
-          warmup_epochs: length of the linear warm-up; the first step's rate is 0.
-          plateau_until_epoch: epoch at which the decay begins.
-          decay_until_epoch: epoch at which the floor is reached.
-          stretch: the published flag `k`: both epochs are multiplied by 1 + stretch / 10.
-          peak: factor of the plateau.
-          floor: factor at the end.
-          span_run: whether the three epochs are scaled so that the decay ends with the run; the
-            published schedule (False) does not know how long the run is.
+            base_learning_rate: for a global batch of `reference_batch_size`.
+            reference_batch_size: the rate grows linearly with the global batch over this.
+            warmup_epochs: length of the linear warm-up; the first step's rate is 0.
+            plateau_until_epoch: epoch at which the decay begins.
+            decay_until_epoch: epoch at which the floor is reached.
+            stretch: the published flag `k`: both epochs are multiplied by 1 + stretch / 10.
+            peak: factor of the plateau.
+            floor: factor at the end.
+            span_run: whether the three epochs are scaled so that the decay ends with the run; the
+                published schedule (False) does not know how long the run is.
         """
         self.base_learning_rate = base_learning_rate
         self.reference_batch_size = reference_batch_size
@@ -74,14 +74,14 @@ class WarmupCosine:
         self.span_run = span_run
 
     def __call__(self, step: tf.Tensor, run: RunLength) -> tf.Tensor:
-        """Computes the learning rate.
+        """Compute the learning rate.
 
         Args:
-          step: integer scalar, 0 at the first update.
-          run: the run's length.
+            step: integer scalar, 0 at the first update.
+            run: the run's length.
 
         Returns:
-          float32 scalar.
+            float32 scalar.
         """
         begin = self.plateau_until_epoch * (1.0 + self.stretch / 10.0)
         end = self.decay_until_epoch * (1.0 + self.stretch / 10.0)
@@ -99,13 +99,13 @@ class WarmupCosine:
         return peak_rate * factor
 
     def describe(self, run: RunLength) -> str | None:
-        """Says where the schedule does not fit a run; None where it does.
+        """Say where the schedule does not fit a run; None where it does.
 
         Args:
-          run: the run's length.
+            run: the run's length.
 
         Returns:
-          A sentence to be logged, or None.
+            A sentence to be logged, or None.
         """
         end = self.decay_until_epoch * (1.0 + self.stretch / 10.0)
         epochs = run.total_steps / run.steps_per_epoch
@@ -122,23 +122,23 @@ class ConstantRate:
     """One learning rate for the whole run, after an optional linear warm-up in steps."""
 
     def __init__(self, learning_rate: float = 1e-3, *, warmup_steps: int = 0):
-        """Configures the schedule.
+        """Configure the schedule.
 
         Args:
-          learning_rate: of every step after the warm-up, whatever the batch size.
-          warmup_steps: steps over which the rate grows linearly from 0.
+            learning_rate: of every step after the warm-up, whatever the batch size.
+            warmup_steps: steps over which the rate grows linearly from 0.
         """
         self.learning_rate = learning_rate
         self.warmup_steps = warmup_steps
 
     def __call__(self, step: tf.Tensor, run: RunLength) -> tf.Tensor:
-        """Computes the learning rate, a float32 scalar; see `WarmupCosine`."""
+        """Compute the learning rate, a float32 scalar; see `WarmupCosine`."""
         del run
         warmth = tf.minimum(1.0, tf.cast(step, tf.float32) / max(self.warmup_steps, 1))
         return self.learning_rate * (warmth if self.warmup_steps else 1.0)
 
     def describe(self, run: RunLength) -> str | None:
-        """Says where the schedule does not fit a run; None where it does."""
+        """Say where the schedule does not fit a run; None where it does."""
         if 0 < run.total_steps <= self.warmup_steps:
             return (
                 f"the warm-up of {self.warmup_steps} steps is no shorter than the run of "
@@ -174,24 +174,24 @@ class StepDecay:
         warmup_ratio: float = 0.001,
         warmup_limit: float | None = None,
     ):
-        """Configures the schedule; the defaults are those of SSD300 VGG-16 over 120 epochs.
+        """Configure the schedule; the defaults are those of SSD300 VGG-16 over 120 epochs.
 
         Args:
-          base_learning_rate: for a global batch of `reference_batch_size`.
-          reference_batch_size: the rate grows linearly with the global batch over this; None keeps
-            it for every batch size.
-          boundaries: epochs or steps at which the rate falls, ascending.
-          unit: "epochs" or "steps", of `boundaries` and `length`.
-          length: of the run that the boundaries are for: they are scaled to the real run. None
-            takes them as they are, however long the run.
-          factor: by which it falls at each.
-          warmup_steps: length of the warm-up, 0 for none; 499 gives the later published form, which
-            reaches the full rate a step earlier.
-          warmup_ratio: share of the full rate at the first step.
-          warmup_limit: largest share of the run that the warm-up takes; None for no limit.
+            base_learning_rate: for a global batch of `reference_batch_size`.
+            reference_batch_size: the rate grows linearly with the global batch over this; None
+                keeps it for every batch size.
+            boundaries: epochs or steps at which the rate falls, ascending.
+            unit: "epochs" or "steps", of `boundaries` and `length`.
+            length: of the run that the boundaries are for: they are scaled to the real run. None
+                takes them as they are, however long the run.
+            factor: by which it falls at each.
+            warmup_steps: length of the warm-up, 0 for none; 499 gives the later published form,
+                which reaches the full rate a step earlier.
+            warmup_ratio: share of the full rate at the first step.
+            warmup_limit: largest share of the run that the warm-up takes; None for no limit.
 
         Raises:
-          ValueError: the boundaries do not ascend, or another unit.
+            ValueError: the boundaries do not ascend, or another unit.
         """
         if unit not in ("epochs", "steps"):
             raise ValueError(f"StepDecay.unit must be 'epochs' or 'steps', got {unit!r}.")
@@ -208,11 +208,11 @@ class StepDecay:
         self.warmup_limit = warmup_limit
 
     def __call__(self, step: tf.Tensor, run: RunLength) -> tf.Tensor:
-        """Computes the learning rate, a float32 scalar; see `WarmupCosine`."""
+        """Compute the learning rate, a float32 scalar; see `WarmupCosine`."""
         return tf.cast(self.exact(step, run), tf.float32)
 
     def boundary_steps(self, run: RunLength) -> tuple[int, ...]:
-        """Returns the first step of each smaller rate."""
+        """Return the first step of each smaller rate."""
         scale = run.steps_per_epoch if self.unit == "epochs" else 1
         if self.length is not None:
             scale = run.total_steps / self.length
@@ -220,7 +220,7 @@ class StepDecay:
         return tuple(round(boundary * scale) for boundary in self.boundaries)
 
     def exact(self, step: tf.Tensor, run: RunLength) -> tf.Tensor:
-        """Computes the learning rate as a float64 scalar, before it is rounded."""
+        """Compute the learning rate as a float64 scalar, before it is rounded."""
         step = tf.cast(step, tf.float64)
         rate = tf.constant(self.base_learning_rate, tf.float64)
         if self.reference_batch_size is not None:
@@ -234,7 +234,7 @@ class StepDecay:
         return rate
 
     def describe(self, run: RunLength) -> str | None:
-        """Says where the schedule does not fit a run; None where it does."""
+        """Say where the schedule does not fit a run; None where it does."""
         late = [step for step in self.boundary_steps(run) if step >= run.total_steps]
         if late and self.length is None:
             return (
@@ -288,20 +288,20 @@ class WarmupCosineSteps:
         reference_batch_size: int | None = 32,
         warmup_limit: float | None = None,
     ):
-        """Configures the schedule.
+        """Configure the schedule.
 
         Args:
-          base_learning_rate: height of the cosine.
-          warmup_learning_rate: of the first step.
-          warmup_steps: length of the warm-up in steps or, below 1, as a share of the whole.
-          total_steps: step at which the rate reaches 0; None is the end of the run.
-          shifted: whether the cosine begins after the warm-up instead of at step 0.
-          reference_batch_size: both rates are for this global batch and grow linearly with it;
-            None takes them as they are.
-          warmup_limit: largest share of the run that the warm-up takes; None for no limit.
+            base_learning_rate: height of the cosine.
+            warmup_learning_rate: of the first step.
+            warmup_steps: length of the warm-up in steps or, below 1, as a share of the whole.
+            total_steps: step at which the rate reaches 0; None is the end of the run.
+            shifted: whether the cosine begins after the warm-up instead of at step 0.
+            reference_batch_size: both rates are for this global batch and grow linearly with it;
+                None takes them as they are.
+            warmup_limit: largest share of the run that the warm-up takes; None for no limit.
 
         Raises:
-          ValueError: a negative warm-up, or a length of no step.
+            ValueError: a negative warm-up, or a length of no step.
         """
         if warmup_steps < 0:
             raise ValueError(
@@ -321,7 +321,7 @@ class WarmupCosineSteps:
         self.warmup_limit = warmup_limit
 
     def lengths(self, run: RunLength) -> tuple[int, int]:
-        """Returns the steps of the warm-up and the step at which the rate reaches 0."""
+        """Return the steps of the warm-up and the step at which the rate reaches 0."""
         total = self.total_steps or run.total_steps
         asked = self._asked(total)
         return _limited(asked, self.warmup_limit, min(total, run.total_steps)), total
@@ -330,7 +330,7 @@ class WarmupCosineSteps:
         return round(self.warmup_steps * total if self.warmup_steps < 1 else self.warmup_steps)
 
     def peak(self, run: RunLength) -> float:
-        """Returns the rate at which the cosine takes over from the warm-up."""
+        """Return the rate at which the cosine takes over from the warm-up."""
         warmup, total = self.lengths(run)
         begin = warmup if self.shifted else 0
         share = min(max(warmup - begin, 0) / max(total - begin, 1), 1.0)
@@ -338,7 +338,7 @@ class WarmupCosineSteps:
         return height * _batch_factor(self.reference_batch_size, run)
 
     def __call__(self, step: tf.Tensor, run: RunLength) -> tf.Tensor:
-        """Computes the learning rate, a float32 scalar; see `WarmupCosine`."""
+        """Compute the learning rate, a float32 scalar; see `WarmupCosine`."""
         warmup, total = self.lengths(run)
         begin = warmup if self.shifted else 0
         factor = _batch_factor(self.reference_batch_size, run)
@@ -351,7 +351,7 @@ class WarmupCosineSteps:
         return tf.where(position > total, 0.0, rate)
 
     def describe(self, run: RunLength) -> str | None:
-        """Says where the schedule does not fit a run; None where it spans it."""
+        """Say where the schedule does not fit a run; None where it spans it."""
         warmup, total = self.lengths(run)
         base = self.base_learning_rate * _batch_factor(self.reference_batch_size, run)
         peak = self.peak(run)
@@ -383,7 +383,7 @@ def _batch_factor(reference_batch_size: int | None, run: RunLength) -> float:
 
 
 def _limited(warmup: int, limit: float | None, length: int) -> int:
-    """Returns the steps of a warm-up that takes no larger share of a length than `limit`."""
+    """Return the steps of a warm-up that takes no larger share of a length than `limit`."""
     return warmup if limit is None else min(warmup, int(limit * length))
 
 

@@ -17,7 +17,7 @@ class Expectation(NamedTuple):
     expected: str
 
     def or_none(self) -> Expectation:
-        """Returns the expectation of a setting that may be left out."""
+        """Return the expectation of a setting that may be left out."""
         return Expectation(lambda value: value is None or self.accepts(value), self.expected)
 
 
@@ -114,13 +114,14 @@ _OF_A_CHECKPOINT = ("fine_tune_checkpoint_type", "fine_tune_exclude", "fine_tune
 
 
 def check_settings(settings: Mapping[str, Any]) -> None:
-    """Refuses settings of `train` that are of another kind than it can use.
+    """Refuse settings of `train` that are of another kind than it can use.
 
     Args:
-      settings: parameter -> value; parameters that `EXPECTATIONS` does not know are not looked at.
+        settings: parameter -> value; parameters that `EXPECTATIONS` does not know are not looked
+            at.
 
     Raises:
-      ValueError: names the setting, its value and what was expected.
+        ValueError: names the setting, its value and what was expected.
     """
     for name, value in settings.items():
         expectation = EXPECTATIONS.get(name)
@@ -149,10 +150,10 @@ def shown(value: Any) -> str:
     """Names a value as its user knows it: an object by its class, without an address.
 
     Args:
-      value: of a setting.
+        value: of a setting.
 
     Returns:
-      Words for an error message.
+        Words for an error message.
     """
     if inspect.isclass(value):
         return f"the class {value.__name__}, which has no brackets behind it"

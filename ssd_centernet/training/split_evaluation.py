@@ -14,13 +14,14 @@ from ssd_centernet.evaluation.detector import (
 )
 from ssd_centernet.evaluation.diagnosis import diagnose
 from ssd_centernet.labels import LabelMap
+from ssd_centernet.run_directory import EVALUATION_DIR
 from ssd_centernet.training.logging import TrainLog
 from ssd_centernet.training.pictures import PictureBoard
 from ssd_centernet.training.trainer import Trainer
 
 
 class SplitEvaluation:
-    """Evaluates the weights of a running training on a split."""
+    """Evaluate the weights of a running training on a split."""
 
     def __init__(
         self,
@@ -32,7 +33,7 @@ class SplitEvaluation:
         *,
         split: str | None,
     ):
-        """Notes what to evaluate and where numbers and pictures go."""
+        """Note what to evaluate and where numbers and pictures go."""
         self._trainer = trainer
         self._detector = trainer.detector
         self._communicator = trainer.communicator
@@ -43,17 +44,17 @@ class SplitEvaluation:
         self._split = split
 
     def prepare(self, batch_size: int, every: int = 1) -> SplitEvaluation | None:
-        """Loads the split's ground truth and builds its batches once for all evaluations.
+        """Load the split's ground truth and build its batches once for all evaluations.
 
         Args:
-          batch_size: images a step of this process.
-          every: distance of the evaluations in steps; 0 for none.
+            batch_size: images a step of this process.
+            every: distance of the evaluations in steps; 0 for none.
 
         Returns:
-          This, to be called; None where there are no evaluations, whose data may be missing.
+            This, to be called; None where there are no evaluations, whose data may be missing.
 
         Raises:
-          FileNotFoundError: the data folder lacks the split.
+            FileNotFoundError: the data folder lacks the split.
         """
         if not every:
             return None
@@ -78,7 +79,7 @@ class SplitEvaluation:
         return self
 
     def __call__(self) -> dict[str, float]:
-        """Evaluates once; returns the twelve COCO metrics and the loss parts."""
+        """Evaluate once and return the twelve COCO metrics and the loss parts."""
         step = int(self._trainer.step)
         # Processes detect with the same weights, or it would matter which one sees an image.
         self._trainer.share_statistics()
@@ -98,6 +99,6 @@ class SplitEvaluation:
             if hint:
                 self._log.say(f"  {hint}")
             self._log.write("eval", step, metrics)
-            result.save(self._log.folder / "evaluation")
+            result.save(self._log.folder / EVALUATION_DIR)
             self._board.show_predictions(step, result, self._data_dir, self._split)
         return self._communicator.gather([metrics])[0]

@@ -13,7 +13,7 @@ from ssd_centernet.building import build_detector
 from ssd_centernet.data.directory import load_label_map
 from ssd_centernet.data.pipeline import count_examples, training_batches
 from ssd_centernet.data.static import write_static_batches
-from ssd_centernet.training.inputs import resize_only
+from ssd_centernet.preview.fed_images import resize_only
 
 _SHARED = ("keep_empty", "crowd", "seed")
 

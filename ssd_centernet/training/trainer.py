@@ -21,12 +21,12 @@ class NonFiniteLossError(RuntimeError):
 
 
 class Trainer(tf.Module):
-    """Owns what a step changes: weights, slots, counters and the sums that logs report.
+    """Own what a step changes: weights, slots, counters and the sums that logs report.
 
     Attributes:
-      step: int64 variable, updates done.
-      examples_seen: int64 variable, images consumed by all processes: the input's position.
-      metric_names: what `window_metrics` reports.
+        step: int64 variable, updates done.
+        examples_seen: int64 variable, images consumed by all processes: the input's position.
+        metric_names: what `window_metrics` reports.
     """
 
     def __init__(
@@ -45,22 +45,22 @@ class Trainer(tf.Module):
         accumulate_steps: int = 1,
         communicator: Communicator | None = None,
     ):
-        """Joins the parts of a run.
+        """Join the parts of a run.
 
         Args:
-          detector: the model with its criterion.
-          optimizer: a Keras optimizer; its rate is set from `schedule` every step.
-          schedule: callable (step, RunLength) -> float32 rate.
-          run: the run's length.
-          batch_size: images a step of this process.
-          weight_decay: coefficient of the L2 objective `0.5 |v|^2`, not part of reported losses.
-          decay_exclude: regular expressions of variable names that do not decay.
-          freeze: regular expressions of variable names that are not updated; their batch norms
-            still run on batch statistics and keep their moving averages.
-          clip_norm: largest global norm of the gradients, None for no clipping.
-          loss_scale: for float16; None for no factor, as float32 and bfloat16 need none.
-          accumulate_steps: batches whose gradients are averaged for one update.
-          communicator: of the processes that train together.
+            detector: the model with its criterion.
+            optimizer: a Keras optimizer; its rate is set from `schedule` every step.
+            schedule: callable (step, RunLength) -> float32 rate.
+            run: the run's length.
+            batch_size: images a step of this process.
+            weight_decay: coefficient of the L2 objective `0.5 |v|^2`, not part of reported losses.
+            decay_exclude: regular expressions of variable names that do not decay.
+            freeze: regular expressions of variable names that are not updated; their batch norms
+                still run on batch statistics and keep their moving averages.
+            clip_norm: largest global norm of the gradients, None for no clipping.
+            loss_scale: for float16; None for no factor, as float32 and bfloat16 need none.
+            accumulate_steps: batches whose gradients are averaged for one update.
+            communicator: of the processes that train together.
         """
         super().__init__(name="trainer")
         self.detector = detector
@@ -97,7 +97,7 @@ class Trainer(tf.Module):
             self._sources = tf.Variable(sources, trainable=False)
 
     def next_batch(self, iterator) -> dict[str, tf.Tensor]:
-        """Takes a batch from the input pipeline and adds up the time it had to wait for it."""
+        """Take a batch from the input pipeline and add up the time it had to wait for it."""
         begin = tf.timestamp()
         with tf.control_dependencies([begin]):
             batch = next(iterator)
@@ -106,11 +106,11 @@ class Trainer(tf.Module):
         return batch
 
     def run_step(self, iterator, run: Callable) -> None:
-        """Takes as many batches as an update needs, and updates the weights once.
+        """Take as many batches as an update needs, and updates the weights once.
 
         Args:
-          iterator: over batches.
-          run: calls a function with a tuple of arguments on the device, as `strategy.run` does.
+            iterator: over batches.
+            run: calls a function with a tuple of arguments on the device, as `strategy.run` does.
         """
         if self.accumulate_steps > 1:
             # A loop of the graph: unrolled, the batches' activations would lie in memory at once.
@@ -124,13 +124,13 @@ class Trainer(tf.Module):
 
     @tf.autograph.experimental.do_not_convert
     def train_step(self, batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-        """Updates the weights once.
+        """Update the weights once.
 
         Args:
-          batch: see docs/architecture.md; static shapes.
+            batch: see docs/architecture.md; static shapes.
 
         Returns:
-          `metric_names` of this step, float32 scalars: of this process's images.
+            `metric_names` of this step, float32 scalars: of this process's images.
         """
         self.optimizer.learning_rate.assign(self.schedule(self.step, self.run))
         gradients, parts = self._gradients(batch)
@@ -153,7 +153,7 @@ class Trainer(tf.Module):
         return metrics
 
     def _gradients(self, batch: dict) -> tuple[list[tf.Tensor], dict[str, tf.Tensor]]:
-        """Returns the gradients of the scaled loss of a batch, and the loss parts with `total`."""
+        """Return the gradients of the scaled loss of a batch, and the loss parts with `total`."""
         with tf.GradientTape() as tape:
             outputs = self.detector(batch["image"], training=True)
             parts = self.detector.compute_losses(outputs, batch)
@@ -166,7 +166,7 @@ class Trainer(tf.Module):
         return index + 1
 
     def _accumulate(self, batch: dict, index: tf.Tensor) -> None:
-        """Adds up what one of the batches before the last gives to an update."""
+        """Add up what one of the batches before the last gives to an update."""
         gradients, parts = self._gradients(batch)
         for total, gradient in zip(self._accumulated, gradients, strict=True):
             if gradient is not None:
@@ -175,7 +175,7 @@ class Trainer(tf.Module):
         self._sources[index].assign(batch["source_id"])
 
     def _with_accumulated(self, gradients: list, parts: dict, sources: tf.Tensor) -> tuple:
-        """Averages the last batch of an update with those before it, and empties the sums."""
+        """Average the last batch of an update with those before it, and empties the sums."""
         if self.accumulate_steps == 1:
             return gradients, parts, sources
         share, names = 1.0 / self.accumulate_steps, self.metric_names[:-1]
@@ -195,7 +195,7 @@ class Trainer(tf.Module):
         self.loss_scale.succeeded()
 
     def _is_fault_elsewhere(self, gradients: Sequence, total: tf.Tensor) -> tf.Tensor:
-        """Tells whether only another process can be why a step is not finite."""
+        """Tell whether only another process can be why a step is not finite."""
         if self.communicator.size == 1:
             return tf.constant(False)
         # Not the loss alone: an activation may swallow what its gradient then shows.
@@ -205,7 +205,7 @@ class Trainer(tf.Module):
     def _skip(
         self, total: tf.Tensor, elsewhere: tf.Tensor, sources: tf.Tensor, metrics: dict
     ) -> None:
-        """Keeps the weights; a scaled loss may overflow, everything else is a failure to report."""
+        """Keep the weights; a scaled loss may overflow, everything else is a failure to report."""
         excused = self.loss_scale.overflowed() & tf.math.is_finite(total)
         first = (self._failed_step < 0) & ~excused
         values = tf.stack([metrics[name] for name in self.metric_names])
@@ -215,7 +215,7 @@ class Trainer(tf.Module):
         self._failed_step.assign(tf.where(first, self.step, self._failed_step))
 
     def _record(self, metrics: dict[str, tf.Tensor], sources: tf.Tensor) -> None:
-        """Adds up what is finite: of a step that overflowed the loss, not the gradient's norm."""
+        """Add up what is finite: of a step that overflowed the loss, not the gradient's norm."""
         values = tf.stack([metrics[name] for name in self.metric_names])
         finite = tf.math.is_finite(values)
         self._sums.assign_add(tf.where(finite, values, tf.zeros_like(values)))
@@ -230,7 +230,7 @@ class Trainer(tf.Module):
         return [*self.detector.variables, *self.optimizer.variables, *counters]
 
     def share_statistics(self) -> None:
-        """Averages the moving statistics, which each process takes of its own images.
+        """Average the moving statistics, which each process takes of its own images.
 
         The averages of averages are those of all images, so it does not matter how often this is
         done; an update does not depend on it.
@@ -239,10 +239,10 @@ class Trainer(tf.Module):
         self.communicator.mean_variables(moving)
 
     def check_agreement(self) -> None:
-        """Makes sure that all processes have the same state, bit for bit.
+        """Make sure that all processes have the same state, bit for bit.
 
         Raises:
-          RuntimeError: they have not; every further step would train different models.
+            RuntimeError: they have not; every further step would train different models.
         """
         if self.communicator.size == 1:
             return
@@ -260,7 +260,7 @@ class Trainer(tf.Module):
                 )
 
     def window_metrics(self) -> dict[str, float]:
-        """Returns the means since the last call, with `learning_rate` and `data_wait_seconds`."""
+        """Return the means since the last call, with `learning_rate` and `data_wait_seconds`."""
         means = self._sums / tf.maximum(self._counts, 1.0)
         metrics = dict(zip(self.metric_names, means.numpy().tolist(), strict=True))
         metrics = self.communicator.mean(metrics)
@@ -274,11 +274,11 @@ class Trainer(tf.Module):
         return metrics
 
     def raise_if_failed(self) -> None:
-        """Checks the steps so far.
+        """Check the steps so far.
 
         Raises:
-          NonFiniteLossError: one was not finite; names the step, the loss parts and the source
-            ids of its batch.
+            NonFiniteLossError: one was not finite; names the step, the loss parts and the source
+                ids of its batch.
         """
         if int(self._failed_step) >= 0:
             raise NonFiniteLossError(self._failure_message())

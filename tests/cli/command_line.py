@@ -10,7 +10,7 @@ from ssd_centernet import config
 
 @contextlib.contextmanager
 def parsed(command, arguments):
-    """Defines the flags of a command, parses arguments, and takes both back at the end."""
+    """Define the flags of a command, parse arguments, and take both back at the end."""
     module = importlib.import_module(f"ssd_centernet.cli.{command}")
     before = set(flags.FLAGS)
     module.define_flags()
@@ -27,7 +27,7 @@ def parsed(command, arguments):
 
 @contextlib.contextmanager
 def parsed_recipe(arguments):
-    """Parses a training's command line and its recipe, gin bindings of flags included."""
+    """Parse a training's command line and its recipe, gin bindings of flags included."""
     from ssd_centernet.cli import _vendor_flags, train
 
     with parsed("train", arguments) as values:

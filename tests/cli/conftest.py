@@ -9,7 +9,7 @@ from ssd_centernet.building import build_detector
 from ssd_centernet.data.convert import convert_coco
 from ssd_centernet.data.directory import load_label_map
 from ssd_centernet.data.synthetic import make_synthetic
-from ssd_centernet.training.checkpoints import named_weights
+from ssd_centernet.run_directory import named_weights
 from tests.training.conftest import TINY_NETWORK
 
 # 64 pixels, two levels, and every detection kept, so that random weights detect something.

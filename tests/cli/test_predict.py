@@ -7,12 +7,12 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from ssd_centernet.evaluation import files
 from ssd_centernet.evaluation.coco import METRIC_NAMES, evaluate_detections_file
-from ssd_centernet.evaluation.predict import fixed_size_step, predict
 from ssd_centernet.labels import LabelMap
 from ssd_centernet.layers.preprocessing import Preprocessing
-from ssd_centernet.training import runs
+from ssd_centernet.predict import image_files as files
+from ssd_centernet.predict.prediction import fixed_size_step, predict
+from ssd_centernet.runs import trained as runs
 
 
 class RedFinder:

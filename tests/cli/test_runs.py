@@ -9,7 +9,7 @@ import pytest
 from ssd_centernet import config
 from ssd_centernet.evaluation.coco import METRIC_NAMES, evaluate_detections_file
 from ssd_centernet.labels import LabelMap
-from ssd_centernet.training import runs
+from ssd_centernet.runs import trained as runs
 
 
 def test_checkpoint_is_the_best_one_unless_told_otherwise(model_dir):

@@ -10,7 +10,8 @@ from PIL import Image
 
 from ssd_centernet import config
 from ssd_centernet.building import build_detector
-from ssd_centernet.training import anchor_report, runs
+from ssd_centernet.preview import anchor_report
+from ssd_centernet.runs import trained as runs
 from tests.data.coco_set import CocoSet
 from tests.docs.place import environment, run
 

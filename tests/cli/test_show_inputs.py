@@ -9,7 +9,8 @@ from PIL import Image
 
 from ssd_centernet import config
 from ssd_centernet.building import build_detector
-from ssd_centernet.training import inputs, runs
+from ssd_centernet.preview import fed_images as inputs
+from ssd_centernet.runs import trained as runs
 
 
 def test_inputs_are_drawn_as_they_are_fed(model_dir, data_dir, tmp_path):

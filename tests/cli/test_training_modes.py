@@ -18,7 +18,7 @@ def recipe(tmp_path):
 
 
 def call(module, *arguments):
-    """Calls a command in this process, as the program does."""
+    """Call a command in this process, as the program does."""
     name = module.__name__.rpartition(".")[2]
     with parsed(name, [str(word) for word in arguments]):
         return module.main([name])

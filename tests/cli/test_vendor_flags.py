@@ -7,9 +7,10 @@ import gin
 import pytest
 from absl import flags
 
-from ssd_centernet.cli import _flags_doc, _vendor_flags, train
+from ssd_centernet.cli import _vendor_flags, train
 from ssd_centernet.cli._vendor_table import ALIASES, REPLACED, SAME, SYSTEMS
 from tests.cli.command_line import parsed, parsed_recipe
+from tools import flags_doc
 
 ROOT = Path(__file__).resolve().parents[2]
 REFERENCE = ROOT.parent / "shared" / "reference"
@@ -165,8 +166,8 @@ def test_every_flag_of_the_specifications_has_a_row():
 
 def test_the_page_of_flags_is_that_of_the_code():
     written = (ROOT / "docs" / "flags.md").read_text(encoding="utf-8")
-    assert written == _flags_doc.document(), (
-        "write it again: python -m ssd_centernet.cli._flags_doc docs/flags.md"
+    assert written == flags_doc.document(), (
+        "write it again: python -m tools.flags_doc docs/flags.md"
     )
     assert "| k | R |" in written and "--num_steps=INT" in written
 

@@ -12,14 +12,14 @@ BOXES = np.array([[0.1, 0.2, 0.6, 0.7], [0.3, 0.3, 0.9, 0.95]], np.float32)
 
 
 def pixels(height: int, width: int) -> np.ndarray:
-    """Makes a smooth picture, uint8 [height, width, 3]."""
+    """Make a smooth picture, uint8 [height, width, 3]."""
     rng = np.random.default_rng(0)
     small = Image.fromarray(rng.integers(0, 256, (6, 8, 3), np.uint8))
     return np.asarray(small.resize((width, height)))
 
 
 def make_example(boxes=BOXES, height=60, width=80, encoding=None, image=None) -> dict:
-    """Makes an example with `image`, or `encoded` as "PNG" or "JPEG"."""
+    """Make an example with `image`, or `encoded` as "PNG" or "JPEG"."""
     image = pixels(height, width) if image is None else image
     picture = {"image": tf.constant(image)}
     if encoding:
@@ -37,7 +37,7 @@ def make_example(boxes=BOXES, height=60, width=80, encoding=None, image=None) ->
 
 
 def run_many(chain, example: dict, number: int, first: int = 0) -> dict[str, np.ndarray]:
-    """Runs a chain with seeds (0, first)...; stacks `image`, `extent` and boxes (NaN: dropped)."""
+    """Run a chain with seeds (0, first)...; stacks `image`, `extent` and boxes (NaN: dropped)."""
     count = len(example["boxes"])
 
     def load(index):
@@ -53,7 +53,7 @@ def run_many(chain, example: dict, number: int, first: int = 0) -> dict[str, np.
 
 
 def traced_shapes(chain) -> dict[str, tf.TensorShape]:
-    """Traces a chain over pictures and objects of unknown number and size."""
+    """Trace a chain over pictures and objects of unknown number and size."""
     example = make_example(encoding="JPEG")
     signature = {
         key: tf.TensorSpec([None, *value.shape[1:]] if value.shape.rank else [], value.dtype)
@@ -64,7 +64,7 @@ def traced_shapes(chain) -> dict[str, tf.TensorShape]:
 
 
 def check_boxes_lie_on_their_objects(chain, *, number: int, tolerance: float) -> None:
-    """Lets a chain move a white rectangle, and measures where it came to lie.
+    """Let a chain move a white rectangle, and measures where it came to lie.
 
     Args:
         chain: without colour jitter, with neither mean nor deviation.

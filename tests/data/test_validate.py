@@ -189,7 +189,7 @@ def test_ids_in_json_records_and_ground_truth_agree_for_numeric_strings(coco):
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"images": []}'])
 def test_other_json_is_refused(coco, text):
-    from ssd_centernet.data.coco import read_coco
+    from ssd_centernet.data.readers.coco import read_coco
 
     coco.json.write_text(text)
     with pytest.raises(ValueError, match="instances.json is (not valid|no COCO)"):

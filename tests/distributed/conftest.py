@@ -117,7 +117,7 @@ def train_arguments(recipe: Path, data_dir: Path, model_dir: Path, processes: in
 
 @pytest.fixture(scope="session")
 def trained(fixed_recipe, data_dir, tmp_path_factory):
-    """Train the same run once with each asked number of processes; returns its directory."""
+    """Train the same run once with each asked number of processes and return its directory."""
     done: dict[int, Path] = {}
 
     def train(processes: int) -> Path:

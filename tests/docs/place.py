@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from ssd_centernet.data.synthetic import make_synthetic
 from ssd_centernet.models.backbones.resnet import ResNet
-from ssd_centernet.training.pretrained import tf1_variables
+from ssd_centernet.weights import tf1_variables
 from tests.docs.own_data import write_own_data
 from tests.docs.pages import PAGES, ROOT, files
 

@@ -33,7 +33,7 @@ def chromium() -> str:
 
 
 def browse(page: Path, *arguments: str) -> str:
-    """Open a page in a browser without a window; returns what it prints."""
+    """Open a page in a browser without a window and return what it prints."""
     profile = page.parent / "profile"
     command = [chromium(), "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars"]
     command += ["--allow-file-access-from-files", "--disable-background-networking"]
@@ -44,7 +44,7 @@ def browse(page: Path, *arguments: str) -> str:
 
 
 def measure(page: Path, width: int) -> dict[str, int]:
-    """Render a page that wide; returns its full width, and how much of it stands out."""
+    """Render a page that wide and return its full width, and how much of it stands out."""
     frame = page.with_name(f"frame_{width}.html")
     frame.write_text(_FRAME.format(name=page.name, width=width))
     dom = browse(frame, "--dump-dom", "--virtual-time-budget=5000")

@@ -11,7 +11,7 @@ from tests.training.narrow import NARROW, SIZE
 
 
 def lively_detector(recipe, *params, num_classes=3):
-    """Builds a recipe's detector with few channels, and enlivens it."""
+    """Build a recipe's detector with few channels, and enlivens it."""
     config.parse([recipe], [f"IMAGE_SIZE = {SIZE}", *NARROW[recipe], *params])
     detector = build_detector(num_classes=num_classes)
     config.clear()
@@ -19,7 +19,7 @@ def lively_detector(recipe, *params, num_classes=3):
 
 
 def enliven(detector):
-    """Gives random weights that keep signals alive, so that scores and boxes depend on images."""
+    """Give random weights that keep signals alive, so that scores and boxes depend on images."""
     rng = np.random.default_rng(7)
     for variable in detector.variables:
         if "kernel" in variable.name:
@@ -50,7 +50,7 @@ _LAST = {
 
 
 def _spread(head, output, measured, wanted):
-    """Scales the last kernels behind an output, so that it spreads as wanted."""
+    """Scale the last kernels behind an output, so that it spreads as wanted."""
     last = [
         variable
         for variable in head.variables

@@ -11,12 +11,12 @@ import pytest
 import tensorflow as tf
 
 from ssd_centernet.data import records
-from ssd_centernet.evaluation.files import find_images, read_image
 from ssd_centernet.export import export as root
 from ssd_centernet.export.export import export
 from ssd_centernet.export.parity import ParityError
 from ssd_centernet.export.pictures import rendered_pictures
 from ssd_centernet.labels import LabelMap
+from ssd_centernet.predict.image_files import find_images, read_image
 from tests.evaluation.scenes import SHARED
 from tests.export.lively import lively_detector
 

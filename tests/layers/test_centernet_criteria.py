@@ -11,7 +11,7 @@ HALF = -(0.5**2) * math.log(0.5)  # A negative of score 0.5, and equally a posit
 
 
 def targets_of(boxes, classes, *, crowd="object", max_boxes=3, is_crowd=None, **settings) -> dict:
-    """Makes targets of one image or a batch from boxes in cells."""
+    """Make targets of one image or a batch from boxes in cells."""
     boxes = np.asarray(boxes, np.float32) / np.float32([4, 6, 4, 6])
     classes = tf.constant(classes, tf.int32)
     is_crowd = tf.zeros(classes.shape, tf.bool) if is_crowd is None else tf.constant(is_crowd)

@@ -6,7 +6,7 @@ from ssd_centernet.layers.centernet_decoder import CenterNetDecoder
 
 
 def maps_of(scores, offset=0.5, size=1.0) -> dict:
-    """Makes maps with given scores [h, w, C] and the same offset and size everywhere."""
+    """Make maps with given scores [h, w, C] and the same offset and size everywhere."""
     scores = np.clip(np.asarray(scores, np.float64), 1e-6, 1 - 1e-6)[None]
     two = (*scores.shape[:3], 2)
     return {

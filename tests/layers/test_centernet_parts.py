@@ -9,7 +9,7 @@ from ssd_centernet.layers.necks import CenterNetFPN
 
 
 def levels_of(size: tuple[int, int], count: int = 3) -> list[tf.Tensor]:
-    """Makes levels of one channel, each half the size of the one before, rounded up."""
+    """Make levels of one channel, each half the size of the one before, rounded up."""
     rng, levels = np.random.default_rng(0), []
     for _ in range(count):
         levels.append(tf.constant(rng.uniform(0, 1, (1, *size, 1)), tf.float32))

@@ -84,7 +84,7 @@ def test_equal_scores_come_by_class_then_by_anchor():
 
 
 def plain_decode(scores, boxes, decoder) -> list[tuple]:
-    """Follows the specification's section 11 with loops, over all anchors of one image."""
+    """Follow the specification's section 11 with loops, over all anchors of one image."""
     rows, overlap = [], box_ops.iou(boxes, boxes).numpy()
     for label in range(scores.shape[1]):
         left = [

@@ -21,7 +21,7 @@ WIDE = (256, 416)
 def random_batch(
     image_size: tuple[int, int], counts: list[int], *, max_boxes: int = 6, seed: int = 0
 ) -> dict[str, tf.Tensor]:
-    """Makes a padded batch (see docs/architecture.md) with `counts[i]` objects in image i.
+    """Make a padded batch (see docs/architecture.md) with `counts[i]` objects in image i.
 
     Padding rows hold nonsense on purpose: nothing may look at them.
     """
@@ -44,7 +44,7 @@ def random_batch(
 
 
 def losses_and_gradients(detector: Detector, batch: dict) -> tuple[dict, list]:
-    """Runs one forward and backward pass in training mode."""
+    """Run one forward and backward pass in training mode."""
     with tf.GradientTape() as tape:
         outputs = detector(batch["image"], training=True)
         parts = detector.compute_losses(outputs, batch)
@@ -53,7 +53,7 @@ def losses_and_gradients(detector: Detector, batch: dict) -> tuple[dict, list]:
 
 
 def assert_finite(parts: dict, gradients: list) -> None:
-    """Checks that losses are finite float32 scalars and that every variable has a gradient."""
+    """Check that losses are finite float32 scalars and that every variable has a gradient."""
     for name, part in parts.items():
         assert part.dtype == tf.float32 and part.shape == (), name
         assert np.isfinite(part), (name, float(part))
@@ -85,7 +85,7 @@ class DetectorContract:
     freeze_pattern = "stem_"
 
     def build(self, image_size: tuple[int, int] = SQUARE, **settings) -> Detector:
-        """Builds a small detector of NUM_CLASSES classes with fresh weights."""
+        """Build a small detector of NUM_CLASSES classes with fresh weights."""
         raise NotImplementedError
 
     @pytest.fixture

@@ -77,7 +77,7 @@ def test_padded_batch_equals_images_one_by_one():
 
 
 def brute_force(similarity: np.ndarray, threshold: float) -> np.ndarray:
-    """Follows the specification's section 4 with loops."""
+    """Follow the specification's section 4 with loops."""
     rows, anchors = similarity.shape
     result = np.full(anchors, -1)
     for anchor in range(anchors):

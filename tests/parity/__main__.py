@@ -21,12 +21,12 @@ os.environ.update(TF_NUM_INTRAOP_THREADS="2", TF_NUM_INTEROP_THREADS="2", OMP_NU
 
 
 def systems() -> list[str]:
-    """Lists the systems that have a comparison."""
+    """List the systems that have a comparison."""
     return sorted(module.name for module in pkgutil.iter_modules(parity.__path__) if module.ispkg)
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Runs the comparison that the arguments name and returns the exit status."""
+    """Run the comparison that the arguments name and return the exit status."""
     parser = argparse.ArgumentParser(
         prog="python -m tests.parity",
         description="Compare the library with reference vectors.",

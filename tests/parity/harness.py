@@ -19,10 +19,10 @@ class VectorFile:
     """One `.npz` of reference vectors that remembers which keys were read."""
 
     def __init__(self, path: pathlib.Path):
-        """Opens the file.
+        """Open the file.
 
         Raises:
-          MissingVectorError: there is no such file.
+            MissingVectorError: there is no such file.
         """
         if not path.is_file():
             raise MissingVectorError(f"no file {path.name}")
@@ -32,18 +32,18 @@ class VectorFile:
         self._read: set[str] = set()
 
     def __getitem__(self, key: str) -> np.ndarray:
-        """Returns an array and marks it as read."""
+        """Return an array and marks it as read."""
         if key not in self._arrays:
             raise MissingVectorError(f"{self.name} has no key {key!r}")
         self._read.add(key)
         return self._arrays[key]
 
     def __contains__(self, key: str) -> bool:
-        """Says whether there is such a key, without reading it."""
+        """Say whether there is such a key, without reading it."""
         return key in self._arrays
 
     def unread(self) -> list[str]:
-        """Lists the keys that nobody asked for."""
+        """List the keys that nobody asked for."""
         return sorted(set(self._arrays) - self._read)
 
 
@@ -51,18 +51,18 @@ class Vectors:
     """A folder of reference vectors that remembers which files were opened."""
 
     def __init__(self, folder: str | pathlib.Path, optional: Iterable[str] = ()):
-        """Looks at a folder.
+        """Look at a folder.
 
         Args:
-          folder: holds `.npz` files and perhaps `.json` files.
-          optional: names of files that may be missing.
+            folder: holds `.npz` files and perhaps `.json` files.
+            optional: names of files that may be missing.
         """
         self.folder = pathlib.Path(folder)
         self.optional = frozenset(optional)
         self._files: dict[str, VectorFile | object] = {}
 
     def npz(self, name: str) -> VectorFile | None:
-        """Opens an `.npz`, once; None for an optional file that is not there."""
+        """Open an `.npz`, once; None for an optional file that is not there."""
         if name not in self._files:
             if name in self.optional and not (self.folder / name).exists():
                 return None
@@ -70,7 +70,7 @@ class Vectors:
         return self._files[name]
 
     def json(self, name: str):
-        """Reads a `.json`; None for an optional file that is not there."""
+        """Read a `.json`; None for an optional file that is not there."""
         path = self.folder / name
         if not path.exists():
             if name in self.optional:
@@ -80,7 +80,7 @@ class Vectors:
         return content
 
     def unread(self) -> list[str]:
-        """Lists `file` and `file:key` of everything in the folder that nobody asked for."""
+        """List `file` and `file:key` of everything in the folder that nobody asked for."""
         present = sorted(p.name for p in self.folder.glob("*") if p.suffix in (".npz", ".json"))
         left = [name for name in present if name not in self._files]
         for name, file in sorted(self._files.items()):
@@ -101,7 +101,7 @@ class Row:
     note: str = ""
 
     def __str__(self) -> str:
-        """Formats the line."""
+        """Format the line."""
         errors = ["       -" if e is None else f"{e:8.2e}" for e in (self.max_abs, self.max_rel)]
         verdict = "PASS" if self.passed else "FAIL"
         line = f"{self.name:<58} {errors[0]:>9} {errors[1]:>9}  {self.tolerance:<18} {verdict}"
@@ -109,10 +109,10 @@ class Row:
 
 
 class Report:
-    """Compares arrays, prints a line for each and counts."""
+    """Compare arrays, print a line for each and count."""
 
     def __init__(self, write: Callable[[str], None] = print):
-        """Starts an empty report that writes its lines with `write`."""
+        """Start an empty report that writes its lines with `write`."""
         self.rows: list[Row] = []
         self._write = write
 
@@ -122,27 +122,27 @@ class Report:
         return sum(not row.passed for row in self.rows)
 
     def add(self, row: Row) -> bool:
-        """Adds and prints a line."""
+        """Add and print a line."""
         self.rows.append(row)
         self._write(str(row))
         return row.passed
 
     def say(self, text: str) -> None:
-        """Prints a line that counts as nothing."""
+        """Print a line that counts as nothing."""
         self._write(text)
 
     def check(self, name: str, got, want, *, atol: float = 0.0, rtol: float = 0.0) -> bool:
-        """Compares numbers: |got - want| <= atol + rtol |want|, element by element.
+        """Compare numbers: |got - want| <= atol + rtol |want|, element by element.
 
         Args:
-          name: of the line.
-          got: ours; anything NumPy takes.
-          want: the reference's, of the same shape.
-          atol: absolute tolerance.
-          rtol: relative tolerance.
+            name: of the line.
+            got: ours; anything NumPy takes.
+            want: the reference's, of the same shape.
+            atol: absolute tolerance.
+            rtol: relative tolerance.
 
         Returns:
-          Whether it passed. Values that are not finite must agree exactly, NaN included.
+            Whether it passed. Values that are not finite must agree exactly, NaN included.
         """
         parts = [f"atol {atol:g}"] if atol else []
         parts += [f"rtol {rtol:g}"] if rtol else []
@@ -168,17 +168,17 @@ class Report:
         return self.add(row)
 
     def check_exact(self, name: str, got, want, *, allowed=None, reason: str = "") -> bool:
-        """Compares exactly, except where `allowed` is True.
+        """Compare exactly, except where `allowed` is True.
 
         Args:
-          name: of the line.
-          got: ours.
-          want: the reference's, of the same shape.
-          allowed: bool, same shape: where the specification allows a difference.
-          reason: what that allowance is.
+            name: of the line.
+            got: ours.
+            want: the reference's, of the same shape.
+            allowed: bool, same shape: where the specification allows a difference.
+            reason: what that allowance is.
 
         Returns:
-          Whether it passed.
+            Whether it passed.
         """
         got, want = np.asarray(got), np.asarray(want)
         if allowed is None or got.shape != want.shape:
@@ -192,12 +192,12 @@ class Report:
         return self.add(Row(name, not wrong, worst, None, "exact", "; ".join(notes)))
 
     def check_true(self, name: str, condition, note: str = "") -> bool:
-        """Adds a line for a yes-or-no question; `note` is printed when the answer is no."""
+        """Add a line for a yes-or-no question; `note` is printed when the answer is no."""
         condition = bool(condition)
         return self.add(Row(name, condition, tolerance="true", note="" if condition else note))
 
     def close(self) -> int:
-        """Prints the closing line and returns the exit status."""
+        """Print the closing line and return the exit status."""
         self._write(f"{len(self.rows) - self.failed} passed, {self.failed} failed")
         return 1 if self.failed or not self.rows else 0
 
@@ -208,17 +208,17 @@ def run(
     report: Report,
     deliberate: dict[str, str],
 ) -> int:
-    """Runs all sections of a system and prints the whole table.
+    """Run all sections of a system and print the whole table.
 
     Args:
-      sections: name -> function that compares one part; one that raises counts as failed, and the
-        others still run.
-      vectors: the folder.
-      report: collects the lines.
-      deliberate: key -> why the library differs from the reference there, on purpose.
+        sections: name -> function that compares one part; one that raises counts as failed, and the
+            others still run.
+        vectors: the folder.
+        report: collects the lines.
+        deliberate: key -> why the library differs from the reference there, on purpose.
 
     Returns:
-      Exit status: 0 when all passed.
+        Exit status: 0 when all passed.
     """
     if not vectors.folder.is_dir():
         report.add(Row(f"folder {vectors.folder}", False, note="no such folder"))

@@ -60,7 +60,7 @@ def _scene(rng, size):
 
 
 def write_split(folder, split, count, seed):
-    """Writes `count` scenes as two shards with their annotations."""
+    """Write `count` scenes as two shards with their annotations."""
     rng = np.random.default_rng(seed)
     truth = {"images": [], "annotations": [], "categories": LABELS.to_categories()}
     writers = [tf.io.TFRecordWriter(f"{folder}/{split}.record-{n:05d}-of-00002") for n in range(2)]
@@ -92,7 +92,7 @@ def write_split(folder, split, count, seed):
 
 
 def write_data_set(folder):
-    """Writes 12 training and 5 validation images of two classes, in two shards each."""
+    """Write 12 training and 5 validation images of two classes, in two shards each."""
     write_split(folder, "coco_train", 12, seed=1)
     write_split(folder, "coco_val", 5, seed=2)
     LABELS.to_pbtxt(folder / "mscoco_label_map.pbtxt")
@@ -114,7 +114,7 @@ def tiny_recipe(tmp_path):
 
 
 def tiny_detector(num_classes=2):
-    """Builds the recipe's detector in Python."""
+    """Build the recipe's detector in Python."""
     return SSD(
         ResNet((1,), widths=(8,), strides=(1,), stem_width=8),
         num_classes=num_classes,
@@ -125,7 +125,7 @@ def tiny_detector(num_classes=2):
 
 
 def tiny_trainer(detector=None, **options):
-    """Builds a trainer for batches of two images."""
+    """Build a trainer for batches of two images."""
     options = {"batch_size": 2, "schedule": ConstantRate(0.01), **options}
     return Trainer(
         detector or tiny_detector(),
@@ -136,7 +136,7 @@ def tiny_trainer(detector=None, **options):
 
 
 def tiny_batch(seed=0, size=2):
-    """Makes a batch of random images with one object each."""
+    """Make a batch of random images with one object each."""
     rng = np.random.default_rng(seed)
     return {
         "image": tf.constant(rng.normal(size=(size, 64, 64, 3)).astype(np.float32)),

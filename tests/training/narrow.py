@@ -8,7 +8,7 @@ _FOLDER = Path(__file__).resolve().parents[2] / "scripts" / "smoke"
 
 
 def _settings(path: Path) -> tuple[str, ...]:
-    """Returns the settings of a file, one a line, but for the size of images."""
+    """Return the settings of a file, one a line, but for the size of images."""
     lines = path.read_text(encoding="utf-8").splitlines()
     return tuple(line for line in lines if line and not line.startswith(("#", "IMAGE_SIZE")))
 

@@ -13,8 +13,8 @@ from ssd_centernet.layers.preprocessing import Preprocessing
 from ssd_centernet.models.backbones.resnet import ResNet
 from ssd_centernet.runtime.precision import policy_scope
 from ssd_centernet.training.optimizers import Momentum
-from ssd_centernet.training.pretrained import restore
 from ssd_centernet.training.schedules import ConstantRate
+from ssd_centernet.weights import restore
 from tests.training.conftest import tiny_batch, tiny_detector, tiny_trainer
 
 SETTINGS = {"weight_decay": 0.05, "clip_norm": 2.0, "freeze": ("stem_",)}

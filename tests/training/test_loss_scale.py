@@ -9,11 +9,12 @@ import tensorflow as tf
 
 from ssd_centernet import config
 from ssd_centernet._keras import keras
+from ssd_centernet.run_directory import find_checkpoint
 from ssd_centernet.runtime.distribution import SingleProcess
 from ssd_centernet.runtime.precision import policy_scope
-from ssd_centernet.training.checkpoints import RunCheckpoints, find_checkpoint
+from ssd_centernet.train import train
+from ssd_centernet.training.checkpoints import RunCheckpoints
 from ssd_centernet.training.loss_scale import LossScale
-from ssd_centernet.training.train import train
 from ssd_centernet.training.trainer import NonFiniteLossError
 from tests.training.conftest import tiny_batch, tiny_detector, tiny_trainer
 

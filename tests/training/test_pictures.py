@@ -7,11 +7,13 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from ssd_centernet import config, visualize
+from ssd_centernet import config
 from ssd_centernet.building import build_detector
 from ssd_centernet.data.pipeline import training_batches
+from ssd_centernet.drawing import visualize
 from ssd_centernet.evaluation.result import DetectionRows
-from ssd_centernet.training import inputs, pictures
+from ssd_centernet.preview import fed_images as inputs
+from ssd_centernet.training import pictures
 from ssd_centernet.training.logging import TrainLog
 from tests.training.conftest import LABELS, TINY_RECIPE, tiny_detector, tiny_trainer
 from tests.training.test_train import assert_same_bits, run

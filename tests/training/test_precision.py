@@ -38,7 +38,7 @@ LEARNING_RATES = {
 
 @functools.cache
 def losses(recipe: str, dtype: str) -> np.ndarray:
-    """Trains a narrow network for 20 steps on four images: the total loss before each update."""
+    """Train a narrow network for 20 steps on four images: the total loss before each update."""
     config.parse([recipe], [f"IMAGE_SIZE = {SIZE}", *NARROW[recipe]])
     try:
         settings = gin.get_bindings("train")

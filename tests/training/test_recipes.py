@@ -5,7 +5,7 @@ import json
 import pytest
 
 from ssd_centernet import config
-from ssd_centernet.training.train import train
+from ssd_centernet.train import train
 from tests.training.narrow import NARROW
 
 SMALL = ("IMAGE_SIZE = (96, 96)", "train.batch_size = 2", "train.steps = 1", "train.seed = 3")

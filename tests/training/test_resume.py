@@ -12,7 +12,7 @@ import pytest
 
 from ssd_centernet.data.directory import LABEL_MAP_NAME
 from ssd_centernet.labels import LabelMap
-from ssd_centernet.training.checkpoints import find_checkpoint
+from ssd_centernet.run_directory import find_checkpoint
 from ssd_centernet.training.history import evaluations_without_best, recorded_evaluations
 from tests.training.test_train import run
 
@@ -23,7 +23,7 @@ def evaluated(model_dir):
 
 
 def forget_evaluation(model_dir, step):
-    """Leaves what a kill in the evaluation at a step leaves."""
+    """Leave what a kill in the evaluation at a step leaves."""
     path = model_dir / "metrics.jsonl"
     lines = path.read_text().splitlines(keepends=True)
     kept = [line for line in lines if (json.loads(line)["kind"], json.loads(line)["step"]) != step]

@@ -5,6 +5,7 @@ import re
 
 import pytest
 
+from ssd_centernet.train import run_length, to_steps
 from ssd_centernet.training.schedules import (
     ConstantRate,
     RunLength,
@@ -12,7 +13,6 @@ from ssd_centernet.training.schedules import (
     WarmupCosine,
     WarmupCosineSteps,
 )
-from ssd_centernet.training.train import run_length, to_steps
 
 RUN = RunLength(steps_per_epoch=100, total_steps=6400, global_batch_size=64)
 

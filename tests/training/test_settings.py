@@ -8,8 +8,8 @@ import tensorflow as tf
 
 from ssd_centernet import config
 from ssd_centernet.models.weight_decay import NORMS, decay_mask
+from ssd_centernet.train import train
 from ssd_centernet.training.settings import EXPECTATIONS, check_settings
-from ssd_centernet.training.train import train
 from tests.training.conftest import tiny_detector
 from tests.training.test_train import run
 

@@ -107,7 +107,7 @@ def test_step_and_detection_have_static_shapes(recipe, data_dir):
 @pytest.mark.slow
 @pytest.mark.parametrize("accumulate_steps", [1, 2])
 def test_a_run_traces_its_step_once(accumulate_steps, tiny_recipe, data_dir, tmp_path, monkeypatch):
-    """Calls of one, of several and of the last few steps run the same graph."""
+    """Call of one, of several and of the last few steps run the same graph."""
     traced, calls = [], []
 
     class Watched(train_module.Trainer):

@@ -13,14 +13,12 @@ import pytest
 import tensorflow as tf
 
 from ssd_centernet import config
-from ssd_centernet.training.checkpoints import (
-    RunCheckpoints,
-    find_checkpoint,
-)
-from ssd_centernet.training.lock import run_lock
+from ssd_centernet.run_directory import find_checkpoint
+from ssd_centernet.runs.lock import run_lock
+from ssd_centernet.train import train
+from ssd_centernet.training.checkpoints import RunCheckpoints
 from ssd_centernet.training.loop import LoopOptions
-from ssd_centernet.training.pretrained import restore
-from ssd_centernet.training.train import train
+from ssd_centernet.weights import restore
 from tests.training.conftest import tiny_detector, tiny_trainer
 
 

@@ -42,11 +42,11 @@ class Picture:
     """The pixels of an example, of which only the windows that are asked for are decoded."""
 
     def __init__(self, example: Example, *, flip: tf.Tensor | bool = False):
-        """Takes `encoded` or `image` out of an example.
+        """Take `encoded` or `image` out of an example.
 
         Args:
-          example: an Example with either `encoded` or `image` (uint8 [H, W, 3]); it loses both.
-          flip: bool scalar, whether the picture is seen mirrored.
+            example: an Example with either `encoded` or `image` (uint8 [H, W, 3]); it loses both.
+            flip: bool scalar, whether the picture is seen mirrored.
         """
         self._flip = tf.convert_to_tensor(flip)
         encoded, image = example.pop("encoded", None), example.pop("image", None)
@@ -88,7 +88,7 @@ class Picture:
 
 
 class HueFirstJitter:
-    """Draws and applies hue, contrast, saturation and brightness, in this order.
+    """Draw and applies hue, contrast, saturation and brightness, in this order.
 
     Source: reference specification centernet, section 5.2 steps 2 and 3.
     """
@@ -103,15 +103,15 @@ class HueFirstJitter:
         clip_each: bool = True,
         compiled: bool = True,
     ):
-        """Configures the draws.
+        """Configure the draws.
 
         Args:
-          hue: bound of the turn of the hue, as a fraction of the circle.
-          contrast: bounds of the contrast factor.
-          saturation: bounds of the saturation factor.
-          brightness: bound of what is added, on the 0..1 scale.
-          clip_each: whether values are clipped after each of the four, or at the end only.
-          compiled: whether to compile with XLA.
+            hue: bound of the turn of the hue, as a fraction of the circle.
+            contrast: bounds of the contrast factor.
+            saturation: bounds of the saturation factor.
+            brightness: bound of what is added, on the 0..1 scale.
+            clip_each: whether values are clipped after each of the four, or at the end only.
+            compiled: whether to compile with XLA.
         """
         self._lower = (-hue, contrast[0], saturation[0], -brightness)
         upper = (hue, contrast[1], saturation[1], brightness)
@@ -132,14 +132,14 @@ class HueFirstJitter:
         )
 
     def __call__(self, image: tf.Tensor, uniforms: tf.Tensor) -> tf.Tensor:
-        """Jitters an image.
+        """Jitter an image.
 
         Args:
-          image: uint8 [H, W, 3], RGB.
-          uniforms: float32 [4] in [0, 1), in the order of the four.
+            image: uint8 [H, W, 3], RGB.
+            uniforms: float32 [4] in [0, 1), in the order of the four.
 
         Returns:
-          float32 [H, W, 3] in 0..255.
+            float32 [H, W, 3] in 0..255.
         """
         factors = uniforms * tf.constant(self._spread) + tf.constant(self._lower)
         shape = tf.shape(image)

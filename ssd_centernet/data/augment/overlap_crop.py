@@ -20,18 +20,18 @@ _MAX_TURNS = 250
 def expansion(
     size: tf.Tensor, uniforms: tf.Tensor, *, probability: float = 0.5, max_ratio: float = 4.0
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """Places a picture on a larger canvas.
+    """Place a picture on a larger canvas.
 
     Args:
-      size: int32 [2], (height, width) of the picture in pixels.
-      uniforms: float32 [4] in [0, 1): whether to expand, the ratio, the vertical and the
-        horizontal place.
-      probability: of an expansion.
-      max_ratio: of the canvas' sides to the picture's.
+        size: int32 [2], (height, width) of the picture in pixels.
+        uniforms: float32 [4] in [0, 1): whether to expand, the ratio, the vertical and the
+            horizontal place.
+        probability: of an expansion.
+        max_ratio: of the canvas' sides to the picture's.
 
     Returns:
-      `(canvas, offset)`, int32 [2] each: the canvas' (height, width), and the picture's upper left
-      corner (y, x) on it.
+        `(canvas, offset)`, int32 [2] each: the canvas' (height, width), and the picture's upper
+        left corner (y, x) on it.
 
     Source: reference specification ssd_vgg16, section 11.3.
     """
@@ -43,15 +43,15 @@ def expansion(
 
 
 def windows_of(uniforms: tf.Tensor, size: tf.Tensor, min_extent: float = 0.3) -> tf.Tensor:
-    """Turns uniform draws into crop windows.
+    """Turn uniform draws into crop windows.
 
     Args:
-      uniforms: float32 [..., 4] in [0, 1): of height, width, top and left.
-      size: int32 [2], (height, width) of the picture in pixels.
-      min_extent: smallest height and width as fractions of the picture's.
+        uniforms: float32 [..., 4] in [0, 1): of height, width, top and left.
+        size: int32 [2], (height, width) of the picture in pixels.
+        min_extent: smallest height and width as fractions of the picture's.
 
     Returns:
-      float32 [..., 4], yxyx in pixels, not yet cut to whole ones.
+        float32 [..., 4], yxyx in pixels, not yet cut to whole ones.
 
     Source: reference specification ssd_vgg16, section 11.4.
     """
@@ -64,20 +64,20 @@ def windows_of(uniforms: tf.Tensor, size: tf.Tensor, min_extent: float = 0.3) ->
 def accepts(
     boxes: tf.Tensor, windows: tf.Tensor, min_iou: tf.Tensor, *, max_aspect_ratio: float = 2.0
 ) -> tf.Tensor:
-    """Tells which crop windows are accepted.
+    """Tell which crop windows are accepted.
 
     A window is, if neither side is more than `max_aspect_ratio` times the other, something of it is
     left when it is cut to whole pixels, its overlap with every box is at least `min_iou`, and a box
     has its centre strictly inside. A picture without boxes does not ask for the last two.
 
     Args:
-      boxes: float32 [N, 4], yxyx in pixels, crowd regions among them.
-      windows: float32 [..., P, 4], as of `windows_of`.
-      min_iou: float32 [...], a bound for each P windows.
-      max_aspect_ratio: of a window's sides in pixels.
+        boxes: float32 [N, 4], yxyx in pixels, crowd regions among them.
+        windows: float32 [..., P, 4], as of `windows_of`.
+        min_iou: float32 [...], a bound for each P windows.
+        max_aspect_ratio: of a window's sides in pixels.
 
     Returns:
-      bool [..., P].
+        bool [..., P].
 
     Source: reference specification ssd_vgg16, section 11.4.
     """
@@ -102,20 +102,20 @@ def sample_crop(
     min_extent: float = 0.3,
     max_aspect_ratio: float = 2.0,
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """Draws a bound and up to 50 windows, again and again until a window is accepted.
+    """Draw a bound and up to 50 windows, again and again until a window is accepted.
 
     Args:
-      boxes: float32 [N, 4], yxyx in pixels, crowd regions among them.
-      size: int32 [2], (height, width) of the picture in pixels.
-      seed: integer [2], stateless seed.
-      min_ious: overlaps of which each turn draws one.
-      no_crop_probability: chance of each turn to keep the whole picture.
-      min_extent: smallest height and width of a window as fractions of the picture's.
-      max_aspect_ratio: of a window's sides in pixels.
+        boxes: float32 [N, 4], yxyx in pixels, crowd regions among them.
+        size: int32 [2], (height, width) of the picture in pixels.
+        seed: integer [2], stateless seed.
+        min_ious: overlaps of which each turn draws one.
+        no_crop_probability: chance of each turn to keep the whole picture.
+        min_extent: smallest height and width of a window as fractions of the picture's.
+        max_aspect_ratio: of a window's sides in pixels.
 
     Returns:
-      The window float32 [4], yxyx in whole pixels, and the bound float32 scalar that it was drawn
-      with, 1 if the whole picture was kept. It is what remains after 1000 bounds in vain, too.
+        The window float32 [4], yxyx in whole pixels, and the bound float32 scalar that it was drawn
+        with, 1 if the whole picture was kept. It is what remains after 1000 bounds in vain, too.
 
     Source: reference specification ssd_vgg16, section 11.4.
     """
@@ -153,16 +153,16 @@ def sample_crop(
 def crop_boxes(
     boxes: tf.Tensor, window: tf.Tensor, bound: tf.Tensor
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """Cuts boxes to a window and moves them into its frame.
+    """Cut boxes to a window and moves them into its frame.
 
     Args:
-      boxes: float32 [N, 4], yxyx in pixels.
-      window: float32 [4], yxyx in whole pixels.
-      bound: float32 scalar of `sample_crop`; with 1 every box stays as it is.
+        boxes: float32 [N, 4], yxyx in pixels.
+        window: float32 [4], yxyx in whole pixels.
+        bound: float32 scalar of `sample_crop`; with 1 every box stays as it is.
 
     Returns:
-      Boxes float32 [N, 4] in pixels of the window, and bool [N]: which stay (those whose centre is
-      strictly inside).
+        Boxes float32 [N, 4] in pixels of the window, and bool [N]: which stay (those whose centre
+        is strictly inside).
 
     Source: reference specification ssd_vgg16, section 11.4.
     """

@@ -29,7 +29,7 @@ _PLACE_WORD = 1022
 
 
 def _taps(start: tf.Tensor, length: tf.Tensor, count: int) -> tuple[tf.Tensor, tf.Tensor]:
-    """Returns the two samples of each result along one side, int32 [2 * count], and their blend.
+    """Return the two samples of each result along one side, int32 [2 * count], and their blend.
 
     Positions are those of a bilinear resize with half-pixel centres that repeats the border.
     """

@@ -46,28 +46,29 @@ class BottleneckResNet(keras.Model):
         name: str = "bottleneck_resnet",
         **kwargs,
     ):
-        """Builds the network.
+        """Build the network.
 
         Args:
-          blocks: how many bottleneck blocks each group has; (3, 4, 23, 3) makes ResNet-101.
-          widths: channels of each group's 3x3 convolutions, a quarter of what the group gives out.
-          stem_width: channels of the 7x7 stem.
-          output_levels: levels (log2 of the stride) to give out; group g gives level g + 1.
-          activation: "relu" or "relu6", of the stem and inside the blocks. The sum of a block and
-            its shortcut always goes through plain ReLU.
-          use_bias: whether convolutions add a bias in front of the normalisation.
-          pool_padding: of the stem's 3x3 pooling: "same" pads behind first, "symmetric" one cell
-            on every side.
-          norm_momentum: of the moving statistics.
-          norm_epsilon: of batch normalisation.
-          kernel_initializer: what Keras takes for one; None means a normal of deviation 0.03,
-            truncated at two deviations.
-          name: of the model.
-          **kwargs: passed to the Keras model.
+            blocks: how many bottleneck blocks each group has; (3, 4, 23, 3) makes ResNet-101.
+            widths: channels of each group's 3x3 convolutions, a quarter of what the group gives
+                out.
+            stem_width: channels of the 7x7 stem.
+            output_levels: levels (log2 of the stride) to give out; group g gives level g + 1.
+            activation: "relu" or "relu6", of the stem and inside the blocks. The sum of a block and
+                its shortcut always goes through plain ReLU.
+            use_bias: whether convolutions add a bias in front of the normalisation.
+            pool_padding: of the stem's 3x3 pooling: "same" pads behind first, "symmetric" one cell
+                on every side.
+            norm_momentum: of the moving statistics.
+            norm_epsilon: of batch normalisation.
+            kernel_initializer: what Keras takes for one; None means a normal of deviation 0.03,
+                truncated at two deviations.
+            name: of the model.
+            **kwargs: passed to the Keras model.
 
         Raises:
-          ValueError: a setting is none of the values named here, or `blocks`, `widths` and
-            `output_levels` do not fit each other.
+            ValueError: a setting is none of the values named here, or `blocks`, `widths` and
+                `output_levels` do not fit each other.
         """
         _check(blocks, widths, output_levels, activation, pool_padding)
         initializer = keras.initializers.serialize(
@@ -119,12 +120,12 @@ class BottleneckResNet(keras.Model):
         ]
 
     def get_config(self) -> dict:
-        """Returns the constructor's arguments."""
+        """Return the constructor's arguments."""
         return {"name": self.name, **self._config}
 
     @classmethod
     def from_config(cls, config, custom_objects=None):
-        """Builds the network from `get_config`."""
+        """Build the network from `get_config`."""
         return cls(**config)
 
 
@@ -133,7 +134,7 @@ def _default_initializer() -> keras.initializers.Initializer:
 
 
 def _check(blocks, widths, output_levels, activation: str, pool_padding: str) -> None:
-    """Raises ValueError for settings that make no network."""
+    """Raise ValueError for settings that make no network."""
     if len(blocks) != len(widths):
         raise ValueError(
             "BottleneckResNet needs blocks and widths for the same number of groups, got "
@@ -154,7 +155,7 @@ def _check(blocks, widths, output_levels, activation: str, pool_padding: str) ->
 
 
 class _Builder:
-    """Adds layers of one style and remembers the order in which their weights are created."""
+    """Add layers of one style and remembers the order in which their weights are created."""
 
     def __init__(self, *, conv: dict, initializer: dict, norm: dict, ceiling: float | None):
         self._conv, self._norm, self._ceiling = conv, norm, ceiling

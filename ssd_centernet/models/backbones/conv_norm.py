@@ -11,10 +11,10 @@ from ssd_centernet._keras import keras
 
 
 class ConvNormBuilder:
-    """Adds layers to a functional model and remembers the order in which weights are created.
+    """Add layers to a functional model and remembers the order in which weights are created.
 
     Attributes:
-      names: prefixes of the layers so far; `NAME_conv` and `NAME_norm` are the layers.
+        names: prefixes of the layers so far; `NAME_conv` and `NAME_norm` are the layers.
     """
 
     def __init__(
@@ -24,13 +24,13 @@ class ConvNormBuilder:
         zero_last_gamma: bool = True,
         **norm_settings,
     ):
-        """Configures the layers to come.
+        """Configure the layers to come.
 
         Args:
-          norm: constructor of the normalisation.
-          zero_last_gamma: whether the last normalisation of a block begins with gamma 0, so that
-            the block begins as its shortcut.
-          **norm_settings: what `norm` is called with.
+            norm: constructor of the normalisation.
+            zero_last_gamma: whether the last normalisation of a block begins with gamma 0, so that
+                the block begins as its shortcut.
+            **norm_settings: what `norm` is called with.
         """
         self._norm = functools.partial(norm, **norm_settings)
         self._zero_last_gamma = zero_last_gamma

@@ -43,20 +43,20 @@ class Hourglass(keras.Model):
         name: str = "hourglass",
         **kwargs,
     ):
-        """Builds the network.
+        """Build the network.
 
         Args:
-          model_id: layers of each hourglass: 10, 20, 32, 52 or 100.
-          num_stacks: how many hourglasses follow each other.
-          width: channels of the stem, of which those of the stages are multiples.
-          norm_momentum: of the moving statistics. The published 0.1 keeps nine tenths of the last
-            batch; 0.9 or more suits small batches better.
-          norm_epsilon: of batch normalisation.
-          name: of the model.
-          **kwargs: passed to the Keras model.
+            model_id: layers of each hourglass: 10, 20, 32, 52 or 100.
+            num_stacks: how many hourglasses follow each other.
+            width: channels of the stem, of which those of the stages are multiples.
+            norm_momentum: of the moving statistics. The published 0.1 keeps nine tenths of the last
+                batch; 0.9 or more suits small batches better.
+            norm_epsilon: of batch normalisation.
+            name: of the model.
+            **kwargs: passed to the Keras model.
 
         Raises:
-          ValueError: there is no such `model_id`, or no hourglass at all.
+            ValueError: there is no such `model_id`, or no hourglass at all.
         """
         if model_id not in SPECIFICATIONS:
             raise ValueError(
@@ -96,17 +96,17 @@ class Hourglass(keras.Model):
         }
 
     def get_config(self) -> dict:
-        """Returns the constructor's arguments."""
+        """Return the constructor's arguments."""
         return {"name": self.name, **self._config}
 
     @classmethod
     def from_config(cls, config, custom_objects=None):
-        """Builds the network from `get_config`."""
+        """Build the network from `get_config`."""
         return cls(**config)
 
 
 class _Builder(ConvNormBuilder):
-    """Adds the parts of hourglasses."""
+    """Add the parts of hourglasses."""
 
     def blocks(
         self, inputs: tf.Tensor, count: int, inner: int, outer: int, stride: int, name: str
@@ -121,7 +121,7 @@ class _Builder(ConvNormBuilder):
     def hourglass(
         self, inputs: tf.Tensor, stages: tuple[tuple[int, int], ...], prefix: str, stage: int = 0
     ) -> tf.Tensor:
-        """Descends through the stages from `stage` on and comes back up, with skips beside."""
+        """Descend through the stages from `stage` on and comes back up, with skips beside."""
         (count, filters), *deeper = stages[stage:]
         prefix_here = f"{prefix}_stage{stage + 1}"
         if not deeper:
@@ -134,7 +134,7 @@ class _Builder(ConvNormBuilder):
         return UpsampleAdd(name=f"{prefix_here}_add")([up, skip])
 
     def merge(self, before: tf.Tensor, taken: tf.Tensor, channels: int, prefix: str) -> tf.Tensor:
-        """Makes the next hourglass' input from this one's input and output."""
+        """Make the next hourglass' input from this one's input and output."""
         skip = self.conv_norm(before, channels, 1, 1, f"{prefix}_merge_skip", relu=False)
         features = self.conv_norm(taken, channels, 1, 1, f"{prefix}_merge_out", relu=False)
         merged = keras.layers.Add(name=f"{prefix}_merge_add")([skip, features])

@@ -45,25 +45,26 @@ class ModelGardenBackbone(keras.Model):
         name: str = "model_garden",
         **kwargs,
     ):
-        """Builds the network.
+        """Build the network.
 
         Args:
-          model_type: "resnet", "mobilenet", "efficientnet", "spinenet", "mobiledet", or another
-            type that `official.vision` knows.
-          options: of the type, such as {"model_id": "MobileNetV3Large", "filter_size_scale": 0.75}.
-          levels: which feature levels to give out, "3" has stride 8; None means all.
-          image_size: (height, width) in pixels, for types that must know it (SpineNet, ViT); None
-            for any size.
-          activation: such as "relu6"; None means the type's own where it has one, else ReLU.
-            MobileNets name theirs block by block and ignore it.
-          norm_momentum: of the moving statistics.
-          norm_epsilon: of batch normalisation.
-          name: of the model.
-          **kwargs: passed to the Keras model.
+            model_type: "resnet", "mobilenet", "efficientnet", "spinenet", "mobiledet", or another
+                type that `official.vision` knows.
+            options: of the type, such as {"model_id": "MobileNetV3Large", "filter_size_scale":
+                0.75}.
+            levels: which feature levels to give out, "3" has stride 8; None means all.
+            image_size: (height, width) in pixels, for types that must know it (SpineNet, ViT); None
+                for any size.
+            activation: such as "relu6"; None means the type's own where it has one, else ReLU.
+                MobileNets name theirs block by block and ignore it.
+            norm_momentum: of the moving statistics.
+            norm_epsilon: of batch normalisation.
+            name: of the model.
+            **kwargs: passed to the Keras model.
 
         Raises:
-          ImportError: tf-models-official is not installed.
-          ValueError: there is no such type, option or level, or the size does not suit the type.
+            ImportError: tf-models-official is not installed.
+            ValueError: there is no such type, option or level, or the size does not suit the type.
         """
         options = dict(options or {})
         _check_size(model_type, image_size)
@@ -106,7 +107,7 @@ class ModelGardenBackbone(keras.Model):
         """Layers by their name in object-based checkpoints of the whole network.
 
         Returns:
-          "layer_with_weights-0" and so on -> layer, without those that were cut off.
+            "layer_with_weights-0" and so on -> layer, without those that were cut off.
         """
         return {
             f"layer_with_weights-{index}": self.get_layer(name)
@@ -115,17 +116,17 @@ class ModelGardenBackbone(keras.Model):
         }
 
     def get_config(self) -> dict:
-        """Returns the constructor's arguments."""
+        """Return the constructor's arguments."""
         return {"name": self.name, **self._config}
 
     @classmethod
     def from_config(cls, config, custom_objects=None):
-        """Builds the network from `get_config`."""
+        """Build the network from `get_config`."""
         return cls(**config)
 
 
 def _build(model_type: str, options: dict, shape: tuple, norm_activation: dict) -> keras.Model:
-    """Builds the whole network through the Model Garden's own factory."""
+    """Build the whole network through the Model Garden's own factory."""
     try:
         # The package registers names of its own with gin, which a parsed recipe has closed.
         with gin.unlock_config():
@@ -167,7 +168,7 @@ def _build(model_type: str, options: dict, shape: tuple, norm_activation: dict) 
 
 
 def _check_size(model_type: str, image_size: tuple[int, int] | None) -> None:
-    """Refuses sizes that would only fail deep inside of the network."""
+    """Refuse sizes that would only fail deep inside of the network."""
     step = _SIZE_STEPS.get(model_type)
     if step is None:
         return
@@ -180,7 +181,7 @@ def _check_size(model_type: str, image_size: tuple[int, int] | None) -> None:
 
 
 def _choose(outputs: Mapping, levels: Sequence[str] | None, model_type: str) -> dict:
-    """Picks feature levels among a network's end points, which may hold other things too."""
+    """Pick feature levels among a network's end points, which may hold other things too."""
     found = {key: value for key, value in outputs.items() if key.isdigit()}
     if levels is None:
         return found

@@ -35,21 +35,21 @@ class ResNet(keras.Model):
         name: str = "resnet",
         **kwargs,
     ):
-        """Builds the network.
+        """Build the network.
 
         Args:
-          blocks: how many basic blocks each group has.
-          widths: channels of each group.
-          strides: of the first block of each group.
-          stem_width: channels of the 7x7 stem.
-          output_groups: which groups (from 1) to give out; None means the last one.
-          norm_momentum: of the moving statistics.
-          norm_epsilon: of batch normalisation.
-          name: of the model.
-          **kwargs: passed to the Keras model.
+            blocks: how many basic blocks each group has.
+            widths: channels of each group.
+            strides: of the first block of each group.
+            stem_width: channels of the 7x7 stem.
+            output_groups: which groups (from 1) to give out; None means the last one.
+            norm_momentum: of the moving statistics.
+            norm_epsilon: of batch normalisation.
+            name: of the model.
+            **kwargs: passed to the Keras model.
 
         Raises:
-          ValueError: `blocks`, `widths` and `strides` differ in length.
+            ValueError: `blocks`, `widths` and `strides` differ in length.
         """
         if not len(blocks) == len(widths) == len(strides):
             raise ValueError(
@@ -95,10 +95,10 @@ class ResNet(keras.Model):
         ]
 
     def get_config(self) -> dict:
-        """Returns the constructor's arguments."""
+        """Return the constructor's arguments."""
         return {"name": self.name, **self._config}
 
     @classmethod
     def from_config(cls, config, custom_objects=None):
-        """Builds the network from `get_config`."""
+        """Build the network from `get_config`."""
         return cls(**config)

@@ -30,18 +30,18 @@ class VGG16(keras.Model):
         name: str = "vgg16",
         **kwargs,
     ):
-        """Builds the network.
+        """Build the network.
 
         Args:
-          width: factor of all channels, which are (64, 128, 256, 512, 512) in the five blocks and
-            1024 in conv6 and conv7.
-          convs: how many convolutions each of the five blocks has.
-          dilation: of conv6.
-          name: of the model.
-          **kwargs: passed to the Keras model.
+            width: factor of all channels, which are (64, 128, 256, 512, 512) in the five blocks and
+                1024 in conv6 and conv7.
+            convs: how many convolutions each of the five blocks has.
+            dilation: of conv6.
+            name: of the model.
+            **kwargs: passed to the Keras model.
 
         Raises:
-          ValueError: `convs` does not name five blocks, or `width` leaves no channels.
+            ValueError: `convs` does not name five blocks, or `width` leaves no channels.
         """
         if len(convs) != 5 or width * 64 < 1:
             raise ValueError(
@@ -71,17 +71,17 @@ class VGG16(keras.Model):
         return [layer for layer in self.layers if isinstance(layer, keras.layers.Conv2D)]
 
     def get_config(self) -> dict:
-        """Returns the constructor's arguments."""
+        """Return the constructor's arguments."""
         return {"name": self.name, **self._config}
 
     @classmethod
     def from_config(cls, config, custom_objects=None):
-        """Builds the network from `get_config`."""
+        """Build the network from `get_config`."""
         return cls(**config)
 
 
 def _conv(features, channels: int, kernel: int, name: str, **settings):
-    """Adds a convolution with bias and ReLU that keeps the size."""
+    """Add a convolution with bias and ReLU that keeps the size."""
     return keras.layers.Conv2D(
         channels,
         kernel,

@@ -101,7 +101,7 @@ def write_coco(root: Path) -> Path:
 
 
 def write_builder(folder: Path, features, splits) -> Path:
-    """Prepare a TFDS builder, split -> examples, in a folder NAME/VERSION; returns that."""
+    """Prepare a TFDS builder, split -> examples, in a folder NAME/VERSION and return that."""
     import tensorflow as tf
     import tensorflow_datasets as tfds
 

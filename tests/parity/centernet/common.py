@@ -35,14 +35,14 @@ _HOURGLASS_PARTS = {
 
 @functools.cache
 def hourglass(model_id: int, width: int, num_stacks: int, num_classes: int, size: tuple[int, int]):
-    """Builds variant A, float32, once for each configuration."""
+    """Build variant A, float32, once for each configuration."""
     backbone = Hourglass(model_id, width=width, num_stacks=num_stacks)
     return CenterNet(backbone, num_classes=num_classes, image_size=size)
 
 
 @functools.cache
 def resnet_fpn(num_classes: int, size: tuple[int, int]) -> CenterNet:
-    """Builds variant B, float32, once for each configuration."""
+    """Build variant B, float32, once for each configuration."""
     return CenterNet(
         BottleneckResNet(
             (3, 4, 23, 3),
@@ -70,10 +70,10 @@ def resnet_fpn(num_classes: int, size: tuple[int, int]) -> CenterNet:
 
 
 def named_variables(detector: CenterNet) -> dict[str, tf.Variable]:
-    """Maps the reference's variable names to a detector's variables.
+    """Map the reference's variable names to a detector's variables.
 
     Raises:
-      ValueError: two variables have one name.
+        ValueError: two variables have one name.
     """
     stacks = len(detector.output)
     name = _name_b if isinstance(detector.backbone, BottleneckResNet) else _name_a
@@ -84,7 +84,7 @@ def named_variables(detector: CenterNet) -> dict[str, tf.Variable]:
 
 
 def _name_a(ours: str, stacks: int) -> str:
-    """Translates a name such as `hourglass0_stage1_skip_block2_1_conv/kernel`."""
+    """Translate a name such as `hourglass0_stage1_skip_block2_1_conv/kernel`."""
     layer, weight = ours.rsplit("/", 1)
     head = re.fullmatch(r"head/(center|offset|size)(\d+)(_hidden)?", layer)
     if head:
@@ -107,14 +107,14 @@ def _name_a(ours: str, stacks: int) -> str:
 
 
 def _part_of_block(part: str) -> str:
-    """Translates `projection_conv`, `1_norm`, ..."""
+    """Translate `projection_conv`, `1_norm`, ..."""
     which, kind = part.split("_")
     kind = {"conv": "conv", "norm": "bn"}[kind]
     return f"shortcut_{kind}" if which == "projection" else f"{kind}{which}"
 
 
 def _name_b(ours: str, stacks: int) -> str:
-    """Translates a name such as `group2_block1_projection_conv/kernel`."""
+    """Translate a name such as `group2_block1_projection_conv/kernel`."""
     del stacks
     layer, weight = ours.rsplit("/", 1)
     head = re.fullmatch(r"head/(center|offset|size)0(_hidden)?", layer)
@@ -137,12 +137,12 @@ def _name_b(ours: str, stacks: int) -> str:
 
 
 def head_input_shapes(detector: CenterNet) -> list[tuple[int | None, ...]]:
-    """Lists the shapes of the maps that a detector's head sees."""
+    """List the shapes of the maps that a detector's head sees."""
     return [tuple(maps.shape) for maps in tf.nest.flatten(detector.head.input)]
 
 
 def set_weights(detector: CenterNet) -> dict[str, tf.Variable]:
-    """Sets the weights that the vectors were computed with (section 10); returns them by name."""
+    """Set the weights that the vectors were computed with (section 10) and return them by name."""
     named = named_variables(detector)
     for name, variable in named.items():
         shape, kind = tuple(variable.shape), name.rsplit("/", 1)[1]

@@ -19,7 +19,7 @@ _TIE = "two scores one rounding apart"
 
 
 def decoder_a(vectors: Vectors, report: Report) -> None:
-    """Compares decoder_a.npz: boxes in pixels of the network's input, classes from 1."""
+    """Compare decoder_a.npz: boxes in pixels of the network's input, classes from 1."""
     file = vectors.npz("decoder_a.npz")
     for case in map(str, file["case_names"]):
         maps = {key: file[f"{case}/{theirs}"] for key, theirs in KEYS_A.items()}
@@ -43,7 +43,7 @@ def decoder_a(vectors: Vectors, report: Report) -> None:
 
 
 def decoder_b(vectors: Vectors, report: Report) -> None:
-    """Compares decoder_b.npz: boxes as fractions of the image, classes from 0."""
+    """Compare decoder_b.npz: boxes as fractions of the image, classes from 0."""
     file = vectors.npz("decoder_b.npz")
     for case in map(str, file["case_names"]):
         maps = {key: file[f"{case}/{theirs}"] for key, theirs in _KEYS_B.items()}
@@ -73,7 +73,7 @@ def decoder_b(vectors: Vectors, report: Report) -> None:
 
 
 def _decode(maps: dict[str, np.ndarray], count) -> dict[str, np.ndarray]:
-    """Decodes with the layer, and adds the cells of the detections."""
+    """Decode with the layer, and add the cells of the detections."""
     outputs = {key: tf.constant(value) for key, value in maps.items()}
     # What an intermediate stack says must not matter.
     nonsense = {key: tf.ones_like(value) for key, value in outputs.items()}
@@ -84,7 +84,7 @@ def _decode(maps: dict[str, np.ndarray], count) -> dict[str, np.ndarray]:
 
 
 def _near_ties(scores: np.ndarray) -> np.ndarray:
-    """Finds scores that differ from a neighbour's by one rounding, which may swap the two."""
+    """Find scores that differ from a neighbour's by one rounding, which may swap the two."""
     gap = np.abs(np.diff(scores, axis=1))
     close = (gap > 0) & (gap <= np.spacing(scores[:, :-1]))
     result = np.zeros(scores.shape, bool)
@@ -94,19 +94,19 @@ def _near_ties(scores: np.ndarray) -> np.ndarray:
 
 
 def _class_scores(maps: dict[str, np.ndarray], cells: np.ndarray) -> np.ndarray:
-    """Gathers the scores of all classes at cells, [B, D, C]."""
+    """Gather the scores of all classes at cells, [B, D, C]."""
     return heatmaps.gather_cells(
         tf.sigmoid(tf.constant(maps["center"])), tf.constant(cells)
     ).numpy()
 
 
 def _suppress(class_scores: np.ndarray, boxes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Restates the reference's optional suppression (section 4) over our candidates.
+    """Restate the reference's optional suppression (section 4) over our candidates.
 
     It reads corners as if they were centre and size, and what is suppressed still suppresses.
 
     Returns:
-      Boxes [B, D, 4] and scores [B, D], zeros behind those that are left.
+        Boxes [B, D, 4] and scores [B, D], zeros behind those that are left.
     """
     best = class_scores.max(axis=-1)
     best[best <= NMS_SCORE] = 0.0
@@ -131,7 +131,7 @@ def _suppress(class_scores: np.ndarray, boxes: np.ndarray) -> tuple[np.ndarray, 
 
 
 def _diou(box: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """Computes IoU less the squared distance of centres over that of the hull's corners."""
+    """Compute IoU less the squared distance of centres over that of the hull's corners."""
     overlap = np.minimum(box[2:], others[:, 2:]) - np.maximum(box[:2], others[:, :2])
     intersection = np.prod(np.maximum(overlap, 0.0), axis=-1)
     area = np.prod(box[2:] - box[:2]) + np.prod(others[:, 2:] - others[:, :2], axis=-1)

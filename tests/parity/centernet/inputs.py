@@ -27,7 +27,7 @@ _NEUTRAL = {"hue": 0.0, "contrast": 1.0, "saturation": 1.0, "brightness": 0.0}
 
 
 def augment_a(vectors: Vectors, report: Report) -> None:
-    """Compares augment_a.npz: colours, square crops and the evaluation path."""
+    """Compare augment_a.npz: colours, square crops and the evaluation path."""
     file = vectors.npz("augment_a.npz")
     _colors(report, file, "augment_a.npz")
     border = crops.square_crop_border(tf.constant(file["crop_border/size"]))
@@ -40,7 +40,7 @@ def augment_a(vectors: Vectors, report: Report) -> None:
 
 
 def augment_b(vectors: Vectors, report: Report) -> None:
-    """Compares augment_b.npz: colours, flips, crops, paddings and the evaluation path."""
+    """Compare augment_b.npz: colours, flips, crops, paddings and the evaluation path."""
     file = vectors.npz("augment_b.npz")
     _colors(report, file, "augment_b.npz")
     for index in range(_cases(report, file, "flip/{}/u", 2)):
@@ -54,7 +54,7 @@ def augment_b(vectors: Vectors, report: Report) -> None:
 
 
 def lr_a(vectors: Vectors, report: Report) -> None:
-    """Compares lr_a.npz: a cosine from step 0 that a linear warm-up joins."""
+    """Compare lr_a.npz: a cosine from step 0 that a linear warm-up joins."""
     file = vectors.npz("lr_a.npz")
     default = int(file["default_total_steps"])
     for name, base, total in (
@@ -75,7 +75,7 @@ def lr_a(vectors: Vectors, report: Report) -> None:
 
 
 def lr_b(vectors: Vectors, report: Report) -> None:
-    """Compares lr_b.npz: decays at 90000 and 120000 of 140000 steps."""
+    """Compare lr_b.npz: decays at 90000 and 120000 of 140000 steps."""
     file = vectors.npz("lr_b.npz")
     schedule = StepDecay(
         1e-3,
@@ -91,7 +91,7 @@ def lr_b(vectors: Vectors, report: Report) -> None:
 
 
 def summary_b(vectors: Vectors, report: Report) -> None:
-    """Compares summary_b.npz: which step times count, and their mean."""
+    """Compare summary_b.npz: which step times count, and their mean."""
     file = vectors.npz("summary_b.npz")
     for count in (1, 2, 3, 5, 10, 39, 40, 41, 60, 100, 299, 300, 301, 1400):
         times = file[f"{count}/time_record"].tolist()
@@ -191,7 +191,7 @@ def _parse_eval(report: Report, file: VectorFile, case: str) -> None:
 
 
 def _groundtruths(report: Report, file: VectorFile, case: str) -> None:
-    """Compares what is evaluated against, by way of a record."""
+    """Compare what is evaluated against, by way of a record."""
     truth = f"{case}/groundtruths"
     name = f"augment_a.npz:{truth}"
     image, boxes = file[f"{case}/in_image"], file[f"{case}/in_boxes"]

@@ -23,7 +23,7 @@ _LOSS_KEYS_B = {
 
 
 def losses_a(vectors: Vectors, report: Report) -> None:
-    """Compares losses_a.npz: the focal loss alone, then whole batches of two stacks."""
+    """Compare losses_a.npz: the focal loss alone, then whole batches of two stacks."""
     file = vectors.npz("losses_a.npz")
     _check_focal(report, file)
     for task in _tasks(file):
@@ -53,7 +53,7 @@ def losses_a(vectors: Vectors, report: Report) -> None:
 
 
 def losses_b(vectors: Vectors, report: Report) -> None:
-    """Compares losses_b.npz: whole batches with padding; the reference's parts are weighted."""
+    """Compare losses_b.npz: whole batches with padding; the reference's parts are weighted."""
     file = vectors.npz("losses_b.npz")
     for task in _tasks(file):
         one_hot, weights = file[f"{task}/class_onehot"], file[f"{task}/weights"]
@@ -101,7 +101,7 @@ def _input_size(outputs: list[dict]) -> tuple[int, int]:
 
 
 def _targets(boxes, classes, valid, outputs: list[dict], shapes, weights=None):
-    """Makes the criterion and the targets of a batch of fractions and unpadded shapes."""
+    """Make the criterion and the targets of a batch of fractions and unpadded shapes."""
     criterion = CenterNetLoss(boxes.shape[1])
     size = _input_size(outputs)
     made = criterion.make_targets(

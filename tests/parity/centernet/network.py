@@ -21,7 +21,7 @@ _NETS_A = {
 
 
 def variables(vectors: Vectors, report: Report) -> None:
-    """Compares variables_*.json: names, shapes, what is trained, initial biases."""
+    """Compare variables_*.json: names, shapes, what is trained, initial biases."""
     for model in _HOURGLASSES:
         content = vectors.json(f"variables_a_{model}.json")
         if content is not None:
@@ -64,7 +64,7 @@ def _check_variables(report: Report, name: str, content: dict, detector: CenterN
 
 
 def hourglasses(vectors: Vectors, report: Report) -> None:
-    """Compares net_a_*.npz: features and predictions, inference and training mode."""
+    """Compare net_a_*.npz: features and predictions, inference and training mode."""
     for name, (infer, train) in _NETS_A.items():
         file = vectors.npz(name)
         shape = tuple(int(side) for side in file["x_shape"])
@@ -116,7 +116,7 @@ def _stats(maps: np.ndarray) -> list[float]:
 
 
 def _check_moved(report: Report, file: VectorFile, named: dict, tolerance: dict) -> None:
-    """Compares the moving statistics behind one training pass."""
+    """Compare the moving statistics behind one training pass."""
     moved = [name for name in named if f"train/after/{name}" in file]
     report.check_true(f"{file.name}: moving statistics are there", moved)
     for name in moved:
@@ -124,7 +124,7 @@ def _check_moved(report: Report, file: VectorFile, named: dict, tolerance: dict)
 
 
 def resnet_fpn(vectors: Vectors, report: Report) -> None:
-    """Compares net_b_resnet101fpn.npz: preprocessing, levels, map, predictions, moved averages."""
+    """Compare net_b_resnet101fpn.npz: preprocessing, levels, map, predictions, moved averages."""
     file = vectors.npz("net_b_resnet101fpn.npz")
     shape = tuple(int(side) for side in file["image_shape"])
     pixels = np.random.default_rng(int(file["image_seed"])).integers(0, 256, shape)

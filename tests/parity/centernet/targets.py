@@ -15,7 +15,7 @@ CELL_ATOL = 1e-4
 
 
 def targets_a(vectors: Vectors, report: Report) -> None:
-    """Compares targets_a.npz; padded rows of the reference are made here, ours have none."""
+    """Compare targets_a.npz; padded rows of the reference are made here, ours have none."""
     file = vectors.npz("targets_a.npz")
     _check_radius(report, file)
     for case in file["case_names"]:
@@ -82,7 +82,7 @@ def _check_heatmap(report: Report, file: VectorFile, case: str, heatmap: np.ndar
 
 
 def targets_b(vectors: Vectors, report: Report) -> None:
-    """Compares targets_b.npz: every case alone through the criterion, weights included."""
+    """Compare targets_b.npz: every case alone through the criterion, weights included."""
     file = vectors.npz("targets_b.npz")
     for case in file["case_names"]:
         _check_case_b(report, file, str(case))

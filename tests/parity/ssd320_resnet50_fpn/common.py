@@ -19,7 +19,7 @@ NUM_CLASSES = 90
 
 @functools.cache
 def detector() -> SSD:
-    """Builds the shipped recipe's detector, float32, once."""
+    """Build the shipped recipe's detector, float32, once."""
     config.parse([RECIPE])
     try:
         return build_detector(num_classes=NUM_CLASSES)
@@ -28,7 +28,7 @@ def detector() -> SSD:
 
 
 def ground_truth(file: VectorFile) -> dict[str, np.ndarray]:
-    """Reads a file's padded ground truth: arguments of `make_targets`, with leading B."""
+    """Read a file's padded ground truth: arguments of `make_targets`, with leading B."""
     valid = np.arange(file["gt_boxes"].shape[1]) < file["num_gt"][:, None]
     return {
         "boxes": file["gt_boxes"],
@@ -40,12 +40,12 @@ def ground_truth(file: VectorFile) -> dict[str, np.ndarray]:
 
 
 def make_targets(truth: dict[str, np.ndarray]) -> dict[str, tf.Tensor]:
-    """Matches ground truth, of one image or of a batch, to the detector's anchors."""
+    """Match ground truth, of one image or of a batch, to the detector's anchors."""
     tensors = {key: tf.constant(value) for key, value in truth.items()}
     return detector().criterion.make_targets(anchors=detector().anchor_boxes, **tensors)
 
 
 def one_image(truth: dict[str, np.ndarray], index: int) -> dict[str, np.ndarray]:
-    """Cuts one image and its true rows out of padded ground truth."""
+    """Cut one image and its true rows out of padded ground truth."""
     rows = truth["valid"][index]
     return {key: value[index][rows] for key, value in truth.items() if key != "valid"}

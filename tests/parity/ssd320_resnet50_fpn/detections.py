@@ -14,7 +14,7 @@ ATOL = 1e-5
 
 
 def detections(vectors: Vectors, report: Report) -> None:
-    """Compares detections.npz, with as many pairs as it takes and with all of them."""
+    """Compare detections.npz, with as many pairs as it takes and with all of them."""
     file = vectors.npz("detections.npz")
     detector = common.detector()
     anchors = detector.anchor_boxes.numpy()

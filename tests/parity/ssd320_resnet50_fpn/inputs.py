@@ -21,7 +21,7 @@ _PUBLISHED = {
 
 
 def learning_rate(vectors: Vectors, report: Report) -> None:
-    """Compares learning_rate.npz."""
+    """Compare learning_rate.npz."""
     file = vectors.npz("learning_rate.npz")
     for name, (base, first, warmup, total) in _PUBLISHED.items():
         steps, want = file[f"steps_{name}"], file[f"lr_{name}"]
@@ -43,7 +43,7 @@ def learning_rate(vectors: Vectors, report: Report) -> None:
 
 
 def augmentation(vectors: Vectors, report: Report) -> None:
-    """Compares augmentation.npz: crops of given windows, the flip, resize and normalisation."""
+    """Compare augmentation.npz: crops of given windows, the flip, resize and normalisation."""
     file = vectors.npz("augmentation.npz")
     count = 0
     while f"crop{count}_window_yxhw" in file:

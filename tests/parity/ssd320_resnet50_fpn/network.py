@@ -44,7 +44,7 @@ _BLOCK_PARTS = {"projection": "shortcut", "1": "conv1", "2": "conv2", "3": "conv
 
 
 def reference_name(variable: tf.Variable) -> str:
-    """Translates the name of one of our variables into the reference's."""
+    """Translate the name of one of our variables into the reference's."""
     *place, layer, part = variable.name.removesuffix(":0").split("/")
     part = _PARTS[part]
     stem = re.sub("_(conv|norm)$", "", layer)
@@ -65,12 +65,12 @@ def reference_name(variable: tf.Variable) -> str:
 
 
 def named_variables(detector: SSD) -> dict[str, tf.Variable]:
-    """Maps the reference's names to our variables."""
+    """Map the reference's names to our variables."""
     return {reference_name(variable): variable for variable in detector.variables}
 
 
 def recipe_value(seed: int, name: str, shape: tuple[int, ...]) -> np.ndarray:
-    """Makes the weights that the vectors were computed with (section 16, weight recipe)."""
+    """Make the weights that the vectors were computed with (section 16, weight recipe)."""
     draws = np.random.default_rng([seed, zlib.crc32(name.encode())]).standard_normal(shape)
     kind = name.rsplit("/", 1)[1]
     if kind == "weights":
@@ -88,13 +88,13 @@ def recipe_value(seed: int, name: str, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def set_recipe_weights(detector: SSD, seed: int) -> None:
-    """Sets all variables of a detector."""
+    """Set all variables of a detector."""
     for name, variable in named_variables(detector).items():
         variable.assign(recipe_value(seed, name, tuple(variable.shape)))
 
 
 def variables(vectors: Vectors, report: Report) -> None:
-    """Compares variables.json: names, shapes, what is trained, what decays, counts."""
+    """Compare variables.json: names, shapes, what is trained, what decays, counts."""
     content = vectors.json("variables.json")
     ours = named_variables(common.detector())
     report.check_exact("variables: one name each", len(ours), len(common.detector().variables))
@@ -136,12 +136,12 @@ def _recipe(setting: str):
 
 
 def _decaying() -> list[bool]:
-    """Tells which trained variables decay by the recipe."""
+    """Tell which trained variables decay by the recipe."""
     return decay_mask(common.detector().trainable_variables, _recipe("decay_exclude"))
 
 
 def _images(report: Report, file: VectorFile, size: int, *, check: bool) -> tf.Tensor:
-    """Makes the input images and prepares them as the recipe does."""
+    """Make the input images and prepares them as the recipe does."""
     seed, shape = int(file["seed"]), (size, *common.detector().image_size, 3)
     images = np.random.default_rng([seed, 7]).integers(0, 256, shape).astype(np.uint8)
     if check:
@@ -153,7 +153,7 @@ def _images(report: Report, file: VectorFile, size: int, *, check: bool) -> tf.T
 
 
 def inference(vectors: Vectors, report: Report) -> None:
-    """Compares network_inference.npz: every level, the raw outputs and the detections."""
+    """Compare network_inference.npz: every level, the raw outputs and the detections."""
     file, detector = vectors.npz("network_inference.npz"), common.detector()
     name = "network_inference.npz"
     set_recipe_weights(detector, int(file["seed"]))
@@ -172,7 +172,7 @@ def inference(vectors: Vectors, report: Report) -> None:
 
 
 def _check_maps(report: Report, file: VectorFile, images: tf.Tensor) -> None:
-    """Compares the stem, the groups before pixels are dropped, and the pyramid."""
+    """Compare the stem, the groups before pixels are dropped, and the pyramid."""
     detector, name = common.detector(), "network_inference.npz"
     backbone = detector.backbone
     last = [
@@ -198,7 +198,7 @@ def _check_maps(report: Report, file: VectorFile, images: tf.Tensor) -> None:
 
 
 def _check_detections(report: Report, file: VectorFile, found: dict) -> None:
-    """Compares detections, in which near ties may have changed places."""
+    """Compare detections, in which near ties may have changed places."""
     name = "network_inference.npz"
     report.check_exact(f"{name}:num_detections", found["count"], file["num_detections"])
     scores, want = found["scores"], file["detection_scores"]
@@ -230,7 +230,7 @@ def _check_detections(report: Report, file: VectorFile, found: dict) -> None:
 
 
 def training(vectors: Vectors, report: Report) -> None:
-    """Compares network_training.npz: losses, gradients and statistics of one training step."""
+    """Compare network_training.npz: losses, gradients and statistics of one training step."""
     file, detector = vectors.npz("network_training.npz"), common.detector()
     name = "network_training.npz"
     set_recipe_weights(detector, int(file["seed"]))

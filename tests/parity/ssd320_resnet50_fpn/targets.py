@@ -12,7 +12,7 @@ from tests.parity.ssd320_resnet50_fpn import common
 
 
 def anchors(vectors: Vectors, report: Report) -> None:
-    """Compares anchors.npz: every size, in order."""
+    """Compare anchors.npz: every size, in order."""
     file = vectors.npz("anchors.npz")
     layer = common.detector().anchors
     index = 0
@@ -37,7 +37,7 @@ def anchors(vectors: Vectors, report: Report) -> None:
 
 
 def targets(vectors: Vectors, report: Report) -> None:
-    """Compares targets.npz: as one padded batch, then every image alone and unpadded."""
+    """Compare targets.npz: as one padded batch, then every image alone and unpadded."""
     file = vectors.npz("targets.npz")
     truth = common.ground_truth(file)
     matches = _matches(truth)
@@ -77,7 +77,7 @@ def _check_targets(report: Report, file: VectorFile, name: str, index, made: dic
 
 
 def losses(vectors: Vectors, report: Report) -> None:
-    """Compares losses.npz: parts and gradients of a batch, and of an image without objects."""
+    """Compare losses.npz: parts and gradients of a batch, and of an image without objects."""
     file = vectors.npz("losses.npz")
     outputs = {
         "class_logits": tf.constant(file["logits_q"].astype(np.float32) / 16),
@@ -129,7 +129,7 @@ def _check_empty(report: Report, file: VectorFile, outputs: dict, stride: int) -
 
 
 def _with_gradients(outputs: dict, made: dict) -> tuple[dict, np.ndarray, np.ndarray]:
-    """Returns the loss parts, d class / d logits and d box / d codes."""
+    """Return the loss parts, d class / d logits and d box / d codes."""
     with tf.GradientTape(persistent=True) as tape:
         tape.watch(outputs)
         parts = common.detector().losses_of(outputs, made)

@@ -15,12 +15,12 @@ NUM_ANCHORS = 8732
 
 
 def normal(seed, shape: tuple[int, ...], scale: float = 1.0) -> np.ndarray:
-    """Draws the specification's `R(seed, shape, scale)`, float32."""
+    """Draw the specification's `R(seed, shape, scale)`, float32."""
     return (np.random.default_rng(int(seed)).standard_normal(shape) * scale).astype(np.float32)
 
 
 def check_inputs(report: Report, vectors: VectorFile, prefix: str, logits, boxes) -> None:
-    """Compares samples of the inputs bit for bit: without that no other line means anything."""
+    """Compare samples of the inputs bit for bit: without that no other line means anything."""
     name = f"{vectors.name}:{prefix}"
     report.check(f"{name}_logits_check", logits[:, ::2000, :5], vectors[f"{prefix}_logits_check"])
     report.check(f"{name}_boxes_check", boxes[:, ::2000], vectors[f"{prefix}_boxes_check"])
@@ -28,5 +28,5 @@ def check_inputs(report: Report, vectors: VectorFile, prefix: str, logits, boxes
 
 @functools.cache
 def detector() -> SSD:
-    """Builds the reference network, float32, once."""
+    """Build the reference network, float32, once."""
     return SSD(ResNet(), num_classes=NUM_CLASSES)

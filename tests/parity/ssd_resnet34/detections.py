@@ -18,7 +18,7 @@ BOX_ATOL = 1e-5
 
 
 def detections(vectors: Vectors, report: Report) -> None:
-    """Compares detections.npz."""
+    """Compare detections.npz."""
     file = vectors.npz("detections.npz")
     for kind in BACKGROUND_BOOST:
         outputs = _outputs(report, file, kind)
@@ -106,7 +106,7 @@ def _check_image(report: Report, file: VectorFile, kind: str, image: int, found:
 
 
 def _pair(want_labels, want_scores, want_boxes, labels, scores, boxes) -> np.ndarray:
-    """Finds our row for each of theirs: same label, score within tolerance, nearest box."""
+    """Find our row for each of theirs: same label, score within tolerance, nearest box."""
     free = np.ones(len(labels), bool)
     pairs = np.zeros(len(want_labels), int)
     for row in np.lexsort((want_scores, want_labels)):

@@ -23,7 +23,7 @@ GREY_ATOL = 1e-3
 
 
 def learning_rate(vectors: Vectors, report: Report) -> None:
-    """Compares learning_rate.npz."""
+    """Compare learning_rate.npz."""
     file = vectors.npz("learning_rate.npz")
     keys = ("batch_size", "world_size", "warmup_epochs", "base_lr", "k", "num_examples")
     for index, (batch, world, warmup, base, k, examples) in enumerate(
@@ -42,7 +42,7 @@ def learning_rate(vectors: Vectors, report: Report) -> None:
 
 
 def augment(vectors: Vectors, report: Report) -> None:
-    """Compares augment.npz: crops from given draws, the flip and the colour jitter."""
+    """Compare augment.npz: crops from given draws, the flip and the colour jitter."""
     file = vectors.npz("augment.npz")
     case = 0
     while f"case{case}_image" in file:
@@ -87,7 +87,7 @@ def _crop_case(report: Report, file: VectorFile, case: str) -> None:
 
 
 def input_pipeline(vectors: Vectors, report: Report) -> None:
-    """Compares input_pipeline.npz: records one by one, then the evaluation batches."""
+    """Compare input_pipeline.npz: records one by one, then the evaluation batches."""
     file = vectors.npz("input_pipeline.npz")
     serialized = []
     while f"record{len(serialized)}" in file:

@@ -14,9 +14,9 @@ from ssd_centernet.building import build_detector
 from ssd_centernet.models.backbones.resnet import ResNet
 from ssd_centernet.models.ssd import SSD
 from ssd_centernet.runtime import precision
-from ssd_centernet.training.pretrained import tf1_variables
 from ssd_centernet.training.schedules import RunLength
 from ssd_centernet.training.trainer import Trainer
+from ssd_centernet.weights import tf1_variables
 from tests.parity.harness import Report, VectorFile, Vectors
 from tests.parity.ssd_resnet34 import common
 
@@ -31,7 +31,7 @@ RECIPE = "ssd300_resnet34"
 
 
 def reference_variables(detector: SSD) -> dict[str, tf.Variable]:
-    """Maps the reference's variable names to ours, in the reference's creation order."""
+    """Map the reference's variable names to ours, in the reference's creation order."""
     names = {
         f"resnet34/{name}": variable for name, variable in tf1_variables(detector.backbone).items()
     }
@@ -48,7 +48,7 @@ def reference_variables(detector: SSD) -> dict[str, tf.Variable]:
 
 
 def recipe_value(salt: str, name: str, shape: tuple[int, ...]) -> np.ndarray:
-    """Makes the weights that the vectors were computed with (section 19, network.npz)."""
+    """Make the weights that the vectors were computed with (section 19, network.npz)."""
     seed = zlib.crc32((salt + name).encode())
     draws = np.random.default_rng(seed).standard_normal(shape)
     value = {
@@ -63,13 +63,13 @@ def recipe_value(salt: str, name: str, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def set_recipe_weights(detector: SSD, salt: str) -> None:
-    """Sets all variables of a detector."""
+    """Set all variables of a detector."""
     for name, variable in reference_variables(detector).items():
         variable.assign(recipe_value(salt, name, tuple(variable.shape)))
 
 
 def variables(vectors: Vectors, report: Report) -> None:
-    """Compares variables.json: names, order, shapes, types, what is trained."""
+    """Compare variables.json: names, order, shapes, types, what is trained."""
     content = vectors.json("variables.json")
     ours = reference_variables(common.detector())
     mapped = {variable.ref() for variable in ours.values()}
@@ -93,7 +93,7 @@ def variables(vectors: Vectors, report: Report) -> None:
 
 
 def network(vectors: Vectors, report: Report) -> None:
-    """Compares network.npz: float32 inference with stage taps, training mode, bfloat16."""
+    """Compare network.npz: float32 inference with stage taps, training mode, bfloat16."""
     file = vectors.npz("network.npz")
     salt, detector = str(file["salt"]), common.detector()
     set_recipe_weights(detector, salt)
@@ -147,7 +147,7 @@ def _check_stages(report: Report, file: VectorFile, detector: SSD, images: tf.Te
 
 
 def _check_head_layout(report: Report, file: VectorFile, detector: SSD, images: tf.Tensor) -> None:
-    """Compares the maps before they are reshaped, which checks the order of their channels."""
+    """Compare the maps before they are reshaped, which checks the order of their channels."""
     (features,) = detector.backbone(images, training=False).values()
     levels = detector.neck([features])
     for level in (3, 5, 8):
@@ -174,7 +174,7 @@ def _check_bfloat16(report: Report, file: VectorFile, salt: str, images: tf.Tens
 
 
 def train_steps(vectors: Vectors, report: Report) -> None:
-    """Compares train_steps.npz: three updates by the trainer's own step, as the recipe sets it."""
+    """Compare train_steps.npz: three updates by the trainer's own step, as the recipe sets it."""
     file, targets = vectors.npz("train_steps.npz"), vectors.npz("targets.npz")
     salt = str(vectors.npz("network.npz")["salt"])
     trainer = _recipe_trainer(file)
@@ -199,7 +199,7 @@ def train_steps(vectors: Vectors, report: Report) -> None:
 
 
 def _recipe_trainer(file: VectorFile) -> Trainer:
-    """Builds the detector and the trainer of the shipped recipe, at the vectors' step."""
+    """Build the detector and the trainer of the shipped recipe, at the vectors' step."""
     config.parse([RECIPE])
     try:
         detector = build_detector(num_classes=common.NUM_CLASSES)

@@ -17,7 +17,7 @@ TIE = 1e-6
 
 
 def anchors(vectors: Vectors, report: Report) -> None:
-    """Compares anchors.npz."""
+    """Compare anchors.npz."""
     file = vectors.npz("anchors.npz")
     if file is None:
         report.say("anchors.npz is not in the folder: anchors are compared with nothing")
@@ -49,7 +49,7 @@ def anchors(vectors: Vectors, report: Report) -> None:
 
 
 def targets(vectors: Vectors, report: Report) -> None:
-    """Compares targets.npz: every case alone and unpadded, then all cases as one padded batch."""
+    """Compare targets.npz: every case alone and unpadded, then all cases as one padded batch."""
     file = vectors.npz("targets.npz")
     criterion, anchor_boxes = common.detector().criterion, common.detector().anchor_boxes
     counts = file["gt_count"]
@@ -102,7 +102,7 @@ def _check_case(report, file: VectorFile, index: int, name: str, got, matches, a
 
 
 def _ambiguous(boxes: np.ndarray, anchor_boxes: np.ndarray) -> np.ndarray:
-    """Finds the anchors whose match hangs on float32 rounding, bool [A]."""
+    """Find the anchors whose match hangs on float32 rounding, bool [A]."""
     result = np.zeros(len(anchor_boxes), bool)
     if not len(boxes):
         return result
@@ -129,7 +129,7 @@ def _iou64(boxes: np.ndarray, anchor_boxes: np.ndarray) -> np.ndarray:
 
 
 def losses(vectors: Vectors, report: Report) -> None:
-    """Compares losses.npz: parts, mining and gradients of three cases, and the empty one."""
+    """Compare losses.npz: parts, mining and gradients of three cases, and the empty one."""
     file = vectors.npz("losses.npz")
     for case in ("c0", "c1", "c2"):
         _losses_of_case(report, file, case)

@@ -18,7 +18,7 @@ STANDARD_ERRORS = 4.0
 
 
 def augment_stats(vectors: Vectors, report: Report) -> None:
-    """Compares augment_stats.npz."""
+    """Compare augment_stats.npz."""
     file = vectors.npz("augment_stats.npz")
     report.say(f"augment_stats.npz:np_seed is {int(file['np_seed'])}")
     for kind, count in (("crop6", 6), ("crop1", 1)):
@@ -30,7 +30,7 @@ def augment_stats(vectors: Vectors, report: Report) -> None:
 
 
 def _compare(report: Report, name: str, got, want) -> None:
-    """Compares two samples of one number by Kolmogorov and Smirnov's test."""
+    """Compare two samples of one number by Kolmogorov and Smirnov's test."""
     got, want = np.asarray(got, np.float64), np.asarray(want, np.float64)
     p = _same_distribution(got, want)
     error = np.sqrt(got.var() / len(got) + want.var() / len(want))
@@ -42,7 +42,7 @@ def _compare(report: Report, name: str, got, want) -> None:
 
 
 def _same_distribution(one: np.ndarray, two: np.ndarray) -> float:
-    """Returns the asymptotic probability of the largest distance of two empirical distributions."""
+    """Return the asymptotic probability of the largest distance of two empirical distributions."""
     # Where nothing is changed one value comes again and again, but for its rounding.
     values = np.concatenate([one, two])
     values = values + 1e-3 * values.std()
@@ -57,7 +57,7 @@ def _same_distribution(one: np.ndarray, two: np.ndarray) -> float:
 
 
 def _replay_crops(report: Report, file: VectorFile, kind: str, count: int) -> None:
-    """Asks of each row whether its window is accepted, and what it makes of the boxes."""
+    """Ask of each row whether its window is accepted, and what it makes of the boxes."""
     size, rows = file["image_hw"], file[f"{kind}_trials"]
     mode, left, top, width, height, number, mask = rows.T.astype(np.float64)
     windows = np.stack([top, left, top + height, left + width], axis=1).astype(np.float32)
@@ -82,7 +82,7 @@ def _replay_crops(report: Report, file: VectorFile, kind: str, count: int) -> No
 
 
 def _crop_all(boxes: np.ndarray, windows: np.ndarray, bounds: np.ndarray) -> list[np.ndarray]:
-    """Returns for each window whether it is accepted, the boxes cut to it, and which stay."""
+    """Return for each window whether it is accepted, the boxes cut to it, and which stay."""
 
     def crop(window, bound):
         # Loose in its shape, which is judged elsewhere.
@@ -125,7 +125,7 @@ def _compare_crops(report: Report, file: VectorFile, kind: str, count: int) -> N
 
 
 def _many(function, count: int) -> np.ndarray:
-    """Calls a function of a seed `count` times and stacks what it gives."""
+    """Call a function of a seed `count` times and stacks what it gives."""
     seeds = tf.data.Dataset.range(count).map(lambda index: tf.stack([np.int64(17), index]))
     return np.concatenate([batch.numpy() for batch in seeds.map(function, 2).batch(100)])
 

@@ -16,7 +16,7 @@ SCORE_ATOL = 1e-6
 
 
 def detections(vectors: Vectors, report: Report) -> None:
-    """Compares detections.npz."""
+    """Compare detections.npz."""
     file = vectors.npz("detections.npz")
     for side in common.SIDES:
         detector = common.detector(side)
@@ -28,7 +28,7 @@ def detections(vectors: Vectors, report: Report) -> None:
 
 
 def v3_variants(vectors: Vectors, report: Report) -> None:
-    """Compares v3_variants.npz: boxes without area dropped, a warm-up that ends a step earlier."""
+    """Compare v3_variants.npz: boxes without area dropped, a warm-up that ends a step earlier."""
     file, inputs = vectors.npz("v3_variants.npz"), vectors.npz("detections.npz")
     for side in common.SIDES:
         detector = common.detector(side)
@@ -44,7 +44,7 @@ def v3_variants(vectors: Vectors, report: Report) -> None:
 
 
 def _outputs(file: VectorFile, prefix: str, side: int) -> dict[str, tf.Tensor]:
-    """Makes the raw outputs of one image: background everywhere but in the active rows."""
+    """Make the raw outputs of one image: background everywhere but in the active rows."""
     anchors = len(common.detector(side).anchor_boxes)
     logits = np.zeros((1, anchors, common.NUM_CLASSES + 1), np.float32)
     codes = np.zeros((1, anchors, 4), np.float32)
@@ -82,7 +82,7 @@ def _check_found(report: Report, file: VectorFile, prefix: str, found: dict, siz
 
 
 def _pair(want_boxes, want_scores, want_labels, boxes, scores, labels) -> np.ndarray:
-    """Finds our row for each of theirs: equal scores may have changed places."""
+    """Find our row for each of theirs: equal scores may have changed places."""
     free, rows = np.ones(len(scores), bool), np.zeros(len(scores), int)
     for index, score in enumerate(want_scores):
         distance = np.abs(boxes - want_boxes[index]).max(axis=1)

@@ -21,7 +21,7 @@ COLOR_ATOL = 1e-2
 
 
 def schedule(vectors: Vectors, report: Report) -> None:
-    """Compares schedule.npz: rates of three settings, and a trace of the optimizer."""
+    """Compare schedule.npz: rates of three settings, and a trace of the optimizer."""
     file = vectors.npz("schedule.npz")
     steps, length = file["iterations"], int(file["iters_per_epoch"])
     for key, batch, settings in (
@@ -48,7 +48,7 @@ def schedule(vectors: Vectors, report: Report) -> None:
 
 
 def image_ops_section(vectors: Vectors, report: Report) -> None:
-    """Compares image_ops.npz."""
+    """Compare image_ops.npz."""
     file = vectors.npz("image_ops.npz")
     _check_colors(report, file)
     _check_resize(report, file)
@@ -95,7 +95,7 @@ def _check_colors(report: Report, file: VectorFile) -> None:
 
 
 def _check_each(report: Report, name: str, got, want, bgr: np.ndarray) -> None:
-    """Compares colours in range to the tolerance, others (any size) relative to their size too."""
+    """Compare colours in range to the tolerance, others (any size) relative to their size too."""
     inside = np.all((bgr >= 0.0) & (bgr <= 255.0), axis=1)
     report.check(name, got[inside], want[inside], atol=COLOR_ATOL)
     name = f"{name} (out of range)"

@@ -30,7 +30,7 @@ NUM_PARAMETERS = {300: 34_305_206, 512: 36_038_196}
 
 
 def reference_variables(detector: SSD) -> dict[str, tf.Variable]:
-    """Maps the reference's parameter names to our variables, in the reference's order."""
+    """Map the reference's parameter names to our variables, in the reference's order."""
     backbone, neck, head = detector.backbone, detector.neck, detector.head
     layers = {
         f"backbone.features.{index}": layer
@@ -52,20 +52,20 @@ def reference_variables(detector: SSD) -> dict[str, tf.Variable]:
 
 
 def to_reference(name: str, value) -> np.ndarray:
-    """Turns a value or gradient of ours into the reference's layout."""
+    """Turn a value or gradient of ours into the reference's layout."""
     value = np.asarray(value)
     value = _permuted(name, value, background_last=True)
     return value.transpose(3, 2, 0, 1) if value.ndim == 4 else value
 
 
 def from_reference(name: str, value: np.ndarray) -> np.ndarray:
-    """Turns the reference's value into our layout."""
+    """Turn the reference's value into our layout."""
     value = value.transpose(2, 3, 1, 0) if value.ndim == 4 else value
     return _permuted(name, value, background_last=False)
 
 
 def _permuted(name: str, value: np.ndarray, *, background_last: bool) -> np.ndarray:
-    """Reorders the output channels of a head: its classes, or the four numbers of a box code."""
+    """Reorder the output channels of a head: its classes, or the four numbers of a box code."""
     if name.startswith("bbox_head.cls"):
         grouped = value.reshape(*value.shape[:-1], -1, common.NUM_CLASSES + 1)
         grouped = (common.background_last if background_last else common.background_first)(grouped)
@@ -77,7 +77,7 @@ def _permuted(name: str, value: np.ndarray, *, background_last: bool) -> np.ndar
 
 
 def recipe_value(salt: str, name: str, shape: tuple[int, ...]) -> np.ndarray:
-    """Makes the weights that the vectors were computed with, in the reference's layout."""
+    """Make the weights that the vectors were computed with, in the reference's layout."""
     seed = zlib.crc32((salt + name).encode("utf-8")) & 0xFFFFFFFF
     draws = np.random.RandomState(seed).standard_normal(shape)
     if name == "backbone.l2_norm.weight":
@@ -90,7 +90,7 @@ def recipe_value(salt: str, name: str, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def params(vectors: Vectors, report: Report) -> None:
-    """Compares params_ssd300.json and params_ssd512.json: names, order, shapes, first values."""
+    """Compare params_ssd300.json and params_ssd512.json: names, order, shapes, first values."""
     for side in common.SIDES:
         detector = common.detector(side)
         ours = reference_variables(detector)
@@ -121,12 +121,12 @@ def params(vectors: Vectors, report: Report) -> None:
 
 
 def network300(vectors: Vectors, report: Report) -> None:
-    """Compares network300.npz."""
+    """Compare network300.npz."""
     _network(vectors.npz("network300.npz"), report, 300, images=2)
 
 
 def network512(vectors: Vectors, report: Report) -> None:
-    """Compares network512.npz."""
+    """Compare network512.npz."""
     _network(vectors.npz("network512.npz"), report, 512, images=1)
 
 

@@ -21,7 +21,7 @@ PERCENTAGES = {300: ((15, 90), 7), 512: ((10, 90), 4)}
 
 
 def anchors(vectors: Vectors, report: Report) -> None:
-    """Compares anchors.npz."""
+    """Compare anchors.npz."""
     file = vectors.npz("anchors.npz")
     for side in common.SIDES:
         detector = common.detector(side)
@@ -55,7 +55,7 @@ def anchors(vectors: Vectors, report: Report) -> None:
 
 
 def _check_torchvision(report: Report, file: VectorFile) -> None:
-    """Compares with anchors whose sizes, but not centres, are clipped to the image."""
+    """Compare with anchors whose sizes, but not centres, are clipped to the image."""
     boxes = tf.constant(common.detector(300).anchor_boxes)
     ycenter, xcenter, height, width = box_ops.to_center_size(boxes)
     height, width = tf.minimum(height, 1.0), tf.minimum(width, 1.0)
@@ -68,7 +68,7 @@ def _check_torchvision(report: Report, file: VectorFile) -> None:
 
 
 def targets(vectors: Vectors, report: Report) -> None:
-    """Compares targets.npz: every case in pixels, in fractions, and all as one padded batch."""
+    """Compare targets.npz: every case in pixels, in fractions, and all as one padded batch."""
     file = vectors.npz("targets.npz")
     for side in common.SIDES:
         examples = [_ground_truth(file, side, case) for case in CASES]
@@ -89,7 +89,7 @@ def targets(vectors: Vectors, report: Report) -> None:
 
 
 def _ground_truth(file: VectorFile, side: int, case: int) -> tuple:
-    """Returns boxes, classes and is_crowd: the reference's ignored boxes are our crowd regions."""
+    """Return boxes, classes and is_crowd: the reference's ignored boxes are our crowd regions."""
     prefix = f"s{side}_img{case}"
     boxes, ignored = file[f"{prefix}_boxes"], file[f"{prefix}_ignore"]
     classes = file[f"{prefix}_classes"].astype(np.int32)
@@ -106,7 +106,7 @@ def _padded(values: np.ndarray, length: int) -> np.ndarray:
 
 
 def _match(side: int, boxes, classes, crowd, valid=None) -> dict:
-    """Makes targets in pixels, twice: with the classes, and with each box a class of its own."""
+    """Make targets in pixels, twice: with the classes, and with each box a class of its own."""
     detector = common.detector(side)
     valid = None if valid is None else tf.constant(valid)
     rows = np.broadcast_to(np.arange(boxes.shape[-2], dtype=np.int32), classes.shape)
@@ -145,7 +145,7 @@ def _check_case(report, file: VectorFile, prefix: str, got: dict, how: str = "")
 
 
 def _check_overlaps(report, file: VectorFile, prefix: str, side: int, boxes) -> np.ndarray:
-    """Compares each anchor's best overlap, and returns all of them, [M, A]."""
+    """Compare each anchor's best overlap, and return all of them, [M, A]."""
     overlaps = box_ops.iou(tf.constant(boxes), common.detector(side)._pixel_anchors).numpy()
     best = overlaps.max(axis=0, initial=0.0)
     key = f"{prefix}_max_iou_stride17"
@@ -157,7 +157,7 @@ def _check_overlaps(report, file: VectorFile, prefix: str, side: int, boxes) -> 
 
 
 def _check_fractions(report, file: VectorFile, prefix: str, side, example, overlaps) -> None:
-    """Compares what the detector makes of fractions, whose rounding may decide between ties."""
+    """Compare what the detector makes of fractions, whose rounding may decide between ties."""
     boxes, classes, crowd = example
     made = common.detector(side).make_targets(
         tf.constant(boxes / np.float32(side)), tf.constant(classes), tf.constant(crowd)
@@ -184,7 +184,7 @@ def _check_fractions(report, file: VectorFile, prefix: str, side, example, overl
 
 
 def losses(vectors: Vectors, report: Report) -> None:
-    """Compares losses.npz: explicit numbers, then a batch of SSD300 that is made from a seed."""
+    """Compare losses.npz: explicit numbers, then a batch of SSD300 that is made from a seed."""
     file = vectors.npz("losses.npz")
     made = {
         "classes": common.classes_of(file["mini_labels"]),
@@ -206,7 +206,7 @@ def losses(vectors: Vectors, report: Report) -> None:
 
 
 def _losses(outputs: dict, made: dict) -> dict:
-    """Computes totals, each image's share, and gradients in the reference's order."""
+    """Compute totals, each image's share, and gradients in the reference's order."""
     criterion = common.detector(300).criterion
     outputs = {key: tf.constant(value) for key, value in outputs.items()}
     with tf.GradientTape() as tape:

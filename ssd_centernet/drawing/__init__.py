@@ -1,0 +1,1 @@
+"""Draw boxes on images, charts, and the parts of report pages."""

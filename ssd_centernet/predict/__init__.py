@@ -1,0 +1,1 @@
+"""Detect objects in image files and draw them."""

@@ -1,0 +1,302 @@
+"""Detection on image files: drawings, and detections in COCO's result format."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from ssd_centernet.drawing import visualize
+from ssd_centernet.evaluation.ground_truth import CocoGroundTruth
+from ssd_centernet.evaluation.result import DetectionRows
+from ssd_centernet.files import write_atomically
+from ssd_centernet.labels import LabelMap
+from ssd_centernet.models.detector import Detector
+from ssd_centernet.predict.image_files import number_images, output_names, read_image
+
+# Beyond this a sheet is too large to look at.
+_MOST_CELLS = 64
+_CELL = 320
+
+
+@dataclasses.dataclass(kw_only=True)
+class Predictions:
+    """Hold what was detected on files.
+
+    Attributes:
+        rows: all detections of the decoder, in pixels of the upright images.
+        images: per image that was read a dict of `id`, `file_name`, `path`, `height`, `width`,
+            `detections` (how many were drawn) and `drawing` (the file, None without).
+        unreadable: path -> why it was skipped.
+        contact_sheet: path of the sheet, or None.
+    """
+
+    rows: DetectionRows
+    images: list[dict[str, Any]]
+    unreadable: dict[str, str]
+    contact_sheet: str | None = None
+
+
+@dataclasses.dataclass(kw_only=True)
+class _Picture:
+    """One image on its way: pixels, and then its detections."""
+
+    path: str
+    pixels: np.ndarray
+    detections: dict[str, np.ndarray] | None = None
+
+
+def predict(
+    detector: Detector,
+    paths: Sequence[str | os.PathLike],
+    *,
+    output_dir: str | os.PathLike,
+    label_map: LabelMap,
+    batch_size: int = 8,
+    min_score: float = 0.3,
+    annotations: str | os.PathLike | None = None,
+    contact_sheet: bool = False,
+    heading: str | None = None,
+    progress: Callable[[], None] | None = None,
+) -> Predictions:
+    """Detect objects on image files; draw them and write them down.
+
+    Writes into `output_dir` a PNG for each image, `detections.json` (every detection of the
+    decoder, whatever its score, as COCO results), `images.json` (COCO's `images` and `categories`,
+    and what could not be read) and, if asked for, `contact_sheet.png`.
+
+    Args:
+        detector: with its weights.
+        paths: image files, of any format that Pillow reads. They are turned upright by EXIF.
+        output_dir: where to write; made when missing.
+        label_map: names and data set ids of the detector's classes.
+        batch_size: images a step, at least 1.
+        min_score: detections below it are not drawn, 0..1.
+        annotations: COCO json of these images, to draw the truth beside; its image ids are used.
+        contact_sheet: whether to put the first 64 drawings on one sheet.
+        heading: of the sheet.
+        progress: called after every image.
+
+    Returns:
+        The detections and what was written. Images that cannot be read are skipped and named.
+
+    Raises:
+        FileNotFoundError: the annotations are missing.
+        ValueError: the annotations are none.
+    """
+    output_dir = os.fspath(output_dir)
+    os.makedirs(output_dir, exist_ok=True)
+    files = [os.fspath(path) for path in paths]
+    truth = None if annotations is None else _Truth(annotations, label_map)
+    if truth is not None and files:
+        truth.check_files(files)
+    ids = number_images(files, {} if truth is None else truth.ids)
+    drawings = output_names(files, ".png", reserved=("contact_sheet",))
+    found = Predictions(rows=DetectionRows.from_list([]), images=[], unreadable={})
+    cells: list[np.ndarray] = []
+    parts = []
+    for picture in _detections(detector, files, batch_size, found.unreadable, progress):
+        image_id = ids[picture.path]
+        objects = None if truth is None else truth.objects(image_id, picture.pixels.shape)
+        draw = _painter(picture, objects, label_map if truth is None else truth, min_score)
+        target = os.path.join(output_dir, drawings[picture.path])
+        visualize.save_png(target, draw(picture.pixels))
+        if contact_sheet and len(cells) < _MOST_CELLS:
+            cells.append(draw(visualize.fit(picture.pixels, _CELL)))
+        parts.append(_rows(picture, image_id, label_map))
+        found.images.append(_describe(picture, image_id, target, min_score))
+    found.rows = DetectionRows.concatenate(parts)
+    if cells:
+        found.contact_sheet = _save_sheet(output_dir, cells, found.images, heading, truth)
+    _save_lists(output_dir, found, label_map)
+    return found
+
+
+def fixed_size_step(detector: Detector, batch_size: int) -> tuple[Callable, Callable]:
+    """Make the functions that detect on images of all sizes with two traces in all.
+
+    Args:
+        detector: with its weights.
+        batch_size: of the second function.
+
+    Returns:
+        `prepare(uint8 [H, W, 3]) -> (float32 [h, w, 3], extent [2])`, one trace for every size, and
+        `detect(float32 [batch_size, h, w, 3], extents [batch_size, 2]) -> Detections`.
+    """
+
+    @tf.function(input_signature=[tf.TensorSpec([None, None, 3], tf.uint8)], autograph=False)
+    def prepare(image: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        extent = detector.preprocessing.extent(*tf.unstack(tf.shape(image)[:2]))
+        return detector.preprocessing(image), extent
+
+    inputs = tf.TensorSpec([batch_size, *detector.image_size, 3], tf.float32)
+    extents = tf.TensorSpec([batch_size, 2], tf.float32)
+
+    @tf.function(input_signature=[inputs, extents], autograph=False)
+    def detect(images: tf.Tensor, extents: tf.Tensor) -> dict:
+        return detector.decode(detector(images, training=False), extents)
+
+    return prepare, detect
+
+
+def _detections(
+    detector: Detector,
+    files: Sequence[str],
+    batch_size: int,
+    unreadable: dict[str, str],
+    progress: Callable[[], None] | None,
+) -> Iterator[_Picture]:
+    """Read, detect and hand out image by image; no more than a batch is in memory."""
+    batch_size = max(1, min(batch_size, len(files)))
+    prepare, detect = fixed_size_step(detector, batch_size)
+    waiting: list[_Picture] = []
+    for number, path in enumerate(files):
+        try:
+            waiting.append(_Picture(path=path, pixels=read_image(path)))
+        except (OSError, ValueError) as error:
+            unreadable[path] = getattr(error, "strerror", None) or str(error)
+        if waiting and (len(waiting) == batch_size or number == len(files) - 1):
+            inputs = np.zeros((batch_size, *detector.image_size, 3), np.float32)
+            extents = np.ones((batch_size, 2), np.float32)
+            for slot, picture in enumerate(waiting):
+                inputs[slot], extents[slot] = prepare(picture.pixels)
+            batch = {name: value.numpy() for name, value in detect(inputs, extents).items()}
+            for slot, picture in enumerate(waiting):
+                count = int(batch["count"][slot])
+                picture.detections = {
+                    name: batch[name][slot, :count] for name in ("boxes", "scores", "classes")
+                }
+                yield picture
+            waiting = []
+        if progress is not None:
+            progress()
+
+
+class _Truth:
+    """The annotations of images, found by file name; names of classes for both sides."""
+
+    def __init__(self, annotations: str | os.PathLike, label_map: LabelMap):
+        self._truth = CocoGroundTruth.load(annotations)
+        with open(annotations, encoding="utf-8") as file:
+            images = json.load(file)["images"]
+        # Without folders: the annotations' ones need not be where the images lie now.
+        self._path = os.fspath(annotations)
+        self.ids = {
+            os.path.basename(image["file_name"]): int(image["id"])
+            for image in images
+            if "file_name" in image
+        }
+        # Categories that the detector does not know are drawn all the same, behind its own.
+        extra = [c["name"] for c in self._truth.categories if c["name"] not in label_map.names]
+        self.names = (*label_map.names, *extra)
+        self._class_of = {c["id"]: self.names.index(c["name"]) for c in self._truth.categories}
+
+    def check_files(self, files: Sequence[str]) -> None:
+        """Refuse files of which the annotations know none: no truth would be drawn anywhere."""
+        if not any(os.path.basename(path) in self.ids for path in files):
+            raise ValueError(
+                f"None of the {len(files)} images, such as {os.path.basename(files[0])}, is in "
+                f"{self._path}, which knows {', '.join(list(self.ids)[:3]) or 'no file names'}. "
+                "Are these annotations of another split?"
+            )
+
+    def objects(self, image_id: int, shape: Sequence[int]) -> dict[str, np.ndarray]:
+        """Return boxes [N, 4] as fractions of an image of this shape, classes and crowd marks."""
+        truth = self._truth
+        mine = truth.object_image_ids == image_id
+        x, y, width, height = truth.boxes[mine].T
+        boxes = np.stack([y, x, y + height, x + width], axis=1)
+        return {
+            "boxes": boxes / [shape[0], shape[1], shape[0], shape[1]],
+            "classes": np.array(
+                [self._class_of[i] for i in truth.object_category_ids[mine].tolist()], np.int64
+            ),
+            "is_crowd": truth.is_crowd[mine],
+        }
+
+
+def _painter(
+    picture: _Picture,
+    objects: dict[str, np.ndarray] | None,
+    labels: LabelMap | _Truth,
+    min_score: float,
+) -> Callable[[np.ndarray], np.ndarray]:
+    """Return a function that draws the detections on the image at any scale."""
+    detections = picture.detections
+    if objects is not None:
+        return lambda image: visualize.compare(
+            image, objects, detections, names=labels.names, min_score=min_score
+        )
+    shown = detections["scores"] >= min_score
+    classes = detections["classes"][shown]
+    return lambda image: visualize.draw_boxes(
+        image,
+        detections["boxes"][shown],
+        labels=[labels.names[index] for index in classes],
+        scores=detections["scores"][shown],
+        classes=classes,
+    )
+
+
+def _rows(picture: _Picture, image_id: int, label_map: LabelMap) -> DetectionRows:
+    """Turn detections into COCO rows, by the rule of the evaluation: extents in float32."""
+    height, width = picture.pixels.shape[:2]
+    boxes = picture.detections["boxes"][:, [1, 0, 3, 2]]
+    scale = np.array([width, height], np.float64)
+    extent = (boxes[:, 2:] - boxes[:, :2]) * scale
+    return DetectionRows(
+        image_ids=np.full(len(boxes), image_id, np.int64),
+        category_ids=np.array(label_map.ids, np.int64)[picture.detections["classes"]],
+        boxes=np.concatenate([boxes[:, :2] * scale, extent], axis=1),
+        scores=picture.detections["scores"].astype(np.float64),
+    )
+
+
+def _describe(picture: _Picture, image_id: int, drawing: str, min_score: float) -> dict[str, Any]:
+    height, width = picture.pixels.shape[:2]
+    return {
+        "id": image_id,
+        "file_name": os.path.basename(picture.path),
+        "path": os.path.abspath(picture.path),
+        "height": height,
+        "width": width,
+        "detections": int((picture.detections["scores"] >= min_score).sum()),
+        "drawing": os.path.basename(drawing),
+    }
+
+
+def _save_sheet(
+    output_dir: str,
+    cells: Sequence[np.ndarray],
+    images: Sequence[dict[str, Any]],
+    heading: str | None,
+    truth: _Truth | None,
+) -> str:
+    """Write the contact sheet; pairs of truth and prediction get cells twice as wide."""
+    titles = [f"{image['file_name']}: {image['detections']}" for image in images[: len(cells)]]
+    size = _CELL if truth is None else (_CELL, 2 * _CELL)
+    columns = None if truth is None else min(2, len(cells))
+    sheet = visualize.contact_sheet(
+        cells, columns=columns, cell_size=size, titles=titles, heading=heading
+    )
+    return visualize.save_png(os.path.join(output_dir, "contact_sheet.png"), sheet)
+
+
+def _save_lists(output_dir: str, found: Predictions, label_map: LabelMap) -> None:
+    lists = {
+        "images": found.images,
+        "categories": label_map.to_categories(),
+        "unreadable": found.unreadable,
+    }
+    contents = {
+        "detections.json": json.dumps(found.rows.to_list()),
+        "images.json": json.dumps(lists, indent=1),
+    }
+    for name, content in contents.items():
+        write_atomically(Path(output_dir) / name, content + "\n")

@@ -1,0 +1,350 @@
+"""Runs of one recipe in several precisions, side by side: curves, distances, metrics."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from ssd_centernet.drawing.chart import Curve, Panel, line_chart
+from ssd_centernet.evaluation.result import METRIC_NAMES
+from ssd_centernet.files import write_atomically
+from ssd_centernet.run_directory import EVALUATION_DIR, EVALUATION_METRICS_NAME
+from ssd_centernet.training.history import recorded_run, smoothed
+from ssd_centernet.drawing.visualize import save_png
+
+COMPARISON_NAME = "comparison.json"
+CURVES_NAME = "loss_curves.png"
+# A loss is smoothed over this share of the run: batches differ more than precisions do.
+SMOOTHED_SHARE = 0.05
+_SHOWN_METRICS = ("AP", "AP50", "AP75", "ARmax100")
+# Readable by the colour-blind (Okabe and Ito).
+_COLORS = {"fp32": (50, 56, 64), "bf16": (0, 114, 178), "fp16": (213, 94, 0)}
+_CONTROL_COLOR = (170, 130, 200)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RunRecord:
+    """Hold what a training and its evaluation left behind.
+
+    Attributes:
+        name: of the run, such as 'bf16'.
+        directory: of the run.
+        steps: int [N], the steps at which windows end, ascending.
+        losses: float [N], mean of the total loss over the steps of each window.
+        scales: float [N], the loss scale at the end of each window; NaN without one.
+        skipped: steps that were skipped because a gradient overflowed.
+        images_per_second: median of the windows.
+        metrics: COCO's numbers of the last checkpoint.
+        eval_losses: loss parts on the evaluation split.
+    """
+
+    name: str
+    directory: str
+    steps: np.ndarray
+    losses: np.ndarray
+    scales: np.ndarray
+    skipped: int
+    images_per_second: float
+    metrics: dict[str, float]
+    eval_losses: dict[str, float]
+
+    @classmethod
+    def read(cls, name: str, directory: str | os.PathLike) -> RunRecord:
+        """Read `metrics.jsonl` and `evaluation/metrics.json` of a run.
+
+        Args:
+            name: what the run is called in tables.
+            directory: of the run.
+
+        Returns:
+            The record.
+
+        Raises:
+            ValueError: the run has logged no window of training.
+        """
+        directory = Path(directory)
+        rows, _ = recorded_run(directory)
+        if not rows:
+            raise ValueError(
+                f"{directory}/metrics.jsonl holds no window of training; expected one a "
+                "train.log_every steps. Remove the folder and start the comparison again."
+            )
+        evaluated = json.loads((directory / EVALUATION_DIR / EVALUATION_METRICS_NAME).read_text("utf-8"))
+        paces = [row["images_per_second"] for row in rows if "images_per_second" in row]
+        return cls(
+            name=name,
+            directory=os.fspath(directory),
+            steps=np.array([row["step"] for row in rows]),
+            losses=np.array([row["total"] for row in rows]),
+            scales=np.array([row.get("loss_scale", np.nan) for row in rows]),
+            skipped=int(rows[-1].get("skipped_steps", 0)),
+            images_per_second=float(np.median(paces)) if paces else float("nan"),
+            metrics={key: evaluated["metrics"][key] for key in METRIC_NAMES},
+            eval_losses=evaluated["losses"],
+        )
+
+    def smoothed(self, at: np.ndarray, span: float) -> np.ndarray:
+        """Average the loss around steps.
+
+        Args:
+            at: [M] steps, within the run.
+            span: over how many steps: half of them on either side, or at the ends of the run its
+                first or last ones.
+
+        Returns:
+            float [M].
+        """
+        return smoothed(self.steps, self.losses, at, span)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LossDistance:
+    """Hold how far a smoothed loss is from that of the baseline.
+
+    Attributes:
+        relative: float [M], loss / loss of the baseline - 1, by common step.
+        largest: the largest absolute value.
+        at_step: where.
+        mean: of the absolute values.
+        at_end: of the last step.
+    """
+
+    relative: np.ndarray
+    largest: float
+    at_step: int
+    mean: float
+    at_end: float
+
+
+class Comparison:
+    """Compare runs with the first of them.
+
+    Attributes:
+        runs: the records, the baseline first.
+        steps: int [M], the steps at which every run has logged.
+        span: over how many steps losses are smoothed.
+        curves: float [M] for each run, the smoothed losses.
+        distances: name -> `LossDistance` of each run but the baseline.
+    """
+
+    def __init__(self, runs: Sequence[RunRecord]):
+        """Align the runs.
+
+        Args:
+            runs: at least one; the first is the baseline.
+
+        Raises:
+            ValueError: there is no run, or the runs differ in length.
+        """
+        if not runs:
+            raise ValueError("no run to compare was given; expected at least one.")
+        lengths = {run.name: int(run.steps[-1]) for run in runs}
+        if len(set(lengths.values())) > 1:
+            told = ", ".join(f"{name} {length}" for name, length in lengths.items())
+            raise ValueError(
+                f"the runs end at different steps ({told}); expected the same length. Train the "
+                "shorter ones to the end."
+            )
+        self.runs = tuple(runs)
+        common = set.intersection(*(set(run.steps.tolist()) for run in runs))
+        self.steps = np.array(sorted(common))
+        # No less than the longest window, or a smoothed value would be a part of one.
+        widest = max(int(np.diff(run.steps, prepend=0).max()) for run in runs)
+        self.span = max(SMOOTHED_SHARE * int(self.steps[-1]), float(widest))
+        self.curves = [run.smoothed(self.steps, self.span) for run in runs]
+        self.distances = {
+            run.name: _distance(curve, self.curves[0], self.steps)
+            for run, curve in zip(runs[1:], self.curves[1:], strict=True)
+        }
+
+    @property
+    def baseline(self) -> RunRecord:
+        """The run that the others are compared with."""
+        return self.runs[0]
+
+    def table(self) -> str:
+        """Lay the numbers side by side, a column a run, with differences from the first.
+
+        Returns:
+            Lines of text without a line end at the last.
+        """
+        rows = [["", *(run.name for run in self.runs)]]
+        rows.append(["loss at the end", *map(self._end_cell, self.runs)])
+        for title, cell in (
+            ("largest distance", lambda d: f"{d.largest:.2%} at step {d.at_step}"),
+            ("mean distance", lambda d: f"{d.mean:.2%}"),
+        ):
+            rows.append([title, "-", *(cell(d) for d in self.distances.values())])
+        rows += [
+            [name, *(self._metric_cell(run, name) for run in self.runs)] for name in _SHOWN_METRICS
+        ]
+        if any(np.isfinite(run.scales).any() for run in self.runs):
+            rows.append(["loss scale", *(_scale_cell(run) for run in self.runs)])
+            rows.append(["skipped steps", *(_skipped_cell(run) for run in self.runs)])
+        rows.append(["images/s", *map(self._pace_cell, self.runs)])
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        return "\n".join(
+            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+            for row in rows
+        )
+
+    def to_dict(self) -> dict:
+        """Return everything as JSON takes it; numbers that are not finite become None."""
+        runs = {
+            run.name: {
+                "model_dir": run.directory,
+                "loss_at_end": _plain(curve[-1]),
+                "smoothed_loss": _plain(curve),
+                "windows": {"step": run.steps.tolist(), "loss": _plain(run.losses)},
+                "loss_scale": _plain(run.scales[-1]),
+                "skipped_steps": run.skipped,
+                "images_per_second": _plain(run.images_per_second),
+                "metrics": run.metrics,
+                "eval_losses": run.eval_losses,
+            }
+            for run, curve in zip(self.runs, self.curves, strict=True)
+        }
+        differences = {
+            name: {
+                "largest_relative_distance": _plain(distance.largest),
+                "at_step": distance.at_step,
+                "mean_relative_distance": _plain(distance.mean),
+                "relative_distance_at_end": _plain(distance.at_end),
+                "metrics": {key: _difference(run, self.baseline, key) for key in METRIC_NAMES},
+            }
+            for (name, distance), run in zip(self.distances.items(), self.runs[1:], strict=True)
+        }
+        return {
+            "baseline": self.baseline.name,
+            "step": self.steps.tolist(),
+            "smoothed_over_steps": self.span,
+            "runs": runs,
+            "differences": differences,
+        }
+
+    def picture(self, title: str) -> np.ndarray:
+        """Draw the losses, their distance from the baseline and, where there is one, the scale.
+
+        Args:
+            title: what was trained.
+
+        Returns:
+            uint8 [H, W, 3].
+        """
+        pairs = [(run, _COLORS.get(run.name, _CONTROL_COLOR)) for run in self.runs]
+        panels = [self._loss_panel(pairs)]
+        if self.distances:
+            panels.append(self._distance_panel(pairs))
+        if any(np.isfinite(run.scales).any() for run in self.runs):
+            panels.append(_scale_panel(pairs))
+        ends = [f"{run.name} {run.metrics['AP']:.3f}" for run in self.runs]
+        heading = f"{title}\nAP at the end: {', '.join(ends)}"
+        return line_chart(panels, heading=heading, x_label="step", x_from=0)
+
+    def save(self, directory: str | os.PathLike, *, title: str, **facts) -> list[str]:
+        """Write `comparison.json` and `loss_curves.png`, each whole or not at all.
+
+        Args:
+            directory: where to; made when missing.
+            title: at the top of the picture.
+            **facts: what the JSON file says beside the numbers: recipe and settings.
+
+        Returns:
+            The paths written.
+        """
+        directory = Path(directory)
+        text = json.dumps({**facts, **self.to_dict()}, indent=1, allow_nan=False) + "\n"
+        return [
+            write_atomically(directory / COMPARISON_NAME, text),
+            save_png(directory / CURVES_NAME, self.picture(title)),
+        ]
+
+    def _loss_panel(self, pairs) -> Panel:
+        curves = [
+            Curve(x=run.steps, y=run.losses, color=color, width=1.0, opacity=0.3)
+            for run, color in pairs
+        ]
+        # The baseline is the broad line below the others, so that one sees where they agree.
+        curves += [
+            Curve(x=self.steps, y=curve, color=color, label=run.name, width=width)
+            for (run, color), curve, width in zip(
+                pairs, self.curves, [4.5] + [2.0] * (len(pairs) - 1), strict=True
+            )
+        ]
+        note = f"thin: as logged; thick: mean of {self.span:.0f} steps"
+        return Panel(title="total loss", curves=curves, height=340, note=note)
+
+    def _distance_panel(self, pairs) -> Panel:
+        zero = Curve(x=(0, self.steps[-1]), y=(0.0, 0.0), color=pairs[0][1], width=1.5)
+        curves = [zero] + [
+            Curve(x=self.steps, y=100 * distance.relative, color=color)
+            for distance, (_, color) in zip(self.distances.values(), pairs[1:], strict=True)
+        ]
+        title = f"smoothed loss, relative to {self.baseline.name}"
+        return Panel(title=title, curves=curves, height=180, scale="linear", unit=" %")
+
+    def _end_cell(self, run: RunRecord) -> str:
+        text = f"{self.curves[self.runs.index(run)][-1]:.4f}"
+        distance = self.distances.get(run.name)
+        return text if distance is None else f"{text} ({distance.at_end:+.2%})"
+
+    def _metric_cell(self, run: RunRecord, name: str) -> str:
+        difference = _difference(run, self.baseline, name)
+        if run.metrics[name] < 0:
+            return "undefined"
+        text = f"{run.metrics[name]:.4f}"
+        return text if run is self.baseline or difference is None else f"{text} ({difference:+.4f})"
+
+    def _pace_cell(self, run: RunRecord) -> str:
+        text = f"{run.images_per_second:.1f}"
+        if run is self.baseline:
+            return text
+        return f"{text} (x{run.images_per_second / self.baseline.images_per_second:.2f})"
+
+
+def _distance(curve: np.ndarray, baseline: np.ndarray, steps: np.ndarray) -> LossDistance:
+    relative = curve / baseline - 1.0
+    worst = int(np.argmax(np.abs(relative)))
+    return LossDistance(
+        relative=relative,
+        largest=float(abs(relative[worst])),
+        at_step=int(steps[worst]),
+        mean=float(np.abs(relative).mean()),
+        at_end=float(relative[-1]),
+    )
+
+
+def _scale_panel(pairs) -> Panel:
+    scaled = [(run, color) for run, color in pairs if np.isfinite(run.scales).any()]
+    skipped = [f"{run.name} skipped {run.skipped} of {run.steps[-1]} steps" for run, _ in scaled]
+    curves = [Curve(x=run.steps, y=run.scales, color=color, steps=True) for run, color in scaled]
+    note = ", ".join(skipped)
+    return Panel(title="loss scale", curves=curves, height=90, scale="log2", note=note)
+
+
+def _difference(run: RunRecord, baseline: RunRecord, name: str) -> float | None:
+    """Return the difference of a metric; COCO's -1 means that there is none."""
+    if min(run.metrics[name], baseline.metrics[name]) < 0:
+        return None
+    return run.metrics[name] - baseline.metrics[name]
+
+
+def _scale_cell(run: RunRecord) -> str:
+    return f"{run.scales[-1]:g}" if np.isfinite(run.scales[-1]) else "-"
+
+
+def _skipped_cell(run: RunRecord) -> str:
+    return str(run.skipped) if np.isfinite(run.scales[-1]) else "-"
+
+
+def _plain(values) -> float | list | None:
+    """Turn numbers into what JSON can hold."""
+    values = np.asarray(values, float)
+    if values.ndim:
+        return [_plain(value) for value in values]
+    return float(values) if np.isfinite(values) else None

@@ -1,0 +1,358 @@
+"""Runs beside each other: tables for a terminal, and one page with curves and settings."""
+
+from __future__ import annotations
+
+import html
+import math
+import os
+import time
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from ssd_centernet.drawing.axes import choose_axis, linear_axis
+from ssd_centernet.drawing.page import counted, figure, number, page, table
+from ssd_centernet.drawing.svg import Plot
+from ssd_centernet.evaluation.result import METRIC_NAMES
+from ssd_centernet.files import write_atomically
+from ssd_centernet.training.history import duration, smoothed
+from ssd_centernet.runs.run_history import RunHistory, differences, doubts
+
+_NOTHING = "–"
+# Settings in a terminal: more of them, or longer values, are left to the page.
+_SETTINGS_LISTED = 24
+_VALUE_LENGTH = 32
+_STATE_HEAD = '<th scope="col" class="word">state'
+# More windows than this are smoothed, and drawn in so many points.
+_MOST_POINTS = 300
+_SMOOTHED_FROM = 60
+_SMOOTHED_SHARE = 0.03
+# Of windows, what is no part of the loss and has a chart of its own, or none.
+_NO_LOSS = {
+    *("kind", "step", "time", "epoch", "learning_rate", "gradient_norm", "total"),
+    *("images_per_second", "data_wait_share", "eta_seconds", "loss_scale", "skipped_steps"),
+}
+# What is told of a run: heading -> text of a run.
+_COLUMNS: dict[str, Callable[[RunHistory], str]] = {
+    "state": lambda run: run.state,
+    "steps": lambda run: f"{run.steps:,}" + (f" of {run.total_steps:,}" if run.total_steps else ""),
+    "epochs": lambda run: _decimals(run.epochs, 1),
+    "images seen": lambda run: _NOTHING if run.images_seen is None else f"{run.images_seen:,}",
+    "images/s": lambda run: _decimals(run.images_per_second, 1),
+    "time": lambda run: duration(60 * run.minutes) if math.isfinite(run.minutes) else _NOTHING,
+    "loss": lambda run: _decimals(run.loss, 4),
+    "last AP": lambda run: _metric(run.last, "AP"),
+    "best AP": lambda run: _metric(run.best, "AP"),
+    "at step": lambda run: f"{run.best['step']:,}" if run.best else _NOTHING,
+}
+
+
+def text_report(runs: Sequence[RunHistory]) -> str:
+    """Lay runs beside each other as text.
+
+    Args:
+        runs: of `read_runs`.
+
+    Returns:
+        Lines for a terminal: the state of each run, COCO's numbers of its best evaluation, the
+        settings that differ.
+    """
+    parts = [_text_table([["run", *_COLUMNS], *([run.label, *_cells(run)] for run in runs)])]
+    evaluated = [run for run in runs if run.best]
+    if evaluated:
+        rows = [["best evaluation", "step", *METRIC_NAMES]]
+        rows += [
+            [run.label, f"{run.best['step']:,}", *(_metric(run.best, m) for m in METRIC_NAMES)]
+            for run in evaluated
+        ]
+        parts.append(_text_table(rows))
+    parts += [f"note: {told}" for told in doubts(runs)]
+    if len(runs) > 1:
+        parts.append(_text_settings(runs))
+    return "\n\n".join(parts)
+
+
+def runs_page(runs: Sequence[RunHistory]) -> str:
+    """Describe runs on one page that needs no other file and no network.
+
+    Args:
+        runs: of `read_runs`.
+
+    Returns:
+        The page, HTML with its style and charts inside.
+    """
+    warnings = "".join(f'<p class="hint">{html.escape(told)}</p>' for told in doubts(runs))
+    when = time.strftime("%Y-%m-%d %H:%M")
+    head = f'<p class="faint">As of {when}: {counted(len(runs), "run")}</p>{warnings}'
+    sections = {
+        "Runs": _runs_section(runs),
+        "Metrics": _metrics_section(runs),
+        "Curves": _curves_section(runs),
+        "Settings": _settings_section(runs),
+        "Facts": _facts_section(runs),
+    }
+    names = [run.label for run in runs[:3]] + (["..."] if len(runs) > 3 else [])
+    return page(", ".join(names), head=head, opening="", sections=sections)
+
+
+def write_runs_page(path: str | os.PathLike, runs: Sequence[RunHistory]) -> str:
+    """Write the page of `runs_page`, whole or not at all and return the path."""
+    return write_atomically(path, runs_page(runs))
+
+
+# --- text ---------------------------------------------------------------------------------------
+
+
+def _cells(run: RunHistory) -> list[str]:
+    return [cell(run) for cell in _COLUMNS.values()]
+
+
+def _decimals(value: float, digits: int) -> str:
+    return f"{value:,.{digits}f}" if math.isfinite(value) else _NOTHING
+
+
+def _metric(evaluation: dict | None, name: str) -> str:
+    return number(evaluation.get(name, math.nan)) if evaluation else _NOTHING
+
+
+def _text_table(rows: Sequence[Sequence[str]], *, words: int = 1) -> str:
+    """Align columns: the first `words` and those of words to the left, numbers to the right."""
+    columns = list(zip(*rows, strict=True))
+    widths = [max(map(len, column)) for column in columns]
+    left = [index < words or column[0] == "state" for index, column in enumerate(columns)]
+    lines = [
+        "  ".join(
+            cell.ljust(width) if is_left else cell.rjust(width)
+            for cell, width, is_left in zip(row, widths, left, strict=True)
+        ).rstrip()
+        for row in rows
+    ]
+    return "\n".join([lines[0], "-" * max(map(len, lines)), *lines[1:]])
+
+
+def _text_settings(runs: Sequence[RunHistory]) -> str:
+    found = differences(runs)
+    if not found:
+        return "No setting differs."
+    rows = [["setting", *(run.label for run in runs)]]
+    for name, values in list(found.items())[:_SETTINGS_LISTED]:
+        rows.append([name, *(_shortened(value) for value in values)])
+    text = _text_table(rows, words=len(rows[0]))
+    more = len(found) - _SETTINGS_LISTED
+    return text + (f"\n... and {counted(more, 'setting')} more on the page" if more > 0 else "")
+
+
+def _shortened(value: str | None) -> str:
+    if value is None:
+        return _NOTHING
+    return value if len(value) <= _VALUE_LENGTH else value[: _VALUE_LENGTH - 3] + "..."
+
+
+# --- page ---------------------------------------------------------------------------------------
+
+
+def _name(index: int, run: RunHistory) -> str:
+    """Return a run's name behind the colour of its curves."""
+    return f'<i class="swatch run{index % 8}"></i>{html.escape(run.label)}'
+
+
+def _heads(names: Sequence[str]) -> str:
+    return "".join(f'<th scope="col">{html.escape(name)}</th>' for name in names)
+
+
+def _row(head: str, cells: Sequence[str]) -> str:
+    return f'<tr><th scope="row">{head}</th>{"".join(cells)}</tr>'
+
+
+def _runs_section(runs: Sequence[RunHistory]) -> str:
+    rows = []
+    for index, run in enumerate(runs):
+        cells = []
+        for heading, text in zip(_COLUMNS, _cells(run), strict=True):
+            style = ' class="word"' if heading == "state" else ""
+            cells.append(f'<td{style} data-v="{_sorted_by(text)}">{html.escape(text)}</td>')
+        rows.append(_row(_name(index, run), cells))
+    caption = (
+        "Loss: mean of the last 5 % of the steps. Time: from the beginning of each process to its "
+        "end, evaluations included. Images/s: median of the windows. Press a heading to sort."
+    )
+    heads = _heads(["run", *_COLUMNS]).replace('<th scope="col">state', _STATE_HEAD)
+    return table("wide sortable runs", "runs", caption, heads, "".join(rows))
+
+
+def _sorted_by(text: str) -> str:
+    """Return what a cell is sorted by: its number where it is one, its text else."""
+    if text == _NOTHING:
+        return "-1"
+    seconds = text.split(":")
+    if len(seconds) > 1 and all(part.isdigit() for part in seconds):
+        return str(sum(int(part) * 60**power for power, part in enumerate(reversed(seconds))))
+    return html.escape(text.split(" of ")[0].replace(",", ""))
+
+
+def _metrics_section(runs: Sequence[RunHistory]) -> str:
+    if not any(run.best for run in runs):
+        return '<p class="faint">None of the runs has been evaluated.</p>'
+    tables = []
+    for title, chosen in (("best", [r.best for r in runs]), ("last", [r.last for r in runs])):
+        caption = f"The {title} evaluation of each run; the highest number of a column is bold."
+        highest = {
+            name: max((one.get(name, -1.0) for one in chosen if one), default=-1.0)
+            for name in METRIC_NAMES
+        }
+        rows = []
+        for index, (run, one) in enumerate(zip(runs, chosen, strict=True)):
+            step = one["step"] if one else -1
+            cells = [f'<td data-v="{step}">{f"{step:,}" if one else _NOTHING}</td>']
+            for name in METRIC_NAMES:
+                value = one.get(name, -1.0) if one else -1.0
+                text = number(value)
+                if value >= 0 and value == highest[name] and len(runs) > 1:
+                    text = f"<b>{text}</b>"
+                cells.append(f'<td data-v="{value:.6f}">{text}</td>')
+            rows.append(_row(_name(index, run), cells))
+        heads = _heads(["run", "step", *METRIC_NAMES])
+        tables.append(
+            table("wide sortable runs", f"{title} metrics", caption, heads, "".join(rows))
+        )
+    return '<div class="stack">' + "".join(tables) + "</div>"
+
+
+def _curves_section(runs: Sequence[RunHistory]) -> str:
+    """Draw what was logged, over steps, or over images where batches differ."""
+    sizes = {run.batch_size for run in runs}
+    over_images = len(sizes) > 1 and None not in sizes
+    scales = [float(run.batch_size) if over_images else 1.0 for run in runs]
+    names = {name for run in runs for one in run.windows[-1:] for name in one} - _NO_LOSS
+    wanted = [
+        ("AP", "AP", True, "linear", "Of every evaluation."),
+        ("total", "Loss", False, "auto", "Weighted sum of the parts, regularisation left out."),
+        *((name, f"Loss part: {name}", False, "auto", "Unweighted.") for name in sorted(names)),
+        *(
+            (f"loss_{name}", f"Loss part of evaluations: {name}", True, "auto", "Unweighted.")
+            for name in sorted(names)
+        ),
+        ("learning_rate", "Learning rate", False, "linear", ""),
+        ("images_per_second", "Images a second", False, "linear", "Mean of each window."),
+    ]
+    drawn = [_curve(runs, scales, over_images, *one) for one in wanted]
+    keys = "".join(
+        f'<li><i class="run{i % 8}{_dashes(i)}"></i>{html.escape(run.label)}</li>'
+        for i, run in enumerate(runs)
+    )
+    note = " Where windows are many, the thick line is their mean." if any(drawn) else ""
+    axis = "images, as the runs have batches of different sizes" if over_images else "steps"
+    figures = "".join(drawn) or '<p class="faint">Nothing is logged yet.</p>'
+    return (
+        f'<ul class="legend runs">{keys}</ul><p class="faint">Over {axis}.{note}</p>'
+        f'<div class="two">{figures}</div>'
+    )
+
+
+def _dashes(index: int) -> str:
+    return " dashed" if index >= 8 else ""
+
+
+def _curve(runs, scales, over_images: bool, name, title, of_evaluations, scale, caption) -> str:
+    """Draw one number of all runs; empty text where none has logged it."""
+    curves = [run.curve(name, of_evaluations=of_evaluations) for run in runs]
+    curves = [(steps[np.isfinite(y)], y[np.isfinite(y)]) for steps, y in curves]
+    if name == "AP":
+        curves = [(steps[y >= 0], y[y >= 0]) for steps, y in curves]
+    if not any(len(steps) for steps, _ in curves):
+        return ""
+    values = np.concatenate([y for _, y in curves])
+    y_axis = choose_axis(np.append(values, 0.0) if scale == "linear" else values, scale=scale)
+    # The same for all charts, so that they can be read below each other.
+    furthest = max(run.steps * by for run, by in zip(runs, scales, strict=True))
+    x_axis = linear_axis(0.0, float(max(furthest, 1)), tight=True)
+    told = [f"{run.label}: {y[-1]:.4g}" for run, (_, y) in zip(runs, curves, strict=True) if len(y)]
+    plot = Plot(
+        f"{title}, the last value of each run. {'; '.join(told)}",
+        x_label="images" if over_images else "steps",
+        y_label="logarithmic" if y_axis.log else "",
+        x_ticks=[(x_axis.place(value), text) for value, text in x_axis.ticks],
+        y_ticks=[(y_axis.place(value), text) for value, text in y_axis.ticks],
+    )
+    for index, ((steps, y), by) in enumerate(zip(curves, scales, strict=True)):
+        if not len(steps):
+            continue
+        style = f"run{index % 8}{_dashes(index)}"
+        xs, ys = _points(steps, y)
+        if len(steps) > _SMOOTHED_FROM and not of_evaluations and name != "learning_rate":
+            _line(plot, x_axis, y_axis, xs * by, ys, f"{style} thin")
+            span = max(_SMOOTHED_SHARE * float(steps[-1]), float(np.diff(steps, prepend=0).max()))
+            ys = smoothed(steps, y, xs, span)
+        _line(plot, x_axis, y_axis, xs * by, ys, style)
+        if len(xs) == 1 or of_evaluations:
+            plot.dots([x_axis.place(x) for x in xs * by], [y_axis.place(v) for v in ys], style)
+    return figure(title, plot.svg(), caption)
+
+
+def _points(steps: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Thin a curve out to what can be seen; the first and the last point stay."""
+    if len(steps) <= _MOST_POINTS:
+        return steps, values
+    kept = np.linspace(0, len(steps) - 1, _MOST_POINTS).round().astype(int)
+    return steps[kept], values[kept]
+
+
+def _line(plot: Plot, x_axis, y_axis, xs, ys, style: str) -> None:
+    plot.line([x_axis.place(x) for x in xs], [y_axis.place(y) for y in ys], style)
+
+
+def _settings_section(runs: Sequence[RunHistory]) -> str:
+    untold = [run.label for run in runs if not run.bindings]
+    note = f" No settings can be read of: {', '.join(untold)}." if untold else ""
+    found = differences(runs)
+    if not found:
+        return f'<p class="faint">No setting differs.{html.escape(note)}</p>'
+    rows = []
+    for name, values in found.items():
+        cells = [
+            f'<td class="word"><code>{_NOTHING if v is None else html.escape(v)}</code></td>'
+            for v in values
+        ]
+        rows.append(_row(f"<code>{html.escape(name)}</code>", cells))
+    heads = '<th scope="col" data-fixed>setting</th>' + "".join(
+        f'<th scope="col" data-fixed class="word">{_name(i, run)}</th>'
+        for i, run in enumerate(runs)
+    )
+    caption = (
+        f"{counted(len(found), 'setting')} that differ, as the runs saved them; a dash where a "
+        f"run has no part that asks for it.{html.escape(note)}"
+    )
+    return table("wide settings", "settings that differ", caption, heads, "".join(rows))
+
+
+def _facts_section(runs: Sequence[RunHistory]) -> str:
+    parts = []
+    for index, run in enumerate(runs):
+        versions = run.facts.get("versions", {})
+        facts = {
+            "directory": run.directory,
+            "state": run.state,
+            "data": run.facts.get("data_dir"),
+            "training images": run.facts.get("images"),
+            "batch over all processes": run.batch_size,
+            "processes": run.facts.get("processes"),
+            "device": run.facts.get("device"),
+            "precision": run.facts.get("precision"),
+            "versions": ", ".join(f"{name} {version}" for name, version in versions.items()),
+            "begun": _moment(run.sessions[0] if run.sessions else None),
+            "last entry": _moment(run.windows[-1] if run.windows else None),
+            "processes so far": sum(one.get("event") == "begin" for one in run.sessions) or None,
+        }
+        terms = "".join(
+            f"<dt>{name}</dt><dd>{html.escape(str(value))}</dd>"
+            for name, value in facts.items()
+            if value not in (None, "")
+        )
+        parts.append(f"<div><h3>{_name(index, run)}</h3><dl>{terms}</dl></div>")
+    return f'<div class="two">{"".join(parts)}</div>'
+
+
+def _moment(record: dict | None) -> str | None:
+    if not record or "time" not in record:
+        return None
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(record["time"]))

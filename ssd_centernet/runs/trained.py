@@ -1,0 +1,321 @@
+"""A run directory as evaluation and prediction see it: settings, classes, weights."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import gin
+import numpy as np
+
+from ssd_centernet import config
+from ssd_centernet.building import build_detector
+from ssd_centernet.data.directory import LABEL_MAP_NAME, load_label_map
+from ssd_centernet.data.pipeline import evaluation_batches
+from ssd_centernet.evaluation.coco import CocoEvaluator, CocoResult
+from ssd_centernet.evaluation.detector import (
+    detection_step,
+    evaluate_detector,
+    fitting_batch_size,
+    split_ground_truth,
+)
+from ssd_centernet.evaluation.diagnosis import diagnose
+from ssd_centernet.evaluation.ground_truth import CocoGroundTruth
+from ssd_centernet.evaluation.report import write_report
+from ssd_centernet.evaluation.report_images import images_of_records
+from ssd_centernet.files import write_atomically
+from ssd_centernet.labels import LabelMap
+from ssd_centernet.models.detector import Detector
+from ssd_centernet.runtime.device import claim_device, refuse_shared_devices, select_device
+from ssd_centernet.runtime.distribution import Communicator, SingleProcess
+from ssd_centernet.weights import UnfitError, restore
+from ssd_centernet.run_directory import CONFIG_NAME, EVALUATION_METRICS_NAME, choose_checkpoint
+
+DEFAULT_SPLIT = "coco_val"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainedRun:
+    """Hold a trained detector and where it came from.
+
+    Attributes:
+        detector: with the weights of the checkpoint.
+        label_map: the classes that it was trained on.
+        checkpoint: prefix of the checkpoint's files.
+        eval_split: the split that the training evaluated on, `coco_val` where it had none.
+    """
+
+    detector: Detector
+    label_map: LabelMap
+    checkpoint: str
+    eval_split: str
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SplitResult:
+    """Hold what the evaluation of a run on a split gave.
+
+    Attributes:
+        result: the COCO numbers and the detections.
+        losses: means of the loss parts over whole batches; empty where no process had one.
+        hint: one line that says why AP is near zero, or None.
+    """
+
+    result: CocoResult
+    losses: dict[str, float]
+    hint: str | None
+
+
+def open_run(
+    model_dir: str | Path,
+    *,
+    checkpoint: str | None = None,
+    gin_params: Sequence[str] | None = None,
+    flag_params: Sequence[str] | None = None,
+    device: str | None = "auto",
+    communicator: Communicator | None = None,
+    allow: Sequence[str] = (),
+) -> TrainedRun:
+    """Build the detector of a run from its saved settings and restore its weights.
+
+    Args:
+        model_dir: directory of the run.
+        checkpoint: as in `choose_checkpoint`.
+        gin_params: bindings that win over the run's settings, such as
+            'SSDDecoder.score_threshold = 0.01'.
+        flag_params: bindings made from command-line flags.
+        device: auto, cpu, gpu, tpu, hpu, mlu or npu; None leaves it to TensorFlow, and the weights
+            where a Keras model of the caller's own would have them.
+        communicator: of the processes that open the run together; each takes a device of its own.
+        allow: names whose overrides may be without effect, such as 'train'.
+
+    Returns:
+        The detector with what belongs to it.
+
+    Raises:
+        FileNotFoundError: no run, no settings or no checkpoint there.
+        RuntimeError: no such device, or another process has the same.
+        ValueError: the checkpoint does not fit the settings, or an override has no effect.
+    """
+    prefix = choose_checkpoint(model_dir, checkpoint)
+    settings = Path(model_dir) / CONFIG_NAME
+    if not settings.exists():
+        raise FileNotFoundError(
+            f"{model_dir} holds checkpoints but no {CONFIG_NAME}, the settings that training saves "
+            "beside them; copy it there from the run."
+        )
+    label_map = _run_label_map(Path(model_dir))
+    config.parse([settings], gin_params, flag_params=flag_params)
+    with _placed(device, communicator or SingleProcess()):
+        detector = build_detector(label_map=label_map)
+    _restore_all(detector, prefix)
+    # The split is asked of gin's bindings below, which gin does not count as a use.
+    config.assert_all_used(allow=("train.eval_split", *allow), overrides_only=True)
+    split = gin.get_bindings("train", resolve_references=False).get("eval_split")
+    return TrainedRun(
+        detector=detector,
+        label_map=label_map,
+        checkpoint=prefix,
+        eval_split=split or DEFAULT_SPLIT,
+    )
+
+
+def _placed(device: str | None, communicator: Communicator) -> contextlib.AbstractContextManager:
+    """Return the scope in which this process makes its variables."""
+    if device is None:
+        return contextlib.nullcontext()
+    strategy = select_device(device, index=communicator.local_rank)
+    refuse_shared_devices(communicator.gather([claim_device(strategy, communicator.local_rank)]))
+    return strategy.scope()
+
+
+def evaluate_run(
+    run: TrainedRun,
+    data_dir: str | Path,
+    *,
+    split: str | None = None,
+    batch_size: int = 16,
+    progress: Callable[[int, int], None] | None = None,
+    communicator: Communicator | None = None,
+) -> SplitResult | None:
+    """Evaluate a trained detector on every image of a split, each once.
+
+    Args:
+        run: of `open_run`.
+        data_dir: folder of converted data with the classes of the run.
+        split: what the names of the record files start with; None is that of the training.
+        batch_size: images a step; it changes the speed and not the result.
+        progress: called with (images done, images in all) after every batch.
+        communicator: of the processes that evaluate together, each its share of the images.
+
+    Returns:
+        Metrics, losses and a hint; None on all processes but the first.
+
+    Raises:
+        FileNotFoundError: no such data.
+        ValueError: the data has other classes than the run.
+    """
+    communicator = communicator or SingleProcess()
+    split = split or run.eval_split
+    check_same_classes(run.label_map, load_label_map(data_dir), data_dir)
+    ground_truth = split_ground_truth(data_dir, split, run.label_map)
+    evaluator = CocoEvaluator(ground_truth, category_ids=run.label_map.ids)
+    batches = evaluation_batches(
+        str(data_dir),
+        split=split,
+        label_map=run.label_map,
+        batch_size=fitting_batch_size(batch_size, ground_truth, communicator),
+        preprocess=run.detector.preprocessing,
+        rank=communicator.rank,
+        world_size=communicator.size,
+    )
+    result, losses = evaluate_detector(
+        run.detector,
+        batches,
+        evaluator,
+        step=detection_step(run.detector, with_losses=True),
+        progress=_counted(progress, ground_truth, communicator.size),
+        communicator=communicator,
+    )
+    if result is None:
+        return None
+    return SplitResult(result=result, losses=losses, hint=diagnose(result, ground_truth))
+
+
+def save_evaluation(
+    evaluated: SplitResult, directory: str | os.PathLike, **facts: str
+) -> dict[str, str]:
+    """Write `metrics.json`, `detections.json` and `per_class.csv`, each whole or not at all.
+
+    Args:
+        evaluated: of `evaluate_run`.
+        directory: where to write; made when missing.
+        **facts: what `metrics.json` says beside the numbers: the checkpoint, the split.
+
+    Returns:
+        File name -> path written.
+    """
+    paths = evaluated.result.save(directory)
+    content = {**facts, **evaluated.result.to_dict(), "losses": evaluated.losses}
+    write_atomically(paths[EVALUATION_METRICS_NAME], json.dumps(content, indent=2) + "\n")
+    return paths
+
+
+def report_evaluation(
+    evaluated: SplitResult,
+    run: TrainedRun,
+    path: str | os.PathLike,
+    *,
+    model_dir: str | Path | None,
+    data_dir: str | Path,
+    split: str,
+) -> str:
+    """Write the page that shows an evaluation, with pictures from the records.
+
+    Args:
+        evaluated: of `evaluate_run`.
+        run: what was evaluated.
+        path: the file.
+        model_dir: directory of the run, of which the page shows the settings; None where there is
+            none, as of a detector that a notebook trained.
+        data_dir: folder of the data that it was evaluated on.
+        split: what the names of the record files start with.
+
+    Returns:
+        The path.
+    """
+    weights = sum(int(np.prod(variable.shape)) for variable in run.detector.weights)
+    facts = {
+        "checkpoint": run.checkpoint,
+        "data": f"{split} of {data_dir}",
+        "model": type(run.detector).__name__,
+        "numbers in its weights": f"{weights:,}",
+        **{f"loss: {name}": f"{value:.4f}" for name, value in evaluated.losses.items()},
+    }
+    title, settings = f"{Path(run.checkpoint).name} on {split}", None
+    if model_dir is not None:
+        title = f"{Path(model_dir).name}, {title}"
+        settings = (Path(model_dir) / CONFIG_NAME).read_text(encoding="utf-8")
+    return write_report(
+        path,
+        evaluated.result,
+        split_ground_truth(data_dir, split, run.label_map),
+        title=title,
+        facts=facts,
+        hint=evaluated.hint,
+        settings=settings,
+        load_images=images_of_records(data_dir, split, run.label_map),
+    )
+
+
+def check_same_classes(trained: LabelMap, data: LabelMap, data_dir: str | Path) -> None:
+    """Refuse data whose classes are not those that the detector was trained on.
+
+    Args:
+        trained: label map of the run.
+        data: label map of the data.
+        data_dir: where the data lies, for the message.
+
+    Raises:
+        ValueError: names or ids differ; tells the first difference.
+    """
+    if trained == data:
+        return
+    first = "the run has more of them" if len(trained) > len(data) else "the data has more of them"
+    pairs = [list(zip(labels.names, labels.ids, strict=True)) for labels in (trained, data)]
+    for number, (ours, theirs) in enumerate(zip(*pairs, strict=False)):
+        if ours != theirs:
+            first = f"class {number} is {ours[0]!r} (id {ours[1]}) in the run and {theirs[0]!r} "
+            first += f"(id {theirs[1]}) in the data"
+            break
+    raise ValueError(
+        f"the label map of {data_dir} is not the one that the detector was trained with: the run "
+        f"has {trained.describe()}; the data has {data.describe()}. First difference: {first}. "
+        "Metrics would be meaningless: set --data_dir to data converted with the same categories "
+        "(`ssd_centernet convert --label_map` takes the run's mscoco_label_map.pbtxt)."
+    )
+
+
+def _run_label_map(model_dir: Path) -> LabelMap:
+    if not (model_dir / LABEL_MAP_NAME).exists():
+        raise FileNotFoundError(
+            f"{model_dir} has no {LABEL_MAP_NAME}, which training saves beside its checkpoints; "
+            "copy it there from the data that the run was trained on."
+        )
+    return LabelMap.from_pbtxt(model_dir / LABEL_MAP_NAME)
+
+
+def _restore_all(detector: Detector, prefix: str) -> None:
+    """Restore every weight; a detector with some of its weights would only look trained."""
+    try:
+        restore(detector, prefix, kind="full")
+    except UnfitError as error:
+        missing = [variable for _, variable in error.table.missing]
+        mismatched = [variable for _, _, variable, _ in error.table.mismatched]
+        raise ValueError(
+            f"{prefix} does not fit the settings of the run: {len(missing)} weights are missing in "
+            f"it and {len(mismatched)} have another shape, for example "
+            f"{(missing + mismatched)[:3]}. Remove --gin_params that change the network, or choose "
+            "a checkpoint of this run."
+        ) from error
+
+
+def _counted(
+    progress: Callable[[int, int], None] | None, ground_truth: CocoGroundTruth, processes: int
+) -> Callable[[int], None] | None:
+    """Turn images of a batch into images so far, of how many."""
+    if progress is None:
+        return None
+    done = 0
+
+    def count(images: int) -> None:
+        nonlocal done
+        # Of the others nothing is known before the end; they have about as many.
+        done = min(done + images * processes, ground_truth.num_images)
+        progress(done, ground_truth.num_images)
+
+    return count

@@ -1,0 +1,122 @@
+"""Class predictions from a detector of other classes: the rows of classes that both know."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Sequence
+
+import numpy as np
+
+from ssd_centernet.models.detector import Detector
+from ssd_centernet.models.ssd import SSD
+from ssd_centernet.weights.convention import class_names, local_name
+
+# The last convolution of SSDHead, SharedSSDHead and CenterNetHead, within the head.
+_CLASS_LAYERS = re.compile(r"(class\d+|class_predictor|center\d+)/")
+
+
+@dataclasses.dataclass(frozen=True)
+class ClassRows:
+    """Take class predictions [..., anchors * K] apart and puts them together again.
+
+    Attributes:
+        names: the detector's classes; None where they are not known.
+        count: C, how many it has.
+        background: whether a row of background stands in front of the classes.
+    """
+
+    names: tuple[str, ...] | None
+    count: int
+    background: bool
+
+    @classmethod
+    def of(cls, detector: Detector) -> ClassRows:
+        """Describe the class predictions of a detector."""
+        return cls(detector.class_names, detector.num_classes, isinstance(detector, SSD))
+
+    @property
+    def rows(self) -> int:
+        """K, classes with the background where there is one."""
+        return self.count + self.background
+
+    def fits(self, source: Sequence[int], target: Sequence[int]) -> bool:
+        """Tell whether shapes agree in all but the number of classes."""
+        anchors = target[-1] // self.rows
+        return (
+            len(source) == len(target)
+            and tuple(source[:-1]) == tuple(target[:-1])
+            and source[-1] % anchors == 0
+            and source[-1] // anchors > self.background
+        )
+
+    def sources(
+        self, shape: Sequence[int], target: Sequence[int], names: Sequence[str | None] | None
+    ) -> np.ndarray:
+        """Find the row of the checkpoint for each class of the detector.
+
+        Args:
+            shape: of the tensor, one that `fits`.
+            target: shape of the variable.
+            names: of the checkpoint's classes where it tells them.
+
+        Returns:
+            int [C], -1 where the checkpoint does not know the class. Where either side does not
+            tell its names, classes are taken to be the same if there are as many.
+        """
+        count = shape[-1] // (target[-1] // self.rows) - self.background
+        names = names if names is not None and len(names) == count else class_names(count)
+        if names is None or self.names is None:
+            same = count == self.count
+            return np.arange(self.count) if same else np.full(self.count, -1)
+        places = {name: index for index, name in enumerate(names)}
+        return np.array([places.get(name, -1) for name in self.names])
+
+    def merge(
+        self, tensor: np.ndarray, fresh: np.ndarray, sources: np.ndarray, *, background_last: bool
+    ) -> np.ndarray:
+        """Put the known rows of a checkpoint over those of a fresh variable.
+
+        Args:
+            tensor: of the checkpoint.
+            fresh: the variable's value.
+            sources: of `sources`.
+            background_last: whether the background stands behind the classes in the checkpoint.
+
+        Returns:
+            An array of the variable's shape; as it was if no class is known.
+        """
+        known = np.flatnonzero(sources >= 0)
+        if not known.size:
+            return fresh
+        anchors = fresh.shape[-1] // self.rows
+        old = tensor.reshape(*tensor.shape[:-1], anchors, -1)
+        new = fresh.copy().reshape(*fresh.shape[:-1], anchors, self.rows)
+        first = int(self.background)
+        if self.background:
+            new[..., 0] = old[..., -1 if background_last else 0]
+        before = 0 if background_last else first
+        new[..., known + first] = old[..., sources[known] + before]
+        return new.reshape(fresh.shape)
+
+
+def class_variables(detector: Detector) -> set[str]:
+    """Names the variables whose last axis counts classes."""
+    head = getattr(detector, "head", None)
+    return {
+        variable.name.removesuffix(":0")
+        for variable in ([] if head is None else head.variables)
+        if _CLASS_LAYERS.match(local_name(head, variable))
+    }
+
+
+def box_variables(detector: Detector) -> set[str]:
+    """Names the variables whose last axis is anchors * 4 box codes."""
+    head = getattr(detector, "head", None)
+    if head is None or not isinstance(detector, SSD):
+        return set()
+    return {
+        variable.name.removesuffix(":0")
+        for variable in head.variables
+        if re.match(r"(box\d+|box_predictor)/", local_name(head, variable))
+    }

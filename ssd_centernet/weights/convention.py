@@ -1,0 +1,91 @@
+"""What a kind of published checkpoint is to us: names by part, and a layout of arrays."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Callable, Mapping
+
+import tensorflow as tf
+
+from ssd_centernet._keras import keras
+from ssd_centernet.labels import LabelMap
+
+Names = dict[str, str]
+Template = str | Callable[[re.Match], str]
+
+
+@dataclasses.dataclass(frozen=True)
+class Convention:
+    """How one kind of checkpoint names and lays out variables.
+
+    Attributes:
+        title: in words, for messages.
+        names: type of a backbone, neck or head -> function from such a part to {our variable: its
+            name in the checkpoint}.
+        roots: where these names begin in an object-based checkpoint, part by part; in other files
+            any prefix will do.
+        objects: whether such checkpoints are object-based.
+        layout: "tensorflow", or "torch" where kernels are [out, in, height, width].
+        background_last: whether the background stands behind the classes instead of before them.
+        box_order: our box code's order (ty, tx, th, tw) by its place in the checkpoint's.
+        channels: order of the first convolution's input, where it is known.
+    """
+
+    title: str
+    names: Mapping[type, Callable[[keras.layers.Layer], Names]]
+    roots: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
+    objects: bool = False
+    layout: str = "tensorflow"
+    background_last: bool = False
+    box_order: tuple[int, ...] = (0, 1, 2, 3)
+    channels: str | None = None
+
+    def of_part(self, part: keras.layers.Layer | None) -> Names:
+        """Return {our variable: its name} for a part, empty where the convention knows none."""
+        for kind, function in self.names.items():
+            if isinstance(part, kind):
+                return function(part)
+        return {}
+
+
+def class_names(count: int) -> tuple[str | None, ...] | None:
+    """Guess the classes of a checkpoint that does not carry its label map.
+
+    Args:
+        count: how many it has, without background.
+
+    Returns:
+        Names of COCO's 80 classes, or of its 90 ids with None for those that are not used; None for
+        any other count.
+    """
+    coco = LabelMap.coco()
+    if count == len(coco):
+        return coco.names
+    if count == coco.ids[-1]:
+        names = dict(zip(coco.ids, coco.names, strict=True))
+        return tuple(names.get(i) for i in range(1, count + 1))
+    return None
+
+
+def local_name(part: keras.layers.Layer, variable: tf.Variable) -> str:
+    """Names a variable within its part: `head/class0/kernel` of a layer `head` is class0/kernel."""
+    return variable.name.removesuffix(":0").removeprefix(f"{part.name}/")
+
+
+def rename_all(part: keras.layers.Layer, rules: Mapping[str, Template]) -> Names:
+    """Names the variables that the first matching rule, pattern -> template, has a name for."""
+    names = {}
+    for variable in part.variables:
+        for pattern, template in rules.items():
+            match = re.fullmatch(pattern, local_name(part, variable))
+            if match:
+                full = variable.name.removesuffix(":0")
+                names[full] = template(match) if callable(template) else match.expand(template)
+                break
+    return names
+
+
+def named(rules: Mapping[str, Template]) -> Callable[[keras.layers.Layer], Names]:
+    """Return a function of a part that names its variables by rules; see `rename_all`."""
+    return lambda part: rename_all(part, rules)

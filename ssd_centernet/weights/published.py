@@ -1,0 +1,40 @@
+"""Every kind of checkpoint that weights can be taken from.
+
+Facts about other programs live in the modules that are joined here, and nowhere else.
+"""
+
+from __future__ import annotations
+
+from ssd_centernet._keras import keras
+from ssd_centernet.weights import centernet_names, ssd_names
+from ssd_centernet.weights.convention import Convention, Names
+
+# The rest is what a detector has beside its three parts, of which only our own files know.
+PARTS = ("backbone", "neck", "head", "rest")
+
+
+def _own(part: keras.layers.Layer) -> Names:
+    return {v.name.removesuffix(":0"): v.name.removesuffix(":0") for v in part.variables}
+
+
+def _own_objects(part: keras.layers.Layer) -> Names:
+    # Names hold slashes, which are one step of the path each.
+    return {name: name.replace("/", ".S") for name in _own(part)}
+
+
+CONVENTIONS = (
+    Convention(
+        "ssd_centernet",
+        {keras.layers.Layer: _own_objects},
+        roots={part: ("weights",) for part in PARTS},
+        objects=True,
+    ),
+    Convention("ssd_centernet", {keras.layers.Layer: _own}),
+    ssd_names.SSD_RESNET34,
+    ssd_names.SLIM,
+    centernet_names.KERAS,
+    centernet_names.OD_CENTERNET,
+    centernet_names.MODEL_GARDEN,
+    ssd_names.MMDETECTION,
+    ssd_names.MMDETECTION_NECK,
+)

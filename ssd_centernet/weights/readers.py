@@ -1,0 +1,323 @@
+"""Files of weights as arrays: TensorFlow checkpoints, npz, safetensors, PyTorch and Keras files."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import re
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+from tensorflow.core.protobuf import trackable_object_graph_pb2
+
+from ssd_centernet import run_directory
+from ssd_centernet._keras import keras
+
+_SHOWN = 5
+_DATA_SUFFIX = re.compile(r"\.(index|meta|data-\d+-of-\d+)$")
+# Every TensorFlow 2 checkpoint holds the graph of its objects under this name.
+_OBJECT_GRAPH = "_CHECKPOINTABLE_OBJECT_GRAPH"
+_VALUE = "VARIABLE_VALUE"
+
+
+@dataclasses.dataclass(frozen=True)
+class Weights:
+    """The tensors of a file, none of which is read before it is asked for.
+
+    Attributes:
+        path: of the file, or the prefix of a checkpoint's files.
+        kind: "tf1", "objects", "npz", "safetensors", "torch", "h5" or "keras".
+        shapes: shape of each tensor by its name in the file.
+        read: name -> array.
+        graph: of the objects that were saved, where kind is "objects".
+        class_names: of the detector that the file holds, where it tells them.
+    """
+
+    path: str
+    kind: str
+    shapes: Mapping[str, tuple[int, ...]]
+    read: Callable[[str], np.ndarray]
+    graph: ObjectGraph | None = None
+    class_names: tuple[str, ...] | None = None
+
+    def find(self, name: str) -> str | None:
+        """Find the tensor that a published name stands for.
+
+        Args:
+            name: of a tensor; in an object-based checkpoint the path of a variable's object, such
+                as `model/backbone/layer_with_weights-0/kernel`.
+
+        Returns:
+            Its name in the file, or None.
+        """
+        key = name if self.graph is None else self.graph.find(name)
+        return key if key in self.shapes else None
+
+
+class ObjectGraph:
+    """Which object of an object-based checkpoint holds which, by attribute names.
+
+    A variable can be reached on many paths and is saved under only one of them, so names are
+    looked up by walking, as TensorFlow does when it restores.
+    """
+
+    def __init__(self, serialized: bytes):
+        """Read the graph that the checkpoint holds as a tensor."""
+        graph = trackable_object_graph_pb2.TrackableObjectGraph.FromString(serialized)
+        self._children = [{c.local_name: c.node_id for c in node.children} for node in graph.nodes]
+        self._keys = [{a.name: a.checkpoint_key for a in node.attributes} for node in graph.nodes]
+
+    def find(self, path: str) -> str | None:
+        """Return the key of a variable by its path (".S" for a slash within a name), or None."""
+        node = 0
+        for part in filter(None, path.split("/")):
+            child = self._children[node].get(part.replace(".S", "/"))
+            if child is None:
+                return None
+            node = child
+        return self._keys[node].get(_VALUE)
+
+
+class _NamelessError(ValueError):
+    """A file that is whole, but cannot be read by names."""
+
+
+def open_weights(path: str | Path) -> Weights:
+    """Open a file of weights.
+
+    Args:
+        path: a `.keras`, `.npz`, `.safetensors`, `.pth`/`.pt` or `.h5` file; else a TensorFlow
+            checkpoint: its prefix, one of its files, or a directory such as that of a run.
+
+    Returns:
+        Its tensors.
+
+    Raises:
+        FileNotFoundError: there is nothing to read.
+        ImportError: the file needs a package that is not installed.
+        ValueError: the file is damaged or not what its name says.
+    """
+    path = Path(path)
+    opener = _OPENERS.get(path.suffix.lower())
+    if opener is None or path.is_dir():
+        return _open_checkpoint(find_checkpoint(str(path)))
+    if not path.is_file():
+        raise FileNotFoundError(f"no file {path}. {_listing(path)}")
+    try:
+        return opener(path)
+    except (ImportError, MemoryError, _NamelessError):
+        raise
+    except Exception as error:  # Whatever a foreign reader raises, the file is not what it reads.
+        raise ValueError(
+            f"{path} cannot be read as {path.suffix}: {_first_line(error)}. It is damaged, "
+            "incomplete, or of another format than its name says: download or copy it again, or "
+            "set train.fine_tune_checkpoint to another file."
+        ) from error
+
+
+def find_checkpoint(path: str) -> str:
+    """Find the prefix of a checkpoint's files.
+
+    Args:
+        path: a prefix such as `dir/model.ckpt-28152`, one of its files, or a directory.
+
+    Returns:
+        The prefix; in a directory the one that its `checkpoint` file names, else the highest step.
+
+    Raises:
+        FileNotFoundError: there is no checkpoint.
+    """
+    prefix = _DATA_SUFFIX.sub("", str(path))
+    if Path(f"{prefix}.index").is_file():
+        return prefix
+    folder = Path(path)
+    if folder.is_dir():
+        try:
+            return run_directory.find_checkpoint(folder)
+        except FileNotFoundError:
+            # A run's own directory is read as such; others may name their files in other ways.
+            found = sorted(folder.glob("*.index"), key=_step)
+            if found:
+                return str(found[-1].with_suffix(""))
+    raise FileNotFoundError(
+        f"No checkpoint at {path}: expected a run directory, a directory with, or the prefix of, "
+        "files PREFIX.index and PREFIX.data-00000-of-00001, or a file ending in "
+        f"{', '.join(_OPENERS)}. {_listing(folder)} Unpack the downloaded archive, and set "
+        "train.fine_tune_checkpoint to what is inside."
+    )
+
+
+def _step(path: Path) -> tuple[int, str]:
+    number = re.search(r"-(\d+)\.index$", path.name)
+    return (int(number.group(1)) if number else -1, path.name)
+
+
+def _listing(path: Path) -> str:
+    where = path if path.is_dir() else path.parent
+    names = sorted(p.name for p in where.iterdir())[:_SHOWN] if where.is_dir() else []
+    return f"{where} " + (f"holds {', '.join(names)}, ..." if names else "is empty or missing.")
+
+
+def _open_checkpoint(prefix: str) -> Weights:
+    try:
+        reader = tf.train.load_checkpoint(prefix)
+        shapes = {name: tuple(s) for name, s in reader.get_variable_to_shape_map().items()}
+        graph = None
+        if _OBJECT_GRAPH in shapes:
+            graph = ObjectGraph(reader.get_tensor(_OBJECT_GRAPH))
+            del shapes[_OBJECT_GRAPH]
+    except (IndexError, tf.errors.OpError) as error:
+        raise run_directory.damaged(prefix, error) from error
+
+    def read(name: str) -> np.ndarray:
+        try:
+            return reader.get_tensor(name)
+        except (IndexError, tf.errors.OpError) as error:
+            raise run_directory.damaged(prefix, error) from error
+
+    return Weights(prefix, "tf1" if graph is None else "objects", shapes, read, graph)
+
+
+def _open_npz(path: Path) -> Weights:
+    # Objects would be pickles, which can run code.
+    file = np.load(path, allow_pickle=False)
+    if not hasattr(file, "files"):
+        raise ValueError("it holds a single array without a name, as .npy files do")
+    arrays = {name: file[name] for name in file.files}
+    return _of_arrays(path, "npz", arrays)
+
+
+def _open_torch(path: Path) -> Weights:
+    try:
+        import torch
+    except ImportError as error:
+        raise ImportError(
+            f"{path} is a PyTorch file, and only PyTorch reads it safely, without running code "
+            "that may be inside; it is not installed. Install it (pip install torch), or turn the "
+            "file into .safetensors or .npz where it is."
+        ) from error
+    state = torch.load(path, map_location="cpu", weights_only=True)
+    if not isinstance(state, Mapping):
+        raise ValueError(f"it holds a {type(state).__name__}, not tensors by their names")
+    for wrapper in ("state_dict", "model"):
+        if isinstance(state.get(wrapper), Mapping):
+            state = state[wrapper]
+    arrays = {
+        name: tensor.detach().float().numpy()
+        for name, tensor in state.items()
+        if hasattr(tensor, "detach")
+    }
+    return _of_arrays(path, "torch", arrays)
+
+
+def _of_arrays(path: Path, kind: str, arrays: Mapping[str, np.ndarray]) -> Weights:
+    shapes = {name: array.shape for name, array in arrays.items()}
+    return Weights(str(path), kind, shapes, arrays.__getitem__)
+
+
+def _open_h5(path: Path) -> Weights:
+    import h5py
+
+    datasets = {}
+    with h5py.File(path, "r") as file:
+        if "_layer_checkpoint_dependencies" in file or path.name.endswith(".weights.h5"):
+            raise _NamelessError(
+                f"{path} was written by save_weights: it has no names of variables, and only a "
+                "model like the one that wrote it can tell where its arrays belong. Read it there "
+                "with load_weights, write detector.save('NAME.keras'), and give that file."
+            )
+        for name, dataset in _datasets(file):
+            datasets[_h5_name(name)] = (name, dataset.shape)
+
+    def read(name: str) -> np.ndarray:
+        with h5py.File(path, "r") as file:
+            return file[datasets[name][0]][()]
+
+    return Weights(str(path), "h5", {name: s for name, (_, s) in datasets.items()}, read)
+
+
+def _open_keras(path: Path) -> Weights:
+    """Read a whole model; one of this library has all its names, the classes' included."""
+    model = keras.models.load_model(path, compile=False)
+    arrays = {variable.name.removesuffix(":0"): variable.numpy() for variable in model.variables}
+    found = _of_arrays(path, "keras", arrays)
+    return dataclasses.replace(found, class_names=getattr(model, "class_names", None))
+
+
+def _datasets(group) -> Iterator[tuple[str, object]]:
+    for child in group.values():
+        if hasattr(child, "values"):
+            yield from _datasets(child)
+        elif child.shape is not None:
+            yield child.name, child
+
+
+def _h5_name(path: str) -> str:
+    """Turn Keras' `/model_weights/conv1/conv1/kernel:0` into `conv1/kernel`."""
+    parts = [part for part in path.removesuffix(":0").split("/") if part]
+    if parts[0] == "model_weights":
+        parts = parts[1:]
+    if len(parts) > 2 and parts[0] == parts[1]:
+        parts = parts[1:]
+    return "/".join(parts)
+
+
+_SAFE_DTYPES = {
+    "F64": np.dtype("<f8"),
+    "F32": np.dtype("<f4"),
+    "F16": np.dtype("<f2"),
+    "BF16": np.dtype(tf.bfloat16.as_numpy_dtype),
+    "I64": np.dtype("<i8"),
+    "I32": np.dtype("<i4"),
+    "U8": np.dtype("u1"),
+    "BOOL": np.dtype("?"),
+}
+_MAX_HEADER = 100_000_000
+
+
+def _open_safetensors(path: Path) -> Weights:
+    """Read a length of 8 bytes, a header of so many in JSON, and after it the tensors' bytes."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        if not 2 <= length <= min(size - 8, _MAX_HEADER):
+            raise ValueError(f"the header is said to have {length} bytes, the file has {size}")
+        header = json.loads(file.read(length))
+    if not isinstance(header, dict):
+        raise ValueError(f"the header is a {type(header).__name__}, not a table of tensors")
+    header.pop("__metadata__", None)
+    begin = 8 + length
+    tensors = {}
+    for name, entry in header.items():
+        dtype, shape = _SAFE_DTYPES[entry["dtype"]], tuple(entry["shape"])
+        start, end = entry["data_offsets"]
+        count = math.prod(shape)
+        if not 0 <= start <= end <= size - begin or end - start != count * dtype.itemsize:
+            raise ValueError(f"tensor {name} lies at bytes {start} to {end}, beyond its bounds")
+        tensors[name] = (dtype, shape, begin + start, count)
+
+    def read(name: str) -> np.ndarray:
+        dtype, shape, offset, count = tensors[name]
+        return np.fromfile(path, dtype, count, offset=offset).reshape(shape)
+
+    return Weights(str(path), "safetensors", {n: t[1] for n, t in tensors.items()}, read)
+
+
+def _first_line(error: BaseException) -> str:
+    text = (str(error).strip().splitlines() or [""])[0][:300].rstrip(".")
+    explained = isinstance(error, ValueError | OSError | RuntimeError) and text
+    return text if explained else f"{type(error).__name__} {text}".strip()
+
+
+_OPENERS: dict[str, Callable[[Path], Weights]] = {
+    ".keras": _open_keras,
+    ".npz": _open_npz,
+    ".safetensors": _open_safetensors,
+    ".pth": _open_torch,
+    ".pt": _open_torch,
+    ".h5": _open_h5,
+    ".hdf5": _open_h5,
+}

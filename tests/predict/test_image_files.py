@@ -1,0 +1,97 @@
+"""Image files of all kinds, their numbers and the names of drawings."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, ImageOps
+
+from ssd_centernet.predict import image_files as files
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_images_are_turned_upright_as_pillow_does(orientation, tmp_path):
+    pixels = np.arange(2 * 3 * 3, dtype=np.uint8).reshape(2, 3, 3) * 10
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path = tmp_path / "turned.png"
+    Image.fromarray(pixels).save(path, exif=exif)
+    with Image.open(path) as picture:
+        expected = np.asarray(ImageOps.exif_transpose(picture))
+    np.testing.assert_array_equal(files.read_image(path), expected)
+    assert expected.shape == ((3, 2, 3) if orientation > 4 else (2, 3, 3))
+
+
+@pytest.mark.parametrize(
+    ("name", "mode"),
+    [
+        ("a.png", "RGB"),
+        ("a.png", "RGBA"),
+        ("a.png", "P"),
+        ("a.bmp", "RGB"),
+        ("a.gif", "P"),
+        ("a.tif", "RGB"),
+        ("a.tif", "CMYK"),
+        ("a.webp", "RGB"),
+        ("a.jpg", "RGB"),
+        ("a.jpg", "CMYK"),
+    ],
+)
+def test_images_of_all_kinds_are_read_as_rgb(name, mode, tmp_path):
+    picture = Image.new("RGB", (12, 8), (255, 0, 0)).convert(mode)
+    picture.save(tmp_path / name)
+    pixels = files.read_image(tmp_path / name)
+    assert pixels.shape == (8, 12, 3) and pixels.dtype == np.uint8
+    np.testing.assert_allclose(pixels.reshape(-1, 3), [[255, 0, 0]] * 96, atol=6)
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.tif"])
+def test_grey_images_of_16_bits_keep_their_range(name, tmp_path):
+    values = np.array([[0, 257 * 100], [257 * 200, 65535]], np.uint16)
+    Image.fromarray(values).save(tmp_path / name)
+    expected = [[0, 100], [200, 255]]
+    np.testing.assert_allclose(files.read_image(tmp_path / name)[..., 1], expected, atol=1)
+
+
+def test_unusable_files_are_refused_with_the_reason(tmp_path):
+    (tmp_path / "text.png").write_text("no image")
+    with pytest.raises(OSError, match="not an image"):
+        files.read_image(tmp_path / "text.png")
+    whole = tmp_path / "whole.jpg"
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)).save(whole)
+    (tmp_path / "cut.jpg").write_bytes(whole.read_bytes()[:1200])
+    with pytest.raises(ValueError, match="^damaged, or too large: jpeg[^{}]*data"):
+        files.read_image(tmp_path / "cut.jpg")
+
+
+def test_folders_are_searched_without_earlier_drawings(tmp_path):
+    for name in ("b.jpg", "a.PNG", "sub/c.webp", "notes.txt", "out/a.png"):
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        path.touch()
+    found = files.find_images([tmp_path, tmp_path / "b.jpg"], without=tmp_path / "out")
+    assert [Path(p).relative_to(tmp_path).as_posix() for p in found] == [
+        "a.PNG",
+        "b.jpg",
+        "sub/c.webp",
+    ]
+    assert files.find_images([tmp_path / "gone.jpg"]) == [str(tmp_path / "gone.jpg")]
+
+
+def test_image_ids_come_from_annotations_then_names_then_numbers():
+    paths = ["x/cat.jpg", "x/000139.jpg", "y/139.png", "dog.jpg", "2.jpg", "cow.jpg"]
+    assert files.number_images(paths, {"dog.jpg": 7, "gone.jpg": 1}) == {
+        "x/cat.jpg": 3,
+        "x/000139.jpg": 139,
+        "y/139.png": 4,
+        "dog.jpg": 7,
+        "2.jpg": 2,
+        "cow.jpg": 5,
+    }
+
+
+def test_output_names_never_collide():
+    paths = ["a/1.jpg", "b/1.jpg", "a/1.PNG", "1_2.jpg", "contact_sheet.jpg"]
+    names = files.output_names(paths, ".png", reserved=("contact_sheet",))
+    expected = ["1.png", "1_2.png", "1_3.png", "1_2_2.png", "contact_sheet_2.png"]
+    assert list(names.values()) == expected

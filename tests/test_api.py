@@ -1,0 +1,245 @@
+"""Recipes, runs and data in Python; and that a caller's own gin settings stay as they were."""
+
+import subprocess
+import sys
+
+import gin
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import ssd_centernet as sc
+from ssd_centernet import config
+from ssd_centernet._keras import keras
+from ssd_centernet.data.augment.ssd import SSDAugment
+from ssd_centernet.data.directory import load_label_map
+from ssd_centernet.data.pipeline import training_batches
+from ssd_centernet.runs import trained as runs
+
+
+@gin.configurable(module="callers_own")
+def knead(dish="bread", *, minutes=10):
+    return dish, minutes
+
+
+def train(steps=1):
+    return steps
+
+
+@pytest.fixture
+def own_settings(model_dir):
+    """What a caller has bound before: parsed and locked, and a part of it used.
+
+    Yields the caller's function `train`, whose name is that of a part of recipes.
+    """
+    config.clear()
+    own_train = gin.configurable(train, module="callers_own")
+    gin.parse_config("knead.minutes = 30\ncake/knead.dish = 'cake'\nPLATES = 3")
+    gin.bind_parameter("callers_own.train.steps", 7)
+    knead()
+    gin.config.register_finalize_hook(refuse_all)
+    gin.config._set_config_is_locked(True)
+    yield own_train
+    gin.config._FINALIZE_HOOKS.remove(refuse_all)
+    gin.config._REGISTRY.pop("callers_own.train")
+    config.clear()
+
+
+def refuse_all(bindings):
+    raise AssertionError(f"a hook of the caller saw {bindings}")
+
+
+def gin_state():
+    return (
+        gin.config_str(),
+        gin.operative_config_str(),
+        gin.config_is_locked(),
+        list(gin.config._FINALIZE_HOOKS),
+        sorted(map(str, config.bindings)),
+    )
+
+
+def test_gin_stays_as_the_caller_set_it(own_settings, model_dir, data_dir):
+    before = gin_state()
+    assert "knead.minutes = 30" in before[0] and before[2]
+    with gin.config_scope("cake"):
+        detector = sc.build("ssd_demo", num_classes=7, image_size=64)
+        with pytest.raises(ValueError, match="give num_classes="):
+            sc.build("ssd_demo")
+        with pytest.raises(config.ConfigError, match="SSD.nek"):
+            sc.build("ssd_demo", num_classes=3, settings=["SSD.nek = None"])
+        sc.load(model_dir)
+        with pytest.raises(FileNotFoundError):
+            sc.load(model_dir, checkpoint="ckpt-6")
+        with pytest.raises(ValueError, match="the detector has 7 without names"):
+            sc.training_data(data_dir, detector, recipe="ssd_demo")
+        assert knead() == ("cake", 30)
+    assert knead() == ("bread", 30)
+    assert own_settings() == 7
+    assert gin_state()[0] == before[0] and gin_state()[2:] == before[2:]
+    # The caller's own call, in a scope, is all that has come to the record.
+    record = gin_state()[1]
+    assert "knead.minutes = 30" in record and "ssd_demo" not in record and "SSD" not in record
+
+
+def test_build_takes_a_recipe_and_what_wins_over_it():
+    detector = sc.build(
+        "ssd_demo",
+        class_names=["cat", "dog"],
+        image_size=(64, 96),
+        dtype="bf16",
+        settings=["SSDDecoder.score_threshold = 0.3", "ResNet.stem_width = 8"],
+    )
+    assert type(detector) is sc.SSD
+    assert detector.class_names == ("cat", "dog") and detector.num_classes == 2
+    assert detector.image_size == detector.preprocessing.image_size == (64, 96)
+    assert detector.decoder.score_threshold == 0.3
+    assert detector.backbone.get_layer("stem_conv").kernel.shape[-1] == 8
+    assert detector.compute_dtype == "bfloat16"
+    assert keras.mixed_precision.global_policy().name == "float32"
+    assert {v.dtype for v in detector.variables} == {tf.float32}
+    # As the recipe has it, where nothing is said.
+    plain = sc.build("ssd_demo", label_map=sc.LabelMap(["a", "b", "c"], [2, 5, 9]))
+    assert plain.image_size == (128, 128) and plain.class_names == ("a", "b", "c")
+    assert plain.backbone.get_layer("stem_conv").kernel.shape[-1] == 24
+    assert plain.compute_dtype == "float32"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"recipe": "ssd300_resnt34"}, FileNotFoundError, "Did you mean ssd300_resnet34"),
+        ({"class_names": ["a"], "num_classes": 2}, ValueError, "num_classes=2 and 1 names"),
+        ({"image_size": (64, 64, 3)}, ValueError, r"expected \(height, width\)"),
+        ({"image_size": 64.0}, ValueError, "expected"),
+        ({"dtype": "int8", "num_classes": 2}, ValueError, "dtype is 'int8'"),
+        ({"settings": ["train.batch_size = 3"], "num_classes": 2}, ValueError, "never used"),
+        (
+            {"class_names": ["a"], "label_map": sc.LabelMap(["a"])},
+            ValueError,
+            "class_names or label_map, not both",
+        ),
+    ],
+)
+def test_build_refuses(arguments, error, message):
+    with pytest.raises(error, match=message):
+        sc.build(**{"recipe": "ssd_demo", **arguments})
+
+
+def test_load_gives_the_weights_of_the_checkpoint_asked_for(model_dir):
+    want = runs.open_run(model_dir, device="cpu")
+    config.clear()
+    image = tf.random.stateless_uniform([1, 64, 64, 3], [1, 2])
+    expected = want.detector(image)
+    for path, choice in (
+        (model_dir, {}),
+        (model_dir / "best", {}),
+        (model_dir / "ckpt-5", {}),
+        (f"{model_dir}/best/ckpt-5", {}),
+        (model_dir, {"checkpoint": "latest"}),
+    ):
+        detector = sc.load(path, **choice)
+        assert detector.class_names == want.label_map.names
+        for name, value in detector(image).items():
+            np.testing.assert_array_equal(value, expected[name])
+    for settings in (["SSDDecoder.score_threshold = 0.9"], "SSDDecoder.score_threshold = 0.9"):
+        assert sc.load(model_dir, settings=settings).decoder.score_threshold == 0.9
+
+
+@pytest.mark.parametrize("number", [0, -1, "3", 2.5])
+def test_a_number_of_classes_that_is_none_is_refused(number):
+    with pytest.raises(ValueError, match="num_classes is .*expected a whole number from 1 on"):
+        sc.build("ssd_demo", num_classes=number)
+
+
+def test_load_says_what_there_is(model_dir, tmp_path):
+    with pytest.raises(FileNotFoundError, match="no run directory"):
+        sc.load(tmp_path / "nothing")
+    with pytest.raises(FileNotFoundError, match="there is: ckpt-10, ckpt-5, best"):
+        sc.load(model_dir, checkpoint="ckpt-6")
+    with pytest.raises(ValueError, match="is a checkpoint already"):
+        sc.load(model_dir / "best", checkpoint="latest")
+    with pytest.raises(FileNotFoundError, match=r"detector\.save"):
+        sc.load(tmp_path / "nothing.keras")
+    keras.Sequential([keras.layers.Dense(1, input_shape=(2,))]).save(tmp_path / "other.keras")
+    with pytest.raises(ValueError, match="holds a Sequential, no detector"):
+        sc.load(tmp_path / "other.keras")
+
+
+def test_training_data_is_that_of_the_recipe(model_dir, data_dir):
+    detector = sc.load(model_dir)
+    recipe = model_dir / "recipe.gin"
+    made = sc.training_data(data_dir, detector, recipe=recipe, batch_size=2, seed=4)
+    assert made.steps_per_epoch == 2  # Of 4 images one has no object.
+    assert made.batches.cardinality() == tf.data.INFINITE_CARDINALITY
+    direct = training_batches(
+        str(data_dir),
+        label_map=load_label_map(data_dir),
+        batch_size=2,
+        augment=SSDAugment(image_size=(64, 64), compiled=False),
+        make_targets=detector.make_targets,
+        seed=4,
+    )
+    for got, want in zip(made.batches.take(3), direct.take(3), strict=True):
+        tf.nest.map_structure(np.testing.assert_array_equal, got, want)
+    plain = next(iter(sc.training_data(data_dir, detector, batch_size=4).batches))
+    pixels = detector.preprocessing.denormalize(plain["image"])
+    assert pixels.shape == (4, 64, 64, 3) and pixels.std() > 10
+    detector.compile("sgd")
+    with pytest.raises(ValueError, match="infinite dataset"):
+        detector.fit(made.batches, verbose=0)
+    bgr = ["SSDAugment.mean = (0.1, 0.2, 0.3)"]
+    with pytest.raises(ValueError, match="normalises with mean"):
+        sc.training_data(data_dir, detector, recipe=recipe, settings=bgr)
+
+
+def test_validation_data_has_every_image_once(model_dir, data_dir):
+    detector = sc.load(model_dir)
+    batches = list(sc.validation_data(data_dir, detector, batch_size=4))
+    assert [len(batch["image"]) for batch in batches] == [4, 3]
+    ids = np.concatenate([batch["source_id"] for batch in batches])
+    assert len(set(ids)) == 7 and -1 not in ids
+    with pytest.raises(FileNotFoundError, match="coco_test"):
+        sc.validation_data(data_dir, detector, split="coco_test")
+
+
+def test_a_batch_is_drawn_with_or_without_targets(model_dir, data_dir):
+    detector = sc.load(model_dir)
+    made = next(iter(sc.training_data(data_dir, detector, batch_size=3).batches))
+    drawn = sc.draw_batch(detector, made, size=128)
+    assert [picture.shape for picture in drawn] == [(128, 128, 3)] * 3
+    bare = {name: value for name, value in made.items() if name != "targets"}
+    np.testing.assert_array_equal(sc.draw_batch(detector, bare, size=128), drawn)
+    plain = detector.preprocessing.denormalize(made["image"])
+    assert not np.array_equal(drawn[0][::2, ::2], plain[0])
+    table = sc.describe_anchors(detector, data_dir)
+    assert "input 64 x 64 pixels" in table and "all objects" in table
+
+
+def test_evaluate_gives_the_numbers_of_the_run(model_dir, data_dir, tmp_path):
+    want = runs.evaluate_run(runs.open_run(model_dir, device="cpu"), data_dir, batch_size=4)
+    config.clear()
+    page = tmp_path / "report.html"
+    result = sc.evaluate(sc.load(model_dir), data_dir, batch_size=4, report=page)
+    assert result.metrics == want.result.metrics
+    assert "ssd on coco_val" in page.read_text(encoding="utf-8")
+    other = sc.build("ssd_demo", class_names=["cat", "dog"], image_size=64)
+    with pytest.raises(ValueError, match="the detector has cat, dog"):
+        sc.evaluate(other, data_dir)
+
+
+def test_a_file_is_read_in_another_process(model_dir, tmp_path):
+    detector = sc.load(model_dir)
+    path, image = tmp_path / "detector.keras", np.full([1, 64, 64, 3], 0.5, np.float32)
+    detector.save(path)
+    code = f"""
+import numpy as np
+import ssd_centernet as sc
+image = np.full([1, 64, 64, 3], 0.5, np.float32)
+models = [sc.keras.models.load_model({str(path)!r}), sc.load({str(path)!r})]
+np.save({str(tmp_path / "logits.npy")!r}, [model(image)["class_logits"] for model in models])
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    for logits in np.load(tmp_path / "logits.npy"):
+        np.testing.assert_array_equal(logits, detector(image)["class_logits"])

@@ -1,0 +1,234 @@
+import pickle
+import struct
+import sys
+import types
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from ssd_centernet._keras import keras
+from ssd_centernet.weights import open_weights
+from ssd_centernet.weights.readers import find_checkpoint
+from tests.weights import files
+
+ARRAYS = {
+    "a/kernel": np.arange(24, dtype=np.float32).reshape(2, 3, 4),
+    "a/bias": np.array([1.5, -2.0], np.float32),
+}
+
+
+def assert_holds(weights, kind):
+    assert weights.kind == kind
+    assert dict(weights.shapes) == {name: array.shape for name, array in ARRAYS.items()}
+    for name, array in ARRAYS.items():
+        np.testing.assert_array_equal(weights.read(weights.find(name)), array)
+    assert weights.find("a/none") is None
+
+
+def test_tf1_checkpoint(tmp_path):
+    assert_holds(open_weights(files.save_tf1(tmp_path / "model.ckpt-3", ARRAYS)), "tf1")
+
+
+def test_npz(tmp_path):
+    np.savez(tmp_path / "w.npz", **ARRAYS)
+    assert_holds(open_weights(tmp_path / "w.npz"), "npz")
+
+
+def test_npz_with_objects_is_refused(tmp_path):
+    np.savez(tmp_path / "w.npz", a=np.array([{"code": 1}], dtype=object))
+    with pytest.raises(ValueError, match=r"w\.npz cannot be read as \.npz"):
+        open_weights(tmp_path / "w.npz")
+
+
+def test_damaged_npz_is_refused(tmp_path):
+    np.savez(tmp_path / "whole.npz", **ARRAYS)
+    whole = (tmp_path / "whole.npz").read_bytes()
+    np.save(tmp_path / "single.npy", ARRAYS["a/bias"])
+    contents = {
+        "cut": whole[:-40],
+        "flipped": whole[:150] + bytes(b ^ 255 for b in whole[150:170]) + whole[170:],
+        "empty": b"",
+        "text": b"<html>404</html>",
+        "single": (tmp_path / "single.npy").read_bytes(),
+    }
+    for name, content in contents.items():
+        path = tmp_path / f"{name}.npz"
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match=rf"{name}\.npz cannot be read as \.npz: .*again"):
+            open_weights(path)
+    (tmp_path / "w.npy").write_bytes(contents["single"])
+    with pytest.raises(FileNotFoundError, match=r"No checkpoint at .*w\.npy: expected .*\.npz"):
+        open_weights(tmp_path / "w.npy")
+
+
+def test_safetensors(tmp_path):
+    assert_holds(
+        open_weights(files.save_safetensors(tmp_path / "w.safetensors", ARRAYS)), "safetensors"
+    )
+
+
+def test_safetensors_of_half_precision(tmp_path):
+    header = b'{"x":{"dtype":"BF16","shape":[2],"data_offsets":[0,4]}}'
+    data = tf.cast([1.5, -3.0], tf.bfloat16).numpy().tobytes()
+    (tmp_path / "w.safetensors").write_bytes(struct.pack("<Q", len(header)) + header + data)
+    weights = open_weights(tmp_path / "w.safetensors")
+    np.testing.assert_array_equal(weights.read("x").astype(np.float32), [1.5, -3.0])
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        struct.pack("<Q", 1 << 60) + b"{}",
+        struct.pack("<Q", 9) + b"not json!",
+        *(
+            struct.pack("<Q", len(header)) + header + bytes(8)
+            for header in (
+                b'{"x":{"dtype":"F32","shape":[2],"data_offsets":[4,12]}}',
+                b'{"x":{"dtype":"F32","shape":[2],"data_offsets":[-8,0]}}',
+                b'{"x":{"dtype":"F32","shape":[3],"data_offsets":[0,8]}}',
+                b'{"x":{"dtype":"Q9","shape":[2],"data_offsets":[0,8]}}',
+                b'{"x":{"shape":[2],"data_offsets":[0,8]}}',
+                b'{"x":{"dtype":"F32","shape":2,"data_offsets":[0,8]}}',
+                b'{"x":{"dtype":"F32","shape":["2"],"data_offsets":[0,8]}}',
+                b'{"x":{"dtype":"F32","shape":[2],"data_offsets":8}}',
+                b'{"x":{"dtype":["F32"],"shape":[2],"data_offsets":[0,8]}}',
+                b'{"x": 3}',
+                b'["x"]',
+            )
+        ),
+    ],
+)
+def test_damaged_safetensors_is_refused(tmp_path, content):
+    (tmp_path / "w.safetensors").write_bytes(content)
+    with pytest.raises(ValueError, match=r"cannot be read as \.safetensors"):
+        open_weights(tmp_path / "w.safetensors")
+
+
+def test_keras_h5_of_weights_and_of_a_whole_model(tmp_path):
+    image = keras.Input((4, 4, 3))
+    features = keras.layers.Conv2D(2, 1, name="conv1_conv")(image)
+    model = keras.Model(image, keras.layers.BatchNormalization(name="conv1_bn")(features))
+    files.randomize(model.variables)
+    model.save_weights(tmp_path / "weights.h5")
+    model.save(tmp_path / "model.h5")
+    for name in ("weights.h5", "model.h5"):
+        weights = open_weights(tmp_path / name)
+        assert weights.kind == "h5"
+        assert {k for k in weights.shapes if k.startswith("conv1_")} == {
+            v.name.removesuffix(":0") for v in model.variables
+        }
+        for variable in model.variables:
+            value = weights.read(weights.find(variable.name.removesuffix(":0")))
+            np.testing.assert_array_equal(value, variable.numpy())
+
+
+def test_objects_are_found_on_every_path(tmp_path):
+    class Pair(tf.Module):
+        def __init__(self):
+            super().__init__()
+            self.first = tf.Variable([1.0, 2.0])
+            self.same = self.first
+            self.by_key = {"box/offset": tf.Variable([3.0])}
+            self.listed = [tf.Variable([4.0])]
+
+    prefix = tf.train.Checkpoint(model=Pair()).save(str(tmp_path / "ckpt"))
+    weights = open_weights(prefix)
+    assert weights.kind == "objects"
+    # One of the two names is the key; both lead to it.
+    assert weights.find("model/first") == weights.find("model/same") is not None
+    np.testing.assert_array_equal(weights.read(weights.find("model/same")), [1, 2])
+    np.testing.assert_array_equal(weights.read(weights.find("model/by_key/box.Soffset")), [3])
+    np.testing.assert_array_equal(weights.read(weights.find("model/listed/0")), [4])
+    for path in ("model", "model/third", "model/first/more", "nothing"):
+        assert weights.find(path) is None
+
+
+def fake_torch(monkeypatch, state):
+    class Tensor:
+        def __init__(self, value):
+            self.value = value
+
+        def detach(self):
+            return self
+
+        def float(self):
+            return self
+
+        def numpy(self):
+            return self.value
+
+    def load(path, *, map_location, weights_only):
+        assert (map_location, weights_only) == ("cpu", True)  # Or a file could run code.
+        tensors = {name: Tensor(value) for name, value in state.items()}
+        return {"meta": {"epoch": 24}, "state_dict": tensors}
+
+    module = types.ModuleType("torch")
+    module.load = load
+    monkeypatch.setitem(sys.modules, "torch", module)
+
+
+def test_torch_files_are_read_without_running_code(tmp_path, monkeypatch):
+    fake_torch(monkeypatch, ARRAYS)
+    (tmp_path / "w.pth").write_bytes(b"x")
+    assert_holds(open_weights(tmp_path / "w.pth"), "torch")
+
+
+@pytest.mark.parametrize("failure", ["pickle", "list"])
+def test_torch_files_of_something_else_are_refused(tmp_path, monkeypatch, failure):
+    def load(path, **_):
+        if failure == "pickle":
+            raise pickle.UnpicklingError("Weights only load failed.\nMore lines")
+        return [1, 2]
+
+    module = types.ModuleType("torch")
+    module.load = load
+    monkeypatch.setitem(sys.modules, "torch", module)
+    (tmp_path / "w.pth").write_bytes(b"x")
+    message = {"pickle": "UnpicklingError Weights only load failed", "list": "holds a list"}[
+        failure
+    ]
+    with pytest.raises(ValueError, match=rf"w\.pth cannot be read as \.pth: .*{message}"):
+        open_weights(tmp_path / "w.pth")
+
+
+def test_torch_files_need_torch(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch", None)
+    (tmp_path / "w.pth").write_bytes(b"x")
+    with pytest.raises(ImportError, match=r"pip install torch\), or turn the file into"):
+        open_weights(tmp_path / "w.pth")
+
+
+def test_directory_of_another_machine_gives_its_highest_step(tmp_path):
+    for step in (9, 28152):
+        files.save_tf1(tmp_path / f"model.ckpt-{step}", ARRAYS)
+    elsewhere = 'model_checkpoint_path: "/home/someone/elsewhere/model.ckpt-28152"\n'
+    (tmp_path / "checkpoint").write_text(elsewhere)
+    assert open_weights(tmp_path).path == str(tmp_path / "model.ckpt-28152")
+    assert find_checkpoint(f"{tmp_path}/model.ckpt-9.index") == f"{tmp_path}/model.ckpt-9"
+
+
+def test_no_checkpoint_lists_what_is_there(tmp_path):
+    (tmp_path / "resnet34.tar.gz").write_text("x")
+    with pytest.raises(FileNotFoundError, match=r"resnet34\.tar\.gz.* Unpack"):
+        open_weights(tmp_path)
+    with pytest.raises(FileNotFoundError, match="is empty or missing"):
+        open_weights(tmp_path / "a" / "b")
+    with pytest.raises(FileNotFoundError, match=r"no file .*none\.npz.*holds resnet34"):
+        open_weights(tmp_path / "none.npz")
+
+
+def test_damaged_checkpoint_is_named(tmp_path):
+    prefix = files.save_tf1(tmp_path / "model.ckpt-3", ARRAYS)
+    (tmp_path / "model.ckpt-3.index").write_bytes(b"damaged")
+    message = r"checkpoint .*model\.ckpt-3 is damaged: .* Download or copy model\.ckpt-3\.\* there"
+    with pytest.raises(ValueError, match=message):
+        open_weights(prefix)
+
+
+def test_the_working_directory_can_be_a_run(tmp_path, monkeypatch):
+    files.save_tf1(tmp_path / "ckpt-3", ARRAYS)
+    monkeypatch.chdir(tmp_path)
+    for path in (".", "./", "ckpt-3", str(tmp_path)):
+        assert_holds(open_weights(path), "tf1")
