@@ -33,7 +33,8 @@ from ssd_centernet.labels import LabelMap
 from ssd_centernet.models.detector import Detector
 from ssd_centernet.preview.fed_images import resize_only
 from ssd_centernet.run_directory import CONFIG_NAME
-from ssd_centernet.runs import trained as runs
+from ssd_centernet.runs.evaluation import evaluate_run, report_evaluation
+from ssd_centernet.runs.opened import OpenedRun, open_run
 from ssd_centernet.train import check_normalization
 
 
@@ -139,7 +140,7 @@ def load(
             f"checkpoint={checkpoint!r}), or no checkpoint."
         )
     with _own_configuration():
-        run = runs.open_run(
+        run = open_run(
             model_dir, checkpoint=inside or checkpoint, gin_params=_lines(settings), device=None
         )
     return run.detector
@@ -271,17 +272,15 @@ def evaluate(
         FileNotFoundError: no such data.
         ValueError: the data has other classes than the detector.
     """
-    run = runs.TrainedRun(
+    run = OpenedRun(
         detector=detector,
         label_map=_label_map_for(detector, data_dir),
         checkpoint=detector.name,
         eval_split=split,
     )
-    evaluated = runs.evaluate_run(run, data_dir, batch_size=batch_size)
+    evaluated = evaluate_run(run, data_dir, batch_size=batch_size)
     if report is not None:
-        runs.report_evaluation(
-            evaluated, run, report, model_dir=None, data_dir=data_dir, split=split
-        )
+        report_evaluation(evaluated, run, report, model_dir=None, data_dir=data_dir, split=split)
     return evaluated.result
 
 

@@ -14,7 +14,8 @@ from ssd_centernet._keras import keras
 from ssd_centernet.data.augment.ssd import SSDAugment
 from ssd_centernet.data.directory import load_label_map
 from ssd_centernet.data.pipeline import training_batches
-from ssd_centernet.runs import trained as runs
+from ssd_centernet.runs.evaluation import evaluate_run
+from ssd_centernet.runs.opened import open_run
 
 
 @gin.configurable(module="callers_own")
@@ -127,7 +128,7 @@ def test_build_refuses(arguments, error, message):
 
 
 def test_load_gives_the_weights_of_the_checkpoint_asked_for(model_dir):
-    want = runs.open_run(model_dir, device="cpu")
+    want = open_run(model_dir, device="cpu")
     config.clear()
     image = tf.random.stateless_uniform([1, 64, 64, 3], [1, 2])
     expected = want.detector(image)
@@ -217,7 +218,7 @@ def test_a_batch_is_drawn_with_or_without_targets(model_dir, data_dir):
 
 
 def test_evaluate_gives_the_numbers_of_the_run(model_dir, data_dir, tmp_path):
-    want = runs.evaluate_run(runs.open_run(model_dir, device="cpu"), data_dir, batch_size=4)
+    want = evaluate_run(open_run(model_dir, device="cpu"), data_dir, batch_size=4)
     config.clear()
     page = tmp_path / "report.html"
     result = sc.evaluate(sc.load(model_dir), data_dir, batch_size=4, report=page)

@@ -54,7 +54,8 @@ _SECTIONS = {
         "training/schedules.py",
         "training/optimizers.py",
         "training/loss_scale.py",
-        "runs/trained.py",
+        "runs/opened.py",
+        "runs/evaluation.py",
         "weights/restoration.py",
     ),
     "Evaluation": (

@@ -11,7 +11,7 @@ from absl import flags
 from ssd_centernet.cli import _flags
 
 if TYPE_CHECKING:
-    from ssd_centernet.runs.trained import TrainedRun
+    from ssd_centernet.runs.opened import OpenedRun
     from ssd_centernet.runtime.distribution import Communicator
 
 
@@ -40,7 +40,7 @@ def define_run_flags() -> None:
 
 def open_run_of_flags(
     *, checkpoint: str | None, allow: Sequence[str] = (), communicator: Communicator | None = None
-) -> TrainedRun:
+) -> OpenedRun:
     """Open the run that --model_dir names, with the overrides of the command line.
 
     Args:
@@ -51,7 +51,7 @@ def open_run_of_flags(
     Returns:
         The run.
     """
-    from ssd_centernet.runs.trained import open_run
+    from ssd_centernet.runs.opened import open_run
 
     values = flags.FLAGS
     return open_run(

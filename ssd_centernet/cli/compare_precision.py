@@ -55,13 +55,13 @@ def main(argv: list[str]) -> int:
     _flags.require("gin_file", "data_dir", "output_dir")
     values = flags.FLAGS
     dtypes = _checked_dtypes(values.dtypes)
-    from ssd_centernet.runs.comparison import Comparison, RunRecord
-    from ssd_centernet.runs.comparison_runs import (
+    from ssd_centernet.runs.planned import (
         StoppedError,
         check_settings,
         complete_run,
         plan_runs,
     )
+    from ssd_centernet.runs.precision import Comparison, RunRecord
 
     settings = {name: values[name].value for name in (*_TRAIN_FLAGS, "log_every")}
     settings["log_every"] = values.log_every or _points(values.num_steps)

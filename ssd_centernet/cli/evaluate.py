@@ -100,7 +100,7 @@ def evaluate_model_dir(
     """
     _flags.require("model_dir", "data_dir")
     values = flags.FLAGS
-    from ssd_centernet.runs import trained as runs
+    from ssd_centernet.runs.evaluation import evaluate_run, report_evaluation, save_evaluation
     from ssd_centernet.runtime.distribution import connect
 
     communicator = connect(bool(values.use_horovod))
@@ -114,7 +114,7 @@ def evaluate_model_dir(
         bar.update(done - bar.n)
 
     options = {"batch_size": values.batch_size} if values.batch_size else {}
-    evaluated = runs.evaluate_run(
+    evaluated = evaluate_run(
         run,
         values.data_dir,
         split=split,
@@ -127,10 +127,10 @@ def evaluate_model_dir(
     if evaluated is None:  # The first process has the results of all.
         return 0
     directory = output_dir or Path(values.model_dir) / EVALUATION_DIR
-    paths = runs.save_evaluation(evaluated, directory, checkpoint=run.checkpoint, split=split)
+    paths = save_evaluation(evaluated, directory, checkpoint=run.checkpoint, split=split)
     if report:
         path = Path(directory) / REPORT_NAME
-        paths[REPORT_NAME] = runs.report_evaluation(
+        paths[REPORT_NAME] = report_evaluation(
             evaluated, run, path, model_dir=values.model_dir, data_dir=values.data_dir, split=split
         )
     print(f"{run.checkpoint} on {split} of {values.data_dir}\n")

@@ -31,8 +31,8 @@ def main(argv: list[str]) -> int:
     """
     if len(argv) < 2:
         raise flags.Error("Give one or more run directories behind the command.")
-    from ssd_centernet.runs.run_history import read_runs
-    from ssd_centernet.runs.run_report import text_report, write_runs_page
+    from ssd_centernet.runs.logs import read_runs
+    from ssd_centernet.runs.report import text_report, write_runs_page
 
     runs = read_runs(argv[1:])
     print(text_report(runs), end="\n\n")

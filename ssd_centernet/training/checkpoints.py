@@ -21,7 +21,7 @@ from ssd_centernet.run_directory import (
     mend_list,
     named_weights,
 )
-from ssd_centernet.training.history import beats
+from ssd_centernet.training.log_files import beats
 from ssd_centernet.training.trainer import Trainer
 
 

@@ -15,7 +15,7 @@ import tensorflow as tf
 
 from ssd_centernet.files import write_atomically
 from ssd_centernet.run_directory import METRICS_NAME, SESSIONS_NAME
-from ssd_centernet.training.history import duration
+from ssd_centernet.training.log_files import duration
 from ssd_centernet.training.schedules import RunLength
 
 # Waiting longer than this share of the time means that the input pipeline sets the pace.

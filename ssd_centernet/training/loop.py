@@ -17,7 +17,7 @@ import tensorflow as tf
 
 from ssd_centernet.evaluation.result import METRIC_NAMES
 from ssd_centernet.training.checkpoints import RunCheckpoints
-from ssd_centernet.training.history import (
+from ssd_centernet.training.log_files import (
     beats,
     evaluations_without_best,
     recorded_evaluations,

@@ -12,7 +12,8 @@ from ssd_centernet.labels import LabelMap
 from ssd_centernet.layers.preprocessing import Preprocessing
 from ssd_centernet.predict import image_files as files
 from ssd_centernet.predict.prediction import fixed_size_step, predict
-from ssd_centernet.runs import trained as runs
+from ssd_centernet.runs.evaluation import evaluate_run
+from ssd_centernet.runs.opened import open_run
 
 
 class RedFinder:
@@ -119,7 +120,7 @@ def test_annotations_of_another_split_are_refused(tmp_path):
 
 
 def test_sizes_and_odd_batches_make_no_further_traces(model_dir):
-    detector = runs.open_run(model_dir, device="cpu").detector
+    detector = open_run(model_dir, device="cpu").detector
     prepare, detect = fixed_size_step(detector, 2)
     images = [
         np.random.default_rng(i).integers(0, 255, size, np.uint8)
@@ -138,8 +139,8 @@ def test_sizes_and_odd_batches_make_no_further_traces(model_dir):
 def test_predictions_equal_the_evaluation_of_the_same_images(
     model_dir, data_dir, pictures, tmp_path
 ):
-    run = runs.open_run(model_dir, device="cpu")
-    evaluated = runs.evaluate_run(run, data_dir).result
+    run = open_run(model_dir, device="cpu")
+    evaluated = evaluate_run(run, data_dir).result
     folder, paths = pictures
     images = files.find_images([folder / "val"])
     predict(

@@ -9,12 +9,14 @@ import pytest
 from ssd_centernet import config
 from ssd_centernet.evaluation.coco import METRIC_NAMES, evaluate_detections_file
 from ssd_centernet.labels import LabelMap
-from ssd_centernet.runs import trained as runs
+from ssd_centernet.run_directory import choose_checkpoint
+from ssd_centernet.runs.evaluation import check_same_classes, evaluate_run, save_evaluation
+from ssd_centernet.runs.opened import open_run
 
 
 def test_checkpoint_is_the_best_one_unless_told_otherwise(model_dir):
     def chosen(checkpoint):
-        return Path(runs.choose_checkpoint(model_dir, checkpoint)).relative_to(model_dir).as_posix()
+        return Path(choose_checkpoint(model_dir, checkpoint)).relative_to(model_dir).as_posix()
 
     assert chosen(None) == chosen("best") == "best/ckpt-5"
     assert chosen("latest") == "ckpt-10"
@@ -24,48 +26,48 @@ def test_checkpoint_is_the_best_one_unless_told_otherwise(model_dir):
 
 def test_missing_checkpoint_lists_what_there_is(model_dir, tmp_path):
     with pytest.raises(FileNotFoundError, match=r"'ckpt-7'.*ckpt-10, ckpt-5, best.*--checkpoint"):
-        runs.choose_checkpoint(model_dir, "ckpt-7")
+        choose_checkpoint(model_dir, "ckpt-7")
     with pytest.raises(FileNotFoundError, match="is no run directory: it has no config.gin"):
-        runs.choose_checkpoint(tmp_path)
+        choose_checkpoint(tmp_path)
     with pytest.raises(FileNotFoundError, match="no run directory"):
-        runs.choose_checkpoint(tmp_path / "none")
+        choose_checkpoint(tmp_path / "none")
 
 
 def test_override_takes_effect_and_one_without_effect_is_refused(model_dir):
-    run = runs.open_run(model_dir, gin_params=["SSDDecoder.max_detections = 3"], device="cpu")
+    run = open_run(model_dir, gin_params=["SSDDecoder.max_detections = 3"], device="cpu")
     detections = run.detector.detect(np.zeros((1, 20, 30, 3), np.uint8))
     assert detections["boxes"].shape == (1, 3, 4)
     assert run.eval_split == "coco_val"
     with pytest.raises(config.ConfigError, match="train.batch_size"):
-        runs.open_run(model_dir, gin_params=["train.batch_size = 2"], device="cpu")
+        open_run(model_dir, gin_params=["train.batch_size = 2"], device="cpu")
 
 
 def test_weights_that_do_not_fit_are_refused(model_dir):
     with pytest.raises(ValueError, match="does not fit the settings.*missing in it"):
-        runs.open_run(model_dir, gin_params=["ResNet.blocks = (2,)"], device="cpu")
+        open_run(model_dir, gin_params=["ResNet.blocks = (2,)"], device="cpu")
     with pytest.raises(ValueError, match="does not fit the settings.*have another shape"):
-        runs.open_run(model_dir, gin_params=["ResNet.stem_width = 4"], device="cpu")
+        open_run(model_dir, gin_params=["ResNet.stem_width = 4"], device="cpu")
 
 
 def test_run_without_settings_or_classes_is_refused(model_dir, tmp_path):
     for file in model_dir.glob("ckpt-10*"):
         (tmp_path / file.name).write_bytes(file.read_bytes())
     with pytest.raises(FileNotFoundError, match="no config.gin"):
-        runs.open_run(tmp_path, checkpoint="ckpt-10")
+        open_run(tmp_path, checkpoint="ckpt-10")
     (tmp_path / "config.gin").write_bytes((model_dir / "config.gin").read_bytes())
     with pytest.raises(FileNotFoundError, match="no mscoco_label_map.pbtxt"):
-        runs.open_run(tmp_path, checkpoint="ckpt-10")
+        open_run(tmp_path, checkpoint="ckpt-10")
 
 
 def test_every_image_counts_once_whatever_the_batch_size(model_dir, data_dir):
-    run = runs.open_run(model_dir, device="cpu")
+    run = open_run(model_dir, device="cpu")
     truth = json.loads((data_dir / "coco_val.annotations.json").read_text())
     ids = sorted(image["id"] for image in truth["images"])
     assert len(ids) == 7
     results = {}
     for batch_size in (1, 3, 7, 16):
         calls = []
-        evaluated = runs.evaluate_run(
+        evaluated = evaluate_run(
             run,
             data_dir,
             batch_size=batch_size,
@@ -94,9 +96,9 @@ def test_every_image_counts_once_whatever_the_batch_size(model_dir, data_dir):
 
 
 def test_saved_detections_score_the_same_again(model_dir, data_dir, tmp_path):
-    run = runs.open_run(model_dir, device="cpu")
-    evaluated = runs.evaluate_run(run, data_dir, batch_size=4)
-    paths = runs.save_evaluation(evaluated, tmp_path / "out", checkpoint="here", split="coco_val")
+    run = open_run(model_dir, device="cpu")
+    evaluated = evaluate_run(run, data_dir, batch_size=4)
+    paths = save_evaluation(evaluated, tmp_path / "out", checkpoint="here", split="coco_val")
     assert sorted(paths) == ["detections.json", "metrics.json", "per_class.csv"]
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == sorted(paths)
     saved = json.loads(Path(paths["metrics.json"]).read_text())
@@ -110,7 +112,7 @@ def test_saved_detections_score_the_same_again(model_dir, data_dir, tmp_path):
 
 
 def test_data_of_other_classes_is_refused(model_dir, data_dir, tmp_path):
-    run = runs.open_run(model_dir, device="cpu")
+    run = open_run(model_dir, device="cpu")
     for file in data_dir.iterdir():
         (tmp_path / file.name).write_bytes(file.read_bytes())
     names = list(run.label_map.names)
@@ -118,15 +120,15 @@ def test_data_of_other_classes_is_refused(model_dir, data_dir, tmp_path):
         tmp_path / "mscoco_label_map.pbtxt"
     )
     with pytest.raises(ValueError, match=f"class 1 is '{names[1]}'.*'cube'.*--data_dir"):
-        runs.evaluate_run(run, tmp_path)
+        evaluate_run(run, tmp_path)
 
 
 def test_first_difference_of_label_maps_is_named():
     trained = LabelMap(["a", "b"], [1, 2])
-    runs.check_same_classes(trained, LabelMap(["a", "b"], [1, 2]), "x")
+    check_same_classes(trained, LabelMap(["a", "b"], [1, 2]), "x")
     with pytest.raises(ValueError, match=r"class 1 is 'b' \(id 2\).*'b' \(id 3\)"):
-        runs.check_same_classes(trained, LabelMap(["a", "b"], [1, 3]), "x")
+        check_same_classes(trained, LabelMap(["a", "b"], [1, 3]), "x")
     with pytest.raises(ValueError, match="the data has more of them"):
-        runs.check_same_classes(trained, LabelMap(["a", "b", "c"]), "x")
+        check_same_classes(trained, LabelMap(["a", "b", "c"]), "x")
     with pytest.raises(ValueError, match="the run has more of them"):
-        runs.check_same_classes(trained, LabelMap(["a"]), "x")
+        check_same_classes(trained, LabelMap(["a"]), "x")

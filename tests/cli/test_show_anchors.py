@@ -11,7 +11,7 @@ from PIL import Image
 from ssd_centernet import config
 from ssd_centernet.building import build_detector
 from ssd_centernet.preview import anchor_report
-from ssd_centernet.runs import trained as runs
+from ssd_centernet.runs.opened import open_run
 from tests.data.coco_set import CocoSet
 from tests.docs.place import environment, run
 
@@ -28,7 +28,7 @@ def objects(boxes, classes, areas, height=64, width=64):
 
 
 def test_reached_forced_and_never(model_dir):
-    detector = runs.open_run(model_dir, device="cpu").detector
+    detector = open_run(model_dir, device="cpu").detector
     first = int(np.prod(detector.feature_sizes[0])) * detector.anchors.boxes_per_cell[0]
     anchors = detector.anchor_boxes.numpy()
     inside = ((anchors >= 0) & (anchors <= 1)).all(axis=1)

@@ -1,8 +1,7 @@
 import numpy as np
 import pytest
 
-from ssd_centernet.drawing import axes as _axes
-from ssd_centernet.drawing import chart
+from ssd_centernet.drawing import axes, chart
 from ssd_centernet.drawing.chart import Curve, Panel, line_chart
 
 RED, BLUE = (220, 30, 30), (20, 60, 220)
@@ -87,16 +86,16 @@ def test_steps_hold_their_value():
     [(0, 10, ["0", "2", "4", "6", "8", "10"]), (-3, 12, ["-5", "0", "5", "10", "15"])],
 )
 def test_linear_ticks(low, high, want):
-    assert [label for _, label in _axes.linear_axis(low, high).ticks] == want
+    assert [label for _, label in axes.linear_axis(low, high).ticks] == want
 
 
 def test_ticks_of_other_axes():
-    assert [label for _, label in _axes.log2_axis(16384, 16384).ticks] == [
+    assert [label for _, label in axes.log2_axis(16384, 16384).ticks] == [
         "8,192",
         "16,384",
         "32,768",
     ]
-    assert [label for _, label in _axes.log_axis(2, 210).ticks] == [
+    assert [label for _, label in axes.log_axis(2, 210).ticks] == [
         "2",
         "5",
         "10",
@@ -105,8 +104,8 @@ def test_ticks_of_other_axes():
         "100",
         "200",
     ]
-    assert [label for _, label in _axes.log_axis(4, 9).ticks] == ["4", "6", "8"]
-    constant = _axes.linear_axis(3.0, 3.0, unit=" %")
+    assert [label for _, label in axes.log_axis(4, 9).ticks] == ["4", "6", "8"]
+    constant = axes.linear_axis(3.0, 3.0, unit=" %")
     assert constant.low < 3.0 < constant.high
 
 

@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ssd_centernet.drawing import canvas as _drawing
-from ssd_centernet.drawing import visualize
+from ssd_centernet.drawing import canvas, visualize
 
 GREY = np.full((100, 200, 3), 128, np.uint8)
 
@@ -154,7 +153,7 @@ def written(text):
 @pytest.mark.parametrize("fonts", ["as installed", "of Pillow alone"])
 def test_titles_with_letters_beyond_ascii_are_legible(monkeypatch, fonts):
     if fonts == "of Pillow alone":
-        monkeypatch.setattr(_drawing, "_wide_font", lambda: None)
+        monkeypatch.setattr(canvas, "_wide_font", lambda: None)
     box = written("\U0010ffff" * 3)
     np.testing.assert_array_equal(box, written("???"))
     umlauts = written("äöü")

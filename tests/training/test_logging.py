@@ -6,7 +6,7 @@ import json
 import pytest
 
 from ssd_centernet.training import logging
-from ssd_centernet.training.history import duration
+from ssd_centernet.training.log_files import duration
 from ssd_centernet.training.logging import TrainLog
 from ssd_centernet.training.schedules import RunLength
 

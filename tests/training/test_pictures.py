@@ -12,7 +12,7 @@ from ssd_centernet.building import build_detector
 from ssd_centernet.data.pipeline import training_batches
 from ssd_centernet.drawing import visualize
 from ssd_centernet.evaluation.result import DetectionRows
-from ssd_centernet.preview import fed_images as inputs
+from ssd_centernet.preview import fed_images
 from ssd_centernet.training import pictures
 from ssd_centernet.training.logging import TrainLog
 from tests.training.conftest import LABELS, TINY_RECIPE, tiny_detector, tiny_trainer
@@ -55,11 +55,11 @@ def test_inputs_are_shown_once_with_objects_and_anchors(shown_run):
     sheet = events["inputs", 0]
     np.testing.assert_array_equal(sheet, np.asarray(Image.open(shown_run / "pictures/inputs.png")))
     # Two images side by side, each with an object in the colour of a matched one.
-    states = (inputs.MATCHED, inputs.FORCED)
+    states = (fed_images.MATCHED, fed_images.FORCED)
     for half in np.array_split(sheet[80:], 2, axis=1):
         assert sum(count(half, state) for state in states) > 100
-        assert count(half, inputs._ANCHOR) > 50
-    assert count(sheet[80:], inputs.UNMATCHED) == 0
+        assert count(half, fed_images._ANCHOR) > 50
+    assert count(sheet[80:], fed_images.UNMATCHED) == 0
 
 
 def test_each_evaluation_shows_the_same_images(shown_run):
@@ -98,7 +98,7 @@ def test_peaks_are_shown_where_targets_are_made_in_the_step(tmp_path, data_dir):
         config.clear()
     trainer = tiny_trainer(detector)
     batches = training_batches(
-        str(data_dir), label_map=LABELS, batch_size=1, augment=inputs.resize_only(detector)
+        str(data_dir), label_map=LABELS, batch_size=1, augment=fed_images.resize_only(detector)
     )
     log = TrainLog(tmp_path, trainer.run)
     pictures.PictureBoard(log, LABELS, number=3).show_inputs(trainer, batches)
@@ -157,10 +157,10 @@ def test_labels_count_the_anchors_of_each_object():
     boxes = np.array([[0.2, 0.2, 0.7, 0.7], [0.9, 0.9, 0.91, 0.91]], np.float32)
     classes = np.zeros(2, np.int32)
     targets = detector.make_targets(boxes, classes, np.zeros(2, bool))
-    matched = inputs.matched_anchors(detector, targets, boxes, classes)
+    matched = fed_images.matched_anchors(detector, targets, boxes, classes)
     objects = {"boxes": boxes, "classes": classes, "is_crowd": np.zeros(2, bool)}
     image = np.zeros((64, 64, 3), np.uint8)
-    one = inputs.FedImage(source_id=1, image=image, **objects, **matched)
+    one = fed_images.FedImage(source_id=1, image=image, **objects, **matched)
     first = int((matched["owners"] == 0).sum())
     assert first > 1
-    assert inputs._labels(one, ("square", "bar")) == [f"square {first}", "square 1"]
+    assert fed_images._labels(one, ("square", "bar")) == [f"square {first}", "square 1"]

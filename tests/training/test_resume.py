@@ -13,7 +13,7 @@ import pytest
 from ssd_centernet.data.directory import LABEL_MAP_NAME
 from ssd_centernet.labels import LabelMap
 from ssd_centernet.run_directory import find_checkpoint
-from ssd_centernet.training.history import evaluations_without_best, recorded_evaluations
+from ssd_centernet.training.log_files import evaluations_without_best, recorded_evaluations
 from tests.training.test_train import run
 
 

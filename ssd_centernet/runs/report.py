@@ -15,8 +15,8 @@ from ssd_centernet.drawing.page import counted, figure, number, page, table
 from ssd_centernet.drawing.svg import Plot
 from ssd_centernet.evaluation.result import METRIC_NAMES
 from ssd_centernet.files import write_atomically
-from ssd_centernet.training.history import duration, smoothed
-from ssd_centernet.runs.run_history import RunHistory, differences, doubts
+from ssd_centernet.training.log_files import duration, smoothed
+from ssd_centernet.runs.logs import RunLog, differences, doubts
 
 _NOTHING = "–"
 # Settings in a terminal: more of them, or longer values, are left to the page.
@@ -33,7 +33,7 @@ _NO_LOSS = {
     *("images_per_second", "data_wait_share", "eta_seconds", "loss_scale", "skipped_steps"),
 }
 # What is told of a run: heading -> text of a run.
-_COLUMNS: dict[str, Callable[[RunHistory], str]] = {
+_COLUMNS: dict[str, Callable[[RunLog], str]] = {
     "state": lambda run: run.state,
     "steps": lambda run: f"{run.steps:,}" + (f" of {run.total_steps:,}" if run.total_steps else ""),
     "epochs": lambda run: _decimals(run.epochs, 1),
@@ -47,7 +47,7 @@ _COLUMNS: dict[str, Callable[[RunHistory], str]] = {
 }
 
 
-def text_report(runs: Sequence[RunHistory]) -> str:
+def text_report(runs: Sequence[RunLog]) -> str:
     """Lay runs beside each other as text.
 
     Args:
@@ -72,7 +72,7 @@ def text_report(runs: Sequence[RunHistory]) -> str:
     return "\n\n".join(parts)
 
 
-def runs_page(runs: Sequence[RunHistory]) -> str:
+def runs_page(runs: Sequence[RunLog]) -> str:
     """Describe runs on one page that needs no other file and no network.
 
     Args:
@@ -95,7 +95,7 @@ def runs_page(runs: Sequence[RunHistory]) -> str:
     return page(", ".join(names), head=head, opening="", sections=sections)
 
 
-def write_runs_page(path: str | os.PathLike, runs: Sequence[RunHistory]) -> str:
+def write_runs_page(path: str | os.PathLike, runs: Sequence[RunLog]) -> str:
     """Write the page of `runs_page`, whole or not at all and return the path."""
     return write_atomically(path, runs_page(runs))
 
@@ -103,7 +103,7 @@ def write_runs_page(path: str | os.PathLike, runs: Sequence[RunHistory]) -> str:
 # --- text ---------------------------------------------------------------------------------------
 
 
-def _cells(run: RunHistory) -> list[str]:
+def _cells(run: RunLog) -> list[str]:
     return [cell(run) for cell in _COLUMNS.values()]
 
 
@@ -130,7 +130,7 @@ def _text_table(rows: Sequence[Sequence[str]], *, words: int = 1) -> str:
     return "\n".join([lines[0], "-" * max(map(len, lines)), *lines[1:]])
 
 
-def _text_settings(runs: Sequence[RunHistory]) -> str:
+def _text_settings(runs: Sequence[RunLog]) -> str:
     found = differences(runs)
     if not found:
         return "No setting differs."
@@ -151,7 +151,7 @@ def _shortened(value: str | None) -> str:
 # --- page ---------------------------------------------------------------------------------------
 
 
-def _name(index: int, run: RunHistory) -> str:
+def _name(index: int, run: RunLog) -> str:
     """Return a run's name behind the colour of its curves."""
     return f'<i class="swatch run{index % 8}"></i>{html.escape(run.label)}'
 
@@ -164,7 +164,7 @@ def _row(head: str, cells: Sequence[str]) -> str:
     return f'<tr><th scope="row">{head}</th>{"".join(cells)}</tr>'
 
 
-def _runs_section(runs: Sequence[RunHistory]) -> str:
+def _runs_section(runs: Sequence[RunLog]) -> str:
     rows = []
     for index, run in enumerate(runs):
         cells = []
@@ -190,7 +190,7 @@ def _sorted_by(text: str) -> str:
     return html.escape(text.split(" of ")[0].replace(",", ""))
 
 
-def _metrics_section(runs: Sequence[RunHistory]) -> str:
+def _metrics_section(runs: Sequence[RunLog]) -> str:
     if not any(run.best for run in runs):
         return '<p class="faint">None of the runs has been evaluated.</p>'
     tables = []
@@ -218,7 +218,7 @@ def _metrics_section(runs: Sequence[RunHistory]) -> str:
     return '<div class="stack">' + "".join(tables) + "</div>"
 
 
-def _curves_section(runs: Sequence[RunHistory]) -> str:
+def _curves_section(runs: Sequence[RunLog]) -> str:
     """Draw what was logged, over steps, or over images where batches differ."""
     sizes = {run.batch_size for run in runs}
     over_images = len(sizes) > 1 and None not in sizes
@@ -301,7 +301,7 @@ def _line(plot: Plot, x_axis, y_axis, xs, ys, style: str) -> None:
     plot.line([x_axis.place(x) for x in xs], [y_axis.place(y) for y in ys], style)
 
 
-def _settings_section(runs: Sequence[RunHistory]) -> str:
+def _settings_section(runs: Sequence[RunLog]) -> str:
     untold = [run.label for run in runs if not run.bindings]
     note = f" No settings can be read of: {', '.join(untold)}." if untold else ""
     found = differences(runs)
@@ -325,7 +325,7 @@ def _settings_section(runs: Sequence[RunHistory]) -> str:
     return table("wide settings", "settings that differ", caption, heads, "".join(rows))
 
 
-def _facts_section(runs: Sequence[RunHistory]) -> str:
+def _facts_section(runs: Sequence[RunLog]) -> str:
     parts = []
     for index, run in enumerate(runs):
         versions = run.facts.get("versions", {})

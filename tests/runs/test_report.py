@@ -12,10 +12,10 @@ from PIL import Image
 from ssd_centernet import config
 from ssd_centernet.config.text import read_bindings
 from ssd_centernet.evaluation.result import METRIC_NAMES
-from ssd_centernet.training.history import recorded_run
+from ssd_centernet.training.log_files import recorded_metrics
 from ssd_centernet.runs.lock import is_training, run_lock
-from ssd_centernet.runs.run_history import RunHistory, differences, read_runs, short_labels
-from ssd_centernet.runs.run_report import runs_page, text_report
+from ssd_centernet.runs.logs import RunLog, differences, read_runs, short_labels
+from ssd_centernet.runs.report import runs_page, text_report
 from tests.cli.test_detections_file import _command
 from tests.evaluation.pages import Document, browse, measure
 
@@ -96,7 +96,7 @@ def test_what_was_done_again_counts_once(tmp_path):
     folder = write_run(tmp_path / "run", rows)
     with (folder / "metrics.jsonl").open("a") as file:
         file.write('{"kind": "train", "st')
-    windows, evaluations = recorded_run(folder)
+    windows, evaluations = recorded_metrics(folder)
     assert [(one["step"], one["total"]) for one in windows] == [(10, 5), (20, 5), (21, 1), (30, 1)]
     assert [(one["step"], one["AP"]) for one in evaluations] == [(10, 0.1), (30, 0.2)]
 
@@ -147,14 +147,14 @@ def test_an_evaluation_behind_the_training_counts(tmp_path):
     content = {"metrics": dict.fromkeys(METRIC_NAMES, 0.5), "losses": {"box": 1.5}}
     path = folder / "evaluation" / "metrics.json"
     path.write_text(json.dumps({**content, "checkpoint": "runs/a/ckpt-40", "split": "coco_val"}))
-    assert RunHistory.read("run", folder).best["loss_box"] == 1.5
+    assert RunLog.read("run", folder).best["loss_box"] == 1.5
     path.write_text(json.dumps({**content, "checkpoint": "runs/a/ckpt-40", "split": "coco_test"}))
-    assert RunHistory.read("run", folder).best is None
+    assert RunLog.read("run", folder).best is None
     settings = SETTINGS.replace("'coco_val'", "None")
     (folder / "config.gin").write_text(settings.format(rate=0.1, steps=40))
-    assert RunHistory.read("run", folder).best["step"] == 40
+    assert RunLog.read("run", folder).best["step"] == 40
     path.write_text(json.dumps(content))  # That of the training itself, which has its record.
-    assert RunHistory.read("run", folder).best is None
+    assert RunLog.read("run", folder).best is None
 
 
 @pytest.mark.parametrize(

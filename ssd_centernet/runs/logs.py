@@ -23,8 +23,8 @@ from ssd_centernet.run_directory import (
     EVALUATION_METRICS_NAME,
     METRICS_NAME,
 )
-from ssd_centernet.training.history import (
-    recorded_run,
+from ssd_centernet.training.log_files import (
+    recorded_metrics,
     recorded_sessions,
     smoothed,
 )
@@ -37,7 +37,7 @@ _LABEL_LENGTH = 24
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class RunHistory:
+class RunLog:
     """Hold what a run has left behind so far.
 
     Attributes:
@@ -60,7 +60,7 @@ class RunHistory:
     running: bool
 
     @classmethod
-    def read(cls, label: str, directory: str | os.PathLike) -> RunHistory:
+    def read(cls, label: str, directory: str | os.PathLike) -> RunLog:
         """Read a run directory.
 
         Args:
@@ -71,7 +71,7 @@ class RunHistory:
             What is there; nothing in it is changed.
         """
         directory = Path(directory)
-        windows, evaluations = recorded_run(directory)
+        windows, evaluations = recorded_metrics(directory)
         bindings = _bindings(directory / CONFIG_NAME)
         split = bindings.get("train.eval_split", "").strip("'\"")
         later = _later_evaluation(directory / EVALUATION_DIR / EVALUATION_METRICS_NAME, split)
@@ -185,7 +185,7 @@ class RunHistory:
         return np.array([one["step"] for one in rows], int), np.array([one[name] for one in rows])
 
 
-def read_runs(directories: Sequence[str | os.PathLike]) -> list[RunHistory]:
+def read_runs(directories: Sequence[str | os.PathLike]) -> list[RunLog]:
     """Read runs to be compared.
 
     Args:
@@ -207,7 +207,7 @@ def read_runs(directories: Sequence[str | os.PathLike]) -> list[RunHistory]:
         if not _is_run(Path(place)):
             raise FileNotFoundError(_no_run(Path(given)))
     labels = short_labels(places)
-    return [RunHistory.read(*pair) for pair in zip(labels, directories, strict=True)]
+    return [RunLog.read(*pair) for pair in zip(labels, directories, strict=True)]
 
 
 def short_labels(paths: Sequence[str]) -> list[str]:
@@ -236,7 +236,7 @@ def short_labels(paths: Sequence[str]) -> list[str]:
     return cut if len(set(cut)) == len(cut) else labels
 
 
-def differences(runs: Sequence[RunHistory]) -> dict[str, list[str | None]]:
+def differences(runs: Sequence[RunLog]) -> dict[str, list[str | None]]:
     """Find the settings that are not the same in all runs.
 
     Args:
@@ -258,7 +258,7 @@ def differences(runs: Sequence[RunHistory]) -> dict[str, list[str | None]]:
     }
 
 
-def doubts(runs: Sequence[RunHistory]) -> list[str]:
+def doubts(runs: Sequence[RunLog]) -> list[str]:
     """Say why numbers of these runs should not be compared as they stand."""
     told = []
     data = {

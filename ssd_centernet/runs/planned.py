@@ -15,7 +15,7 @@ from pathlib import Path
 from ssd_centernet.files import write_atomically
 from ssd_centernet.run_directory import EVALUATION_DIR, EVALUATION_METRICS_NAME
 
-SETTINGS_NAME = "settings.json"
+_SETTINGS_NAME = "settings.json"
 
 
 class StoppedError(Exception):
@@ -77,7 +77,7 @@ def check_settings(directory: str | os.PathLike, settings: dict) -> None:
     Raises:
         ValueError: the comparison in this directory has other settings.
     """
-    path = Path(directory) / SETTINGS_NAME
+    path = Path(directory) / _SETTINGS_NAME
     if not path.exists() or not any(Path(directory).glob("*/ckpt-*.index")):
         write_atomically(path, json.dumps(settings, indent=1) + "\n")
         return

@@ -34,7 +34,7 @@ def recorded_evaluations(model_dir: str | Path, *, until_step: int) -> list[dict
     return [found[step] for step in sorted(found) if step <= until_step]
 
 
-def recorded_run(model_dir: str | Path) -> tuple[list[dict], list[dict]]:
+def recorded_metrics(model_dir: str | Path) -> tuple[list[dict], list[dict]]:
     """Read the windows and the evaluations of a run, those that count.
 
     Args:

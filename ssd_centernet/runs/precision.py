@@ -14,7 +14,7 @@ from ssd_centernet.drawing.chart import Curve, Panel, line_chart
 from ssd_centernet.evaluation.result import METRIC_NAMES
 from ssd_centernet.files import write_atomically
 from ssd_centernet.run_directory import EVALUATION_DIR, EVALUATION_METRICS_NAME
-from ssd_centernet.training.history import recorded_run, smoothed
+from ssd_centernet.training.log_files import recorded_metrics, smoothed
 from ssd_centernet.drawing.visualize import save_png
 
 COMPARISON_NAME = "comparison.json"
@@ -68,7 +68,7 @@ class RunRecord:
             ValueError: the run has logged no window of training.
         """
         directory = Path(directory)
-        rows, _ = recorded_run(directory)
+        rows, _ = recorded_metrics(directory)
         if not rows:
             raise ValueError(
                 f"{directory}/metrics.jsonl holds no window of training; expected one a "

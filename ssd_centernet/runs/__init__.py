@@ -1,0 +1,1 @@
+"""Runs, the directories that trainings write: opened, evaluated, reported and compared."""

@@ -1,0 +1,142 @@
+"""An opened run: a detector from the settings, classes and weights in its directory."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import gin
+import numpy as np
+
+from ssd_centernet import config
+from ssd_centernet.building import build_detector
+from ssd_centernet.data.directory import LABEL_MAP_NAME, load_label_map
+from ssd_centernet.data.pipeline import evaluation_batches
+from ssd_centernet.evaluation.coco import CocoEvaluator, CocoResult
+from ssd_centernet.evaluation.detector import (
+    detection_step,
+    evaluate_detector,
+    fitting_batch_size,
+    split_ground_truth,
+)
+from ssd_centernet.evaluation.diagnosis import diagnose
+from ssd_centernet.evaluation.ground_truth import CocoGroundTruth
+from ssd_centernet.evaluation.report import write_report
+from ssd_centernet.evaluation.report_images import images_of_records
+from ssd_centernet.files import write_atomically
+from ssd_centernet.labels import LabelMap
+from ssd_centernet.models.detector import Detector
+from ssd_centernet.runtime.device import claim_device, refuse_shared_devices, select_device
+from ssd_centernet.runtime.distribution import Communicator, SingleProcess
+from ssd_centernet.weights import UnfitError, restore
+from ssd_centernet.run_directory import CONFIG_NAME, EVALUATION_METRICS_NAME, choose_checkpoint
+
+DEFAULT_SPLIT = "coco_val"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class OpenedRun:
+    """Hold a trained detector and where it came from.
+
+    Attributes:
+        detector: with the weights of the checkpoint.
+        label_map: the classes that it was trained on.
+        checkpoint: prefix of the checkpoint's files.
+        eval_split: the split that the training evaluated on, `coco_val` where it had none.
+    """
+
+    detector: Detector
+    label_map: LabelMap
+    checkpoint: str
+    eval_split: str
+
+
+def open_run(
+    model_dir: str | Path,
+    *,
+    checkpoint: str | None = None,
+    gin_params: Sequence[str] | None = None,
+    flag_params: Sequence[str] | None = None,
+    device: str | None = "auto",
+    communicator: Communicator | None = None,
+    allow: Sequence[str] = (),
+) -> OpenedRun:
+    """Build the detector of a run from its saved settings and restore its weights.
+
+    Args:
+        model_dir: directory of the run.
+        checkpoint: as in `choose_checkpoint`.
+        gin_params: bindings that win over the run's settings, such as
+            'SSDDecoder.score_threshold = 0.01'.
+        flag_params: bindings made from command-line flags.
+        device: auto, cpu, gpu, tpu, hpu, mlu or npu; None leaves it to TensorFlow, and the weights
+            where a Keras model of the caller's own would have them.
+        communicator: of the processes that open the run together; each takes a device of its own.
+        allow: names whose overrides may be without effect, such as 'train'.
+
+    Returns:
+        The detector with what belongs to it.
+
+    Raises:
+        FileNotFoundError: no run, no settings or no checkpoint there.
+        RuntimeError: no such device, or another process has the same.
+        ValueError: the checkpoint does not fit the settings, or an override has no effect.
+    """
+    prefix = choose_checkpoint(model_dir, checkpoint)
+    settings = Path(model_dir) / CONFIG_NAME
+    if not settings.exists():
+        raise FileNotFoundError(
+            f"{model_dir} holds checkpoints but no {CONFIG_NAME}, the settings that training saves "
+            "beside them; copy it there from the run."
+        )
+    label_map = _run_label_map(Path(model_dir))
+    config.parse([settings], gin_params, flag_params=flag_params)
+    with _placed(device, communicator or SingleProcess()):
+        detector = build_detector(label_map=label_map)
+    _restore_all(detector, prefix)
+    # The split is asked of gin's bindings below, which gin does not count as a use.
+    config.assert_all_used(allow=("train.eval_split", *allow), overrides_only=True)
+    split = gin.get_bindings("train", resolve_references=False).get("eval_split")
+    return OpenedRun(
+        detector=detector,
+        label_map=label_map,
+        checkpoint=prefix,
+        eval_split=split or DEFAULT_SPLIT,
+    )
+
+
+def _placed(device: str | None, communicator: Communicator) -> contextlib.AbstractContextManager:
+    """Return the scope in which this process makes its variables."""
+    if device is None:
+        return contextlib.nullcontext()
+    strategy = select_device(device, index=communicator.local_rank)
+    refuse_shared_devices(communicator.gather([claim_device(strategy, communicator.local_rank)]))
+    return strategy.scope()
+
+
+def _run_label_map(model_dir: Path) -> LabelMap:
+    if not (model_dir / LABEL_MAP_NAME).exists():
+        raise FileNotFoundError(
+            f"{model_dir} has no {LABEL_MAP_NAME}, which training saves beside its checkpoints; "
+            "copy it there from the data that the run was trained on."
+        )
+    return LabelMap.from_pbtxt(model_dir / LABEL_MAP_NAME)
+
+
+def _restore_all(detector: Detector, prefix: str) -> None:
+    """Restore every weight; a detector with some of its weights would only look trained."""
+    try:
+        restore(detector, prefix, kind="full")
+    except UnfitError as error:
+        missing = [variable for _, variable in error.table.missing]
+        mismatched = [variable for _, _, variable, _ in error.table.mismatched]
+        raise ValueError(
+            f"{prefix} does not fit the settings of the run: {len(missing)} weights are missing in "
+            f"it and {len(mismatched)} have another shape, for example "
+            f"{(missing + mismatched)[:3]}. Remove --gin_params that change the network, or choose "
+            "a checkpoint of this run."
+        ) from error
