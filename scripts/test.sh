@@ -3,7 +3,7 @@
 #
 #   bash scripts/test.sh                        everything, with TensorFlow 2.20 in .venv
 #   bash scripts/test.sh --tf 2.15              the core tests, with TensorFlow 2.15 in .venv-tf2.15
-#   bash scripts/test.sh tests/test_cli.py      one file: what is no option of ours goes to pytest
+#   bash scripts/test.sh tests/cli/test_main.py      one file: what is no option of ours goes to pytest
 #   bash scripts/test.sh --tf 2.15 tests/data   one folder with TensorFlow 2.15
 #   bash scripts/test.sh --no-horovod           without the tests of several processes
 #
@@ -20,7 +20,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 CORE_TESTS=(
   tests/ops
   tests/layers
-  tests/test_config.py
+  tests/config
   tests/runtime/test_runtime.py
   tests/training/test_optimizers.py
   tests/training/test_schedules.py
@@ -40,7 +40,7 @@ CORE_TESTS=(
   "tests/distributed/test_training.py::test_several_processes_train_as_one_with_all_their_images[2]"
   tests/test_api.py
   tests/test_end_to_end.py
-  tests/test_parity.py
+  tests/parity
 )
 
 TF="${TF:-2.20}"
@@ -75,7 +75,7 @@ while [ $# -gt 0 ]; do
       ;;
     *)
       ARGUMENTS+=("$1")
-      # tests/test_cli.py::test_name is a choice of tests, -x or -k name is not.
+      # tests/cli/test_main.py::test_name is a choice of tests, -x or -k name is not.
       [ -e "${1%%::*}" ] && CHOSEN="yes"
       shift
       ;;

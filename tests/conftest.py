@@ -1,4 +1,4 @@
-"""Settings that every test shares."""
+"""What every test shares: settings, a rendered data set and a run directory made of it."""
 
 import os
 import sys
@@ -26,3 +26,71 @@ def _forget_settings():
     config = sys.modules.get("ssd_centernet.config")
     if config is not None:
         config.clear()
+
+
+# Only a test that asks for these imports tensorflow.
+
+
+@pytest.fixture(scope="session")
+def pictures(tmp_path_factory):
+    """A rendered COCO data set: 4 training and 7 validation images."""
+    from ssd_centernet.data.synthetic import make_synthetic
+
+    folder = tmp_path_factory.mktemp("pictures")
+    paths = make_synthetic(folder, num_train=4, num_val=7, image_size=(60, 100))
+    return folder, paths
+
+
+@pytest.fixture(scope="session")
+def data_dir(pictures, tmp_path_factory):
+    """The rendered data set, converted."""
+    from ssd_centernet.data.convert import convert_coco
+
+    folder, paths = pictures
+    output = tmp_path_factory.mktemp("data")
+    for split in ("train", "val"):
+        convert_coco(
+            paths[split], folder / split, output, split=split, num_shards=2, progress=False
+        )
+    return output
+
+
+@pytest.fixture(scope="session")
+def model_dir(data_dir, tmp_path_factory):
+    """A run directory with random weights: checkpoints 5 and 10, and 5 as the best."""
+    import tensorflow as tf
+
+    from ssd_centernet import config
+    from ssd_centernet._keras import keras
+    from ssd_centernet.building import build_detector
+    from ssd_centernet.data.directory import load_label_map
+    from ssd_centernet.run_directory import named_weights
+    from tests.tiny import RUN_RECIPE
+
+    folder = tmp_path_factory.mktemp("run")
+    recipe = folder / "recipe.gin"
+    recipe.write_text(RUN_RECIPE)
+    config.parse([recipe])
+    labels = load_label_map(data_dir)
+    keras.utils.set_random_seed(3)
+    detector = build_detector(label_map=labels)
+    checkpoint = tf.train.Checkpoint(weights=named_weights(detector))
+    for place, steps in ((folder, (5, 10)), (folder / "best", (5,))):
+        manager = tf.train.CheckpointManager(
+            checkpoint, str(place), max_to_keep=5, checkpoint_name="ckpt"
+        )
+        for step in steps:
+            manager.save(checkpoint_number=step)
+    config.save_operative(folder / "config.gin")
+    labels.to_pbtxt(folder / "mscoco_label_map.pbtxt")
+    return folder
+
+
+@pytest.fixture
+def tiny_recipe(tmp_path):
+    """A gin file of a detector that trains in no time."""
+    from tests.tiny import TINY_RECIPE
+
+    path = tmp_path / "tiny.gin"
+    path.write_text(TINY_RECIPE)
+    return path

@@ -11,6 +11,7 @@ import tensorflow as tf
 import ssd_centernet as sc
 from ssd_centernet import config
 from ssd_centernet._keras import keras
+from ssd_centernet.config import gin_state
 from ssd_centernet.data.augment.ssd import SSDAugment
 from ssd_centernet.data.directory import load_label_map
 from ssd_centernet.data.pipeline import training_batches
@@ -50,18 +51,18 @@ def refuse_all(bindings):
     raise AssertionError(f"a hook of the caller saw {bindings}")
 
 
-def gin_state():
+def state_of_gin():
     return (
         gin.config_str(),
         gin.operative_config_str(),
         gin.config_is_locked(),
         list(gin.config._FINALIZE_HOOKS),
-        sorted(map(str, config.bindings)),
+        sorted(map(str, gin_state.bindings)),
     )
 
 
 def test_gin_stays_as_the_caller_set_it(own_settings, model_dir, data_dir):
-    before = gin_state()
+    before = state_of_gin()
     assert "knead.minutes = 30" in before[0] and before[2]
     with gin.config_scope("cake"):
         detector = sc.build("ssd_demo", num_classes=7, image_size=64)
@@ -77,9 +78,9 @@ def test_gin_stays_as_the_caller_set_it(own_settings, model_dir, data_dir):
         assert knead() == ("cake", 30)
     assert knead() == ("bread", 30)
     assert own_settings() == 7
-    assert gin_state()[0] == before[0] and gin_state()[2:] == before[2:]
+    assert state_of_gin()[0] == before[0] and state_of_gin()[2:] == before[2:]
     # The caller's own call, in a scope, is all that has come to the record.
-    record = gin_state()[1]
+    record = state_of_gin()[1]
     assert "knead.minutes = 30" in record and "ssd_demo" not in record and "SSD" not in record
 
 

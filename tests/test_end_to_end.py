@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from ssd_centernet.evaluation.coco import METRIC_NAMES, evaluate_detections_file
-from tests.cli.conftest import RECIPE
+from tests.tiny import RUN_RECIPE
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -42,7 +42,7 @@ def way(tmp_path_factory):
     top = tmp_path_factory.mktemp("way")
     pictures, data, run = top / "pictures", top / "data", top / "run"
     recipe = top / "tiny.gin"
-    recipe.write_text(RECIPE)
+    recipe.write_text(RUN_RECIPE)
     _finish(
         _start(
             *("make_synthetic", f"--output_dir={pictures}", "--num_train=8", "--num_val=5"),

@@ -23,12 +23,12 @@ from ssd_centernet.run_directory import (
     EVALUATION_METRICS_NAME,
     METRICS_NAME,
 )
+from ssd_centernet.runs.lock import is_training
 from ssd_centernet.training.log_files import (
     recorded_metrics,
     recorded_sessions,
     smoothed,
 )
-from ssd_centernet.runs.lock import is_training
 
 # What the end of a run is, as a share of its steps: losses of single batches differ.
 END_SHARE = 0.05

@@ -4,36 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import json
-import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import gin
-import numpy as np
 
 from ssd_centernet import config
 from ssd_centernet.building import build_detector
-from ssd_centernet.data.directory import LABEL_MAP_NAME, load_label_map
-from ssd_centernet.data.pipeline import evaluation_batches
-from ssd_centernet.evaluation.coco import CocoEvaluator, CocoResult
-from ssd_centernet.evaluation.detector import (
-    detection_step,
-    evaluate_detector,
-    fitting_batch_size,
-    split_ground_truth,
-)
-from ssd_centernet.evaluation.diagnosis import diagnose
-from ssd_centernet.evaluation.ground_truth import CocoGroundTruth
-from ssd_centernet.evaluation.report import write_report
-from ssd_centernet.evaluation.report_images import images_of_records
-from ssd_centernet.files import write_atomically
+from ssd_centernet.data.directory import LABEL_MAP_NAME
 from ssd_centernet.labels import LabelMap
 from ssd_centernet.models.detector import Detector
+from ssd_centernet.run_directory import CONFIG_NAME, choose_checkpoint
 from ssd_centernet.runtime.device import claim_device, refuse_shared_devices, select_device
 from ssd_centernet.runtime.distribution import Communicator, SingleProcess
 from ssd_centernet.weights import UnfitError, restore
-from ssd_centernet.run_directory import CONFIG_NAME, EVALUATION_METRICS_NAME, choose_checkpoint
 
 DEFAULT_SPLIT = "coco_val"
 

@@ -11,11 +11,11 @@ from pathlib import Path
 import numpy as np
 
 from ssd_centernet.drawing.chart import Curve, Panel, line_chart
+from ssd_centernet.drawing.visualize import save_png
 from ssd_centernet.evaluation.result import METRIC_NAMES
 from ssd_centernet.files import write_atomically
 from ssd_centernet.run_directory import EVALUATION_DIR, EVALUATION_METRICS_NAME
 from ssd_centernet.training.log_files import recorded_metrics, smoothed
-from ssd_centernet.drawing.visualize import save_png
 
 COMPARISON_NAME = "comparison.json"
 CURVES_NAME = "loss_curves.png"
@@ -74,7 +74,9 @@ class RunRecord:
                 f"{directory}/metrics.jsonl holds no window of training; expected one a "
                 "train.log_every steps. Remove the folder and start the comparison again."
             )
-        evaluated = json.loads((directory / EVALUATION_DIR / EVALUATION_METRICS_NAME).read_text("utf-8"))
+        evaluated = json.loads(
+            (directory / EVALUATION_DIR / EVALUATION_METRICS_NAME).read_text("utf-8")
+        )
         paces = [row["images_per_second"] for row in rows if "images_per_second" in row]
         return cls(
             name=name,

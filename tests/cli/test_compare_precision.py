@@ -10,14 +10,14 @@ import time
 import pytest
 from PIL import Image
 
-from tests.cli.conftest import RECIPE
+from tests.tiny import RUN_RECIPE
 
 STEPS = 40
 
 
 def start(data_dir, folder, *more):
     recipe = folder.parent / "tiny.gin"
-    recipe.write_text(RECIPE)
+    recipe.write_text(RUN_RECIPE)
     command = [sys.executable, "-m", "ssd_centernet", "compare_precision"]
     command += [f"--gin_file={recipe}", f"--data_dir={data_dir}", f"--output_dir={folder}"]
     return subprocess.Popen(

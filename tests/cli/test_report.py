@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.test_detections_file import ROOT, _command
+from tests.cli.test_evaluate import ROOT, _command
 from tests.evaluation.pages import Document
 
 

@@ -7,13 +7,13 @@ import pytest
 
 from ssd_centernet.cli import make_static, train
 from tests.cli.command_line import parsed
-from tests.cli.conftest import RECIPE
+from tests.tiny import RUN_RECIPE
 
 
 @pytest.fixture
 def recipe(tmp_path):
     path = tmp_path / "tiny.gin"
-    path.write_text(RECIPE.replace("train.evaluate_every = 3", ""))
+    path.write_text(RUN_RECIPE.replace("train.evaluate_every = 3", ""))
     return path
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.training.conftest import TINY_RECIPE, write_data_set
+from tests.tiny import TINY_RECIPE, write_data_set
 
 ROOT = Path(__file__).resolve().parents[2]
 WORKERS = Path(__file__).parent / "workers"
@@ -133,11 +133,3 @@ def trained(fixed_recipe, data_dir, tmp_path_factory):
         return done[processes]
 
     return train
-
-
-@pytest.fixture
-def tiny_recipe(tmp_path) -> Path:
-    """A recipe that trains in no time, from records."""
-    path = tmp_path / "tiny.gin"
-    path.write_text(TINY_RECIPE)
-    return path

@@ -20,7 +20,7 @@ from tests.distributed.conftest import (
     train_arguments,
 )
 from tests.distributed.test_training import variables
-from tests.training.conftest import TINY_RECIPE
+from tests.tiny import TINY_RECIPE
 
 SUPERVISED = (
     "import sys; from ssd_centernet.runtime.launcher import launch; "

@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 
 from tests.distributed.conftest import cli, run_worker, train_arguments
-from tests.training.conftest import TINY_RECIPE
+from tests.tiny import TINY_RECIPE
 
 
 def variables(prefix) -> dict[str, np.ndarray]:

@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from ssd_centernet import config
 from ssd_centernet.building import build_detector
-from tests.training.narrow import NARROW, SIZE
+from tests.narrow import NARROW, SIZE
 
 
 def lively_detector(recipe, *params, num_classes=3):

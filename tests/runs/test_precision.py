@@ -7,8 +7,8 @@ import pytest
 from PIL import Image
 
 from ssd_centernet.evaluation.result import METRIC_NAMES
-from ssd_centernet.runs.precision import Comparison, RunRecord
 from ssd_centernet.runs.planned import check_settings, plan_runs
+from ssd_centernet.runs.precision import Comparison, RunRecord
 
 
 def write_run(folder, losses, *, ap=0.25, every=1, scales=None, skipped=0, text=""):

@@ -12,11 +12,11 @@ from PIL import Image
 from ssd_centernet import config
 from ssd_centernet.config.text import read_bindings
 from ssd_centernet.evaluation.result import METRIC_NAMES
-from ssd_centernet.training.log_files import recorded_metrics
 from ssd_centernet.runs.lock import is_training, run_lock
 from ssd_centernet.runs.logs import RunLog, differences, read_runs, short_labels
 from ssd_centernet.runs.report import runs_page, text_report
-from tests.cli.test_detections_file import _command
+from ssd_centernet.training.log_files import recorded_metrics
+from tests.cli.test_evaluate import _command
 from tests.evaluation.pages import Document, browse, measure
 
 SETTINGS = """

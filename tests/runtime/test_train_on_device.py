@@ -12,7 +12,7 @@ from ssd_centernet import config
 from ssd_centernet.runs.opened import evaluate_run, open_run
 from ssd_centernet.train import train
 from tests.runtime import stub
-from tests.training.conftest import TINY_RECIPE, write_data_set
+from tests.tiny import TINY_RECIPE, write_data_set
 
 pytestmark = pytest.mark.slow
 
@@ -22,7 +22,7 @@ STEPS = 5
 _WATCHED = """
 import collections, json, sys
 from ssd_centernet.cli import main
-from ssd_centernet.training import train as module
+from ssd_centernet import train as module
 
 made = []
 

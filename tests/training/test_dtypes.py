@@ -12,8 +12,8 @@ from ssd_centernet.layers.base import Float32Layer
 from ssd_centernet.models.detector import Detector
 from ssd_centernet.training.optimizers import Momentum
 from tests.models import contracts
-from tests.training.conftest import tiny_trainer
-from tests.training.narrow import NARROW, SIZE
+from tests.narrow import NARROW, SIZE
+from tests.tiny import tiny_trainer
 
 HALVES = {"bf16": tf.bfloat16, "fp16": tf.float16}
 CONVOLUTIONS = ("Conv2D", "DepthwiseConv2dNative")

@@ -15,7 +15,7 @@ from ssd_centernet.runtime.precision import policy_scope
 from ssd_centernet.training.optimizers import Momentum
 from ssd_centernet.training.schedules import ConstantRate
 from ssd_centernet.weights import restore
-from tests.training.conftest import tiny_batch, tiny_detector, tiny_trainer
+from tests.tiny import tiny_batch, tiny_detector, tiny_trainer
 
 SETTINGS = {"weight_decay": 0.05, "clip_norm": 2.0, "freeze": ("stem_",)}
 OTHER_KERAS = pytest.importorskip("keras")

@@ -16,7 +16,7 @@ from ssd_centernet.train import train
 from ssd_centernet.training.checkpoints import RunCheckpoints
 from ssd_centernet.training.loss_scale import LossScale
 from ssd_centernet.training.trainer import NonFiniteLossError
-from tests.training.conftest import tiny_batch, tiny_detector, tiny_trainer
+from tests.tiny import tiny_batch, tiny_detector, tiny_trainer
 
 
 def half_trainer(**options):

@@ -15,7 +15,7 @@ from ssd_centernet.evaluation.result import DetectionRows
 from ssd_centernet.preview import fed_images
 from ssd_centernet.training import pictures
 from ssd_centernet.training.logging import TrainLog
-from tests.training.conftest import LABELS, TINY_RECIPE, tiny_detector, tiny_trainer
+from tests.tiny import LABELS, TINY_RECIPE, tiny_detector, tiny_trainer
 from tests.training.test_train import assert_same_bits, run
 
 EVALUATED = ("train.steps = 4", "train.evaluate_every = 2")

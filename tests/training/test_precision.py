@@ -15,7 +15,7 @@ from ssd_centernet.training.loss_scale import LossScale
 from ssd_centernet.training.schedules import ConstantRate, RunLength
 from ssd_centernet.training.trainer import Trainer
 from tests.models import contracts
-from tests.training.narrow import NARROW, SIZE
+from tests.narrow import NARROW, SIZE
 
 STEPS = 20
 # Largest relative difference of a step's total loss from that in float32. bfloat16 has 8 bits of

@@ -6,7 +6,7 @@ import pytest
 
 from ssd_centernet import config
 from ssd_centernet.train import train
-from tests.training.narrow import NARROW
+from tests.narrow import NARROW
 
 SMALL = ("IMAGE_SIZE = (96, 96)", "train.batch_size = 2", "train.steps = 1", "train.seed = 3")
 

@@ -10,7 +10,7 @@ from ssd_centernet import config
 from ssd_centernet.models.weight_decay import NORMS, decay_mask
 from ssd_centernet.train import train
 from ssd_centernet.training.settings import EXPECTATIONS, check_settings
-from tests.training.conftest import tiny_detector
+from tests.tiny import tiny_detector
 from tests.training.test_train import run
 
 

@@ -13,7 +13,7 @@ from ssd_centernet.data.static import static_batches, write_static_batches
 from ssd_centernet.labels import LabelMap
 from ssd_centernet.preview.fed_images import resize_only
 from ssd_centernet.training.static_inputs import make_static
-from tests.training.conftest import LABELS, tiny_detector
+from tests.tiny import LABELS, tiny_detector
 from tests.training.test_train import assert_same_bits, run
 
 STATIC = "train.batches = @static_batches"

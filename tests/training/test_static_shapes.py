@@ -7,11 +7,11 @@ import pytest
 import tensorflow as tf
 
 from ssd_centernet import config
+from ssd_centernet import train as train_module
 from ssd_centernet.benchmark.input import recipe_batches
 from ssd_centernet.benchmark.recipe import make_detector, make_trainer
 from ssd_centernet.data.directory import load_label_map
-from ssd_centernet.training import train as train_module
-from tests.training.narrow import NARROW
+from tests.narrow import NARROW
 
 RECIPES = (
     "ssd300_resnet34",

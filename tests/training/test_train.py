@@ -19,7 +19,7 @@ from ssd_centernet.train import train
 from ssd_centernet.training.checkpoints import RunCheckpoints
 from ssd_centernet.training.loop import LoopOptions
 from ssd_centernet.weights import restore
-from tests.training.conftest import tiny_detector, tiny_trainer
+from tests.tiny import tiny_detector, tiny_trainer
 
 
 def run(recipe, data_dir, model_dir, *params):

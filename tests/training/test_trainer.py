@@ -8,7 +8,7 @@ from ssd_centernet._keras import keras
 from ssd_centernet.runtime.precision import policy_scope
 from ssd_centernet.training.loss_scale import LossScale
 from ssd_centernet.training.trainer import NonFiniteLossError
-from tests.training.conftest import tiny_batch, tiny_detector, tiny_trainer
+from tests.tiny import tiny_batch, tiny_detector, tiny_trainer
 
 
 def test_a_step_equals_a_step_by_hand():

@@ -15,7 +15,7 @@ from ssd_centernet.models.ssd import SSD
 from ssd_centernet.run_directory import named_weights
 from ssd_centernet.training.checkpoints import RunCheckpoints
 from ssd_centernet.weights import restore
-from tests.training.conftest import tiny_trainer
+from tests.tiny import tiny_trainer
 from tests.weights import files
 
 

@@ -17,7 +17,7 @@ from ssd_centernet.models.ssd import SSD
 from ssd_centernet.weights import restore, ssd_names, tf1_variables
 from tests.weights import files
 
-REFERENCE = pathlib.Path(__file__).resolve().parents[4] / "shared" / "reference"
+REFERENCE = pathlib.Path(__file__).resolve().parents[3] / "shared" / "reference"
 
 
 def reference(name: str):

@@ -4,7 +4,7 @@ from pathlib import Path
 
 SIZE = (96, 96)
 
-_FOLDER = Path(__file__).resolve().parents[2] / "scripts" / "smoke"
+_FOLDER = Path(__file__).resolve().parents[1] / "scripts" / "smoke"
 
 
 def _settings(path: Path) -> tuple[str, ...]:

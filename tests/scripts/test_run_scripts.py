@@ -15,7 +15,7 @@ import pytest
 from tests.cli.command_line import parsed, parsed_recipe
 from tests.training.test_observers import traced_steps
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 SYSTEMS = ("ssd_resnet34", "ssd320", "ssd_vgg16", "centernet")
 SCRIPTS = sorted(p for s in SYSTEMS for p in (ROOT / "scripts" / s).glob("*.sh"))
 NEEDS_HOROVOD = pytest.mark.skipif(

@@ -6,7 +6,7 @@ import re
 import nbformat
 import pytest
 
-from tests.notebooks import NOTEBOOKS, ROOT, clean, execute
+from tests.notebooks.__main__ import NOTEBOOKS, ROOT, clean, execute
 
 LARGEST = 400_000
 IDS = [path.stem for path in NOTEBOOKS]

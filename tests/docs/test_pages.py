@@ -14,7 +14,7 @@ from ssd_centernet.labels import LabelMap
 from tests.docs import pages
 from tests.docs.pages import PAGES, ROOT
 from tests.docs.place import NUM_PHOTOS, NUM_VAL, environment, make_place, run
-from tests.training.narrow import NARROW
+from tests.narrow import NARROW
 from tools import api_doc
 
 # Commands that cannot run inside the tests; of a script it is checked that it parses.
@@ -22,18 +22,18 @@ NOT_RUN = {
     r"bash scripts/demo\.sh": "makes an environment and trains for minutes",
     r"bash scripts/test\.sh": "runs these tests",
     r"(\w+=\S+ )*bash scripts/setup\.sh": "makes the environment that the tests run in",
-    r"docker build": "needs docker; tests/test_docker.py runs the steps",
-    r"(\w+=\S+ )*bash scripts/run_docker\.sh": "needs docker; tests/test_docker.py",
+    r"docker build": "needs docker; tests/scripts/test_docker.py runs it",
+    r"(\w+=\S+ )*bash scripts/run_docker\.sh": "needs docker; tests/scripts/test_docker.py",
     r"python -m ssd_centernet\.cli\._\w+_doc": "tests hold these pages to the code",
     r"source \.venv\S*/bin/activate": "the tests run inside an environment",
     r"(python -m )?pip install": "installs from the network",
     r"git clone": "fetches from the network",
-    r"(\w+=\S+ )*bash scripts/(\w+/\w+|prepare_coco)\.sh": "tests/test_scripts.py runs these",
+    r"(\w+=\S+ )*bash scripts/(\w+/\w+|prepare_coco)\.sh": "scripts/test_run_scripts.py",
     r"tensorboard": "serves until it is stopped",
     r"docker": "needs an image from the network",
     r"python (-m )?benchmarks[./]compare_model_garden": "minutes, and needs tf-models-official",
     r"python scripts/readme_picture\.py": "needs the run of the demo",
-    r"python -m tests\.parity": "needs reference vectors; tests/test_parity.py runs it",
+    r"python -m tests\.parity": "needs reference vectors; tests/parity/test_parity.py runs it",
     r"bash scripts/install_horovod\.sh": "builds for minutes; scripts/test.sh runs it",
 }
 if importlib.util.find_spec("horovod") is None:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 INSIDE = "/ssd_centernet"
 KNOWN = {"ARG", "FROM", "SHELL", "ENV", "WORKDIR", "COPY", "RUN", "USER", "CMD"}
 
@@ -119,7 +119,8 @@ def test_a_script_in_the_image_finds_the_installation_complete(image):
 @pytest.mark.slow
 def test_the_image_holds_sources_and_no_history_data_or_runs(image):
     place, _, _ = image
-    assert (place / "scripts/demo.sh").is_file() and (place / "tests/test_docker.py").is_file()
+    assert (place / "scripts/demo.sh").is_file()
+    assert (place / "tests/scripts/test_docker.py").is_file()
     assert (place / "ssd_centernet/data/readers/coco.py").is_file(), ".dockerignore is too greedy"
     assert not (place / ".git").exists()
     assert list((place / "runs").iterdir()) == list((place / "data").iterdir()) == []

@@ -16,7 +16,7 @@ from ssd_centernet import __version__
 from ssd_centernet.cli import main
 from ssd_centernet.cli._errors import message_for_user
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 WRITTEN = [n for n in main.COMMANDS if (ROOT / "ssd_centernet" / "cli" / f"{n}.py").exists()]
 
 # A command line in a fresh interpreter, which prints at its end whether tensorflow was imported.

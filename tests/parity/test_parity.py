@@ -14,7 +14,7 @@ import pytest
 from tests.parity import __main__ as command
 from tests.parity import harness
 
-ROOT = pathlib.Path(__file__).resolve().parents[1]
+ROOT = pathlib.Path(__file__).resolve().parents[2]
 REFERENCE = ROOT.parent / "shared" / "reference"
 SYSTEM = "ssd_resnet34"
 
