@@ -9,8 +9,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ssd_centernet import config
-from ssd_centernet.config.text import read_bindings
 from ssd_centernet.evaluation.result import METRIC_NAMES
 from ssd_centernet.runs.lock import is_training, run_lock
 from ssd_centernet.runs.logs import RunLog, differences, read_runs, short_labels
@@ -186,19 +184,6 @@ def test_settings_that_differ(tmp_path):
         ("Momentum.decay", [None, "0.5", None]),
     ]
     assert "No settings can be read of: c." in Document(runs_page(runs)).text
-
-
-def test_bindings_are_read_as_the_library_writes_them(tmp_path, tiny_recipe):
-    config.parse([tiny_recipe], ["train.steps = 3"])
-    try:
-        text = config.operative_config()
-    finally:
-        config.clear()
-    (tmp_path / "config.gin").write_text(f"# head\n\nSIZE = (1, 2)\nX.y = %SIZE\n{text}")
-    found = read_bindings(tmp_path / "config.gin")
-    assert found["SIZE"] == "(1, 2)" and found["X.y"] == "%SIZE" and found["train.steps"] == "3"
-    assert found["train.augment"] == "@SSDAugment()" and found["train.optimizer"] == "@Momentum"
-    assert found["SSDExtraLevels.widths"] == "((8, 8),)"
 
 
 def test_folders_that_are_no_runs(finished, tmp_path):

@@ -9,7 +9,8 @@ import pytest
 import tensorflow as tf
 
 from ssd_centernet import config
-from ssd_centernet.runs.opened import evaluate_run, open_run
+from ssd_centernet.runs.evaluation import evaluate_run
+from ssd_centernet.runs.opened import open_run
 from ssd_centernet.train import train
 from tests.runtime import stub
 from tests.tiny import TINY_RECIPE, write_data_set
