@@ -68,12 +68,14 @@ RATIOS = (
 def ours_input(options: dict):
     """Read the recipe's training batches."""
     from ssd_centernet.benchmark import input as input_part
+    from ssd_centernet.data.directory import load_label_map
+    from ssd_centernet.recipe import Recipe
 
     _parse_recipe(options)
     batch_size = options["batch_size"]
-    return input_part.reading(
-        input_part.recipe_batches(options["data_dir"], batch_size), batch_size
-    )
+    recipe = Recipe().replace(batch_size=batch_size)
+    detector = recipe.detector(load_label_map(options["data_dir"]))
+    return input_part.reading(recipe.training_batches(detector, options["data_dir"]), batch_size)
 
 
 def ours_step(options: dict):
@@ -81,7 +83,10 @@ def ours_step(options: dict):
     from ssd_centernet.benchmark import step
 
     _parse_recipe(options)
-    return step.prepare(options["data_dir"], options["batch_size"])[0]
+    from ssd_centernet.recipe import Recipe
+
+    recipe = Recipe().replace(batch_size=options["batch_size"])
+    return step.prepare(recipe, options["data_dir"])[0]
 
 
 def peer_input(options: dict):

@@ -14,28 +14,23 @@ from numbers import Integral
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import gin
 import tensorflow as tf
 
 from ssd_centernet import config
 from ssd_centernet._keras import keras
-from ssd_centernet.building import build_detector
-from ssd_centernet.config.gin_state import set_aside
+from ssd_centernet.building import UnknownClassesError, build_detector
 from ssd_centernet.data.directory import load_label_map
-from ssd_centernet.data.pipeline import (
-    FILLER_ID,
-    count_examples,
-    evaluation_batches,
-    training_batches,
-)
+from ssd_centernet.data.pipeline import FILLER_ID, evaluation_batches
 from ssd_centernet.evaluation.result import CocoResult
 from ssd_centernet.labels import LabelMap
 from ssd_centernet.models.detector import Detector
-from ssd_centernet.preview.fed_images import resize_only
+from ssd_centernet.recipe import Recipe
 from ssd_centernet.run_directory import CONFIG_NAME
 from ssd_centernet.runs.evaluation import evaluate_run, report_evaluation
 from ssd_centernet.runs.opened import OpenedRun, open_run
-from ssd_centernet.train import check_normalization
+
+# Options of `training_data` that are settings of a recipe; the others are of its `batches`.
+_SETTINGS = ("train_split", "batch_size", "keep_empty", "crowd", "seed")
 
 
 class TrainingData(NamedTuple):
@@ -98,12 +93,13 @@ def build(
             num_classes = label_map.num_classes
         if num_classes is not None:
             chosen["num_classes"] = num_classes
-        elif gin.get_bindings("build_detector").get("num_classes") is None:
+        try:
+            detector = build_detector(label_map=label_map, **chosen)
+        except UnknownClassesError as error:
             raise ValueError(
                 f"the recipe {os.fspath(recipe)!r} leaves the classes to the data: give "
                 "num_classes=, class_names= or label_map=, such as build(..., num_classes=3)."
-            )
-        detector = build_detector(label_map=label_map, **chosen)
+            ) from error
         # IMAGE_SIZE may be set where a recipe spells its size out; that would change nothing.
         config.assert_all_used(overrides_only=True)
     return detector
@@ -183,29 +179,14 @@ def training_data(
         config.parse(
             [recipe] if recipe else [], [*_size_setting(detector.image_size), *_lines(settings)]
         )
-        of_recipe = gin.get_bindings("train")
-        chain = of_recipe.get("augment") or resize_only(detector)
-        check_normalization(chain, detector)
-        in_pipeline = of_recipe.get("targets_in_pipeline", True)
-        used = {name: of_recipe[name] for name in ("keep_empty", "crowd") if name in of_recipe}
-        used |= {
-            name: options.pop(name) for name in tuple(options) if name in ("keep_empty", "crowd")
-        }
-        batches = of_recipe.get("batches", training_batches)(
-            str(data_dir),
-            image_size=detector.image_size,
-            split=split,
-            label_map=label_map,
-            batch_size=batch_size,
-            augment=chain,
-            make_targets=detector.make_targets if in_pipeline else None,
-            **used,
-            **options,
-        )
-    images = count_examples(str(data_dir), split=split, **used)
+        options = {"train_split": split, "batch_size": batch_size} | options
+        chosen = {name: options.pop(name) for name in _SETTINGS if name in options}
+        of_recipe = Recipe().replace(**chosen)
+        batches = of_recipe.training_batches(detector, data_dir, label_map=label_map, **options)
+    steps_per_epoch = math.ceil(of_recipe.count_images(data_dir) / batch_size)
     # Without this Keras would run the first epoch for ever instead of asking for its length.
     endless = batches.apply(tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY))
-    return TrainingData(endless, math.ceil(images / batch_size))
+    return TrainingData(endless, steps_per_epoch)
 
 
 def validation_data(
@@ -288,7 +269,7 @@ def evaluate(
 def _own_configuration() -> Iterator[None]:
     """Read recipes in a block without what the caller has set with gin, which comes back after."""
     config.register_all()  # First, so that names which the caller also uses are known.
-    with set_aside():
+    with config.set_aside():
         yield
 
 

@@ -12,6 +12,10 @@ from ssd_centernet.models.detector import Detector
 from ssd_centernet.runtime.precision import policy_scope
 
 
+class UnknownClassesError(ValueError):
+    """A recipe leaves the number of classes to the data, and there is none."""
+
+
 @gin.configurable
 def build_detector(
     model: Callable[..., Detector] = gin.REQUIRED,
@@ -19,6 +23,7 @@ def build_detector(
     num_classes: int | None = None,
     dtype: str = "fp32",
     label_map: LabelMap | None = None,
+    default_num_classes: int | None = None,
 ) -> Detector:
     """Build the detector of a recipe.
 
@@ -27,6 +32,7 @@ def build_detector(
         num_classes: C, without background; None takes it from the label map.
         dtype: "fp32", "bf16" or "fp16"; weights are stored in float32 under each.
         label_map: names the classes.
+        default_num_classes: C where neither says it, as a measurement without data needs one.
 
     Returns:
         The detector, with fresh weights.
@@ -39,7 +45,9 @@ def build_detector(
             label_map.check_num_classes(num_classes, source="NUM_CLASSES of the recipe")
         num_classes = label_map.num_classes
     if num_classes is None:
-        raise ValueError("num_classes is unknown: set NUM_CLASSES, or give a label map.")
+        num_classes = default_num_classes
+    if num_classes is None:
+        raise UnknownClassesError("num_classes is unknown: set NUM_CLASSES, or give a label map.")
     if not isinstance(num_classes, numbers.Integral) or num_classes < 1:
         raise ValueError(
             f"num_classes is {num_classes!r}; expected a whole number from 1 on, background not "

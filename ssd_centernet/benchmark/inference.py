@@ -10,9 +10,10 @@ import numpy as np
 import tensorflow as tf
 
 from ssd_centernet.benchmark import measure
-from ssd_centernet.benchmark.recipe import make_detector
+from ssd_centernet.benchmark.step import NUM_CLASSES
 from ssd_centernet.evaluation.detector import detection_step
 from ssd_centernet.models.detector import Detector
+from ssd_centernet.recipe import Recipe
 
 PERCENTILES = (90, 95, 99)
 
@@ -74,11 +75,12 @@ def summary(seconds: Sequence[float], batch_size: int) -> dict[str, Any]:
 
 
 def run(
-    *, batch_size: int | None = None, iterations: int = 300, warm_up: int = 100
+    recipe: Recipe, *, batch_size: int | None = None, iterations: int = 300, warm_up: int = 100
 ) -> list[dict[str, Any]]:
-    """Measure the detector of the parsed recipe with random weights.
+    """Measure the detector of a recipe with random weights.
 
     Args:
+        recipe: the settings.
         batch_size: images a batch, 1 by default.
         iterations: batches that are measured.
         warm_up: batches before them, which are not.
@@ -87,7 +89,7 @@ def run(
         One line.
     """
     batch_size = batch_size or 1
-    detector = make_detector()
+    detector = recipe.detector(default_num_classes=NUM_CLASSES)
     seconds = latencies(detector, batch_size=batch_size, iterations=iterations, warm_up=warm_up)
     return [
         {

@@ -10,43 +10,16 @@ from typing import Any
 import tensorflow as tf
 
 from ssd_centernet.benchmark import measure, records
-from ssd_centernet.benchmark.recipe import make_augment, make_detector, train_settings
 from ssd_centernet.data import shards
 from ssd_centernet.data.directory import load_label_map
-from ssd_centernet.data.pipeline import training_batches
 from ssd_centernet.data.records import parse_example
-from ssd_centernet.labels import LabelMap
+from ssd_centernet.recipe import Recipe
 
 PIPELINE = "augment and targets"
 CEILING = "decode and resize"
 
 # Batches that prefetching may hold at the start of a window.
 SETTLE = 4
-
-
-def recipe_batches(data_dir: str | Path, batch_size: int) -> tf.data.Dataset:
-    """Make the training batches of the parsed recipe, targets included.
-
-    Args:
-        data_dir: folder with the record files.
-        batch_size: images a batch.
-
-    Returns:
-        The endless dataset that `train` would read.
-    """
-    settings = train_settings()
-    label_map = load_label_map(data_dir)
-    detector = make_detector(label_map)
-    options = {key: settings[key] for key in ("keep_empty", "crowd", "seed") if key in settings}
-    return training_batches(
-        str(data_dir),
-        split=settings.get("train_split", records.SPLIT),
-        label_map=label_map,
-        batch_size=batch_size,
-        augment=make_augment(detector),
-        make_targets=detector.make_targets,
-        **options,
-    )
 
 
 def ceiling_batches(
@@ -63,7 +36,7 @@ def ceiling_batches(
     Returns:
         Endless dataset of uint8 [B, height, width, 3].
     """
-    label_map: LabelMap = load_label_map(data_dir)
+    label_map = load_label_map(data_dir)
 
     def load(serialized: tf.Tensor) -> tf.Tensor:
         encoded = parse_example(serialized, label_map)["encoded"]
@@ -91,15 +64,17 @@ def reading(dataset: tf.data.Dataset, batch_size: int) -> measure.Work:
 
 
 def run(
+    recipe: Recipe,
     data_dir: str | Path | None = None,
     *,
     batch_size: int | None = None,
     windows: int = 5,
     seconds: float = 3.0,
 ) -> list[dict[str, Any]]:
-    """Measure the input pipeline of the parsed recipe.
+    """Measure the input pipeline of a recipe, as `train` reads it.
 
     Args:
+        recipe: the settings.
         data_dir: folder with record files; None writes 64 random pictures to a temporary folder.
             A short data set is repeated, so that epochs do not end all the time.
         batch_size: images a batch, 32 by default.
@@ -109,16 +84,17 @@ def run(
     Returns:
         A line for the whole pipeline, one for decoding and resizing alone, and their ratio.
     """
-    batch_size = batch_size or 32
-    split = train_settings().get("train_split", records.SPLIT)
+    recipe = recipe.replace(batch_size=batch_size or 32)
+    batch_size, split = recipe.batch_size, recipe.train_split
     with tempfile.TemporaryDirectory() as folder:
         if data_dir is None:
             data_dir = Path(folder) / "records"
-            records.write_records(data_dir)
+            records.write_records(data_dir, split=split)
         links = Path(folder) / "links"
         links.mkdir()
         source = records.long_epoch(data_dir, links, split=split)
-        dataset = recipe_batches(source, batch_size)
+        detector = recipe.detector(load_label_map(source))
+        dataset = recipe.training_batches(detector, source)
         size = tuple(dataset.element_spec["image"].shape[1:3])
         ceiling = ceiling_batches(source, batch_size, size=size, split=split)
         rates = measure.alternate(

@@ -9,9 +9,10 @@ import numpy as np
 import tensorflow as tf
 
 from ssd_centernet.benchmark import measure
-from ssd_centernet.benchmark.recipe import make_detector
+from ssd_centernet.benchmark.step import NUM_CLASSES
 from ssd_centernet.models.ssd import SSD
 from ssd_centernet.ops import boxes as box_ops
+from ssd_centernet.recipe import Recipe
 
 DECODER = "decode and NMS"
 KERNEL = "bare combined NMS"
@@ -93,11 +94,12 @@ def bare_nms(detector: SSD, outputs: dict[str, tf.Tensor]) -> measure.Work:
 
 
 def run(
-    *, batch_size: int | None = None, windows: int = 5, seconds: float = 1.0
+    recipe: Recipe, *, batch_size: int | None = None, windows: int = 5, seconds: float = 1.0
 ) -> list[dict[str, Any]]:
-    """Measure the decoder of the parsed recipe, an SSD.
+    """Measure the decoder of a recipe, an SSD.
 
     Args:
+        recipe: the settings.
         batch_size: images a call; None measures 1 and 8.
         windows: windows of the decoder and of the kernel.
         seconds: length of a window.
@@ -109,7 +111,7 @@ def run(
     Raises:
         ValueError: the recipe's detector is no SSD.
     """
-    detector = make_detector()
+    detector = recipe.detector(default_num_classes=NUM_CLASSES)
     if not isinstance(detector, SSD):
         raise ValueError(
             f"the recipe builds a {type(detector).__name__}; this part compares the decoder of an "

@@ -31,6 +31,7 @@ def write_records(
     num_classes: int = 80,
     num_shards: int = 4,
     seed: int = 0,
+    split: str = SPLIT,
 ) -> None:
     """Write random pictures that cost as much to decode as photographs, and a label map.
 
@@ -41,6 +42,7 @@ def write_records(
         num_classes: classes.
         num_shards: files.
         seed: of the pictures and boxes.
+        split: what the names of the record files start with.
     """
     rng = np.random.default_rng(seed)
     folder = Path(folder)
@@ -48,7 +50,7 @@ def write_records(
     ids = tuple(range(1, num_classes + 1))
     LabelMap(names=tuple(f"class {i}" for i in ids), ids=ids).to_pbtxt(folder / LABEL_MAP_NAME)
     for shard in range(num_shards):
-        path = folder / f"{SPLIT}.record-{shard:05d}-of-{num_shards:05d}"
+        path = folder / f"{split}.record-{shard:05d}-of-{num_shards:05d}"
         with tf.io.TFRecordWriter(str(path)) as writer:
             for index in range(shard, num_images, num_shards):
                 writer.write(encode_example(_example(rng, index + 1, size, num_classes)))

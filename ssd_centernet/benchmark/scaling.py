@@ -9,13 +9,14 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from ssd_centernet.benchmark.recipe import make_detector, make_trainer
-from ssd_centernet.benchmark.step import random_batch, stepping
+from ssd_centernet.benchmark.step import NUM_CLASSES, make_trainer, random_batch, stepping
+from ssd_centernet.recipe import Recipe
 from ssd_centernet.runtime.device import select_device
 from ssd_centernet.runtime.distribution import Communicator
 
 
 def run(
+    recipe: Recipe,
     communicator: Communicator,
     *,
     batch_size: int | None = None,
@@ -26,6 +27,7 @@ def run(
     """Measure train steps of all processes, the all-reduce by itself, then the first process alone.
 
     Args:
+        recipe: the settings.
         communicator: of the processes; all of them call this, which ends its exchange.
         batch_size: images a step of each process, 8 by default.
         windows: how many windows of each.
@@ -38,10 +40,11 @@ def run(
         by their number and by the speed of the first alone.
     """
     batch_size = batch_size or 8
+    recipe = recipe.replace(batch_size=batch_size)
     strategy = select_device(device, index=communicator.local_rank)
     with strategy.scope():
-        detector = make_detector()
-        trainer = make_trainer(detector, batch_size)
+        detector = recipe.detector(default_num_classes=NUM_CLASSES)
+        trainer = make_trainer(recipe, detector)
     batch = random_batch(detector, batch_size, seed=communicator.rank)
     # A step is bound to its processes when it is traced, so one trainer serves for both.
     alone = stepping(trainer, batch, strategy)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -9,14 +10,17 @@ import numpy as np
 import tensorflow as tf
 
 from ssd_centernet.benchmark import measure
-from ssd_centernet.benchmark.input import recipe_batches
-from ssd_centernet.benchmark.recipe import make_detector, make_trainer
 from ssd_centernet.data.directory import load_label_map
 from ssd_centernet.models.detector import Detector
+from ssd_centernet.recipe import Recipe
 from ssd_centernet.runtime.device import select_device
+from ssd_centernet.training.length import RunLength
 from ssd_centernet.training.trainer import Trainer
 
 _OBJECTS = 7
+# Of COCO: what a recipe without data is measured with, where it does not say its classes itself.
+NUM_CLASSES = 80
+_LENGTH = RunLength(steps_per_epoch=1000, total_steps=60_000, global_batch_size=0)
 
 
 def random_batch(detector: Detector, batch_size: int, *, seed: int = 0) -> dict:
@@ -47,6 +51,20 @@ def random_batch(detector: Detector, batch_size: int, *, seed: int = 0) -> dict:
     return {**batch, "targets": detector.make_targets(*(batch[key] for key in keys))}
 
 
+def make_trainer(recipe: Recipe, detector: Detector) -> Trainer:
+    """Build the trainer of a recipe, as `train` does for a run of COCO's length.
+
+    Args:
+        recipe: the settings; gradients are not accumulated, as a step is measured on one batch.
+        detector: what is trained.
+
+    Returns:
+        The trainer at step 0.
+    """
+    length = dataclasses.replace(_LENGTH, global_batch_size=recipe.batch_size)
+    return recipe.replace(accumulate_steps=1).trainer(detector, length)
+
+
 def stepping(trainer: Trainer, batch: dict, strategy: tf.distribute.Strategy) -> measure.Work:
     """Return the work of train steps on a batch, compiled as a run compiles them."""
 
@@ -68,14 +86,14 @@ def stepping(trainer: Trainer, batch: dict, strategy: tf.distribute.Strategy) ->
 
 
 def prepare(
-    data_dir: str | Path | None, batch_size: int, *, device: str | None = None
+    recipe: Recipe, data_dir: str | Path | None, *, device: str | None = None
 ) -> tuple[measure.Work, Trainer]:
-    """Build the parsed recipe's train step and a batch for it.
+    """Build a recipe's train step and a batch for it.
 
     Args:
+        recipe: the settings.
         data_dir: folder with record files, of which the first training batch is taken; None makes
             a random batch.
-        batch_size: images a step.
         device: as `train.device`.
 
     Returns:
@@ -84,16 +102,17 @@ def prepare(
     strategy = select_device(device)
     label_map = None if data_dir is None else load_label_map(data_dir)
     with strategy.scope():
-        detector = make_detector(label_map)
-        trainer = make_trainer(detector, batch_size)
+        detector = recipe.detector(label_map, default_num_classes=NUM_CLASSES)
+        trainer = make_trainer(recipe, detector)
     if data_dir is None:
-        batch = random_batch(detector, batch_size)
+        batch = random_batch(detector, recipe.batch_size)
     else:
-        batch = next(iter(recipe_batches(data_dir, batch_size).take(1)))
+        batch = next(iter(recipe.training_batches(detector, data_dir).take(1)))
     return stepping(trainer, batch, strategy), trainer
 
 
 def run(
+    recipe: Recipe,
     data_dir: str | Path | None = None,
     *,
     batch_size: int | None = None,
@@ -101,9 +120,10 @@ def run(
     seconds: float = 3.0,
     device: str | None = None,
 ) -> list[dict[str, Any]]:
-    """Measure the train step of the parsed recipe.
+    """Measure the train step of a recipe.
 
     Args:
+        recipe: the settings.
         data_dir: folder with record files for the batch; None makes a random one.
         batch_size: images a step, 8 by default.
         windows: how many windows.
@@ -114,7 +134,7 @@ def run(
         One line.
     """
     batch_size = batch_size or 8
-    work, trainer = prepare(data_dir, batch_size, device=device)
+    work, trainer = prepare(recipe.replace(batch_size=batch_size), data_dir, device=device)
     name = "train step"
     rates = measure.alternate({name: work}, windows=windows, seconds=seconds, warm_up=2)
     detector = trainer.detector

@@ -93,6 +93,7 @@ def _recipe_lines(values: flags.FlagValues) -> list[dict]:
     from ssd_centernet import config
     from ssd_centernet.benchmark import inference, measure, postprocess, scaling, step
     from ssd_centernet.benchmark import input as input_part
+    from ssd_centernet.recipe import Recipe
     from ssd_centernet.runtime.device import select_device
     from ssd_centernet.runtime.distribution import connect
 
@@ -101,6 +102,7 @@ def _recipe_lines(values: flags.FlagValues) -> list[dict]:
         values.gin_params,
         flag_params=_flags.flag_bindings({"dtype": "build_detector.dtype"}),
     )
+    recipe = Recipe()
     shared = {
         "windows": values.windows or 5,
         "seconds": values.seconds or (1.0 if values.part == "postprocess" else 3.0),
@@ -108,26 +110,27 @@ def _recipe_lines(values: flags.FlagValues) -> list[dict]:
     }
     if values.part == "input":
         select_device("cpu")  # Where the pipeline runs anyway.
-        lines = input_part.run(values.data_dir, **shared)
+        lines = input_part.run(recipe, values.data_dir, **shared)
     elif values.part == "scaling":
         communicator = connect(bool(values.use_horovod))
-        lines = scaling.run(communicator, device=values.device, **shared)
+        lines = scaling.run(recipe, communicator, device=values.device, **shared)
     elif values.part == "step":
-        lines = step.run(values.data_dir, device=values.device, **shared)
+        lines = step.run(recipe, values.data_dir, device=values.device, **shared)
     elif values.part == "inference":
         with select_device(values.device).scope():
             lines = inference.run(
+                recipe,
                 batch_size=values.batch_size,
                 iterations=values.benchmark_iters or 300,
                 warm_up=100 if values.warmup_iters is None else values.warmup_iters,
             )
     else:
         select_device(values.device)
-        lines = postprocess.run(**shared)
+        lines = postprocess.run(recipe, **shared)
     # What a training alone uses may stand in a recipe and in its overrides.
     config.assert_all_used(allow=("train", "evaluate"), overrides_only=True)
-    recipe = (values.gin_file or [_RECIPE])[-1]
-    return [{**line, "recipe": recipe, **measure.environment()} for line in lines]
+    name = (values.gin_file or [_RECIPE])[-1]
+    return [{**line, "recipe": name, **measure.environment()} for line in lines]
 
 
 def _eval_lines(values: flags.FlagValues) -> list[dict]:

@@ -259,20 +259,18 @@ def _train_steps(names: list[str] | None) -> Iterator[Line]:
         yield from _guarded(f"step {name}", lambda name=name: _train_step(name))
 
 
-def _train_step(recipe: str) -> Iterator[Line]:
+def _train_step(name: str) -> Iterator[Line]:
     """Build a recipe's detector and train it for one step on a random image."""
     import numpy as np
 
     from ssd_centernet import config
-    from ssd_centernet.building import build_detector
-    from ssd_centernet.training.optimizers import Momentum
-    from ssd_centernet.training.schedules import ConstantRate, RunLength
-    from ssd_centernet.training.trainer import Trainer
+    from ssd_centernet.recipe import Recipe
+    from ssd_centernet.training.length import RunLength
 
-    config.parse([recipe])
-    detector = build_detector(num_classes=3)
-    length = RunLength(steps_per_epoch=1, total_steps=1, global_batch_size=1)
-    trainer = Trainer(detector, Momentum(), schedule=ConstantRate(), run=length, batch_size=1)
+    config.parse([name])
+    recipe = Recipe().replace(batch_size=1, accumulate_steps=1)
+    detector = recipe.detector(num_classes=3)
+    trainer = recipe.trainer(detector, RunLength(1, total_steps=1, global_batch_size=1))
     batch = _random_batch(detector.image_size)
     start = time.perf_counter()
     metrics = {name: float(value) for name, value in trainer.train_step(batch).items()}
@@ -280,7 +278,7 @@ def _train_step(recipe: str) -> Iterator[Line]:
     finite = all(np.isfinite(value) for value in metrics.values())
     yield Line(
         "ok" if finite else "FAIL",
-        f"step {recipe}",
+        f"step {name}",
         f"loss {metrics['total']:.3f}, {seconds:.1f} s without compilation",
         "A loss of random weights must be finite; check the device's driver and plug-in.",
     )

@@ -10,9 +10,19 @@ Example:
       --num_steps=100
 """
 
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
 from absl import flags
 
 from ssd_centernet.cli import _flags, _runs
+
+if TYPE_CHECKING:
+    from ssd_centernet.recipe import Recipe
 
 
 def define_flags() -> None:
@@ -47,8 +57,8 @@ def main(argv: list[str]) -> int:
     _flags.require("gin_file", "data_dir")
     values = flags.FLAGS
     from ssd_centernet import config
+    from ssd_centernet.recipe import Recipe
     from ssd_centernet.runtime.device import select_device
-    from ssd_centernet.training.static_inputs import make_static
 
     select_device("cpu")  # Where the pipeline runs anyway.
     bindings = _flags.flag_bindings({"batch_size": "train.batch_size", "seed": "train.seed"})
@@ -60,7 +70,8 @@ def main(argv: list[str]) -> int:
         bar = bar or _runs.progress_bar(total, "batch")
         bar.update(done - bar.n)
 
-    folders = make_static(
+    folders = write_workers(
+        Recipe(),
         values.data_dir,
         values.output_dir or values.data_dir,
         steps=values.num_steps,
@@ -68,8 +79,64 @@ def main(argv: list[str]) -> int:
         overwrite=values.overwrite,
         progress=progress,
     )
+    config.assert_all_used(allow=("train",), overrides_only=True)
     if bar is not None:
         bar.close()
     for folder in folders:
         print(f"written: {folder}")
     return 0
+
+
+def write_workers(
+    recipe: Recipe,
+    data_dir: str | Path,
+    output_dir: str | Path,
+    *,
+    steps: int | None = None,
+    workers: int = 1,
+    overwrite: bool = False,
+    progress: Callable[[int, int], Any] = lambda done, total: None,
+) -> list[Path]:
+    """Write the first training batches of a recipe for every process of a run.
+
+    They are those that a run with the same settings and `workers` processes begins with.
+
+    Args:
+        recipe: the settings.
+        data_dir: folder of converted data.
+        output_dir: gets `worker_0`, `worker_1`, ...
+        steps: batches of each worker; None is a pass over the images.
+        workers: number of processes of the run.
+        overwrite: whether batches that are already there are replaced.
+        progress: is told how many batches are done of how many.
+
+    Returns:
+        The folders of the workers.
+
+    Raises:
+        FileNotFoundError: no such data.
+        ValueError: settings that do not fit the data.
+        FileExistsError: there are batches, and `overwrite` is off.
+    """
+    from ssd_centernet.data.directory import load_label_map
+    from ssd_centernet.data.static import write_static_batches
+
+    label_map = load_label_map(data_dir)
+    detector = recipe.detector(label_map)
+    if steps is None:
+        steps = math.ceil(recipe.count_images(data_dir) / (recipe.batch_size * workers))
+    return [
+        write_static_batches(
+            recipe.training_batches(
+                detector, data_dir, label_map=label_map, rank=worker, world_size=workers
+            ),
+            output_dir,
+            steps=steps,
+            label_map=label_map,
+            worker=worker,
+            workers=workers,
+            overwrite=overwrite,
+            progress=lambda n, before=worker * steps: progress(before + n, workers * steps),
+        )
+        for worker in range(workers)
+    ]

@@ -34,7 +34,9 @@ def main(argv: list[str]) -> int:
     _flags.require("gin_file", "data_dir")
     values = flags.FLAGS
     from ssd_centernet import config
-    from ssd_centernet.preview.anchor_report import show_anchors
+    from ssd_centernet.data.directory import load_label_map
+    from ssd_centernet.preview.anchor_report import describe_anchors
+    from ssd_centernet.recipe import Recipe
     from ssd_centernet.runtime.device import select_device
 
     # Matching is quick on a processor, and an accelerator may be busy with training.
@@ -43,8 +45,14 @@ def main(argv: list[str]) -> int:
     split = values.split
     if split is not None and not split.startswith("coco_"):
         split = f"coco_{split}"
-    report = show_anchors(
-        values.data_dir, split=split, max_images=values.max_images, output=values.output
+    recipe = Recipe()
+    report = describe_anchors(
+        recipe.detector(load_label_map(values.data_dir)),
+        values.data_dir,
+        split=split or recipe.train_split,
+        crowd=recipe.crowd,
+        max_images=values.max_images,
+        output=values.output,
     )
     config.assert_all_used(allow=("train",), overrides_only=True)
     print(report)

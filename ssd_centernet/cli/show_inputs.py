@@ -33,15 +33,28 @@ def main(argv: list[str]) -> int:
     _flags.require("gin_file", "data_dir", "output")
     values = flags.FLAGS
     from ssd_centernet import config
+    from ssd_centernet.data.directory import load_label_map
+    from ssd_centernet.models.detector import size_in_words
     from ssd_centernet.preview.fed_images import UNMATCHED, box_states, show_inputs
+    from ssd_centernet.recipe import Recipe
     from ssd_centernet.runtime.device import select_device
 
     # Nothing here is worth an accelerator's memory.
     select_device("cpu")
     bindings = _flags.flag_bindings({"seed": "train.seed"})
     config.parse(values.gin_file, values.gin_params, flag_params=bindings)
+    recipe = Recipe()
+    # More images a batch than are shown would only take time and memory.
+    recipe = recipe.replace(batch_size=min(recipe.batch_size, values.num_images))
+    detector = recipe.detector(load_label_map(values.data_dir))
+    size = size_in_words(detector.image_size)
     fed = show_inputs(
-        values.data_dir, values.output, num_images=values.num_images, cell_size=values.cell_size
+        detector,
+        recipe.training_batches(detector, values.data_dir),
+        values.output,
+        heading=f"{recipe.train_split} of {values.data_dir}, as the network is fed: {size} pixels",
+        num_images=values.num_images,
+        cell_size=values.cell_size,
     )
     config.assert_all_used(allow=("train",), overrides_only=True)
     lost = sum(box_states(one, 0.0).count(UNMATCHED) for one in fed)

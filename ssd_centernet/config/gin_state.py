@@ -4,6 +4,7 @@ import contextlib
 import difflib
 import fnmatch
 import inspect
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -207,6 +208,8 @@ def expected_instead(configurable: Any, parameter: str, value: Any) -> str | Non
     found = inspect.signature(function).parameters.get(parameter)
     annotation = getattr(found, "annotation", None)
     name = annotation.__name__ if inspect.isclass(annotation) else str(annotation)
+    # A setting of a recipe has what it may be beside its type: Annotated[int, COUNT].
+    name = re.sub(r"^Annotated\[(.+?), .*\]$", r"\1", name)
     return _NO_TEXT.get(name.removesuffix(" | None"))
 
 

@@ -69,7 +69,7 @@ MODULES: tuple[str, ...] = (
     "ssd_centernet.training.loss_scale",
     "ssd_centernet.training.optimizers",
     "ssd_centernet.training.schedules",
-    "ssd_centernet.train",
+    "ssd_centernet.recipe",
 )
 
 # Two ways to say one thing: the one that is set last counts, so that a flag or a file of one's own

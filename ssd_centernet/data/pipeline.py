@@ -142,7 +142,6 @@ def training_batches(
     return _with_options(batches.prefetch(2), deterministic, threadpool_size)
 
 
-@gin.register
 def evaluation_batches(
     data_dir: str,
     *,
@@ -203,7 +202,26 @@ def evaluation_batches(
     return _with_options(batches, True, threadpool_size)
 
 
-def preprocess_example(example: Example, preprocess: Callable[[tf.Tensor], tf.Tensor]) -> Example:
+def resize_only(preprocess: Callable[[tf.Tensor], tf.Tensor]) -> Augment:
+    """Make the chain of a training without augmentation.
+
+    Args:
+        preprocess: as in `evaluation_batches`.
+
+    Returns:
+        A chain (example with `encoded`, seed) -> example with `image`, see `data/augment/`.
+    """
+
+    def chain(example: Mapping[str, tf.Tensor], seed: tf.Tensor) -> Example:
+        del seed
+        return preprocess_example(example, preprocess)
+
+    return chain
+
+
+def preprocess_example(
+    example: Mapping[str, tf.Tensor], preprocess: Callable[[tf.Tensor], tf.Tensor]
+) -> Example:
     """Decode an example and prepare it as images to detect on are prepared.
 
     Args:

@@ -6,11 +6,9 @@ import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
-import gin
 import numpy as np
 import tensorflow as tf
 
-from ssd_centernet.building import build_detector
 from ssd_centernet.data.directory import load_label_map
 from ssd_centernet.data.records import parse_example
 from ssd_centernet.data.shards import find_shards
@@ -73,42 +71,6 @@ class Row:
     def total(self) -> int:
         """The number of objects."""
         return sum(self.counts)
-
-
-def show_anchors(
-    data_dir: str | Path,
-    *,
-    split: str | None = None,
-    max_images: int | None = None,
-    output: str | Path | None = None,
-) -> str:
-    """Match the ground truth of a split with the targets of the parsed recipe, and count.
-
-    Images are scaled to the network's input and not augmented.
-
-    Args:
-        data_dir: folder of converted data.
-        split: such as 'coco_train'; None is the recipe's `train_split`.
-        max_images: only the first so many images with objects; None takes all.
-        output: PNG file for a chart of the shares by size; None writes none.
-
-    Returns:
-        The table, for reading.
-
-    Raises:
-        ValueError: settings that do not fit the data, or no object in the split.
-        FileNotFoundError: no such data.
-    """
-    detector = build_detector(label_map=load_label_map(data_dir))
-    settings = gin.get_bindings("train")
-    return describe_anchors(
-        detector,
-        data_dir,
-        split=split or settings.get("train_split", "coco_train"),
-        crowd=settings.get("crowd", "object"),
-        max_images=max_images,
-        output=output,
-    )
 
 
 def describe_anchors(

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-import gin
 import numpy as np
 import tensorflow as tf
 
-from ssd_centernet.building import build_detector
-from ssd_centernet.data.directory import load_label_map
-from ssd_centernet.data.pipeline import preprocess_example, training_batches
 from ssd_centernet.drawing import visualize
 from ssd_centernet.models.detector import Detector
 from ssd_centernet.ops import boxes as box_ops
@@ -29,8 +25,6 @@ _PEAK_LEGEND = (
     "red: no peak   warm colours: the heatmap, largest of all classes   hatched: crowd region"
 )
 _HEAT = (255, 90, 0)
-# Most images a batch: enough for speed, few enough that large images fit into memory.
-_BATCH = 8
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -62,31 +56,22 @@ class FedImage:
     heat: np.ndarray | None = None
 
 
-def resize_only(detector: Detector) -> Callable:
-    """Make the chain of a run without augmentation.
-
-    Args:
-        detector: whose preprocessing any image goes through.
-
-    Returns:
-        A chain (example with `encoded`, seed) -> example with `image`, see `data/augment/`.
-    """
-
-    def chain(example: dict, seed: tf.Tensor) -> dict:
-        del seed
-        return preprocess_example(example, detector.preprocessing)
-
-    return chain
-
-
 def show_inputs(
-    data_dir: str | Path, output: str | Path, *, num_images: int = 16, cell_size: int = 448
+    detector: Detector,
+    batches: Iterable[Mapping],
+    output: str | Path,
+    *,
+    heading: str,
+    num_images: int = 16,
+    cell_size: int = 448,
 ) -> list[FedImage]:
-    """Draw the first images that a training with the parsed recipe is fed.
+    """Draw the first images that a training is fed.
 
     Args:
-        data_dir: folder of converted data.
+        detector: what is trained.
+        batches: of `Recipe.training_batches`.
         output: PNG file to write.
+        heading: first line of the sheet.
         num_images: how many images, at least 1.
         cell_size: side of an image on the sheet in pixels.
 
@@ -95,29 +80,15 @@ def show_inputs(
 
     Raises:
         ValueError: settings that do not fit the data.
-        FileNotFoundError: no such data.
     """
-    label_map = load_label_map(data_dir)
-    detector = build_detector(label_map=label_map)
-    settings = gin.get_bindings("train")
-    split = settings.get("train_split", "coco_train")
-    batches = training_batches(
-        str(data_dir),
-        label_map=label_map,
-        batch_size=min(num_images, _BATCH),
-        augment=settings.get("augment") or resize_only(detector),
-        make_targets=detector.make_targets,
-        split=split,
-        **{name: settings[name] for name in ("keep_empty", "crowd", "seed") if name in settings},
-    )
     fed: list[FedImage] = []
     for batch in batches:
         fed += describe_batch(detector, batch)
         if len(fed) >= num_images:
             break
     fed = fed[:num_images]
-    heading = f"{split} of {data_dir}, as the network is fed: {detector.image_size} pixels"
-    sheet = input_sheet(detector, fed, label_map.names, heading=heading, cell_size=cell_size)
+    names = detector.class_names or [str(index) for index in range(detector.num_classes)]
+    sheet = input_sheet(detector, fed, names, heading=heading, cell_size=cell_size)
     visualize.save_png(output, sheet)
     return fed
 

@@ -7,13 +7,12 @@ import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
-import gin
-
 from ssd_centernet import config
 from ssd_centernet.building import build_detector
 from ssd_centernet.data.directory import LABEL_MAP_NAME
 from ssd_centernet.labels import LabelMap
 from ssd_centernet.models.detector import Detector
+from ssd_centernet.recipe import Recipe
 from ssd_centernet.run_directory import CONFIG_NAME, choose_checkpoint
 from ssd_centernet.runtime.device import claim_device, refuse_shared_devices, select_device
 from ssd_centernet.runtime.distribution import Communicator, SingleProcess
@@ -82,14 +81,13 @@ def open_run(
     with _placed(device, communicator or SingleProcess()):
         detector = build_detector(label_map=label_map)
     _restore_all(detector, prefix)
-    # The split is asked of gin's bindings below, which gin does not count as a use.
+    # Asked after this: a recipe takes all settings of a training, which then count as used.
     config.assert_all_used(allow=("train.eval_split", *allow), overrides_only=True)
-    split = gin.get_bindings("train", resolve_references=False).get("eval_split")
     return OpenedRun(
         detector=detector,
         label_map=label_map,
         checkpoint=prefix,
-        eval_split=split or DEFAULT_SPLIT,
+        eval_split=Recipe().eval_split or DEFAULT_SPLIT,
     )
 
 

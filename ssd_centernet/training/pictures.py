@@ -67,7 +67,7 @@ class PictureBoard:
         self._shown: list[ShownImage] | None = None
 
     def show_inputs(self, trainer: Trainer, dataset: tf.data.Dataset) -> None:
-        """Draw the first images of a run that begins, as the step gets them; see `inputs.py`.
+        """Draw the first images of a run that begins, as the step gets them.
 
         Args:
             trainer: of the run; nothing is drawn when it has already made steps.

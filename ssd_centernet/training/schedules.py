@@ -2,27 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Sequence
 
 import gin
 import tensorflow as tf
 
-
-@dataclasses.dataclass(frozen=True)
-class RunLength:
-    """How long a run is, in the units that schedules need.
-
-    Attributes:
-        steps_per_epoch: steps that see every training image once.
-        total_steps: steps of the whole run.
-        global_batch_size: images a step over all processes.
-    """
-
-    steps_per_epoch: int
-    total_steps: int
-    global_batch_size: int
+from ssd_centernet.training.length import RunLength
 
 
 @gin.register

@@ -11,12 +11,12 @@ from ssd_centernet import config
 from ssd_centernet.benchmark import evaluation, inference, measure, postprocess, records
 from ssd_centernet.benchmark import input as input_part
 from ssd_centernet.benchmark import step as step_part
-from ssd_centernet.benchmark.recipe import make_detector
 from ssd_centernet.data.directory import load_label_map
 from ssd_centernet.data.pipeline import count_examples
 from ssd_centernet.layers.decoders import SSDDecoder
 from ssd_centernet.ops import boxes as box_ops
 from ssd_centernet.ops import nms
+from ssd_centernet.recipe import Recipe
 
 # A detector that steps in milliseconds.
 TINY = [
@@ -160,7 +160,7 @@ def test_long_epoch_links_the_same_records(data_dir, tmp_path):
 
 
 def test_input_part(tiny, data_dir):
-    lines = input_part.run(data_dir, batch_size=2, windows=2, seconds=0.05)
+    lines = input_part.run(Recipe(), data_dir, batch_size=2, windows=2, seconds=0.05)
     pipeline, ceiling, ratio = lines
     assert pipeline["name"] == input_part.PIPELINE and ceiling["name"] == input_part.CEILING
     assert pipeline["image_size"] == [64, 64] and pipeline["windows"] == 2
@@ -174,16 +174,16 @@ def test_ceiling_batches_are_the_resized_images(data_dir):
 
 
 def test_step_part_trains(tiny, data_dir):
-    work, trainer = step_part.prepare(data_dir, 2, device="cpu")
+    work, trainer = step_part.prepare(Recipe().replace(batch_size=2), data_dir, device="cpu")
     assert work(3) == 6
     assert int(trainer.step) == 3
-    (line,) = step_part.run(batch_size=2, windows=1, seconds=0.05, device="cpu")
+    (line,) = step_part.run(Recipe(), batch_size=2, windows=1, seconds=0.05, device="cpu")
     assert line["batch_size"] == 2 and line["dtype"] == "float32"
     assert line["images_per_second"] > 0 and line["peak_rss_mb"] > 100
 
 
 def test_random_batch_has_matched_anchors(tiny):
-    detector = step_part.make_detector()
+    detector = Recipe().detector(num_classes=80)
     batch = step_part.random_batch(detector, 2)
     # Every object takes at least one anchor, unless two objects claim the same.
     assert np.all(batch["targets"]["num_matched"] >= 4)
@@ -191,7 +191,7 @@ def test_random_batch_has_matched_anchors(tiny):
 
 
 def test_postprocess_part(tiny):
-    lines = postprocess.run(batch_size=1, windows=1, seconds=0.05)
+    lines = postprocess.run(Recipe(), batch_size=1, windows=1, seconds=0.05)
     assert [line["name"] for line in lines[:2]] == [postprocess.DECODER, postprocess.KERNEL]
     want = lines[1]["images_per_second"] / lines[0]["images_per_second"]
     np.testing.assert_allclose(lines[2]["ratio"], want, rtol=0.01)
@@ -205,11 +205,11 @@ def test_latencies_are_summarised_by_hand():
 
 
 def test_inference_part(tiny):
-    (line,) = inference.run(batch_size=2, iterations=3, warm_up=1)
+    (line,) = inference.run(Recipe(), batch_size=2, iterations=3, warm_up=1)
     assert line["iterations"] == 3 and line["batch_size"] == 2
     assert line["latency_ms_p90"] <= line["latency_ms_p99"]
     assert 0 < line["latency_ms"] and 0 < line["images_per_second"]
-    detector = make_detector()
+    detector = Recipe().detector(num_classes=80)
     assert len(inference.latencies(detector, batch_size=1, iterations=2, warm_up=2)) == 2
 
 

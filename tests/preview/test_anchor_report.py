@@ -10,7 +10,9 @@ from PIL import Image
 
 from ssd_centernet import config
 from ssd_centernet.building import build_detector
+from ssd_centernet.data.directory import load_label_map
 from ssd_centernet.preview import anchor_report
+from ssd_centernet.recipe import Recipe
 from ssd_centernet.runs.opened import open_run
 from tests.data.coco_set import CocoSet
 from tests.docs.place import environment, run
@@ -131,6 +133,9 @@ def test_crowd_regions_follow_the_recipe(model_dir, tmp_path):
     heads = {}
     for crowd in ("object", "drop"):
         config.parse([model_dir / "config.gin"], [f"train.crowd = '{crowd}'"])
-        heads[crowd] = anchor_report.show_anchors(coco.out).split(",")[0].split(": ")[1]
+        recipe = Recipe()
+        detector = recipe.detector(load_label_map(coco.out))
+        report = anchor_report.describe_anchors(detector, coco.out, crowd=recipe.crowd)
+        heads[crowd] = report.split(",")[0].split(": ")[1]
     config.clear()
     assert heads == {"object": "4 objects in 3 images", "drop": "2 objects in 2 images"}

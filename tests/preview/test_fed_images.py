@@ -9,14 +9,25 @@ from PIL import Image
 
 from ssd_centernet import config
 from ssd_centernet.building import build_detector
+from ssd_centernet.data.directory import load_label_map
 from ssd_centernet.preview import fed_images
+from ssd_centernet.recipe import Recipe
 from ssd_centernet.runs.opened import open_run
 
 
 def test_inputs_are_drawn_as_they_are_fed(model_dir, data_dir, tmp_path):
     plain = ["crop = False", "jitter = False", "flip_probability = 0.0"]
     config.parse([model_dir / "config.gin"], [f"SSDAugment.{setting}" for setting in plain])
-    fed = fed_images.show_inputs(data_dir, tmp_path / "inputs.png", num_images=3, cell_size=128)
+    recipe = Recipe()
+    detector = recipe.detector(load_label_map(data_dir))
+    fed = fed_images.show_inputs(
+        detector,
+        recipe.training_batches(detector, data_dir),
+        tmp_path / "inputs.png",
+        heading="as fed",
+        num_images=3,
+        cell_size=128,
+    )
     assert len(fed) == 3
     truth = json.loads((data_dir / "coco_train.annotations.json").read_text())
     sizes = {image["id"]: (image["height"], image["width"]) for image in truth["images"]}

@@ -9,6 +9,7 @@ import pytest
 import tensorflow as tf
 
 from ssd_centernet import config
+from ssd_centernet.recipe import Recipe
 from ssd_centernet.runs.evaluation import evaluate_run
 from ssd_centernet.runs.opened import open_run
 from ssd_centernet.train import train
@@ -68,7 +69,7 @@ def test_a_run_on_an_accelerator_is_the_run_on_the_cpu(data_dir, tmp_path):
     )
     try:
         config.parse([recipe], settings)
-        assert train(tmp_path / "cpu", data_dir, device="cpu") == "finished"
+        assert train(tmp_path / "cpu", data_dir, Recipe(device="cpu")) == "finished"
         config.clear()
         printed, errors = on_device.communicate(timeout=300)
     finally:

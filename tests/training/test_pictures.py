@@ -9,7 +9,7 @@ from PIL import Image
 
 from ssd_centernet import config
 from ssd_centernet.building import build_detector
-from ssd_centernet.data.pipeline import training_batches
+from ssd_centernet.data.pipeline import resize_only, training_batches
 from ssd_centernet.drawing import visualize
 from ssd_centernet.evaluation.result import DetectionRows
 from ssd_centernet.preview import fed_images
@@ -98,7 +98,7 @@ def test_peaks_are_shown_where_targets_are_made_in_the_step(tmp_path, data_dir):
         config.clear()
     trainer = tiny_trainer(detector)
     batches = training_batches(
-        str(data_dir), label_map=LABELS, batch_size=1, augment=fed_images.resize_only(detector)
+        str(data_dir), label_map=LABELS, batch_size=1, augment=resize_only(detector.preprocessing)
     )
     log = TrainLog(tmp_path, trainer.run)
     pictures.PictureBoard(log, LABELS, number=3).show_inputs(trainer, batches)

@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from ssd_centernet.train import run_length, to_steps
+from ssd_centernet.training.length import run_length, to_steps
 from ssd_centernet.training.schedules import (
     ConstantRate,
     RunLength,

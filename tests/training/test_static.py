@@ -7,12 +7,12 @@ import pytest
 import tensorflow as tf
 
 from ssd_centernet import config
+from ssd_centernet.cli.make_static import write_workers
 from ssd_centernet.data.fake import fake_batches
-from ssd_centernet.data.pipeline import training_batches
+from ssd_centernet.data.pipeline import resize_only, training_batches
 from ssd_centernet.data.static import static_batches, write_static_batches
 from ssd_centernet.labels import LabelMap
-from ssd_centernet.preview.fed_images import resize_only
-from ssd_centernet.training.static_inputs import make_static
+from ssd_centernet.recipe import Recipe
 from tests.tiny import LABELS, tiny_detector
 from tests.training.test_train import assert_same_bits, run
 
@@ -29,7 +29,7 @@ def options(detector, **changes):
         "label_map": LABELS,
         "batch_size": 2,
         "image_size": detector.image_size,
-        "augment": resize_only(detector),
+        "augment": resize_only(detector.preprocessing),
         "make_targets": detector.make_targets,
         "seed": 0,
         **changes,
@@ -127,7 +127,7 @@ def test_static_training_equals_training_bit_for_bit(tiny_recipe, data_dir, tmp_
     directory = tmp_path / "static"
     config.parse([tiny_recipe])
     try:
-        make_static(data_dir, directory, steps=4)
+        write_workers(Recipe(), data_dir, directory, steps=4)
     finally:
         config.clear()
     place = f"static_batches.directory = {str(directory)!r}"

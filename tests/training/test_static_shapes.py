@@ -7,10 +7,11 @@ import pytest
 import tensorflow as tf
 
 from ssd_centernet import config
-from ssd_centernet import train as train_module
-from ssd_centernet.benchmark.input import recipe_batches
-from ssd_centernet.benchmark.recipe import make_detector, make_trainer
+from ssd_centernet import recipe as recipe_module
+from ssd_centernet.benchmark.step import make_trainer
 from ssd_centernet.data.directory import load_label_map
+from ssd_centernet.recipe import Recipe
+from ssd_centernet.train import train
 from tests.narrow import NARROW
 
 RECIPES = (
@@ -80,13 +81,14 @@ def test_the_search_for_unknown_shapes_finds_them():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("recipe", RECIPES)
-def test_step_and_detection_have_static_shapes(recipe, data_dir):
+@pytest.mark.parametrize("name", RECIPES)
+def test_step_and_detection_have_static_shapes(name, data_dir):
     sizes = ("IMAGE_SIZE = (96, 96)", "train.seed = 3")
-    config.parse([recipe], [*sizes, *NARROW[recipe]])
-    detector = make_detector(load_label_map(data_dir))
-    trainer = make_trainer(detector, BATCH)
-    batch = recipe_batches(data_dir, BATCH).element_spec
+    config.parse([name], [*sizes, *NARROW[name]])
+    recipe = Recipe().replace(batch_size=BATCH)
+    detector = recipe.detector(load_label_map(data_dir))
+    trainer = make_trainer(recipe, detector)
+    batch = recipe.training_batches(detector, data_dir).element_spec
     assert all(spec.shape.is_fully_defined() for spec in tf.nest.flatten(batch)), batch
 
     step = tf.function(trainer.train_step).get_concrete_function(batch)
@@ -110,7 +112,7 @@ def test_a_run_traces_its_step_once(accumulate_steps, tiny_recipe, data_dir, tmp
     """Call of one, of several and of the last few steps run the same graph."""
     traced, calls = [], []
 
-    class Watched(train_module.Trainer):
+    class Watched(recipe_module.Trainer):
         def train_step(self, batch):
             traced.append(tf.compat.v1.get_default_graph())
             return super().train_step(batch)
@@ -119,10 +121,10 @@ def test_a_run_traces_its_step_once(accumulate_steps, tiny_recipe, data_dir, tmp
             calls.append(int(self.step))
             super().raise_if_failed()
 
-    monkeypatch.setattr(train_module, "Trainer", Watched)
+    monkeypatch.setattr(recipe_module, "Trainer", Watched)
     settings = ("train.steps = 11", "train.log_every = 4", "train.checkpoint_every = 100")
     config.parse([tiny_recipe], [*settings, f"train.accumulate_steps = {accumulate_steps}"])
-    assert train_module.train(tmp_path, data_dir) == "finished"
+    assert train(tmp_path, data_dir) == "finished"
     lengths = [end - begin for begin, end in zip([0, *calls], calls, strict=False)]
     assert sum(lengths) == 11 and len(set(lengths)) > 1
     assert len(traced) == 1, f"traced {len(traced)} times over calls of {lengths} steps"

@@ -1,0 +1,128 @@
+"""What a setting may be: checked where settings are read, and told to somebody who set another."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import inspect
+import numbers
+import os
+import typing
+from collections.abc import Callable, Sequence
+from typing import Any
+
+
+@dataclasses.dataclass(frozen=True)
+class Expectation:
+    """Say which values a setting may have; stands in its annotation: `Annotated[int, COUNT]`.
+
+    Attributes:
+        accepts: whether a value may be set.
+        expected: the same in words, for an error.
+    """
+
+    accepts: Callable[[Any], bool]
+    expected: str
+
+
+def check(settings: Any, *, prefix: str) -> None:
+    """Refuse a setting that is of another kind than its annotation says.
+
+    Args:
+        settings: a dataclass whose annotations hold an `Expectation` where there is one to check;
+            one whose type allows None accepts None too.
+        prefix: of the settings' names in gin, such as 'train'.
+
+    Raises:
+        ValueError: names the setting, its value and what was expected.
+    """
+    for name, hint in _hints(type(settings)).items():
+        value = getattr(settings, name)
+        for expectation in getattr(hint, "__metadata__", ()):
+            optional = type(None) in typing.get_args(hint.__origin__)
+            if not (optional and value is None) and not expectation.accepts(value):
+                raise ValueError(
+                    f"{prefix}.{name} is {shown(value)}, expected {expectation.expected}. Set it "
+                    f'in the recipe, or with --gin_params="{prefix}.{name} = ...".'
+                )
+
+
+@functools.lru_cache
+def _hints(cls: type) -> dict[str, Any]:
+    return typing.get_type_hints(cls, include_extras=True)
+
+
+def shown(value: Any) -> str:
+    """Name a value as its user knows it: an object by its class, without an address.
+
+    Args:
+        value: of a setting.
+
+    Returns:
+        Words for an error message.
+    """
+    if inspect.isclass(value):
+        return f"the class {value.__name__} (without brackets)"
+    if _is_function(value):
+        return f"the function {getattr(value, '__name__', 'without a name')}"
+    plain = (str, bytes, bool, numbers.Number, tuple, list, dict, os.PathLike, type(None))
+    return repr(value) if isinstance(value, plain) else f"a {type(value).__name__} that is built"
+
+
+def _is_function(value: Any) -> bool:
+    return inspect.isroutine(value) or isinstance(value, functools.partial)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, numbers.Real) and not isinstance(value, bool)
+
+
+def _is_integer(value: Any) -> bool:
+    return isinstance(value, numbers.Integral) and not isinstance(value, bool)
+
+
+def _are_patterns(value: Any) -> bool:
+    items = value if isinstance(value, Sequence) else [None]
+    return all(isinstance(item, str) for item in items)
+
+
+def constructor(example: str) -> Expectation:
+    """Expect a class or function that has not been called, such as `@Adam`."""
+    text = f"the name of a constructor without brackets, such as @{example}"
+    return Expectation(lambda value: inspect.isclass(value) or _is_function(value), text)
+
+
+COUNT = Expectation(lambda v: _is_integer(v) and v >= 1, "a whole number of 1 or more")
+COUNT_OR_ZERO = Expectation(
+    lambda v: _is_integer(v) and v >= 0, "a whole number of 0 or more, 0 for none"
+)
+SEED = Expectation(lambda v: _is_integer(v) and 0 <= v < 2**32, "a whole number in 0..2**32 - 1")
+NUMBER = Expectation(_is_number, "a number without quotes")
+FACTOR = Expectation(lambda v: _is_number(v) and v >= 0, "a number of 0 or more without quotes")
+ABOVE_ZERO = Expectation(lambda v: _is_number(v) and v > 0, "a number above 0 without quotes")
+SWITCH = Expectation(lambda value: isinstance(value, bool), "True or False, without quotes")
+TEXT = Expectation(lambda value: isinstance(value, str), "a text in quotes")
+PATH = Expectation(lambda v: isinstance(v, str | os.PathLike), "a path in quotes")
+PATTERNS = Expectation(_are_patterns, "a regular expression in quotes, or a tuple of them")
+DURATION = Expectation(
+    lambda value: isinstance(value, str) or _is_integer(value),
+    "a number of steps, or a text such as '2.5 epochs'",
+)
+CHAIN = Expectation(
+    lambda value: callable(value) and not inspect.isclass(value),
+    "None, or a chain with brackets after its name, such as @SSDAugment()",
+)
+STEPS = Expectation(
+    lambda v: isinstance(v, Sequence) and len(v) == 2 and all(map(_is_integer, v)),
+    "two step numbers such as (50, 53)",
+)
+PROCESS_GROUP = Expectation(
+    lambda value: isinstance(value, bool) or COUNT.accepts(value),
+    "True, False, or the number of processes of a group",
+)
+
+
+def one_of(*choices: str) -> Expectation:
+    """Expect one of some texts."""
+    words = ", ".join(map(repr, choices[:-1])) + f" or {choices[-1]!r}"
+    return Expectation(lambda value: value in choices, words)

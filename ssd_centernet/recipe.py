@@ -1,0 +1,351 @@
+"""What a recipe says about a training: the one place that its settings are read from.
+
+`train` runs what this says; every command that promises to do "as `train` does" (show_inputs,
+show_anchors, make_static, benchmark, doctor, `training_data` for `fit`) asks the same object.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import gin
+import numpy as np
+import tensorflow as tf
+
+from ssd_centernet.building import build_detector
+from ssd_centernet.config import expectations as may_be
+from ssd_centernet.data.directory import load_label_map
+from ssd_centernet.data.pipeline import (
+    count_examples,
+    evaluation_batches,
+    resize_only,
+    training_batches,
+)
+from ssd_centernet.labels import LabelMap
+from ssd_centernet.layers.normalization import synchronize
+from ssd_centernet.models.detector import Detector
+from ssd_centernet.runtime.distribution import Communicator, SingleProcess, connect
+from ssd_centernet.runtime.precision import needs_loss_scale
+from ssd_centernet.training.length import RunLength, run_length, to_steps
+from ssd_centernet.training.loop import LOSS_PREFIX, LoopOptions
+from ssd_centernet.training.loss_scale import LossScale
+from ssd_centernet.training.optimizers import Momentum
+from ssd_centernet.training.schedules import ConstantRate
+from ssd_centernet.training.trainer import Trainer
+
+# They say how a checkpoint is read, and nothing without one.
+_OF_A_CHECKPOINT = ("fine_tune_checkpoint_type", "fine_tune_exclude", "fine_tune_channels")
+
+
+@gin.configurable("train")
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """Hold the settings of a training, and make the parts that they describe.
+
+    In gin these are the parameters of `train`: `train.batch_size = 8`. `Recipe()` takes what the
+    parsed gin files bind, and the defaults below.
+
+    Attributes:
+        batch_size: images a step of this process.
+        steps: length of the run in steps; wins over `epochs`. Of gin's settings the later one wins.
+        epochs: length of the run in passes over the training images.
+        optimizer: constructor of a Keras optimizer.
+        schedule: constructor of a learning-rate schedule, see `training/schedules.py`.
+        batches: `training_batches` or a function like it; bind `@training_batches` to set its
+            options, such as `training_batches.shuffle_buffer`.
+        augment: chain of `data/augment/`; None resizes and normalises only.
+        weight_decay: coefficient of the L2 objective.
+        decay_exclude: regular expressions of variable names that do not decay.
+        freeze: regular expressions of variable names that are not updated.
+        clip_norm: largest global norm of the gradients.
+        resume_from: a run or checkpoint of this library that a fresh run directory goes on from, as
+            if the run had always been there; wins over `fine_tune_checkpoint`.
+        loss_scale: constructor of the factor that float16 needs, without effect in float32 and
+            bfloat16; bind `@LossScale` to set its options.
+        fine_tune_checkpoint: weights that a fresh run begins with: a run directory of this library,
+            or a published checkpoint; docs/training.md lists what can be read.
+        fine_tune_checkpoint_type: "classification" takes the backbone, "detection" also neck and
+            head but for classes that it does not know, "full" everything; None: what it holds.
+        fine_tune_exclude: regular expressions of variable names that begin fresh all the same.
+        fine_tune_channels: "RGB" or "BGR", the order that the checkpoint's first convolution reads,
+            where it is not that of its format.
+        keep_empty: whether images without objects are trained on.
+        crowd: what the pipeline does with crowd regions: "object", "drop" or "ignore".
+        train_split: prefix of the training shards.
+        eval_split: prefix of the evaluation shards; None for no evaluation.
+        eval_batch_size: images a step of the evaluation; None means batch_size.
+        targets_in_pipeline: whether anchors are matched by the input pipeline (on the CPU, beside
+            the device) or in the step.
+        log_every: interval of log lines, in steps or as "2 epochs".
+        checkpoint_every: interval of checkpoints.
+        evaluate_every: interval of evaluations; 0 for none.
+        keep_checkpoints: how many stay.
+        keep_best: metric that decides what is kept in best/; None for nothing.
+        early_stop_patience: evaluations without a better result before the run stops.
+        pictures: images that TensorBoard and pictures/ show: as they are fed, when a run begins,
+            and with the predictions of every evaluation; 0 for none.
+        profile: (first, last) step to trace for TensorBoard, counted from 0 where this call begins.
+        use_performance: whether the speed is written to summary/summary.json at the end.
+        seed: of initial weights, shuffling and augmentation.
+        device: auto, cpu, gpu, tpu, hpu, mlu or npu.
+        use_horovod: whether this is one of several processes that train one model.
+        gradient_compression: "fp16" sends gradients between processes in half precision.
+        accumulate_steps: batches whose gradients are averaged for one update.
+        sync_batch_norm: True takes batch statistics over all processes, a number over groups of so
+            many consecutive ones.
+
+    Raises:
+        ValueError: a setting is of another kind than it can be, or two do not fit each other; names
+            the value got and what was expected.
+    """
+
+    batch_size: Annotated[int, may_be.COUNT] = 32
+    steps: Annotated[int | None, may_be.NUMBER] = None
+    epochs: Annotated[float | None, may_be.NUMBER] = None
+    optimizer: Annotated[Callable, may_be.constructor("Adam")] = Momentum
+    schedule: Annotated[Callable, may_be.constructor("ConstantRate")] = ConstantRate
+    batches: Annotated[Callable, may_be.constructor("training_batches")] = training_batches
+    augment: Annotated[Callable | None, may_be.CHAIN] = None
+    weight_decay: Annotated[float, may_be.FACTOR] = 0.0
+    decay_exclude: Annotated[Sequence[str], may_be.PATTERNS] = ("_norm/",)
+    freeze: Annotated[Sequence[str], may_be.PATTERNS] = ()
+    clip_norm: Annotated[float | None, may_be.ABOVE_ZERO] = None
+    resume_from: Annotated[str | None, may_be.PATH] = None
+    loss_scale: Annotated[Callable, may_be.constructor("LossScale")] = LossScale
+    fine_tune_checkpoint: Annotated[str | None, may_be.PATH] = None
+    fine_tune_checkpoint_type: str | None = None
+    fine_tune_exclude: Annotated[Sequence[str], may_be.PATTERNS] = ()
+    fine_tune_channels: str | None = None
+    keep_empty: Annotated[bool, may_be.SWITCH] = False
+    crowd: str = "object"
+    train_split: Annotated[str, may_be.TEXT] = "coco_train"
+    eval_split: Annotated[str | None, may_be.TEXT] = "coco_val"
+    eval_batch_size: Annotated[int | None, may_be.COUNT] = None
+    targets_in_pipeline: Annotated[bool, may_be.SWITCH] = True
+    log_every: Annotated[int | str, may_be.DURATION] = 100
+    checkpoint_every: Annotated[int | str, may_be.DURATION] = "1 epoch"
+    evaluate_every: Annotated[int | str, may_be.DURATION] = "5 epochs"
+    keep_checkpoints: Annotated[int, may_be.COUNT] = 5
+    keep_best: Annotated[str | None, may_be.TEXT] = "AP"
+    early_stop_patience: Annotated[int | None, may_be.COUNT] = None
+    pictures: Annotated[int, may_be.COUNT_OR_ZERO] = 4
+    profile: Sequence[int] | None = None
+    use_performance: Annotated[bool, may_be.SWITCH] = False
+    seed: Annotated[int, may_be.SEED] = 0
+    device: str = "auto"
+    use_horovod: Annotated[bool, may_be.SWITCH] = False
+    gradient_compression: Annotated[str, may_be.one_of("none", "fp16")] = "none"
+    accumulate_steps: Annotated[int, may_be.COUNT] = 1
+    sync_batch_norm: Annotated[bool | int, may_be.PROCESS_GROUP] = False
+
+    def __post_init__(self):
+        """Refuse what would fail, or mean something else, after hours of training."""
+        may_be.check(self, prefix="train")
+        given = [name for name in _OF_A_CHECKPOINT if getattr(self, name)]
+        if given and not self.fine_tune_checkpoint:
+            name = given[0]
+            flag = "--" if name == "fine_tune_checkpoint_type" else "train."
+            raise ValueError(
+                f"{flag}{name} is {getattr(self, name)!r}, but there is no checkpoint for it: "
+                "give --fine_tune_checkpoint=PATH too, or leave it out."
+            )
+        if self.early_stop_patience and self.keep_best is None:
+            raise ValueError(
+                f"train.early_stop_patience is {self.early_stop_patience}, but train.keep_best is "
+                "None: no metric tells what is better. Set train.keep_best = 'AP', or leave the "
+                "patience out."
+            )
+
+    def replace(self, **settings: Any) -> Recipe:
+        """Return the recipe with other values for some settings."""
+        return dataclasses.replace(self, **settings)
+
+    def connect(self) -> Communicator:
+        """Find the processes that train together; before TensorFlow touches a device."""
+        group = None if self.sync_batch_norm in (False, True) else self.sync_batch_norm
+        return connect(self.use_horovod, compression=self.gradient_compression, group_size=group)
+
+    def detector(self, label_map: LabelMap | None = None, **classes: int) -> Detector:
+        """Build the detector, with fresh weights.
+
+        Args:
+            label_map: of the data.
+            **classes: `num_classes` or `default_num_classes` of `build_detector`.
+        """
+        return build_detector(label_map=label_map, **classes)
+
+    def count_images(self, data_dir: str | Path) -> int:
+        """Count the images of an epoch over all processes."""
+        return count_examples(
+            str(data_dir), split=self.train_split, keep_empty=self.keep_empty, crowd=self.crowd
+        )
+
+    def length(self, images: int, *, processes: int = 1) -> RunLength:
+        """Work out how long a run is.
+
+        Args:
+            images: of an epoch over all processes, see `count_images`.
+            processes: that train together.
+
+        Raises:
+            ValueError: no length is set, or there is no image.
+        """
+        batch_size = self.batch_size * self.accumulate_steps * processes
+        return run_length(images, batch_size, steps=self.steps, epochs=self.epochs)
+
+    def loop_options(self, length: RunLength) -> LoopOptions:
+        """Say in steps when the loop logs, saves, evaluates and stops."""
+        every = {
+            name: to_steps(getattr(self, name), length.steps_per_epoch, setting=f"train.{name}")
+            for name in ("log_every", "checkpoint_every", "evaluate_every")
+        }
+        if not self.eval_split:
+            every["evaluate_every"] = 0
+        return LoopOptions(
+            total_steps=length.total_steps,
+            **every,
+            keep_best=self.keep_best,
+            higher_is_better=not str(self.keep_best).startswith(LOSS_PREFIX),
+            early_stop_patience=self.early_stop_patience,
+        )
+
+    def training_batches(
+        self,
+        detector: Detector,
+        data_dir: str | Path,
+        *,
+        label_map: LabelMap | None = None,
+        rank: int = 0,
+        world_size: int = 1,
+        start_example: int = 0,
+        **options: Any,
+    ) -> tf.data.Dataset:
+        """Make the endless batches that a training with this recipe is fed.
+
+        Args:
+            detector: what is trained: its input's size, its normalisation, its targets.
+            data_dir: directory that `ssd_centernet convert` wrote.
+            label_map: of the data; None reads it.
+            rank: number of this process.
+            world_size: number of processes.
+            start_example: images of this process that were already consumed.
+            **options: of `batches` that are no settings of a recipe, such as `cache`.
+
+        Returns:
+            Batches as `data.pipeline.training_batches` describes them.
+
+        Raises:
+            FileNotFoundError: no such data.
+            ValueError: settings that do not fit the data or the detector.
+        """
+        chain = self.augment or resize_only(detector.preprocessing)
+        check_normalization(chain, detector)
+        return self.batches(
+            str(data_dir),
+            image_size=detector.image_size,
+            split=self.train_split,
+            label_map=label_map or load_label_map(data_dir),
+            batch_size=self.batch_size,
+            augment=chain,
+            make_targets=detector.make_targets if self.targets_in_pipeline else None,
+            keep_empty=self.keep_empty,
+            crowd=self.crowd,
+            seed=self.seed,
+            rank=rank,
+            world_size=world_size,
+            start_example=start_example,
+            **options,
+        )
+
+    def evaluation_batches(
+        self,
+        detector: Detector,
+        data_dir: str | Path,
+        *,
+        images: int,
+        label_map: LabelMap | None = None,
+        communicator: Communicator | None = None,
+    ) -> tf.data.Dataset:
+        """Make the batches of one pass over the evaluation split.
+
+        Args:
+            detector: whose preprocessing the images go through.
+            data_dir: directory that `ssd_centernet convert` wrote.
+            images: of the split; a split that is smaller than a batch makes the batch smaller.
+            label_map: of the data; None reads it.
+            communicator: of the processes that evaluate together.
+
+        Returns:
+            Batches as `data.pipeline.evaluation_batches` describes them.
+
+        Raises:
+            FileNotFoundError: no such data.
+        """
+        communicator = communicator or SingleProcess()
+        batch_size = self.eval_batch_size or self.batch_size
+        return evaluation_batches(
+            str(data_dir),
+            split=self.eval_split,
+            label_map=label_map or load_label_map(data_dir),
+            batch_size=max(1, min(batch_size, images // communicator.size)),
+            preprocess=detector.preprocessing,
+            rank=communicator.rank,
+            world_size=communicator.size,
+        )
+
+    def trainer(
+        self, detector: Detector, length: RunLength, *, communicator: Communicator | None = None
+    ) -> Trainer:
+        """Build the step with its optimizer, schedule and state; in the scope of its device.
+
+        Args:
+            detector: what is trained; its batch norms are joined where `sync_batch_norm` says so.
+            length: of the run.
+            communicator: of the processes that train together.
+
+        Returns:
+            The trainer at step 0.
+        """
+        communicator = communicator or SingleProcess()
+        if self.sync_batch_norm and communicator.size > 1:
+            synchronize(detector, communicator.mean_of_group, communicator.group_size)
+        # Built under every precision, so that its settings count as used where it has no effect.
+        scale = self.loss_scale()
+        return Trainer(
+            detector,
+            self.optimizer(),
+            schedule=self.schedule(),
+            run=length,
+            batch_size=self.batch_size,
+            weight_decay=self.weight_decay,
+            decay_exclude=self.decay_exclude,
+            freeze=self.freeze,
+            clip_norm=self.clip_norm,
+            loss_scale=scale if needs_loss_scale(detector.dtype_policy.name) else None,
+            accumulate_steps=self.accumulate_steps,
+            communicator=communicator,
+        )
+
+
+def check_normalization(augment: Callable, detector: Detector) -> None:
+    """Refuse to train on images that are normalised in another way than `detect` will.
+
+    Args:
+        augment: chain of `data/augment/`.
+        detector: what is trained.
+
+    Raises:
+        ValueError: mean or deviation of the augmentation and of the preprocessing differ.
+    """
+    for name in ("mean", "std", "scale", "channels"):
+        trained = getattr(augment, name, None)
+        used = getattr(detector.preprocessing, name)
+        if trained is not None and not np.array_equal(trained, used):
+            raise ValueError(
+                f"the augmentation normalises with {name}={trained}, the detector's "
+                f"preprocessing with {used}: what is trained must be what is detected with. "
+                f"Set {type(augment).__name__}.{name} and Preprocessing.{name} to the same."
+            )

@@ -1,0 +1,81 @@
+"""How long a run is, and durations in its steps."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import re
+
+
+@dataclasses.dataclass(frozen=True)
+class RunLength:
+    """How long a run is, in the units that schedules need.
+
+    Attributes:
+        steps_per_epoch: steps that see every training image once.
+        total_steps: steps of the whole run.
+        global_batch_size: images a step over all processes.
+    """
+
+    steps_per_epoch: int
+    total_steps: int
+    global_batch_size: int
+
+
+def run_length(
+    images: int, global_batch_size: int, *, steps: int | None, epochs: float | None
+) -> RunLength:
+    """Work out how long a run is.
+
+    Args:
+        images: of an epoch over all processes.
+        global_batch_size: images a step over all processes.
+        steps: wins over `epochs`.
+        epochs: passes over the images, whole steps are counted.
+
+    Returns:
+        The run's length; an epoch is ceil(images / global batch) steps.
+
+    Raises:
+        ValueError: neither length is given, the one that counts is not above 0, or no image.
+    """
+    if steps is None and epochs is None:
+        raise ValueError("how long to train is not set: give --num_steps or --epochs.")
+    name, length = ("--num_steps", steps) if steps is not None else ("--epochs", epochs)
+    if not 0 < length < math.inf:
+        raise ValueError(
+            f"{name} is {length}; a run is longer than 0. Leave it out for the recipe's."
+        )
+    if images < 1:
+        raise ValueError(
+            "there is no image to train on: the training split is empty, or none of its images has "
+            "an object and the recipe leaves such images out. Check the annotations that were "
+            "converted, or set train.keep_empty = True to train on images without objects."
+        )
+    steps_per_epoch = math.ceil(images / global_batch_size)
+    total = int(steps) if steps is not None else max(1, round(float(epochs) * steps_per_epoch))
+    return RunLength(steps_per_epoch, total, global_batch_size)
+
+
+def to_steps(length: int | str, steps_per_epoch: int, *, setting: str = "a duration") -> int:
+    """Convert a duration to steps.
+
+    Args:
+        length: a number of steps, or text such as "500 steps", "2.5 epochs".
+        steps_per_epoch: length of an epoch.
+        setting: what is set to it, for the message.
+
+    Returns:
+        Steps, at least 0.
+
+    Raises:
+        ValueError: the text is none of these.
+    """
+    found = re.fullmatch(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*(steps?|epochs?)?\s*", str(length))
+    if not found:
+        raise ValueError(
+            f"{setting} is {length!r}, expected a number of steps or text such as '500 steps' or "
+            "'2.5 epochs'."
+        )
+    value, unit = float(found[1]), found[2] or "steps"
+    return max(1, round(value * steps_per_epoch)) if unit[0] == "e" and value else int(value)
