@@ -49,7 +49,9 @@ _SECTIONS = {
     ),
     "Augmentation": ("data/augment/*.py",),
     "Training": (
+        "recipe.py",
         "train.py",
+        "training/length.py",
         "training/trainer.py",
         "training/schedules.py",
         "training/optimizers.py",
@@ -67,7 +69,12 @@ _SECTIONS = {
         "evaluation/report.py",
     ),
     "Pictures and charts": ("drawing/visualize.py", "drawing/chart.py"),
-    "Recipes and devices": ("config/parsing.py", "runtime/device.py", "runtime/precision.py"),
+    "Recipes and devices": (
+        "config/parsing.py",
+        "config/expectations.py",
+        "runtime/device.py",
+        "runtime/precision.py",
+    ),
 }
 _TITLES = ("Args", "Attributes", "Returns", "Yields", "Raises", "Source", "Example", "Examples")
 _SHOWN = ("Args", "Attributes", "Returns", "Yields")
