@@ -55,13 +55,14 @@ def main(argv: list[str]) -> int:
     _flags.require("gin_file", "data_dir", "output_dir")
     values = flags.FLAGS
     dtypes = _checked_dtypes(values.dtypes)
+    from ssd_centernet.runs.logs import RunLog
     from ssd_centernet.runs.planned import (
         StoppedError,
         check_settings,
         complete_run,
         plan_runs,
     )
-    from ssd_centernet.runs.precision import Comparison, RunRecord
+    from ssd_centernet.runs.precision import Comparison
 
     settings = {name: values[name].value for name in (*_TRAIN_FLAGS, "log_every")}
     settings["log_every"] = values.log_every or _points(values.num_steps)
@@ -84,11 +85,11 @@ def main(argv: list[str]) -> int:
         _say(f"{stopped}: the same command goes on with this comparison.")
         return 128 + stopped.number
     comparison = Comparison(
-        [RunRecord.read(run.name, folder) for run, folder in zip(planned, folders, strict=True)]
+        [RunLog.read(run.name, folder) for run, folder in zip(planned, folders, strict=True)]
     )
     title = f"{_title(values.gin_file)}, {comparison.steps[-1]} steps"
     paths = comparison.save(values.output_dir, title=title, settings={**settings, "seed": seed})
-    _say(f"\n{title}; in brackets against {comparison.baseline.name}\n\n{comparison.table()}\n")
+    _say(f"\n{title}; in brackets against {comparison.baseline.label}\n\n{comparison.table()}\n")
     for path in paths:
         _say(f"written: {path}")
     return 0

@@ -27,7 +27,6 @@ from ssd_centernet.runs.lock import is_training
 from ssd_centernet.training.log_files import (
     recorded_metrics,
     recorded_sessions,
-    smoothed,
 )
 
 # What the end of a run is, as a share of its steps: losses of single batches differ.
@@ -174,6 +173,16 @@ class RunLog:
         return self.evaluations[-1] if self.evaluations else None
 
     @property
+    def last_losses(self) -> dict[str, float]:
+        """Loss parts of the last evaluation, by name."""
+        prefix = "loss_"
+        return {
+            name.removeprefix(prefix): value
+            for name, value in (self.last or {}).items()
+            if name.startswith(prefix)
+        }
+
+    @property
     def best(self) -> dict | None:
         """The evaluation of the highest AP, the earlier one of equals."""
         return max(self.evaluations, key=lambda one: one.get("AP", -1.0), default=None)
@@ -208,6 +217,26 @@ def read_runs(directories: Sequence[str | os.PathLike]) -> list[RunLog]:
             raise FileNotFoundError(_no_run(Path(given)))
     labels = short_labels(places)
     return [RunLog.read(*pair) for pair in zip(labels, directories, strict=True)]
+
+
+def smoothed(steps: np.ndarray, values: np.ndarray, at: np.ndarray, span: float) -> np.ndarray:
+    """Average the values of windows around steps.
+
+    Args:
+        steps: int [N], at which the windows end, ascending.
+        values: float [N], means over the windows.
+        at: [M] steps, within the run.
+        span: over how many steps: half of them on either side, or at the ends of the run its first
+            or last ones.
+
+    Returns:
+        float [M].
+    """
+    ends = np.concatenate([[0], steps])
+    sums = np.concatenate([[0.0], np.cumsum(values * np.diff(ends))])
+    span = min(span, float(steps[-1]))
+    low = np.clip(at - span / 2, 0, steps[-1] - span)
+    return (np.interp(low + span, ends, sums) - np.interp(low, ends, sums)) / span
 
 
 def short_labels(paths: Sequence[str]) -> list[str]:

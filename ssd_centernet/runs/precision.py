@@ -14,8 +14,7 @@ from ssd_centernet.drawing.chart import Curve, Panel, line_chart
 from ssd_centernet.drawing.visualize import save_png
 from ssd_centernet.evaluation.result import METRIC_NAMES
 from ssd_centernet.files import write_atomically
-from ssd_centernet.run_directory import EVALUATION_DIR, EVALUATION_METRICS_NAME
-from ssd_centernet.training.log_files import recorded_metrics, smoothed
+from ssd_centernet.runs.logs import RunLog, smoothed
 
 COMPARISON_NAME = "comparison.json"
 CURVES_NAME = "loss_curves.png"
@@ -25,83 +24,6 @@ _SHOWN_METRICS = ("AP", "AP50", "AP75", "ARmax100")
 # Readable by the colour-blind (Okabe and Ito).
 _COLORS = {"fp32": (50, 56, 64), "bf16": (0, 114, 178), "fp16": (213, 94, 0)}
 _CONTROL_COLOR = (170, 130, 200)
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class RunRecord:
-    """Hold what a training and its evaluation left behind.
-
-    Attributes:
-        name: of the run, such as 'bf16'.
-        directory: of the run.
-        steps: int [N], the steps at which windows end, ascending.
-        losses: float [N], mean of the total loss over the steps of each window.
-        scales: float [N], the loss scale at the end of each window; NaN without one.
-        skipped: steps that were skipped because a gradient overflowed.
-        images_per_second: median of the windows.
-        metrics: COCO's numbers of the last checkpoint.
-        eval_losses: loss parts on the evaluation split.
-    """
-
-    name: str
-    directory: str
-    steps: np.ndarray
-    losses: np.ndarray
-    scales: np.ndarray
-    skipped: int
-    images_per_second: float
-    metrics: dict[str, float]
-    eval_losses: dict[str, float]
-
-    @classmethod
-    def read(cls, name: str, directory: str | os.PathLike) -> RunRecord:
-        """Read `metrics.jsonl` and `evaluation/metrics.json` of a run.
-
-        Args:
-            name: what the run is called in tables.
-            directory: of the run.
-
-        Returns:
-            The record.
-
-        Raises:
-            ValueError: the run has logged no window of training.
-        """
-        directory = Path(directory)
-        rows, _ = recorded_metrics(directory)
-        if not rows:
-            raise ValueError(
-                f"{directory}/metrics.jsonl holds no window of training; expected one a "
-                "train.log_every steps. Remove the folder and start the comparison again."
-            )
-        evaluated = json.loads(
-            (directory / EVALUATION_DIR / EVALUATION_METRICS_NAME).read_text("utf-8")
-        )
-        paces = [row["images_per_second"] for row in rows if "images_per_second" in row]
-        return cls(
-            name=name,
-            directory=os.fspath(directory),
-            steps=np.array([row["step"] for row in rows]),
-            losses=np.array([row["total"] for row in rows]),
-            scales=np.array([row.get("loss_scale", np.nan) for row in rows]),
-            skipped=int(rows[-1].get("skipped_steps", 0)),
-            images_per_second=float(np.median(paces)) if paces else float("nan"),
-            metrics={key: evaluated["metrics"][key] for key in METRIC_NAMES},
-            eval_losses=evaluated["losses"],
-        )
-
-    def smoothed(self, at: np.ndarray, span: float) -> np.ndarray:
-        """Average the loss around steps.
-
-        Args:
-            at: [M] steps, within the run.
-            span: over how many steps: half of them on either side, or at the ends of the run its
-                first or last ones.
-
-        Returns:
-            float [M].
-        """
-        return smoothed(self.steps, self.losses, at, span)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -127,25 +49,28 @@ class Comparison:
     """Compare runs with the first of them.
 
     Attributes:
-        runs: the records, the baseline first.
+        runs: the logs of the runs, the baseline first.
         steps: int [M], the steps at which every run has logged.
         span: over how many steps losses are smoothed.
         curves: float [M] for each run, the smoothed losses.
         distances: name -> `LossDistance` of each run but the baseline.
     """
 
-    def __init__(self, runs: Sequence[RunRecord]):
+    def __init__(self, runs: Sequence[RunLog]):
         """Align the runs.
 
         Args:
-            runs: at least one; the first is the baseline.
+            runs: at least one, trained and evaluated; the first is the baseline.
 
         Raises:
-            ValueError: there is no run, or the runs differ in length.
+            ValueError: there is no run, the runs differ in length, or one has logged nothing.
         """
         if not runs:
             raise ValueError("no run to compare was given; expected at least one.")
-        lengths = {run.name: int(run.steps[-1]) for run in runs}
+        for run in runs:
+            _check_complete(run)
+        logged = [run.curve("total") for run in runs]
+        lengths = {run.label: int(steps[-1]) for run, (steps, _) in zip(runs, logged, strict=True)}
         if len(set(lengths.values())) > 1:
             told = ", ".join(f"{name} {length}" for name, length in lengths.items())
             raise ValueError(
@@ -153,19 +78,19 @@ class Comparison:
                 "shorter ones to the end."
             )
         self.runs = tuple(runs)
-        common = set.intersection(*(set(run.steps.tolist()) for run in runs))
+        common = set.intersection(*(set(steps.tolist()) for steps, _ in logged))
         self.steps = np.array(sorted(common))
         # No less than the longest window, or a smoothed value would be a part of one.
-        widest = max(int(np.diff(run.steps, prepend=0).max()) for run in runs)
+        widest = max(int(np.diff(steps, prepend=0).max()) for steps, _ in logged)
         self.span = max(SMOOTHED_SHARE * int(self.steps[-1]), float(widest))
-        self.curves = [run.smoothed(self.steps, self.span) for run in runs]
+        self.curves = [smoothed(*one, self.steps, self.span) for one in logged]
         self.distances = {
-            run.name: _distance(curve, self.curves[0], self.steps)
+            run.label: _distance(curve, self.curves[0], self.steps)
             for run, curve in zip(runs[1:], self.curves[1:], strict=True)
         }
 
     @property
-    def baseline(self) -> RunRecord:
+    def baseline(self) -> RunLog:
         """The run that the others are compared with."""
         return self.runs[0]
 
@@ -175,7 +100,7 @@ class Comparison:
         Returns:
             Lines of text without a line end at the last.
         """
-        rows = [["", *(run.name for run in self.runs)]]
+        rows = [["", *(run.label for run in self.runs)]]
         rows.append(["loss at the end", *map(self._end_cell, self.runs)])
         for title, cell in (
             ("largest distance", lambda d: f"{d.largest:.2%} at step {d.at_step}"),
@@ -185,9 +110,11 @@ class Comparison:
         rows += [
             [name, *(self._metric_cell(run, name) for run in self.runs)] for name in _SHOWN_METRICS
         ]
-        if any(np.isfinite(run.scales).any() for run in self.runs):
-            rows.append(["loss scale", *(_scale_cell(run) for run in self.runs)])
-            rows.append(["skipped steps", *(_skipped_cell(run) for run in self.runs)])
+        if any(_scales(run) for run in self.runs):
+            last = [_scales(run)[-1:] for run in self.runs]
+            rows.append(["loss scale", *(f"{one[0]:g}" if one else "-" for one in last)])
+            skipped = [str(_skipped(run)) if _scales(run) else "-" for run in self.runs]
+            rows.append(["skipped steps", *skipped])
         rows.append(["images/s", *map(self._pace_cell, self.runs)])
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         return "\n".join(
@@ -198,18 +125,21 @@ class Comparison:
     def to_dict(self) -> dict:
         """Return everything as JSON takes it; numbers that are not finite become None."""
         runs = {
-            run.name: {
+            run.label: {
                 "model_dir": run.directory,
                 "loss_at_end": _plain(curve[-1]),
                 "smoothed_loss": _plain(curve),
-                "windows": {"step": run.steps.tolist(), "loss": _plain(run.losses)},
-                "loss_scale": _plain(run.scales[-1]),
-                "skipped_steps": run.skipped,
+                "windows": dict(
+                    zip(("step", "loss"), map(_plain, run.curve("total")), strict=True)
+                ),
+                "loss_scale": (_scales(run) or [None])[-1],
+                "skipped_steps": _skipped(run),
                 "images_per_second": _plain(run.images_per_second),
-                "metrics": run.metrics,
-                "eval_losses": run.eval_losses,
+                "metrics": {name: run.last[name] for name in METRIC_NAMES},
+                "eval_losses": run.last_losses,
             }
             for run, curve in zip(self.runs, self.curves, strict=True)
+            for logged in [run.curve("total")]
         }
         differences = {
             name: {
@@ -222,7 +152,7 @@ class Comparison:
             for (name, distance), run in zip(self.distances.items(), self.runs[1:], strict=True)
         }
         return {
-            "baseline": self.baseline.name,
+            "baseline": self.baseline.label,
             "step": self.steps.tolist(),
             "smoothed_over_steps": self.span,
             "runs": runs,
@@ -238,13 +168,13 @@ class Comparison:
         Returns:
             uint8 [H, W, 3].
         """
-        pairs = [(run, _COLORS.get(run.name, _CONTROL_COLOR)) for run in self.runs]
+        pairs = [(run, _COLORS.get(run.label, _CONTROL_COLOR)) for run in self.runs]
         panels = [self._loss_panel(pairs)]
         if self.distances:
             panels.append(self._distance_panel(pairs))
-        if any(np.isfinite(run.scales).any() for run in self.runs):
+        if any(_scales(run) for run in self.runs):
             panels.append(_scale_panel(pairs))
-        ends = [f"{run.name} {run.metrics['AP']:.3f}" for run in self.runs]
+        ends = [f"{run.label} {run.last['AP']:.3f}" for run in self.runs]
         heading = f"{title}\nAP at the end: {', '.join(ends)}"
         return line_chart(panels, heading=heading, x_label="step", x_from=0)
 
@@ -267,13 +197,10 @@ class Comparison:
         ]
 
     def _loss_panel(self, pairs) -> Panel:
-        curves = [
-            Curve(x=run.steps, y=run.losses, color=color, width=1.0, opacity=0.3)
-            for run, color in pairs
-        ]
+        curves = [_curve(run, "total", color=color, width=1.0, opacity=0.3) for run, color in pairs]
         # The baseline is the broad line below the others, so that one sees where they agree.
         curves += [
-            Curve(x=self.steps, y=curve, color=color, label=run.name, width=width)
+            Curve(x=self.steps, y=curve, color=color, label=run.label, width=width)
             for (run, color), curve, width in zip(
                 pairs, self.curves, [4.5] + [2.0] * (len(pairs) - 1), strict=True
             )
@@ -287,22 +214,22 @@ class Comparison:
             Curve(x=self.steps, y=100 * distance.relative, color=color)
             for distance, (_, color) in zip(self.distances.values(), pairs[1:], strict=True)
         ]
-        title = f"smoothed loss, relative to {self.baseline.name}"
+        title = f"smoothed loss, relative to {self.baseline.label}"
         return Panel(title=title, curves=curves, height=180, scale="linear", unit=" %")
 
-    def _end_cell(self, run: RunRecord) -> str:
+    def _end_cell(self, run: RunLog) -> str:
         text = f"{self.curves[self.runs.index(run)][-1]:.4f}"
-        distance = self.distances.get(run.name)
+        distance = self.distances.get(run.label)
         return text if distance is None else f"{text} ({distance.at_end:+.2%})"
 
-    def _metric_cell(self, run: RunRecord, name: str) -> str:
+    def _metric_cell(self, run: RunLog, name: str) -> str:
         difference = _difference(run, self.baseline, name)
-        if run.metrics[name] < 0:
+        if run.last[name] < 0:
             return "undefined"
-        text = f"{run.metrics[name]:.4f}"
+        text = f"{run.last[name]:.4f}"
         return text if run is self.baseline or difference is None else f"{text} ({difference:+.4f})"
 
-    def _pace_cell(self, run: RunRecord) -> str:
+    def _pace_cell(self, run: RunLog) -> str:
         text = f"{run.images_per_second:.1f}"
         if run is self.baseline:
             return text
@@ -322,26 +249,46 @@ def _distance(curve: np.ndarray, baseline: np.ndarray, steps: np.ndarray) -> Los
 
 
 def _scale_panel(pairs) -> Panel:
-    scaled = [(run, color) for run, color in pairs if np.isfinite(run.scales).any()]
-    skipped = [f"{run.name} skipped {run.skipped} of {run.steps[-1]} steps" for run, _ in scaled]
-    curves = [Curve(x=run.steps, y=run.scales, color=color, steps=True) for run, color in scaled]
+    scaled = [(run, color) for run, color in pairs if _scales(run)]
+    skipped = [f"{run.label} skipped {_skipped(run)} of {run.steps} steps" for run, _ in scaled]
+    curves = [_curve(run, "loss_scale", color=color, steps=True) for run, color in scaled]
     note = ", ".join(skipped)
     return Panel(title="loss scale", curves=curves, height=90, scale="log2", note=note)
 
 
-def _difference(run: RunRecord, baseline: RunRecord, name: str) -> float | None:
+def _curve(run: RunLog, name: str, **style) -> Curve:
+    steps, values = run.curve(name)
+    return Curve(x=steps, y=values, **style)
+
+
+def _difference(run: RunLog, baseline: RunLog, name: str) -> float | None:
     """Return the difference of a metric; COCO's -1 means that there is none."""
-    if min(run.metrics[name], baseline.metrics[name]) < 0:
+    if min(run.last[name], baseline.last[name]) < 0:
         return None
-    return run.metrics[name] - baseline.metrics[name]
+    return run.last[name] - baseline.last[name]
 
 
-def _scale_cell(run: RunRecord) -> str:
-    return f"{run.scales[-1]:g}" if np.isfinite(run.scales[-1]) else "-"
+def _check_complete(run: RunLog) -> None:
+    """Refuse a run that logged no window of training or has no evaluation."""
+    for records, wanted in (
+        (run.windows, "window of training; expected one every train.log_every steps"),
+        (run.evaluations, "evaluation; expected that of its last step"),
+    ):
+        if not records:
+            raise ValueError(
+                f"{run.directory} holds no {wanted}. Remove the folder and start the comparison "
+                "again."
+            )
 
 
-def _skipped_cell(run: RunRecord) -> str:
-    return str(run.skipped) if np.isfinite(run.scales[-1]) else "-"
+def _scales(run: RunLog) -> list[float]:
+    """Return the loss scale at the end of each window that has one."""
+    return run.curve("loss_scale")[1].tolist()
+
+
+def _skipped(run: RunLog) -> int:
+    """Count the steps that were skipped because a gradient overflowed."""
+    return int(run.windows[-1].get("skipped_steps", 0))
 
 
 def _plain(values) -> float | list | None:

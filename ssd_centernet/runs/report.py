@@ -15,8 +15,8 @@ from ssd_centernet.drawing.page import counted, figure, number, page, table
 from ssd_centernet.drawing.svg import Plot
 from ssd_centernet.evaluation.result import METRIC_NAMES
 from ssd_centernet.files import write_atomically
-from ssd_centernet.runs.logs import RunLog, differences, doubts
-from ssd_centernet.training.log_files import duration, smoothed
+from ssd_centernet.runs.logs import RunLog, differences, doubts, smoothed
+from ssd_centernet.training.log_files import duration
 
 _NOTHING = "–"
 # Settings in a terminal: more of them, or longer values, are left to the page.

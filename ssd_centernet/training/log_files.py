@@ -7,8 +7,6 @@ import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
-
 from ssd_centernet.run_directory import METRICS_NAME, SESSIONS_NAME
 
 UNDEFINED = -1.0  # What COCO's metrics are where there is nothing to find.
@@ -78,26 +76,6 @@ def read_lines(path: Path) -> list[dict]:
         if isinstance(record, dict):
             records.append(record)
     return records
-
-
-def smoothed(steps: np.ndarray, values: np.ndarray, at: np.ndarray, span: float) -> np.ndarray:
-    """Average the values of windows around steps.
-
-    Args:
-        steps: int [N], at which the windows end, ascending.
-        values: float [N], means over the windows.
-        at: [M] steps, within the run.
-        span: over how many steps: half of them on either side, or at the ends of the run its first
-            or last ones.
-
-    Returns:
-        float [M].
-    """
-    ends = np.concatenate([[0], steps])
-    sums = np.concatenate([[0.0], np.cumsum(values * np.diff(ends))])
-    span = min(span, float(steps[-1]))
-    low = np.clip(at - span / 2, 0, steps[-1] - span)
-    return (np.interp(low + span, ends, sums) - np.interp(low, ends, sums)) / span
 
 
 def evaluations_without_best(

@@ -7,12 +7,13 @@ import pytest
 from PIL import Image
 
 from ssd_centernet.evaluation.result import METRIC_NAMES
+from ssd_centernet.runs.logs import RunLog, smoothed
 from ssd_centernet.runs.planned import check_settings, plan_runs
-from ssd_centernet.runs.precision import Comparison, RunRecord
+from ssd_centernet.runs.precision import Comparison
 
 
 def write_run(folder, losses, *, ap=0.25, every=1, scales=None, skipped=0, text=""):
-    """Write what a run of `every` steps a window leaves and return its record."""
+    """Write what a run of `every` steps a window leaves and return its log."""
     (folder / "evaluation").mkdir(parents=True)
     lines = []
     for i, loss in enumerate(losses):
@@ -22,21 +23,22 @@ def write_run(folder, losses, *, ap=0.25, every=1, scales=None, skipped=0, text=
         lines.append(json.dumps(row))
     (folder / "metrics.jsonl").write_text("\n".join(lines) + "\n" + text)
     metrics = {"metrics": dict.fromkeys(METRIC_NAMES, ap) | {"APl": -1.0}, "losses": {"box": 1.0}}
+    metrics |= {"checkpoint": f"{folder}/ckpt-{len(losses) * every}", "split": "coco_val"}
     (folder / "evaluation" / "metrics.json").write_text(json.dumps(metrics))
-    return RunRecord.read(folder.name, folder)
+    return RunLog.read(folder.name, folder)
 
 
 def test_smoothing_by_hand(tmp_path):
-    run = write_run(tmp_path / "fp32", [4.0, 2.0, 6.0, 8.0])
-    np.testing.assert_allclose(run.smoothed(np.array([1, 2, 3, 4]), 2.0), [3.0, 4.0, 7.0, 7.0])
+    logged = write_run(tmp_path / "fp32", [4.0, 2.0, 6.0, 8.0]).curve("total")
+    np.testing.assert_allclose(smoothed(*logged, np.arange(1, 5), 2.0), [3.0, 4.0, 7.0, 7.0])
     # Half a window on either side; at the ends the last whole one.
-    np.testing.assert_allclose(run.smoothed(np.array([2]), 1.0), [4.0])
-    np.testing.assert_allclose(run.smoothed(np.array([4]), 8.0), [5.0])
+    np.testing.assert_allclose(smoothed(*logged, np.array([2]), 1.0), [4.0])
+    np.testing.assert_allclose(smoothed(*logged, np.array([4]), 8.0), [5.0])
 
 
 def test_windows_of_several_steps_count_as_many(tmp_path):
-    run = write_run(tmp_path / "fp32", [4.0, 2.0], every=10)
-    np.testing.assert_allclose(run.smoothed(np.array([10, 15]), 10.0), [3.0, 2.0])
+    logged = write_run(tmp_path / "fp32", [4.0, 2.0], every=10).curve("total")
+    np.testing.assert_allclose(smoothed(*logged, np.array([10, 15]), 10.0), [3.0, 2.0])
 
 
 def test_rows_of_a_killed_run_are_replaced_by_those_of_its_resume(tmp_path):
@@ -44,8 +46,8 @@ def test_rows_of_a_killed_run_are_replaced_by_those_of_its_resume(tmp_path):
     text = '{"kind": "eval", "step": 4}\n{"kind": "train", "st'
     text += "\n" + "\n".join(map(json.dumps, again)) + "\n"
     run = write_run(tmp_path / "fp32", [4.0, 2.0, 6.0], text=text)
-    assert run.steps.tolist() == [1, 2, 4]
-    assert run.losses.tolist() == [4.0, 9.0, 9.0]
+    steps, losses = run.curve("total")
+    assert steps.tolist() == [1, 2, 4] and losses.tolist() == [4.0, 9.0, 9.0]
 
 
 def test_distances_by_hand(tmp_path):
@@ -90,6 +92,8 @@ def test_files_say_everything(tmp_path):
     assert content["runs"]["fp16"]["skipped_steps"] == 1
     assert content["runs"]["fp32"]["loss_scale"] is None
     assert content["runs"]["fp32"]["metrics"]["AP"] == 0.25
+    assert content["runs"]["fp32"]["eval_losses"] == {"box": 1.0}
+    assert content["runs"]["fp16"]["windows"] == {"step": content["step"], "loss": [8.0] * 10}
     difference = content["differences"]["fp16"]
     assert difference["largest_relative_distance"] == 0.0
     assert difference["metrics"]["AP"] == 0.0
@@ -113,7 +117,10 @@ def test_what_cannot_be_compared_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"different steps \(fp32 4, bf16 3\)"):
         Comparison([long, short])
     with pytest.raises(ValueError, match="no window of training"):
-        write_run(tmp_path / "empty", [])
+        Comparison([write_run(tmp_path / "empty", [])])
+    (tmp_path / "bf16" / "evaluation" / "metrics.json").unlink()
+    with pytest.raises(ValueError, match="no evaluation; expected that of its last step"):
+        Comparison([RunLog.read("bf16", tmp_path / "bf16")])
 
 
 def test_plan_of_runs():
