@@ -1,14 +1,12 @@
 """Label maps: order, gaps, text format, and each refused map."""
 
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 from ssd_centernet.labels import LabelMap
-
-REFERENCE = Path(__file__).parents[2] / "shared" / "reference" / "coco_categories.json"
+from tests.parity import VECTORS
 
 
 def test_coco_has_80_classes_and_ids_with_gaps():
@@ -27,9 +25,7 @@ def test_coco_has_80_classes_and_ids_with_gaps():
 
 
 def test_coco_equals_reference():
-    if not REFERENCE.exists():
-        pytest.skip(f"{REFERENCE} is not here")
-    categories = json.loads(REFERENCE.read_text())["categories"]
+    categories = json.loads((VECTORS / "coco_categories.json").read_text())["categories"]
     assert LabelMap.from_categories(categories) == LabelMap.coco()
 
 

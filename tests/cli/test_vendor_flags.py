@@ -13,7 +13,7 @@ from tests.cli.command_line import parsed, parsed_recipe
 from tools import flags_doc
 
 ROOT = Path(__file__).resolve().parents[2]
-REFERENCE = ROOT.parent / "shared" / "reference"
+REFERENCE = ROOT / "docs" / "reference"
 PLACES = ("--model_dir=m", "--data_dir=d")
 SSD = ("--gin_file=ssd300_resnet34", *PLACES)
 FPN = ("--gin_file=ssd320_resnet50_fpn", *PLACES)
@@ -156,7 +156,6 @@ def _reference_flags():
     return {name for name in found if len(name) > 1 or name == "k"} - {"flag", "Flag", "___", ""}
 
 
-@pytest.mark.skipif(not REFERENCE.is_dir(), reason="the specifications are not at hand")
 def test_every_flag_of_the_specifications_has_a_row():
     known = {row.name for row in (*SAME, *ALIASES, *REPLACED)}
     found = _reference_flags()

@@ -1,5 +1,4 @@
 import io
-import pathlib
 
 import numpy as np
 import pytest
@@ -9,16 +8,14 @@ from PIL import Image
 from ssd_centernet.data.augment import ssd as augment
 from ssd_centernet.ops import boxes as box_ops
 from ssd_centernet.ops import image as image_ops
+from tests.parity import VECTORS
 
-VECTORS = pathlib.Path(__file__).parents[3] / "shared" / "reference" / "ssd_resnet34"
 BOXES = np.array([[0.1, 0.2, 0.6, 0.7], [0.3, 0.3, 0.9, 0.95]], np.float32)
 
 
 @pytest.fixture(scope="module")
 def vectors():
-    if not VECTORS.is_dir():
-        pytest.skip("the reference vectors (../shared/reference) are not here")
-    return np.load(VECTORS / "augment.npz")
+    return np.load(VECTORS / "ssd_resnet34" / "augment.npz")
 
 
 def make_example(boxes=BOXES, height=60, width=80, encoded=True):

@@ -1,9 +1,6 @@
 """Batches of evaluation against those of the original, from the same records."""
 
-import pathlib
-
 import numpy as np
-import pytest
 import tensorflow as tf
 
 from ssd_centernet.data import pipeline, records
@@ -11,14 +8,11 @@ from ssd_centernet.data.augment import ssd as augment
 from ssd_centernet.labels import LabelMap
 from ssd_centernet.ops import image as image_ops
 from tests.data.test_pipeline import write
-
-VECTORS = pathlib.Path(__file__).parents[3] / "shared" / "reference" / "ssd_resnet34"
+from tests.parity import VECTORS
 
 
 def test_evaluation_vectors(tmp_path):
-    if not VECTORS.is_dir():
-        pytest.skip("the reference vectors (../shared/reference) are not here")
-    vectors = np.load(VECTORS / "input_pipeline.npz")
+    vectors = np.load(VECTORS / "ssd_resnet34" / "input_pipeline.npz")
     items = [vectors[f"record{n}"].tobytes() for n in range(5)]
     folder = write(tmp_path, items, split="coco_val")
 

@@ -1,4 +1,4 @@
-"""Read README.md and docs/*.md: code blocks, commands, flags and links."""
+"""Read README.md, docs/*.md and docs/reference/: code blocks, commands, flags and links."""
 
 import dataclasses
 import re
@@ -6,8 +6,11 @@ import shlex
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
+_REFERENCE = ROOT / "docs" / "reference"
 # What a reader meets first comes first: later pages use what the commands of README have made.
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), _REFERENCE / "README.md"]
+# They describe the originals: their commands and flags are those of other programs, not of ours.
+SPECIFICATIONS = sorted(set(_REFERENCE.glob("*.md")) - set(PAGES))
 LANGUAGES = {"sh", "python", ""}
 # Flags of other programs, in commands that are not ours.
 _FLAG = re.compile(r"(?<![\w-])--(\w[\w-]*)")

@@ -12,7 +12,7 @@ from ssd_centernet.building import build_detector
 from ssd_centernet.cli._errors import message_for_user
 from ssd_centernet.labels import LabelMap
 from tests.docs import pages
-from tests.docs.pages import PAGES, ROOT
+from tests.docs.pages import PAGES, ROOT, SPECIFICATIONS
 from tests.docs.place import NUM_PHOTOS, NUM_VAL, environment, make_place, run
 from tests.narrow import NARROW
 from tools import api_doc
@@ -33,7 +33,7 @@ NOT_RUN = {
     r"docker": "needs an image from the network",
     r"python (-m )?benchmarks[./]compare_model_garden": "minutes, and needs tf-models-official",
     r"python scripts/readme_picture\.py": "needs the run of the demo",
-    r"python -m tests\.parity": "needs reference vectors; tests/parity/test_parity.py runs it",
+    r"python -m tests\.parity": "minutes; tests/parity/test_parity.py runs it",
     r"bash scripts/install_horovod\.sh": "builds for minutes; scripts/test.sh runs it",
 }
 if importlib.util.find_spec("horovod") is None:
@@ -134,6 +134,14 @@ def test_blocks_have_a_language_that_is_run_or_none():
             assert block.language or "ssd_centernet " not in block.text, block.place
 
 
+def test_specifications_of_the_originals_have_no_command_of_ours():
+    """Nothing of these pages is run or held to our flags, so that nothing in them may look ours."""
+    assert len(SPECIFICATIONS) == 4
+    for page in SPECIFICATIONS:
+        assert not pages.blocks(page), "a block would be taken for a command of ours"
+        assert "ssd_centernet " not in page.read_text(encoding="utf-8")
+
+
 def test_scripts_that_are_not_run_exist_and_parse():
     scripts = set()
     for page in PAGES:
@@ -151,7 +159,7 @@ def test_scripts_that_are_not_run_exist_and_parse():
             compile((ROOT / name).read_text(encoding="utf-8"), name, "exec")
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", [*PAGES, *SPECIFICATIONS], ids=lambda page: page.name)
 def test_relative_links_point_to_files_and_headings(page):
     missing = []
     for name, anchor in pages.links(page):

@@ -8,18 +8,13 @@ import pytest
 
 from ssd_centernet.evaluation.coco import CocoGroundTruth, DetectionRows
 
-SHARED = pathlib.Path(__file__).resolve().parents[3] / "shared"
-
-
-def shared_file(relative: str) -> pathlib.Path:
-    path = SHARED / relative
-    if not path.exists():
-        pytest.skip(f"needs the optional file ../shared/{relative}")
-    return path
+MINI = pathlib.Path(__file__).resolve().parents[3] / "shared" / "data" / "coco_open_mini"
 
 
 def mini_annotations(split: str) -> dict:
-    path = shared_file(f"data/coco_open_mini/annotations/instances_{split}.json")
+    path = MINI / "annotations" / f"instances_{split}.json"
+    if not path.exists():
+        pytest.skip("the photos (../shared/data/coco_open_mini) are not here")
     return json.loads(path.read_text())
 
 

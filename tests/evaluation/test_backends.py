@@ -3,6 +3,7 @@
 import contextlib
 import copy
 import io
+import json
 import sys
 
 import numpy as np
@@ -16,13 +17,8 @@ from ssd_centernet.evaluation.coco import (
     DetectionRows,
     evaluate_rows,
 )
-from tests.evaluation.scenes import (
-    mini_annotations,
-    perturbed_rows,
-    scene,
-    shared_file,
-    truth_as_rows,
-)
+from tests.evaluation.scenes import mini_annotations, perturbed_rows, scene, truth_as_rows
+from tests.parity import VECTORS
 
 
 def plain_pycocotools(content: dict, rows: DetectionRows) -> list[float]:
@@ -139,12 +135,12 @@ def test_nothing_is_printed(backend, capfd):
 
 @pytest.fixture
 def reference():
-    return np.load(shared_file("reference/ssd_resnet34/detections.npz"))
+    return np.load(VECTORS / "ssd_resnet34" / "detections.npz")
 
 
 @pytest.fixture
 def reference_truth(reference):
-    categories = mini_annotations("val")["categories"]
+    categories = json.loads((VECTORS / "coco_categories.json").read_text())["categories"]
     columns = [
         reference[f"sparse_gt_{key}"].tolist()
         for key in ("image_id", "category_id", "bbox_xywh", "area", "iscrowd")

@@ -7,17 +7,14 @@ import tensorflow as tf
 from PIL import Image
 
 from ssd_centernet.ops import image as image_ops
+from tests.parity import VECTORS
 
-SHARED = pathlib.Path(__file__).parents[3] / "shared"
-VECTORS = SHARED / "reference" / "ssd_resnet34"
-PHOTOS = SHARED / "data" / "coco_open_mini" / "images"
+PHOTOS = pathlib.Path(__file__).parents[3] / "shared" / "data" / "coco_open_mini" / "images"
 
 
 @pytest.fixture(scope="module")
 def vectors():
-    if not VECTORS.is_dir():
-        pytest.skip("the reference vectors (../shared/reference) are not here")
-    return np.load(VECTORS / "augment.npz")
+    return np.load(VECTORS / "ssd_resnet34" / "augment.npz")
 
 
 def encode(image, file_format="JPEG", **options):

@@ -11,29 +11,21 @@ import sys
 import numpy as np
 import pytest
 
+from tests.parity import VECTORS, harness
 from tests.parity import __main__ as command
-from tests.parity import harness
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-REFERENCE = ROOT.parent / "shared" / "reference"
 SYSTEM = "ssd_resnet34"
 
 
 @pytest.fixture
 def vectors() -> pathlib.Path:
-    return vectors_of(SYSTEM)
+    return VECTORS / SYSTEM
 
 
-def vectors_of(system: str) -> pathlib.Path:
-    folder = REFERENCE / system
-    if not folder.is_dir():
-        pytest.skip("the reference vectors (../shared/reference) are not here")
-    return folder
-
-
-def run_command(system, folder, *more: str) -> subprocess.CompletedProcess:
+def run_command(system: str) -> subprocess.CompletedProcess:
     return subprocess.run(
-        [sys.executable, "-m", "tests.parity", "--system", system, "--vectors", folder, *more],
+        [sys.executable, "-m", "tests.parity", "--system", system],
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -45,7 +37,7 @@ def run_command(system, folder, *more: str) -> subprocess.CompletedProcess:
 @pytest.mark.slow
 @pytest.mark.parametrize("system", command.systems())
 def test_library_agrees_with_the_reference(system):
-    result = run_command(system, vectors_of(system))
+    result = run_command(system)
     lines = result.stdout.splitlines()
     failed = [line for line in lines if " FAIL" in line]
     assert not failed, "\n".join(failed)
@@ -105,7 +97,7 @@ def test_key_that_nobody_reads_fails(vectors, tmp_path):
     assert text.endswith(", 1 failed")
 
 
-def test_held_out_sets_lack_two_files(vectors, tmp_path):
+def test_other_sets_may_lack_two_files(vectors, tmp_path):
     for name in ("network.npz", "losses.npz"):
         shutil.copy(vectors / name, tmp_path / name)
     from tests.parity import ssd_resnet34
@@ -205,3 +197,32 @@ def test_command_knows_its_systems(capsys):
     with pytest.raises(SystemExit):
         command.main(["--system", "yolo", "--vectors", "."])
     assert "invalid choice" in capsys.readouterr().err
+
+
+def test_vectors_of_another_folder_belong_to_a_system(capsys):
+    with pytest.raises(SystemExit):
+        command.main(["--vectors", "."])
+    assert "name it with --system" in capsys.readouterr().err
+
+
+def test_every_system_is_compared_with_its_own_vectors_or_those_of_a_folder(monkeypatch, capsys):
+    seen = []
+
+    def compare(sections, vectors, report, deliberate):
+        seen.append((vectors.folder, sections, deliberate))
+        return int(vectors.folder.name == SYSTEM)
+
+    monkeypatch.setattr(harness, "run", compare)
+    assert command.main([]) == 1
+    assert [folder for folder, *_ in seen] == [VECTORS / name for name in command.systems()]
+    assert f"3 systems agree; differ: {SYSTEM}\n" in capsys.readouterr().out
+    assert all(folder.is_dir() and sections for folder, sections, _ in seen)
+    assert command.main(["--system", SYSTEM, "--vectors", "elsewhere", "--only", "losses"]) == 0
+    assert seen[-1][0] == pathlib.Path("elsewhere") and list(seen[-1][1]) == ["losses"]
+
+
+def test_every_folder_of_vectors_has_a_system_and_a_specification():
+    folders = {path.name for path in VECTORS.iterdir() if path.is_dir()}
+    assert folders == set(command.systems())
+    for name in folders:
+        assert (ROOT / "docs" / "reference" / f"{name}.md").is_file()

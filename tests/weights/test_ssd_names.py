@@ -1,7 +1,6 @@
 """Published SSDs: every tensor lands in its place, and names are those of the specifications."""
 
 import json
-import pathlib
 
 import numpy as np
 import pytest
@@ -15,15 +14,12 @@ from ssd_centernet.models.backbones.resnet import ResNet
 from ssd_centernet.models.backbones.vgg import VGG16
 from ssd_centernet.models.ssd import SSD
 from ssd_centernet.weights import restore, ssd_names, tf1_variables
+from tests.parity import VECTORS
 from tests.weights import files
-
-REFERENCE = pathlib.Path(__file__).resolve().parents[3] / "shared" / "reference"
 
 
 def reference(name: str):
-    if not (REFERENCE / name).is_file():
-        pytest.skip("the reference vectors (../shared/reference) are not here")
-    return json.loads((REFERENCE / name).read_text())
+    return json.loads((VECTORS / name).read_text())
 
 
 def published_names(detector, convention) -> dict[str, str]:

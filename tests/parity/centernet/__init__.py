@@ -5,7 +5,7 @@ Source: reference specification centernet, section 10 (inputs and tolerances).
 
 from tests.parity.centernet import decoder, inputs, losses, network, targets
 
-# The held-out sets lack them: nothing is then compared with them.
+# A set with other seeds may lack them: nothing is then compared with them.
 OPTIONAL_FILES = (
     "variables_a_hg20.json",
     "variables_a_hg52_small.json",

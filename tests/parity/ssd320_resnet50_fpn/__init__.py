@@ -5,7 +5,7 @@ Source: reference specification ssd320_resnet50_fpn, section 16 (inputs and tole
 
 from tests.parity.ssd320_resnet50_fpn import detections, inputs, network, targets
 
-# The held-out sets may lack it: nothing is then compared with it.
+# A set with other seeds may lack it: nothing is then compared with it.
 OPTIONAL_FILES = ("variables.json",)
 
 SECTIONS = {

@@ -5,7 +5,7 @@ Source: reference specification ssd_resnet34, section 19 (inputs and tolerances)
 
 from tests.parity.ssd_resnet34 import detections, inputs, network, targets
 
-# The held-out sets lack them: nothing is then compared with them.
+# A set with other seeds may lack them: nothing is then compared with them.
 OPTIONAL_FILES = ("anchors.npz", "variables.json")
 
 SECTIONS = {
