@@ -29,8 +29,13 @@ from ssd_centernet.layers.normalization import synchronize
 from ssd_centernet.models.detector import Detector
 from ssd_centernet.runtime.distribution import Communicator, SingleProcess, connect
 from ssd_centernet.runtime.precision import needs_loss_scale
-from ssd_centernet.training.length import RunLength, run_length, to_steps
-from ssd_centernet.training.loop import LOSS_PREFIX, LoopOptions
+from ssd_centernet.training.length import (
+    LOSS_PREFIX,
+    LoopOptions,
+    RunLength,
+    run_length,
+    to_steps,
+)
 from ssd_centernet.training.loss_scale import LossScale
 from ssd_centernet.training.optimizers import Momentum
 from ssd_centernet.training.schedules import ConstantRate
@@ -318,7 +323,7 @@ class Recipe:
             detector,
             self.optimizer(),
             schedule=self.schedule(),
-            run=length,
+            length=length,
             batch_size=self.batch_size,
             weight_decay=self.weight_decay,
             decay_exclude=self.decay_exclude,

@@ -174,7 +174,7 @@ def _announce(
     recipe: Recipe, trainer: Trainer, log: TrainLog, images: int, data_dir: str | Path
 ) -> None:
     """Tell what kind of run begins, and whether its schedule fits."""
-    length, processes = trainer.run, trainer.communicator.size
+    length, processes = trainer.length, trainer.communicator.size
     log.session(
         "begin",
         int(trainer.step),

@@ -60,7 +60,6 @@ MAY_IMPORT = {
 ONE_PLACE = {
     "pycocotools": r"evaluation/coco\.py",
     "faster_coco_eval": r"evaluation/coco\.py",
-    "orbit": r"training/loop\.py",
     "horovod": r"runtime/horovod\.py",
     "tensorflow_datasets": r"data/readers/tfds\.py",
     "official": r"models/backbones/model_garden\.py",
@@ -123,14 +122,14 @@ def test_optional_packages_are_imported_in_one_place_and_lazily(path):
             assert not at_top, f"{_name(path)}:{line}: import {name} where it is used"
 
 
-def test_orbit_is_imported_in_one_module():
+def test_nothing_imports_orbit():
     users = {
         _name(path)
         for path in FILES
         for name, _, _ in _imported(ast.parse(path.read_text(encoding="utf-8")))
         if name.split(".")[0] == "orbit"
     }
-    assert len(users) <= 1, users
+    assert not users, f"the train loop is our own; {users} ask for a package that pins TensorFlow"
 
 
 @pytest.mark.parametrize("path", ALL_FILES, ids=_name)

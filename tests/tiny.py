@@ -130,7 +130,7 @@ def tiny_trainer(detector=None, **options):
     return Trainer(
         detector or tiny_detector(),
         options.pop("optimizer", Momentum()),
-        run=RunLength(steps_per_epoch=5, total_steps=20, global_batch_size=2),
+        length=RunLength(steps_per_epoch=5, total_steps=20, global_batch_size=2),
         **options,
     )
 

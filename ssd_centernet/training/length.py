@@ -1,10 +1,15 @@
-"""How long a run is, and durations in its steps."""
+"""How long a run is, and in which of its steps things happen."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
 import re
+
+from ssd_centernet.evaluation.result import METRIC_NAMES
+
+# Of the evaluation's loss parts among its metrics; the only ones that are better when lower.
+LOSS_PREFIX = "loss_"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,3 +84,41 @@ def to_steps(length: int | str, steps_per_epoch: int, *, setting: str = "a durat
         )
     value, unit = float(found[1]), found[2] or "steps"
     return max(1, round(value * steps_per_epoch)) if unit[0] == "e" and value else int(value)
+
+
+@dataclasses.dataclass
+class LoopOptions:
+    """When things happen, in steps.
+
+    Attributes:
+        total_steps: where the run ends.
+        log_every: length of a window.
+        checkpoint_every: interval of checkpoints; the last step always gets one.
+        evaluate_every: interval of evaluations; 0 means none.
+        keep_best: metric that decides which checkpoint is kept in `best/`; None for none.
+        higher_is_better: direction of that metric.
+        early_stop_patience: evaluations without improvement before the run stops; None never stops.
+    """
+
+    total_steps: int
+    log_every: int = 100
+    checkpoint_every: int = 1000
+    evaluate_every: int = 0
+    keep_best: str | None = "AP"
+    higher_is_better: bool = True
+    early_stop_patience: int | None = None
+
+    def __post_init__(self):
+        """Refuse, before hours of training, what would fail at the first window or evaluation."""
+        for name in ("log_every", "checkpoint_every"):
+            if getattr(self, name) < 1:
+                raise ValueError(
+                    f"train.{name} is {getattr(self, name)} steps, expected 1 or more; for fewer "
+                    "lines or checkpoints set a large number."
+                )
+        if self.keep_best in (None, *METRIC_NAMES) or self.keep_best.startswith(LOSS_PREFIX):
+            return
+        raise ValueError(
+            f"train.keep_best is {self.keep_best!r}, expected one of {', '.join(METRIC_NAMES)}, a "
+            f"loss part such as {LOSS_PREFIX}box, or None."
+        )

@@ -39,7 +39,7 @@ class TrainLog:
     def __init__(
         self,
         model_dir: str | Path,
-        run: RunLength,
+        length: RunLength,
         *,
         console: TextIO | None = None,
         write_files: bool = True,
@@ -49,11 +49,11 @@ class TrainLog:
         Args:
             model_dir: directory of the run; gets `metrics.jsonl`, `sessions.jsonl` and events for
                 TensorBoard.
-            run: the run's length.
+            length: of the run.
             console: where lines go; None means standard output.
             write_files: False on all processes but the first.
         """
-        self.run = run
+        self.length = length
         self._console = console or sys.stdout
         self._file = None
         self._writers: dict[str, tf.summary.SummaryWriter] = {}
@@ -112,14 +112,14 @@ class TrainLog:
         steps, seconds = step - self._last_step, max(now - self._last_time, 1e-9)
         metrics = dict(metrics)
         waited = metrics.pop("data_wait_seconds", 0.0)
-        record = {**metrics, "epoch": step / self.run.steps_per_epoch}
+        record = {**metrics, "epoch": step / self.length.steps_per_epoch}
         if not warmup and steps:
             rate = steps / seconds
             # Smoothed, so that one slow window does not send the estimate astray.
             self._rate = rate if self._rate is None else 0.7 * self._rate + 0.3 * rate
-            record["images_per_second"] = rate * self.run.global_batch_size
+            record["images_per_second"] = rate * self.length.global_batch_size
             record["data_wait_share"] = min(waited / seconds, 1.0)
-            record["eta_seconds"] = (self.run.total_steps - step) / self._rate
+            record["eta_seconds"] = (self.length.total_steps - step) / self._rate
         self.say(self._line(step, record))
         self.write("train", step, record)
         self._last_step, self._last_time = step, time.monotonic()
@@ -173,10 +173,10 @@ class TrainLog:
             self._file.close()
 
     def _line(self, step: int, record: dict[str, float]) -> str:
-        width = len(str(self.run.total_steps))
+        width = len(str(self.length.total_steps))
         parts = "  ".join(f"{k} {v:.4f}" for k, v in record.items() if k not in _NOT_LOSS_PARTS)
         line = (
-            f"step {step:>{width}}/{self.run.total_steps}  epoch {record['epoch']:.2f}  "
+            f"step {step:>{width}}/{self.length.total_steps}  epoch {record['epoch']:.2f}  "
             f"loss {record['total']:.4f} ({parts})  lr {record['learning_rate']:.3g}"
         )
         if "loss_scale" in record:

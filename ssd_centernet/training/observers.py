@@ -66,5 +66,5 @@ def make_observers(
         observers.append(StepProfiler(model_dir, profile, start=start, say=say, write=is_chief))
     if use_performance and is_chief:
         folder = Path(model_dir) / SUMMARY_DIR
-        observers.append(StepTimes(folder, trainer.run.global_batch_size, say=say))
+        observers.append(StepTimes(folder, trainer.length.global_batch_size, say=say))
     return observers

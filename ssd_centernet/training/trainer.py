@@ -35,7 +35,7 @@ class Trainer(tf.Module):
         optimizer: keras.optimizers.Optimizer,
         *,
         schedule,
-        run: RunLength,
+        length: RunLength,
         batch_size: int,
         weight_decay: float = 0.0,
         decay_exclude: Sequence[str] = ("_norm/",),
@@ -51,7 +51,7 @@ class Trainer(tf.Module):
             detector: the model with its criterion.
             optimizer: a Keras optimizer; its rate is set from `schedule` every step.
             schedule: callable (step, RunLength) -> float32 rate.
-            run: the run's length.
+            length: of the run, which the schedule asks for.
             batch_size: images a step of this process.
             weight_decay: coefficient of the L2 objective `0.5 |v|^2`, not part of reported losses.
             decay_exclude: regular expressions of variable names that do not decay.
@@ -66,7 +66,7 @@ class Trainer(tf.Module):
         self.detector = detector
         self.optimizer = optimizer
         self.schedule = schedule
-        self.run = run
+        self.length = length
         self.weight_decay = weight_decay
         self.clip_norm = clip_norm
         self.loss_scale = loss_scale or LossScale(initial=1.0, dynamic=False)
@@ -101,7 +101,7 @@ class Trainer(tf.Module):
         begin = tf.timestamp()
         with tf.control_dependencies([begin]):
             batch = next(iterator)
-        with tf.control_dependencies(tf.nest.flatten(batch)):
+        with tf.control_dependencies(tf.nest.flatten(batch, expand_composites=True)):
             self._waited.assign_add(tf.timestamp() - begin)
         return batch
 
@@ -132,7 +132,7 @@ class Trainer(tf.Module):
         Returns:
             `metric_names` of this step, float32 scalars: of this process's images.
         """
-        self.optimizer.learning_rate.assign(self.schedule(self.step, self.run))
+        self.optimizer.learning_rate.assign(self.schedule(self.step, self.length))
         gradients, parts = self._gradients(batch)
         gradients, parts, sources = self._with_accumulated(gradients, parts, batch["source_id"])
         elsewhere = self._is_fault_elsewhere(gradients, parts["total"])

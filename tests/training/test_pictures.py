@@ -100,7 +100,7 @@ def test_peaks_are_shown_where_targets_are_made_in_the_step(tmp_path, data_dir):
     batches = training_batches(
         str(data_dir), label_map=LABELS, batch_size=1, augment=resize_only(detector.preprocessing)
     )
-    log = TrainLog(tmp_path, trainer.run)
+    log = TrainLog(tmp_path, trainer.length)
     pictures.PictureBoard(log, LABELS, number=3).show_inputs(trainer, batches)
     log.close()
     sheet = images_of_events(tmp_path / "train")["inputs", 0].astype(int)

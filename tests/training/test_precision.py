@@ -51,7 +51,7 @@ def losses(recipe: str, dtype: str) -> np.ndarray:
         detector,
         optimizer,
         schedule=ConstantRate(LEARNING_RATES[recipe]),
-        run=RunLength(steps_per_epoch=10, total_steps=STEPS, global_batch_size=4),
+        length=RunLength(steps_per_epoch=10, total_steps=STEPS, global_batch_size=4),
         batch_size=4,
         loss_scale=LossScale() if needs_loss_scale(detector.dtype_policy.name) else None,
     )

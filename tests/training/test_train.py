@@ -17,7 +17,7 @@ from ssd_centernet.run_directory import find_checkpoint
 from ssd_centernet.runs.lock import run_lock
 from ssd_centernet.train import train
 from ssd_centernet.training.checkpoints import RunCheckpoints
-from ssd_centernet.training.loop import LoopOptions
+from ssd_centernet.training.length import LoopOptions
 from ssd_centernet.weights import restore
 from tests.tiny import tiny_detector, tiny_trainer
 

@@ -211,7 +211,7 @@ def _recipe_trainer(file: VectorFile) -> Trainer:
             detector,
             gin.get_configurable(optimizer.selector)(),
             schedule=gin.get_configurable(schedule.selector)(),
-            run=RunLength(steps_per_epoch=10, total_steps=640, global_batch_size=2),
+            length=RunLength(steps_per_epoch=10, total_steps=640, global_batch_size=2),
             batch_size=2,
             weight_decay=weight_decay,
             freeze=freeze,

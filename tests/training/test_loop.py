@@ -1,0 +1,161 @@
+"""The loop alone: how many steps a call takes, one trace, signals, and what processes agree on."""
+
+import os
+import signal
+import types
+
+import pytest
+import tensorflow as tf
+
+from ssd_centernet.run_directory import find_checkpoint
+from ssd_centernet.runtime.distribution import SingleProcess
+from ssd_centernet.training import loop
+from ssd_centernet.training.checkpoints import RunCheckpoints
+from ssd_centernet.training.length import LoopOptions
+from ssd_centernet.training.logging import TrainLog
+from ssd_centernet.training.loop import TrainLoop, compile_steps
+from ssd_centernet.training.trainer import NonFiniteLossError
+from tests.tiny import tiny_batch, tiny_trainer
+
+
+class Watcher:
+    """An observer that notes the calls, and does something before the one that begins at a step."""
+
+    def __init__(self, at=None, action=None):
+        self.calls = []
+        self.closed = 0
+        self._at, self._action = at, action
+
+    def limit(self, step):
+        return 1000
+
+    def call_begins(self, step):
+        if step == self._at:
+            self._action()
+
+    def call_ended(self, before, after, seconds):
+        self.calls.append(after - before)
+
+    def close(self):
+        self.closed += 1
+
+
+def make_loop(folder, *, batch=None, watcher=None, evaluate=None, communicator=None, **options):
+    trainer = tiny_trainer(communicator=communicator)
+    return TrainLoop(
+        trainer,
+        tf.data.Dataset.from_tensors(batch or tiny_batch()).repeat(),
+        options=LoopOptions(**{"total_steps": 20, **options}),
+        checkpoints=RunCheckpoints(trainer, folder, seed=0),
+        log=TrainLog(folder, trainer.length),
+        evaluate=evaluate,
+        observers=[watcher or Watcher()],
+    )
+
+
+@pytest.fixture
+def second_a_step(monkeypatch):
+    """Let a step take exactly a second on the loop's clock."""
+
+    def use(train_loop):
+        clock = types.SimpleNamespace(monotonic=lambda: float(train_loop.trainer.step))
+        monkeypatch.setattr(loop, "time", clock)
+
+    return use
+
+
+def test_a_call_takes_seconds_and_ends_where_something_is_due(tmp_path, second_a_step):
+    watcher = Watcher()
+    evaluated = []
+    train_loop = make_loop(
+        tmp_path,
+        watcher=watcher,
+        evaluate=lambda: evaluated.append(int(train_loop.trainer.step)) or {"AP": 0.1},
+        log_every=100,
+        checkpoint_every=9,
+        evaluate_every=7,
+    )
+    second_a_step(train_loop)
+    assert train_loop.run() == "finished"
+    # One to trace, two to learn the pace, then five seconds each or to the next event.
+    assert watcher.calls == [1, 2, 4, 2, 5, 4, 2]
+    assert evaluated == [7, 14, 20]
+    assert [path.name for path in sorted(tmp_path.glob("ckpt-*.index"))] == [
+        "ckpt-18.index",
+        "ckpt-20.index",
+        "ckpt-9.index",
+    ]
+    assert watcher.closed == 1
+
+
+@pytest.mark.parametrize(
+    "strategy",
+    [
+        tf.distribute.get_strategy,
+        lambda: tf.distribute.OneDeviceStrategy("/cpu:0"),
+        lambda: tf.distribute.MirroredStrategy(["/cpu:0"]),
+    ],
+    ids=["default", "one device", "mirrored"],
+)
+def test_calls_of_any_length_are_traced_once(strategy):
+    strategy = strategy()
+    traced = []
+    with strategy.scope():
+        trainer = tiny_trainer()
+    # The optimizer must not wait for other replicas inside of a branch, as it does in `_apply`.
+    trainer.train_step = lambda batch: (
+        traced.append(batch["image"].shape) or trainer.step.assign_add(1)
+    )
+    run_steps = compile_steps(trainer, strategy)
+    iterator = iter(
+        strategy.experimental_distribute_dataset(
+            tf.data.Dataset.from_tensors(tiny_batch()).repeat()
+        )
+    )
+    for number in (1, 2, 5, 3):
+        run_steps(iterator, tf.constant(number))
+    assert trainer.step.numpy() == 11
+    assert traced == [(2, 64, 64, 3)]
+    assert run_steps.experimental_get_tracing_count() == 1
+
+
+def test_a_signal_is_answered_after_the_call_and_the_run_goes_on(tmp_path, second_a_step, capsys):
+    before = signal.getsignal(signal.SIGTERM)
+    watcher = Watcher(8, lambda: os.kill(os.getpid(), signal.SIGTERM))
+    train_loop = make_loop(tmp_path, watcher=watcher)
+    second_a_step(train_loop)
+    assert train_loop.run() == "SIGTERM"
+    assert sum(watcher.calls) == 13 and watcher.closed == 1
+    assert find_checkpoint(tmp_path).endswith("ckpt-13")
+    assert "the same command goes on from step 13" in capsys.readouterr().out
+    assert signal.getsignal(signal.SIGTERM) is before
+    again = make_loop(tmp_path)
+    again.checkpoints.resume()
+    assert again.run() == "finished" and int(again.trainer.step) == 20
+
+
+class OneOfTwo(SingleProcess):
+    """The second process of two, whose first one is slower and is stopped at a step."""
+
+    rank, is_chief = 1, False
+
+    def gather(self, objects):
+        ((pace, number),) = objects
+        return [(2 / 5, signal.SIGINT if pace == 1.0 else None), (pace, number)]
+
+
+def test_processes_take_the_first_ones_pace_and_stop_together(tmp_path, second_a_step):
+    watcher = Watcher()
+    train_loop = make_loop(tmp_path, watcher=watcher, communicator=OneOfTwo())
+    second_a_step(train_loop)
+    assert train_loop.run() == "SIGINT"
+    assert watcher.calls == [1, 2]
+
+
+def test_a_step_that_is_not_finite_ends_the_run_and_closes_what_watches_it(tmp_path):
+    batch, watcher = tiny_batch(), Watcher()
+    batch["image"] = batch["image"] * float("nan")
+    with pytest.raises(NonFiniteLossError, match="step 0 is not finite"):
+        make_loop(tmp_path, batch=batch, watcher=watcher).run()
+    assert watcher.calls == [] and watcher.closed == 1
+    assert '"reason": "NonFiniteLossError"' in (tmp_path / "sessions.jsonl").read_text()
