@@ -34,7 +34,7 @@ _PACKAGES = {
     "numpy": ("everything", True, "pip install numpy"),
     "gin-config": ("recipes", True, "pip install gin-config"),
     "pillow": ("pictures and data sets", True, "pip install pillow"),
-    "tf-models-official": ("the Model Garden's backbones", False, 'pip install "ssd_centernet[train]"'),
+    "tf-models-official": ("more backbones", False, 'pip install "ssd_centernet[train]"'),
     "pycocotools": ("evaluation", False, 'pip install "ssd_centernet[train]"'),
     "faster-coco-eval": ("quick evaluation", False, 'pip install "ssd_centernet[train]"'),
     "horovod": ("training on several devices", None, ""),
