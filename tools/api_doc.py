@@ -77,7 +77,7 @@ _SECTIONS = {
     ),
 }
 _TITLES = ("Args", "Attributes", "Returns", "Yields", "Raises", "Source", "Example", "Examples")
-_SHOWN = ("Args", "Attributes", "Returns", "Yields")
+_SHOWN = ("Args", "Attributes", "Returns", "Yields", "Source")
 _WIDTH = 100
 
 
@@ -236,6 +236,9 @@ def _flowed(text: str) -> str:
 def _list(title: str, text: str) -> str:
     if title in ("Returns", "Yields"):
         return _flowed(f"{title}: {text}") + "\n"
+    if title == "Source":
+        linked = re.sub(r"docs/(reference/(\w+)\.md)", r"[\2](\1)", "; ".join(text.splitlines()))
+        return _flowed(f"Source: {linked}") + "\n"
     items: list[str] = []
     for line in text.splitlines():
         # An argument begins at the left edge; its further lines are indented.

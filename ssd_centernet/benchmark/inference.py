@@ -61,7 +61,7 @@ def summary(seconds: Sequence[float], batch_size: int) -> dict[str, Any]:
         `images_per_second`, the mean of the rates of the batches; `latency_ms`, the mean; and
         `latency_ms_p90`, `_p95` and `_p99`.
 
-    Source: reference specification ssd320_resnet50_fpn, section 12.3.
+    Source: docs/reference/ssd320_resnet50_fpn.md, section 12.3
     """
     times = np.asarray(seconds)
     result = {

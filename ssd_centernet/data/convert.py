@@ -87,7 +87,7 @@ def convert_coco(
             `read_coco`), the label map differs from the one in the output folder, or no image
             is left.
 
-    Source: reference specification ssd_resnet34, section 7.1 (fields, round robin of kept images).
+    Source: docs/reference/ssd_resnet34.md, section 7.1 (fields, round robin of kept images)
     """
     if not re.fullmatch(r"[A-Za-z0-9_.]+", split):
         raise ValueError(f"split must be letters, digits, '_' or '.', got {split!r}.")

@@ -32,7 +32,7 @@ def fake_batches(
         FileNotFoundError: no folder, or no complete set of record files in it.
         ValueError: as `batches`.
 
-    Source: reference specification ssd_resnet34, section 7.2.
+    Source: docs/reference/ssd_resnet34.md, section 7.2
     """
     del start_example
     dataset = batches(data_dir, **options)

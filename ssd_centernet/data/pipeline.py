@@ -101,7 +101,7 @@ def training_batches(
         ValueError: an argument out of range, a damaged file, no usable image, or a cache that
             does not fit.
 
-    Source: reference specification ssd_resnet34, sections 7.1 to 7.3.
+    Source: docs/reference/ssd_resnet34.md, sections 7.1 to 7.3
     """
     shards.check_range("batch_size", batch_size, 1)
     shards.check_range("max_boxes", max_boxes, 1)

@@ -93,7 +93,7 @@ def parse_example(serialized: tf.Tensor, lookup: LabelMap | np.ndarray | tf.Tens
         tf.errors.InvalidArgumentError: at run time, if a category id or name is not in the label
             map, or an object list has another length than the boxes.
 
-    Source: reference specification ssd_resnet34, section 7.1 (field names and defaults).
+    Source: docs/reference/ssd_resnet34.md, section 7.1 (field names and defaults)
     """
     fields = tf.io.parse_single_example(serialized, _FEATURES)
     height, width = _image_size(fields)

@@ -65,7 +65,7 @@ def write_static_batches(
         ValueError: `steps` or `worker` out of range, or the stream ended early.
         FileExistsError: the folder is there, and `overwrite` is off.
 
-    Source: reference specification ssd_resnet34, section 7.6.
+    Source: docs/reference/ssd_resnet34.md, section 7.6
     """
     shards.check_range("steps", steps, 1)
     if not 0 <= worker < workers:
@@ -170,7 +170,7 @@ def static_batches(
         FileNotFoundError: no complete files of this worker.
         ValueError: files of another batch size, image size, label map or kind of targets.
 
-    Source: reference specification ssd_resnet34, section 7.6.
+    Source: docs/reference/ssd_resnet34.md, section 7.6
     """
     folder = worker_folder(directory or data_dir, rank)
     info = _read_info(folder, rank, world_size)

@@ -161,13 +161,14 @@ class CocoResult:
     Attributes:
         metrics: the 12 COCO numbers in COCO's order, 0..1; -1 only where the ground truth has no
             object of that kind.
-            Source: reference specification ssd_resnet34, section 13 (names and order).
         per_class: per category a dict of `id`, `name`, `AP`, `AP50` (NaN where the ground truth
             has no object of it), `num_objects` (crowd regions not counted), `num_detections`.
         rows: the detections that were scored.
         num_images: images of the ground truth, all of which count.
         backend: the library that matched: `faster_coco_eval` or `pycocotools`.
         notes: what was repaired or left out: a sentence -> how many times.
+
+    Source: docs/reference/ssd_resnet34.md, section 13 (names and order of the numbers)
     """
 
     metrics: dict[str, float]

@@ -18,8 +18,7 @@ from ssd_centernet.ops import anchors as anchor_ops
 class DefaultBoxes(Float32Layer):
     """SSD's default boxes, laid over whatever feature sizes the network really has.
 
-    Source: reference specification ssd_resnet34, sections 1 and 2 (the defaults, in pixels of the
-    300 pixel image).
+    Source: docs/reference/ssd_resnet34.md, sections 1 and 2
     """
 
     def __init__(
@@ -137,7 +136,7 @@ class DefaultBoxes(Float32Layer):
 class MultiscaleAnchors(Float32Layer):
     """Anchors of a feature pyramid: the same shapes on every level, scaled with its stride.
 
-    Source: reference specification ssd320_resnet50_fpn, section 4.
+    Source: docs/reference/ssd320_resnet50_fpn.md, section 4
     """
 
     def __init__(

@@ -17,7 +17,7 @@ from ssd_centernet.ops import losses as loss_ops
 class CenterNetLoss(Float32Layer):
     """CenterNet's loss: penalty-reduced focal loss of centres, L1 of offsets and sizes there.
 
-    Source: reference specification centernet, sections 2 and 3.
+    Source: docs/reference/centernet.md, sections 2 and 3
     """
 
     def __init__(

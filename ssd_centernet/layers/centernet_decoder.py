@@ -15,7 +15,7 @@ from ssd_centernet.ops import heatmaps
 class CenterNetDecoder(Float32Layer):
     """Peaks of the last stack's heatmap, best first; there is no suppression of boxes.
 
-    Source: reference specification centernet, section 4.
+    Source: docs/reference/centernet.md, section 4
     """
 
     def __init__(

@@ -22,7 +22,9 @@ class MultiBoxLoss(Float32Layer):
 
     The defaults are those of SSD300 ResNet-34; the VGG-16 recipes bind others.
 
-    Source: reference specifications ssd_resnet34, sections 4 and 6; ssd_vgg16, sections 8 and 9.
+    Source:
+        docs/reference/ssd_resnet34.md, sections 4 and 6
+        docs/reference/ssd_vgg16.md, sections 8 and 9
     """
 
     def __init__(

@@ -21,7 +21,9 @@ class SSDDecoder(Float32Layer):
 
     The defaults are those of SSD300 ResNet-34; the VGG-16 recipes bind others.
 
-    Source: reference specifications ssd_resnet34, section 13; ssd_vgg16, sections 7 and 13.
+    Source:
+        docs/reference/ssd_resnet34.md, section 13
+        docs/reference/ssd_vgg16.md, sections 7 and 13
     """
 
     def __init__(
@@ -204,7 +206,7 @@ class SigmoidSSDDecoder(Float32Layer):
     that the result is that of all pairs as soon as they fill the detections; where they do not,
     four times as many are taken.
 
-    Source: reference specification ssd320_resnet50_fpn, section 11.
+    Source: docs/reference/ssd320_resnet50_fpn.md, section 11
     """
 
     def __init__(

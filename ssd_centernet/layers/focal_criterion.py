@@ -20,7 +20,9 @@ class FocalMultiBoxLoss(Float32Layer):
 
     Background is no class of its own: its slot, 0, learns that it is never right.
 
-    Source: reference specification ssd320_resnet50_fpn, sections 5 to 7.
+    Source:
+        docs/reference/ssd320_resnet50_fpn.md, sections 5 to 7
+        Focal Loss for Dense Object Detection (arXiv:1708.02002)
     """
 
     def __init__(

@@ -21,7 +21,9 @@ class FPN(keras.layers.Layer):
     the one above it enlarged. All but the coarsest are smoothed by a 3x3 convolution. Coarser
     levels are 3x3 convolutions of stride 2, one behind the other.
 
-    Source: reference specification ssd320_resnet50_fpn, sections 3.2 and 3.4.
+    Source:
+        docs/reference/ssd320_resnet50_fpn.md, sections 3.2 and 3.4
+        Feature Pyramid Networks for Object Detection (arXiv:1612.03144)
     """
 
     def __init__(

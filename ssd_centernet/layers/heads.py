@@ -16,7 +16,7 @@ from ssd_centernet.layers.normalization import BatchNorm
 class SSDHead(keras.layers.Layer):
     """Predict class logits and box codes of every anchor, with kernels of each level's own.
 
-    Source: reference specification ssd_resnet34, section 5.4.
+    Source: docs/reference/ssd_resnet34.md, section 5.4
     """
 
     def __init__(
@@ -90,7 +90,7 @@ class CenterNetHead(keras.layers.Layer):
 
     Every prediction has a 3x3 convolution, ReLU and a 1x1 convolution, all with bias.
 
-    Source: reference specification centernet, sections 1.1 and 1.2.
+    Source: docs/reference/centernet.md, sections 1.1 and 1.2
     """
 
     def __init__(
@@ -182,7 +182,9 @@ class SharedSSDHead(keras.layers.Layer):
 
     Kernels are shared; batch norms, their statistics included, are each level's own.
 
-    Source: reference specification ssd320_resnet50_fpn, sections 3.3 and 3.4.
+    Source:
+        docs/reference/ssd320_resnet50_fpn.md, sections 3.3 and 3.4
+        Focal Loss for Dense Object Detection (arXiv:1708.02002)
     """
 
     def __init__(

@@ -17,7 +17,7 @@ from ssd_centernet.layers.upsampling import UpsampleAdd
 class SSDExtraLevels(keras.layers.Layer):
     """Coarser feature levels behind the backbone's last one: 1x1 then 3x3, bias, ReLU, no norm.
 
-    Source: reference specification ssd_resnet34, section 5.3.
+    Source: docs/reference/ssd_resnet34.md, section 5.3
     """
 
     def __init__(
@@ -100,7 +100,7 @@ class VGGExtraLevels(keras.layers.Layer):
     Each level is a 1x1 and a k x k convolution with bias and ReLU. The first level is normalised
     for the head alone (`L2Norm`): the backbone has gone on from what it was before.
 
-    Source: reference specification ssd_vgg16, sections 2.1, 2.2 and 4.
+    Source: docs/reference/ssd_vgg16.md, sections 2.1, 2.2 and 4
     """
 
     def __init__(
@@ -202,7 +202,7 @@ class CenterNetFPN(keras.layers.Layer):
     The coarsest level goes through a 1x1 convolution. Then, level by level: double, add a 1x1
     convolution of the finer level, 3x3 convolution to the next width, batch norm, ReLU.
 
-    Source: reference specification centernet, section 1.2.
+    Source: docs/reference/centernet.md, section 1.2
     """
 
     def __init__(

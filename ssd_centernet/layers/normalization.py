@@ -18,7 +18,9 @@ class L2Norm(Float32Layer):
 
     It lets a head share a learning rate between a level of large activations and the others.
 
-    Source: reference specification ssd_vgg16, section 2.2.
+    Source:
+        docs/reference/ssd_vgg16.md, section 2.2
+        ParseNet: Looking Wider to See Better (arXiv:1506.04579)
     """
 
     def __init__(
@@ -74,7 +76,7 @@ class BatchNorm(keras.layers.BatchNormalization):
     It is Keras' own layer until `synchronize` is called. Keras' synchronous one speaks to a
     `tf.distribute` strategy only, and so not to processes that each have a strategy of their own.
 
-    Source: reference specification ssd_resnet34, section 11 (`--distributed_bn`).
+    Source: docs/reference/ssd_resnet34.md, section 11 (`--distributed_bn`)
     """
 
     # A fused kernel puts n / (n - 1) times the variance of n values into the moving one.
@@ -127,7 +129,7 @@ class PopulationBatchNorm(BatchNorm):
     large maps; where a network ends in maps of a few cells and its averages forget fast, inference
     would differ from training by up to a factor of two.
 
-    Source: reference specification centernet, section 1.1.
+    Source: docs/reference/centernet.md, section 1.1
     """
 
     population_variance = True

@@ -23,8 +23,11 @@ class Preprocessing(Float32Layer):
 
     The defaults are those of SSD300 ResNet-34; every recipe binds its own.
 
-    Source: reference specifications ssd_resnet34, section 7.5; ssd320_resnet50_fpn, 2.6; ssd_vgg16,
-    11.7; centernet, 5.2 and 5.3.
+    Source:
+        docs/reference/ssd_resnet34.md, section 7.5
+        docs/reference/ssd320_resnet50_fpn.md, section 2.6
+        docs/reference/ssd_vgg16.md, section 11.7
+        docs/reference/centernet.md, sections 5.2 and 5.3
     """
 
     def __init__(

@@ -16,7 +16,7 @@ class UpsampleAdd(keras.layers.Layer):
     Where the fine map has an odd side, the last doubled row or column is cut off, so that networks
     take images of any size.
 
-    Source: reference specification centernet, sections 1.1 and 1.2.
+    Source: docs/reference/centernet.md, sections 1.1 and 1.2
     """
 
     def call(self, inputs: Sequence[tf.Tensor]) -> tf.Tensor:

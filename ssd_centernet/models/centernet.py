@@ -23,12 +23,14 @@ BGR_STD = (73.6027665, 69.89082075, 70.9150767)
 @gin.register
 @keras.saving.register_keras_serializable(package="ssd_centernet")
 class CenterNet(Detector):
-    """CenterNet, "Objects as Points" (Zhou et al. 2019).
+    """CenterNet: objects as the peaks of heatmaps.
 
     The defaults of its parts and an `Hourglass` make the published CenterNet Hourglass-104; with
     `CenterNetFPN` over a ResNet-101 it is that of `gin_configs/centernet_resnet101_fpn.gin`.
 
-    Source: reference specification centernet.
+    Source:
+        docs/reference/centernet.md, sections 1 to 4
+        Objects as Points (arXiv:1904.07850)
     """
 
     PARTS = ("backbone", "neck", "head", "criterion", "decoder", "preprocessing")

@@ -21,12 +21,14 @@ from ssd_centernet.models.parts import build_head, check_method, check_parts
 @gin.register
 @keras.saving.register_keras_serializable(package="ssd_centernet")
 class SSD(Detector):
-    """Single Shot MultiBox Detector (Liu et al. 2016).
+    """Single Shot MultiBox Detector.
 
     The defaults of its parts make the published SSD300 ResNet-34; see
     `gin_configs/ssd300_resnet34.gin`.
 
-    Source: reference specification ssd_resnet34, sections 2 to 6 and 13.
+    Source:
+        docs/reference/ssd_resnet34.md, sections 2 to 6 and 13
+        SSD: Single Shot MultiBox Detector (arXiv:1512.02325)
     """
 
     PARTS = ("backbone", "neck", "head", "anchors", "criterion", "decoder", "preprocessing")

@@ -50,7 +50,7 @@ def add_weight_decay(
     Returns:
         The new gradients.
 
-    Source: reference specification ssd_resnet34, section 6, "Weight decay".
+    Source: docs/reference/ssd_resnet34.md, section 6, "Weight decay"
     """
     if not coefficient:
         return list(gradients)

@@ -36,7 +36,7 @@ def default_boxes(
     Raises:
         ValueError: the arguments name different numbers of levels.
 
-    Source: reference specification ssd_resnet34, section 2.
+    Source: docs/reference/ssd_resnet34.md, section 2
     """
     levels = len(feature_sizes)
     if len(scales) != levels + 1 or len(aspect_ratios) != levels:
@@ -87,7 +87,7 @@ def pixel_boxes(
     Returns:
         float32 [A, 4], yxyx in pixels, in the order of `default_boxes`.
 
-    Source: reference specification ssd_vgg16, sections 6.2, 6.3 and 16 (targets.npz).
+    Source: docs/reference/ssd_vgg16.md, sections 6.2, 6.3 and 16 (targets.npz)
     """
     single, boxes = np.float32, []
     for level, (rows, columns) in enumerate(feature_sizes):
@@ -124,7 +124,7 @@ def sizes_of_percentages(
     Raises:
         ValueError: fewer than 3 levels.
 
-    Source: reference specification ssd_vgg16, section 6.1.
+    Source: docs/reference/ssd_vgg16.md, section 6.1
     """
     if num_levels < 3:
         raise ValueError(f"percentages are spread over at least 3 levels, got {num_levels}.")
@@ -177,7 +177,7 @@ def multiscale_anchors(
     Returns:
         float32 [A, 4], yxyx as fractions of the image; corners may lie outside [0, 1].
 
-    Source: reference specification ssd320_resnet50_fpn, section 4.
+    Source: docs/reference/ssd320_resnet50_fpn.md, section 4
     """
     ratios = np.sqrt(np.repeat(np.asarray(aspect_ratios, np.float32), scales_per_octave))
     octaves = (2.0 ** (np.arange(scales_per_octave) / scales_per_octave)).astype(np.float32)

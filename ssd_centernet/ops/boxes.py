@@ -51,7 +51,7 @@ def iou(boxes1: tf.Tensor, boxes2: tf.Tensor) -> tf.Tensor:
         float32 [..., M, N] in [0, 1]; exactly 0 where a pair does not intersect, zero-area boxes
         included.
 
-    Source: reference specification ssd_resnet34, section 4, step 1.
+    Source: docs/reference/ssd_resnet34.md, section 4, step 1
     """
     intersection = _pairwise_intersection(boxes1, boxes2)
     union = area(boxes1)[..., :, tf.newaxis] + area(boxes2)[..., tf.newaxis, :] - intersection
@@ -142,7 +142,7 @@ def encode(
     Returns:
         float32 [..., A, 4]: (ty, tx, th, tw).
 
-    Source: reference specification ssd_resnet34, section 3.
+    Source: docs/reference/ssd_resnet34.md, section 3
     """
     ycenter, xcenter, height, width = to_center_size(boxes)
     anchor_y, anchor_x, anchor_height, anchor_width = to_center_size(anchors)
@@ -177,7 +177,9 @@ def decode(
     Returns:
         float32 [..., A, 4], yxyx, in the anchors' frame, not clipped.
 
-    Source: reference specifications ssd_resnet34, section 3; ssd_vgg16, section 7.
+    Source:
+        docs/reference/ssd_resnet34.md, section 3
+        docs/reference/ssd_vgg16.md, section 7
     """
     ty, tx, th, tw = tf.unstack(codes, num=4, axis=-1)
     anchor_y, anchor_x, anchor_height, anchor_width = to_center_size(anchors)

@@ -24,7 +24,7 @@ def to_hsv(red: tf.Tensor, green: tf.Tensor, blue: tf.Tensor) -> tuple[tf.Tensor
         `(hue, saturation, value)`, float32: the hue in degrees, 0..360, 0 for greys; the saturation
         in 0..1 where no channel is negative; the value, the largest channel.
 
-    Source: reference specification ssd_vgg16, section 11.2.
+    Source: docs/reference/ssd_vgg16.md, section 11.2
     """
     value = tf.maximum(tf.maximum(red, green), blue)
     chroma = value - tf.minimum(tf.minimum(red, green), blue)
@@ -41,7 +41,7 @@ def from_hsv(hue: tf.Tensor, saturation: tf.Tensor, value: tf.Tensor) -> tuple[t
 
     The hue may lie anywhere on the circle's turns, and the saturation outside 0..1.
 
-    Source: reference specification ssd_vgg16, section 11.2.
+    Source: docs/reference/ssd_vgg16.md, section 11.2
     """
     chroma = value * saturation
 
@@ -78,7 +78,7 @@ def distort(
     Returns:
         float32 [..., 3]; values outside 0..255 occur.
 
-    Source: reference specification ssd_vgg16, section 11.2.
+    Source: docs/reference/ssd_vgg16.md, section 11.2
     """
     planes = [(plane + brightness) * contrast_first for plane in tf.unstack(image, axis=-1)]
     turned, saturated, value = to_hsv(*planes)

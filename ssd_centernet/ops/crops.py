@@ -94,7 +94,8 @@ def crop_boxes(
         frame lies outside.
 
     Source:
-        reference specifications ssd320_resnet50_fpn, 2.5; centernet, 5.2 and 5.3.
+        docs/reference/ssd320_resnet50_fpn.md, section 2.5
+        docs/reference/centernet.md, sections 5.2 and 5.3
     """
     outside = tf.logical_or(boxes[:, :2] >= frame[2:], boxes[:, 2:] <= frame[:2])
     kept = tf.logical_not(tf.reduce_any(outside, axis=1))
@@ -131,7 +132,8 @@ def sample_window(
         window where there is no box.
 
     Source:
-        reference specifications ssd320_resnet50_fpn, 2.5; centernet, 5.3.
+        docs/reference/ssd320_resnet50_fpn.md, section 2.5
+        docs/reference/centernet.md, section 5.3
     """
     boxes = box_ops.clip(boxes)
     # An image without boxes is cropped too: its whole is then the box that guides the draw.
@@ -158,8 +160,7 @@ def square_crop_border(size: tf.Tensor) -> tf.Tensor:
         int32 [...]: 128 for 256 pixels and more, halved until twice of it is no more than `size`,
         but at least 1.
 
-    Source:
-        reference specification centernet, section 5.2 step 2.
+    Source: docs/reference/centernet.md, section 5.2, step 2
     """
     # The smallest power of two p with p * size >= 256; whole numbers do not suffer from the
     # rounding of logarithms.
@@ -183,8 +184,7 @@ def square_crop(
         include its last row and column; offset int32 [2], (y, x) at which they are pasted on the
         canvas; canvas int32 [4], (y, x, side, side) in the frame of the image, side at least 1.
 
-    Source:
-        reference specification centernet, section 5.2 step 2.
+    Source: docs/reference/centernet.md, section 5.2, step 2
     """
     longer = tf.cast(tf.reduce_max(size), tf.float32)
     side = tf.maximum(tf.cast(scale * longer, tf.int32), 1)
@@ -209,8 +209,7 @@ def scaled_crop(
     Returns:
         Scaled size int32 [2] of the image, at least 1; offset int32 [2] of the frame on it.
 
-    Source:
-        reference specification centernet, section 5.2 step 3.
+    Source: docs/reference/centernet.md, section 5.2, step 3
     """
     frame = tf.constant(frame_size, tf.float32)
     sides = tf.cast(size, tf.float32)

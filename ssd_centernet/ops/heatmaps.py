@@ -26,7 +26,9 @@ def gaussian_radius(heights: tf.Tensor, widths: tf.Tensor, min_overlap: float = 
     Returns:
         float32 [...], in cells.
 
-    Source: reference specification centernet, section 2.
+    Source:
+        docs/reference/centernet.md, section 2
+        CornerNet: Detecting Objects as Paired Keypoints (arXiv:1808.01244)
     """
     # In the reference's order of operations, as the sigma takes the whole part of the result.
     b = 2.0 * min_overlap * (heights + widths)
@@ -45,7 +47,7 @@ def gaussian_sigma(heights: tf.Tensor, widths: tf.Tensor, min_overlap: float = 0
     Returns:
         float32 [...], in cells, at least 1/6.
 
-    Source: reference specification centernet, section 2.
+    Source: docs/reference/centernet.md, section 2
     """
     radius = tf.floor(gaussian_radius(heights, widths, min_overlap))
     return (2.0 * tf.maximum(radius, 0.0) + 1.0) / 6.0
@@ -65,7 +67,7 @@ def center_targets(
         without extent on the far border lies in the last cell); `offsets` float32 [..., M, 2], from
         that cell's corner to the centre, (y, x) in [0, 1]; `sizes` float32 [..., M, 2], (h, w).
 
-    Source: reference specification centernet, section 2.
+    Source: docs/reference/centernet.md, section 2
     """
     low, high = boxes[..., :2], boxes[..., 2:]
     centers = (low + high) / 2.0
@@ -100,7 +102,7 @@ def gaussian_heatmap(
     Returns:
         float32 [B, h, w, C] in [0, 1].
 
-    Source: reference specification centernet, section 2.
+    Source: docs/reference/centernet.md, section 2
     """
     height, width = output_size
     batch, rows = tf.shape(sigmas)[0], tf.shape(sigmas)[1]
@@ -134,7 +136,7 @@ def cells_inside(extent: tf.Tensor, image_size: tuple[int, int], output_size: tu
     Returns:
         bool [..., h, w].
 
-    Source: reference specification centernet, section 3.
+    Source: docs/reference/centernet.md, section 3
     """
     # Whole pixels, so that no rounding of the shares can add a row of cells.
     pixels = tf.round(extent * tf.constant(image_size, tf.float32))
@@ -192,7 +194,7 @@ def keep_peaks(scores: tf.Tensor, kernel_size: int = 3) -> tf.Tensor:
     Returns:
         float32 [B, h, w, C]. All cells of a plateau are kept.
 
-    Source: reference specification centernet, section 4, step 2.
+    Source: docs/reference/centernet.md, section 4, step 2
     """
     largest = tf.nn.max_pool2d(scores, kernel_size, 1, "SAME")
     return tf.where(tf.abs(scores - largest) < PLATEAU, scores, 0.0)
@@ -209,7 +211,7 @@ def top_peaks(scores: tf.Tensor, count: int) -> tuple[tf.Tensor, tf.Tensor, tf.T
         `scores` float32 [B, count], descending; `cells` int32 [B, count, 2], (y, x); `classes`
         int32 [B, count]. Ties go to the upper row, then the left column, then the lower class.
 
-    Source: reference specification centernet, section 4, steps 3 and 4.
+    Source: docs/reference/centernet.md, section 4, steps 3 and 4
     """
     _, height, width, num_classes = scores.shape
     flat = tf.reshape(scores, [-1, height * width * num_classes])
@@ -232,7 +234,7 @@ def decode_boxes(
     Returns:
         float32 [..., 4], yxyx, in cells, clipped to the map.
 
-    Source: reference specification centernet, section 4, step 5.
+    Source: docs/reference/centernet.md, section 4, step 5
     """
     centers = tf.cast(cells, tf.float32) + offsets
     half = tf.maximum(sizes, 0.0) / 2.0

@@ -33,8 +33,7 @@ def resize_legacy_bilinear(images: tf.Tensor, size: tuple[int, int]) -> tf.Tenso
         float32 [height, width, C] or [B, height, width, C] in the range of the input. The aspect
         ratio is not kept.
 
-    Source:
-        reference specification ssd_resnet34, section 7.5.
+    Source: docs/reference/ssd_resnet34.md, section 7.5
     """
     images = tf.convert_to_tensor(images)
     single = images.shape.rank == 3
@@ -118,8 +117,7 @@ def fitted_size(height: tf.Tensor, width: tf.Tensor, size: tuple[int, int]) -> t
     Returns:
         int32 [..., 2]: (height, width), rounded half to even, at least 1 and at most the frame.
 
-    Source:
-        reference specification centernet, sections 5.2 and 5.3.
+    Source: docs/reference/centernet.md, sections 5.2 and 5.3
     """
     sides = tf.cast(tf.stack([height, width], axis=-1), tf.float32)
     frame = tf.constant(size, tf.float32)
@@ -141,8 +139,7 @@ def resize_and_pad(
     Returns:
         float32 [height, width, C] or [B, height, width, C] in the range of the input.
 
-    Source:
-        reference specification centernet, sections 5.2 (half-pixel) and 5.3 (legacy).
+    Source: docs/reference/centernet.md, sections 5.2 (half-pixel) and 5.3 (legacy)
     """
     images = tf.convert_to_tensor(images)
     batch = images if images.shape.rank == 4 else images[tf.newaxis]
@@ -173,8 +170,7 @@ def crop_and_resize(image: tf.Tensor, box: tf.Tensor, size: tuple[int, int]) -> 
     Returns:
         float32 [height, width, C] in the range of the input.
 
-    Source:
-        reference specification ssd_resnet34, section 7.4.
+    Source: docs/reference/ssd_resnet34.md, section 7.4
     """
     images = tf.convert_to_tensor(image)[tf.newaxis]
     # The whole image is what many crops are, and for it the resize kernel gives the same pixels in
@@ -318,8 +314,7 @@ def color_jitter(
     Returns:
         float32 [H, W, 3]; values outside 0..1 occur.
 
-    Source:
-        reference specification ssd_resnet34, section 7.3 step 4.
+    Source: docs/reference/ssd_resnet34.md, section 7.3, step 4
     """
     # Channel planes first: compiled code then handles many pixels per instruction. Brightness does
     # not move a pixel against the mean, so that both steps are one multiplication and one addition.
@@ -356,8 +351,7 @@ def hue_first_jitter(
     Returns:
         float32 [N, 3] in 0..255; what is made of appended pixels means nothing.
 
-    Source:
-        reference specification centernet, section 5.2 steps 2 and 3.
+    Source: docs/reference/centernet.md, section 5.2, steps 2 and 3
     """
 
     def clip(planes):
@@ -385,8 +379,7 @@ def normalize(
     Returns:
         float32 [..., 3].
 
-    Source:
-        reference specification ssd_resnet34, section 7.3 step 5.
+    Source: docs/reference/ssd_resnet34.md, section 7.3, step 5
     """
     scale = tf.constant(1.0, tf.float32) / tf.constant(std, tf.float32)
     return (image - tf.constant(mean, tf.float32)) * scale

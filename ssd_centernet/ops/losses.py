@@ -15,7 +15,7 @@ def softmax_cross_entropy(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
     Returns:
         float32 [...], nats, at least 0.
 
-    Source: reference specification ssd_resnet34, section 6.
+    Source: docs/reference/ssd_resnet34.md, section 6
     """
     return tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=logits)
 
@@ -51,8 +51,9 @@ def hard_negative_mask(
         bool [B, A]. Ties go to the lower index. Where fewer than `counts` anchors have a loss above
         zero, positives can be picked too unless `negatives_only`.
 
-    Source: reference specifications ssd_resnet34, section 6 (steps 1 to 3); ssd_vgg16, section 9
-    (`negatives_only`).
+    Source:
+        docs/reference/ssd_resnet34.md, section 6 (steps 1 to 3)
+        docs/reference/ssd_vgg16.md, section 9 (`negatives_only`)
     """
     # Below every loss: ranked behind all negatives.
     rank_of_positives = -1.0 if negatives_only else 0.0
@@ -84,7 +85,9 @@ def penalty_reduced_focal(logits: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
     Returns:
         float32 of the same shape, nats, at least 0.
 
-    Source: reference specification centernet, section 3.
+    Source:
+        docs/reference/centernet.md, section 3
+        CornerNet: Detecting Objects as Paired Keypoints (arXiv:1808.01244)
     """
     p = tf.clip_by_value(tf.sigmoid(logits), 1e-4, 1.0 - 1e-4)
     # Squares, not powers: heatmaps are large, and this takes a third of the time.
@@ -111,7 +114,9 @@ def sigmoid_focal(
     Returns:
         float32 [..., K], nats, at least 0.
 
-    Source: reference specification ssd320_resnet50_fpn, section 7.
+    Source:
+        docs/reference/ssd320_resnet50_fpn.md, section 7
+        Focal Loss for Dense Object Detection (arXiv:1708.02002)
     """
     slots = tf.range(logits.shape[-1], dtype=tf.int32)
     is_class = (labels[..., tf.newaxis] == slots) & (slots > 0)

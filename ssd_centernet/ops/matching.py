@@ -38,7 +38,9 @@ def match(
     Returns:
         int32 [..., A]: row index, or -1 for unmatched and -2 for ignored anchors.
 
-    Source: reference specifications ssd_resnet34, section 4; ssd_vgg16, section 8.
+    Source:
+        docs/reference/ssd_resnet34.md, section 4
+        docs/reference/ssd_vgg16.md, section 8
     """
     if valid is not None:
         # Below every real similarity, so that padding wins no anchor, and is argmax of none.
@@ -99,7 +101,7 @@ def assign_targets(
         `(class_targets, box_targets)`: int32 [..., A] with 0 for background and class + 1 for
         objects; float32 [..., A, 4] box codes, exact zeros at unmatched anchors.
 
-    Source: reference specification ssd_resnet34, section 4, step 5.
+    Source: docs/reference/ssd_resnet34.md, section 4, step 5
     """
     if matches.shape.rank == 1:
         return _assign_one_image(boxes, classes, anchors, matches, scale_factors)

@@ -18,7 +18,7 @@ def per_class_top_k(scores: tf.Tensor, k: int) -> tuple[tf.Tensor, tf.Tensor]:
     Returns:
         `(scores, indices)`: float32 and int32 [B, k, C], descending, ties by lower index.
 
-    Source: reference specification ssd_resnet34, section 13.
+    Source: docs/reference/ssd_resnet34.md, section 13
     """
     top_scores, top_indices = tf.math.top_k(tf.transpose(scores, [0, 2, 1]), k=k)
     return tf.transpose(top_scores, [0, 2, 1]), tf.transpose(top_indices, [0, 2, 1])
@@ -89,7 +89,9 @@ def multiclass_nms(
         Detections: `boxes` [B, D, 4], `scores` [B, D] descending, `classes` int32 [B, D], `count`
         int32 [B]; rows from `count` on are zeros.
 
-    Source: reference specifications ssd_resnet34, section 13; ssd_vgg16, section 13.
+    Source:
+        docs/reference/ssd_resnet34.md, section 13
+        docs/reference/ssd_vgg16.md, section 13
     """
     anchors = scores.shape[1]
     # Of what a class keeps, no more than `max_detections` can be among the best of all classes.

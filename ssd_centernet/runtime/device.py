@@ -78,7 +78,7 @@ def prefetch_to_device(
     Returns:
         The data set; on the CPU, on an NPU and under a strategy of several devices as it is.
 
-    Source: reference specification ssd_resnet34, section 7.2.
+    Source: docs/reference/ssd_resnet34.md, section 7.2
     """
     if not isinstance(strategy, tf.distribute.OneDeviceStrategy):
         return dataset

@@ -5,7 +5,7 @@ a file, so that its error and not the complaints of the others ends the run; a r
 process was killed begins again from its last checkpoint; and a request to stop reaches a process
 that can answer it.
 
-Source: reference specification centernet, section 7.1 (the launch lines with horovodrun).
+Source: docs/reference/centernet.md, section 7.2 (the launch lines with horovodrun)
 """
 
 from __future__ import annotations

@@ -96,7 +96,7 @@ def load_plugin(kind: str) -> None:
         ImportError: the vendor's module is not installed.
         RuntimeError: it is, and could not be loaded.
 
-    Source: reference specification ssd_resnet34, sections 9, 10 and 15.
+    Source: docs/reference/ssd_resnet34.md, sections 9, 10 and 15
     """
     if kind != "HPU" or tf.config.list_physical_devices("HPU"):
         return

@@ -10,10 +10,12 @@ import tensorflow as tf
 
 @gin.register
 class LossScale(tf.Module):
-    """Multiply the loss so that float16 gradients do not vanish, and adapts the factor.
+    """Multiply the loss so that float16 gradients do not vanish, and adapt the factor.
 
     The factor doubles after `growth_steps` finite steps and halves after a step that overflowed,
     which is skipped.
+
+    Source: Mixed Precision Training (arXiv:1710.03740)
 
     Attributes:
         value: float32 variable, the factor.

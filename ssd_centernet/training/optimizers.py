@@ -15,7 +15,7 @@ class Momentum(keras.optimizers.Optimizer):
 
     Keras' own SGD keeps `lr g` in the accumulator, which differs wherever the rate changes.
 
-    Source: reference specification ssd_resnet34, section 8.
+    Source: docs/reference/ssd_resnet34.md, section 8
     """
 
     def __init__(

@@ -28,7 +28,8 @@ def counted_steps(step_times: Sequence[float]) -> Sequence[float]:
         middle one of an odd number included), or the last 40.
 
     Source:
-        reference specifications centernet, section 7.5; ssd320_resnet50_fpn, section 13.
+        docs/reference/centernet.md, section 7.5
+        docs/reference/ssd320_resnet50_fpn.md, section 13
     """
     count = len(step_times)
     if count == _BENCHMARK_STEPS:
@@ -54,7 +55,8 @@ def throughput_summary(step_times: Sequence[float], *, global_batch_size: int) -
         ValueError: no step, a time that is not positive, or a batch of no image.
 
     Source:
-        reference specifications centernet, section 7.5; ssd320_resnet50_fpn, section 13.
+        docs/reference/centernet.md, section 7.5
+        docs/reference/ssd320_resnet50_fpn.md, section 13
     """
     if not len(step_times):
         raise ValueError("no step was timed, so there is no throughput; train at least one step.")

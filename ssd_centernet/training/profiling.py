@@ -18,7 +18,7 @@ class StepProfiler:
     Each of these steps runs in a call of its own, wrapped in a trace named `train` that carries its
     number; the steps before and after run as they would without a profile.
 
-    Source: reference specification ssd_resnet34, section 9.
+    Source: docs/reference/ssd_resnet34.md, section 9
     """
 
     def __init__(

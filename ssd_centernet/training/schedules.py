@@ -19,7 +19,9 @@ class WarmupCosine:
     rate is `base * batch / reference_batch_size` times: `peak e / warmup` while e < warmup, `peak`
     until b, `0.5 (1 + cos(pi (e - b) / (E - b))) + floor` until E, `floor` after.
 
-    Source: reference specification ssd_resnet34, section 8.
+    Source:
+        docs/reference/ssd_resnet34.md, section 8
+        Accurate, Large Minibatch SGD: Training ImageNet in 1 Hour (arXiv:1706.02677)
     """
 
     def __init__(
@@ -144,7 +146,9 @@ class StepDecay:
     CenterNet ResNet-101 FPN: base 1e-3 whatever the batch, boundaries 90000 and 120000 of a length
     of 140000 steps, no warm-up.
 
-    Source: reference specifications ssd_vgg16, section 12; centernet, section 6.
+    Source:
+        docs/reference/ssd_vgg16.md, section 12
+        docs/reference/centernet.md, section 6
     """
 
     def __init__(
@@ -260,7 +264,9 @@ class WarmupCosineSteps:
     `reference_batch_size` 32 and a warm-up of 0.08 of the length, which are the defaults.
     CenterNet: 5e-4 (GPU) or 1e-3 (TPU) from 0 over 2000 steps, not shifted, whatever the batch.
 
-    Source: reference specifications ssd320_resnet50_fpn, section 8; centernet, section 6.
+    Source:
+        docs/reference/ssd320_resnet50_fpn.md, section 8
+        docs/reference/centernet.md, section 6
     """
 
     def __init__(

@@ -23,7 +23,7 @@ from ssd_centernet.weights.convention import (
 
 NORM_PARTS = ("gamma", "beta", "moving_mean", "moving_variance")
 
-# --- TensorFlow 1: ResNet-34 with numbered layers (reference specification ssd_resnet34, 12).
+# --- TensorFlow 1: ResNet-34 with numbered layers (docs/reference/ssd_resnet34.md, section 12).
 
 
 def tf1_variables(backbone: keras.Model) -> dict[str, tf.Variable]:
@@ -36,7 +36,7 @@ def tf1_variables(backbone: keras.Model) -> dict[str, tf.Variable]:
         `conv2d/kernel`, `batch_normalization/gamma`, ..., `conv2d_1/kernel`, ... -> variable, in
         the order in which the published program creates them.
 
-    Source: reference specification ssd_resnet34, sections 5.2 and 12.
+    Source: docs/reference/ssd_resnet34.md, sections 5.2 and 12
     """
     variables = {}
     for index, (conv, norm) in enumerate(backbone.conv_norm_layers):

@@ -84,7 +84,10 @@ def test_equal_scores_come_by_class_then_by_anchor():
 
 
 def plain_decode(scores, boxes, decoder) -> list[tuple]:
-    """Follow the specification's section 11 with loops, over all anchors of one image."""
+    """Decode all anchors of one image with loops.
+
+    Source: docs/reference/ssd320_resnet50_fpn.md, section 11
+    """
     rows, overlap = [], box_ops.iou(boxes, boxes).numpy()
     for label in range(scores.shape[1]):
         left = [

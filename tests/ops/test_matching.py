@@ -77,7 +77,7 @@ def test_padded_batch_equals_images_one_by_one():
 
 
 def brute_force(similarity: np.ndarray, threshold: float) -> np.ndarray:
-    """Follow the specification's section 4 with loops."""
+    """Match with loops. Source: docs/reference/ssd_resnet34.md, section 4"""
     rows, anchors = similarity.shape
     result = np.full(anchors, -1)
     for anchor in range(anchors):

@@ -6,7 +6,7 @@ from ssd_centernet.ops import nms
 
 
 def plain_nms(boxes, scores, *, score_threshold, iou_threshold, max_detections, max_per_class):
-    """Follow the specification's section 13 with loops, for one image."""
+    """Suppress one image with loops. Source: docs/reference/ssd_resnet34.md, section 13"""
     rows = []
     for label in range(scores.shape[1]):
         order = np.argsort(-scores[:, label], kind="stable")[:max_per_class]

@@ -5,5 +5,5 @@ Source: docs/reference/README.md (what the vectors are, and which software made 
 
 import pathlib
 
-# One folder a system, named as its specification: docs/reference/NAME.md.
+# One folder a system, named as its specification in docs/reference.
 VECTORS = pathlib.Path(__file__).parent / "vectors"

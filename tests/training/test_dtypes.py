@@ -145,7 +145,7 @@ def graph(published):
 
 
 class TestPublishedResNet34:
-    """The whole network under bfloat16. Source: reference ssd_resnet34, section 10."""
+    """The whole network under bfloat16. Source: docs/reference/ssd_resnet34.md, section 10"""
 
     def test_189_variables_are_stored_in_float32(self, published):
         assert len(published.variables) == 189

@@ -63,7 +63,7 @@ def small_vgg() -> SSD:
 
 
 def spec_names(count: int) -> list[str]:
-    """The names of ssd_resnet34, section 12, written out without the library."""
+    """The names of docs/reference/ssd_resnet34.md, section 12, written out without the library."""
     names = []
     for i in range(count):
         n = "" if i == 0 else f"_{i}"

@@ -53,8 +53,7 @@ class SquareCropAugment:
         ValueError: an image size that is not two positive numbers, one with two different sides
             for squares, a probability outside 0..1, or another order of channels.
 
-    Source:
-        reference specification centernet, section 5.2.
+    Source: docs/reference/centernet.md, section 5.2
     """
 
     def __init__(
@@ -194,8 +193,7 @@ class CropPadAugment:
         ValueError: an image size that is not two positive numbers, a probability outside 0..1, or
             another order of channels.
 
-    Source:
-        reference specification centernet, section 5.3.
+    Source: docs/reference/centernet.md, section 5.3
     """
 
     def __init__(

@@ -90,7 +90,7 @@ class Picture:
 class HueFirstJitter:
     """Draw and applies hue, contrast, saturation and brightness, in this order.
 
-    Source: reference specification centernet, section 5.2 steps 2 and 3.
+    Source: docs/reference/centernet.md, section 5.2, steps 2 and 3
     """
 
     def __init__(

@@ -33,7 +33,7 @@ def expansion(
         `(canvas, offset)`, int32 [2] each: the canvas' (height, width), and the picture's upper
         left corner (y, x) on it.
 
-    Source: reference specification ssd_vgg16, section 11.3.
+    Source: docs/reference/ssd_vgg16.md, section 11.3
     """
     sides = tf.cast(size, tf.float32)
     expanded = sides * (1.0 + uniforms[1] * (max_ratio - 1.0))
@@ -53,7 +53,7 @@ def windows_of(uniforms: tf.Tensor, size: tf.Tensor, min_extent: float = 0.3) ->
     Returns:
         float32 [..., 4], yxyx in pixels, not yet cut to whole ones.
 
-    Source: reference specification ssd_vgg16, section 11.4.
+    Source: docs/reference/ssd_vgg16.md, section 11.4
     """
     sides = tf.cast(size, tf.float32)
     extents = sides * (min_extent + (1.0 - min_extent) * uniforms[..., :2])
@@ -79,7 +79,7 @@ def accepts(
     Returns:
         bool [..., P].
 
-    Source: reference specification ssd_vgg16, section 11.4.
+    Source: docs/reference/ssd_vgg16.md, section 11.4
     """
     height, width = tf.unstack(windows[..., 2:] - windows[..., :2], axis=-1)
     ratio = height / width
@@ -117,7 +117,7 @@ def sample_crop(
         The window float32 [4], yxyx in whole pixels, and the bound float32 scalar that it was drawn
         with, 1 if the whole picture was kept. It is what remains after 1000 bounds in vain, too.
 
-    Source: reference specification ssd_vgg16, section 11.4.
+    Source: docs/reference/ssd_vgg16.md, section 11.4
     """
     seed = spaced_seed(seed)
     everything = tf.concat([tf.zeros([2]), tf.cast(size, tf.float32)], axis=0)
@@ -164,7 +164,7 @@ def crop_boxes(
         Boxes float32 [N, 4] in pixels of the window, and bool [N]: which stay (those whose centre
         is strictly inside).
 
-    Source: reference specification ssd_vgg16, section 11.4.
+    Source: docs/reference/ssd_vgg16.md, section 11.4
     """
     whole = bound >= 1.0
     cut = box_ops.clip(boxes, window) - tf.concat([window[:2], window[:2]], axis=0)

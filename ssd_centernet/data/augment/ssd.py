@@ -41,8 +41,7 @@ def crop_proposals(
     Returns:
         float32 [..., P, 4], yxyx fractions of the image.
 
-    Source:
-        reference specification ssd_resnet34, section 7.4.
+    Source: docs/reference/ssd_resnet34.md, section 7.4
     """
     extents = uniforms[..., :2, :] * (max_extent - min_extent) + min_extent
     offsets = uniforms[..., 2:, :] * (1.0 - extents)
@@ -69,7 +68,7 @@ def centers_inside(boxes: tf.Tensor, windows: tf.Tensor) -> tf.Tensor:
 def valid_crops(
     boxes: tf.Tensor, windows: tf.Tensor, min_iou: tf.Tensor, *, max_aspect_ratio: float = 2.0
 ) -> tf.Tensor:
-    """Tell which crop windows the SSD paper's rule accepts.
+    """Tell which crop windows are valid.
 
     A window is valid if neither extent is `max_aspect_ratio` times the other or more (as fractions
     of the image, not pixels), its IoU with every box exceeds `min_iou`, and at least one box has
@@ -84,8 +83,7 @@ def valid_crops(
     Returns:
         bool [..., P].
 
-    Source:
-        reference specification ssd_resnet34, section 7.4.
+    Source: docs/reference/ssd_resnet34.md, section 7.4
     """
     height, width = tf.unstack(windows[..., 2:] - windows[..., :2], axis=-1)
     aspect = tf.logical_and(width / height < max_aspect_ratio, height / width < max_aspect_ratio)
@@ -121,8 +119,7 @@ def choose_crop(
         Accepted bool [...]: whether the attempt found a valid proposal or keeps the whole image;
         where False the window means nothing.
 
-    Source:
-        reference specification ssd_resnet34, section 7.4.
+    Source: docs/reference/ssd_resnet34.md, section 7.4
     """
     windows = crop_proposals(uniforms, min_extent=min_extent, max_extent=max_extent)
     valid = valid_crops(boxes, windows, min_iou, max_aspect_ratio=max_aspect_ratio)
@@ -158,8 +155,7 @@ def sample_crop(
         Window float32 [4], and bool scalar: whether the whole image was kept. The whole image is
         also what remains after 1000 attempts in vain, which the default probability excludes.
 
-    Source:
-        reference specification ssd_resnet34, section 7.4 (which has no limit of attempts).
+    Source: docs/reference/ssd_resnet34.md, section 7.4 (which has no limit of attempts)
     """
     bounds = tf.constant(min_ious, tf.float32)
     seed = spaced_seed(seed)
@@ -208,8 +204,7 @@ def crop_boxes(
         Boxes float32 [N, 4] as fractions of the crop, and bool [N]: which boxes stay (those whose
         centre is strictly inside the crop).
 
-    Source:
-        reference specification ssd_resnet34, section 7.4.
+    Source: docs/reference/ssd_resnet34.md, section 7.4
     """
     kept = tf.logical_or(centers_inside(boxes, window), whole)
     start, end = window[:2], window[2:]
@@ -228,7 +223,7 @@ class SSDAugment:
         image_size: (height, width) of the result in pixels.
         mean: channel means on the 0..1 scale, RGB.
         std: channel deviations on the 0..1 scale, RGB.
-        crop: whether to crop at random as in the SSD paper.
+        crop: whether to crop at random (`sample_crop`).
         min_ious: IoU bounds of which each crop attempt draws one.
         no_crop_probability: chance of each crop attempt to keep the whole image.
         min_extent: smallest extent of a crop as a fraction of the image.
@@ -244,8 +239,7 @@ class SSDAugment:
     Raises:
         ValueError: an image size that is not two positive numbers, or a probability outside 0..1.
 
-    Source:
-        reference specification ssd_resnet34, sections 7.3 to 7.5.
+    Source: docs/reference/ssd_resnet34.md, sections 7.3 to 7.5
     """
 
     def __init__(

@@ -43,8 +43,7 @@ class SSDFPNAugment:
         ValueError: an image size that is not two positive numbers, a probability outside 0..1, or
             another order of channels.
 
-    Source:
-        reference specification ssd320_resnet50_fpn, sections 2.5 and 2.6.
+    Source: docs/reference/ssd320_resnet50_fpn.md, sections 2.5 and 2.6
     """
 
     def __init__(

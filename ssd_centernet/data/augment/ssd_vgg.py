@@ -73,8 +73,7 @@ class SSDVGGAugment:
     Raises:
         ValueError: an image size that is not two positive numbers, or a probability outside 0..1.
 
-    Source:
-        reference specification ssd_vgg16, section 11.
+    Source: docs/reference/ssd_vgg16.md, section 11
     """
 
     scale = 1.0

@@ -27,7 +27,10 @@ class BottleneckResNet(keras.Model):
     `use_bias=True`, `pool_padding="symmetric"`, `norm_momentum=0.99`, `norm_epsilon=1.001e-5`,
     `kernel_initializer="glorot_uniform"`, `output_levels=(2, 3, 4, 5)`.
 
-    Source: reference specifications ssd320_resnet50_fpn, sections 3.1 and 3.4; centernet, 1.2.
+    Source:
+        docs/reference/ssd320_resnet50_fpn.md, sections 3.1 and 3.4
+        docs/reference/centernet.md, section 1.2
+        Deep Residual Learning for Image Recognition (arXiv:1512.03385)
     """
 
     def __init__(

@@ -11,10 +11,12 @@ from ssd_centernet._keras import keras
 
 
 class ConvNormBuilder:
-    """Add layers to a functional model and remembers the order in which weights are created.
+    """Add layers to a functional model and remember the order in which weights are created.
 
     Attributes:
         names: prefixes of the layers so far; `NAME_conv` and `NAME_norm` are the layers.
+
+    Source: Accurate, Large Minibatch SGD: Training ImageNet in 1 Hour (arXiv:1706.02677)
     """
 
     def __init__(

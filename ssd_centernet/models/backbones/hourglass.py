@@ -29,7 +29,10 @@ class Hourglass(keras.Model):
     which are for supervision, and `"2"` for the last. Images of any size will do; where a side is
     no multiple of `4 * 2 ** (stages - 1)`, the upsampled maps are cut to size.
 
-    Source: reference specification centernet, section 1.1.
+    Source:
+        docs/reference/centernet.md, section 1.1
+        Stacked Hourglass Networks for Human Pose Estimation (arXiv:1603.06937)
+        CornerNet: Detecting Objects as Paired Keypoints (arXiv:1808.01244)
     """
 
     def __init__(

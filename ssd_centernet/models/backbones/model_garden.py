@@ -29,7 +29,7 @@ class ModelGardenBackbone(keras.Model):
     process, such as `inverted_bottleneck_block_3/batch1_norm/gamma`. The names of normalisation
     layers of all types end in `_norm`, so recipes need no other patterns.
 
-    Source: tf-models-official, `official/vision/configs/backbones.py` lists types and options.
+    Source: https://github.com/tensorflow/models, official/vision/configs/backbones.py
     """
 
     def __init__(

@@ -19,7 +19,9 @@ class ResNet(keras.Model):
     Group 3 has stride 1, so that the one output has stride 8 (38x38 at 300 pixels). The stem and
     the strided convolutions are padded by hand, (k - 1) // 2 before and the rest behind.
 
-    Source: reference specification ssd_resnet34, sections 5.1 and 5.2.
+    Source:
+        docs/reference/ssd_resnet34.md, sections 5.1 and 5.2
+        Deep Residual Learning for Image Recognition (arXiv:1512.03385)
     """
 
     def __init__(

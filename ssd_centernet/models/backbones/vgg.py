@@ -18,7 +18,9 @@ class VGG16(keras.Model):
     conv6 is dilated instead). Pools round sizes up. Layers are named conv1_1 to conv5_3, conv6 and
     conv7, as in published weights.
 
-    Source: reference specification ssd_vgg16, sections 2 and 4.
+    Source:
+        docs/reference/ssd_vgg16.md, sections 2 and 4
+        Very Deep Convolutional Networks for Large-Scale Image Recognition (arXiv:1409.1556)
     """
 
     def __init__(

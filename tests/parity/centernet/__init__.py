@@ -1,6 +1,6 @@
 """CenterNet's two variants against their reference vectors.
 
-Source: reference specification centernet, section 10 (inputs and tolerances).
+Source: docs/reference/centernet.md, section 10 (inputs and tolerances)
 """
 
 from tests.parity.centernet import decoder, inputs, losses, network, targets

@@ -142,7 +142,10 @@ def head_input_shapes(detector: CenterNet) -> list[tuple[int | None, ...]]:
 
 
 def set_weights(detector: CenterNet) -> dict[str, tf.Variable]:
-    """Set the weights that the vectors were computed with (section 10) and return them by name."""
+    """Set the weights that the vectors were computed with and return them by name.
+
+    Source: docs/reference/centernet.md, section 10 (weight rule)
+    """
     named = named_variables(detector)
     for name, variable in named.items():
         shape, kind = tuple(variable.shape), name.rsplit("/", 1)[1]

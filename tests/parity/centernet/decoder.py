@@ -101,12 +101,14 @@ def _class_scores(maps: dict[str, np.ndarray], cells: np.ndarray) -> np.ndarray:
 
 
 def _suppress(class_scores: np.ndarray, boxes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Restate the reference's optional suppression (section 4) over our candidates.
+    """Restate the reference's optional suppression over our candidates.
 
     It reads corners as if they were centre and size, and what is suppressed still suppresses.
 
     Returns:
-        Boxes [B, D, 4] and scores [B, D], zeros behind those that are left.
+        Boxes [B, D, 4] and scores [B, D], zeros after those that are left.
+
+    Source: docs/reference/centernet.md, section 4
     """
     best = class_scores.max(axis=-1)
     best[best <= NMS_SCORE] = 0.0

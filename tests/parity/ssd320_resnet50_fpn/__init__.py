@@ -1,6 +1,6 @@
 """SSD320 ResNet-50-FPN against its reference vectors.
 
-Source: reference specification ssd320_resnet50_fpn, section 16 (inputs and tolerances).
+Source: docs/reference/ssd320_resnet50_fpn.md, section 16 (inputs and tolerances)
 """
 
 from tests.parity.ssd320_resnet50_fpn import detections, inputs, network, targets

@@ -10,7 +10,8 @@ from ssd_centernet.ops import crops
 from ssd_centernet.training.schedules import RunLength, WarmupCosineSteps
 from tests.parity.harness import Report, VectorFile, Vectors
 
-# Name in the vectors -> base, rate of the first step, warm-up, length; section 8's table.
+# Name in the vectors -> base, rate of the first step, warm-up, length.
+# Source: docs/reference/ssd320_resnet50_fpn.md, section 8
 _PUBLISHED = {
     "1": (0.02, 0.0086664, 8000, 100000),
     "4": (0.08, 0.0346656, 2000, 25000),

@@ -70,7 +70,10 @@ def named_variables(detector: SSD) -> dict[str, tf.Variable]:
 
 
 def recipe_value(seed: int, name: str, shape: tuple[int, ...]) -> np.ndarray:
-    """Make the weights that the vectors were computed with (section 16, weight recipe)."""
+    """Make the weights that the vectors were computed with.
+
+    Source: docs/reference/ssd320_resnet50_fpn.md, section 16 (weight recipe)
+    """
     draws = np.random.default_rng([seed, zlib.crc32(name.encode())]).standard_normal(shape)
     kind = name.rsplit("/", 1)[1]
     if kind == "weights":

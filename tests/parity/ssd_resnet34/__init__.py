@@ -1,6 +1,6 @@
 """SSD300 ResNet-34 against its reference vectors.
 
-Source: reference specification ssd_resnet34, section 19 (inputs and tolerances).
+Source: docs/reference/ssd_resnet34.md, section 19 (inputs and tolerances)
 """
 
 from tests.parity.ssd_resnet34 import detections, inputs, network, targets

@@ -48,7 +48,10 @@ def reference_variables(detector: SSD) -> dict[str, tf.Variable]:
 
 
 def recipe_value(salt: str, name: str, shape: tuple[int, ...]) -> np.ndarray:
-    """Make the weights that the vectors were computed with (section 19, network.npz)."""
+    """Make the weights that the vectors were computed with.
+
+    Source: docs/reference/ssd_resnet34.md, section 19 (network.npz)
+    """
     seed = zlib.crc32((salt + name).encode())
     draws = np.random.default_rng(seed).standard_normal(shape)
     value = {

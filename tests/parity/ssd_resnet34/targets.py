@@ -12,7 +12,8 @@ from ssd_centernet.ops import matching
 from tests.parity.harness import Report, VectorFile, Vectors
 from tests.parity.ssd_resnet34 import common
 
-# Two overlaps, or two cross entropies, that agree to this may change places (section 19).
+# Two overlaps, or two cross entropies, that agree to this may change places.
+# Source: docs/reference/ssd_resnet34.md, section 19
 TIE = 1e-6
 
 

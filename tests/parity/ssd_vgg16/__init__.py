@@ -1,6 +1,6 @@
 """SSD300 and SSD512 VGG-16 against their reference vectors.
 
-Source: reference specification ssd_vgg16, section 16 (inputs and tolerances).
+Source: docs/reference/ssd_vgg16.md, section 16 (inputs and tolerances)
 """
 
 from tests.parity.ssd_vgg16 import augment, detections, inputs, network, targets
