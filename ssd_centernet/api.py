@@ -148,7 +148,7 @@ def training_data(
     *,
     recipe: str | os.PathLike | None = None,
     batch_size: int = 8,
-    split: str = "coco_train",
+    split: str | None = None,
     settings: str | Sequence[str] = (),
     **options: Any,
 ) -> TrainingData:
@@ -160,7 +160,8 @@ def training_data(
         recipe: whose augmentation is used, and whose way with empty images and crowd regions;
             None resizes and normalises only.
         batch_size: images a step.
-        split: what the names of the record files start with.
+        split: what the names of the record files start with; None is that of the recipe, which is
+            'coco_train' where it does not say.
         settings: gin bindings that win over the recipe's: 'SSDAugment.no_crop_probability = 0.9'.
         **options: of `data.pipeline.training_batches`, such as `seed`, `keep_empty`, `cache`.
 
@@ -179,7 +180,7 @@ def training_data(
         config.parse(
             [recipe] if recipe else [], [*_size_setting(detector.image_size), *_lines(settings)]
         )
-        options = {"train_split": split, "batch_size": batch_size} | options
+        options |= {"batch_size": batch_size} | ({"train_split": split} if split else {})
         chosen = {name: options.pop(name) for name in _SETTINGS if name in options}
         of_recipe = Recipe().replace(**chosen)
         batches = of_recipe.training_batches(detector, data_dir, label_map=label_map, **options)
