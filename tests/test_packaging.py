@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tarfile
 import zipfile
 from pathlib import Path
 
@@ -12,16 +13,20 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 
 
+def copy_sources(place, *folders):
+    for name in ("setup.py", "pyproject.toml", "MANIFEST.in", "LICENSE", "README.md"):
+        shutil.copy(ROOT / name, place)
+    for name in ("ssd_centernet", "gin_configs", *folders):
+        shutil.copytree(ROOT / name, place / name, ignore=shutil.ignore_patterns("__pycache__"))
+
+
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory):
     """Build the wheel from a copy of the sources, offline."""
     pytest.importorskip("setuptools")
     pytest.importorskip("wheel")
     source = tmp_path_factory.mktemp("source")
-    for name in ("setup.py", "pyproject.toml", "MANIFEST.in", "LICENSE"):
-        shutil.copy(ROOT / name, source)
-    for name in ("ssd_centernet", "gin_configs"):
-        shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
+    copy_sources(source)
     out = tmp_path_factory.mktemp("wheel")
     command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-index"]
     command += ["--no-build-isolation", "--wheel-dir", str(out), str(source)]
@@ -41,6 +46,20 @@ def test_wheel_has_every_module_and_recipe(wheel):
     assert recipes <= names, sorted(recipes - names)
     assert recipes, "there is no recipe to install"
     assert not [name for name in names if name.startswith("tests")]
+
+
+def test_source_distribution_has_what_is_installed_and_no_vectors(tmp_path):
+    pytest.importorskip("setuptools")
+    copy_sources(tmp_path, "constraints", "docs", "tests")
+    code = "from setuptools import build_meta; print(build_meta.build_sdist('.'))"
+    command = [sys.executable, "-c", code]
+    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert result.returncode == 0, result.stdout + result.stderr
+    with tarfile.open(next(tmp_path.glob("*.tar.gz"))) as archive:
+        names = [name.partition("/")[2] for name in archive.getnames()]
+    folders = {name.partition("/")[0] for name in names if "/" in name}
+    assert folders == {"constraints", "gin_configs", "ssd_centernet", "ssd_centernet.egg-info"}
+    assert "ssd_centernet/train.py" in names and "gin_configs/ssd_demo.gin" in names
 
 
 def test_wheel_finds_its_recipes_without_the_checkout(wheel, tmp_path):
