@@ -56,6 +56,8 @@ def read_epochs(
         examples = examples.map(parse, num_parallel_calls=2, deterministic=deterministic)
         if not source.keep_empty:
             examples = examples.filter(source.uses)
+        # All ranks read all files and take turns: after the filter, as `RecordSource.mask` counts,
+        # and before the shuffle, whose buffer then holds a rank's own records alone.
         if not source.by_file:
             examples = examples.shard(source.world_size, source.rank)
         examples = examples.shuffle(shuffle_buffer, seed=words[2])
@@ -86,6 +88,8 @@ def cached_epochs(
     used = tf.data.Dataset.zip(
         (tf.data.TFRecordDataset(source.files), tf.data.Dataset.from_tensor_slices(mask))
     ).filter(lambda _, keep: keep)
+    # The records as one tensor of strings: an epoch is then a permutation of its indices, and no
+    # buffer limits how well it is shuffled.
     held = used.map(lambda serialized, _: serialized).batch(sum(mask)).get_single_element()
 
     @as_written

@@ -11,6 +11,7 @@ from ssd_centernet.evaluation.result import METRIC_NAMES, DetectionRows
 
 def objects_by_area(ground_truth: CocoGroundTruth, ranges: Sequence[Sequence[float]]) -> np.ndarray:
     """Count the objects of each category in each area range: int64 [K, A], no crowd regions."""
+    # Both ends belong to a range, as pycocotools has it.
     low, high = np.array(ranges, np.float64).T[:, :, None]
     areas = ground_truth.areas
     inside = (areas >= low) & (areas <= high) & ~ground_truth.is_crowd
@@ -21,6 +22,7 @@ def objects_by_area(ground_truth: CocoGroundTruth, ranges: Sequence[Sequence[flo
 
 def probes(counts: np.ndarray) -> np.ndarray:
     """Return float64 [K, A]: the recall level of one and a half objects; see `same_bits`."""
+    # Of n objects one gives a recall of 1 / n and two give 2 / n: the level between asks for two.
     return 1.5 / np.maximum(counts, 1)
 
 
@@ -40,7 +42,9 @@ def same_bits(precision: np.ndarray, at_probes: np.ndarray) -> np.ndarray:
     Returns:
         float64 [T, R, K, A, M].
     """
+    # [T, 1, K, A, M]: one answer for all recall levels of a curve.
     one_right = (at_probes < 1.0)[:, None]
+    # All other quotients are the same in both: to a tp + fp of 2 or more float64 cannot add 2^-52.
     return np.where((precision == 1.0) & one_right, 1.0 / (1.0 + np.spacing(1.0)), precision)
 
 
@@ -55,6 +59,7 @@ def summarize(
 ) -> dict[str, float]:
     """Return the 12 numbers; axes end in area (all, small, medium, large) and limit."""
     numbers = [_mean(precision[..., 0, -1])]
+    # IoU thresholds are 0.50, 0.55, ...: the first is AP50's and the sixth AP75's.
     numbers += [_mean(precision[t, ..., 0, -1]) for t in (0, 5)]
     numbers += [_mean(precision[..., area, -1]) for area in (1, 2, 3)]
     numbers += [_mean(recall[..., 0, limit]) for limit in (0, 1, 2)]

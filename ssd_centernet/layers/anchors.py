@@ -82,6 +82,7 @@ class DefaultBoxes(Float32Layer):
             steps=self._steps_at(image_size),
             clip=self.clip,
         )
+        # Rounded once, at the end: so the published float32 corners come out exactly.
         return anchor_ops.corners(boxes).astype(np.float32)
 
     def generate_in_pixels(
@@ -97,6 +98,7 @@ class DefaultBoxes(Float32Layer):
                 "anchors that are clipped are made in fractions of the image only; set "
                 "DefaultBoxes.clip = False or SSD.match_in_pixels = False."
             )
+        # Off the published size cells are spread evenly, as `default_boxes` does it.
         steps = self._steps_at(image_size) or [
             (image_size[0] / rows, image_size[1] / columns) for rows, columns in feature_sizes
         ]
@@ -190,9 +192,11 @@ class MultiscaleAnchors(Float32Layer):
             ValueError: the levels are not those that the anchors are set for.
         """
         want = [
+            # Each stride of 2 rounds the size of a map up, and so does one division by its power.
             tuple(-(-side // 2**level) for side in image_size)
             for level in range(self.min_level, self.max_level + 1)
         ]
+        # Anchors over the wrong cells would train, badly, without an error.
         if [tuple(size) for size in feature_sizes] != want:
             raise ValueError(
                 f"MultiscaleAnchors from level {self.min_level} to {self.max_level} lie on maps of "

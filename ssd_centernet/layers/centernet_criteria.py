@@ -109,10 +109,12 @@ class CenterNetLoss(Float32Layer):
         fields = [boxes, classes, is_crowd, valid, weights]
         if single:
             fields = [field[tf.newaxis] for field in fields]
+        # Always R rows: the step is compiled for one shape.
         boxes, classes, is_crowd, valid, weights = (self._to_rows(field) for field in fields)
         objects = valid if self.crowd == "object" else valid & ~is_crowd
         weights = tf.where(objects, weights, 0.0)
         scale = tf.constant([*output_size, *output_size], tf.float32)
+        # In cells; crowd regions are among them.
         regions = boxes * scale
         # What rows without an object hold is nobody's business; zeros keep it finite.
         counted = (weights > 0.0)[..., tf.newaxis]
@@ -130,6 +132,7 @@ class CenterNetLoss(Float32Layer):
         used = tf.ones(tf.shape(heatmap)[:-1], tf.bool)
         if self.crowd == "ignore":
             inside = heatmaps.cells_in_regions(regions, valid & is_crowd, output_size)
+            # An object's own cell is learnt from, also inside a crowd.
             used = ~inside | (tf.reduce_max(heatmap, axis=-1) == 1.0)
         if extent is not None:
             used &= heatmaps.cells_inside(extent, image_size, output_size)
@@ -165,6 +168,8 @@ class CenterNetLoss(Float32Layer):
             number of objects (at least 1), averaged over the stacks.
         """
         weights, cells = targets["weights"], targets["cells"]
+        # Objects of the whole batch, not their weights and not image by image, as published: where
+        # there is none the sum over all cells is divided by 1.
         count = tf.reduce_sum(tf.cast(weights > 0.0, tf.float32))
         normalizer = len(outputs) * tf.maximum(count, 1.0)
         parts = {"center": [], "size": [], "offset": []}
@@ -173,6 +178,7 @@ class CenterNetLoss(Float32Layer):
             cell_weights = targets["cell_weights"][..., tf.newaxis]
             parts["center"].append(tf.reduce_sum(focal * cell_weights))
             for key, wanted in (("size", targets["sizes"]), ("offset", targets["offsets"])):
+                # At the centres' cells alone; rows without an object read cell 0 and weigh nothing.
                 errors = tf.abs(heatmaps.gather_cells(output[key], cells) - wanted)
                 parts[key].append(tf.reduce_sum(errors * weights[..., tf.newaxis]))
         return {key: tf.add_n(sums) / normalizer for key, sums in parts.items()}

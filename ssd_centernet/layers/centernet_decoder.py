@@ -73,8 +73,10 @@ class CenterNetDecoder(Float32Layer):
         """
         del iou_threshold, portable_pairs
         least = self.score_threshold if score_threshold is None else score_threshold
+        # Earlier stacks are there to be supervised.
         maps = outputs[-1]
         _, height, width, num_classes = maps["center"].shape
+        # Of the scores, not of the logits: the plateau's width is one of scores.
         peaks = heatmaps.keep_peaks(tf.sigmoid(maps["center"]), self.kernel_size)
         count = min(self.max_detections, height * width * num_classes)
         scores, cells, classes = heatmaps.top_peaks(peaks, count)
@@ -87,6 +89,7 @@ class CenterNetDecoder(Float32Layer):
         found = scores > least
         return {
             "boxes": boxes / tf.constant([height, width, height, width], tf.float32),
+            # Where an image has fewer peaks, the rest are cells of score 0 with boxes of their own.
             "scores": tf.where(found, scores, 0.0),
             "classes": classes,
             "count": tf.reduce_sum(tf.cast(found, tf.int32), axis=-1),

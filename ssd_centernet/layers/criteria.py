@@ -124,6 +124,7 @@ class MultiBoxLoss(Float32Layer):
         )
         if self.crowd == "ignore":
             regions = is_crowd if valid is None else valid & is_crowd
+            # An anchor that an object has claimed stays the object's, also inside a crowd.
             ignored = matching.inside_regions(anchors, boxes, regions) & (matches < 0)
             class_targets = tf.where(ignored, -1, class_targets)
         return {
@@ -145,13 +146,16 @@ class MultiBoxLoss(Float32Layer):
         class_targets = targets["classes"]
         positives = class_targets > 0
         num_matched = targets["num_matched"]
+        # Ignored anchors, -1, stand as background here and get weight 0 below.
         cross_entropy = loss_ops.softmax_cross_entropy(
             outputs["class_logits"], tf.maximum(class_targets, 0)
         )
         weights = self.class_weights(cross_entropy, class_targets, num_matched)
         distance = tf.reduce_sum(loss_ops.huber(outputs["box_codes"] - targets["boxes"]), axis=-1)
+        # An anchor that is mined has no box to learn.
         distance = tf.where(positives, distance, 0.0)
         parts = {"class": weights * cross_entropy, "box": distance}
+        # At least 1: the sums of an image without objects are 0 and stay so.
         normalizer = tf.cast(tf.maximum(num_matched, 1), tf.float32)
         if self.normalizer == "batch":
             total = tf.reduce_sum(normalizer)
@@ -178,6 +182,8 @@ class MultiBoxLoss(Float32Layer):
         if self.negatives_of_empty_image:
             counts = tf.where(num_matched > 0, counts, self.negatives_of_empty_image)
         positives = class_targets > 0
+        # Ignored anchors are ranked as positives are, after all negatives with a loss; those that
+        # are picked all the same are taken out below.
         mined = loss_ops.hard_negative_mask(
             cross_entropy, class_targets != 0, counts, negatives_only=not self.mine_matched
         )

@@ -106,6 +106,7 @@ class SSDDecoder(Float32Layer):
             return self._decode_portably(probabilities, codes, anchors, pairs, least, overlap)
         # Most anchors are background: what follows is spent on the others alone.
         counts = nms.count_candidates(probabilities[..., 0], least)
+        # A branch for as many anchors as there are would only gather them all.
         sizes = [size for size in self.candidate_sizes if size < probabilities.shape[1]]
         limits = {"score_threshold": least, "iou_threshold": overlap}
         return self._decode_enough(counts, probabilities, codes, anchors, sizes, limits)
@@ -124,11 +125,13 @@ class SSDDecoder(Float32Layer):
         def decode_first():
             kept, valid = nms.first_candidates(counts, sizes[0])
             scores = tf.gather(probabilities, kept, batch_dims=1)
+            # What fills up is anchor 0 once more: without its scores, which no threshold lets pass.
             scores = tf.where(valid[..., tf.newaxis], scores, 0.0)
             kept_codes = tf.gather(codes, kept, batch_dims=1)
             return self._decode(scores, kept_codes, tf.gather(anchors, kept), limits)
 
         return tf.cond(
+            # The last count is that of all candidates of an image.
             tf.reduce_max(counts[:, -1]) <= sizes[0],
             decode_first,
             lambda: self._decode_enough(counts, probabilities, codes, anchors, sizes[1:], limits),
@@ -150,6 +153,7 @@ class SSDDecoder(Float32Layer):
         self, probabilities, codes, anchors, pairs, score_threshold, iou_threshold
     ) -> dict[str, tf.Tensor]:
         """Decode with operations that other runtimes have; see `portable_pairs` of `call`."""
+        # All anchors are decoded, as a portable graph has one shape for all images.
         boxes, all_scores = self._candidates(probabilities, codes, anchors)
         scores, indices, classes = nms.best_pairs(all_scores, pairs)
         boxes = tf.gather(boxes, indices, batch_dims=1)
@@ -171,6 +175,7 @@ class SSDDecoder(Float32Layer):
         if self.drop_empty:
             height, width = tf.unstack(boxes[..., 2:] - boxes[..., :2], axis=-1)
             solid = tf.logical_and(height > 0.0, width > 0.0)
+            # A score of 0 is above no threshold: no candidate, and no shape that depends on values.
             scores = tf.where(solid[..., tf.newaxis], scores, 0.0)
         return boxes, scores
 
@@ -277,6 +282,7 @@ class SigmoidSSDDecoder(Float32Layer):
             return self._decode(all_scores, codes, anchors, pairs, limits, portable=True)[0]
         if self.pre_nms_top_k is not None:
             return self._decode(all_scores, codes, anchors, self.pre_nms_top_k, limits)[0]
+        # 1024, 4096, ... and at last all pairs, which are exact whatever comes out.
         all_pairs = all_scores.shape[1] * all_scores.shape[2]
         sizes = [_FIRST_PAIRS]
         while sizes[-1] < all_pairs:
@@ -306,6 +312,8 @@ class SigmoidSSDDecoder(Float32Layer):
         scores, indices, classes = nms.best_pairs(all_scores, k)
         codes = tf.gather(codes, indices, batch_dims=1)
         boxes = box_ops.decode(codes, tf.gather(anchors, indices), self.scale_factors)
+        # Whole boxes suppress, clipped ones are given out, as published. A box outside the image
+        # suppresses and counts for its class too, and is left out after that.
         clipped = box_ops.clip(boxes)
         options = {
             "iou_threshold": overlap,
@@ -319,6 +327,8 @@ class SigmoidSSDDecoder(Float32Layer):
             options |= {"num_classes": all_scores.shape[-1], "max_per_class": self.max_per_class}
             positions, count = nms.greedy_nms(boxes, classes, scores > least, **options)
         found = nms.gather_detections(clipped, scores, classes, positions, count)
+        # Pairs that were not looked at score no more than the last one that was: they cannot
+        # displace a detection, and below the threshold they are none.
         exact = (count == self.max_detections) | (scores[:, -1] <= least)
         return found, tf.reduce_all(exact)
 

@@ -118,6 +118,7 @@ class FocalMultiBoxLoss(Float32Layer):
             anchor_weights = tf.gather(rows, matches + 1, batch_dims=matches.shape.rank - 1)
         if self.crowd == "ignore":
             regions = is_crowd if valid is None else valid & is_crowd
+            # An anchor that an object has claimed stays the object's, also inside a crowd.
             ignored = matching.inside_regions(anchors, boxes, regions) & (matches < 0)
             class_targets = tf.where(ignored, -1, class_targets)
             anchor_weights = tf.where(ignored, 0.0, anchor_weights)
@@ -135,7 +136,10 @@ class FocalMultiBoxLoss(Float32Layer):
             matched anchors (at least 1), `box` also by the four numbers of a code.
         """
         weights = targets["weights"]
+        # `weights` has background too, for the classes.
         box_weights = tf.where(targets["classes"] > 0, weights, 0.0)
+        # Of this process's batch, not of an image: one with few objects then counts little, as
+        # published.
         normalizer = tf.maximum(tf.reduce_sum(box_weights), 1.0)
         focal = loss_ops.sigmoid_focal(
             outputs["class_logits"], targets["classes"], alpha=self.alpha, gamma=self.gamma
@@ -143,6 +147,7 @@ class FocalMultiBoxLoss(Float32Layer):
         distance = loss_ops.huber(outputs["box_codes"] - targets["boxes"])
         return {
             "class": tf.reduce_sum(tf.reduce_sum(focal, axis=-1) * weights) / normalizer,
+            # The mean over a code is the published division by its four numbers.
             "box": tf.reduce_sum(tf.reduce_mean(distance, axis=-1) * box_weights) / normalizer,
         }
 

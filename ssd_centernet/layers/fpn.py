@@ -89,6 +89,7 @@ class FPN(keras.layers.Layer):
             self._conv(f"smooth{level}_conv", 3, bias=False) for level in smoothed
         ]
         self._smooth_norms = [self._norm(f"smooth{level}_norm") for level in smoothed]
+        # It has no weights, so that one serves all levels.
         self._add = UpsampleAdd(dtype=self.dtype_policy, name="add")
         coarse = range(top + 1, self.max_level + 1)
         self._coarse_convs = [
@@ -102,6 +103,8 @@ class FPN(keras.layers.Layer):
             self.width,
             kernel,
             stride,
+            # At stride 2 TensorFlow's SAME pads after the map and, where its side is odd, before it
+            # too.
             "same",
             use_bias=bias,
             kernel_initializer=keras.initializers.TruncatedNormal(stddev=self.kernel_stddev),
@@ -120,9 +123,11 @@ class FPN(keras.layers.Layer):
     def call(self, levels: Sequence[tf.Tensor], training: bool | None = None) -> list[tf.Tensor]:
         """Return the levels from `min_level` to `max_level`, float [B, h, w, width]."""
         merged = [lateral(level) for lateral, level in zip(self._laterals, levels, strict=True)]
+        # From the coarsest down, so that each level gets all that are above it.
         for index in range(len(merged) - 2, -1, -1):
             merged[index] = self._add([merged[index + 1], merged[index]])
 
+        # Not strict: unless `smooth_top`, the coarsest level has no convolution here.
         outputs = [
             tf.nn.relu6(norm(conv(features), training=training))
             for conv, norm, features in zip(
@@ -131,6 +136,7 @@ class FPN(keras.layers.Layer):
         ]
         outputs += merged[len(outputs) :]
         for conv, norm in zip(self._coarse_convs, self._coarse_norms, strict=True):
+            # From the level before it as it is given out: the first from the bare projection.
             outputs.append(tf.nn.relu6(norm(conv(outputs[-1]), training=training)))
         return outputs
 

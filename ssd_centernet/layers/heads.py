@@ -122,6 +122,8 @@ class CenterNetHead(keras.layers.Layer):
         self._hidden, self._final = [], []
         for stack, shape in enumerate(input_shapes):
             for key, depth in self._depths.items():
+                # -2.19 = -ln(0.9 / 0.1): with a score of 0.5 everywhere the first steps would do
+                # nothing but push thousands of cells down.
                 bias = self.center_bias if key == "center" else 0.0
                 self._hidden.append(
                     keras.layers.Conv2D(
@@ -151,6 +153,7 @@ class CenterNetHead(keras.layers.Layer):
             For each map `center` [B, h, w, C], logits; `offset` [B, h, w, 2], (y, x) in cells;
             `size` [B, h, w, 2], (h, w) in cells; all float32.
         """
+        # In the order of `build`: map by map, and in each by the keys of `_depths`.
         pairs = zip(self._hidden, self._final, strict=True)
         outputs = []
         for features in maps:
@@ -307,6 +310,7 @@ class SharedSSDHead(keras.layers.Layer):
         ):
             flat = []
             for level, features in enumerate(levels):
+                # Of the flat list every len(levels)-th norm belongs to this level, one a depth.
                 for conv, norm in zip(convs, norms[level :: len(levels)], strict=True):
                     features = tf.nn.relu6(norm(conv(features), training=training))
                 flat.append(_flatten(predictor(features), depth))
@@ -330,5 +334,7 @@ class SharedSSDHead(keras.layers.Layer):
 
 def _flatten(maps: tf.Tensor, depth: int) -> tf.Tensor:
     """Reshape [B, h, w, n * depth] to float32 [B, h * w * n, depth]: all after this is exact."""
+    # Channels are anchor * depth + value, so that a plain reshape gives the order of anchors: row,
+    # column, shape. The cast is the border of half precision.
     _, rows, columns, channels = maps.shape
     return tf.cast(tf.reshape(maps, [-1, rows * columns * channels // depth, depth]), tf.float32)

@@ -63,6 +63,7 @@ class SSDExtraLevels(keras.layers.Layer):
         for index, ((narrow, wide), stride) in enumerate(
             zip(self.widths, self.strides, strict=True)
         ):
+            # Sizes are followed along, as a level's padding depends on what is left of the map.
             padding = "valid" if stride == 1 and min(size) >= 3 else "same"
             size = tuple(-(-side // stride) for side in size)
             if padding == "valid":
@@ -153,6 +154,8 @@ class VGGExtraLevels(keras.layers.Layer):
         ):
             margins = []
             for side in size:
+                # Not so where a map is smaller than the kernel: k - 1 zeros in all then keep its
+                # size.
                 kept = side + 2 * padding >= kernel
                 before = padding if kept else (kernel - 1) // 2
                 margins.append((before, padding if kept else kernel - 1 - before))
@@ -175,6 +178,7 @@ class VGGExtraLevels(keras.layers.Layer):
         levels = list(levels)
         features = levels[-1]
         if self._norm is not None:
+            # `features` is the last level, which stays as the backbone made it.
             levels[0] = tf.cast(self._norm(levels[0]), levels[0].dtype)
         for reduce, margins, expand in zip(self._reduce, self._margins, self._expand, strict=True):
             # Zeros of our own: "same" would put none before and one behind at stride 2.
@@ -248,6 +252,7 @@ class CenterNetFPN(keras.layers.Layer):
         self._top = keras.layers.Conv2D(self.widths[0], 1, name="top", **common)
         self._laterals, self._adds, self._smooths, self._norms = [], [], [], []
         for index, width in enumerate(self.widths):
+            # Each smoothing already has the next, narrower width, as published.
             after = (*self.widths[1:], self.output_width)[index]
             name = f"lateral{index + 1}"
             self._laterals.append(keras.layers.Conv2D(width, 1, name=name, **common))

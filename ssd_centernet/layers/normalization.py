@@ -57,6 +57,7 @@ class L2Norm(Float32Layer):
         squares = tf.reduce_sum(tf.square(features), axis=-1, keepdims=True)
         # The root of zero has no finite gradient; a cell of zeros gives zeros either way.
         safe = tf.where(squares > 0.0, squares, 1.0)
+        # Epsilon after the root, as published.
         return self.scale * features / (tf.sqrt(safe) + self.epsilon)
 
     def get_config(self) -> dict:
@@ -96,6 +97,7 @@ class BatchNorm(keras.layers.BatchNormalization):
 
     def call(self, inputs: tf.Tensor, training: bool | None = None) -> tf.Tensor:
         """Normalise feature maps [B, h, w, C]; in training moves the averages, if trainable."""
+        # Not trainable means inference, in Keras' sense: the averages are used and stay.
         if self._mean_of_group is None or not training or not self.trainable:
             return super().call(inputs, training=training)
         features = tf.cast(inputs, tf.float32)
@@ -104,8 +106,11 @@ class BatchNorm(keras.layers.BatchNormalization):
         # statistics are shared, is near enough to what is to be subtracted.
         shift = tf.stop_gradient(tf.identity(self.moving_mean))
         shifted = features - shift
+        # Processes have as many values each, so that means of means are means. Both travel as one
+        # tensor: an all-reduce costs its latency.
         sums = [tf.reduce_mean(shifted, axes), tf.reduce_mean(tf.square(shifted), axes)]
         mean, square = tf.unstack(self._mean_of_group(tf.stack(sums)))
+        # Rounding can make it a little less than 0.
         variance = tf.maximum(square - tf.square(mean), 0.0)
         count = self._group_size * tf.cast(tf.size(features) // tf.shape(features)[-1], tf.float32)
         bessel = 1.0 if self.population_variance else count / tf.maximum(count - 1.0, 1.0)
@@ -117,6 +122,7 @@ class BatchNorm(keras.layers.BatchNormalization):
         return tf.cast(outputs, inputs.dtype)
 
     def _move(self, average: tf.Variable, value: tf.Tensor) -> None:
+        # As a difference, in Keras' own order of operations.
         average.assign_sub((average - tf.stop_gradient(value)) * (1.0 - self.momentum))
 
 
@@ -138,6 +144,8 @@ class PopulationBatchNorm(BatchNorm):
         """Normalise feature maps [B, h, w, C]; in training moves the averages, if trainable."""
         if self._mean_of_group is not None:
             return super().call(inputs, training=training)
+        # Keras moves the average by (1 - momentum) n / (n - 1) variance; taking back 1 / n of that
+        # leaves (1 - momentum) variance. `share` is 0 where `training` is a tensor that is False.
         before = tf.identity(self.moving_variance)
         outputs = super().call(inputs, training=training)
         if training is None or training is False or not self.trainable:
@@ -165,6 +173,8 @@ def synchronize(
     Raises:
         ValueError: the model has batch norms that are not ours, as a Model Garden backbone has.
     """
+    # Nested ones too: necks and heads hold norms of their own. By their averages, since a foreign
+    # norm is of any class.
     layers = [layer for layer in model._flatten_layers() if hasattr(layer, "moving_variance")]
     foreign = [layer.name for layer in layers if not isinstance(layer, BatchNorm)]
     if foreign:

@@ -123,6 +123,7 @@ class Preprocessing(Float32Layer):
 
     def normalize(self, images: tf.Tensor) -> tf.Tensor:
         """Normalise float32 RGB images [..., 3] in 0..255 that have their final size."""
+        # Before the mean, which is given in the order that the network sees.
         if self.channels == "BGR":
             images = tf.reverse(images, axis=[-1])
         if self.scale != 1.0:
@@ -133,6 +134,7 @@ class Preprocessing(Float32Layer):
         """Turn network inputs [..., 3] back into uint8 RGB pixels of the same shape."""
         pixels = np.asarray(images, np.float32) * np.asarray(self.std, np.float32)
         pixels = (pixels + np.asarray(self.mean, np.float32)) * self.scale
+        # Augmented inputs leave 0..255, and those of a run that failed may be no numbers.
         pixels = np.nan_to_num(pixels).round().clip(0, 255).astype(np.uint8)
         return pixels[..., ::-1] if self.channels == "BGR" else pixels
 

@@ -50,13 +50,18 @@ def default_boxes(
     if len(steps) != levels:
         raise ValueError(f"{levels} feature levels need {levels} steps, got {len(steps)}.")
     shorter = min(image_size)
+    # Squares stay squares in pixels on images that are none.
     unit = np.array([shorter / image_size[0], shorter / image_size[1]])
     boxes = []
     for level, (rows, columns) in enumerate(feature_sizes):
         shapes = _cell_shapes(scales[level], scales[level + 1], aspect_ratios[level]) * unit
+        # By image size / step, as published, and not by the feature size: at 300 pixels the last
+        # cells of the 10 x 10 level have their centres beyond the image, where clipping puts them
+        # on 1.
         ycenters = (np.arange(rows) + 0.5) / (image_size[0] / steps[level][0])
         xcenters = (np.arange(columns) + 0.5) / (image_size[1] / steps[level][1])
         grid = np.empty((rows, columns, len(shapes), 4))
+        # [row, column, shape, 4], flattened in this order: the shape varies fastest.
         grid[..., 0] = ycenters[:, None, None]
         grid[..., 1] = xcenters[None, :, None]
         grid[..., 2:] = shapes
@@ -92,8 +97,10 @@ def pixel_boxes(
     single, boxes = np.float32, []
     for level, (rows, columns) in enumerate(feature_sizes):
         size, larger = sizes[level], sizes[level + 1]
+        # Height over width, so that the wide box, 1 / ratio, comes before the tall one.
         ratios = [1.0, 1.0, *(r for ratio in aspect_ratios[level] for r in (1.0 / ratio, ratio))]
         scales = np.ones(len(ratios), single)
+        # The second square has the geometric mean of this level's side and the next one's.
         scales[1] = np.sqrt(larger / size)
         tall = np.sqrt(np.array(ratios, single))
         shapes = [single(size) * side * scales for side in (tall, single(1.0) / tall)]
@@ -101,6 +108,7 @@ def pixel_boxes(
         half = single(0.5) * np.stack(shapes)
         cell = np.concatenate([center - half, center + half]).T
         shift = np.zeros((rows, columns, 1, 4), single)
+        # Places 0 and 2 of a box are its ymin and ymax, 1 and 3 its xmin and xmax.
         shift[..., ::2] = (np.arange(rows) * steps[level][0])[:, None, None, None]
         shift[..., 1::2] = (np.arange(columns) * steps[level][1])[:, None, None]
         boxes.append((shift + cell).reshape(-1, 4))
@@ -179,12 +187,14 @@ def multiscale_anchors(
 
     Source: docs/reference/ssd320_resnet50_fpn.md, section 4
     """
+    # Ratio outside, scale inside: (r1 s1, r1 s2, r2 s1, ...).
     ratios = np.sqrt(np.repeat(np.asarray(aspect_ratios, np.float32), scales_per_octave))
     octaves = (2.0 ** (np.arange(scales_per_octave) / scales_per_octave)).astype(np.float32)
     sides = np.tile(octaves, len(aspect_ratios))
     boxes = []
     for level, (rows, columns) in enumerate(feature_sizes, min_level):
         stride = np.float32(2**level)
+        # At 320 pixels level 7 has a stride of 128 and begins at 0, the others at half a stride.
         begin = [stride / 2 if side % stride == 0 else np.float32(0.0) for side in image_size]
         base = np.float32(anchor_scale) * stride
         grid = np.empty((rows, columns, len(sides), 4), np.float32)
@@ -193,5 +203,6 @@ def multiscale_anchors(
         grid[..., 2] = sides / ratios * base
         grid[..., 3] = sides * ratios * base
         boxes.append(grid.reshape(-1, 4))
+    # A product with the rounded reciprocal; a quotient differs in the last bit.
     scale = np.float32(1.0) / np.tile(np.asarray(image_size, np.float32), 2)
     return corners(np.concatenate(boxes)) * scale

@@ -32,6 +32,7 @@ def area(boxes: tf.Tensor) -> tf.Tensor:
 
 
 def _pairwise_intersection(boxes1: tf.Tensor, boxes2: tf.Tensor) -> tf.Tensor:
+    # Columns [..., M, 1] against [..., 1, N]: four planes of M x N, never a tensor of M x N x 4.
     ymin1, xmin1, ymax1, xmax1 = tf.split(boxes1, 4, axis=-1)
     ymin2, xmin2, ymax2, xmax2 = _columns(boxes2[..., tf.newaxis, :, :])
     height = tf.nn.relu(tf.minimum(ymax1, ymax2) - tf.maximum(ymin1, ymin2))
@@ -55,6 +56,7 @@ def iou(boxes1: tf.Tensor, boxes2: tf.Tensor) -> tf.Tensor:
     """
     intersection = _pairwise_intersection(boxes1, boxes2)
     union = area(boxes1)[..., :, tf.newaxis] + area(boxes2)[..., tf.newaxis, :] - intersection
+    # 0 / 0 is what two boxes without area give.
     return tf.math.divide_no_nan(intersection, union)
 
 
@@ -69,6 +71,7 @@ def ioa(boxes: tf.Tensor, regions: tf.Tensor) -> tf.Tensor:
         float32 [..., M, N] in [0, 1]: intersection over the area of `boxes`; 0 for zero-area boxes.
     """
     box_area = area(boxes)[..., :, tf.newaxis]
+    # `where` would not keep 0 / 0 from being computed, nor NaN out of a gradient.
     safe_area = tf.where(box_area > 0.0, box_area, 1.0)
     return tf.where(box_area > 0.0, _pairwise_intersection(boxes, regions) / safe_area, 0.0)
 
@@ -146,6 +149,7 @@ def encode(
     """
     ycenter, xcenter, height, width = to_center_size(boxes)
     anchor_y, anchor_x, anchor_height, anchor_width = to_center_size(anchors)
+    # On both sides, as published: a box that equals its anchor still gives exact zeros.
     height, width = height + epsilon, width + epsilon
     anchor_height, anchor_width = anchor_height + epsilon, anchor_width + epsilon
     factor_y, factor_x, factor_h, factor_w = scale_factors
@@ -186,6 +190,7 @@ def decode(
     factor_y, factor_x, factor_h, factor_w = scale_factors
     log_height, log_width = th / factor_h, tw / factor_w
     if max_log_size is not None:
+        # On both sides, as the original does; others bound the upper one alone.
         log_height = tf.clip_by_value(log_height, -max_log_size, max_log_size)
         log_width = tf.clip_by_value(log_width, -max_log_size, max_log_size)
     return from_center_size(

@@ -28,6 +28,7 @@ def to_hsv(red: tf.Tensor, green: tf.Tensor, blue: tf.Tensor) -> tuple[tf.Tensor
     """
     value = tf.maximum(tf.maximum(red, green), blue)
     chroma = value - tf.minimum(tf.minimum(red, green), blue)
+    # Of equal channels red counts before green, and green before blue.
     is_red, is_green = tf.equal(value, red), tf.equal(value, green)
     turn = tf.where(is_red, green - blue, tf.where(is_green, blue - red, red - green))
     sector = tf.where(is_red, 0.0, tf.where(is_green, 120.0, 240.0))
@@ -80,9 +81,11 @@ def distort(
 
     Source: docs/reference/ssd_vgg16.md, section 11.2
     """
+    # Plane by plane: compiled code then handles many pixels per instruction.
     planes = [(plane + brightness) * contrast_first for plane in tf.unstack(image, axis=-1)]
     turned, saturated, value = to_hsv(*planes)
     planes = from_hsv(turned + hue, saturated * saturation, value)
     planes = tf.stack([plane * contrast_last for plane in planes])
+    # Three planes change places, instead of three values in every pixel.
     planes = tf.gather(planes, tf.gather(tf.constant(CHANNEL_ORDERS), order))
     return tf.stack(tf.unstack(planes), axis=-1)

@@ -49,6 +49,7 @@ def paste(image: tf.Tensor, offset: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
     Returns:
         [height, width, C] of the same type.
     """
+    # Paddings (before, after) of rows and columns; none of channels.
     after = size - tf.shape(image)[:2] - offset
     return tf.pad(image, tf.pad(tf.stack([offset, after], axis=1), [[0, 1], [0, 0]]))
 
@@ -188,6 +189,8 @@ def square_crop(
     """
     longer = tf.cast(tf.reduce_max(size), tf.float32)
     side = tf.maximum(tf.cast(scale * longer, tf.int32), 1)
+    # `corner` may be negative; `start` to `end` is what of the square lies on the image. Its end
+    # never is the last row or column, as in the original.
     corner = center - side // 2
     start = tf.clip_by_value(corner, 0, size - 1)
     end = tf.clip_by_value(center + side // 2, start, tf.maximum(size - 1, start))
@@ -213,6 +216,7 @@ def scaled_crop(
     """
     frame = tf.constant(frame_size, tf.float32)
     sides = tf.cast(size, tf.float32)
+    # The scaled frame is rounded before the image is fitted into it, and the image once more.
     share = tf.reduce_min(tf.round(frame * scale) / sides)
     scaled = tf.maximum(tf.round(sides * share), 1.0)
     offset = tf.cast(tf.maximum(scaled - frame, 0.0) * uniforms, tf.int32)

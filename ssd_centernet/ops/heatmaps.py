@@ -8,6 +8,7 @@ from __future__ import annotations
 import tensorflow as tf
 
 # Two neighbours whose scores differ by less than this are one plateau, and both are peaks.
+# Source: docs/reference/centernet.md, section 4, step 2
 PLATEAU = 1e-6
 
 
@@ -72,6 +73,7 @@ def center_targets(
     low, high = boxes[..., :2], boxes[..., 2:]
     centers = (low + high) / 2.0
     last = tf.constant(output_size, tf.float32) - 1.0
+    # A centre on the far border has its floor outside the map.
     cells = tf.clip_by_value(tf.floor(centers), 0.0, last)
     return tf.cast(cells, tf.int32), centers - cells, high - low
 
@@ -106,20 +108,25 @@ def gaussian_heatmap(
     """
     height, width = output_size
     batch, rows = tf.shape(sigmas)[0], tf.shape(sigmas)[1]
+    # [B, M, h] and [B, M, w]. From the cell, not from the centre in it: the peak is then exp(0),
+    # exactly its weight, and by a target of exactly 1 the loss knows a positive.
     to_row = tf.cast(tf.range(height) - cells[..., :1], tf.float32)
     to_column = tf.cast(tf.range(width) - cells[..., 1:], tf.float32)
     twice_variance = 2.0 * sigmas[..., tf.newaxis] ** 2
     vertical = tf.exp(-(to_row**2) / twice_variance) * weights[..., tf.newaxis]
     horizontal = tf.exp(-(to_column**2) / twice_variance)
+    # [B, M, h, w], the one large tensor here.
     peaks = vertical[..., :, tf.newaxis] * horizontal[..., tf.newaxis, :]
     # Segments of negative number are left out.
     segments = classes + num_classes * tf.range(batch)[:, tf.newaxis]
     segments = tf.where(weights > 0.0, segments, -1)
+    # One segment for each image and class.
     merged = tf.math.unsorted_segment_max(
         tf.reshape(peaks, [batch * rows, height, width]),
         tf.reshape(segments, [-1]),
         batch * num_classes,
     )
+    # A segment without a box comes out as the lowest number there is.
     merged = tf.reshape(tf.maximum(merged, 0.0), [batch, num_classes, height, width])
     return tf.transpose(merged, [0, 2, 3, 1])
 
@@ -180,6 +187,7 @@ def gather_cells(maps: tf.Tensor, cells: tf.Tensor) -> tf.Tensor:
         float32 [B, M, K].
     """
     _, height, width, depth = maps.shape
+    # Cells as one axis, so that one number gathers all K values of one.
     flat = tf.reshape(maps, [-1, height * width, depth])
     return tf.gather(flat, cells[..., 0] * width + cells[..., 1], batch_dims=1)
 
@@ -196,6 +204,8 @@ def keep_peaks(scores: tf.Tensor, kernel_size: int = 3) -> tf.Tensor:
 
     Source: docs/reference/centernet.md, section 4, step 2
     """
+    # What SAME pads never is the largest, so that cells at the border are peaks among their real
+    # neighbours.
     largest = tf.nn.max_pool2d(scores, kernel_size, 1, "SAME")
     return tf.where(tf.abs(scores - largest) < PLATEAU, scores, 0.0)
 
@@ -214,6 +224,7 @@ def top_peaks(scores: tf.Tensor, count: int) -> tuple[tf.Tensor, tf.Tensor, tf.T
     Source: docs/reference/centernet.md, section 4, steps 3 and 4
     """
     _, height, width, num_classes = scores.shape
+    # The class varies fastest: the order in which the original resolves ties.
     flat = tf.reshape(scores, [-1, height * width * num_classes])
     best, index = tf.math.top_k(flat, count)
     place = index // num_classes

@@ -87,6 +87,7 @@ def resize_by_gathering(
         near, far = (tf.cast(tf.gather(rows, i, axis=2), tf.float32) for i in (left, right))
         return near + (far - near) * along[:, tf.newaxis]
 
+    # First along the columns, then along the rows, as the kernel does: last bits depend on it.
     upper, lower = row(top), row(bottom)
     return upper + (lower - upper) * down[:, tf.newaxis, tf.newaxis]
 
@@ -101,6 +102,7 @@ def _neighbours(before, after, legacy: bool) -> tuple[tf.Tensor, tf.Tensor, tf.T
     else:
         sources = (places + 0.5) * scale - 0.5
     first = tf.floor(sources)
+    # Outside the image the border's own pixel is its neighbour.
     low = tf.maximum(tf.cast(first, tf.int32), 0)
     high = tf.minimum(tf.cast(tf.math.ceil(sources), tf.int32), before - 1)
     return low, high, sources - first
@@ -209,6 +211,7 @@ def _decode_jpeg_crop(encoded: tf.Tensor, box: tf.Tensor, size: tuple[int, int])
     extent = tf.io.extract_jpeg_shape(encoded)[:2]
     pixels = tf.reshape(box, [2, 2]) * tf.cast(extent - 1, tf.float32)
     start = tf.maximum(tf.cast(tf.floor(pixels[0]), tf.int32) - _DECODE_MARGIN, 0)
+    # One more than the last row and column that are sampled: ends are exclusive.
     end = tf.minimum(tf.cast(tf.math.ceil(pixels[1]), tf.int32) + 1 + _DECODE_MARGIN, extent)
     window = tf.image.decode_and_crop_jpeg(
         encoded, tf.concat([start, end - start], axis=0), channels=3
@@ -269,6 +272,8 @@ def adjust_color(image: tf.Tensor, saturation: tf.Tensor, hue: tf.Tensor) -> tf.
 def _adjust_planes(red, green, blue, saturation, hue):
     value = tf.maximum(tf.maximum(red, green), blue)
     chroma = value - tf.minimum(tf.minimum(red, green), blue)
+    # Saturation is chroma / value: the product keeps hue and value, and its bound is a saturation
+    # of 1. A negative value, which jitter makes, has none.
     hue6 = _hue(red, green, blue, value, chroma) + 6.0 * hue
     return _from_hue(hue6, value, tf.minimum(chroma * saturation, tf.maximum(value, 0.0)))
 
@@ -381,5 +386,6 @@ def normalize(
 
     Source: docs/reference/ssd_resnet34.md, section 7.3, step 5
     """
+    # The published form; a quotient differs in the last bit.
     scale = tf.constant(1.0, tf.float32) / tf.constant(std, tf.float32)
     return (image - tf.constant(mean, tf.float32)) * scale

@@ -31,6 +31,7 @@ def huber(errors: tf.Tensor, delta: float = 1.0) -> tf.Tensor:
         float32 of the same shape.
     """
     magnitude = tf.abs(errors)
+    # One expression for both parts, in which nothing above delta is squared.
     quadratic = tf.minimum(magnitude, delta)
     return 0.5 * quadratic**2 + delta * (magnitude - quadratic)
 
@@ -55,11 +56,14 @@ def hard_negative_mask(
         docs/reference/ssd_resnet34.md, section 6 (steps 1 to 3)
         docs/reference/ssd_vgg16.md, section 9 (`negatives_only`)
     """
-    # Below every loss: ranked behind all negatives.
+    # Below every loss: ranked after all negatives.
     rank_of_positives = -1.0 if negatives_only else 0.0
+    # Which anchors are picked is a constant to the gradient.
     values = tf.stop_gradient(tf.where(positives, rank_of_positives, losses))
     anchors = values.shape[1] or tf.shape(values)[1]
     counts = tf.minimum(counts, anchors)
+    # One sort gives the smallest loss that is picked. The original ranks every anchor, which takes
+    # two; the set is the same.
     descending = tf.sort(values, axis=1, direction="DESCENDING")
     smallest = tf.gather(descending, tf.maximum(counts - 1, 0)[:, tf.newaxis], axis=1, batch_dims=1)
     above = values > smallest
@@ -68,6 +72,7 @@ def hard_negative_mask(
     room = counts - tf.reduce_sum(tf.cast(above, tf.int32), axis=1)
     tie_rank = tf.cumsum(tf.cast(ties, tf.int32), axis=1)
     picked = above | (ties & (tie_rank <= room[:, tf.newaxis]))
+    # With nothing to pick, the largest loss served as the smallest.
     picked &= (counts > 0)[:, tf.newaxis]
     return picked & ~positives if negatives_only else picked
 
@@ -89,11 +94,13 @@ def penalty_reduced_focal(logits: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
         docs/reference/centernet.md, section 3
         CornerNet: Detecting Objects as Paired Keypoints (arXiv:1808.01244)
     """
+    # The published bounds: all that keeps the logarithms from 0.
     p = tf.clip_by_value(tf.sigmoid(logits), 1e-4, 1.0 - 1e-4)
     # Squares, not powers: heatmaps are large, and this takes a third of the time.
     positive = -tf.square(1.0 - p) * tf.math.log(p)
     forgiveness = tf.square(tf.square(1.0 - targets))
     negative = -forgiveness * tf.square(p) * tf.math.log(1.0 - p)
+    # Exactly 1 in a centre's own cell alone, see `gaussian_heatmap`.
     return tf.where(targets == 1.0, positive, negative)
 
 
@@ -120,6 +127,7 @@ def sigmoid_focal(
     """
     slots = tf.range(logits.shape[-1], dtype=tf.int32)
     is_class = (labels[..., tf.newaxis] == slots) & (slots > 0)
+    # sigmoid(-x) = 1 - sigmoid(x): one formula serves true and false slots.
     against = tf.where(is_class, -logits, logits)
     return tf.where(is_class, alpha, 1.0 - alpha) * _focal_of_falsehood(against, gamma)
 
@@ -135,6 +143,7 @@ def _focal_of_falsehood(logits: tf.Tensor, gamma: float) -> tf.Tensor:
         def gradient(upstream: tf.Tensor) -> tf.Tensor:
             # Computed anew: of these large tensors the logits alone are kept for the way back.
             p = tf.sigmoid(x)
+            # d/dx p^g softplus(x), with dp/dx = p (1 - p) and d softplus/dx = p.
             slope = power(p) * (gamma * tf.sigmoid(-x) * tf.math.softplus(x) + p)
             return upstream * slope
 

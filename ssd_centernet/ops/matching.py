@@ -45,16 +45,19 @@ def match(
     if valid is not None:
         # Below every real similarity, so that padding wins no anchor, and is argmax of none.
         similarity = tf.where(valid[..., tf.newaxis], similarity, -1.0)
-    # Reductions and comparisons run vectorised, which argmax along the rows does not.
     row_ids = tf.range(tf.shape(similarity)[-2], dtype=tf.int32)
+    # Reductions and comparisons run vectorised, which argmax along the rows does not. Without a row
+    # the maximum is -inf, so nothing matches.
     best = tf.reduce_max(similarity, axis=-2, keepdims=True)
     is_best = similarity == best
     best_row = tf.reduce_min(tf.where(is_best, row_ids[:, tf.newaxis], _NO_ROW), axis=-2)
     best = best[..., 0, :]
+    # An overlap of exactly the threshold is a match.
     matches = tf.where(best >= matched_threshold, best_row, -1)
     if unmatched_threshold is not None:
         ignored = (best >= unmatched_threshold) & (best < matched_threshold)
         matches = tf.where(ignored, -2, matches)
+    # By identity: it may be a tensor, whose truth the graph alone knows.
     if force_match is False:
         return matches
     if force_match is not True:
@@ -69,10 +72,13 @@ def match(
 
 def _forced_rows(similarity: tf.Tensor, valid: tf.Tensor | None, row_ids: tf.Tensor) -> tf.Tensor:
     """Return for each anchor the lowest id of the rows whose best anchor it is, else `_NO_ROW`."""
+    # The first of equal anchors; anchor 0 for a row that overlaps none, as published.
     best_anchor = tf.argmax(similarity, axis=-1, output_type=tf.int32)
     if valid is not None:
+        # No anchor has the number -1, so such a row claims none.
         best_anchor = tf.where(valid, best_anchor, -1)
     anchors = similarity.shape[-1] or tf.shape(similarity)[-1]
+    # One image: M updates instead of the M x A comparisons below, which a batch needs.
     if similarity.shape.rank == 2 and valid is None:
         free = tf.fill([anchors], _NO_ROW)
         return tf.tensor_scatter_nd_min(free, best_anchor[:, tf.newaxis], row_ids)
@@ -106,6 +112,7 @@ def assign_targets(
     if matches.shape.rank == 1:
         return _assign_one_image(boxes, classes, anchors, matches, scale_factors)
     positive = matches >= 0
+    # Unmatched anchors gather row 0, and what comes of it is replaced at the end.
     rows = tf.maximum(matches, 0)
     class_targets = tf.gather(classes, rows, axis=-1, batch_dims=matches.shape.rank - 1) + 1
     matched_boxes = tf.gather(boxes, rows, axis=-2, batch_dims=matches.shape.rank - 1)
@@ -126,11 +133,14 @@ def _assign_one_image(
     scale_factors: tuple[float, float, float, float],
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """Assign the targets of one image, encoding its few matched anchors alone."""
+    # A handful of thousands: the logarithms of the others would be thrown away. Its open shape is
+    # no matter here, as single images are matched in the input pipeline.
     positions = tf.where(matches >= 0)
     rows = tf.gather_nd(matches, positions)
     codes = box_ops.encode(tf.gather(boxes, rows), tf.gather_nd(anchors, positions), scale_factors)
     shape = tf.shape(anchors, out_type=tf.int64)
     class_targets = tf.scatter_nd(positions, tf.gather(classes, rows) + 1, shape[:1])
+    # A scatter forgets static shapes, and the step needs them.
     class_targets = tf.ensure_shape(class_targets, anchors.shape[:1])
     return class_targets, tf.ensure_shape(tf.scatter_nd(positions, codes, shape), anchors.shape)
 
@@ -146,5 +156,6 @@ def inside_regions(anchors: tf.Tensor, regions: tf.Tensor, valid: tf.Tensor) -> 
     Returns:
         bool [..., A]: whether at least half of the anchor lies in a region.
     """
+    # The others become boxes without area, in which nothing lies.
     counted = tf.where(valid[..., tf.newaxis], regions, 0.0)
     return tf.reduce_any(box_ops.ioa(anchors, counted) >= 0.5, axis=-1)

@@ -54,7 +54,8 @@ def first_candidates(counts: tf.Tensor, k: int) -> tuple[tf.Tensor, tf.Tensor]:
         they are 0 and not valid.
     """
     wanted = tf.range(1, k + 1, dtype=counts.dtype)[tf.newaxis]
-    # The n-th candidate is where the count first reaches n.
+    # Counts never fall along the anchors, so a binary search finds the n-th candidate: where the
+    # count first reaches n.
     indices = tf.searchsorted(counts, tf.tile(wanted, [tf.shape(counts)[0], 1]))
     valid = wanted <= counts[:, -1:]
     return tf.where(valid, indices, 0), valid
@@ -104,7 +105,10 @@ def multiclass_nms(
             lambda: _keep_top_k(scores, max_per_class),
             lambda: scores,
         )
+    # The kernel drops what lies above its threshold, and never what is equal to it.
     threshold = just_below(iou_threshold) if inclusive else iou_threshold
+    # [B, A, 1, 4]: all classes share an anchor's box. Boxes are not clipped here: whether that
+    # comes before the suppression or after it changes what overlaps, and is the decoder's choice.
     nmsed = tf.image.combined_non_max_suppression(
         boxes[:, :, tf.newaxis, :],
         scores,
@@ -131,12 +135,14 @@ def just_below(threshold: float | tf.Tensor) -> float | tf.Tensor:
 
 def _keep_top_k(scores: tf.Tensor, k: int) -> tf.Tensor:
     """Zero all but the k best anchors of each class; ties by lower index."""
+    # The k-th best score is the bar; of those equal to it, the ones of lowest index fill the room.
     transposed = tf.transpose(scores, [0, 2, 1])
     smallest = tf.math.top_k(transposed, k=k).values[..., -1:]
     above = transposed > smallest
     ties = transposed == smallest
     room = k - tf.reduce_sum(tf.cast(above, tf.int32), axis=-1, keepdims=True)
     kept = above | (ties & (tf.cumsum(tf.cast(ties, tf.int32), axis=-1) <= room))
+    # No threshold is below 0, so a score of 0 never enters.
     return tf.transpose(tf.where(kept, transposed, 0.0), [0, 2, 1])
 
 
@@ -153,6 +159,7 @@ def best_pairs(scores: tf.Tensor, k: int) -> tuple[tf.Tensor, tf.Tensor, tf.Tens
         suppression class by class.
     """
     anchors, classes = scores.shape[1:]
+    # Classes first, as top_k resolves ties by the lower position.
     of_classes = tf.reshape(tf.transpose(scores, [0, 2, 1]), [-1, classes * anchors])
     best, positions = tf.math.top_k(of_classes, k=min(k, classes * anchors))
     return best, positions % anchors, positions // anchors
@@ -191,14 +198,19 @@ def greedy_nms(
     size = tf.shape(boxes)[0]
     counted = tf.ones_like(candidates) if counted is None else counted
 
+    # What the loop carries: `alive` [B, K], boxes neither kept nor dropped yet; `positions` [B, D]
+    # and `count` [B], the result so far; `kept_of_class` [B, C], with those that are not counted.
     def unfinished(alive, positions, count, kept_of_class):
         del positions, kept_of_class
         return tf.reduce_any(alive & (count < max_detections)[:, tf.newaxis])
 
     def step(alive, positions, count, kept_of_class):
+        # The best box left in each image. In an image without any it is 0, and `some` is False.
         first = tf.argmax(tf.cast(alive, tf.int8), axis=1, output_type=tf.int32)
         some = tf.gather(alive, first, batch_dims=1)
         taken = some & tf.gather(counted, first, batch_dims=1)
+        # Where the next detection goes, as a mask; empty in an image that is full, whose count is
+        # D.
         slots = tf.one_hot(count, max_detections, on_value=True, off_value=False)
         slots &= taken[:, tf.newaxis]
         positions = tf.where(slots, first[:, tf.newaxis], positions)
@@ -208,8 +220,10 @@ def greedy_nms(
         kept_of_class += tf.cast(mine, tf.int32)
         full = tf.reduce_any(mine & (kept_of_class >= max_per_class), axis=1)
         overlap = box_ops.iou(tf.gather(boxes, first, batch_dims=1)[:, tf.newaxis], boxes)[:, 0]
+        # A class that has its number drops all its other boxes, as if they overlapped.
         dropped = (overlap > iou_threshold) | full[:, tf.newaxis]
         dropped &= classes == own
+        # Not by its overlap with itself, which is 0 for a box without area.
         itself = tf.range(tf.shape(boxes)[1]) == first[:, tf.newaxis]
         return alive & ~(dropped | itself), positions, count, kept_of_class
 
@@ -243,7 +257,9 @@ def fixed_shape_nms(
     All its operations have counterparts in TFLite and ONNX, and no shape depends on values. Which
     boxes survive is the only solution of "a candidate survives unless a better survivor of its
     class overlaps it". Starting from all candidates, each product settles at least the best box
-    that is still undecided, mostly all at once: a handful of rounds.
+    that is still undecided, mostly all at once: a handful of rounds. This is the Cluster-NMS of
+    Enhancing Geometric Factors in Model Learning and Inference for Object Detection and Instance
+    Segmentation (arXiv:2005.03572).
 
     Args:
         boxes: float32 [B, K, 4], yxyx, best first.
@@ -262,10 +278,11 @@ def fixed_shape_nms(
     """
     size = boxes.shape[1]
     same = tf.equal(classes[:, :, tf.newaxis], classes[:, tf.newaxis, :])
-    # Row i has what comes before i.
+    # Row i has what comes before i in its class. [B, K, K].
     before = same & tf.constant(np.tril(np.ones((1, size, size), bool), -1))
     candidates = scores > score_threshold
     if max_entering is not None and max_entering < size:
+        # The sum is a box's place in its class.
         candidates &= tf.reduce_sum(tf.cast(before, tf.float32), axis=-1) < float(max_entering)
     overlap = before & (box_ops.iou(boxes, boxes) > iou_threshold)
     overlap = tf.cast(overlap, tf.float32)
@@ -273,6 +290,8 @@ def fixed_shape_nms(
     def survivors_after(kept: tf.Tensor) -> tf.Tensor:
         return candidates & ~(_sums(overlap, kept) > 0.0)
 
+    # A round that changes nothing is the end: the fixed point is unique. It takes as many rounds as
+    # the longest chain of boxes that overlap each other, K at most.
     kept, _ = tf.while_loop(
         lambda kept, last: tf.reduce_any(tf.not_equal(kept, last)),
         lambda kept, last: (survivors_after(kept), kept),
@@ -283,7 +302,7 @@ def fixed_shape_nms(
     if counted is not None:
         kept &= counted
     order = tf.range(size, 0, -1, dtype=tf.int32)
-    # The first survivors have the largest numbers; the others are zeros behind them.
+    # The first survivors have the largest numbers; the others are zeros after them.
     ranks = tf.where(kept, order, 0)
     _, positions = tf.math.top_k(ranks, k=min(max_detections, size))
     positions = tf.pad(positions, [[0, 0], [0, max(0, max_detections - size)]])

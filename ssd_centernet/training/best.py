@@ -79,6 +79,7 @@ class BestKeeper:
         records = recorded_evaluations(self._checkpoints.model_dir, until_step=step)
         at_step = bool(records) and records[-1]["step"] == step
         owed = evaluates and not (at_step and self._is_safe(records[-1]))
+        # An evaluation that is made up counts once.
         records = records[:-1] if at_step and owed else records
         direction = {"higher_is_better": self._higher_is_better}
         return owed, evaluations_without_best(records, str(self._metric), **direction)

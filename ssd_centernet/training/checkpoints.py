@@ -54,8 +54,10 @@ class RunCheckpoints:
             )
         self.trainer = trainer
         self.model_dir = Path(model_dir)
+        # A variable, so that checkpoints carry it and a resume can compare.
         self._seed = tf.Variable(seed, dtype=tf.int64, trainable=False)
         self.checkpoint = tf.train.Checkpoint(
+            # Keyed by names, not by attributes: a change of the code then orphans no checkpoint.
             weights=named_weights(trainer.detector),
             optimizer=trainer.optimizer,
             step=trainer.step,
@@ -94,6 +96,7 @@ class RunCheckpoints:
             return None
         seed = int(self._seed)
         try:
+            # All or nothing: with fresh slots of the optimizer a run would go on as another one.
             self.checkpoint.restore(path).assert_existing_objects_matched()
         except (AssertionError, IndexError, ValueError, tf.errors.OpError) as error:
             if is_damage(error):
@@ -119,9 +122,11 @@ class RunCheckpoints:
             RuntimeError: the processes of the run do not have the same weights any more.
         """
         step = int(self.trainer.step)
+        # On every process, before the chief alone writes: both are collectives.
         self.trainer.share_statistics()
         self.trainer.check_agreement()
         existing = f"{self.model_dir / CHECKPOINT_PREFIX}-{step}"
+        # A signal or the end of the run may fall on a step that was saved a moment ago.
         if existing in self.manager.checkpoints or not self._communicator.is_chief:
             return existing
         return self.manager.save(checkpoint_number=step)

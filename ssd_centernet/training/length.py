@@ -57,6 +57,7 @@ def run_length(
             "an object and the recipe leaves such images out. Check the annotations that were "
             "converted, or set train.keep_empty = True to train on images without objects."
         )
+    # Rounded up, as the last batch of an epoch is filled with the next one's images.
     steps_per_epoch = math.ceil(images / global_batch_size)
     total = int(steps) if steps is not None else max(1, round(float(epochs) * steps_per_epoch))
     return RunLength(steps_per_epoch, total, global_batch_size)
@@ -83,6 +84,7 @@ def to_steps(length: int | str, steps_per_epoch: int, *, setting: str = "a durat
             "'2.5 epochs'."
         )
     value, unit = float(found[1]), found[2] or "steps"
+    # 0 of any unit stays 0, which means never; another share of an epoch is a step at least.
     return max(1, round(value * steps_per_epoch)) if unit[0] == "e" and value else int(value)
 
 

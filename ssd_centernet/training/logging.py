@@ -60,6 +60,7 @@ class TrainLog:
         self._model_dir = Path(model_dir)
         if write_files:
             self._model_dir.mkdir(parents=True, exist_ok=True)
+            # Appended line by line: a kill costs the last line at most, and a resume goes on below.
             self._file = (self._model_dir / METRICS_NAME).open("a", buffering=1)
         self._last_step = 0
         self._last_time = time.monotonic()
@@ -92,6 +93,7 @@ class TrainLog:
         try:
             yield
         finally:
+            # The window seems to begin later by what the block took.
             self._last_time += time.monotonic() - begin
 
     def window(
@@ -122,6 +124,7 @@ class TrainLog:
             record["eta_seconds"] = (self.length.total_steps - step) / self._rate
         self.say(self._line(step, record))
         self.write("train", step, record)
+        # Not `now`: what writing the line took is no part of the next window.
         self._last_step, self._last_time = step, time.monotonic()
         return record
 

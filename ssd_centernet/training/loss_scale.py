@@ -77,6 +77,7 @@ class LossScale(tf.Module):
         """Note a finite step."""
         if not self.dynamic:
             return
+        # With `tf.where`, not in Python: both are variables of the graph.
         grow = self.good_steps + 1 >= self.growth_steps
         self.value.assign(tf.where(grow, self.value * 2.0, self.value))
         self.good_steps.assign(tf.where(grow, tf.zeros_like(self.good_steps), self.good_steps + 1))
@@ -89,6 +90,7 @@ class LossScale(tf.Module):
         """
         if not self.dynamic:
             return tf.constant(False)
+        # At a factor of 1 a lower one cannot be the cure, and the step is a failure to report.
         excusable = self.value > 1.0
         self.value.assign(tf.maximum(self.value / 2.0, 1.0))
         self.good_steps.assign(tf.zeros_like(self.good_steps))

@@ -35,6 +35,7 @@ class Momentum(keras.optimizers.Optimizer):
     def build(self, var_list) -> None:
         """Create one accumulator for each variable; a second call changes nothing."""
         super().build(var_list)
+        # Keras builds again at the first update; fresh accumulators would forget restored ones.
         if not hasattr(self, "accumulators"):
             self.accumulators = [
                 self.add_variable_from_reference(variable, "momentum") for variable in var_list
@@ -44,6 +45,7 @@ class Momentum(keras.optimizers.Optimizer):
         """Apply one gradient, dense or sparse."""
         accumulator = self.accumulators[self._index_dict[self._var_key(variable)]]
         gradient = tf.convert_to_tensor(gradient)
+        # One kernel reads and writes both variables once; the two lines below are the same update.
         if _has_fused_kernels(variable):
             tf.raw_ops.ResourceApplyMomentum(
                 var=variable.handle,

@@ -177,6 +177,7 @@ def found_in(one: ShownImage, rows: DetectionRows, label_map: LabelMap) -> dict[
         `boxes` [D, 4] yxyx fractions of the image, `scores` [D] descending, `classes` [D].
     """
     here = np.flatnonzero(rows.image_ids == one.source_id)
+    # Stable: equal scores stay in the order of the evaluation, so pictures do not flicker.
     here = here[np.argsort(-rows.scores[here], kind="stable")]
     left, top, width, height = rows.boxes[here].T
     corners = np.stack([top, left, top + height, left + width], axis=-1)

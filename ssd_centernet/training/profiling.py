@@ -58,6 +58,8 @@ class StepProfiler:
 
     def limit(self, step: int) -> int:
         """Return how many steps the next call may run when `step` updates are done."""
+        # A call ends where the trace begins, and each traced step is a call: the host opens and
+        # closes a trace between calls only.
         if step < self._first:
             return self._first - step
         return 1 if step <= self._last else sys.maxsize

@@ -74,15 +74,21 @@ class WarmupCosine:
         begin = self.plateau_until_epoch * (1.0 + self.stretch / 10.0)
         end = self.decay_until_epoch * (1.0 + self.stretch / 10.0)
         epochs = run.total_steps / run.steps_per_epoch
+        # Epochs of the schedule then pass faster or slower than those of the run, so that they end
+        # together.
         scale = epochs / end if self.span_run else 1.0
         epoch = tf.cast(step, tf.float32) / (run.steps_per_epoch * scale)
         # A run shorter than an epoch would otherwise never leave a warm-up of nothing.
         warming = self.peak * epoch / max(self.warmup_epochs, 1e-9)
         phase = (epoch - begin) / max(end - begin, 1e-9)
+        # 1 + floor where the decay begins, which is the published peak of 1.01: no jump there.
         decaying = 0.5 * (1.0 + tf.cos(math.pi * phase)) + self.floor
+        # The last condition that holds wins: a warm-up longer than the plateau is cut off by the
+        # decay, as published.
         factor = tf.where(epoch < self.warmup_epochs, warming, self.peak)
         factor = tf.where(epoch < begin, factor, decaying)
         factor = tf.where(epoch < end, factor, self.floor)
+        # The rule of linear scaling.
         peak_rate = self.base_learning_rate * run.global_batch_size / self.reference_batch_size
         return peak_rate * factor
 
@@ -211,6 +217,7 @@ class StepDecay:
 
     def exact(self, step: tf.Tensor, run: RunLength) -> tf.Tensor:
         """Compute the learning rate as a float64 scalar, before it is rounded."""
+        # The original's rates are Python floats; the step rounds them once.
         step = tf.cast(step, tf.float64)
         rate = tf.constant(self.base_learning_rate, tf.float64)
         if self.reference_batch_size is not None:
@@ -218,6 +225,7 @@ class StepDecay:
         for first in self.boundary_steps(run):
             rate *= tf.where(step >= first, tf.constant(self.factor, tf.float64), 1.0)
         warmup = _limited(self.warmup_steps, self.warmup_limit, run.total_steps)
+        # The warm-up multiplies: boundaries inside it count too.
         if warmup:
             share = tf.minimum(step / warmup, 1.0)
             rate *= self.warmup_ratio + (1.0 - self.warmup_ratio) * share
@@ -325,6 +333,7 @@ class WarmupCosineSteps:
         """Return the rate at which the cosine takes over from the warm-up."""
         warmup, total = self.lengths(run)
         begin = warmup if self.shifted else 0
+        # How far the cosine has come when the warm-up ends: not at all if `shifted`.
         share = min(max(warmup - begin, 0) / max(total - begin, 1), 1.0)
         height = 0.5 * self.base_learning_rate * (1.0 + math.cos(math.pi * share))
         return height * _batch_factor(self.reference_batch_size, run)
@@ -340,6 +349,7 @@ class WarmupCosineSteps:
         rate = 0.5 * self.base_learning_rate * factor * (1.0 + tf.cos(math.pi * phase))
         slope = (self.peak(run) - first) / max(warmup, 1)
         rate = tf.where(position < warmup, first + position * slope, rate)
+        # At `total` itself the cosine is 0 but for its rounding; after it, as published, exactly.
         return tf.where(position > total, 0.0, rate)
 
     def describe(self, run: RunLength) -> str | None:

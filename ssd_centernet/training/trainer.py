@@ -74,6 +74,7 @@ class Trainer(tf.Module):
         self.communicator = communicator or SingleProcess()
         self.train_variables = detector.variables_to_train(freeze)
         self._decays = decay_mask(self.train_variables, decay_exclude)
+        # Slots exist before a checkpoint is restored into them.
         optimizer.build(self.train_variables)
         self.step = tf.Variable(0, dtype=tf.int64, trainable=False, name="step")
         self.examples_seen = tf.Variable(0, dtype=tf.int64, trainable=False, name="examples_seen")
@@ -81,12 +82,15 @@ class Trainer(tf.Module):
         self._sums = tf.Variable(tf.zeros([len(self.metric_names)]), trainable=False)
         self._counts = tf.Variable(tf.zeros([len(self.metric_names)]), trainable=False)
         self._waited = tf.Variable(0.0, dtype=tf.float64, trainable=False)
+        # What a failure needs to be told stays on the device until `raise_if_failed` asks: a step
+        # never waits for the host.
         self._failed_step = tf.Variable(-1, dtype=tf.int64, trainable=False)
         self._failed_elsewhere = tf.Variable(False, trainable=False)
         sources = tf.zeros([batch_size * accumulate_steps], tf.int64)
         self._failed_sources = tf.Variable(sources, trainable=False)
         self._failed_metrics = tf.Variable(tf.zeros([len(self.metric_names)]), trainable=False)
         if accumulate_steps > 1:
+            # Sums over the batches before the last; the mean is taken once, with that one.
             self._accumulated = [
                 tf.Variable(tf.zeros_like(variable), trainable=False)
                 for variable in self.train_variables
@@ -94,10 +98,12 @@ class Trainer(tf.Module):
             parts = tf.zeros([len(self.metric_names) - 1])
             self._accumulated_parts = tf.Variable(parts, trainable=False)
             sources = tf.reshape(sources, [accumulate_steps, batch_size])
+            # A row a batch: a failure names the images of the whole update.
             self._sources = tf.Variable(sources, trainable=False)
 
     def next_batch(self, iterator) -> dict[str, tf.Tensor]:
         """Take a batch from the input pipeline and add up the time it had to wait for it."""
+        # In a graph nothing but these dependencies puts the clock before and after the batch.
         begin = tf.timestamp()
         with tf.control_dependencies([begin]):
             batch = next(iterator)
@@ -120,6 +126,7 @@ class Trainer(tf.Module):
                 [tf.constant(0)],
                 parallel_iterations=1,
             )
+        # The last batch of an update: its step takes in what the others have added up.
         run(self.train_step, args=(self.next_batch(iterator),))
 
     @tf.autograph.experimental.do_not_convert
@@ -138,7 +145,10 @@ class Trainer(tf.Module):
         elsewhere = self._is_fault_elsewhere(gradients, parts["total"])
         # The loss goes along, so that all processes agree on whether this step is finite.
         *gradients, total = self.communicator.mean_gradients([*gradients, parts["total"]])
+        # After their way between the processes, on which they may be float16.
         gradients = self.loss_scale.unscale(gradients)
+        # Of the loss's gradients, as the reported loss has no decay in it either. The clip below
+        # sees both, for decay belongs to the objective.
         norm = tf.linalg.global_norm(gradients)
         gradients = add_weight_decay(
             gradients, self.train_variables, self._decays, self.weight_decay
@@ -146,6 +156,7 @@ class Trainer(tf.Module):
         if self.clip_norm is not None:
             gradients, _ = tf.clip_by_global_norm(gradients, self.clip_norm)
         metrics = {**parts, "gradient_norm": norm}
+        # Both are of all processes, so that all of them take the same branch.
         finite = tf.math.is_finite(norm) & tf.math.is_finite(total)
         skip = functools.partial(self._skip, total, elsewhere, sources, metrics)
         tf.cond(finite, lambda: self._apply(gradients), skip)
@@ -171,6 +182,7 @@ class Trainer(tf.Module):
         for total, gradient in zip(self._accumulated, gradients, strict=True):
             if gradient is not None:
                 total.assign_add(gradient)
+        # Without the last name: the gradients' norm is that of their mean.
         self._accumulated_parts.assign_add(tf.stack([parts[n] for n in self.metric_names[:-1]]))
         self._sources[index].assign(batch["source_id"])
 
@@ -185,6 +197,7 @@ class Trainer(tf.Module):
         ]
         values = (self._accumulated_parts + tf.stack([parts[name] for name in names])) * share
         sources = tf.concat([tf.reshape(self._sources[:-1], [-1]), sources], axis=0)
+        # The sums are read before they are emptied, which the graph would not know by itself.
         with tf.control_dependencies([*(g for g in gradients if g is not None), values]):
             for variable in (*self._accumulated, self._accumulated_parts):
                 variable.assign(tf.zeros_like(variable))
@@ -207,6 +220,7 @@ class Trainer(tf.Module):
     ) -> None:
         """Keep the weights; a scaled loss may overflow, everything else is a failure to report."""
         excused = self.loss_scale.overflowed() & tf.math.is_finite(total)
+        # The first failure is the one to report: later ones may follow from it.
         first = (self._failed_step < 0) & ~excused
         values = tf.stack([metrics[name] for name in self.metric_names])
         self._failed_sources.assign(tf.where(first, sources, self._failed_sources))
@@ -219,6 +233,7 @@ class Trainer(tf.Module):
         values = tf.stack([metrics[name] for name in self.metric_names])
         finite = tf.math.is_finite(values)
         self._sums.assign_add(tf.where(finite, values, tf.zeros_like(values)))
+        # By metric: a step that is left out of one mean may count in another.
         self._counts.assign_add(tf.cast(finite, tf.float32))
         self.step.assign_add(1)
         self.examples_seen.assign_add(sources.shape[0] * self.communicator.size)
@@ -246,6 +261,7 @@ class Trainer(tf.Module):
         """
         if self.communicator.size == 1:
             return
+        # Eight bytes of each: enough to tell them apart, and little to send.
         ours = [hashlib.sha256(v.numpy().tobytes()).digest()[:8] for v in self.state]
         mine = self.communicator.rank
         for rank, theirs in enumerate(self.communicator.gather([ours])):
@@ -261,9 +277,11 @@ class Trainer(tf.Module):
 
     def window_metrics(self) -> dict[str, float]:
         """Return the means since the last call, with `learning_rate` and `data_wait_seconds`."""
+        # A metric that was not finite in any step has neither a sum nor a count.
         means = self._sums / tf.maximum(self._counts, 1.0)
         metrics = dict(zip(self.metric_names, means.numpy().tolist(), strict=True))
         metrics = self.communicator.mean(metrics)
+        # Of the last step, not a mean.
         metrics["learning_rate"] = float(self.optimizer.learning_rate)
         metrics["data_wait_seconds"] = float(self._waited)
         if self.loss_scale.dynamic:

@@ -29,6 +29,8 @@ PAPERS = {
     "Accurate, Large Minibatch SGD: Training ImageNet in 1 Hour": "1706.02677",
     "CornerNet: Detecting Objects as Paired Keypoints": "1808.01244",
     "Deep Residual Learning for Image Recognition": "1512.03385",
+    "Enhancing Geometric Factors in Model Learning and Inference for Object Detection and Instance "
+    "Segmentation": "2005.03572",
     "Feature Pyramid Networks for Object Detection": "1612.03144",
     "Focal Loss for Dense Object Detection": "1708.02002",
     "Mixed Precision Training": "1710.03740",
