@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def write_atomically(path: str | os.PathLike, content: str | bytes) -> str:
-    """Write a file beside its target and renames it, so that no reader sees half of it.
+    """Write a file beside its target and rename it, so that no reader sees half of it.
 
     Args:
         path: the file; missing folders are made.

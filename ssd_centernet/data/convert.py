@@ -254,7 +254,7 @@ def _pillow_limit(limit: int | None) -> Iterator[None]:
 
 
 class _SplitWriter:
-    """Write kept images to the shards in turn and collects the ground truth."""
+    """Write kept images to the shards in turn and collect the ground truth."""
 
     def __init__(
         self, output: SplitOutput, folder: str, index: CocoIndex, keep_empty: bool, keep_crowd: bool

@@ -87,7 +87,7 @@ def evaluate_detector(
     progress: Callable[[int], None] | None = None,
     communicator: Communicator | None = None,
 ) -> tuple[CocoResult | None, dict[str, float]]:
-    """Detect on every image of a split and scores the detections.
+    """Detect on every image of a split and score the detections.
 
     Args:
         detector: the model.

@@ -147,7 +147,7 @@ class CenterNetLoss(Float32Layer):
         return {key: value[0] for key, value in targets.items()} if single else targets
 
     def _to_rows(self, field: tf.Tensor) -> tf.Tensor:
-        """Cut or pads [B, M, ...] to [B, R, ...]."""
+        """Cut or pad [B, M, ...] to [B, R, ...]."""
         field = field[:, : self.max_boxes]
         missing = self.max_boxes - tf.shape(field)[1]
         margin = [[0, 0], [0, missing]] + [[0, 0]] * (field.shape.rank - 2)

@@ -19,7 +19,7 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 @gin.register
 @keras.saving.register_keras_serializable(package="ssd_centernet")
 class Preprocessing(Float32Layer):
-    """Resize and normalises RGB images: `(pixels / scale - mean) / std`.
+    """Resize and normalise RGB images: `(pixels / scale - mean) / std`.
 
     The defaults are those of SSD300 ResNet-34; every recipe binds its own.
 

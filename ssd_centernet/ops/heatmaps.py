@@ -87,7 +87,7 @@ def gaussian_heatmap(
     num_classes: int,
     output_size: tuple[int, int],
 ) -> tf.Tensor:
-    """Draw a peak for every box and merges those of a class by their maximum.
+    """Draw a peak for every box and merge those of a class by their maximum.
 
     A peak spans the whole map, and is exactly its weight at the centre. It is a product of two
     profiles, so only additions to a map of each box are dense: one product and one segment

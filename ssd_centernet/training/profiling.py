@@ -65,7 +65,7 @@ class StepProfiler:
         return 1 if step <= self._last else sys.maxsize
 
     def call_begins(self, step: int) -> None:
-        """Start to trace before the first step and names the step that follows."""
+        """Start to trace before the first step and name the step that follows."""
         if self._write and step == self._first:
             tf.profiler.experimental.start(self._folder)
             self._running = True

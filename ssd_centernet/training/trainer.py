@@ -112,7 +112,7 @@ class Trainer(tf.Module):
         return batch
 
     def run_step(self, iterator, run: Callable) -> None:
-        """Take as many batches as an update needs, and updates the weights once.
+        """Take as many batches as an update needs, and update the weights once.
 
         Args:
             iterator: over batches.
@@ -187,7 +187,7 @@ class Trainer(tf.Module):
         self._sources[index].assign(batch["source_id"])
 
     def _with_accumulated(self, gradients: list, parts: dict, sources: tf.Tensor) -> tuple:
-        """Average the last batch of an update with those before it, and empties the sums."""
+        """Average the last batch of an update with those before it, and empty the sums."""
         if self.accumulate_steps == 1:
             return gradients, parts, sources
         share, names = 1.0 / self.accumulate_steps, self.metric_names[:-1]

@@ -11,7 +11,7 @@ from tests.narrow import NARROW, SIZE
 
 
 def lively_detector(recipe, *params, num_classes=3):
-    """Build a recipe's detector with few channels, and enlivens it."""
+    """Build a recipe's detector with few channels, and enliven it."""
     config.parse([recipe], [f"IMAGE_SIZE = {SIZE}", *NARROW[recipe], *params])
     detector = build_detector(num_classes=num_classes)
     config.clear()

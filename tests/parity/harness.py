@@ -32,7 +32,7 @@ class VectorFile:
         self._read: set[str] = set()
 
     def __getitem__(self, key: str) -> np.ndarray:
-        """Return an array and marks it as read."""
+        """Return an array and mark it as read."""
         if key not in self._arrays:
             raise MissingVectorError(f"{self.name} has no key {key!r}")
         self._read.add(key)

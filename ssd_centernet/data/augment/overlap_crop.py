@@ -153,7 +153,7 @@ def sample_crop(
 def crop_boxes(
     boxes: tf.Tensor, window: tf.Tensor, bound: tf.Tensor
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """Cut boxes to a window and moves them into its frame.
+    """Cut boxes to a window and move them into its frame.
 
     Args:
         boxes: float32 [N, 4], yxyx in pixels.

@@ -158,7 +158,7 @@ def _check(blocks, widths, output_levels, activation: str, pool_padding: str) ->
 
 
 class _Builder:
-    """Add layers of one style and remembers the order in which their weights are created."""
+    """Add layers of one style and remember the order in which their weights are created."""
 
     def __init__(self, *, conv: dict, initializer: dict, norm: dict, ceiling: float | None):
         self._conv, self._norm, self._ceiling = conv, norm, ceiling

@@ -124,7 +124,7 @@ class _Builder(ConvNormBuilder):
     def hourglass(
         self, inputs: tf.Tensor, stages: tuple[tuple[int, int], ...], prefix: str, stage: int = 0
     ) -> tf.Tensor:
-        """Descend through the stages from `stage` on and comes back up, with skips beside."""
+        """Descend through the stages from `stage` on and come back up, with skips beside."""
         (count, filters), *deeper = stages[stage:]
         prefix_here = f"{prefix}_stage{stage + 1}"
         if not deeper:

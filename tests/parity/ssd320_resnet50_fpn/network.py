@@ -144,7 +144,7 @@ def _decaying() -> list[bool]:
 
 
 def _images(report: Report, file: VectorFile, size: int, *, check: bool) -> tf.Tensor:
-    """Make the input images and prepares them as the recipe does."""
+    """Make the input images and prepare them as the recipe does."""
     seed, shape = int(file["seed"]), (size, *common.detector().image_size, 3)
     images = np.random.default_rng([seed, 7]).integers(0, 256, shape).astype(np.uint8)
     if check:

@@ -125,7 +125,7 @@ def _compare_crops(report: Report, file: VectorFile, kind: str, count: int) -> N
 
 
 def _many(function, count: int) -> np.ndarray:
-    """Call a function of a seed `count` times and stacks what it gives."""
+    """Call a function of a seed `count` times and stack what it gives."""
     seeds = tf.data.Dataset.range(count).map(lambda index: tf.stack([np.int64(17), index]))
     return np.concatenate([batch.numpy() for batch in seeds.map(function, 2).batch(100)])
 
