@@ -10,6 +10,7 @@ RUN/sessions.jsonl            when processes began and ended to train here
 RUN/train/, RUN/eval/         events for TensorBoard
 RUN/pictures/                 the last pictures of inputs and predictions
 RUN/evaluation/               metrics.json, detections.json, per_class.csv, report.html
+RUN/predictions/              what was found in image files: detections.json and drawings
 RUN/summary/summary.json      the speed of the last call
 RUN/.lock                     held by the process that trains here
 """
@@ -36,11 +37,15 @@ NEW_BEST_DIR, OLD_BEST_DIR = f".{BEST_DIR}.new", f".{BEST_DIR}.old"
 BEST_METRICS_NAME = "metrics.json"
 METRICS_NAME = "metrics.jsonl"
 SESSIONS_NAME = "sessions.jsonl"
+# Kinds of lines in metrics.jsonl, and folders of events for TensorBoard.
+TRAIN_KIND, EVAL_KIND = "train", "eval"
 PICTURES_DIR = "pictures"
 INPUTS_NAME, PREDICTIONS_NAME = "inputs.png", "predictions.png"
 EVALUATION_DIR = "evaluation"
 EVALUATION_METRICS_NAME = "metrics.json"
+DETECTIONS_NAME, PER_CLASS_NAME = "detections.json", "per_class.csv"
 REPORT_NAME = "report.html"
+PREDICTIONS_DIR = "predictions"
 SUMMARY_DIR, SUMMARY_NAME = "summary", "summary.json"
 FAKE_DATA_DIR = "fake_data"
 LOCK_NAME = ".lock"
@@ -117,6 +122,11 @@ def find_checkpoint(path: str | Path) -> str:
     return latest
 
 
+def has_checkpoint(directory: str | Path) -> bool:
+    """Tell whether a directory holds a checkpoint of a run."""
+    return any(Path(directory).glob(f"{CHECKPOINT_PREFIX}-*.index"))
+
+
 def check_classes(path: str | Path, label_map: LabelMap) -> None:
     """Refuse to go on from a run whose classes are others, or the same in another order.
 
@@ -133,7 +143,7 @@ def check_classes(path: str | Path, label_map: LabelMap) -> None:
     holder = path if path.is_dir() else path.parent
     folder = holder.parent if holder.name == BEST_DIR else holder
     saved = folder / LABEL_MAP_NAME
-    if not saved.exists() or not any(holder.glob(f"{CHECKPOINT_PREFIX}-*.index")):
+    if not saved.exists() or not has_checkpoint(holder):
         return
     trained = LabelMap.from_pbtxt(saved)
     if trained.names != label_map.names:

@@ -152,6 +152,27 @@ def test_keras_comes_from_one_module(path):
 
 
 @pytest.mark.parametrize("path", FILES, ids=_name)
+def test_the_files_of_a_run_are_named_in_one_module(path):
+    from ssd_centernet import run_directory
+
+    if path.samefile(run_directory.__file__):
+        return
+    names = {value for key, value in vars(run_directory).items() if key.isupper()}
+    names -= {run_directory.LABEL_MAP_NAME, ".lock"}  # Of other folders too.
+    files = [name for name in names if isinstance(name, str) and "." in name]
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        text = None
+        if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Div):
+            text = getattr(node.right, "value", None)
+            text = text if text in names else None
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            # Also what follows a folder in an f-string, and patterns of checkpoints.
+            told = [name for name in files if node.value in (name, f"/{name}")]
+            text = node.value if told or re.search(r"ckpt-[*{]", node.value) else None
+        assert text is None, f"{_name(path)}:{node.lineno}: take {text!r} from run_directory.py"
+
+
+@pytest.mark.parametrize("path", FILES, ids=_name)
 def test_library_sets_no_environment_variable(path):
     # A vendor's module reads its settings from the environment when it is loaded.
     if path.parent.name == "cli" or _name(path) == "ssd_centernet/runtime/vendors.py":

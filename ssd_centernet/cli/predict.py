@@ -21,6 +21,7 @@ from typing import Any
 from absl import flags
 
 from ssd_centernet.cli import _flags, _runs
+from ssd_centernet.run_directory import PREDICTIONS_DIR
 
 MIN_SCORE = 0.3
 
@@ -90,7 +91,7 @@ def predict_run(
         The exit status: 1 when no image could be read.
     """
     values = flags.FLAGS
-    output_dir = Path(output_dir or Path(values.model_dir) / "predictions")
+    output_dir = Path(output_dir or Path(values.model_dir) / PREDICTIONS_DIR)
     from ssd_centernet.predict.image_files import find_images
     from ssd_centernet.predict.prediction import predict
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from ssd_centernet.files import write_atomically
+from ssd_centernet.run_directory import DETECTIONS_NAME, EVALUATION_METRICS_NAME, PER_CLASS_NAME
 
 METRIC_NAMES = (
     "AP",
@@ -223,9 +224,9 @@ class CocoResult:
         """
         os.makedirs(directory, exist_ok=True)
         contents = {
-            "metrics.json": json.dumps(self.to_dict(), indent=2) + "\n",
-            "detections.json": json.dumps(self.detections),
-            "per_class.csv": self._csv(),
+            EVALUATION_METRICS_NAME: json.dumps(self.to_dict(), indent=2) + "\n",
+            DETECTIONS_NAME: json.dumps(self.detections),
+            PER_CLASS_NAME: self._csv(),
         }
         paths = {name: os.path.join(directory, name) for name in contents}
         for name, content in contents.items():

@@ -19,6 +19,7 @@ from ssd_centernet.files import write_atomically
 from ssd_centernet.labels import LabelMap
 from ssd_centernet.models.detector import Detector
 from ssd_centernet.predict.image_files import number_images, output_names, read_image
+from ssd_centernet.run_directory import DETECTIONS_NAME
 
 # Beyond this a sheet is too large to look at.
 _MOST_CELLS = 64
@@ -295,7 +296,7 @@ def _save_lists(output_dir: str, found: Predictions, label_map: LabelMap) -> Non
         "unreadable": found.unreadable,
     }
     contents = {
-        "detections.json": json.dumps(found.rows.to_list()),
+        DETECTIONS_NAME: json.dumps(found.rows.to_list()),
         "images.json": json.dumps(lists, indent=1),
     }
     for name, content in contents.items():

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ssd_centernet.data.directory import load_label_map
+from ssd_centernet.data.directory import LABEL_MAP_NAME, load_label_map
 from ssd_centernet.data.pipeline import evaluation_batches
 from ssd_centernet.evaluation.coco import CocoEvaluator, CocoResult
 from ssd_centernet.evaluation.detector import (
@@ -188,7 +188,7 @@ def check_same_classes(trained: LabelMap, data: LabelMap, data_dir: str | Path) 
         f"the label map of {data_dir} is not the one that the detector was trained with: the run "
         f"has {trained.describe()}; the data has {data.describe()}. First difference: {first}. "
         "Metrics would be meaningless: set --data_dir to data converted with the same categories "
-        "(`ssd_centernet convert --label_map` takes the run's mscoco_label_map.pbtxt)."
+        f"(`ssd_centernet convert --label_map` takes the run's {LABEL_MAP_NAME})."
     )
 
 

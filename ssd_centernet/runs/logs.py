@@ -19,6 +19,7 @@ from ssd_centernet.config.text import read_bindings
 from ssd_centernet.evaluation.result import METRIC_NAMES
 from ssd_centernet.run_directory import (
     CONFIG_NAME,
+    EVAL_KIND,
     EVALUATION_DIR,
     EVALUATION_METRICS_NAME,
     METRICS_NAME,
@@ -325,7 +326,7 @@ def _later_evaluation(path: Path, split: str) -> dict | None:
     if number is None or split not in ("", "None", content.get("split")):
         return None
     losses = {f"loss_{name}": value for name, value in content.get("losses", {}).items()}
-    return {"kind": "eval", "step": int(number[1]), **metrics, **losses}
+    return {"kind": EVAL_KIND, "step": int(number[1]), **metrics, **losses}
 
 
 def _is_run(folder: Path) -> bool:

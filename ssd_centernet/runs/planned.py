@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from ssd_centernet.files import write_atomically
-from ssd_centernet.run_directory import EVALUATION_DIR, EVALUATION_METRICS_NAME
+from ssd_centernet.run_directory import EVALUATION_DIR, EVALUATION_METRICS_NAME, has_checkpoint
 
 _SETTINGS_NAME = "settings.json"
 
@@ -78,7 +78,7 @@ def check_settings(directory: str | os.PathLike, settings: dict) -> None:
         ValueError: the comparison in this directory has other settings.
     """
     path = Path(directory) / _SETTINGS_NAME
-    if not path.exists() or not any(Path(directory).glob("*/ckpt-*.index")):
+    if not path.exists() or not any(map(has_checkpoint, Path(directory).iterdir())):
         write_atomically(path, json.dumps(settings, indent=1) + "\n")
         return
     before = json.loads(path.read_text("utf-8"))

@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from ssd_centernet.run_directory import METRICS_NAME, SESSIONS_NAME
+from ssd_centernet.run_directory import EVAL_KIND, METRICS_NAME, SESSIONS_NAME, TRAIN_KIND
 
 UNDEFINED = -1.0  # What COCO's metrics are where there is nothing to find.
 
@@ -27,7 +27,7 @@ def recorded_evaluations(model_dir: str | Path, *, until_step: int) -> list[dict
     found = {
         record.get("step"): record
         for record in read_lines(Path(model_dir) / METRICS_NAME)
-        if record.get("kind") == "eval"
+        if record.get("kind") == EVAL_KIND
     }
     return [found[step] for step in sorted(found) if step <= until_step]
 
@@ -45,13 +45,13 @@ def recorded_metrics(model_dir: str | Path) -> tuple[list[dict], list[dict]]:
     windows: list[dict] = []
     evaluations: list[dict] = []
     for record in read_lines(Path(model_dir) / METRICS_NAME):
-        if record.get("kind") == "train":
+        if record.get("kind") == TRAIN_KIND:
             # The first window behind a resume has one step: what is no earlier is done again.
             for records in (windows, evaluations):
                 while records and records[-1]["step"] >= record["step"]:
                     records.pop()
             windows.append(record)
-        elif record.get("kind") == "eval":
+        elif record.get("kind") == EVAL_KIND:
             while evaluations and evaluations[-1]["step"] >= record["step"]:
                 evaluations.pop()
             evaluations.append(record)

@@ -14,7 +14,7 @@ import numpy as np
 import tensorflow as tf
 
 from ssd_centernet.files import write_atomically
-from ssd_centernet.run_directory import METRICS_NAME, SESSIONS_NAME
+from ssd_centernet.run_directory import METRICS_NAME, SESSIONS_NAME, TRAIN_KIND
 from ssd_centernet.training.log_files import duration
 from ssd_centernet.training.schedules import RunLength
 
@@ -123,7 +123,7 @@ class TrainLog:
             record["data_wait_share"] = min(waited / seconds, 1.0)
             record["eta_seconds"] = (self.length.total_steps - step) / self._rate
         self.say(self._line(step, record))
-        self.write("train", step, record)
+        self.write(TRAIN_KIND, step, record)
         # Not `now`: what writing the line took is no part of the next window.
         self._last_step, self._last_time = step, time.monotonic()
         return record

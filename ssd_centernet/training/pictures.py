@@ -16,7 +16,13 @@ from ssd_centernet.evaluation.result import CocoResult, DetectionRows
 from ssd_centernet.labels import LabelMap
 from ssd_centernet.ops import image as image_ops
 from ssd_centernet.preview.fed_images import describe_batch, input_sheet
-from ssd_centernet.run_directory import INPUTS_NAME, PICTURES_DIR, PREDICTIONS_NAME
+from ssd_centernet.run_directory import (
+    EVAL_KIND,
+    INPUTS_NAME,
+    PICTURES_DIR,
+    PREDICTIONS_NAME,
+    TRAIN_KIND,
+)
 from ssd_centernet.training.logging import TrainLog
 from ssd_centernet.training.trainer import Trainer
 
@@ -86,7 +92,7 @@ class PictureBoard:
                     break
         heading = f"what the network is fed first: {detector.image_size} pixels, augmented"
         sheet = input_sheet(detector, fed, self._label_map.names, heading=heading, cell_size=_SIDE)
-        self._log.picture("train", "inputs", 0, sheet)
+        self._log.picture(TRAIN_KIND, "inputs", 0, sheet)
         visualize.save_png(self._log.folder / PICTURES_DIR / INPUTS_NAME, sheet)
 
     def show_predictions(
@@ -116,7 +122,7 @@ class PictureBoard:
                     min_score=drawn_from(found["scores"], len(one.truth["boxes"])),
                 )
             )
-            self._log.picture("eval", f"predictions/{one.source_id}", step, pictures[-1])
+            self._log.picture(EVAL_KIND, f"predictions/{one.source_id}", step, pictures[-1])
         sheet = visualize.contact_sheet(
             pictures,
             columns=1 if len(pictures) < 3 else 2,

@@ -8,7 +8,7 @@ from ssd_centernet.evaluation.coco import CocoEvaluator
 from ssd_centernet.evaluation.detector import detection_step, evaluate_detector
 from ssd_centernet.evaluation.diagnosis import diagnose
 from ssd_centernet.evaluation.result import CocoResult
-from ssd_centernet.run_directory import EVALUATION_DIR
+from ssd_centernet.run_directory import EVAL_KIND, EVALUATION_DIR
 from ssd_centernet.training.logging import TrainLog
 from ssd_centernet.training.trainer import Trainer
 
@@ -61,7 +61,7 @@ class SplitEvaluation:
             hint = diagnose(result, self._evaluator.ground_truth)
             if hint:
                 self._log.say(f"  {hint}")
-            self._log.write("eval", step, metrics)
+            self._log.write(EVAL_KIND, step, metrics)
             result.save(self._log.folder / EVALUATION_DIR)
             self._show(step, result)
         return communicator.gather([metrics])[0]
