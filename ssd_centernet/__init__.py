@@ -4,7 +4,9 @@
 first asked for.
 """
 
+import contextlib
 import importlib
+import sys
 from typing import Any
 
 __version__ = "0.1.0"
@@ -64,7 +66,10 @@ __all__ = ["__version__", *_PUBLIC]
 def __getattr__(name: str) -> Any:
     if name not in _PUBLIC:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(_PUBLIC[name]), name)
+    gin = sys.modules.get("gin")
+    # A caller may have locked gin: what is imported registers its names all the same.
+    with gin.unlock_config() if gin else contextlib.nullcontext():
+        value = getattr(importlib.import_module(_PUBLIC[name]), name)
     globals()[name] = value
     return value
 

@@ -3,7 +3,6 @@
 import subprocess
 import sys
 
-import gin
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -11,7 +10,6 @@ import tensorflow as tf
 import ssd_centernet as sc
 from ssd_centernet import config
 from ssd_centernet._keras import keras
-from ssd_centernet.config import gin_state
 from ssd_centernet.data.augment.ssd import SSDAugment
 from ssd_centernet.data.directory import load_label_map
 from ssd_centernet.data.pipeline import training_batches
@@ -19,69 +17,10 @@ from ssd_centernet.runs.evaluation import evaluate_run
 from ssd_centernet.runs.opened import open_run
 
 
-@gin.configurable(module="callers_own")
-def knead(dish="bread", *, minutes=10):
-    return dish, minutes
-
-
-def train(steps=1):
-    return steps
-
-
-@pytest.fixture
-def own_settings(model_dir):
-    """What a caller has bound before: parsed and locked, and a part of it used.
-
-    Yields the caller's function `train`, whose name is that of a part of recipes.
-    """
-    config.clear()
-    own_train = gin.configurable(train, module="callers_own")
-    gin.parse_config("knead.minutes = 30\ncake/knead.dish = 'cake'\nPLATES = 3")
-    gin.bind_parameter("callers_own.train.steps", 7)
-    knead()
-    gin.config.register_finalize_hook(refuse_all)
-    gin.config._set_config_is_locked(True)
-    yield own_train
-    gin.config._FINALIZE_HOOKS.remove(refuse_all)
-    gin.config._REGISTRY.pop("callers_own.train")
-    config.clear()
-
-
-def refuse_all(bindings):
-    raise AssertionError(f"a hook of the caller saw {bindings}")
-
-
-def state_of_gin():
-    return (
-        gin.config_str(),
-        gin.operative_config_str(),
-        gin.config_is_locked(),
-        list(gin.config._FINALIZE_HOOKS),
-        sorted(map(str, gin_state.bindings)),
-    )
-
-
-def test_gin_stays_as_the_caller_set_it(own_settings, model_dir, data_dir):
-    before = state_of_gin()
-    assert "knead.minutes = 30" in before[0] and before[2]
-    with gin.config_scope("cake"):
-        detector = sc.build("ssd_demo", num_classes=7, image_size=64)
-        with pytest.raises(ValueError, match="give num_classes="):
-            sc.build("ssd_demo")
-        with pytest.raises(config.ConfigError, match="SSD.nek"):
-            sc.build("ssd_demo", num_classes=3, settings=["SSD.nek = None"])
-        sc.load(model_dir)
-        with pytest.raises(FileNotFoundError):
-            sc.load(model_dir, checkpoint="ckpt-6")
-        with pytest.raises(ValueError, match="the detector has 7 without names"):
-            sc.training_data(data_dir, detector, recipe="ssd_demo")
-        assert knead() == ("cake", 30)
-    assert knead() == ("bread", 30)
-    assert own_settings() == 7
-    assert state_of_gin()[0] == before[0] and state_of_gin()[2:] == before[2:]
-    # The caller's own call, in a scope, is all that has come to the record.
-    record = state_of_gin()[1]
-    assert "knead.minutes = 30" in record and "ssd_demo" not in record and "SSD" not in record
+def test_gin_stays_as_the_caller_set_it(model_dir, data_dir):
+    command = [sys.executable, "-m", "tests.callers_gin", str(model_dir), str(data_dir)]
+    result = subprocess.run(command, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
 
 
 def test_build_takes_a_recipe_and_what_wins_over_it():

@@ -151,6 +151,20 @@ def test_keras_comes_from_one_module(path):
             assert not bad or not path.is_relative_to(PACKAGE), f"{_name(path)}:{node.lineno}"
 
 
+@pytest.mark.parametrize("path", ALL_FILES, ids=_name)
+def test_what_gin_has_no_public_name_for_is_used_in_one_module(path):
+    if _name(path) == "ssd_centernet/config/gin_state.py":
+        return
+    source = path.read_text(encoding="utf-8")
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Attribute) and re.match("_[^_]", node.attr):
+            owner = ast.unparse(node.value)
+            assert not re.fullmatch(r"(.*\.)?_?gin(\.\w+)?", owner), f"{_name(path)}:{node.lineno}"
+        if isinstance(node, ast.ImportFrom) and str(node.module).startswith("gin"):
+            private = [alias.name for alias in node.names if alias.name.startswith("_")]
+            assert not private, f"{_name(path)}:{node.lineno}"
+
+
 @pytest.mark.parametrize("path", FILES, ids=_name)
 def test_the_files_of_a_run_are_named_in_one_module(path):
     from ssd_centernet import run_directory

@@ -4,14 +4,13 @@
 reads saved settings without building what they name.
 """
 
-from ssd_centernet.config.gin_state import set_aside
+from ssd_centernet.config.gin_state import operative_config, set_aside
 from ssd_centernet.config.parsing import (
     ConfigError,
     assert_all_used,
     bound_part,
     clear,
     find_recipe,
-    operative_config,
     parse,
     recipe_directory,
     recipes,

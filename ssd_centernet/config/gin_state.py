@@ -1,4 +1,7 @@
-"""Names in gin's registry, which bindings of a configuration were used, and a state set aside."""
+"""What gin knows: names in its registry, bindings and their use, and a state set aside.
+
+The only module that uses what gin has no public name for.
+"""
 
 import contextlib
 import difflib
@@ -9,6 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import gin
+from gin import config_parser
 
 MACRO = "gin.macro"
 _NO_TEXT = {
@@ -22,7 +26,7 @@ _ROOTS = ("Layer", "_BaseOptimizer")
 _OURS = ("ssd_centernet.", "keras.", "gin.")
 Key = tuple[str, str, str]  # Scope, selector, parameter.
 
-_gin = gin.config  # Gin has no public names for the registry and the recorded calls.
+_gin = gin.config
 
 
 class Binding(NamedTuple):
@@ -99,6 +103,21 @@ def operative() -> dict[tuple[str, str], dict[str, Any]]:
         return {key: dict(values) for key, values in _gin._OPERATIVE_CONFIG.items()}
 
 
+def operative_config() -> str:
+    """Return the settings of this run as gin text that `parse` reads back.
+
+    Returns:
+        Every parameter of every configurable that was called, with defaults, and after them
+        the bindings that no call has asked for so far (such as those of the evaluation).
+    """
+    merged = operative()
+    for key, values in _gin._CONFIG.items():
+        for parameter, value in values.items():
+            if (*key, parameter) not in replaced:
+                merged.setdefault(key, {}).setdefault(parameter, value)
+    return _gin._config_str(merged, max_line_length=100)
+
+
 def used_keys() -> set[Key]:
     """Return the keys of the bindings that some call took or could have taken."""
     calls: dict[tuple[str, str], list[str]] = {}
@@ -160,6 +179,30 @@ def unused_message(unused: Sequence[Binding], used: set[Key]) -> str:
         f"{count} never used: a typo, or a setting for a part that this recipe does not use. "
         "Remove or correct:\n" + "\n".join(lines)
     )
+
+
+def statements(text: str) -> Iterator[Any]:
+    """Return a parser of gin text: statements of `gin.config_parser`, one after the other."""
+    return config_parser.ConfigParser(text, _gin.ParserDelegate())
+
+
+def remember_import(statement: config_parser.ImportStatement) -> None:
+    """Let saved settings begin with an import, so that its names are known again."""
+    _gin._IMPORTS.add(statement)
+
+
+def macro_names() -> list[str]:
+    """Return the names of the macros that are defined."""
+    return [scope for scope, selector in _gin._CONFIG if selector == MACRO]
+
+
+def registered(selector: str) -> Any | None:
+    """Return gin's entry of a name, None where nothing has it.
+
+    Raises:
+        KeyError: two modules have registered it.
+    """
+    return _gin._REGISTRY.get_match(selector)
 
 
 def short_name(selector: str) -> str:

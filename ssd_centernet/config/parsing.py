@@ -1,4 +1,4 @@
-"""Read gin recipes strictly; the only module that parses gin.
+"""Read gin recipes strictly.
 
 `parse` replaces the whole configuration. A name or a parameter that does not exist is an error
 with near matches, and `assert_all_used` turns a setting that nothing asked for into one as well.
@@ -24,14 +24,18 @@ from ssd_centernet.config.gin_state import (
     allowed_keys,
     bindings,
     expected_instead,
+    macro_names,
     near,
     near_names,
-    operative,
+    operative_config,
     parameter_names,
     reachable_keys,
     references,
+    registered,
+    remember_import,
     replaced,
     short_name,
+    statements,
     unused_message,
     used_keys,
 )
@@ -76,7 +80,6 @@ MODULES: tuple[str, ...] = (
 # needs not know which of them a recipe uses.
 ALTERNATIVES: dict[str, str] = {"train.steps": "train.epochs", "train.epochs": "train.steps"}
 
-_gin = gin.config  # The parts that gin has no public name for are used in this module alone.
 _PARSE_ERRORS = (SyntaxError, ValueError, IndexError, tokenize.TokenError)
 _PACKAGE = Path(__file__).resolve().parents[1]
 
@@ -194,21 +197,6 @@ def bound_part(parameter: str, *, default: str) -> tuple[str, set[str]]:
     return short_name(found.selector), parameter_names(found) - {"**"}
 
 
-def operative_config() -> str:
-    """Return the settings of this run as gin text that `parse` reads back.
-
-    Returns:
-        Every parameter of every configurable that was called, with defaults, and after them
-        the bindings that no call has asked for so far (such as those of the evaluation).
-    """
-    merged = operative()
-    for key, values in _gin._CONFIG.items():
-        for parameter, value in values.items():
-            if (*key, parameter) not in replaced:
-                merged.setdefault(key, {}).setdefault(parameter, value)
-    return _gin._config_str(merged, max_line_length=100)
-
-
 def save_operative(path: str | os.PathLike[str]) -> None:
     """Write `operative_config` to a file, atomically.
 
@@ -286,7 +274,7 @@ def _read_statements(
     text: str, *, place: str, folders: Sequence[Path], parents: tuple[Path, ...]
 ) -> None:
     try:
-        parser = config_parser.ConfigParser(text, _gin.ParserDelegate())
+        parser = statements(text)
     except _PARSE_ERRORS as error:
         raise ConfigError(_explain(error, text, place)) from error
     while True:
@@ -352,12 +340,12 @@ def _import(statement: config_parser.ImportStatement, place: str) -> None:
         importlib.import_module(statement.module)
     except ImportError as error:
         raise ConfigError(f"Cannot import {statement.module!r} ({place}): {error}") from error
-    _gin._IMPORTS.add(statement)
+    remember_import(statement)
 
 
 def _configurable(selector: str, place: str) -> Any:
     try:
-        found = _gin._REGISTRY.get_match(selector)
+        found = registered(selector)
     except KeyError as error:  # Two modules registered it.
         raise ConfigError(f"{error.args[0]} ({place})") from error
     if found is None:
@@ -389,7 +377,7 @@ def _explain(error: Exception, text: str, place: str) -> str:
 
 def _check_macros() -> None:
     """Raise for a %NAME that nothing defines."""
-    macros = [scope for scope, selector in _gin._CONFIG if selector == MACRO]
+    macros = macro_names()
     for key, binding in bindings.items():
         for reference in references(key):
             name = "/".join(reference.scopes)
