@@ -32,8 +32,10 @@ def refuse_all(bindings):
 
 def state_of_gin():
     """Return what the caller has bound and used, and what the library has noted."""
-    noted = sorted(map(str, gin_state.bindings))
-    return gin.config_str(), gin.operative_config_str(), gin.config_is_locked(), noted
+    # Gin writes a name in full once another part has the same.
+    texts = [gin.config_str(), gin.operative_config_str()]
+    texts = [text.replace("callers_own.train", "train") for text in texts]
+    return *texts, gin.config_is_locked(), sorted(map(str, gin_state.bindings))
 
 
 def main(model_dir, data_dir):

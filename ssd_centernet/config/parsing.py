@@ -89,9 +89,10 @@ class ConfigError(ValueError):
 
 
 def register_all() -> None:
-    """Import every module that registers names for recipes."""
-    for name in MODULES:
-        importlib.import_module(name)
+    """Import every module that registers names for recipes, also where gin is locked."""
+    with gin.unlock_config():
+        for name in MODULES:
+            importlib.import_module(name)
 
 
 def recipe_directory() -> Path:
