@@ -13,7 +13,12 @@ VERSION = re.search(
 ).group(1)
 README = ROOT / "README.md"
 
-TRAIN = ["tf-models-official>=2.15,<2.21", "pycocotools>=2.0.7", "faster-coco-eval>=1.6"]
+TRAIN = [
+    "tf-models-official>=2.15,<2.21",
+    "pycocotools>=2.0.7",
+    "faster-coco-eval>=1.6",
+    "matplotlib>=3.7",
+]
 # What runs a notebook; `notebook` is what shows one in a browser.
 KERNEL = ["ipykernel>=6", "nbclient>=0.10", "nbformat>=5.9"]
 EXPORT = ["tf2onnx>=1.17", "onnxruntime>=1.17", "ai-edge-litert>=2"]
@@ -34,7 +39,10 @@ setup(
     license="Apache-2.0",
     packages=[*find_packages(include=["ssd_centernet", "ssd_centernet.*"]), RECIPES],
     package_dir={RECIPES: "gin_configs"},
-    package_data={RECIPES: ["*.gin", "*/*.gin", "*.md"]},
+    package_data={
+        "ssd_centernet.drawing": ["*.css", "*.js", "*.mplstyle"],
+        RECIPES: ["*.gin", "*/*.gin", "*.md"],
+    },
     python_requires=">=3.10,<3.13",
     # tf_keras itself asks for the tensorflow of its own minor version.
     install_requires=[
@@ -44,6 +52,8 @@ setup(
         "absl-py>=1.4",
         "gin-config>=0.5",
         "pillow>=9.5",
+        "protobuf>=3.20.3",
+        "pyyaml>=6",
         "tqdm>=4.64",
     ],
     extras_require={

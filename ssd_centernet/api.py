@@ -21,6 +21,7 @@ from ssd_centernet._keras import keras
 from ssd_centernet.building import UnknownClassesError, build_detector
 from ssd_centernet.data.directory import load_label_map
 from ssd_centernet.data.pipeline import FILLER_ID, evaluation_batches
+from ssd_centernet.drawing.chart import check_installed
 from ssd_centernet.evaluation.result import CocoResult
 from ssd_centernet.labels import LabelMap
 from ssd_centernet.models.detector import Detector
@@ -253,7 +254,10 @@ def evaluate(
     Raises:
         FileNotFoundError: no such data.
         ValueError: the data has other classes than the detector.
+        ImportError: the report is to have charts, and matplotlib is not installed.
     """
+    if report is not None:
+        check_installed()
     run = OpenedRun(
         detector=detector,
         label_map=_label_map_for(detector, data_dir),

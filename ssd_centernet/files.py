@@ -1,10 +1,28 @@
-"""Files that appear whole or not at all."""
+"""Text files as editors of any system write them, and files that appear whole or not at all."""
 
 from __future__ import annotations
 
 import os
 import tempfile
 from pathlib import Path
+
+
+def read_text(path: str | os.PathLike) -> str:
+    """Read a text file that editors of any system wrote: a byte order mark is left out.
+
+    Raises:
+        ValueError: the file is not UTF-8 (or UTF-16 with its mark).
+    """
+    with open(path, "rb") as file:
+        data = file.read()
+    wide = data[:2] in (b"\xff\xfe", b"\xfe\xff")
+    try:
+        return data.decode("utf-16" if wide else "utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"{os.fspath(path)} is not UTF-8 text (byte {error.start}). Save it again with the "
+            "encoding UTF-8."
+        ) from error
 
 
 def write_atomically(path: str | os.PathLike, content: str | bytes) -> str:

@@ -8,13 +8,14 @@ place that knows both.
 from __future__ import annotations
 
 import difflib
+import functools
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
-from ssd_centernet.files import write_atomically
+from ssd_centernet.files import read_text, write_atomically
 
 # Ids index a dense lookup vector: an id beyond this is taken for a mistake (say, an image id).
 MAX_ID = 1_000_000
@@ -102,8 +103,7 @@ class LabelMap:
             ValueError: if the text does not parse, or an item lacks an id or a name, or as for
                 the constructor. The message names the file.
         """
-        with open(path, encoding="utf-8") as file:
-            text = file.read()
+        text = read_text(path)
         try:
             return cls.from_categories(_parse_items(text))
         except ValueError as error:
@@ -277,14 +277,24 @@ def _check_distinct(kind: str, values: tuple, partners: tuple) -> None:
 
 # --- the text format -------------------------------------------------------------------------
 
-_TOKEN = re.compile(
-    r"""(?P<space>\s+|\#[^\n]*|[,;])
-      | (?P<string>"(?:\\.|[^"\\\n])*"|'(?:\\.|[^'\\\n])*')
-      | (?P<word>[\w.+\-]+)
-      | (?P<mark>[{}<>:\[\]])""",
-    re.VERBOSE,
-)
-_ESCAPES = {"n": "\n", "t": "\t", "r": "\r"}
+# What is read of the Object Detection API's StringIntLabelMap; other fields are passed over.
+_SCHEMA = """
+name: "ssd_centernet/label_map.proto"
+package: "ssd_centernet"
+message_type {
+  name: "Item"
+  field { name: "name" number: 1 type: TYPE_STRING label: LABEL_OPTIONAL }
+  field { name: "id" number: 2 type: TYPE_INT64 label: LABEL_OPTIONAL }
+  field { name: "display_name" number: 3 type: TYPE_STRING label: LABEL_OPTIONAL }
+}
+message_type {
+  name: "LabelMap"
+  field {
+    name: "item" number: 1 type: TYPE_MESSAGE label: LABEL_REPEATED
+    type_name: ".ssd_centernet.Item"
+  }
+}
+"""
 
 
 def _quote(name: str) -> str:
@@ -292,57 +302,49 @@ def _quote(name: str) -> str:
     return f"'{escaped}'"
 
 
-def _unquote(token: str) -> str:
-    return re.sub(r"\\(.)", lambda m: _ESCAPES.get(m.group(1), m.group(1)), token[1:-1])
+@functools.cache
+def _message_class() -> type:
+    """Return the class of a label map's message, made of `_SCHEMA`."""
+    from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, text_format
 
-
-def _tokens(text: str) -> list[tuple[str, int]]:
-    tokens, position = [], 0
-    while position < len(text):
-        match = _TOKEN.match(text, position)
-        line = text.count("\n", 0, position) + 1
-        if match is None:
-            raise ValueError(f"line {line}: cannot read {text[position : position + 20]!r}.")
-        if match.lastgroup != "space":
-            tokens.append((match.group(), line))
-        position = match.end()
-    return tokens
+    pool = descriptor_pool.DescriptorPool()
+    pool.Add(text_format.Parse(_SCHEMA, descriptor_pb2.FileDescriptorProto()))
+    descriptor = pool.FindMessageTypeByName("ssd_centernet.LabelMap")
+    if hasattr(message_factory, "GetMessageClass"):
+        return message_factory.GetMessageClass(descriptor)
+    return message_factory.MessageFactory(pool).GetPrototype(descriptor)  # protobuf before 4.22.
 
 
 def _parse_items(text: str) -> list[dict]:
     """Return one dict(id, name) for each item of the text."""
-    tokens, position, items = _tokens(text), 0, []
-    while position < len(tokens):
-        key, line = tokens[position]
-        fields, position = _parse_field(tokens, position)
-        if key != "item" or not isinstance(fields, dict):
-            raise ValueError(f"line {line}: expected 'item {{ ... }}', got {key!r}.")
-        name = fields.get("display_name") or fields.get("name")
-        if "id" not in fields or not name:
-            missing = "a name" if "id" in fields else "an id"
-            raise ValueError(f"line {line}: the item lacks {missing}; it has {fields}.")
-        if not re.fullmatch(r"-?\d+", fields["id"]):
-            raise ValueError(f"line {line}: id must be an integer, got {fields['id']!r}.")
-        items.append({"id": int(fields["id"]), "name": name})
+    from google.protobuf import text_format
+
+    try:
+        message = text_format.Parse(text, _message_class()(), allow_unknown_field=True)
+        _refuse_other_messages(text_format.Tokenizer(text.split("\n")))
+    except text_format.ParseError as error:
+        line = f"line {error.GetLine()}: " if error.GetLine() else ""
+        reason = re.sub(r"^\d+:\d+ : ", "", str(error)).rstrip(".")
+        raise ValueError(
+            f"{line}{reason}. Expected items such as item {{ id: 1 name: 'person' }}: is a bracket "
+            "or a quote missing?"
+        ) from error
+    items = []
+    for number, item in enumerate(message.item, 1):
+        name = item.display_name or item.name
+        if not item.HasField("id") or not name:
+            missing = "a name" if item.HasField("id") else "an id"
+            told = text_format.MessageToString(item, as_one_line=True, as_utf8=True) or "neither"
+            raise ValueError(f"item {number} lacks {missing}; it has {told.strip()}.")
+        items.append({"id": item.id, "name": name})
     return items
 
 
-def _parse_field(tokens: list, position: int) -> tuple[str | dict, int]:
-    """Parse `key: value` or `key { ... }` at a position; return the value and where it ends."""
-    line = tokens[position][1]
-    position += 1
-    if position < len(tokens) and tokens[position][0] == ":":
-        position += 1
-    if position >= len(tokens):
-        raise ValueError(f"line {line}: the text ends within a field; a value or '}}' is missing.")
-    token, line = tokens[position]
-    if token not in "{<":
-        return (_unquote(token) if token[0] in "\"'" else token), position + 1
-    fields: dict = {}
-    position += 1
-    while position < len(tokens) and tokens[position][0] not in "}>":
-        key = tokens[position][0]
-        fields[key], position = _parse_field(tokens, position)
-    if position >= len(tokens):
-        raise ValueError(f"line {line}: '{token}' is never closed.")
-    return fields, position + 1
+def _refuse_other_messages(tokens) -> None:
+    """Refuse a text with anything but items: unknown fields are only passed over within them."""
+    depth = 0
+    while not tokens.AtEnd():
+        if depth == 0 and re.match(r"\w", tokens.token) and tokens.token != "item":
+            raise tokens.ParseError(f"got {tokens.token!r}")
+        depth += (tokens.token in "{<[") - (tokens.token in "}>]")
+        tokens.NextToken()

@@ -97,13 +97,23 @@ def test_reads_the_files_of_other_tools(tmp_path):
 @pytest.mark.parametrize(
     "text, message",
     [
-        ("item { id: 1 }", "lacks a name"),
-        ("item { name: 'a' }", "lacks an id"),
-        ("item { id: 1 name: 'a'", "never closed"),
-        ("item { id: 1 name: 'a }", "line 1: cannot read"),
-        ("item { id: 1.5 name: 'a' }", "integer, got '1.5'"),
-        ("entry { id: 1 name: 'a' }", "expected 'item"),
-        ("item", "ends within a field"),
+        ("item { id: 1 }", "item 1 lacks a name; it has id: 1"),
+        ("item { name: 'a' }", "item 1 lacks an id; it has name: .a."),
+        (
+            "item { id: 1 name: 'a' }\nitem { Id: 2 Name: 'b' }",
+            "item 2 lacks an id; it has neither",
+        ),
+        ("item {\n id: 1 name: 'a'", 'line 2: Expected "}". .* is a bracket or a quote missing'),
+        ("item { id: 1 name: 'a }", "line 1: .*missing ending quote"),
+        ("item {\n id: 1.5 name: 'a' }", "line 2: .*parse integer: 1.5"),
+        ("item { id: '1' name: 'a' }", "line 1: .*parse integer: '1'"),
+        ("item { id: 1 name: a }", "line 1: .*Expected string but found: 'a'"),
+        ("item { id: 1 id: 2 name: 'a' }", 'line 1: .*multiple "id" fields'),
+        ("item { id: -1 name: 'a' }", "in 0..1000000, got -1"),
+        ("entry { id: 1 name: 'a' }", "line 1: .*: got 'entry'. Expected items such as item {"),
+        ("item { id: 1 name: 'a' }\nitme { id: 2 name: 'b' }", "line 2: .*: got 'itme'"),
+        ("item { id: 1 name: 'a' frequency: }", "Invalid field value"),
+        ("item", 'line 1: .*Expected "{"'),
         ("item {\n id: 1 name: 'a' }\nitem {\n id: 1 name: 'b' }", "id 1 occurs twice"),
         ("", "at least one"),
     ],
@@ -112,6 +122,37 @@ def test_pbtxt_errors_name_the_file(tmp_path, text, message):
     path = tmp_path / "broken.pbtxt"
     path.write_text(text)
     with pytest.raises(ValueError, match=f"broken.pbtxt: .*{message}"):
+        LabelMap.from_pbtxt(path)
+
+
+@pytest.mark.parametrize(
+    ("content", "names"),
+    [
+        # A byte order mark, and line ends of Windows.
+        ("\ufeffitem {\r\n  id: 1\r\n  name: 'naïve'\r\n}\r\n".encode(), ("naïve",)),
+        ("item { id: 1 name: 'naïve' }".encode("utf-16"), ("naïve",)),
+        # As protobuf itself writes letters beyond ASCII, and a text in two parts.
+        (b'item { id: 1 name: "na\\303\\257ve" }', ("naïve",)),
+        (b"item { id: 1 name: 'two ' 'parts' }", ("two parts",)),
+        (b"item: [ { id: 7, name: 'b' }, { id: 3; name: 'a' } ]", ("a", "b")),
+        # Fields of LVIS and of others, in any order.
+        (
+            b"item { frequency: COMMON ancestor_ids: [1, 2] display_name: 'b' id: 0x10"
+            b" colour { red: 1.0 name: 'no' } }",
+            ("b",),
+        ),
+    ],
+)
+def test_pbtxt_of_other_writers(tmp_path, content, names):
+    path = tmp_path / "map.pbtxt"
+    path.write_bytes(content)
+    assert LabelMap.from_pbtxt(path).names == names
+
+
+def test_pbtxt_that_is_no_text(tmp_path):
+    path = tmp_path / "map.pbtxt"
+    path.write_bytes("item { id: 1 name: 'naïve' }".encode("latin-1"))
+    with pytest.raises(ValueError, match=r"map\.pbtxt is not UTF-8 text \(byte 22\)"):
         LabelMap.from_pbtxt(path)
 
 

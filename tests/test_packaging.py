@@ -42,6 +42,13 @@ def test_wheel_has_every_module_and_recipe(wheel):
         f"ssd_centernet/{p.relative_to(ROOT).as_posix()}"
         for p in (ROOT / "gin_configs").rglob("*.gin")
     }
+    # Styles and scripts of pages and charts.
+    modules |= {
+        path.relative_to(ROOT).as_posix()
+        for kind in ("css", "js", "mplstyle")
+        for path in (ROOT / "ssd_centernet").rglob(f"*.{kind}")
+    }
+    assert {"ssd_centernet/drawing/page.css", "ssd_centernet/drawing/chart.mplstyle"} < modules
     assert modules <= names, sorted(modules - names)
     assert recipes <= names, sorted(recipes - names)
     assert recipes, "there is no recipe to install"

@@ -55,6 +55,7 @@ def main(argv: list[str]) -> int:
     _flags.require("gin_file", "data_dir", "output_dir")
     values = flags.FLAGS
     dtypes = _checked_dtypes(values.dtypes)
+    from ssd_centernet.drawing.chart import check_installed
     from ssd_centernet.runs.logs import RunLog
     from ssd_centernet.runs.planned import (
         StoppedError,
@@ -64,6 +65,7 @@ def main(argv: list[str]) -> int:
     )
     from ssd_centernet.runs.precision import Comparison
 
+    check_installed()
     settings = {name: values[name].value for name in (*_TRAIN_FLAGS, "log_every")}
     settings["log_every"] = values.log_every or _points(values.num_steps)
     seed = values.seed or 0

@@ -51,6 +51,10 @@ def main(argv: list[str]) -> int:
     """Run the command."""
     _runs.refuse_arguments(argv)
     values = flags.FLAGS
+    if values.report:
+        from ssd_centernet.drawing.chart import check_installed
+
+        check_installed()
     if values.detections is None and values.annotations is None:
         if values.image_dir is not None:
             raise flags.Error(

@@ -8,7 +8,7 @@ import os
 from ssd_centernet.data.convert import convert_coco
 from ssd_centernet.data.directory import LABEL_MAP_NAME
 from ssd_centernet.data.readers import read_annotations
-from ssd_centernet.data.readers.source import read_text
+from ssd_centernet.files import read_text
 from ssd_centernet.labels import LabelMap
 
 

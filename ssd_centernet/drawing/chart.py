@@ -1,101 +1,55 @@
-"""Line charts, with NumPy and Pillow alone."""
+"""Draw charts with matplotlib: pictures of pixels, and SVG in the colours of a page.
+
+Lengths are pixels: all figures have 72 dots an inch, so that a point is a pixel.
+"""
 
 from __future__ import annotations
 
-import dataclasses
+import contextlib
+import html
+import importlib.util
+import io
 import math
-from collections.abc import Mapping, Sequence
+import re
+import textwrap
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+from xml.etree import ElementTree
 
 import numpy as np
-from PIL import Image, ImageDraw
 
-from ssd_centernet.drawing.axes import Axis, choose_axis, linear_axis, log2_axis
-from ssd_centernet.drawing.canvas import line_height, load_font, shortened
+from ssd_centernet.drawing.canvas import legible
 
-_PAPER = (255, 255, 255)
-_INK = (32, 36, 42)
-_FAINT_INK = (104, 112, 122)
-_GRID = (230, 233, 237)
-_AXIS = (150, 157, 166)
-# Lines are drawn this much larger and scaled down, as Pillow draws them with jagged edges.
-_OVERSAMPLING = 4
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
+
+_MISSING = (
+    "charts are drawn by matplotlib, which is not installed. Install it: "
+    'pip install "matplotlib>=3.7" (the extra ssd_centernet[train] has it).'
+)
+_STYLES = Path(__file__).parent
+_INCH = 72  # Pixels.
+_DOT = 7  # Every marker is a dot of this diameter.
+_LOG_FROM_RATIO = 8.0
 _MARGIN = 20
-_TRAINING_COLOR, _VALIDATION_COLOR = (31, 119, 180), (214, 96, 20)
+_FAINT = "#68707a"
+_TRAINING_COLOR, _VALIDATION_COLOR = "#1f77b4", "#d66014"
+# A chart of a page, and what its margins hold: numbers and names of its axes.
+_PAGE_SIZE = (460, 300)
+_LEFT, _RIGHT, _TOP, _BOTTOM = 54, 22, 14, 46
+_PAGE_COLORS = ("faint", "rule", "blue", "teal", "orange", *(f"run{i}" for i in range(8)))
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Curve:
-    """Hold one line of a chart.
-
-    Attributes:
-        x: [N] positions, ascending.
-        y: [N] values; the line has a gap where one is not finite.
-        color: red, green and blue, 0..255.
-        label: its text in the legend; none without it.
-        width: of the line, pixels.
-        opacity: 1 covers what is below, 0 is not seen.
-        steps: whether a value holds until the next one, instead of a straight line between them.
-    """
-
-    x: Sequence[float]
-    y: Sequence[float]
-    color: tuple[int, int, int]
-    label: str = ""
-    width: float = 2.0
-    opacity: float = 1.0
-    steps: bool = False
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Panel:
-    """Hold one pair of axes.
-
-    Attributes:
-        title: above them.
-        curves: the lines, the first one lowest.
-        height: of the axes, pixels.
-        scale: of the vertical axis: 'linear', 'log', 'log2' (ticks at powers of two), or 'auto':
-            'log' where positive values span a factor of 8.
-        unit: written behind the numbers of the vertical axis, such as '%'.
-        note: a line below the title, in smaller print.
-    """
-
-    title: str
-    curves: Sequence[Curve]
-    height: int = 300
-    scale: str = "auto"
-    unit: str = ""
-    note: str = ""
-
-
-def line_chart(
-    panels: Sequence[Panel],
-    *,
-    heading: str,
-    x_label: str,
-    x_from: float | None = None,
-    x_scale: str = "linear",
-    width: int = 1000,
-) -> np.ndarray:
-    """Draw panels below each other over one horizontal axis.
-
-    Args:
-        panels: from top to bottom.
-        heading: at the top; lines behind the first are fainter.
-        x_label: what the horizontal axis counts.
-        x_from: where it begins; None is at the first point.
-        x_scale: of the horizontal axis: 'linear' or 'log2' (ticks at powers of two).
-        width: of the picture, pixels.
-
-    Returns:
-        uint8 [H, width, 3].
+def check_installed() -> None:
+    """Refuse to begin what would end with a chart where none can be drawn.
 
     Raises:
-        ValueError: there is nothing to draw: no panel, or one without a finite value.
+        ImportError: matplotlib is not installed.
     """
-    if not panels:
-        raise ValueError("a chart without panels was asked for; expected at least one.")
-    return _Chart(panels, heading, x_label, x_from, x_scale, width).draw()
+    if importlib.util.find_spec("matplotlib") is None:
+        raise ImportError(_MISSING)
 
 
 def draw_history(
@@ -116,143 +70,245 @@ def draw_history(
         uint8 [H, width, 3].
 
     Raises:
+        ImportError: matplotlib is not installed.
         ValueError: there is no epoch.
     """
-    panels = []
-    for name in (name for name in history if not name.startswith("val_")):
-        curves = []
-        for key, label, color in (
-            (name, "training", _TRAINING_COLOR),
-            (f"val_{name}", "validation", _VALIDATION_COLOR),
-        ):
-            if key in history:
-                epochs = range(1, len(history[key]) + 1)
-                curves.append(Curve(x=epochs, y=history[key], color=color, label=label))
-        panels.append(Panel(title=name, curves=curves, height=150, scale="linear"))
-    return line_chart(panels, heading=heading, x_label="epoch", width=width)
+    names = [name for name in history if not name.startswith("val_")]
+    if not names:
+        raise ValueError(f"a chart of no number was asked for: history holds {list(history)}.")
+    heights = [150] * len(names)
+    with stacked_axes(*heights, heading=heading, x_label="epoch", width=width) as panels:
+        for name, axes in zip(names, panels, strict=True):
+            axes.set_title(name)
+            for key, label, color in (
+                (name, "training", _TRAINING_COLOR),
+                (f"val_{name}", "validation", _VALIDATION_COLOR),
+            ):
+                if key in history:
+                    epochs = range(1, len(history[key]) + 1)
+                    axes.plot(epochs, history[key], color=color, label=label)
+            scale_values(axes, "linear")
+    return pixels(panels)
 
 
-class _Chart:
-    """Lay a chart out from top to bottom and draw it."""
+@contextlib.contextmanager
+def stacked_axes(
+    *heights: int, heading: str, x_label: str, width: int = 1000
+) -> Iterator[list[Axes]]:
+    """Give axes below each other to draw on in a block; `pixels` turns them into a picture.
 
-    def __init__(self, panels, heading: str, x_label: str, x_from, x_scale: str, width: int):
-        self.panels = panels
-        self.heading = heading.split("\n")
-        self.x_label = x_label
-        self.fonts = {name: load_font(size) for name, size in _FONT_SIZES.items()}
-        self.axes = [_axis_of(panel) for panel in panels]
-        numbers = [label for axis in self.axes for _, label in axis.ticks]
-        font = self.fonts["number"]
-        self.left = _MARGIN + int(max(font.getlength(text) for text in numbers)) + 10
-        self.width = width
-        self.right = width - _MARGIN - 8
-        xs = np.concatenate([np.asarray(c.x, float) for p in panels for c in p.curves])
-        low = float(xs.min()) if x_from is None else x_from
-        high = float(xs.max()) if xs.max() > low else low + 1.0
-        if x_scale == "log2":
-            self.x_axis = log2_axis(low, high, ticks=9)
-        else:
-            self.x_axis = linear_axis(low, high, tight=True, ticks=9)
+    A value with a gap on either side becomes a dot. Curves with labels are explained above them.
 
-    def draw(self) -> np.ndarray:
-        """Return the picture."""
-        line, title = line_height(self.fonts["heading"]), line_height(self.fonts["title"])
-        small = line_height(self.fonts["number"])
-        tops, y = [], _MARGIN + line + (len(self.heading) - 1) * title + 10
-        for panel in self.panels:
-            y += title + (small + 2 if panel.note else 0) + 8
-            tops.append(y)
-            y += panel.height + small + 18
-        self.picture = Image.new("RGB", (self.width, y + small + 6), _PAPER)
-        self.pen = ImageDraw.Draw(self.picture)
-        self._heading(line, title)
-        for panel, axis, top in zip(self.panels, self.axes, tops, strict=True):
-            self._panel(panel, axis, top, title, small)
-        middle = (self.left + self.right) / 2
-        self._text((middle, y + small / 2 - 4), self.x_label, "number", anchor="mm")
-        return np.asarray(self.picture)
+    Args:
+        *heights: of the axes from top to bottom, pixels.
+        heading: at the top; lines after the first are smaller.
+        x_label: what the horizontal axis counts, which is that of all.
+        width: of the picture, pixels.
 
-    def _heading(self, line: int, title: int) -> None:
-        room = self.width - 2 * _MARGIN
-        for row, text in enumerate(self.heading):
-            y = _MARGIN if row == 0 else _MARGIN + line + (row - 1) * title
-            font, ink = ("heading", _INK) if row == 0 else ("title", _FAINT_INK)
-            self._text((_MARGIN, y), shortened(text, self.fonts[font], room), font, ink=ink)
+    Yields:
+        The axes. No global state of matplotlib knows them.
 
-    def _panel(self, panel: Panel, axis: Axis, top: int, title: int, small: int) -> None:
-        bottom = top + panel.height
-        above = top - 8 - (small + 2 if panel.note else 0) - title
-        self._text((_MARGIN, above), panel.title, "title")
-        if panel.note:
-            self._text((_MARGIN, top - 8 - small), panel.note, "number", ink=_FAINT_INK)
-        self._legend(panel, above)
-        for value, label in axis.ticks:
-            y = bottom - axis.place(value) * panel.height
-            self.pen.line((self.left, y, self.right, y), fill=_GRID)
-            self._text((self.left - 8, y), label, "number", anchor="rm", ink=_FAINT_INK)
-        for value, label in self.x_axis.ticks:
-            x = self.left + self.x_axis.place(value) * (self.right - self.left)
-            self.pen.line((x, bottom, x, bottom + 5), fill=_AXIS)
-            self._text((x, bottom + 8), label, "number", anchor="ma", ink=_FAINT_INK)
-        self.pen.line((self.left, bottom, self.right, bottom), fill=_AXIS)
-        for curve in panel.curves:
-            self._curve(curve, axis, top, panel.height)
-
-    def _legend(self, panel: Panel, y: int) -> None:
-        """Write labels with a stroke of their colour, right-aligned beside the title."""
-        font = self.fonts["legend"]
-        middle = y + line_height(self.fonts["title"]) / 2
-        right = float(self.right)
-        for curve in reversed([curve for curve in panel.curves if curve.label]):
-            x = right - font.getlength(curve.label)
-            self.pen.text((x, middle), curve.label, fill=_INK, font=font, anchor="lm")
-            self.pen.line((x - 30, middle, x - 8, middle), fill=curve.color, width=4)
-            right = x - 30 - 22
-
-    def _curve(self, curve: Curve, axis: Axis, top: int, height: int) -> None:
-        size = (self.right - self.left + 8, height + 8)
-        large = Image.new("L", (size[0] * _OVERSAMPLING, size[1] * _OVERSAMPLING))
-        pen = ImageDraw.Draw(large)
-        stroke = max(1, round(curve.width * _OVERSAMPLING))
-        for run in _runs(curve):
-            points = [
-                (
-                    (4 + self.x_axis.place(x) * (self.right - self.left)) * _OVERSAMPLING,
-                    (4 + height - axis.place(y) * height) * _OVERSAMPLING,
-                )
-                for x, y in run
-            ]
-            if len(points) == 1:
-                (x, y), radius = points[0], 0.9 * stroke
-                pen.ellipse((x - radius, y - radius, x + radius, y + radius), fill=255)
-            pen.line(points, fill=255, width=stroke, joint="curve")
-        mask = large.resize(size, Image.Resampling.BOX).point(lambda v: int(v * curve.opacity))
-        self.picture.paste(Image.new("RGB", size, curve.color), (self.left - 4, top - 4), mask)
-
-    def _text(self, place, text: str, font: str, *, anchor: str = "la", ink=_INK) -> None:
-        self.pen.text(place, text, fill=ink, font=self.fonts[font], anchor=anchor)
+    Raises:
+        ImportError: matplotlib is not installed.
+    """
+    first, *more = (legible(line, 14)[0] for line in heading.split("\n"))
+    lines = [part for line in more for part in textwrap.wrap(line, max(16, width // 9 - 4))]
+    above = _MARGIN + 36 + 22 * len(lines)
+    height = above + sum(heights) + 58 * len(heights) + _MARGIN
+    with _styled("chart") as matplotlib:
+        figure = matplotlib.figure.Figure((width / _INCH, height / _INCH), layout="constrained")
+        room = (_MARGIN / width, 0.01, 1 - 2 * _MARGIN / width, 0.99 - above / height)
+        figure.get_layout_engine().set(rect=room, h_pad=8 / _INCH, hspace=0.02)
+        style = {"va": "top", "linespacing": 1.3}
+        left, top = _MARGIN / width, 1 - _MARGIN / height
+        figure.text(left, top, first, fontsize=20, **style)
+        figure.text(left, top - 30 / height, "\n".join(lines), color=_FAINT, fontsize=14, **style)
+        grid = figure.subplots(
+            len(heights), sharex=True, squeeze=False, gridspec_kw={"height_ratios": heights}
+        )
+        panels = grid[:, 0].tolist()
+        yield panels
+        for axes, size in zip(panels, heights, strict=True):
+            axes.tick_params(labelbottom=True)
+            for line in axes.lines:
+                known = np.isfinite(line.get_ydata())
+                alone = known & ~np.append(False, known[:-1]) & ~np.append(known[1:], False)
+                line.set(marker="o" if alone.any() else "", markevery=alone, clip_on=False)
+            if axes.get_legend_handles_labels()[0]:
+                place = {"loc": "lower right", "bbox_to_anchor": (1, 1 + 12 / size)}
+                axes.legend(ncols=len(axes.lines), **place).set_in_layout(False)
+        panels[-1].set_xlabel(x_label)
+        # To the last value; only a vertical axis ends at a round number.
+        if panels[-1].get_autoscalex_on():
+            panels[-1].autoscale(axis="x", tight=True)
+        _number(panels[-1].xaxis, 9, integer=True)
 
 
-_FONT_SIZES = {"heading": 22, "title": 16, "legend": 15, "number": 13}
+def pixels(panels: Sequence[Axes]) -> np.ndarray:
+    """Return the picture of `stacked_axes` as uint8 [H, W, 3]."""
+    with _styled("chart") as matplotlib:
+        canvas = matplotlib.backends.backend_agg.FigureCanvasAgg(panels[0].figure)
+        canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
 
 
-def _axis_of(panel: Panel) -> Axis:
-    """Choose an axis for all curves of a panel."""
-    values = np.concatenate([np.asarray(curve.y, float).ravel() for curve in panel.curves])
-    try:
-        return choose_axis(values, scale=panel.scale, unit=panel.unit)
-    except ValueError as error:
-        raise ValueError(f"the chart {panel.title!r} has no finite value to draw.") from error
+def scale_values(axes: Axes, scale: str = "auto", unit: str = "") -> None:
+    """Scale the vertical axis to what was drawn, and write its numbers.
+
+    Args:
+        axes: with curves.
+        scale: 'linear', 'log2' (ticks at powers of two), or 'auto': logarithmic where positive
+            values span a factor of 8. Values that are not positive make any axis linear.
+        unit: written after the numbers.
+
+    Raises:
+        ValueError: there is no finite value.
+    """
+    low, high = axes.dataLim.intervaly
+    if not (math.isfinite(low) and math.isfinite(high)):
+        raise ValueError(f"the chart {axes.get_title('left')!r} has no finite value to draw.")
+    factors = None
+    if scale == "log2" and low > 0:
+        axes.set_yscale("log", base=2)
+    elif scale == "auto" and low > 0 and high / low >= _LOG_FROM_RATIO:
+        axes.set_yscale("log")
+        axes.set_ylim(0.95 * low, 1.05 * high)
+        ratio = high / low
+        factors = (1, 1.5, 2, 3, 5, 7) if ratio < 30 else (1, 2, 5) if ratio < 1000 else (1,)
+    _number(axes.yaxis, unit=unit, factors=factors)
+    axes.get_ylim()  # Chosen now, while the style says how.
 
 
-def _runs(curve: Curve) -> list[list[tuple[float, float]]]:
-    """Cut a curve at values that are not finite; draw corners where values hold."""
-    runs: list[list[tuple[float, float]]] = [[]]
-    for x, y in zip(curve.x, curve.y, strict=True):
-        if not math.isfinite(y):
-            runs.append([])
-            continue
-        if curve.steps and runs[-1]:
-            runs[-1].append((float(x), runs[-1][-1][1]))
-        runs[-1].append((float(x), float(y)))
-    return [run for run in runs if run]
+def _number(axis: Axis, ticks: int = 5, *, unit: str = "", factors=None, integer=False) -> None:
+    """Choose an axis' ticks, and write 20000, 0.05 and 1e+09 as they are read best."""
+    from matplotlib import ticker
+
+    def write(value: float, _: int) -> str:
+        low, high = axis.get_view_interval()
+        # Ticks are sums: zero may come as 1e-17.
+        value = 0.0 if low <= 0 and abs(value) < 1e-9 * (high - low) else value
+        text = f"{value:,.0f}" if 1000 <= abs(value) < 1e8 else f"{value:.6g}"
+        return text + unit
+
+    if axis.get_scale() == "linear":
+        axis.set_major_locator(ticker.MaxNLocator(ticks, steps=(1, 2, 5, 10), integer=integer))
+    elif factors:
+        axis.set_major_locator(ticker.LogLocator(subs=factors))
+    axis.set_minor_locator(ticker.NullLocator())
+    axis.set_major_formatter(write)
+
+
+# --- charts of a page -------------------------------------------------------------------------
+
+
+def page_color(name: str) -> str:
+    """Return a colour of the style sheet, which differs in light and dark, as matplotlib reads one.
+
+    Args:
+        name: such as 'blue' or 'run3'; `svg` writes `var(--blue)`.
+    """
+    return f"#5c5c{_PAGE_COLORS.index(name):02x}"
+
+
+@contextlib.contextmanager
+def page_axes(*, x_label: str, y_label: str = "") -> Iterator[Axes]:
+    """Give axes to draw on in a block; `svg` turns them into an element of a page.
+
+    Args:
+        x_label: what the horizontal axis counts.
+        y_label: what the vertical axis counts.
+
+    Yields:
+        Axes from 0 to 1 in the style of the pages; colours are those of `page_color`. A group id
+        (`set_gid`) is shown when the part is pointed at.
+
+    Raises:
+        ImportError: matplotlib is not installed.
+    """
+    width, height = _PAGE_SIZE
+    across, upwards = width - _LEFT - _RIGHT, height - _TOP - _BOTTOM
+    with _styled("page") as matplotlib:
+        figure = matplotlib.figure.Figure((width / _INCH, height / _INCH), frameon=False)
+        place = (_LEFT / width, _BOTTOM / height, across / width, upwards / height)
+        axes = figure.add_axes(place)
+        axes.patch.set_visible(False)
+        _number(axes.xaxis)
+        _number(axes.yaxis)
+        axes.set_xlabel(x_label, labelpad=6)
+        axes.set_ylabel(y_label)
+        axes.yaxis.set_label_coords((14 - _LEFT) / across, 0.5)
+        yield axes
+        axes.get_ylim()  # Chosen now, while the style says how.
+
+
+def svg(axes: Axes, description: str) -> str:
+    """Return the element of a page that shows a chart.
+
+    Args:
+        axes: of `page_axes`, with what was drawn on them.
+        description: what the chart shows, for those who cannot see it.
+
+    Returns:
+        SVG that takes colours and letters from the page, and has no id that could occur twice.
+    """
+    for artist in (*axes.lines, *axes.patches):
+        artist.set_clip_on(False)
+    file = io.StringIO()
+    with _styled("page"):
+        axes.figure.savefig(file, format="svg", metadata={"Date": None})
+    parts = []
+    for group in ElementTree.fromstring(file.getvalue()).iter():
+        name = group.get("id", "")
+        # matplotlib numbers the parts that were given no name.
+        tip = "" if re.fullmatch(r"[\w.]*", name) else f"<title>{html.escape(name)}</title>"
+        if group.tag.endswith("}g"):
+            parts += [_element(element, tip) for element in group]
+    size = f"0 0 {_PAGE_SIZE[0]} {_PAGE_SIZE[1]}"
+    label = html.escape(description)
+    return (
+        f'<svg class="chart" viewBox="{size}" role="img" aria-label="{label}">'
+        f"{''.join(parts)}</svg>"
+    )
+
+
+def _element(element: ElementTree.Element, tip: str) -> str:
+    """Write one element of matplotlib's as briefly as a browser understands it."""
+    kind = element.tag.rpartition("}")[2]
+    rules = element.get("style", "").split("; ")
+    style = ";".join(rule.replace(": ", ":") for rule in rules if not rule.startswith("font"))
+    style = re.sub("#5c5c(..)", lambda m: f"var(--{_PAGE_COLORS[int(m[1], 16)]})", style)
+    style = f' style="{style}"' if style else ""
+    x, y = (_rounded(element.get(name, "")) for name in "xy")
+    if kind == "path":
+        line = re.sub(r"\s*([A-Za-z])\s*", r"\1", _rounded(element.get("d").strip()))
+        return f'<path d="{line}"{style}>{tip}</path>'
+    if kind == "use":
+        return f'<circle cx="{x}" cy="{y}" r="{_DOT / 2}"{style}>{tip}</circle>'
+    if kind != "text":
+        return ""
+    turn = element.get("transform", "")
+    turn = "" if re.match(r"rotate\(-?0 ", turn) else f' transform="{_rounded(turn)}"'
+    return f'<text x="{x}" y="{y}"{turn}{style}>{html.escape(element.text or "")}</text>'
+
+
+def _rounded(text: str) -> str:
+    return re.sub(r"\d+\.\d+", lambda m: f"{float(m[0]):.1f}".removesuffix(".0"), text)
+
+
+# --- matplotlib -------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def _styled(name: str):
+    """Draw in a block with our style, whatever style a user has chosen, and give matplotlib.
+
+    Its import takes a third of a second: nothing but drawing waits for it.
+    """
+    check_installed()
+    import matplotlib.backends.backend_agg
+    import matplotlib.figure
+    import matplotlib.style
+
+    names = dict.fromkeys(("chart", name))
+    with matplotlib.style.context(["default", *(_STYLES / f"{n}.mplstyle" for n in names)]):
+        yield matplotlib

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 
+from ssd_centernet.drawing.chart import page_axes, page_color, svg
 from ssd_centernet.drawing.page import figure, number, percent, table
-from ssd_centernet.drawing.svg import Plot, count_axis, share_ticks
 from ssd_centernet.evaluation.analysis import ERRORS, IOU_THRESHOLDS, Analysis
 from ssd_centernet.evaluation.ground_truth import CocoGroundTruth
 from ssd_centernet.evaluation.overlaps import RECALLS
@@ -31,19 +31,19 @@ def curves_figure(found: Analysis) -> str:
     measured = found.num_objects > 0
     if not measured.any():
         return figure("Precision and recall", "", "There is no object to find.")
-    ticks = share_ticks()
     means = found.precision[:, measured].mean(axis=1)
     aps = [float(mean.mean()) for mean in means]
     keys = [
         (style, f"IoU {iou:.2f}: AP {ap:.3f}")
         for style, iou, ap in zip(_STYLES, IOU_THRESHOLDS, aps, strict=True)
     ]
-    description = "Precision over recall. " + "; ".join(text for _, text in keys)
-    plot = Plot(description, x_label="recall", y_label="precision", x_ticks=ticks, y_ticks=ticks)
-    for style, mean in reversed(list(zip(_STYLES, means, strict=True))):
-        plot.line(RECALLS, mean, style)
-    caption = f"Mean of the {np.count_nonzero(measured)} classes that have objects."
-    return figure("Precision and recall", plot.svg(), caption, keys)
+    with page_axes(x_label="recall", y_label="precision") as axes:
+        axes.set(xlim=(0, 1), ylim=(0, 1))
+        for style, mean in reversed(list(zip(_STYLES, means, strict=True))):
+            axes.plot(RECALLS, mean, color=page_color(style))
+    drawn = svg(axes, "Precision over recall. " + "; ".join(text for _, text in keys))
+    caption = f"Mean of the classes that have objects ({np.count_nonzero(measured)})."
+    return figure("Precision and recall", drawn, caption, keys)
 
 
 def sizes_figure(metrics: Mapping[str, float], truth: CocoGroundTruth) -> str:
@@ -52,82 +52,80 @@ def sizes_figure(metrics: Mapping[str, float], truth: CocoGroundTruth) -> str:
     bins = np.searchsorted([32**2, 96**2], areas, side="right")
     counts = np.bincount(bins, minlength=3)
     names = ("small", "medium", "large")
-    marks = [
-        ((2 * i + 1) / 6, f"{name} ({count:,})")
-        for i, (name, count) in enumerate(zip(names, counts.tolist(), strict=True))
-    ]
-    values = [(number(metrics[f"AP{n[0]}"]), number(metrics[f"AR{n[0]}"])) for n in names]
-    told = "; ".join(f"{n}: AP {ap}, AR {ar}" for n, (ap, ar) in zip(names, values, strict=True))
-    plot = Plot(
-        f"Average precision and recall by object size. {told}",
-        x_label="object size (number of objects)",
-        y_label="AP, AR",
-        x_ticks=marks,
-        y_ticks=share_ticks(),
+    values = [(metrics[f"AP{name[0]}"], metrics[f"AR{name[0]}"]) for name in names]
+    told = "; ".join(
+        f"{name}: AP {number(ap)}, AR {number(ar)}"
+        for name, (ap, ar) in zip(names, values, strict=True)
     )
-    for i, name in enumerate(names):
-        for offset, kind, style in ((-0.1, "AP", "blue"), (0.008, "AR", "teal")):
-            value = metrics[f"{kind}{name[0]}"]
-            left = (2 * i + 1) / 6 + offset
-            if value >= 0:
-                tip = f"{kind} of {name} objects: {value:.3f}"
-                plot.bar(left, left + 0.092, value, style, tip)
-            plot.label(left + 0.046, max(value, 0), number(value))
+    with page_axes(x_label="object size (number of objects)", y_label="AP, AR") as axes:
+        axes.set(xlim=(-0.5, 2.5), ylim=(0, 1))
+        marks = [f"{name} ({count:,})" for name, count in zip(names, counts.tolist(), strict=True)]
+        axes.set_xticks(range(3), marks)
+        for place, style, kind, column in (
+            (-0.16, "blue", "AP", [ap for ap, _ in values]),
+            (0.16, "teal", "AR", [ar for _, ar in values]),
+        ):
+            # No object of a size is told by a dash; COCO's number is then -1.
+            heights = np.maximum(column, 0)
+            bars = axes.bar(np.arange(3) + place, heights, 0.28, color=page_color(style))
+            axes.bar_label(bars, [number(value) for value in column], padding=3)
+            for bar, name, value in zip(bars, names, column, strict=True):
+                bar.set_gid(f"{kind} of {name} objects: {number(value)}")
     keys = [("blue", "average precision"), ("teal", "average recall (100 detections)")]
     caption = "Small: area below 32² pixels; large: above 96². IoU 0.50 to 0.95."
-    return figure("By object size", plot.svg(), caption, keys)
+    drawn = svg(axes, f"Average precision and recall by object size. {told}")
+    return figure("By object size", drawn, caption, keys)
 
 
 def scores_figure(found: Analysis) -> str:
     """Show how many detections there are of each score, right and wrong ones."""
     scores = found.calibration
-    marks, top = count_axis(int(max(scores.right.max(), scores.wrong.max())))
-    description = (
-        f"Number of detections by score: {scores.right.sum()} right and {scores.wrong.sum()} wrong."
-    )
-    plot = Plot(
-        description, x_label="score", y_label="detections", x_ticks=share_ticks(), y_ticks=marks
-    )
-    half = 0.45 / len(scores.right)
-    for left, right, wrong in zip(scores.edges[:-1], scores.right, scores.wrong, strict=True):
-        span = f"score {left:.2f} to {left + scores.edges[1]:.2f}"
-        for start, count, style, word in (
-            (left + half * 0.1, right, "blue", "right"),
-            (left + half * 1.1, wrong, "orange", "wrong"),
+    highest = int(max(scores.right.max(), scores.wrong.max(), 1))
+    decades = [10**power for power in range(math.ceil(math.log10(highest)) + 1)]
+    width = scores.edges[1]
+    with page_axes(x_label="score", y_label="detections") as axes:
+        # One detection is to be seen, and none to be no bar.
+        axes.set_yscale("function", functions=(np.log1p, np.expm1))
+        axes.set(xlim=(0, 1), ylim=(0, decades[-1]))
+        axes.set_yticks([0, *decades], ["0", *map(_short, decades)])
+        for place, style, word, counts in (
+            (0.275, "blue", "right", scores.right),
+            (0.725, "orange", "wrong", scores.wrong),
         ):
-            if count:
-                height = math.log10(1 + count) / top
-                plot.bar(start, start + half, height, style, f"{count} {word}, {span}")
+            lefts, counts = scores.edges[:-1][counts > 0], counts[counts > 0]
+            bars = axes.bar(lefts + place * width, counts, 0.45 * width, color=page_color(style))
+            for bar, left, count in zip(bars, lefts, counts, strict=True):
+                bar.set_gid(f"{count} {word}, score {left:.2f} to {left + width:.2f}")
+    counts = f"{scores.right.sum()} right and {scores.wrong.sum()} wrong"
+    drawn = svg(axes, f"Number of detections by score: {counts}.")
     keys = [("blue", "right (IoU 0.5)"), ("orange", "wrong")]
-    return figure("Right and wrong by score", plot.svg(), "The vertical axis is logarithmic.", keys)
+    return figure("Right and wrong by score", drawn, "The vertical axis is logarithmic.", keys)
+
+
+def _short(count: int) -> str:
+    for size, letter in ((10**6, "M"), (10**3, "k")):
+        if count >= size:
+            return f"{count // size}{letter}"
+    return str(count)
 
 
 def calibration_figure(found: Analysis) -> str:
     """Show which share of the detections of a score is right."""
     scores = found.calibration
-    ticks = share_ticks()
-    pairs = [
-        f"{s:.2f}: {p:.2f}"
-        for s, p in zip(scores.mean_score, scores.precision, strict=True)
-        if math.isfinite(p)
-    ]
-    plot = Plot(
-        "Share of right detections over their mean score. " + "; ".join(pairs),
-        x_label="mean score",
-        y_label="share that is right",
-        x_ticks=ticks,
-        y_ticks=ticks,
-    )
-    plot.line([0, 1], [0, 1], "ideal")
     some = np.isfinite(scores.mean_score)
-    plot.line(scores.mean_score[some].clip(0, 1), scores.precision[some], "blue")
-    plot.dots(scores.mean_score.clip(0, 1), scores.precision, "blue")
+    means, shares = scores.mean_score[some].clip(0, 1), scores.precision[some]
+    with page_axes(x_label="mean score", y_label="share that is right") as axes:
+        axes.set(xlim=(0, 1), ylim=(0, 1))
+        axes.plot([0, 1], [0, 1], color=page_color("faint"), linestyle=(0, (5, 5)), linewidth=1.5)
+        axes.plot(means, shares, color=page_color("blue"), marker="o")
+    pairs = "; ".join(f"{s:.2f}: {p:.2f}" for s, p in zip(means, shares, strict=True))
+    drawn = svg(axes, f"Share of right detections over their mean score. {pairs}")
     error = number(scores.error)
     caption = (
         f"Expected calibration error {error}. On the dashed line a score of 0.7 is right 7 times "
         "in 10; above it the scores are too low, below it too high."
     )
-    return figure("Calibration", plot.svg(), caption)
+    return figure("Calibration", drawn, caption)
 
 
 def errors_section(found: Analysis) -> str:

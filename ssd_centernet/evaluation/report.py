@@ -9,8 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from ssd_centernet.drawing.page import counted, number, page, table
-from ssd_centernet.drawing.svg import sparkline
+from ssd_centernet.drawing.page import counted, number, page, sparkline, table
 from ssd_centernet.evaluation import _report_charts as charts
 from ssd_centernet.evaluation._report_gallery import gallery, worst_images
 from ssd_centernet.evaluation.analysis import Analysis, analyse

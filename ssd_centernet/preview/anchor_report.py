@@ -29,7 +29,7 @@ from ssd_centernet.preview.fed_images import (
 COCO_SIZES = (("small", 0.0), ("medium", 32.0**2), ("large", 96.0**2))
 STATES = (MATCHED, FORCED, UNMATCHED)
 _LARGEST = 12  # Octaves of sides in pixels that are told apart.
-_COLORS = ((46, 140, 70), (225, 130, 20), (200, 45, 45))
+_COLORS = ("#2e8c46", "#e18214", "#c82d2d")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -99,6 +99,8 @@ def describe_anchors(
         ValueError: no object in the split.
         FileNotFoundError: no such data.
     """
+    if output is not None:
+        chart.check_installed()
     examples = _examples(str(data_dir), split, load_label_map(data_dir), crowd)
     matches = match_objects(detector, examples.take(-1 if max_images is None else max_images))
     heading = (
@@ -314,20 +316,18 @@ def _chart(matches: Matches, heading: str, heatmap: bool) -> np.ndarray:
     # An octave's value holds until the next one; the last one needs an end.
     x = [2.0**e for e in (*octaves, octaves[-1] + 1)]
     labels = ("own peak", "shared peak", "never") if heatmap else ("reached", "forced", "never")
-    curves = []
-    for state, label in enumerate(labels):
-        y = [100.0 * row.counts[state] / row.total if row.total else np.nan for row in rows]
-        curves.append(
-            chart.Curve(x=x, y=[*y, y[-1]], color=_COLORS[state], label=label, steps=True)
-        )
-    totals = [float(row.total) for row in rows]
-    number = chart.Curve(x=x, y=[*totals, totals[-1]], color=(90, 98, 110), steps=True)
-    return chart.line_chart(
-        [
-            chart.Panel(title="Share of the objects", curves=curves, unit=" %", scale="linear"),
-            chart.Panel(title="Objects", curves=[number], height=160, scale="linear"),
-        ],
-        heading=f"What the targets match\n{heading}",
-        x_label="side of the object in the network's input, pixels",
-        x_scale="log2",
-    )
+    heading = f"What the targets match\n{heading}"
+    x_label = "side of the object in the network's input, pixels"
+    with chart.stacked_axes(300, 160, heading=heading, x_label=x_label) as (shares, numbers):
+        shares.set_xscale("log", base=2)
+        shares.set_title("Share of the objects")
+        for state, label in enumerate(labels):
+            y = [100.0 * row.counts[state] / row.total if row.total else np.nan for row in rows]
+            style = {"color": _COLORS[state], "drawstyle": "steps-post"}
+            shares.plot(x, [*y, y[-1]], label=label, **style)
+        chart.scale_values(shares, "linear", " %")
+        numbers.set_title("Objects")
+        totals = [float(row.total) for row in rows]
+        numbers.plot(x, [*totals, totals[-1]], color="#5a626e", drawstyle="steps-post")
+        chart.scale_values(numbers, "linear")
+    return chart.pixels([shares])

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ssd_centernet.drawing.chart import Curve, Panel, line_chart
+from ssd_centernet.drawing.chart import pixels, scale_values, stacked_axes
 from ssd_centernet.drawing.visualize import save_png
 from ssd_centernet.evaluation.result import METRIC_NAMES
 from ssd_centernet.files import write_atomically
@@ -22,8 +22,8 @@ CURVES_NAME = "loss_curves.png"
 SMOOTHED_SHARE = 0.05
 _SHOWN_METRICS = ("AP", "AP50", "AP75", "ARmax100")
 # Readable by the colour-blind (Okabe and Ito).
-_COLORS = {"fp32": (50, 56, 64), "bf16": (0, 114, 178), "fp16": (213, 94, 0)}
-_CONTROL_COLOR = (170, 130, 200)
+_COLORS = {"fp32": "#323840", "bf16": "#0072b2", "fp16": "#d55e00"}
+_CONTROL_COLOR = "#aa82c8"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -168,15 +168,18 @@ class Comparison:
         Returns:
             uint8 [H, W, 3].
         """
-        pairs = [(run, _COLORS.get(run.label, _CONTROL_COLOR)) for run in self.runs]
-        panels = [self._loss_panel(pairs)]
-        if self.distances:
-            panels.append(self._distance_panel(pairs))
-        if any(_scales(run) for run in self.runs):
-            panels.append(_scale_panel(pairs))
+        scaled = any(_scales(run) for run in self.runs)
+        heights = [340] + [180] * bool(self.distances) + [90] * scaled
         ends = [f"{run.label} {run.last['AP']:.3f}" for run in self.runs]
         heading = f"{title}\nAP at the end: {', '.join(ends)}"
-        return line_chart(panels, heading=heading, x_label="step", x_from=0)
+        with stacked_axes(*heights, heading=heading, x_label="step") as panels:
+            panels[0].set_xlim(0, self.steps[-1])
+            self._draw_losses(panels[0])
+            if self.distances:
+                self._draw_distances(panels[1])
+            if scaled:
+                self._draw_scales(panels[-1])
+        return pixels(panels)
 
     def save(self, directory: str | os.PathLike, *, title: str, **facts) -> list[str]:
         """Write `comparison.json` and `loss_curves.png`, each whole or not at all.
@@ -196,26 +199,32 @@ class Comparison:
             save_png(directory / CURVES_NAME, self.picture(title)),
         ]
 
-    def _loss_panel(self, pairs) -> Panel:
-        curves = [_curve(run, "total", color=color, width=1.0, opacity=0.3) for run, color in pairs]
-        # The baseline is the broad line below the others, so that one sees where they agree.
-        curves += [
-            Curve(x=self.steps, y=curve, color=color, label=run.label, width=width)
-            for (run, color), curve, width in zip(
-                pairs, self.curves, [4.5] + [2.0] * (len(pairs) - 1), strict=True
-            )
-        ]
-        note = f"thin: as logged; thick: mean of {self.span:.0f} steps"
-        return Panel(title="total loss", curves=curves, height=340, note=note)
+    def _draw_losses(self, axes) -> None:
+        axes.set_title(f"total loss (thin: as logged; thick: mean of {self.span:.0f} steps)")
+        for run in self.runs:
+            axes.plot(*run.curve("total"), color=_color(run), linewidth=1, alpha=0.3)
+        for run, curve in zip(self.runs, self.curves, strict=True):
+            # The baseline is the broad line below the others, so that one sees where they agree.
+            width = 4.5 if run is self.baseline else 2.0
+            axes.plot(self.steps, curve, color=_color(run), label=run.label, linewidth=width)
+        scale_values(axes)
 
-    def _distance_panel(self, pairs) -> Panel:
-        zero = Curve(x=(0, self.steps[-1]), y=(0.0, 0.0), color=pairs[0][1], width=1.5)
-        curves = [zero] + [
-            Curve(x=self.steps, y=100 * distance.relative, color=color)
-            for distance, (_, color) in zip(self.distances.values(), pairs[1:], strict=True)
-        ]
-        title = f"smoothed loss, relative to {self.baseline.label}"
-        return Panel(title=title, curves=curves, height=180, scale="linear", unit=" %")
+    def _draw_distances(self, axes) -> None:
+        axes.set_title(f"smoothed loss, relative to {self.baseline.label}")
+        ends = (0, self.steps[-1])
+        axes.plot(ends, (0.0, 0.0), color=_color(self.baseline), linewidth=1.5)
+        for run in self.runs[1:]:
+            relative = 100 * self.distances[run.label].relative
+            axes.plot(self.steps, relative, color=_color(run))
+        scale_values(axes, "linear", " %")
+
+    def _draw_scales(self, axes) -> None:
+        scaled = [run for run in self.runs if _scales(run)]
+        skipped = [f"{run.label} skipped {_skipped(run)} of {run.steps} steps" for run in scaled]
+        axes.set_title(f"loss scale ({', '.join(skipped)})")
+        for run in scaled:
+            axes.plot(*run.curve("loss_scale"), color=_color(run), drawstyle="steps-post")
+        scale_values(axes, "log2")
 
     def _end_cell(self, run: RunLog) -> str:
         text = f"{self.curves[self.runs.index(run)][-1]:.4f}"
@@ -248,17 +257,8 @@ def _distance(curve: np.ndarray, baseline: np.ndarray, steps: np.ndarray) -> Los
     )
 
 
-def _scale_panel(pairs) -> Panel:
-    scaled = [(run, color) for run, color in pairs if _scales(run)]
-    skipped = [f"{run.label} skipped {_skipped(run)} of {run.steps} steps" for run, _ in scaled]
-    curves = [_curve(run, "loss_scale", color=color, steps=True) for run, color in scaled]
-    note = ", ".join(skipped)
-    return Panel(title="loss scale", curves=curves, height=90, scale="log2", note=note)
-
-
-def _curve(run: RunLog, name: str, **style) -> Curve:
-    steps, values = run.curve(name)
-    return Curve(x=steps, y=values, **style)
+def _color(run: RunLog) -> str:
+    return _COLORS.get(run.label, _CONTROL_COLOR)
 
 
 def _difference(run: RunLog, baseline: RunLog, name: str) -> float | None:

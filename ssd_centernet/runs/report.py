@@ -10,9 +10,8 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from ssd_centernet.drawing.axes import choose_axis, linear_axis
+from ssd_centernet.drawing.chart import page_axes, page_color, scale_values, svg
 from ssd_centernet.drawing.page import counted, figure, number, page, table
-from ssd_centernet.drawing.svg import Plot
 from ssd_centernet.evaluation.result import METRIC_NAMES
 from ssd_centernet.files import write_atomically
 from ssd_centernet.runs.logs import RunLog, differences, doubts, smoothed
@@ -233,7 +232,7 @@ def _curves_section(runs: Sequence[RunLog]) -> str:
             for name in sorted(names)
         ),
         ("learning_rate", "Learning rate", False, "linear", ""),
-        ("images_per_second", "Images a second", False, "linear", "Mean of each window."),
+        ("images_per_second", "Images/s", False, "linear", "Mean of each window."),
     ]
     drawn = [_curve(runs, scales, over_images, *one) for one in wanted]
     keys = "".join(
@@ -261,32 +260,28 @@ def _curve(runs, scales, over_images: bool, name, title, of_evaluations, scale, 
         curves = [(steps[y >= 0], y[y >= 0]) for steps, y in curves]
     if not any(len(steps) for steps, _ in curves):
         return ""
-    values = np.concatenate([y for _, y in curves])
-    y_axis = choose_axis(np.append(values, 0.0) if scale == "linear" else values, scale=scale)
     # The same for all charts, so that they can be read below each other.
     furthest = max(run.steps * by for run, by in zip(runs, scales, strict=True))
-    x_axis = linear_axis(0.0, float(max(furthest, 1)), tight=True)
+    with page_axes(x_label="images" if over_images else "steps") as axes:
+        axes.set_xlim(0, max(furthest, 1))
+        for index, ((steps, y), by) in enumerate(zip(curves, scales, strict=True)):
+            if not len(steps):
+                continue
+            style = {"color": page_color(f"run{index % 8}")}
+            style |= {"linestyle": (0, (3.5, 2))} if _dashes(index) else {}
+            xs, ys = _points(steps, y)
+            if len(steps) > _SMOOTHED_FROM and not of_evaluations and name != "learning_rate":
+                axes.plot(xs * by, ys, linewidth=1.2, alpha=0.35, **style)
+                widest = float(np.diff(steps, prepend=0).max())
+                ys = smoothed(steps, y, xs, max(_SMOOTHED_SHARE * float(steps[-1]), widest))
+            axes.plot(xs * by, ys, marker="o" if len(xs) == 1 or of_evaluations else "", **style)
+        if scale == "linear":
+            axes.update_datalim([(0.0, 0.0)])
+        scale_values(axes, scale)
+        axes.set_ylabel("logarithmic" if axes.get_yscale() == "log" else "")
     told = [f"{run.label}: {y[-1]:.4g}" for run, (_, y) in zip(runs, curves, strict=True) if len(y)]
-    plot = Plot(
-        f"{title}, the last value of each run. {'; '.join(told)}",
-        x_label="images" if over_images else "steps",
-        y_label="logarithmic" if y_axis.log else "",
-        x_ticks=[(x_axis.place(value), text) for value, text in x_axis.ticks],
-        y_ticks=[(y_axis.place(value), text) for value, text in y_axis.ticks],
-    )
-    for index, ((steps, y), by) in enumerate(zip(curves, scales, strict=True)):
-        if not len(steps):
-            continue
-        style = f"run{index % 8}{_dashes(index)}"
-        xs, ys = _points(steps, y)
-        if len(steps) > _SMOOTHED_FROM and not of_evaluations and name != "learning_rate":
-            _line(plot, x_axis, y_axis, xs * by, ys, f"{style} thin")
-            span = max(_SMOOTHED_SHARE * float(steps[-1]), float(np.diff(steps, prepend=0).max()))
-            ys = smoothed(steps, y, xs, span)
-        _line(plot, x_axis, y_axis, xs * by, ys, style)
-        if len(xs) == 1 or of_evaluations:
-            plot.dots([x_axis.place(x) for x in xs * by], [y_axis.place(v) for v in ys], style)
-    return figure(title, plot.svg(), caption)
+    drawn = svg(axes, f"{title}, the last value of each run. {'; '.join(told)}")
+    return figure(title, drawn, caption)
 
 
 def _points(steps: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -295,10 +290,6 @@ def _points(steps: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarr
         return steps, values
     kept = np.linspace(0, len(steps) - 1, _MOST_POINTS).round().astype(int)
     return steps[kept], values[kept]
-
-
-def _line(plot: Plot, x_axis, y_axis, xs, ys, style: str) -> None:
-    plot.line([x_axis.place(x) for x in xs], [y_axis.place(y) for y in ys], style)
 
 
 def _settings_section(runs: Sequence[RunLog]) -> str:

@@ -252,7 +252,7 @@ def test_page_says_the_same_and_needs_nothing_else(three):
         "Loss part: box",
         "Loss part of evaluations: box",
         "Learning rate",
-        "Images a second",
+        "Images/s",
     ]
     for value in re.findall(r'(?:d|x|y|cx|cy|style|data-v)="([^"]*)"', text):
         assert not re.search(r"nan|inf\b", value), value
@@ -263,7 +263,7 @@ def test_curves_end_where_the_values_are(three):
     chart = text[text.index("<h3>AP</h3>") :].split("</svg>")[0]
     # AP 0.4, 0.3 and 0.6 on an axis up to 0.6, at 80 and 160 of 9600 images and at its end.
     dots = [tuple(map(float, dot)) for dot in re.findall(r'cx="([\d.]+)" cy="([\d.]+)"', chart)]
-    left, right, top, bottom = 52, 446, 14, 256
+    left, right, top, bottom = 54, 438, 14, 254
     expected = [(80, 0.4), (160, 0.3), (9600, 0.6)]
     for (x, y), (images, ap) in zip(dots, expected, strict=True):
         assert x == pytest.approx(left + (right - left) * images / 9600, abs=0.1)

@@ -1,96 +1,91 @@
-"""The few keys of a YOLO `data.yaml`, read without a YAML library."""
+"""The few keys of a YOLO `data.yaml`."""
 
 from __future__ import annotations
 
 import os
-import re
 
-from ssd_centernet.data.readers.source import read_text
+import yaml
+
+from ssd_centernet.files import read_text
 
 KEYS = ("path", "train", "val", "valid", "test", "nc", "names")
+_NOTHING = ("", "~", "null", "Null", "NULL")
+
+
+class _Loader(yaml.BaseLoader):
+    """Leave everything text, as a class may be called no or 1.0; refuse a key given twice."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
+        keys = [str(key.value) for key, _ in node.value]
+        for i, (key, _) in enumerate(node.value):
+            if keys[i] in keys[:i]:
+                told = f"the key {keys[i]!r} occurs twice; remove one of them"
+                raise yaml.constructor.ConstructorError(None, None, told, key.start_mark)
+        return super().construct_mapping(node, deep)
 
 
 def read_data_yaml(path: str | os.PathLike) -> dict:
     """Read where the splits lie and what the classes are called.
 
     Args:
-        path: the file. Values may be plain or quoted, lists and maps written in one line or one
-            entry a line. Keys other than `KEYS` are passed over.
+        path: the file. Keys other than `KEYS` are passed over.
 
     Returns:
         `path`, `train`, `val`, `valid`, `test` as text or list of texts, `nc` as text, and `names`
         as list, each only where the file has it.
 
     Raises:
-        ValueError: a value cannot be read, or the names are not numbered 0..C-1.
+        ValueError: the file is not YAML, a value is of another kind, or the names are not numbered
+            0..C-1.
     """
-    found: dict[str, list[str]] = {}
-    key = None
-    for line in read_text(path).splitlines():
-        line = _without_comment(line)
-        if not line.strip() or line.strip() in ("---", "..."):
-            continue
-        top = re.match(r"""(["']?)([\w-]+)\1\s*:(?:\s+(.*)|)$""", line)
-        if top:
-            key = top[2]
-            found[key] = [top[3].strip()] if top[3] and top[3].strip() else []
-        elif key is not None:
-            found[key].append(line.strip())
+    try:
+        content = yaml.load(read_text(path), Loader=_Loader)
+    except yaml.YAMLError as error:
+        raise ValueError(f"{os.fspath(path)}: {_told(error)}") from error
+    if content in _NOTHING or content is None:
+        return {}
+    if not isinstance(content, dict):
+        raise ValueError(f"{os.fspath(path)}: expected lines of 'key: value', got {content!r:.80}.")
     values = {}
-    for key in (key for key in KEYS if key in found):
+    for key in (key for key in KEYS if content.get(key, "") not in _NOTHING):
         try:
-            values[key] = _value(found[key])
-            if key == "names":
-                values[key] = _numbered(values[key])
+            values[key] = _numbered(content[key]) if key == "names" else _texts(content[key])
         except ValueError as error:
             raise ValueError(f"{os.fspath(path)}: {key}: {error}") from error
-    return {key: value for key, value in values.items() if value not in ("", None)}
+    return {key: value for key, value in values.items() if value}
 
 
-def _without_comment(line: str) -> str:
-    return re.match(r"""(?:"[^"]*"|'[^']*'|(?<!\s)\#|[^#])*""", line)[0].rstrip()
+def _told(error: yaml.YAMLError) -> str:
+    """Write an error of the parser in one line, with the place that it complains of."""
+    mark = getattr(error, "problem_mark", None)
+    if mark is None:
+        return f"this is not YAML: {error}"
+    told = ", ".join(filter(None, (error.context, error.problem)))
+    cause = (
+        ". Is a bracket or a quote not closed, a tab among the spaces, or a text with a colon or a "
+        "backslash not in 'quotes'?"
+    )
+    cause = "" if isinstance(error, yaml.constructor.ConstructorError) else cause
+    return f"line {mark.line + 1}, column {mark.column + 1}: {told}{cause}"
 
 
-def _value(lines: list[str]) -> str | list[str] | dict[str, str]:
-    text = " ".join(lines).strip()
-    if not text:
-        return ""
-    if text[0] in "[{":
-        if text[-1] != "]}"["[{".index(text[0])]:
-            raise ValueError(f"expected {text[0]!r} to be closed at the end, got {text[:80]!r}.")
-        items = [item.strip() for item in _split(text[1:-1])]
-        items = [item for item in items if item]
-        return [_plain(item) for item in items] if text[0] == "[" else _map(items)
-    if all(line == "-" or line.startswith("- ") for line in lines):
-        return [_plain(line[1:].strip()) for line in lines]
-    if len(lines) > 1 or re.match(r"\d+\s*:", text):
-        return _map(lines)
-    return _plain(text)
+def _texts(value: object) -> str | list[str]:
+    if isinstance(value, str) or _is_texts(value):
+        return value
+    raise ValueError(f"expected a text or a list of texts, got {value!r:.80}.")
 
 
-def _split(text: str) -> list[str]:
-    """Split at commas that are not in quotes."""
-    return re.findall(r"""(?:"[^"]*"|'[^']*'|[^,"']|(?<=\w)')+""", text)
+def _is_texts(value: object) -> bool:
+    return isinstance(value, list) and all(isinstance(one, str) for one in value)
 
 
-def _map(lines: list[str]) -> dict[str, str]:
-    pairs = [re.match(r"""(["']?)(\w+)\1\s*:\s*(.+)$""", line) for line in lines]
-    if None in pairs:
-        raise ValueError(f"expected 'number: name', got {lines[pairs.index(None)]!r}.")
-    return {pair[2]: _plain(pair[3].strip()) for pair in pairs}
-
-
-def _plain(text: str) -> str:
-    if len(text) > 1 and text[0] == text[-1] and text[0] in "\"'":
-        return text[1:-1].replace("''", "'") if text[0] == "'" else text[1:-1]
-    return "" if text in ("~", "null") else text
-
-
-def _numbered(names: str | list[str] | dict[str, str]) -> list[str]:
+def _numbered(names: object) -> list[str]:
     if isinstance(names, str):
-        return [names] if names else []
-    if isinstance(names, list):
+        return [names]
+    if _is_texts(names):
         return names
+    if not isinstance(names, dict) or not _is_texts(list(names.values())):
+        raise ValueError(f"expected a list of names, or 'number: name', got {names!r:.80}.")
     if sorted(names, key=_as_number) != [str(i) for i in range(len(names))]:
         raise ValueError(
             f"classes are numbered {', '.join(names)}; expected 0 to {len(names) - 1} without a "

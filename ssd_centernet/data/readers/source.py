@@ -189,24 +189,6 @@ def parse_number(text: object) -> float | None:
     return number if math.isfinite(number) else None
 
 
-def read_text(path: str | os.PathLike) -> str:
-    """Read a text file that editors of any system wrote: a byte order mark is left out.
-
-    Raises:
-        ValueError: the file is not UTF-8 (or UTF-16 with its mark).
-    """
-    with open(path, "rb") as file:
-        data = file.read()
-    wide = data[:2] in (b"\xff\xfe", b"\xfe\xff")
-    try:
-        return data.decode("utf-16" if wide else "utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ValueError(
-            f"{os.fspath(path)} is not UTF-8 text (byte {error.start}). Save it again with the "
-            "encoding UTF-8."
-        ) from error
-
-
 class ImageFolder:
     """The image files below a folder, found by names that were written on another machine.
 

@@ -12,10 +12,10 @@ from ssd_centernet.data.readers.source import (
     NamedBox,
     NamedImage,
     parse_number,
-    read_text,
     to_content,
 )
 from ssd_centernet.data.validate import Report
+from ssd_centernet.files import read_text
 from ssd_centernet.labels import LabelMap
 
 _SPLIT_FOLDER = Path("ImageSets", "Main")

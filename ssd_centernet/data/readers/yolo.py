@@ -17,10 +17,10 @@ from ssd_centernet.data.readers.source import (
     NamedBox,
     NamedImage,
     parse_number,
-    read_text,
     to_content,
 )
 from ssd_centernet.data.validate import EXIF_ORIENTATION, SIDEWAYS, Report
+from ssd_centernet.files import read_text
 from ssd_centernet.labels import LabelMap
 
 NAME_FILES = ("classes.txt", "obj.names", "names.txt", "_darknet.labels")

@@ -24,6 +24,7 @@ def files(source):
         "names:\n  0: cat\n  1: big emu",
         "names: {0: cat, 1: 'big emu'}",
         "'names':\r\n  0: \"cat\"\r\n  1: big emu\r",
+        "names: &all\n  - cat\n  - >-\n    big\n    emu",
     ],
 )
 def test_names_in_every_form(names, tmp_path):
@@ -33,13 +34,48 @@ def test_names_in_every_form(names, tmp_path):
     assert read == {"train": "../train/images", "names": ["cat", "big emu"]}
 
 
+def test_data_yaml_keeps_words_and_leaves_out_nothing(tmp_path):
+    path = tmp_path / "data.yaml"
+    path.write_text(
+        "train: [a/images, 'b: c']\nval: C:\\data\nvalid: null\ntest:\nnc: 3\n"
+        'names: [no, 1.0, "it\'s"]\nroboflow: !!python/name:os.system {a: 1}\n'
+    )
+    assert read_data_yaml(path) == {
+        "train": ["a/images", "b: c"],
+        "val": "C:\\data",
+        "nc": "3",
+        "names": ["no", "1.0", "it's"],
+    }
+    for nothing in ("", "---\n...\n", "# a comment\n", "names: []\n"):
+        path.write_text(nothing)
+        assert read_data_yaml(path) == {}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("names: [cat, emu\nnc: 2\n", r"line 2, column 3: .*expected ',' or '\]'.* not closed"),
+        ("names:\n  0: cat\n\t1: emu\n", r"line 3, column 1: .*found character '\\t'.* a tab"),
+        ('train: "D:\\me"\n', "line 1, column 12: .*unknown escape character 'm'.* a backslash"),
+        ("a: 1\nnames: {0: cat, 0: emu}\n", "line 2, column 17: the key '0' occurs twice; remove"),
+        ("names: [cat, [emu]]\n", "names: expected a list of names, or 'number: name', got"),
+        ("names: {0: cat, 1: [emu]}\n", "names: expected a list of names"),
+        ("train: {a: b}\n", "train: expected a text or a list of texts, got {'a': 'b'}"),
+        ("- cat\n- emu\n", r"expected lines of 'key: value', got \['cat', 'emu'\]"),
+        ("a: \x01\n", "this is not YAML: .*special characters are not allowed"),
+    ],
+)
+def test_data_yaml_that_cannot_be_read(text, message, tmp_path):
+    path = tmp_path / "data.yaml"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=rf"(?s)data\.yaml: {message}"):
+        read_data_yaml(path)
+
+
 def test_data_yaml_mistakes(tmp_path):
     path = tmp_path / "data.yaml"
     path.write_text("names: {1: cat, 2: emu}\n")
     with pytest.raises(ValueError, match="expected 0 to 1 without a gap"):
-        read_data_yaml(path)
-    path.write_text("names: [cat, emu\nnc: 2\n")
-    with pytest.raises(ValueError, match="to be closed"):
         read_data_yaml(path)
     root = own_set.write_yolo(tmp_path)
     path.write_text("train: images/train\nnc: 3\nnames: [cat, emu]\n")
