@@ -6,20 +6,20 @@ from pathlib import Path
 
 _PACKAGE = str(Path(__file__).resolve().parents[1])
 _REQUIRED = (
-    "{name} is not told its {missing}: the settings are not a whole recipe. Begin a gin file of "
+    "{name} has no value for {missing}: the settings are not a whole recipe. Begin a gin file of "
     "your own with a line such as include 'ssd300_resnet34.gin', or give --gin_file twice. If this "
     "is the config.gin of a run, the file was cut short."
 )
 # What commands call; a part is what these build from a recipe.
 _ROOTS = ("train", "build_detector")
 _NOT_BUILT = (
-    "{name} cannot be built from its settings: {reason}. One of {name}.* has a value of another "
-    "kind than it takes, or @{name}() has brackets where a name without them is expected; mend the "
-    "recipe. --debug shows where it failed."
+    "{name} cannot be built from its settings: {reason}. One of {name}.* has a value of the "
+    "wrong kind, or @{name}() has brackets where the name alone is expected; correct the recipe. "
+    "--debug shows where it failed."
 )
 _DAMAGED = (
     "a record file is damaged or was cut short ({detail}). Convert the data again with "
-    "`ssd_centernet convert --overwrite`, or replace the file by a whole copy."
+    "`ssd_centernet convert --overwrite`, or replace the file with a complete copy."
 )
 
 

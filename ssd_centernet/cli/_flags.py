@@ -18,8 +18,8 @@ def define_gin() -> None:
     flags.DEFINE_multi_string(
         "gin_file",
         None,
-        "A recipe: path of a gin file, or name of an installed one such as ssd300_resnet34. "
-        "Repeat it to add files; later ones win.",
+        "Recipe: the path of a gin file, or the name of an installed one such as ssd300_resnet34. "
+        "Repeatable; later files win.",
     )
     flags.DEFINE_multi_string(
         "gin_params",
@@ -48,7 +48,7 @@ def define_data_dir() -> None:
 
 def define_batch_size() -> None:
     """Define --batch_size."""
-    flags.DEFINE_integer("batch_size", None, "Images in a batch of one process.", lower_bound=1)
+    flags.DEFINE_integer("batch_size", None, "Images per batch of one process.", lower_bound=1)
 
 
 def define_use_horovod() -> None:
@@ -56,7 +56,7 @@ def define_use_horovod() -> None:
     flags.DEFINE_boolean(
         "use_horovod",
         None,
-        "This is one of several processes, which `ssd_centernet launch` or horovodrun started.",
+        "This process is one of several that `ssd_centernet launch` or horovodrun started.",
     )
 
 
@@ -75,7 +75,10 @@ def define_dtype() -> None:
 def define_device() -> None:
     """Define --device."""
     flags.DEFINE_enum(
-        "device", None, _DEVICES, "Device to run on (auto when not given: an accelerator if any)."
+        "device",
+        None,
+        _DEVICES,
+        "Device to run on (default: auto, an accelerator if there is one).",
     )
 
 

@@ -22,8 +22,8 @@ def define_run_flags() -> None:
     flags.DEFINE_string(
         "checkpoint",
         None,
-        "best, latest, a name such as ckpt-500, or a path; by default the best of the run, or the "
-        "latest where none was kept.",
+        "best, latest, a name such as ckpt-500, or a path (default: the best of the run, or the "
+        "latest if no best one was kept).",
         module_name=_flags.__name__,
     )
     flags.DEFINE_multi_string(
@@ -66,13 +66,13 @@ def open_run_of_flags(
 
 
 def refuse_arguments(argv: list[str]) -> None:
-    """Refuse words that are no flags, such as a value behind a space after a boolean flag."""
+    """Refuse words that are no flags, such as a value after a space after a boolean flag."""
     if len(argv) > 1:
-        raise flags.Error(f"Unexpected arguments {argv[1:]}; every option is a --flag=value.")
+        raise flags.Error(f"Unexpected arguments {argv[1:]}; write every option as --flag=value.")
 
 
 def progress_bar(total: int, unit: str = "image"):
-    """Return a progress bar on stderr; quiet where nobody watches until it is done.
+    """Return a progress bar on stderr; where nobody watches, it says little.
 
     Args:
         total: how many there are.

@@ -77,7 +77,7 @@ def rewrite(arguments: Sequence[str]) -> list[str]:
     """Write a command line of the published systems in the form that absl reads.
 
     Args:
-        arguments: flags behind the command's name.
+        arguments: flags after the command's name.
 
     Returns:
         The same with full names for one-letter flags, and underscores in names.

@@ -1,6 +1,6 @@
 """The flags of the four published systems: what each means here, or what replaces it.
 
-One row a flag. `_vendor_flags` defines the accepted ones from these rows, and docs/flags.md lists
+One row per flag. `_vendor_flags` defines the accepted ones from these rows, and docs/flags.md lists
 all of them.
 """
 
@@ -113,7 +113,7 @@ ALIASES = (
         "V",
         float,
         {"epochs": "5 * {}"},
-        "Length in the original's epochs, which are five passes each.",
+        "Length in the original's epochs of five passes each.",
     ),
     Alias("work_dir", "V", str, {"model_dir": GIVEN}, "Folder of the run."),
     Alias("data_path", "V", str, {"data_dir": GIVEN}, "Folder of the data, converted to records."),
@@ -136,15 +136,17 @@ ALIASES = (
         "Evaluate the latest checkpoint of this folder.",
     ),
     Alias("hvd_device", "F", str, {"device": GIVEN}, "Device to run on: mlu or gpu."),
-    Alias("use_gpus", "C", bool, {"device": "gpu"}, "Run on GPU; False leaves --device as it is."),
+    Alias(
+        "use_gpus", "C", bool, {"device": "gpu"}, "Run on a GPU; False leaves --device as it is."
+    ),
     Alias("use_gpu", "C", bool, {"device": "gpu"}, "As --use_gpus."),
-    Alias("use_tpu", "C", bool, {"device": "tpu"}, "Run on TPU; False leaves --device as it is."),
+    Alias("use_tpu", "C", bool, {"device": "tpu"}, "Run on a TPU; False leaves --device as it is."),
     Alias(
         "finetune_ckpt",
         "C",
         str,
         {"resume_from": GIVEN},
-        "Checkpoint to go on from, step and optimizer included.",
+        "Checkpoint to continue, with its step and optimizer.",
         unset="",
     ),
     Alias("fine_tune_ckpt", "C", str, {"resume_from": GIVEN}, "As --finetune_ckpt.", unset=""),
@@ -153,7 +155,7 @@ ALIASES = (
         "R",
         str,
         {"fine_tune_checkpoint": GIVEN, "fine_tune_checkpoint_type": "classification"},
-        "Weights that the backbone of a fresh run begins with.",
+        "Weights that the backbone of a new run begins with.",
         unset="",
     ),
     Alias(
@@ -161,22 +163,28 @@ ALIASES = (
         "FC",
         bool,
         {"profile": "10,14"},
-        "Trace some steps behind the warm-up for TensorBoard; --profile chooses others.",
+        "Trace some steps after the warm-up for TensorBoard; --profile chooses others.",
         weak=True,
     ),
-    Alias("log_step_count_steps", "R", int, _LOG, "Distance of log lines and summaries.", "v"),
-    Alias("save_summary_steps", "R", int, _LOG, "Distance of log lines and summaries."),
-    Alias("num_steps_per_iter", "C", int, _LOG, "Distance of log lines and summaries."),
+    Alias("log_step_count_steps", "R", int, _LOG, "Interval of log lines and summaries.", "v"),
+    Alias("save_summary_steps", "R", int, _LOG, "Interval of log lines and summaries."),
+    Alias("num_steps_per_iter", "C", int, _LOG, "Interval of log lines and summaries."),
     Alias(
         "save_checkpoints_epochs",
         "R",
         float,
         {"checkpoint_every": "{} epochs"},
-        "Distance of checkpoints in epochs.",
+        "Interval of checkpoints in epochs.",
         "c",
     ),
-    Alias("checkpoint_every_n", "C", int, {"checkpoint_every": "{}"}, "Distance of checkpoints."),
-    Alias("keep_ckpt_max", "R", int, {"train.keep_checkpoints": GIVEN}, "Checkpoints that stay."),
+    Alias("checkpoint_every_n", "C", int, {"checkpoint_every": "{}"}, "Interval of checkpoints."),
+    Alias(
+        "keep_ckpt_max",
+        "R",
+        int,
+        {"train.keep_checkpoints": GIVEN},
+        "How many checkpoints are kept.",
+    ),
     Alias(
         "base_lr",
         "R",
@@ -196,7 +204,7 @@ ALIASES = (
         "R",
         float,
         {"schedule.stretch": GIVEN},
-        "Plateau and decay of the rate last 1 + k/10 times as long.",
+        "Make plateau and decay of the rate 1 + k/10 times as long.",
     ),
     Alias(
         "weight_decay",

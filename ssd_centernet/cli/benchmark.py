@@ -3,8 +3,8 @@
 Example:
   ssd_centernet benchmark --part=step --dtype=bf16 --batch_size=8
 
-Figures are medians over windows. Things that are compared take turns within the run, so compare by
-the ratio lines: they hold on a busy machine too. Without --data_dir the data are random.
+Figures are medians over windows. What is compared takes turns within one run, so trust the ratio
+lines: they also hold on a busy machine. Without --data_dir the data is random.
 """
 
 import json
@@ -24,21 +24,29 @@ def define_flags() -> None:
         "part",
         None,
         ["input", "step", "inference", "postprocess", "eval", "scaling"],
-        "input: records to batches; step: a train step on one batch; inference: one batch after "
-        "the other to detections; postprocess: raw outputs to detections; eval: COCO metrics; "
-        "scaling: train steps of one process and of all that `ssd_centernet launch` began.",
+        "input: records to batches; step: a train step on one batch; inference: batches to "
+        "detections, one at a time; postprocess: raw outputs to detections; eval: COCO metrics; "
+        "scaling: train steps of one process and of all that `ssd_centernet launch` started.",
     )
     flags.DEFINE_integer(
-        "windows", None, "Windows of each thing measured (5; runs of eval: 3).", lower_bound=1
+        "windows", None, "Windows per figure (default: 5; for eval 3 runs).", lower_bound=1
     )
-    flags.DEFINE_float("seconds", None, "Length of a window (3; postprocess: 1).", lower_bound=0.01)
+    flags.DEFINE_float(
+        "seconds", None, "Seconds of a window (default: 3; for postprocess 1).", lower_bound=0.01
+    )
     flags.DEFINE_integer(
-        "warmup_iters", None, "Batches of inference before the measured ones (100).", lower_bound=0
+        "warmup_iters",
+        None,
+        "inference: batches before the measured ones (default: 100).",
+        lower_bound=0,
     )
     flags.DEFINE_integer(
-        "benchmark_iters", None, "Batches of inference that are measured (300).", lower_bound=1
+        "benchmark_iters",
+        None,
+        "inference: batches that are measured (default: 300).",
+        lower_bound=1,
     )
-    flags.DEFINE_integer("images", None, "Images of the part eval (2000).", lower_bound=1)
+    flags.DEFINE_integer("images", None, "eval: number of images (default: 2000).", lower_bound=1)
     _flags.define_gin()
     _flags.define_data_dir()
     _flags.define_batch_size()

@@ -4,10 +4,10 @@ Example:
   ssd_centernet compare_precision --gin_file=ssd_demo --data_dir=data/demo \\
       --output_dir=runs/precision --dtypes=fp32,bf16,fp16 --control
 
-Each run has the same recipe, seed and data, trains in a process of its own, one after the other,
-and is evaluated at its last step. The first precision is what the others are compared with. The
-output directory gets comparison.json, loss_curves.png and a run directory for each. The same
-command goes on where a stopped one ended, and trains only what is new when --dtypes has grown.
+The runs have the same recipe, seed and data. They train one after the other, each in its own
+process, and are evaluated at their last step. The others are compared with the first precision.
+The output directory gets comparison.json, loss_curves.png and a run directory for each. Give the
+same command again to go on after a stop; with more --dtypes only the new ones are trained.
 """
 
 from __future__ import annotations
@@ -27,12 +27,14 @@ def define_flags() -> None:
     _flags.define_data_dir()
     flags.DEFINE_string("output_dir", None, "Folder of the comparison and of its runs.")
     flags.DEFINE_list(
-        "dtypes", "fp32,bf16", "Precisions, the one to compare with first: fp32, bf16, fp16."
+        "dtypes",
+        "fp32,bf16",
+        "Precisions: fp32, bf16, fp16. The others are compared with the first.",
     )
     flags.DEFINE_boolean(
         "control",
         False,
-        "Train the first precision once more with the next seed: how far chance alone goes.",
+        "Train the first precision again with the next seed, to see how far chance alone goes.",
     )
     flags.DEFINE_integer(
         "num_steps", None, "Length of each run in steps; wins over --epochs.", lower_bound=1
@@ -41,8 +43,8 @@ def define_flags() -> None:
     flags.DEFINE_string(
         "log_every",
         None,
-        "Distance of the points of the curves: 100, or '1 epoch'. When not given a hundredth "
-        "of --num_steps, or that of the recipe.",
+        "Interval of the points of the curves: 100, or '1 epoch' (default: a hundredth of "
+        "--num_steps, else the recipe's).",
     )
     _flags.define_batch_size()
     _flags.define_seed()

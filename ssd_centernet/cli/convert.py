@@ -1,10 +1,10 @@
 """Convert a data set to TFRecord shards: COCO json, Pascal VOC, YOLO, CSV or TFDS.
 
 Writes coco_<split>.record-*, coco_<split>.info.json, coco_<split>.annotations.json and
-mscoco_label_map.pbtxt, and reports each image and box that was repaired or dropped, with the
-reason. The shards appear when all are complete; calling it again with the same input does nothing.
+mscoco_label_map.pbtxt, and reports every image and box that was repaired or dropped, with the
+reason. The shards appear when all are complete. The same call on the same input does nothing.
 
-Examples, once for each split:
+Examples; run it once for each split:
 
   ssd_centernet convert --annotations=annotations/instances_train2017.json \\
       --image_dir=train2017 --output_dir=data/coco --split=train
@@ -31,38 +31,42 @@ def define_flags() -> None:
         "format",
         "auto",
         ["auto", "coco", "voc", "yolo", "csv", "tfds"],
-        "Of the annotations; auto tells it by what the path holds.",
+        "Format of the annotations; auto finds it from what the path holds.",
     )
     flags.DEFINE_string(
         "image_dir",
         None,
-        "Folder of the images of this split; needed for COCO, else found.",
+        "Folder of the images of this split; needed for COCO, found by itself for the others.",
     )
     flags.DEFINE_string(
-        "image_list", None, "Text file with an image a line: only these (VOC, YOLO, CSV)."
+        "image_list",
+        None,
+        "Text file with one image per line: only these are converted (VOC, YOLO, CSV).",
     )
     flags.DEFINE_integer(
         "first_pixel",
         None,
-        "Number of the leftmost pixel; by default 1 in VOC and 0 in CSV.",
+        "Number of the first pixel (default: 1 for VOC, 0 for CSV).",
         lower_bound=0,
         upper_bound=1,
     )
     flags.DEFINE_string("output_dir", None, "Folder for the shards; the splits share it.")
     flags.DEFINE_string("split", "train", "Name of the split: train, val, ...")
     flags.DEFINE_integer(
-        "num_shards", None, "Number of shards; by default one for about 400 images, 8 to 256."
+        "num_shards", None, "Number of shards (default: one for about 400 images, 8 to 256)."
     )
-    flags.DEFINE_integer("workers", None, "Threads; by default one for each processor.")
+    flags.DEFINE_integer("workers", None, "Threads (default: one per processor).")
     flags.DEFINE_integer(
         "max_pixels", None, "Images with more pixels are dropped (default: 89478485)."
     )
     flags.DEFINE_integer(
-        "max_images", None, "Only the first so many images with objects.", lower_bound=1
+        "max_images", None, "Use only the first N images with objects.", lower_bound=1
     )
-    flags.DEFINE_float("max_missing", 0.05, "Share 0..1 of listed images that may be missing.")
+    flags.DEFINE_float("max_missing", 0.05, "Share of the listed images that may be missing, 0..1.")
     flags.DEFINE_string(
-        "label_map", None, "Categories to keep: pbtxt, or .txt with a name a line; default: all."
+        "label_map",
+        None,
+        "Categories to keep: a pbtxt file, or a .txt file with one name per line (default: all).",
     )
     flags.DEFINE_boolean(
         "drop_unknown_categories", False, "Leave out boxes of categories outside the label map."
@@ -80,7 +84,7 @@ def main(argv: list[str]) -> None:
         argv: what is left of the command line; nothing but the program's name.
     """
     if len(argv) > 1:
-        raise flags.Error(f"Unexpected arguments {argv[1:]}; every option is a --flag=value.")
+        raise flags.Error(f"Unexpected arguments {argv[1:]}; write every option as --flag=value.")
     from ssd_centernet.data.convert import DEFAULT_MAX_PIXELS
     from ssd_centernet.data.convert_formats import convert_annotations, read_label_map
     from ssd_centernet.data.directory import load_label_map
@@ -112,7 +116,7 @@ def main(argv: list[str]) -> None:
         f"{info['num_shards']} shards."
     )
     if not info["num_objects"]:
-        print("There is no object in any image: nothing can be learnt or evaluated from this.")
+        print("No image has an object: there is nothing to learn or to evaluate.")
     names = load_label_map(FLAGS.output_dir).names
     more = f", ... ({len(names)} in all)" if len(names) > _NAMES_SHOWN else ""
     print(f"Classes: {', '.join(names[:_NAMES_SHOWN])}{more}.")

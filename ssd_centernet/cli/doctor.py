@@ -3,8 +3,8 @@
 Example:
   ssd_centernet doctor
 
-Every line is `ok`, `warn` or `FAIL`, with what to do about it. The exit status is 1 when a line
-says FAIL. --json prints the same for programs (and for bug reports).
+Every line says `ok`, `warn` or `FAIL`, and what to do. The exit status is 1 if a line says FAIL.
+--json prints the same for programs and for bug reports.
 """
 
 import importlib.metadata
@@ -57,7 +57,7 @@ def define_flags() -> None:
     """Define the flags of this command."""
     flags.DEFINE_boolean("json", False, "Print one JSON object instead of lines.")
     flags.DEFINE_boolean("train_step", True, "Try one train step with random images.")
-    flags.DEFINE_multi_string("recipe", None, "Recipe to try, repeatable (default: all).")
+    flags.DEFINE_multi_string("recipe", None, "Recipe to try; repeatable (default: all).")
     _flags.define_device()
 
 

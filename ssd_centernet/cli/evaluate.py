@@ -5,11 +5,11 @@ Examples:
   ssd_centernet evaluate --detections=detections.json --annotations=instances_val2017.json
   ssd_centernet evaluate --model_dir=runs/ssd300 --data_dir=data/coco --report
 
-The first takes the settings and classes that the run saved. Both print the table of classes and
-the 12 COCO numbers over all images, and write metrics.json, detections.json and per_class.csv:
-the first to MODEL_DIR/evaluation, the second only where --output_dir is given. The second needs
-neither a model nor tensorflow. --report adds report.html: one page with curves, kinds of errors,
-confusions, calibration and the images with most errors.
+With --model_dir, the settings and classes are those that the run saved. Each form prints the
+table of classes and the 12 COCO numbers over all images, and writes metrics.json, detections.json
+and per_class.csv: to MODEL_DIR/evaluation, or, for a file of detections, to --output_dir if that
+is given. Scoring a file needs neither a model nor tensorflow. --report adds report.html: one page
+with curves, kinds of errors, confusions, calibration and the images with the most errors.
 """
 
 from __future__ import annotations
@@ -34,16 +34,16 @@ def define_flags() -> None:
     _flags.define_data_dir()
     _flags.define_use_horovod()
     flags.DEFINE_string(
-        "split", None, "Prefix of the record files; by default the run's, else coco_val."
+        "split", None, "Prefix of the record files (default: the run's, else coco_val)."
     )
     flags.DEFINE_string("output_dir", None, "Where to write (default: MODEL_DIR/evaluation).")
     flags.DEFINE_string(
         "detections", None, "Score this file, a list in COCO's result format, instead of a model."
     )
-    flags.DEFINE_string("annotations", None, "COCO annotations that --detections belong to.")
-    flags.DEFINE_boolean("report", None, "Write report.html too, a page to look at.")
+    flags.DEFINE_string("annotations", None, "COCO annotations of the images in --detections.")
+    flags.DEFINE_boolean("report", None, "Write the page report.html too.")
     flags.DEFINE_string(
-        "image_dir", None, "Images that --annotations name, for the pictures of --report."
+        "image_dir", None, "Folder of the images in --annotations, for the pictures of --report."
     )
 
 

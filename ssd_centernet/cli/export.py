@@ -1,14 +1,14 @@
-"""Take a trained detector away: SavedModel, TFLite, ONNX, each checked, with a model card.
+"""Export a trained detector to SavedModel, TFLite or ONNX files, checked, with a model card.
 
 Examples:
   ssd_centernet export --model_dir=runs/ssd300 --output=exported/ssd300
   ssd_centernet export --model_dir=runs/ssd300 --output=exported/ssd300 --overwrite \\
       --formats=saved_model,tflite,tflite_int8,onnx --data_dir=data/coco
 
-Preprocessing and decoding are in the files: images go in, boxes on these images come out. Every
-file is run on images and compared with the model; where one detects something else, nothing is
-written. The images are those of --check_images, else the run's validation split in --data_dir,
-else rendered ones. --output gets the files, labels.txt and model_card.json.
+The files hold preprocessing and decoding: images go in, boxes on these images come out. Every file
+is run on images and compared with the model; if one detects something else, nothing is written.
+The images come from --check_images, else from the run's validation split in --data_dir, else they
+are rendered. --output gets the files, labels.txt and model_card.json.
 """
 
 from __future__ import annotations
@@ -27,31 +27,31 @@ def define_flags() -> None:
     """Define the flags of this command."""
     _runs.define_run_flags()
     _flags.define_data_dir()
-    flags.DEFINE_string("output", None, "Folder to make.")
-    flags.DEFINE_list("formats", None, f"What to write, out of {_FORMATS} (default: saved_model).")
+    flags.DEFINE_string("output", None, "Folder for the files; made if it is missing.")
+    flags.DEFINE_list("formats", None, f"What to write: {_FORMATS} (default: saved_model).")
     flags.DEFINE_float(
         "score_threshold",
         None,
-        "Default threshold of the files; by default the recipe's.",
+        "Lowest score of a detection in the files (default: the recipe's).",
         lower_bound=0.0,
         upper_bound=1.0,
     )
     flags.DEFINE_float(
         "iou_threshold",
         None,
-        "Overlap at which two boxes are one object; by default the recipe's.",
+        "Overlap (IoU) at which two boxes are one object (default: the recipe's).",
         lower_bound=0.0,
         upper_bound=1.0,
     )
     flags.DEFINE_list(
         "input_size",
         None,
-        "HEIGHT,WIDTH of the images that tflite and onnx take; by default the network's own size "
-        "for tflite, any size for onnx.",
+        "HEIGHT,WIDTH of the images that tflite and onnx take (default: the network's size for "
+        "tflite, any size for onnx).",
     )
     flags.DEFINE_list("check_images", None, "Image files and folders to compare detections on.")
     flags.DEFINE_integer(
-        "num_check_images", 8, "Compare detections on so many images.", lower_bound=1
+        "num_check_images", 8, "Number of images to compare detections on.", lower_bound=1
     )
     flags.DEFINE_boolean("overwrite", False, "Replace an earlier export.")
 
@@ -106,10 +106,11 @@ def main(argv: list[str]) -> int:
         **{name: value for name, value in options.items() if value is not None},
     )
     config.assert_all_used(allow=("train.eval_split",), overrides_only=True)
+    print("\nfound again: detections that the model and the file share, of those compared")
     print(
-        "\nfound again: detections that model and file share, of those compared; score, box, IoU:"
+        "score, box, IoU: largest difference of a score and of a coordinate (fraction of the image),"
     )
-    print("largest difference of a score and of a coordinate (fraction of the image), least IoU\n")
+    print("and the smallest overlap\n")
     for name, size in content["bytes"].items():
         shown = f"{size / 1e6:.1f} MB" if size >= 1e5 else f"{size / 1e3:.1f} kB"
         print(f"written: {Path(values.output) / name} ({shown})")

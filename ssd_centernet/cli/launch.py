@@ -1,14 +1,13 @@
-"""Run a command in several processes that train one model, one a device.
+"""Run a command in several processes that train one model, one process per device.
 
 Examples:
   ssd_centernet launch --num_processes=8 -- train --gin_file=ssd300_resnet34 \\
       --data_dir=data/coco --model_dir=runs/ssd300
   ssd_centernet launch --num_processes=16 --hosts=a:8,b:8 -- train ...
 
-What follows `--` is a command of ssd_centernet; --use_horovod is added to it. The processes are
-started by horovodrun. When one of them is killed, all begin again from the last checkpoint; an
-error of the program itself ends the run at once, with that error. Ctrl-C and SIGTERM save a
-checkpoint.
+After `--` comes a command of ssd_centernet; --use_horovod is added to it. horovodrun starts the
+processes. If one of them is killed, all begin again from the last checkpoint. An error of the
+program itself ends the run at once, with that error. Ctrl-C and SIGTERM save a checkpoint.
 """
 
 from __future__ import annotations
@@ -24,11 +23,13 @@ _USES_HOROVOD = ("train", "evaluate", "benchmark")
 def define_flags() -> None:
     """Define the flags of this command."""
     flags.DEFINE_integer("num_processes", None, "Processes on all machines.", lower_bound=1)
-    flags.DEFINE_string("hosts", None, "Machines and their processes: a:8,b:8 (default: this one).")
-    flags.DEFINE_integer(
-        "max_restarts", 3, "How often a run begins again after losing a process.", lower_bound=0
+    flags.DEFINE_string(
+        "hosts", None, "Machines and their processes, such as a:8,b:8 (default: this machine)."
     )
-    flags.DEFINE_string("launcher_args", "", "More arguments of horovodrun, such as '--verbose'.")
+    flags.DEFINE_integer(
+        "max_restarts", 3, "How often a run may begin again after it lost a process.", lower_bound=0
+    )
+    flags.DEFINE_string("launcher_args", "", "More arguments for horovodrun, such as '--verbose'.")
 
 
 def main(argv: list[str]) -> int:

@@ -19,8 +19,8 @@ from ssd_centernet.runtime.launcher import LOST_ANOTHER, report_failure
 
 # Command -> one line for the overview. Kept here so that the overview imports nothing.
 COMMANDS = {
-    "train": "train a detector, and evaluate it on the way",
-    "launch": "run train, evaluate or benchmark in several processes, one a device",
+    "train": "train a detector and evaluate it while it trains",
+    "launch": "run train, evaluate or benchmark in several processes, one per device",
     "evaluate": "COCO metrics of a trained detector, or of a file of detections",
     "export": "SavedModel, TFLite and ONNX files of a trained detector, checked against it",
     "predict": "detect objects in images: drawings and COCO-style json",
@@ -28,10 +28,10 @@ COMMANDS = {
     "make_synthetic": "render a small COCO data set to try things on",
     "make_static": "compute training batches once, for train --static",
     "show_inputs": "draw what the network is fed, with the matched anchors",
-    "show_anchors": "what share of the objects a recipe's anchors or heatmap can match",
+    "show_anchors": "show which share of the objects a recipe can match, by size",
     "report": "compare runs: metrics, curves and settings, in the terminal and on one page",
     "compare_precision": "train a recipe in several precisions, and compare",
-    "benchmark": "measure input, train step, decoding or evaluation",
+    "benchmark": "measure input, train step, inference, decoding or evaluation",
     "doctor": "check versions, devices and a train step of this installation",
 }
 
@@ -50,8 +50,8 @@ def run(argv: list[str] | None = None) -> None:
     # Without an NVIDIA driver tensorflow logs its search for one as an error, hence 3.
     quiet = "2" if os.path.exists("/proc/driver/nvidia") else "3"
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", quiet)
-    # Where TensorFlow would load Keras 3: without it the start takes a quarter less, and modules of
-    # a user's own get from TensorFlow the Keras that the detectors are made of.
+    # TensorFlow would load Keras 3 as well: without it the start is a quarter shorter, and tf.keras
+    # in a user's own modules is the Keras that the detectors are made of.
     if _has_separate_keras_2():
         os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
     sys.exit(_dispatch(argv[1:]))
@@ -127,7 +127,7 @@ def _run_command(name: str, arguments: list[str]) -> int:
         )
         return _USAGE_ERROR
     logging.use_absl_handler()
-    # Its progress lines would come between ours.
+    # Its progress lines would interrupt ours.
     py_logging.getLogger("faster_coco_eval").setLevel(py_logging.WARNING)
     if flags.FLAGS["verbosity"].using_default_value:
         flags.FLAGS.verbosity = logging.WARNING

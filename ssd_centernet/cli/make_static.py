@@ -1,8 +1,8 @@
 """Compute training batches once and write them to files, to train without an input pipeline.
 
 Writes OUTPUT_DIR/worker_0, worker_1, ...: one folder for each process of the run, one file for
-each batch, augmented and with its targets. They are the batches that a run with the same settings
-begins with. `ssd_centernet train --static` reads them again and again, without decoding anything.
+each batch, augmented and with its targets: the batches that a run with the same settings begins
+with. `ssd_centernet train --static` reads them again and again, without decoding anything.
 
 Example:
 
@@ -36,7 +36,7 @@ def define_flags() -> None:
     flags.DEFINE_integer(
         "num_steps",
         None,
-        "Batches of each worker (default: a pass over the images).",
+        "Batches of each worker (default: one pass over the images).",
         lower_bound=1,
     )
     flags.DEFINE_integer("workers", 1, "Number of processes of the run.", lower_bound=1)

@@ -33,7 +33,7 @@ def main(argv: list[str]) -> None:
         argv: what is left of the command line; nothing but the program's name.
     """
     if len(argv) > 1:
-        raise flags.Error(f"Unexpected arguments {argv[1:]}; every option is a --flag=value.")
+        raise flags.Error(f"Unexpected arguments {argv[1:]}; write every option as --flag=value.")
     from ssd_centernet.data.synthetic import make_synthetic
 
     paths = make_synthetic(

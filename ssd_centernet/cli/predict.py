@@ -6,9 +6,9 @@ Examples:
       --annotations=instances_val2017.json
 
 Arguments are image files and folders. Every image is drawn to OUTPUT_DIR/NAME.png with the
-detections above --min_score. OUTPUT_DIR/detections.json holds all detections, low scores too, as
-`ssd_centernet evaluate --detections` reads them; their image_id is the number that the file name
-is, or a running number: images.json tells which. With --annotations the truth is drawn beside.
+detections above --min_score. OUTPUT_DIR/detections.json holds all detections, also those of low
+score, for `ssd_centernet evaluate --detections`. An image_id is the number in the file name, or
+a running number; images.json lists them. With --annotations the ground truth is drawn beside.
 """
 
 from __future__ import annotations
@@ -33,12 +33,14 @@ def define_flags() -> None:
     flags.DEFINE_float(
         "min_score",
         MIN_SCORE,
-        "Detections below it are not drawn, 0..1.",
+        "Lowest score of a detection that is drawn, 0..1.",
         lower_bound=0.0,
         upper_bound=1.0,
     )
     flags.DEFINE_integer("max_images", None, "Stop after this many images.", lower_bound=1)
-    flags.DEFINE_string("annotations", None, "COCO json of the images, to draw the truth beside.")
+    flags.DEFINE_string(
+        "annotations", None, "COCO json of the images, to draw the ground truth beside."
+    )
     flags.DEFINE_boolean("contact_sheet", False, "Also put up to 64 drawings on one sheet.")
 
 
@@ -54,7 +56,7 @@ def main(argv: list[str]) -> int:
     values = flags.FLAGS
     _flags.require("model_dir")
     if len(argv) < 2:
-        raise flags.Error("Give image files or folders behind the flags.")
+        raise flags.Error("Give image files or folders after the flags.")
     return predict_run(
         argv[1:],
         output_dir=values.output_dir,

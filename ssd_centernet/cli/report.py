@@ -4,10 +4,10 @@ Examples:
   ssd_centernet report runs/ssd300 runs/ssd300_bf16
   ssd_centernet report runs/* --output=report.html
 
-Arguments are run directories, of any recipes; they may still be training, or have been killed, or
-never been evaluated. Tables are printed; --output also writes a page with the curves of loss, AP,
-learning rate and speed, and all settings that differ, in one file without anything from the
-network. Nothing in the runs is changed.
+Arguments are run directories, of any recipe. A run may still be training, may have been killed,
+or may have no evaluation. Tables are printed. --output also writes a page with the curves of loss,
+AP, learning rate and speed, and all settings that differ: one file that loads nothing from the
+network. The runs are not changed.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def main(argv: list[str]) -> int:
         The exit status.
     """
     if len(argv) < 2:
-        raise flags.Error("Give one or more run directories behind the command.")
+        raise flags.Error("Give one or more run directories after the command.")
     from ssd_centernet.runs.logs import read_runs
     from ssd_centernet.runs.report import text_report, write_runs_page
 

@@ -1,13 +1,13 @@
-"""Tell what share of the ground truth a recipe can match, by the size of the objects.
+"""Show which share of the ground truth a recipe can match, by the size of the objects.
 
 Example:
   ssd_centernet show_anchors --gin_file=ssd300_resnet34 --data_dir=data/coco --output=anchors.png
 
-The objects of the split are scaled to the network's input and handed to the detector's own
-make_targets. Of an SSD the table says how many reach the matching threshold with an anchor, how
-many are only given the best anchor there is, how many get none, and on which level. Of a CenterNet
-it says how many have a peak of their own, share one, or are smaller than a cell of the heatmap. The
-settings of a finished run are read with --gin_file=RUN/config.gin.
+The objects of the split are scaled to the network's input and matched as in training. For an SSD
+the table says how many reach the matching threshold with an anchor, how many only get the best
+anchor there is, how many get none, and on which level. For a CenterNet it says how many have a peak
+of their own, share one, or are smaller than a cell of the heatmap. For the settings of an earlier
+run give --gin_file=RUN/config.gin.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ def define_flags() -> None:
     """Define the flags of this command."""
     _flags.define_gin()
     _flags.define_data_dir()
-    flags.DEFINE_string("split", None, "Split to read; by default that of training.")
+    flags.DEFINE_string("split", None, "Split to read (default: the training split).")
     flags.DEFINE_integer(
-        "max_images", None, "Only the first so many images with objects.", lower_bound=1
+        "max_images", None, "Use only the first N images with objects.", lower_bound=1
     )
-    flags.DEFINE_string("output", None, "PNG file to draw the shares by size to.")
+    flags.DEFINE_string("output", None, "PNG file for a chart of the shares by size.")
 
 
 def main(argv: list[str]) -> int:

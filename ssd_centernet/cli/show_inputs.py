@@ -3,11 +3,11 @@
 Example:
   ssd_centernet show_inputs --gin_file=ssd300_resnet34 --data_dir=data/coco --output=inputs.png
 
-The images are the first that a training with these settings and this seed gets, after augmentation
-and un-normalised again. Boxes are green where an anchor reaches the matching threshold, orange
-where only the one anchor is matched that every object is given, red where none is. Of a CenterNet
-the heatmap is drawn, and a box is orange where another object of its class has the same peak. The
-settings of a finished run are read with --gin_file=RUN/config.gin.
+These are the first images of a training with these settings and this seed, after augmentation, with
+their normalisation undone. A box is green if an anchor reaches the matching threshold, orange if it
+only has the one anchor that every object is given, and red if it has none. For a CenterNet the
+heatmap is drawn, and a box is orange if another object of its class has the same peak. For the
+settings of an earlier run give --gin_file=RUN/config.gin.
 """
 
 from __future__ import annotations
@@ -23,8 +23,10 @@ def define_flags() -> None:
     _flags.define_data_dir()
     _flags.define_seed()
     flags.DEFINE_string("output", None, "PNG file to write.")
-    flags.DEFINE_integer("num_images", 16, "Images on the sheet.", lower_bound=1)
-    flags.DEFINE_integer("cell_size", 448, "Side of an image on the sheet, pixels.", lower_bound=32)
+    flags.DEFINE_integer("num_images", 16, "Number of images on the sheet.", lower_bound=1)
+    flags.DEFINE_integer(
+        "cell_size", 448, "Side of an image on the sheet in pixels.", lower_bound=32
+    )
 
 
 def main(argv: list[str]) -> int:

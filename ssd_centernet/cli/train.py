@@ -3,9 +3,9 @@
 Example:
   ssd_centernet train --gin_file=ssd300_resnet34 --data_dir=data/coco --model_dir=runs/ssd300
 
-The same command on the same --model_dir goes on where a stopped run ended. The run directory gets
+Give the same command again to go on with a run that was stopped. The run directory gets
 checkpoints, config.gin (the settings), metrics.jsonl, TensorBoard events, evaluation/ and best/.
-Flags of the published systems are understood too; docs/flags.md lists what each means here.
+The flags of the published systems work too; docs/flags.md says what each one means here.
 """
 
 import contextlib
@@ -22,7 +22,7 @@ from ssd_centernet.run_directory import FAKE_DATA_DIR
 
 _BINDINGS = {
     "batch_size": "train.batch_size",
-    # Of two lengths the later one counts: --num_steps wins over --epochs.
+    # The later of two lengths counts: --num_steps wins over --epochs.
     "epochs": "train.epochs",
     "num_steps": "train.steps",
     "seed": "train.seed",
@@ -56,19 +56,19 @@ def define_flags() -> None:
     _flags.define_batch_size()
     _define_length()
     _define_beginning()
-    flags.DEFINE_string("log_every", None, "Distance of log lines: 100, or '1 epoch'.")
-    flags.DEFINE_string("checkpoint_every", None, "Distance of checkpoints: 1000, or '1 epoch'.")
+    flags.DEFINE_string("log_every", None, "Interval of log lines: 100, or '1 epoch'.")
+    flags.DEFINE_string("checkpoint_every", None, "Interval of checkpoints: 1000, or '1 epoch'.")
     flags.DEFINE_string(
-        "evaluate_every", None, "Distance of evaluations: 1000, '5 epochs', 0 for none."
+        "evaluate_every", None, "Interval of evaluations: 1000, or '5 epochs'; 0 for none."
     )
     _define_data()
     _define_measurements()
     flags.DEFINE_string(
-        "inference", None, "Detect objects in this image with the run of --model_dir, and end."
+        "inference", None, "Detect objects in this image with the run of --model_dir, then exit."
     )
     _flags.define_use_horovod()
     flags.DEFINE_boolean(
-        "distributed_bn", None, "Batch statistics over all processes; needs --use_horovod."
+        "distributed_bn", None, "Take batch statistics over all processes; needs --use_horovod."
     )
     _flags.define_seed()
     _flags.define_dtype()
@@ -95,20 +95,20 @@ def _define_beginning() -> None:
     flags.DEFINE_string(
         "resume_from",
         None,
-        "A run or checkpoint of this library that a fresh --model_dir goes on from: weights, "
+        "A run or checkpoint of this library that a new --model_dir continues: its weights, "
         "optimizer, step and position in the data.",
     )
     flags.DEFINE_string(
         "fine_tune_checkpoint",
         None,
-        "Weights that a fresh run begins with: a run directory, or a published checkpoint.",
+        "Weights that a new run begins with: a run directory, or a published checkpoint.",
     )
     flags.DEFINE_enum(
         "fine_tune_checkpoint_type",
         None,
         ["classification", "detection", "full"],
-        "classification: the backbone alone; detection: also neck and head, but for classes that "
-        "the checkpoint does not know; full: everything. What it holds when not given.",
+        "classification: the backbone alone; detection: neck and head too, except for classes that "
+        "the checkpoint does not know; full: everything. By default all that the file holds.",
     )
 
 
@@ -119,7 +119,7 @@ def _define_data() -> None:
     flags.DEFINE_boolean(
         "use_fake_data",
         None,
-        "Repeat the first training batch for ever; without --data_dir one of noise.",
+        "Repeat the first training batch for ever; without --data_dir, a batch of noise.",
     )
 
 
@@ -127,13 +127,13 @@ def _define_measurements() -> None:
     flags.DEFINE_list(
         "profile",
         None,
-        "FIRST,LAST: steps to trace for TensorBoard, both included, counted from 0 where this call "
-        "begins or resumes. 0,0 traces none.",
+        "FIRST,LAST: the steps to trace for TensorBoard, both included; 0 is the step where this "
+        "call begins or resumes. 0,0 traces none.",
     )
     flags.DEFINE_boolean(
         "use_performance",
         None,
-        "Write throughput and seconds a step to MODEL_DIR/summary/summary.json at the end.",
+        "Write images/s and seconds per step to MODEL_DIR/summary/summary.json at the end.",
     )
 
 
@@ -186,7 +186,7 @@ def parse_recipe(statements: Sequence[Statement]) -> None:
         bindings.append(f"train.profile = {_profiled_steps(values.profile)}")
     if values.static and values.use_fake_data:
         raise flags.IllegalFlagValueError(
-            "--static and --use_fake_data are two sources of training batches: give one of them."
+            "--static and --use_fake_data are two sources of training batches: give only one."
         )
     data = "static" if values.static else "fake" if values.use_fake_data else None
     config.parse(values.gin_file, values.gin_params, flag_params=bindings)
@@ -247,7 +247,7 @@ def _warn_of_unused(used: Sequence[str], statements: Sequence[Statement]) -> Non
     given += [statement.flag for statement in statements]
     if given:
         print(
-            f"the settings saved in {flags.FLAGS.model_dir} hold; without effect: "
+            f"the settings saved in {flags.FLAGS.model_dir} are used; these flags have no effect: "
             f"{', '.join(given)}",
             file=sys.stderr,
         )

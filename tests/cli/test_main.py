@@ -258,7 +258,7 @@ def test_recipe_without_a_detector_is_explained(command, capsys):
 
     assert command(build) == 1
     printed = capsys.readouterr().err
-    assert "build_detector is not told its ['model']" in printed and "include" in printed
+    assert "build_detector has no value for ['model']" in printed and "include" in printed
     assert "Traceback" not in printed
 
 

@@ -73,7 +73,7 @@ def test_inference_draws_an_image(model_dir, pictures, tmp_path, capsys):
     assert [path.stem for path in (run / "predictions").glob("*.png")] == [image.stem]
     said = capsys.readouterr()
     assert "1 images" in said.out
-    assert "without effect: --k=2.0" in said.err
+    assert "these flags have no effect: --k=2.0" in said.err
 
 
 def test_evaluation_under_the_names_of_the_originals(model_dir, data_dir, tmp_path, capsys):
