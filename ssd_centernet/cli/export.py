@@ -107,10 +107,8 @@ def main(argv: list[str]) -> int:
     )
     config.assert_all_used(allow=("train.eval_split",), overrides_only=True)
     print("\nfound again: detections that the model and the file share, of those compared")
-    print(
-        "score, box, IoU: largest difference of a score and of a coordinate (fraction of the image),"
-    )
-    print("and the smallest overlap\n")
+    print("score, box: largest difference of a score, and of a coordinate (fraction of the image)")
+    print("IoU: smallest overlap of two that are the same\n")
     for name, size in content["bytes"].items():
         shown = f"{size / 1e6:.1f} MB" if size >= 1e5 else f"{size / 1e3:.1f} kB"
         print(f"written: {Path(values.output) / name} ({shown})")
