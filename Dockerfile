@@ -5,7 +5,7 @@
 #
 # docs/docker.md has the arguments for GPU, Gaudi, MLU and Ascend, and says what of this was run.
 
-# An image with Python 3.10 to 3.12, or a vendor's with its TensorFlow (2.15 to 2.20) inside.
+# An image with Python 3.10 to 3.13, or a vendor's with its TensorFlow (2.15 to 2.21) inside.
 ARG BASE=python:3.11-slim
 FROM ${BASE}
 SHELL ["/bin/bash", "-euo", "pipefail", "-c"]
@@ -13,10 +13,11 @@ SHELL ["/bin/bash", "-euo", "pipefail", "-c"]
 # What scripts/setup.sh reads. They stay in the environment, so that a script which calls it again
 # finds the installation complete.
 #   TENSORFLOW=installed   keep the TensorFlow of the base image instead of installing 2.20
-#   EXTRAS                 extras of setup.py; cuda brings CUDA's libraries for a GPU
+#   EXTRAS                 extras of setup.py instead of those that scripts/setup.sh takes; cuda brings
+#                          CUDA's libraries for a GPU
 #   PYTHON                 interpreter of the base image, where it is not python3
 ARG TENSORFLOW=""
-ARG EXTRAS="train,test"
+ARG EXTRAS=""
 ARG PYTHON=""
 ENV TENSORFLOW=${TENSORFLOW} EXTRAS=${EXTRAS} PIP_NO_CACHE_DIR=1 PYTHONUNBUFFERED=1
 WORKDIR /ssd_centernet

@@ -13,18 +13,21 @@ VERSION = re.search(
 ).group(1)
 README = ROOT / "README.md"
 
+# TensorFlow 2.21 no longer brings TensorBoard, without which tf.summary writes nothing.
 TRAIN = [
-    "tf-models-official>=2.15,<2.21",
+    "tensorboard>=2.15,<2.22",
     "pycocotools>=2.0.7",
     "faster-coco-eval>=1.6",
     "matplotlib>=3.7",
 ]
+# Backbones and their published weights. No release goes beyond TensorFlow 2.20.
+MODEL_GARDEN = ["tf-models-official>=2.15,<2.21"]
 # What runs a notebook; `notebook` is what shows one in a browser.
 KERNEL = ["ipykernel>=6", "nbclient>=0.10", "nbformat>=5.9"]
 EXPORT = ["tf2onnx>=1.17", "onnxruntime>=1.17", "ai-edge-litert>=2"]
 TEST = [*TRAIN, *EXPORT, *KERNEL, "pytest>=8", "pytest-xdist>=3.5", "ruff>=0.6", "psutil>=5.9"]
 NOTEBOOKS = ["notebook>=7", *KERNEL, *TRAIN]
-CUDA = ["tensorflow[and-cuda]>=2.15,<2.21"]
+CUDA = ["tensorflow[and-cuda]>=2.15,<2.22"]
 HOROVOD = ["horovod>=0.28.1", "cloudpickle", "psutil>=5.9", "cffi"]
 
 # The recipes live beside the package in a checkout and inside it once installed.
@@ -43,14 +46,15 @@ setup(
         "ssd_centernet.drawing": ["*.css", "*.js", "*.mplstyle"],
         RECIPES: ["*.gin", "*/*.gin", "*.md"],
     },
-    python_requires=">=3.10,<3.13",
+    python_requires=">=3.10,<3.14",
     # tf_keras itself asks for the tensorflow of its own minor version.
     install_requires=[
-        "tensorflow>=2.15,<2.21",
-        "tf_keras>=2.15,<2.21",
+        "tensorflow>=2.15,<2.22",
+        "tf_keras>=2.15,<2.22",
         "numpy>=1.23",
         "absl-py>=1.4",
-        "gin-config>=0.5",
+        # The state of a configuration is kept by names that gin does not promise to keep.
+        "gin-config>=0.5,<0.6",
         "pillow>=9.5",
         "protobuf>=3.20.3",
         "pyyaml>=6",
@@ -58,12 +62,13 @@ setup(
     ],
     extras_require={
         "train": TRAIN,
+        "model_garden": MODEL_GARDEN,
         "test": TEST,
         "notebooks": NOTEBOOKS,
         "export": EXPORT,
         "cuda": CUDA,
         "horovod": HOROVOD,
-        "all": sorted({*TEST, *NOTEBOOKS, *EXPORT}),
+        "all": sorted({*TEST, *NOTEBOOKS, *EXPORT, *MODEL_GARDEN}),
     },
     entry_points={"console_scripts": ["ssd_centernet = ssd_centernet.cli.main:run"]},
     zip_safe=False,

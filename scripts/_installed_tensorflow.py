@@ -32,7 +32,8 @@ NOT_OF_VISION = set(
     "ai-edge-litert cython google-api-python-client kaggle oauth2client "
     "pandas py-cpuinfo sacrebleu sentencepiece seqeval".split()
 )
-LOWEST, FIRST_TOO_NEW = (2, 15), (2, 21)
+NEWEST_OF_MODEL_GARDEN = (2, 20)
+LOWEST, FIRST_TOO_NEW = (2, 15), (2, 22)
 
 
 def tensorflow_version() -> str:
@@ -117,10 +118,11 @@ def main(what: str, version: str = "", extras: str = "") -> None:
     minor = tuple(int(part) for part in version.split(".")[:2])
     text = f"{minor[0]}.{minor[1]}"
     if not LOWEST <= minor < FIRST_TOO_NEW:
-        sys.exit(f"TensorFlow {text} is installed; ssd_centernet needs 2.15 to 2.20.")
-    lines = {"alone": alone, "rest": rest, "constraints": constraints}[what](
-        text, extras.split(",")
-    )
+        sys.exit(f"TensorFlow {text} is installed; ssd_centernet needs 2.15 to 2.21.")
+    wanted = [
+        one for one in extras.split(",") if one != "model_garden" or minor <= NEWEST_OF_MODEL_GARDEN
+    ]
+    lines = {"alone": alone, "rest": rest, "constraints": constraints}[what](text, wanted)
     print("\n".join(sorted(lines)))
 
 

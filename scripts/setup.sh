@@ -4,19 +4,20 @@
 #
 #   bash scripts/setup.sh            TensorFlow 2.20 in .venv
 #   TF=2.15 bash scripts/setup.sh    TensorFlow 2.15 in .venv-tf2.15
+#   TF=2.21 bash scripts/setup.sh    TensorFlow 2.21 in .venv-tf2.21
 #   TENSORFLOW=installed bash scripts/setup.sh
 #                                    the TensorFlow that python3 has, such as a vendor's, in .venv;
 #                                    nothing that is installed there is replaced
 #
-# EXTRAS names extras of setup.py (train,test); with "train,test,cuda" CUDA comes along for a GPU.
-# PYTHON names the interpreter when python3 is another version: 3.10 to 3.12, and 3.11 at most for
+# EXTRAS names extras of setup.py (train,test, and model_garden where the Model Garden has a release
+# for this TensorFlow); with "train,model_garden,test,cuda" CUDA comes along for a GPU.
+# PYTHON names the interpreter when python3 is another version: 3.10 to 3.13, and 3.11 at most for
 # TensorFlow 2.15.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 TF="${TF:-2.20}"
 CONSTRAINTS="constraints/tf$TF.txt"
-EXTRAS="${EXTRAS:-train,test}"
 VENV=".venv"
 [ "$TF" = "2.20" ] || VENV=".venv-tf$TF"
 # An environment around a vendor's TensorFlow stays one, whoever calls.
@@ -35,13 +36,17 @@ case "$TENSORFLOW" in
 esac
 [ -f "$CONSTRAINTS" ] ||
   fail "TF=$TF: there is no $CONSTRAINTS. Use one of: $(cd constraints && echo tf*.txt)"
+if [ -z "${EXTRAS:-}" ]; then
+  EXTRAS="train,test"
+  ! grep -q '^tf-models-official==' "$CONSTRAINTS" || EXTRAS="train,model_garden,test"
+fi
 
 find_python() {
-  local candidate last=12 wanted="Python 3.10, 3.11 or 3.12 is"
+  local candidate last=13 wanted="Python 3.10 to 3.13 is"
   if [ "$TF" = "2.15" ]; then
     last=11 wanted="Python 3.10 or 3.11, the last that TensorFlow 2.15 runs on, is"
   fi
-  for candidate in ${PYTHON:-python3 python3.12 python3.11 python3.10}; do
+  for candidate in ${PYTHON:-python3 python3.13 python3.12 python3.11 python3.10}; do
     if "$candidate" -c "import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, $last))" \
       2>/dev/null; then
       echo "$candidate"

@@ -36,7 +36,7 @@ def select_keras(tensorflow_version: str) -> ModuleType:
     if wanted < _LOWEST:
         raise ImportError(
             f"tensorflow {tensorflow_version} is installed; ssd_centernet needs 2.15 or newer. "
-            'Install one: pip install "tensorflow>=2.15,<2.21"'
+            'Install one: pip install "tensorflow>=2.15,<2.22"'
         )
     if wanted == _LOWEST:
         return tf.keras

@@ -1,6 +1,7 @@
 """What gets installed."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -89,14 +90,14 @@ def test_wheel_metadata(wheel):
     archive = zipfile.ZipFile(wheel)
     folder = next(n for n in archive.namelist() if n.endswith("METADATA")).rpartition("/")[0]
     metadata = archive.read(f"{folder}/METADATA").decode()
-    assert "Requires-Python: >=3.10,<3.13" in metadata.replace("<3.13,>=3.10", ">=3.10,<3.13")
+    assert "Requires-Python: >=3.10,<3.14" in metadata.replace("<3.14,>=3.10", ">=3.10,<3.14")
     core = [
         line.split(":")[1].strip()
         for line in metadata.splitlines()
         if line.startswith("Requires-Dist") and "extra" not in line
     ]
     assert not [need for need in core if need.startswith(("tf-models", "pycocotools", "horovod"))]
-    for extra in ("train", "test", "notebooks", "export", "horovod", "all"):
+    for extra in ("train", "model_garden", "test", "notebooks", "export", "horovod", "all"):
         assert f"Provides-Extra: {extra}" in metadata
     entry_points = archive.read(f"{folder}/entry_points.txt").decode()
     assert "ssd_centernet = ssd_centernet.cli.main:run" in entry_points
@@ -107,8 +108,26 @@ def test_constraints_name_one_tensorflow_minor(path):
     minor = path.stem.removeprefix("tf")
     rows = [r for r in path.read_text(encoding="utf-8").splitlines() if r and r[0] != "#"]
     pins = dict(row.split(";")[0].strip().split("==") for row in rows)
-    for name in ("tensorflow", "tf-keras", "tf-models-official", "tensorflow-text"):
+    for name in ("tensorflow", "tf-keras", "tensorboard"):
         assert pins[name].startswith(f"{minor}."), (name, pins[name])
+    for name in ("tf-models-official", "tensorflow-text"):
+        assert pins.get(name, minor).startswith(minor), (name, pins[name])
+
+
+def test_the_bounds_of_tensorflow_are_said_alike_everywhere():
+    pattern = r"(?:tensorflow|tf_keras)(?:\[\S+\])?>=2\.1[56],<2\.(\d+)"
+    (bound,) = set(re.findall(pattern, (ROOT / "setup.py").read_text("utf-8")))
+    newest = str(int(bound) - 1)
+    paths = [ROOT / "README.md", ROOT / "Dockerfile", *(ROOT / "docs").glob("*.md")]
+    paths += [*(ROOT / "scripts").glob("*.*"), *(ROOT / "ssd_centernet").rglob("*.py")]
+    said = []
+    for path in paths:
+        text = path.read_text("utf-8")
+        assert set(re.findall(pattern, text)) <= {bound}, path
+        said += re.findall(r"2\.15 to 2\.(\d+)", text)
+        assert set(said) <= {newest}, path
+    assert len(said) > 4
+    assert (ROOT / "constraints" / f"tf2.{newest}.txt").exists()
 
 
 @pytest.mark.parametrize("name", ["setup.sh", "test.sh", "demo.sh"])
@@ -142,6 +161,6 @@ def test_setup_refuses_another_python(tmp_path):
         text=True,
     )
     assert result.returncode == 1
-    assert "Python 3.10, 3.11 or 3.12 is needed" in result.stderr
+    assert "Python 3.10 to 3.13 is needed" in result.stderr
     assert "Python 3.9.1" in result.stderr
     assert not (tmp_path / ".venv").exists()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import json
 import sys
 import time
@@ -52,6 +53,9 @@ class TrainLog:
             length: of the run.
             console: where lines go; None means standard output.
             write_files: False on all processes but the first.
+
+        Raises:
+            ImportError: TensorBoard is not installed.
         """
         self.length = length
         self._console = console or sys.stdout
@@ -59,6 +63,13 @@ class TrainLog:
         self._writers: dict[str, tf.summary.SummaryWriter] = {}
         self._model_dir = Path(model_dir)
         if write_files:
+            # TensorFlow would say so at the first window, when the time of tracing is spent.
+            if importlib.util.find_spec("tensorboard") is None:
+                raise ImportError(
+                    "training writes its curves with the package tensorboard, which is not "
+                    "installed (TensorFlow 2.21 does not bring it, older ones do). Install it: "
+                    'pip install "ssd_centernet[train]"'
+                )
             self._model_dir.mkdir(parents=True, exist_ok=True)
             # Appended line by line: a kill costs the last line at most, and a resume goes on below.
             self._file = (self._model_dir / METRICS_NAME).open("a", buffering=1)

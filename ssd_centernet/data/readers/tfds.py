@@ -137,8 +137,8 @@ def _import_tfds() -> Any:
         import tensorflow_datasets
     except ImportError as error:
         raise ImportError(
-            f"TFDS data is read with tensorflow_datasets, which cannot be imported ({error}). It "
-            "comes with pip install 'ssd_centernet[train]', or pip install tensorflow-datasets."
+            f"TFDS data is read with tensorflow_datasets, which cannot be imported ({error}). "
+            "Install it: pip install tensorflow-datasets"
         ) from error
     return tensorflow_datasets
 

@@ -136,7 +136,9 @@ def _build(model_type: str, options: dict, shape: tuple, norm_activation: dict) 
     except ImportError as error:
         raise ImportError(
             "ModelGardenBackbone needs the package tf-models-official, which cannot be imported "
-            f'({error}). Install it: pip install "ssd_centernet[train]"; or take another.'
+            f'({error}). Install it: pip install "ssd_centernet[model_garden]", which goes with '
+            "TensorFlow 2.20 at most; or take another backbone.",
+            name="official",
         ) from error
     types = sorted({field.name for field in dataclasses.fields(configs.Backbone)} - {"type"})
     if model_type not in types:
