@@ -1,6 +1,5 @@
 """Recipes, runs and data in Python; and that a caller's own gin settings stay as they were."""
 
-import subprocess
 import sys
 
 import numpy as np
@@ -15,12 +14,11 @@ from ssd_centernet.data.directory import load_label_map
 from ssd_centernet.data.pipeline import training_batches
 from ssd_centernet.runs.evaluation import evaluate_run
 from ssd_centernet.runs.opened import open_run
+from tests.process import python, run
 
 
 def test_gin_stays_as_the_caller_set_it(model_dir, data_dir):
-    command = [sys.executable, "-m", "tests.callers_gin", str(model_dir), str(data_dir)]
-    result = subprocess.run(command, capture_output=True, text=True)
-    assert result.returncode == 0, result.stderr
+    run(sys.executable, "-m", "tests.callers_gin", model_dir, data_dir)
 
 
 def test_build_takes_a_recipe_and_what_wins_over_it():
@@ -180,7 +178,6 @@ image = np.full([1, 64, 64, 3], 0.5, np.float32)
 models = [sc.keras.models.load_model({str(path)!r}), sc.load({str(path)!r})]
 np.save({str(tmp_path / "logits.npy")!r}, [model(image)["class_logits"] for model in models])
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    python(code)
     for logits in np.load(tmp_path / "logits.npy"):
         np.testing.assert_array_equal(logits, detector(image)["class_logits"])

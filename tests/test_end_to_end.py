@@ -1,39 +1,22 @@
 """The way of a new user through real processes, from rendered pictures to drawn predictions."""
 
+import contextlib
 import json
-import os
 import re
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 from PIL import Image
 
 from ssd_centernet.evaluation.coco import METRIC_NAMES, evaluate_detections_file
+from tests.process import CLI, Running, cli
 from tests.tiny import RUN_RECIPE
 
-ROOT = Path(__file__).resolve().parents[1]
 
-
-def _start(*arguments):
-    """Start a command; those that do not wait for each other run side by side."""
-    return subprocess.Popen(
-        [sys.executable, "-m", "ssd_centernet", *map(str, arguments)],
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": ""},
-    )
-
-
-def _finish(*processes):
-    """Return the outputs of processes that must all end well."""
-    ended = [(process, *process.communicate(timeout=600)) for process in processes]
-    for process, stdout, stderr in ended:
-        assert process.returncode == 0, f"{process.args}\n{stdout}\n{stderr[-3000:]}"
-    return [stdout for _, stdout, _ in ended]
+def _side_by_side(*commands):
+    """Run commands that do not wait for each other; return their ends, all of them good."""
+    with contextlib.ExitStack() as stack:
+        running = [stack.enter_context(Running(*CLI, *command)) for command in commands]
+        return [one.finish(status=0).stdout for one in running]
 
 
 @pytest.fixture(scope="module")
@@ -43,29 +26,24 @@ def way(tmp_path_factory):
     pictures, data, run = top / "pictures", top / "data", top / "run"
     recipe = top / "tiny.gin"
     recipe.write_text(RUN_RECIPE)
-    _finish(
-        _start(
-            *("make_synthetic", f"--output_dir={pictures}", "--num_train=8", "--num_val=5"),
-            *("--min_size=60", "--max_size=90"),
-        )
-    )
-    _finish(*[_start(*_convert(pictures, data, split)) for split in ("train", "val")])
+    counts = ("--num_train=8", "--num_val=5", "--min_size=60", "--max_size=90")
+    cli("make_synthetic", f"--output_dir={pictures}", *counts)
+    _side_by_side(*(_convert(pictures, data, split) for split in ("train", "val")))
     training = ["train", f"--gin_file={recipe}", f"--data_dir={data}", f"--model_dir={run}"]
     sheet = top / "inputs.png"
     shown = ["show_inputs", f"--gin_file={recipe}", f"--data_dir={data}", f"--output={sheet}"]
-    trained, inputs = _finish(_start(*training), _start(*shown, "--num_images=4"))
+    trained, inputs = _side_by_side(training, [*shown, "--num_images=4"])
     there = [f"--model_dir={run}", f"--data_dir={data}", "--device=cpu"]
     files = [pictures / "val", top / "missing.jpg"]
-    evaluated, predicted = _finish(
-        _start("evaluate", *there, "--batch_size=3", f"--output_dir={top / 'scores'}"),
-        _start("predict", there[0], there[2], "--contact_sheet", *files, "--batch_size=2"),
+    evaluated, predicted = _side_by_side(
+        ["evaluate", *there, "--batch_size=3", f"--output_dir={top / 'scores'}"],
+        ["predict", there[0], there[2], "--contact_sheet", *files, "--batch_size=2"],
     )
     before = (run / "evaluation" / "metrics.json").read_text()
-    again, refused = (
-        _start(*training, "--mode=eval", "--batch_size=5"),
-        _start("predict", there[0], top / "missing.jpg", f"--output_dir={top / 'none'}"),
-    )
-    errors = refused.communicate(timeout=600)[1]
+    nothing = ("predict", there[0], top / "missing.jpg", f"--output_dir={top / 'none'}")
+    with Running(*CLI, *nothing) as predicting:
+        again = cli(*training, "--mode=eval", "--batch_size=5").stdout
+        refused = predicting.finish(status=1).stderr
     return {
         "top": top,
         "printed": {
@@ -73,10 +51,10 @@ def way(tmp_path_factory):
             "show_inputs": inputs,
             "evaluate": evaluated,
             "predict": predicted,
-            "eval mode": _finish(again)[0],
+            "eval mode": again,
         },
         "metrics of training": json.loads(before),
-        "refused": (refused.returncode, errors),
+        "refused": refused,
     }
 
 
@@ -158,9 +136,7 @@ def test_predict_draws_every_image_and_names_what_it_skipped(way):
 
 
 def test_predict_fails_where_nothing_can_be_read(way):
-    code, errors = way["refused"]
-    assert code == 1
-    assert "missing.jpg: No such file" in errors and "Traceback" not in errors
+    assert "missing.jpg: No such file" in way["refused"] and "Traceback" not in way["refused"]
 
 
 def test_show_inputs_draws_the_sheet(way):

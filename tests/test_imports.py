@@ -2,13 +2,13 @@
 
 import ast
 import re
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[1]
+from tests.process import ROOT, python, run
+
 PACKAGE = ROOT / "ssd_centernet"
 FILES = sorted(PACKAGE.rglob("*.py"))
 _FOLDERS = ("tests", "benchmarks", "scripts", "tools")
@@ -216,10 +216,7 @@ def _body_length(node: ast.FunctionDef) -> int:
 @pytest.mark.parametrize("arguments", [["check"], ["format", "--check"]], ids=" ".join)
 def test_ruff(arguments):
     pytest.importorskip("ruff", reason="ruff is not installed")
-    result = subprocess.run(
-        [sys.executable, "-m", "ruff", *arguments, "."], cwd=ROOT, capture_output=True, text=True
-    )
-    assert result.returncode == 0, result.stdout + result.stderr
+    run(sys.executable, "-m", "ruff", *arguments, ".")
 
 
 _BLOCKED = """
@@ -235,14 +232,7 @@ sys.meta_path.insert(0, Block())
 
 
 def _run_blocked(names: set[str], code: str) -> str:
-    result = subprocess.run(
-        [sys.executable, "-c", _BLOCKED.format(names=names) + code],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-    )
-    assert result.returncode == 0, result.stderr
-    return result.stdout
+    return python(_BLOCKED.format(names=names) + code).stdout
 
 
 def test_import_needs_no_heavy_package():

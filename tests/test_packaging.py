@@ -1,17 +1,14 @@
 """What gets installed."""
 
-import os
 import re
 import shutil
-import subprocess
 import sys
 import tarfile
 import zipfile
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[1]
+from tests.process import ROOT, environment, python, run
 
 
 def copy_sources(place, *folders):
@@ -31,8 +28,7 @@ def wheel(tmp_path_factory):
     out = tmp_path_factory.mktemp("wheel")
     command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-index"]
     command += ["--no-build-isolation", "--wheel-dir", str(out), str(source)]
-    result = subprocess.run(command, capture_output=True, text=True)
-    assert result.returncode == 0, result.stdout + result.stderr
+    run(*command)
     return next(out.glob("*.whl"))
 
 
@@ -60,9 +56,7 @@ def test_source_distribution_has_what_is_installed_and_no_vectors(tmp_path):
     pytest.importorskip("setuptools")
     copy_sources(tmp_path, "constraints", "docs", "tests")
     code = "from setuptools import build_meta; print(build_meta.build_sdist('.'))"
-    command = [sys.executable, "-c", code]
-    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
-    assert result.returncode == 0, result.stdout + result.stderr
+    python(code, cwd=tmp_path, env=environment(PYTHONPATH=None))
     with tarfile.open(next(tmp_path.glob("*.tar.gz"))) as archive:
         names = [name.partition("/")[2] for name in archive.getnames()]
     folders = {name.partition("/")[0] for name in names if "/" in name}
@@ -73,14 +67,7 @@ def test_source_distribution_has_what_is_installed_and_no_vectors(tmp_path):
 def test_wheel_finds_its_recipes_without_the_checkout(wheel, tmp_path):
     zipfile.ZipFile(wheel).extractall(tmp_path)
     code = "from ssd_centernet import config; print(config.recipe_directory(), config.recipes())"
-    result = subprocess.run(
-        [sys.executable, "-c", code],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(tmp_path)},
-        capture_output=True,
-        text=True,
-    )
-    assert result.returncode == 0, result.stderr
+    result = python(code, cwd=tmp_path, env=environment(PYTHONPATH=tmp_path))
     assert str(tmp_path / "ssd_centernet" / "gin_configs") in result.stdout
     for recipe in (ROOT / "gin_configs").glob("*.gin"):
         assert recipe.stem in result.stdout
@@ -132,35 +119,23 @@ def test_the_bounds_of_tensorflow_are_said_alike_everywhere():
 
 @pytest.mark.parametrize("name", ["setup.sh", "test.sh", "demo.sh"])
 def test_scripts_are_valid_shell(name):
-    result = subprocess.run(["bash", "-n", ROOT / "scripts" / name], capture_output=True, text=True)
-    assert result.returncode == 0, result.stderr
+    run("bash", "-n", ROOT / "scripts" / name)
 
 
 def test_setup_refuses_an_unknown_tensorflow():
-    result = subprocess.run(
-        ["bash", ROOT / "scripts" / "setup.sh"],
-        env={**os.environ, "TF": "1.15"},
-        capture_output=True,
-        text=True,
-    )
-    assert result.returncode == 1
+    result = run("bash", ROOT / "scripts" / "setup.sh", env=environment(TF="1.15"), status=1)
     assert "constraints/tf1.15.txt" in result.stderr
     assert "tf2.20.txt" in result.stderr
 
 
 def test_setup_refuses_another_python(tmp_path):
-    python = tmp_path / "python3"
-    python.write_text('#!/bin/sh\n[ "$1" = --version ] && echo Python 3.9.1\nexit 1\n')
-    python.chmod(0o755)
+    interpreter = tmp_path / "python3"
+    interpreter.write_text('#!/bin/sh\n[ "$1" = --version ] && echo Python 3.9.1\nexit 1\n')
+    interpreter.chmod(0o755)
     for name in ("scripts", "constraints"):
         shutil.copytree(ROOT / name, tmp_path / name)
-    result = subprocess.run(
-        ["bash", tmp_path / "scripts" / "setup.sh"],
-        env={**os.environ, "PYTHON": str(python)},
-        capture_output=True,
-        text=True,
-    )
-    assert result.returncode == 1
+    setup, env = tmp_path / "scripts" / "setup.sh", environment(PYTHON=interpreter)
+    result = run("bash", setup, env=env, status=1)
     assert "Python 3.10 to 3.13 is needed" in result.stderr
     assert "Python 3.9.1" in result.stderr
     assert not (tmp_path / ".venv").exists()

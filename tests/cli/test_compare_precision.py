@@ -1,57 +1,38 @@
 """`compare_precision` with real processes: stopped, gone on with, and finished."""
 
 import json
-import os
 import signal
-import subprocess
-import sys
-import time
 
 import pytest
 from PIL import Image
 
+from tests.process import CLI, Running, cli
 from tests.tiny import RUN_RECIPE
 
 STEPS = 40
 
 
-def start(data_dir, folder, *more):
+def flags(data_dir, folder, *more):
     recipe = folder.parent / "tiny.gin"
     recipe.write_text(RUN_RECIPE)
-    command = [sys.executable, "-m", "ssd_centernet", "compare_precision"]
-    command += [f"--gin_file={recipe}", f"--data_dir={data_dir}", f"--output_dir={folder}"]
-    return subprocess.Popen(
-        [*command, "--device=cpu", *more],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": ""},
-    )
-
-
-def finish(process):
-    stdout, stderr = process.communicate(timeout=400)
-    return process.returncode, stdout, stderr
+    places = [f"--gin_file={recipe}", f"--data_dir={data_dir}", f"--output_dir={folder}"]
+    return ["compare_precision", *places, "--device=cpu", *more]
 
 
 @pytest.mark.slow(minutes=2)
 def test_a_stopped_comparison_goes_on_to_its_end(data_dir, tmp_path):
     folder = tmp_path / "precision"
     settings = (f"--num_steps={STEPS}", "--log_every=2", "--dtypes=fp32,bf16")
-    process = start(data_dir, folder, *settings)
+    command = flags(data_dir, folder, *settings)
     log = folder / "fp32" / "metrics.jsonl"
-    deadline = time.monotonic() + 200
-    while time.monotonic() < deadline and not (log.exists() and log.read_text()):
-        assert process.poll() is None, process.communicate()
-        time.sleep(0.05)
-    process.send_signal(signal.SIGTERM)
-    code, stdout, stderr = finish(process)
-    assert code == 128 + signal.SIGTERM, stderr
-    assert "SIGTERM: the same command goes on with this comparison." in stdout
+    with Running(*CLI, *command) as comparison:
+        comparison.wait_until(lambda: log.exists() and log.read_text(), limit=200)
+        comparison.signal(signal.SIGTERM)
+        stopped = comparison.finish(status=128 + signal.SIGTERM)
+    assert "SIGTERM: the same command goes on with this comparison." in stopped.stdout
     assert not (folder / "comparison.json").exists()
 
-    code, stdout, stderr = finish(start(data_dir, folder, *settings))
-    assert code == 0, stderr
+    stdout = cli(*command, limit=400).stdout
     assert "resuming from" in stdout or "fp32: is there" in stdout or "== fp32: eval" in stdout
     content = json.loads((folder / "comparison.json").read_text())
     assert content["step"][-1] == STEPS
@@ -71,20 +52,18 @@ def test_a_stopped_comparison_goes_on_to_its_end(data_dir, tmp_path):
         assert any(line.startswith(row) for line in lines), row
 
     # Nothing is trained again, and other settings are refused before anything runs.
-    code, stdout, _ = finish(start(data_dir, folder, *settings))
-    assert code == 0 and stdout.count("is there") == 2 and "step 2/" not in stdout
-    other = [text.replace(str(STEPS), "50") for text in settings]
-    code, _, stderr = finish(start(data_dir, folder, *other))
-    assert code == 1 and f"--num_steps was {STEPS}, is 50" in stderr
+    stdout = cli(*command).stdout
+    assert stdout.count("is there") == 2 and "step 2/" not in stdout
+    refused = cli(*command, "--num_steps=50", status=1)
+    assert f"--num_steps was {STEPS}, is 50" in refused.stderr
 
 
 def test_a_run_that_fails_is_named(data_dir, tmp_path):
     wrong = "--gin_params=SSD.no_such_setting = 1"
-    code, stdout, stderr = finish(start(data_dir, tmp_path / "out", "--num_steps=1", wrong))
-    assert code == 1
-    assert "no_such_setting" in stderr
-    assert "`train` of the run fp32 ended with status 1" in stderr
-    assert "Traceback" not in stderr
+    said = cli(*flags(data_dir, tmp_path / "out", "--num_steps=1", wrong), status=1).stderr
+    assert "no_such_setting" in said
+    assert "`train` of the run fp32 ended with status 1" in said
+    assert "Traceback" not in said
 
 
 @pytest.mark.parametrize(
@@ -97,7 +76,5 @@ def test_a_run_that_fails_is_named(data_dir, tmp_path):
     ids=str,
 )
 def test_wrong_command_lines_are_told(data_dir, tmp_path, arguments, message):
-    process = start(data_dir, tmp_path / "out", *arguments)
-    code, _, stderr = finish(process)
-    assert code == 2 and message in stderr
+    assert message in cli(*flags(data_dir, tmp_path / "out", *arguments), status=2).stderr
     assert not (tmp_path / "out").exists()

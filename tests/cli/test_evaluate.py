@@ -2,13 +2,10 @@
 
 import json
 import re
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
+from tests.process import python
 
 # Prevents any import of tensorflow, then runs the command line.
 _WITHOUT_TENSORFLOW = """
@@ -19,13 +16,9 @@ run(["ssd_centernet", *sys.argv[1:]])
 """
 
 
-def _command(*arguments):
-    return subprocess.run(
-        [sys.executable, "-c", _WITHOUT_TENSORFLOW, *map(str, arguments)],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-    )
+def without_tensorflow(*arguments, status=0):
+    """Run `ssd_centernet` where tensorflow cannot be imported."""
+    return python(_WITHOUT_TENSORFLOW, *arguments, status=status)
 
 
 @pytest.fixture
@@ -51,13 +44,12 @@ def scored_files(tmp_path):
 
 def test_detections_file_is_scored_without_tensorflow(scored_files):
     output = scored_files / "out"
-    done = _command(
+    done = without_tensorflow(
         "evaluate",
         f"--detections={scored_files / 'perfect.json'}",
         f"--annotations={scored_files / 'truth.json'}",
         f"--output_dir={output}",
     )
-    assert done.returncode == 0, done.stderr
     assert re.search(r"^AP +1\.000", done.stdout, re.MULTILINE)
     assert re.search(r"^cup +1\.000 +1\.000 +2 +2$", done.stdout, re.MULTILINE)
     assert json.loads((output / "metrics.json").read_text())["metrics"]["AP50"] == 1.0
@@ -65,12 +57,11 @@ def test_detections_file_is_scored_without_tensorflow(scored_files):
 
 
 def test_empty_detections_file_scores_zero_and_says_why(scored_files):
-    done = _command(
+    done = without_tensorflow(
         "evaluate",
         f"--detections={scored_files / 'empty.json'}",
         f"--annotations={scored_files / 'truth.json'}",
     )
-    assert done.returncode == 0, done.stderr
     assert re.search(r"^AP +0\.000", done.stdout, re.MULTILINE)
     assert "AP is near zero: There are no detections at all on 2 images" in done.stdout
     assert "written" not in done.stdout
@@ -80,8 +71,7 @@ def test_undefined_ap_is_not_called_near_zero(scored_files, tmp_path):
     truth = json.loads((scored_files / "truth.json").read_text())
     (tmp_path / "truth.json").write_text(json.dumps({**truth, "annotations": []}))
     arguments = [f"--detections={scored_files / 'perfect.json'}"]
-    done = _command("evaluate", *arguments, f"--annotations={tmp_path / 'truth.json'}")
-    assert done.returncode == 0, done.stderr
+    done = without_tensorflow("evaluate", *arguments, f"--annotations={tmp_path / 'truth.json'}")
     assert "AP is undefined: the ground truth has 2 images but no object" in done.stdout
     assert "near zero" not in done.stdout
 
@@ -97,7 +87,6 @@ def test_undefined_ap_is_not_called_near_zero(scored_files, tmp_path):
     ],
 )
 def test_wrong_command_lines_of_evaluate(arguments, code, message):
-    done = _command("evaluate", *arguments)
-    assert done.returncode == code
+    done = without_tensorflow("evaluate", *arguments, status=code)
     assert re.search(message, done.stderr)
     assert "Traceback" not in done.stderr

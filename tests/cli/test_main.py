@@ -4,9 +4,7 @@ import importlib
 import json
 import os
 import re
-import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -15,8 +13,8 @@ from absl import flags
 from ssd_centernet import __version__
 from ssd_centernet.cli import main
 from ssd_centernet.cli._errors import message_for_user
+from tests.process import ROOT, cli, environment, python
 
-ROOT = Path(__file__).resolve().parents[2]
 WRITTEN = [n for n in main.COMMANDS if (ROOT / "ssd_centernet" / "cli" / f"{n}.py").exists()]
 
 # A command line in a fresh interpreter, which prints at its end whether tensorflow was imported.
@@ -30,14 +28,12 @@ finally:
 """
 
 
-def _run(*arguments, probe=False):
-    program = ["-c", _PROBE] if probe else ["-m", "ssd_centernet"]
-    start = time.perf_counter()
-    env = {k: v for k, v in os.environ.items() if k != "TF_CPP_MIN_LOG_LEVEL"}
-    command = [sys.executable, *program, *arguments]
-    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=env)
-    result.seconds = time.perf_counter() - start
-    return result
+def _run(*arguments, probe=False, status=None):
+    # As a user has it: nothing is hidden, neither messages nor devices.
+    env = environment(TF_CPP_MIN_LOG_LEVEL=None, CUDA_VISIBLE_DEVICES=None)
+    if probe:
+        return python(_PROBE, *arguments, env=env, status=status)
+    return cli(*arguments, env=env, status=status)
 
 
 def test_every_command_is_written():
@@ -47,9 +43,8 @@ def test_every_command_is_written():
 
 @pytest.mark.parametrize("arguments", [[], ["--help"], ["-h"], ["help"]], ids=str)
 def test_overview(arguments):
-    result = _run(*arguments)
+    result = _run(*arguments, status=0 if arguments else 2)
     text = result.stdout if arguments else result.stderr
-    assert result.returncode == (0 if arguments else 2)
     assert [line.split()[0] for line in text.splitlines() if line.startswith("  ")] == list(
         main.COMMANDS
     )
@@ -62,8 +57,7 @@ def test_version():
 
 @pytest.mark.parametrize("command", WRITTEN)
 def test_help_of_a_command_is_quick_and_complete(command):
-    result = _run(command, "--help", probe=True)
-    assert result.returncode == 0, result.stderr
+    result = _run(command, "--help", probe=True, status=0)
     assert "tensorflow imported: False" in result.stdout
     # The promise is 3 seconds; a machine that is busy with other tests gets one more try.
     if result.seconds >= 3.0:
@@ -88,8 +82,7 @@ def test_help_of_a_command_is_quick_and_complete(command):
     ],
 )
 def test_wrong_command_lines(arguments, message):
-    result = _run(*arguments)
-    assert result.returncode == 2
+    result = _run(*arguments, status=2)
     assert message in result.stderr
     assert "Traceback" not in result.stderr
     assert not result.stdout
@@ -98,7 +91,7 @@ def test_wrong_command_lines(arguments, message):
 def test_dashes_in_a_command_are_forgiven():
     assert "Usage: ssd_centernet doctor" in _run("doctor", "--help").stdout
     if "make_synthetic" in WRITTEN:
-        assert _run("make-synthetic", "--help").returncode == 0
+        _run("make-synthetic", "--help", status=0)
 
 
 # What a command raises ----------------------------------------------------------------------------
@@ -323,10 +316,7 @@ else:
 
 
 def test_shared_flags_give_nothing_until_they_are_given():
-    result = subprocess.run(
-        [sys.executable, "-c", _FLAGS_PROBE], cwd=ROOT, capture_output=True, text=True
-    )
-    assert result.returncode == 0, result.stderr
+    python(_FLAGS_PROBE)
 
 
 # doctor -------------------------------------------------------------------------------------------
@@ -337,8 +327,7 @@ def test_doctor_reports_as_json_and_trains_a_step():
     from ssd_centernet import config
 
     recipe = min(config.recipes(), key=lambda name: name != "ssd_demo")  # The smallest one.
-    result = _run("doctor", "--json", f"--recipe={recipe}", "--device=cpu")
-    assert result.returncode == 0, result.stdout + result.stderr
+    result = _run("doctor", "--json", f"--recipe={recipe}", "--device=cpu", status=0)
     report = json.loads(result.stdout)
     assert report["ok"] is True
     lines = {line["name"]: line for line in report["checks"]}
@@ -353,8 +342,7 @@ def test_doctor_reports_as_json_and_trains_a_step():
 
 
 def test_doctor_fails_when_something_is_broken():
-    result = _run("doctor", "--notrain_step", "--device=npu")
-    assert result.returncode == 1
+    result = _run("doctor", "--notrain_step", "--device=npu", status=1)
     assert "FAIL devices" in result.stdout
     assert "CANN" in result.stdout
     # One broken part does not hide the rest.

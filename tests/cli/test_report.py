@@ -1,16 +1,14 @@
 """The page that `evaluate --report` writes, of a file without tensorflow and of a run."""
 
 import json
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-from tests.cli.test_evaluate import ROOT, _command
+from tests.cli.test_evaluate import without_tensorflow
 from tests.evaluation.pages import Document
+from tests.process import cli
 
 
 def _write_files(folder, pictures):
@@ -28,8 +26,7 @@ def _write_files(folder, pictures):
 
 def test_report_of_a_file_needs_no_tensorflow(pictures, tmp_path):
     flags = [*_write_files(tmp_path, pictures), f"--output_dir={tmp_path / 'out'}", "--report"]
-    done = _command("evaluate", *flags, f"--image_dir={pictures[0] / 'val'}")
-    assert done.returncode == 0, done.stderr
+    done = without_tensorflow("evaluate", *flags, f"--image_dir={pictures[0] / 'val'}")
     path = tmp_path / "out" / "report.html"
     assert f"written: {path}" in done.stdout
     page = Document(path.read_text(encoding="utf-8"))
@@ -42,7 +39,7 @@ def test_report_of_a_file_needs_no_tensorflow(pictures, tmp_path):
 
 def test_report_without_images_lists_them(pictures, tmp_path):
     flags = [*_write_files(tmp_path, pictures), f"--output_dir={tmp_path / 'out'}", "--report"]
-    assert _command("evaluate", *flags).returncode == 0
+    without_tensorflow("evaluate", *flags)
     text = Document((tmp_path / "out" / "report.html").read_text(encoding="utf-8")).text
     assert "No pictures were at hand" in text
 
@@ -56,21 +53,13 @@ def test_report_without_images_lists_them(pictures, tmp_path):
     ],
 )
 def test_flags_that_do_not_fit(flags, message):
-    done = _command("evaluate", *flags)
-    assert done.returncode == 2
+    done = without_tensorflow("evaluate", *flags, status=2)
     assert message in done.stderr and "Traceback" not in done.stderr
 
 
 def test_report_of_a_run_has_pictures_of_the_records(model_dir, data_dir, tmp_path):
     flags = [f"--model_dir={model_dir}", f"--data_dir={data_dir}", f"--output_dir={tmp_path}"]
-    done = subprocess.run(
-        [sys.executable, "-m", "ssd_centernet", "evaluate", *flags, "--report"],
-        cwd=ROOT,
-        env={**os.environ, "CUDA_VISIBLE_DEVICES": ""},
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
+    cli("evaluate", *flags, "--report")
     page = Document((tmp_path / "report.html").read_text(encoding="utf-8"))
     assert "ckpt-5 on coco_val" in page.text and "ConstantRate.learning_rate" in page.text
     assert re.search(r"numbers in its weights \d", page.text)

@@ -3,9 +3,7 @@
 import json
 import os
 import signal
-import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +13,7 @@ import tensorflow as tf
 from ssd_centernet.data.convert import convert_coco
 from ssd_centernet.labels import LabelMap
 from tests.data.coco_set import CocoSet, encode, picture
+from tests.process import Running
 
 MINI = Path(__file__).parents[3] / "shared" / "data" / "coco_open_mini"
 
@@ -219,14 +218,10 @@ def test_killed_process_leaves_nothing_that_looks_finished(coco):
         "import sys; from ssd_centernet.data.convert import convert_coco\n"
         "convert_coco(*sys.argv[1:], num_shards=2, workers=1, max_missing=1.0, progress=False)"
     )
-    command = [sys.executable, "-c", code, str(coco.json), str(coco.image_dir), str(coco.out)]
-    root = str(Path(__file__).parents[2])
-    process = subprocess.Popen(command, cwd=root, env={**os.environ, "PYTHONPATH": root})
-    deadline = time.monotonic() + 60
-    while not (coco.out / ".coco_train.partial").exists() and time.monotonic() < deadline:
-        time.sleep(0.002)
-    process.send_signal(signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL
+    with Running(sys.executable, "-c", code, coco.json, coco.image_dir, coco.out) as conversion:
+        conversion.wait_until((coco.out / ".coco_train.partial").exists)
+        conversion.signal(signal.SIGKILL)
+        conversion.finish(status=-signal.SIGKILL)
     assert not [p for p in coco.out.iterdir() if p.name[0] != "."]
     assert coco.convert()["num_images"] == 1500
     assert not (coco.out / ".coco_train.partial").exists()

@@ -1,17 +1,16 @@
 """Real processes under Horovod's launcher, and a tiny run that they train."""
 
-import dataclasses
 import importlib.util
 import os
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from tests import process
+from tests.process import Ended
 from tests.tiny import TINY_RECIPE, write_data_set
 
-ROOT = Path(__file__).resolve().parents[2]
 WORKERS = Path(__file__).parent / "workers"
 
 
@@ -25,58 +24,27 @@ def _horovod():
         pytest.skip(message)
 
 
-@dataclasses.dataclass
-class Ended:
-    """A command that ended."""
-
-    status: int
-    out: str
-    err: str
-
-    @property
-    def text(self) -> str:
-        return f"status {self.status}\n{self.out}\n--- stderr\n{self.err}"
-
-
 def environment(**variables) -> dict[str, str]:
-    return {
-        **os.environ,
-        "PYTHONPATH": str(ROOT),
-        "TF_NUM_INTRAOP_THREADS": "1",
-        "TF_NUM_INTEROP_THREADS": "1",
-        "OMP_NUM_THREADS": "1",
-        "TF_CPP_MIN_LOG_LEVEL": "3",
-        "TF_USE_LEGACY_KERAS": "1",  # As the command line does: a second less a process.
-        **{name: str(value) for name, value in variables.items()},
-    }
+    """Return the environment of a process that shares the cores with its neighbours."""
+    names = ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS")
+    # Keras as the command line has it: a second less a process.
+    ours = {**dict.fromkeys(names, 1), "TF_USE_LEGACY_KERAS": 1}
+    return process.environment(**ours, **variables)
 
 
-def run(command: list, *, timeout: float = 300.0, **variables) -> Ended:
-    """Run a command to its end."""
-    done = subprocess.run(
-        [str(part) for part in command],
-        env=environment(**variables),
-        capture_output=True,
-        text=True,
-        timeout=timeout,
-        check=False,
-    )
-    return Ended(done.returncode, done.stdout, done.stderr)
-
-
-def run_worker(processes: int, name: str, *arguments, **variables) -> Ended:
+def run_worker(processes: int, name: str, *arguments, status: int | None = 0, **variables) -> Ended:
     """Run a script of workers/ in several processes, without restarts."""
     launcher = (
         "import sys; from ssd_centernet.runtime.launcher import launch; "
         "sys.exit(launch(sys.argv[2:], num_processes=int(sys.argv[1]), max_restarts=0))"
     )
     worker = [sys.executable, WORKERS / f"{name}.py", *arguments]
-    return run([sys.executable, "-c", launcher, processes, *worker], **variables)
+    return process.python(launcher, processes, *worker, env=environment(**variables), status=status)
 
 
-def cli(*arguments, **variables) -> Ended:
+def cli(*arguments, status: int | None = 0, **variables) -> Ended:
     """Run `ssd_centernet`."""
-    return run([sys.executable, "-m", "ssd_centernet", *arguments], **variables)
+    return process.cli(*arguments, env=environment(**variables), status=status)
 
 
 @pytest.fixture(scope="session")
@@ -125,10 +93,10 @@ def trained(fixed_recipe, data_dir, tmp_path_factory):
             model_dir = tmp_path_factory.mktemp(f"run{processes}") / "run"
             arguments = train_arguments(fixed_recipe, data_dir, model_dir, processes)
             if processes == 1:
-                ended = run([sys.executable, WORKERS / "train_fixed.py", *arguments])
+                worker = (sys.executable, WORKERS / "train_fixed.py")
+                process.run(*worker, *arguments, env=environment())
             else:
-                ended = run_worker(processes, "train_fixed", *arguments)
-            assert ended.status == 0, ended.text
+                run_worker(processes, "train_fixed", *arguments)
             done[processes] = model_dir
         return done[processes]
 

@@ -3,9 +3,7 @@
 import os
 import shutil
 import signal
-import subprocess
 import sys
-import time
 
 import psutil
 import pytest
@@ -15,11 +13,11 @@ from tests.distributed.conftest import (
     WORKERS,
     cli,
     environment,
-    run,
     run_worker,
     train_arguments,
 )
 from tests.distributed.test_training import variables
+from tests.process import CLI, Running, run
 from tests.tiny import TINY_RECIPE
 
 SUPERVISED = (
@@ -32,11 +30,12 @@ def test_a_killed_process_costs_no_more_than_the_steps_since_the_checkpoint(
     trained, fixed_recipe, data_dir, tmp_path
 ):
     arguments = train_arguments(fixed_recipe, data_dir, tmp_path / "run", 2)
-    command = [sys.executable, "-c", SUPERVISED, sys.executable, WORKERS / "train_fixed.py"]
-    ended = run([*command, *arguments], FAIL="1:7:kill", FAIL_MARK=tmp_path / "killed")
-    assert ended.status == 0, ended.text
-    assert "starting again, 1 of 2 times" in ended.out, ended.text
-    assert "resuming from" in ended.out and "at step 5" in ended.out, ended.text
+    worker = [sys.executable, WORKERS / "train_fixed.py"]
+    command = [sys.executable, "-c", SUPERVISED, *worker]
+    env = environment(FAIL="1:7:kill", FAIL_MARK=tmp_path / "killed")
+    ended = run(*command, *arguments, env=env)
+    assert "starting again, 1 of 2 times" in ended.stdout, str(ended)
+    assert "resuming from" in ended.stdout and "at step 5" in ended.stdout, str(ended)
     undisturbed, found = (variables(one / "ckpt-10") for one in (trained(2), tmp_path / "run"))
     assert undisturbed.keys() == found.keys()
     for name, value in undisturbed.items():
@@ -45,13 +44,15 @@ def test_a_killed_process_costs_no_more_than_the_steps_since_the_checkpoint(
 
 def test_a_process_that_raises_ends_all_with_its_error(fixed_recipe, data_dir, tmp_path):
     arguments = train_arguments(fixed_recipe, data_dir, tmp_path / "run", 2)
-    command = [sys.executable, "-c", SUPERVISED, sys.executable, WORKERS / "train_fixed.py"]
-    ended = run([*command, *arguments], FAIL="1:7:raise", timeout=120)
-    assert ended.status not in (0, 75), ended.text
-    assert "process 1 failed" in ended.out, ended.text
-    assert "the disk of this machine is on fire" in ended.out, ended.text
-    assert "process 0 failed" not in ended.out, ended.text
-    assert "starting again" not in ended.out, ended.text
+    worker = [sys.executable, WORKERS / "train_fixed.py"]
+    command = [sys.executable, "-c", SUPERVISED, *worker]
+    env = environment(FAIL="1:7:raise")
+    ended = run(*command, *arguments, env=env, limit=120, status=None)
+    assert ended.status not in (0, 75), str(ended)
+    assert "process 1 failed" in ended.stdout, str(ended)
+    assert "the disk of this machine is on fire" in ended.stdout, str(ended)
+    assert "process 0 failed" not in ended.stdout, str(ended)
+    assert "starting again" not in ended.stdout, str(ended)
 
 
 def test_a_loss_that_is_not_finite_is_told_by_the_process_that_saw_it(
@@ -60,36 +61,28 @@ def test_a_loss_that_is_not_finite_is_told_by_the_process_that_saw_it(
     arguments = train_arguments(fixed_recipe, data_dir, tmp_path / "run", 2)
     # Shared batch statistics would carry it into the other process within the step.
     arguments.append("--gin_params=train.sync_batch_norm = False")
-    ended = run_worker(2, "train_fixed", *arguments, FAIL="1:6:nan")
-    assert ended.status == 1, ended.text
-    assert "process 1 failed: step 6 is not finite on process 1" in ended.out, ended.text
-    assert "process 0 failed: step 6 is finite on process 0" in ended.out, ended.text
+    ended = run_worker(2, "train_fixed", *arguments, status=1, FAIL="1:6:nan")
+    assert "process 1 failed: step 6 is not finite on process 1" in ended.stdout, str(ended)
+    assert "process 0 failed: step 6 is finite on process 0" in ended.stdout, str(ended)
 
 
 def test_a_stop_saves_and_leaves_no_process(data_dir, tmp_path):
     recipe = tmp_path / "recipe.gin"
     recipe.write_text(TINY_RECIPE)
     model_dir = tmp_path / "run"
-    command = [sys.executable, "-m", "ssd_centernet", "launch", "--num_processes=2", "--", "train"]
-    command += [f"--gin_file={recipe}", f"--data_dir={data_dir}", f"--model_dir={model_dir}"]
-    command += ["--num_steps=1000000", "--checkpoint_every=1000000", "--device=cpu"]
-    process = subprocess.Popen(
-        command, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
+    flags = [f"--gin_file={recipe}", f"--data_dir={data_dir}", f"--model_dir={model_dir}"]
+    flags += ["--num_steps=1000000", "--checkpoint_every=1000000", "--device=cpu"]
     metrics = model_dir / "metrics.jsonl"
-    deadline = time.monotonic() + 120
-    while not (metrics.exists() and metrics.read_text().count("\n") > 2):
-        assert process.poll() is None, process.stdout.read()
-        assert time.monotonic() < deadline
-        time.sleep(0.2)
-    below = psutil.Process(process.pid).children(recursive=True)
-    process.send_signal(signal.SIGTERM)
-    text, _ = process.communicate(timeout=90)
-    assert process.returncode == 128 + signal.SIGTERM, text
-    assert "SIGTERM: saved" in text
-    assert len(list(model_dir.glob("ckpt-*.index"))) == 1
-    _, alive = psutil.wait_procs(below, timeout=20)
-    assert not alive, [one.cmdline() for one in alive]
+    command = (*CLI, "launch", "--num_processes=2", "--", "train", *flags)
+    with Running(*command, env=environment()) as launch:
+        launch.wait_until(lambda: metrics.exists() and metrics.read_text().count("\n") > 2)
+        below = psutil.Process(launch.process.pid).children(recursive=True)
+        launch.signal(signal.SIGTERM)
+        ended = launch.finish(limit=90, status=128 + signal.SIGTERM)
+        assert "SIGTERM: saved" in str(ended)
+        assert len(list(model_dir.glob("ckpt-*.index"))) == 1
+        _, alive = psutil.wait_procs(below, timeout=20)
+        assert not alive, [one.cmdline() for one in alive]
 
 
 def split_into(folder, source, shards):
@@ -124,11 +117,10 @@ def test_shards_that_do_not_fit_the_processes(data_dir, tmp_path, shards, refusa
         *("launch", "--num_processes=2", "--", "train", f"--gin_file={recipe}"),
         *(f"--data_dir={folder}", f"--model_dir={tmp_path / 'run'}", "--device=cpu"),
         *("--num_steps=6", "--batch_size=2"),
+        status=0 if refusal is None else 1,
     )
     if refusal is None:
-        assert ended.status == 0, ended.text
         assert os.path.exists(tmp_path / "run" / "ckpt-6.index")
     else:
-        assert ended.status == 1, ended.text
-        assert "process 1 failed: The record files" in ended.err, ended.text
-        assert refusal in ended.err
+        assert "process 1 failed: The record files" in ended.stderr, str(ended)
+        assert refusal in ended.stderr

@@ -5,7 +5,8 @@ import re
 import shlex
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
+from tests.process import ROOT
+
 _REFERENCE = ROOT / "docs" / "reference"
 # What a reader meets first comes first: later pages use what the commands of README have made.
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), _REFERENCE / "README.md"]

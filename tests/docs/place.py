@@ -1,7 +1,6 @@
-"""A working directory that has what the pages assume, and real processes in it."""
+"""A working directory that has what the pages assume, and a shell in it."""
 
 import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -11,7 +10,8 @@ from ssd_centernet.data.synthetic import make_synthetic
 from ssd_centernet.models.backbones.resnet import ResNet
 from ssd_centernet.weights import tf1_variables
 from tests.docs.own_data import write_own_data
-from tests.docs.pages import PAGES, ROOT, files
+from tests.docs.pages import PAGES, files
+from tests.process import environment
 
 NUM_TRAIN, NUM_VAL, NUM_PHOTOS = 6, 3, 2
 
@@ -51,27 +51,13 @@ def _write_backbone(folder: Path) -> None:
     (folder / "checkpoint").write_text('model_checkpoint_path: "model.ckpt-28152"\n')
 
 
-def environment(bin_dir: Path) -> dict[str, str]:
-    """The environment of a shell in which `ssd_centernet` and `python` are those of this test."""
-    bin_dir.mkdir(exist_ok=True)
+def shell(bin_dir: Path, python=sys.executable) -> dict[str, str]:
+    """Return the environment of a shell in which `ssd_centernet` and `python` are those given."""
+    bin_dir.mkdir()
     programs = {"python": "", "ssd_centernet": "-m ssd_centernet "}
     programs["horovodrun"] = "-m horovod.runner.launch "
     for name, arguments in programs.items():
         script = bin_dir / name
-        script.write_text(f'#!/bin/sh\nexec "{sys.executable}" {arguments}"$@"\n')
+        script.write_text(f'#!/bin/sh\nexec "{python}" {arguments}"$@"\n')
         script.chmod(0o755)
-    return {
-        **os.environ,
-        "PATH": f"{bin_dir}{os.pathsep}{os.environ['PATH']}",
-        "PYTHONPATH": str(ROOT),
-        "CUDA_VISIBLE_DEVICES": "",
-        "TF_CPP_MIN_LOG_LEVEL": "3",
-    }
-
-
-def run(command: str | list[str], cwd: Path, env: dict[str, str]) -> subprocess.CompletedProcess:
-    """Run a shell command, or a program with its arguments, and return what it printed."""
-    words = ["bash", "-euo", "pipefail", "-c", command] if isinstance(command, str) else command
-    return subprocess.run(
-        words, cwd=cwd, env=env, timeout=300, check=False, capture_output=True, text=True
-    )
+    return environment(PATH=f"{bin_dir}{os.pathsep}{os.environ['PATH']}")

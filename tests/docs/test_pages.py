@@ -12,9 +12,11 @@ from ssd_centernet.building import build_detector
 from ssd_centernet.cli._errors import message_for_user
 from ssd_centernet.labels import LabelMap
 from tests.docs import pages
-from tests.docs.pages import PAGES, ROOT, SPECIFICATIONS
-from tests.docs.place import NUM_PHOTOS, NUM_VAL, environment, make_place, run
+from tests.docs.pages import PAGES, SPECIFICATIONS
+from tests.docs.place import NUM_PHOTOS, NUM_VAL, make_place, shell
 from tests.narrow import NARROW
+from tests.process import ROOT, bash, run
+from tests.warm import warm_python
 from tools import api_doc
 
 # Commands that cannot run inside the tests; of a script it is checked that it parses.
@@ -103,14 +105,20 @@ def _steps():
 def test_every_documented_command_and_python_block_runs(tmp_path):
     """In one process after the other, as the later ones use what the earlier ones made."""
     place = make_place(tmp_path / "place")
-    env = environment(tmp_path / "bin")
-    failures, printed = [], {}
-    for where, text, language in _steps():
-        words = ["python", "-c", text] if language == "python" else _shrunk(text)
-        ended = run(words, place, env)
-        printed[text] = ended.stdout + ended.stderr
-        if ended.returncode:
-            failures.append(f"{where}: exit {ended.returncode}: {words}\n{printed[text][-2000:]}")
+    fresh = shell(tmp_path / "fresh")
+    failures, printed, kinds = [], {}, set()
+    with warm_python() as python:
+        warm = shell(tmp_path / "warm", python)
+        for where, text, language in _steps():
+            code = f"python -c {shlex.quote(text)}"
+            command = code if language == "python" else _shrunk(text)
+            # The first of a kind begins as a reader's does; the others need no imports again.
+            kind = pages.program(text) if language == "sh" else "python"
+            ended = bash(command, cwd=place, env=warm if kind in kinds else fresh, status=None)
+            kinds.add(kind)
+            printed[text] = ended.text
+            if ended.status:
+                failures.append(f"{where}: {ended}")
     assert not failures, "\n\n".join(failures)
     _check_readme_outcomes(place, printed)
 
@@ -153,8 +161,7 @@ def test_scripts_that_are_not_run_exist_and_parse():
     for name in scripts:
         assert (ROOT / name).is_file(), f"{name} is documented and does not exist"
         if name.endswith(".sh"):
-            parsed = run(["bash", "-n", name], ROOT, None)
-            assert parsed.returncode == 0, parsed.stderr
+            run("bash", "-n", name)
         else:
             compile((ROOT / name).read_text(encoding="utf-8"), name, "exec")
 
@@ -201,10 +208,8 @@ def test_messages_are_those_that_the_page_shows():
 
 def _known_flags(command, env):
     """The names that the help of a command lists, those with 'no' before them as well."""
-    ended = run(command, ROOT, env)
-    assert ended.returncode == 0, ended.stderr
     found = set()
-    for negatable, name in re.findall(r"--(\[no\])?(\w[\w-]*)", ended.stdout):
+    for negatable, name in re.findall(r"--(\[no\])?(\w[\w-]*)", bash(command, env=env).stdout):
         found |= {name, f"no{name}"} if negatable else {name}
     return found
 
@@ -216,16 +221,16 @@ def _launched(code):
 
 
 def test_every_documented_flag_exists(tmp_path):
-    env = environment(tmp_path / "bin")
-    overview = run("ssd_centernet --help", ROOT, env).stdout
+    env = shell(tmp_path / "bin")
+    overview = bash("ssd_centernet --help", env=env).stdout
     names = re.findall(r"^  (\w+)  ", overview, re.MULTILINE)
     assert "train" in names and "doctor" in names
     known = {f"ssd_centernet {n}": _known_flags(f"ssd_centernet {n} --help", env) for n in names}
     anywhere = set().union(*known.values(), {"help", "version"})
     wrong = []
     for page in PAGES:
-        shell = [b for b in pages.blocks(page) if b.language == "sh"]
-        codes = [c for b in shell for c in pages.commands(b)] + pages.inline_code(page)
+        blocks = [b for b in pages.blocks(page) if b.language == "sh"]
+        codes = [c for b in blocks for c in pages.commands(b)] + pages.inline_code(page)
         for code in (part for whole in codes for part in _launched(whole)):
             try:
                 program = pages.program(code)

@@ -1,9 +1,6 @@
 """Charts: what is drawn where, the numbers beside it, and what a page gets of it."""
 
-import os
 import re
-import subprocess
-import sys
 from xml.etree import ElementTree
 
 import numpy as np
@@ -11,6 +8,7 @@ import pytest
 
 from ssd_centernet.drawing import chart
 from ssd_centernet.drawing.chart import page_axes, page_color, scale_values, stacked_axes, svg
+from tests.process import environment, python
 
 RED = "#dc1e1e"
 
@@ -234,16 +232,14 @@ import sys
 import ssd_centernet.cli.train, ssd_centernet.cli.report, ssd_centernet.runs.report
 import ssd_centernet.evaluation.report, ssd_centernet.preview.anchor_report
 from ssd_centernet.drawing.chart import check_installed, draw_history
+from tests.process import environment, python
 check_installed()
 assert "matplotlib" not in sys.modules
 draw_history({"loss": [1.0]})
 assert "matplotlib" in sys.modules and "matplotlib.pyplot" not in sys.modules
 """
     # As the command line sets it: the Keras 3 that TensorFlow would load imports matplotlib.
-    environment = {**os.environ, "TF_USE_LEGACY_KERAS": "1"}
-    command = [sys.executable, "-c", code]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    python(code, env=environment(TF_USE_LEGACY_KERAS=1))
 
 
 def test_without_matplotlib_the_command_that_installs_it_is_told(monkeypatch):

@@ -2,11 +2,12 @@
 
 import re
 import shutil
-import subprocess
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+
+from tests.process import run
 
 _VOID = {"meta", "br", "image", "rect", "path", "circle", "polyline", "polygon"}
 # Measures the page inside a frame of the wanted width: a window cannot be that narrow.
@@ -38,9 +39,7 @@ def browse(page: Path, *arguments: str) -> str:
     command = [chromium(), "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars"]
     command += ["--allow-file-access-from-files", "--disable-background-networking"]
     command += [f"--user-data-dir={profile}", *arguments, page.resolve().as_uri()]
-    ended = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
-    assert ended.returncode == 0, ended.stderr[-2000:]
-    return ended.stdout
+    return run(*command, limit=120).stdout
 
 
 def measure(page: Path, width: int) -> dict[str, int]:

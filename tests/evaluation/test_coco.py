@@ -1,8 +1,6 @@
 import csv
 import json
 import math
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -16,6 +14,7 @@ from ssd_centernet.evaluation.coco import (
     evaluate_rows,
 )
 from tests.evaluation.scenes import mini_annotations, perturbed_rows, scene, truth_as_rows
+from tests.process import python
 
 
 def batch_of(truth: CocoGroundTruth, image_ids, slots: int = 5) -> tuple:
@@ -315,4 +314,4 @@ def test_evaluation_modules_load_neither_library():
         "import sys, ssd_centernet.evaluation.coco, ssd_centernet.evaluation.diagnosis\n"
         "assert not {'pycocotools', 'faster_coco_eval'} & set(sys.modules)"
     )
-    subprocess.run([sys.executable, "-c", code], check=True)
+    python(code)

@@ -2,7 +2,6 @@
 
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -17,8 +16,9 @@ from ssd_centernet.export.parity import ParityError
 from ssd_centernet.export.pictures import rendered_pictures
 from ssd_centernet.labels import LabelMap
 from ssd_centernet.predict.image_files import find_images, read_image
-from tests.evaluation.scenes import SHARED
+from tests.evaluation.scenes import MINI
 from tests.export.lively import lively_detector
+from tests.process import environment, python, run
 
 LABELS = LabelMap(("cat", "dog", "tin opener"), (1, 3, 7))
 FLOATS = ["saved_model", "tflite", "onnx"]
@@ -27,7 +27,7 @@ FLOATS = ["saved_model", "tflite", "onnx"]
 @pytest.fixture(scope="module")
 def pictures():
     """Photographs of different sizes where they are at hand, rendered scenes elsewhere."""
-    photos = SHARED / "data" / "coco_open_mini" / "images" / "val"
+    photos = MINI / "images" / "val"
     if not photos.is_dir():
         return rendered_pictures(3)
     return [read_image(path) for path in find_images([photos])[:3]]
@@ -139,15 +139,15 @@ class Block:
 sys.meta_path.insert(0, Block())
 import tensorflow as tf
 model = tf.saved_model.load(sys.argv[1])
-files = [tf.io.read_file(path) for path in sys.argv[2:]]
+files = [tf.io.read_file(path) for path in sys.argv[3:]]
 found = [model.signatures["encoded"](files=tf.stack(files))]
 record = tf.train.Example()
-record.ParseFromString(tf.io.read_file(sys.argv[2] + ".record").numpy())
+record.ParseFromString(tf.io.read_file(sys.argv[3] + ".record").numpy())
 found.append(model.signatures["examples"](examples=tf.constant([record.SerializeToString()])))
 image = tf.io.decode_image(files[0], channels=3)[tf.newaxis]
 found.append(model.signatures["serving_default"](images=image))
 found.append(model.detect(image))
-found.append(model.detect(image, score_threshold=0.99))
+found.append(model.detect(image, score_threshold=float(sys.argv[2])))
 limits = {"score_threshold": 0.05, "iou_threshold": 0.9, "max_detections": 5}
 limits = {key: tf.constant(value) for key, value in limits.items()}
 found.append(model.signatures["images_with_thresholds"](images=image, **limits))
@@ -171,18 +171,13 @@ def test_a_saved_model_needs_nothing_but_tensorflow(exported, tmp_path, pictures
     example |= {"boxes": np.array([[0.1, 0.1, 0.4, 0.4]]), "labels": [3]}
     Path(f"{colour}.record").write_bytes(records.encode_example(example))
     # Who asks TensorFlow for Keras 2 has it look for the package.
-    others = {name: value for name, value in os.environ.items() if name != "TF_USE_LEGACY_KERAS"}
-    ended = subprocess.run(
-        [sys.executable, "-c", _ALONE, str(folder / "saved_model"), colour, grey, alpha],
-        cwd=tmp_path,
-        env={**others, "PYTHONPATH": "", "CUDA_VISIBLE_DEVICES": ""},
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    assert ended.returncode == 0, ended.stderr[-2000:]
-    files, record, plain, tuned, high, few = map(json.loads, ended.stdout.splitlines())
+    env = environment(TF_USE_LEGACY_KERAS=None, PYTHONPATH=None)
     want = detector.detect(image)
+    # Between two scores: some detections stay and some go.
+    threshold = float(want["scores"][0, 0] + want["scores"][0, 4]) / 2
+    files = (colour, grey, alpha)
+    ended = python(_ALONE, folder / "saved_model", threshold, *files, cwd=tmp_path, env=env)
+    files, record, plain, tuned, high, few = map(json.loads, ended.stdout.splitlines())
     for found in (files, record, plain, tuned):
         np.testing.assert_allclose(found["boxes"][0], want["boxes"][0], atol=1e-5)
         np.testing.assert_allclose(found["scores"][0], want["scores"][0], atol=1e-5)
@@ -195,12 +190,12 @@ def test_a_saved_model_needs_nothing_but_tensorflow(exported, tmp_path, pictures
     count = plain["count"][0]
     names = [LABELS.names[label] for label in plain["classes"][0][:count]]
     assert plain["class_names"][0] == names + [""] * (len(plain["scores"][0]) - count)
-    _check_thresholds(detector, image, high, few)
+    _check_thresholds(detector, image, threshold, high, few)
 
 
-def _check_thresholds(detector, image, high, few):
+def _check_thresholds(detector, image, threshold, high, few):
     """What thresholds of a call give is what `detect` gives with them."""
-    want = detector.detect(image, score_threshold=0.99)
+    want = detector.detect(image, score_threshold=threshold)
     assert high["count"][0] == int(want["count"][0]) > 0 and min(high["scores"][0]) == 0.0
     np.testing.assert_allclose(high["scores"][0], want["scores"][0], atol=1e-5)
     want = detector.detect(image, iou_threshold=0.9)
@@ -213,13 +208,8 @@ def test_serving_sees_the_signatures_and_defaults(exported):
 
     path = exported[0] / "saved_model"
     command = [sys.executable, "-m", "tensorflow.python.tools.saved_model_cli", "show"]
-    ended = subprocess.run(
-        [*command, "--dir", str(path), "--tag_set", "serve", "--signature_def", "serving_default"],
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    assert ended.returncode == 0, ended.stderr[-2000:]
+    signature = ["--tag_set", "serve", "--signature_def", "serving_default"]
+    ended = run(*command, "--dir", path, *signature)
     assert "inputs['images'] tensor_info:" in ended.stdout and "DT_UINT8" in ended.stdout
     assert "shape: (-1, -1, -1, 3)" in ended.stdout
     for output in ("boxes", "scores", "classes", "count", "class_names"):

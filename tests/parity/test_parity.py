@@ -5,7 +5,6 @@ from __future__ import annotations
 import pathlib
 import re
 import shutil
-import subprocess
 import sys
 
 import numpy as np
@@ -13,8 +12,8 @@ import pytest
 
 from tests.parity import VECTORS, harness
 from tests.parity import __main__ as command
+from tests.process import ROOT, Ended, run
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
 SYSTEM = "ssd_resnet34"
 
 
@@ -23,15 +22,9 @@ def vectors() -> pathlib.Path:
     return VECTORS / SYSTEM
 
 
-def run_command(system: str) -> subprocess.CompletedProcess:
-    return subprocess.run(
-        [sys.executable, "-m", "tests.parity", "--system", system],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=900,
-        check=False,
-    )
+def run_command(system: str) -> Ended:
+    command = (sys.executable, "-m", "tests.parity", "--system", system)
+    return run(*command, limit=900, status=None)
 
 
 @pytest.mark.slow
@@ -44,7 +37,7 @@ def test_library_agrees_with_the_reference(system):
     match = re.fullmatch(r"(\d+) passed, 0 failed", lines[-1])
     assert match, result.stdout[-2000:] + result.stderr[-2000:]
     assert int(match.group(1)) > 150
-    assert result.returncode == 0
+    assert result.status == 0
 
 
 def changed(vectors: pathlib.Path, folder: pathlib.Path, change) -> str:

@@ -15,7 +15,7 @@ from ssd_centernet.preview import anchor_report
 from ssd_centernet.recipe import Recipe
 from ssd_centernet.runs.opened import open_run
 from tests.data.coco_set import CocoSet
-from tests.docs.place import environment, run
+from tests.process import cli
 
 
 def objects(boxes, classes, areas, height=64, width=64):
@@ -112,11 +112,8 @@ def test_images_keep_their_aspect_in_the_network():
 def test_the_command_counts_what_the_annotations_have(model_dir, data_dir, tmp_path):
     truth = json.loads((data_dir / "coco_val.annotations.json").read_text())
     numbers = [a["image_id"] for a in truth["annotations"]]
-    command = f"ssd_centernet show_anchors --gin_file={model_dir}/config.gin --data_dir={data_dir}"
-    ended = run(
-        f"{command} --split=val --output=anchors.png", tmp_path, environment(tmp_path / "bin")
-    )
-    assert ended.returncode == 0, ended.stderr
+    places = (f"--gin_file={model_dir}/config.gin", f"--data_dir={data_dir}")
+    ended = cli("show_anchors", *places, "--split=val", "--output=anchors.png", cwd=tmp_path)
     expected = f"{len(numbers)} objects in {len(set(numbers))} images, input 64 x 64 pixels"
     assert expected in ended.stdout
     assert re.search(rf"all objects +{len(numbers)} ", ended.stdout)

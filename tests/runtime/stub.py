@@ -6,15 +6,14 @@ one a process and not unload it, so that every case is a process.
 
 import os
 import shutil
-import subprocess
-import sys
 import textwrap
 from pathlib import Path
 
 import pytest
 import tensorflow as tf
 
-ROOT = Path(__file__).resolve().parents[2]
+from tests.process import ROOT, python, run
+
 SOURCE = Path(__file__).with_name("stub_device.cc")
 # What would choose devices in the tests' own surroundings.
 _VISIBLE = (
@@ -39,8 +38,7 @@ def compile_stub(folder: Path) -> Path:
     command = [compiler, "-std=c++17", "-O1", "-shared", "-fPIC", str(SOURCE), "-o", str(library)]
     flags = [flag for flag in tf.sysconfig.get_compile_flags() if not flag.startswith("--std")]
     command += [*flags, *tf.sysconfig.get_link_flags()]
-    compiled = subprocess.run(command, capture_output=True, text=True)
-    assert compiled.returncode == 0, compiled.stderr
+    run(*command)
     return library
 
 
@@ -65,12 +63,4 @@ def environment(library: Path | None, kind: str, number: int, **settings) -> dic
 
 def run_python(code: str, env: dict[str, str], *arguments: str) -> str:
     """Run Python code in a process of its own and return what it printed."""
-    ended = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(code), *arguments],
-        env=env,
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert ended.returncode == 0, ended.stdout + ended.stderr[-6000:]
-    return ended.stdout
+    return python(textwrap.dedent(code), *arguments, env=env).stdout

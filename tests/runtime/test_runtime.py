@@ -1,14 +1,12 @@
 """Devices, precision and processes."""
 
-import subprocess
-import sys
-
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from ssd_centernet._keras import keras
 from ssd_centernet.runtime import device, distribution, precision
+from tests.process import environment, python
 
 
 @pytest.mark.parametrize(
@@ -79,5 +77,4 @@ def test_library_import_leaves_the_environment_alone():
         "new = {k for k in os.environ if os.environ[k] != before.get(k)}\n"
         "assert not any('KERAS' in k or 'TF_CPP' in k for k in new), new\n"
     )
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert result.returncode == 0, result.stderr
+    python(code, env=environment(TF_CPP_MIN_LOG_LEVEL=None))

@@ -1,7 +1,6 @@
 """A whole run on an accelerator, a stub device of the real TensorFlow runtime."""
 
 import json
-import subprocess
 import sys
 
 import numpy as np
@@ -13,6 +12,7 @@ from ssd_centernet.recipe import Recipe
 from ssd_centernet.runs.evaluation import evaluate_run
 from ssd_centernet.runs.opened import open_run
 from ssd_centernet.train import train
+from tests.process import Running
 from tests.runtime import stub
 from tests.tiny import TINY_RECIPE, write_data_set
 
@@ -24,7 +24,7 @@ STEPS = 5
 _WATCHED = """
 import collections, json, sys
 from ssd_centernet.cli import main
-from ssd_centernet import train as module
+from ssd_centernet import recipe as module
 
 made = []
 
@@ -60,21 +60,14 @@ def test_a_run_on_an_accelerator_is_the_run_on_the_cpu(data_dir, tmp_path):
     recipe = tmp_path / "tiny.gin"
     recipe.write_text(TINY_RECIPE)
     settings = (f"train.steps = {STEPS}", "train.log_every = 1", "train.checkpoint_every = 5")
-    command = [sys.executable, "-c", _WATCHED, "train", "--device=mlu", f"--gin_file={recipe}"]
-    command += [f"--data_dir={data_dir}", f"--model_dir={tmp_path / 'mlu'}"]
-    command += [f"--gin_params={setting}" for setting in settings]
+    flags = ["--device=mlu", f"--gin_file={recipe}", f"--data_dir={data_dir}"]
+    flags += [f"--model_dir={tmp_path / 'mlu'}", *(f"--gin_params={one}" for one in settings)]
     env = stub.environment(library, "MLU", 2)
-    on_device = subprocess.Popen(
-        command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-    try:
+    with Running(sys.executable, "-c", _WATCHED, "train", *flags, env=env) as on_device:
         config.parse([recipe], settings)
         assert train(tmp_path / "cpu", data_dir, Recipe(device="cpu")) == "finished"
         config.clear()
-        printed, errors = on_device.communicate(timeout=300)
-    finally:
-        on_device.kill()
-    assert on_device.returncode == 0, printed + errors[-6000:]
+        printed = on_device.finish(status=0).stdout
     devices = json.loads(printed.partition("DEVICES ")[2])
     assert "21 variables to train on MLU:0" in printed
     # 21 trained variables, 6 of moving statistics, the slots, the rate, the optimizer's counter.

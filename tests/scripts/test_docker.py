@@ -5,13 +5,13 @@ import os
 import re
 import shlex
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
+from tests.process import ROOT, bash, environment, run
+
 INSIDE = "/ssd_centernet"
 KNOWN = {"ARG", "FROM", "SHELL", "ENV", "WORKDIR", "COPY", "RUN", "USER", "CMD"}
 
@@ -73,10 +73,7 @@ def image(tmp_path_factory):
         elif word == "COPY":
             copy(text.split(), place)
         elif word == "RUN":
-            step = ["bash", "-euo", "pipefail", "-c", text]
-            ended = subprocess.run(step, cwd=place, env=values, capture_output=True, text=True)
-            printed += ended.stdout
-            assert ended.returncode == 0, f"{text}\n{ended.stdout}{ended.stderr}"
+            printed += bash(text, cwd=place, env=values).stdout
     return place, values, printed
 
 
@@ -93,13 +90,8 @@ def test_the_steps_install_around_the_tensorflow_that_is_there(image):
     assert "setup: installing into .venv around TensorFlow 2." in printed
     assert re.search(r"ssd_centernet \d+\.\d+", printed)
     code = "import ssd_centernet, importlib.util as u; print(u.find_spec('tensorflow').origin)"
-    ended = subprocess.run(
-        ["python", "-c", code + "; print(ssd_centernet.__file__)"],
-        cwd=place / "runs",
-        env=values,
-        capture_output=True,
-        text=True,
-    )
+    code += "; print(ssd_centernet.__file__)"
+    ended = bash(f"python -c {shlex.quote(code)}", cwd=place / "runs", env=values)
     tensorflow, package = ended.stdout.split()
     assert not tensorflow.startswith(str(place)), "TensorFlow was installed again"
     assert package == str(place / "ssd_centernet/__init__.py")
@@ -110,10 +102,7 @@ def test_a_script_in_the_image_finds_the_installation_complete(image):
     """Also without the build's arguments, as in a shell of the container's user."""
     place, values, _ = image
     left = {k: v for k, v in values.items() if k not in ("TENSORFLOW", "PYTHON")}
-    again = subprocess.run(
-        ["bash", "scripts/setup.sh"], cwd=place, env=left, capture_output=True, text=True
-    )
-    assert (again.returncode, again.stdout) == (0, ""), again.stdout + again.stderr
+    assert run("bash", "scripts/setup.sh", cwd=place, env=left).stdout == ""
 
 
 @pytest.mark.slow
@@ -132,19 +121,14 @@ def test_packages_of_the_distribution_exist():
     (options,) = re.findall(r"apt-get install ([^;&]*)", step)
     if shutil.which("apt-get") is None or not any(Path("/var/lib/apt/lists").glob("*Packages*")):
         pytest.skip("there is no apt with lists of packages")
-    ended = subprocess.run(
-        ["apt-get", "--simulate", "install", *options.split()], capture_output=True, text=True
-    )
-    assert ended.returncode == 0, ended.stderr
+    run("apt-get", "--simulate", "install", *options.split())
 
 
-def dry_run(*words, cwd=ROOT, **environment):
+def dry_run(*words, cwd=ROOT, status=0, **variables):
     """How run_docker.sh ends with DRY_RUN=1."""
     left = ("IMAGE", "DEVICE", "DEVICES", "DATA_DIR", "RUNS_DIR", "AS_ROOT", "DOCKER_ARGS", "DEV")
-    env = {k: v for k, v in os.environ.items() if k not in left} | {"DRY_RUN": "1"} | environment
-    command = ["bash", str(ROOT / "scripts/run_docker.sh"), *words]
-    stdin = subprocess.DEVNULL
-    return subprocess.run(command, cwd=cwd, env=env, stdin=stdin, capture_output=True, text=True)
+    env = environment(**{**dict.fromkeys(left), "DRY_RUN": 1, **variables})
+    return run("bash", ROOT / "scripts/run_docker.sh", *words, cwd=cwd, env=env, status=status)
 
 
 DEVICE_OPTIONS = {
@@ -167,7 +151,6 @@ def test_the_container_is_given_the_device(device, numbers, tmp_path):
     for name in ("davinci0", "davinci1", "davinci_manager", "devmm_svm", "hisi_hdc"):
         (tmp_path / name).touch()
     ended = dry_run("ssd_centernet", "doctor", DEVICE=device, DEVICES=numbers, DEV=str(tmp_path))
-    assert ended.returncode == 0, ended.stderr
     words = shlex.split(ended.stdout)
     user = ["--user", f"{os.getuid()}:{os.getgid()}", "-e", "HOME=/tmp"]
     mounts = ["-v", f"{ROOT}/data:{INSIDE}/data", "-v", f"{ROOT}/runs:{INSIDE}/runs"]
@@ -196,7 +179,7 @@ def test_folders_image_user_and_more_arguments_can_be_chosen(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("environment", "said"),
+    ("variables", "said"),
     [
         ({"DEVICE": "tpu"}, "DEVICE=tpu: expected cpu, gpu, hpu, mlu or npu."),
         ({"DEVICE": "gpu", "DEVICES": "first"}, "DEVICES=first: expected numbers such as 0,1"),
@@ -204,7 +187,7 @@ def test_folders_image_user_and_more_arguments_can_be_chosen(tmp_path):
         ({"DEVICE": "mlu", "DEVICES": "3"}, "there is no NOWHERE/cambricon_dev3 on this machine."),
     ],
 )
-def test_what_cannot_be_given_is_refused(environment, said, tmp_path):
-    ended = dry_run(**environment, DEV=str(tmp_path))
-    assert ended.returncode == 2 and ended.stdout == ""
+def test_what_cannot_be_given_is_refused(variables, said, tmp_path):
+    ended = dry_run(**variables, DEV=tmp_path, status=2)
+    assert ended.stdout == ""
     assert said.replace("NOWHERE", str(tmp_path)) in ended.stderr

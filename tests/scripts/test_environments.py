@@ -1,26 +1,17 @@
 """Environments for two TensorFlow versions: what the scripts choose, and what they refuse."""
 
-import os
 import re
 import shutil
-import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
+from tests.process import ROOT, environment, run
 
 
-def run(*command, **environment):
-    return subprocess.run(
-        ["bash", *map(str, command)],
-        env={**os.environ, **environment},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+def bash(script, *arguments, **variables):
+    env = environment(**variables)
+    return run("bash", script, *arguments, env=env, limit=60, status=None)
 
 
 def core_tests():
@@ -60,8 +51,8 @@ def checkout(tmp_path):
 
 @pytest.mark.parametrize("arguments", [["--tf", "2.15"], ["--tf=2.15", "-x"]], ids=" ".join)
 def test_core_tests_are_chosen_for_2_15(checkout, arguments):
-    result = run(checkout / "scripts" / "test.sh", *arguments)
-    assert result.returncode == 0, result.stderr
+    result = bash(checkout / "scripts" / "test.sh", *arguments)
+    assert result.status == 0, result.stderr
     lines = result.stdout.splitlines()
     assert lines[0] == "setup of 2.15"
     assert lines[-1].startswith(".venv-tf2.15/python -m pytest")
@@ -73,13 +64,13 @@ def test_core_tests_are_chosen_for_2_15(checkout, arguments):
 
 @pytest.mark.parametrize("chosen", ["tests/test_one.py", "tests/test_one.py::test_it"])
 def test_tests_that_are_named_are_all_that_runs(checkout, chosen):
-    result = run(checkout / "scripts" / "test.sh", "--tf", "2.15", chosen)
+    result = bash(checkout / "scripts" / "test.sh", "--tf", "2.15", chosen)
     assert result.stdout.splitlines()[-1].endswith(chosen)
     assert "tests/models" not in result.stdout
 
 
 def test_everything_is_chosen_for_2_20(checkout):
-    result = run(checkout / "scripts" / "test.sh", "-k", "name")
+    result = bash(checkout / "scripts" / "test.sh", "-k", "name")
     lines = result.stdout.splitlines()
     assert lines[0] == "setup of 2.20"
     assert ".venv/ruff check ." in lines
@@ -91,8 +82,8 @@ def test_ci_runs_both_and_fails_when_the_first_does(checkout):
     python = checkout / ".venv" / "bin" / "python"
     for status in (0, 3):
         python.write_text(f'#!/bin/sh\necho .venv/python "$@"\nexit {status}\n')
-        result = run(checkout / ".ci" / "run")
-        assert result.returncode == status
+        result = bash(checkout / ".ci" / "run")
+        assert result.status == status
         assert "setup of 2.20" in result.stdout
         assert ".venv-tf2.15/python -m pytest" in result.stdout
         assert "Horovod for 2.20" in result.stdout and "Horovod for 2.15" in result.stdout
@@ -106,12 +97,12 @@ def test_horovod_is_built_for_a_whole_run_and_its_absence_is_told(checkout, aske
     script.write_text(f'echo "Horovod for $TF"\nexit {0 if built else 1}\n')
     python = checkout / ".venv" / "bin" / "python"
     python.write_text('#!/bin/sh\necho "required: ${REQUIRE_HOROVOD-no}" "$@"\n')
-    result = run(checkout / "scripts" / "test.sh", *asked, CI=ci, REQUIRE_HOROVOD="no")
+    result = bash(checkout / "scripts" / "test.sh", *asked, CI=ci, REQUIRE_HOROVOD="no")
     wanted = asked in ((), ("--horovod",))
     must = wanted and bool(asked or ci)
     assert ("Horovod for 2.20" in result.stdout) == wanted
-    assert result.returncode == (1 if must and not built else 0)
-    if result.returncode:
+    assert result.status == (1 if must and not built else 0)
+    if result.status:
         assert "--no-horovod goes on" in result.stderr
         return
     assert f"required: {1 if wanted and built else 'no'} -m pytest" in result.stdout
@@ -120,16 +111,16 @@ def test_horovod_is_built_for_a_whole_run_and_its_absence_is_told(checkout, aske
 
 
 def test_help_and_missing_version():
-    result = run(ROOT / "scripts" / "test.sh", "--help")
-    assert result.returncode == 0
+    result = bash(ROOT / "scripts" / "test.sh", "--help")
+    assert result.status == 0
     assert "bash scripts/test.sh --tf 2.15" in result.stdout and "#" not in result.stdout
-    result = run(ROOT / "scripts" / "test.sh", "--tf")
-    assert result.returncode == 2 and "--tf needs a version" in result.stderr
+    result = bash(ROOT / "scripts" / "test.sh", "--tf")
+    assert result.status == 2 and "--tf needs a version" in result.stderr
 
 
 def test_unknown_version_is_refused_with_those_there_are():
-    result = run(ROOT / "scripts" / "test.sh", "--tf", "2.99")
-    assert result.returncode == 1
+    result = bash(ROOT / "scripts" / "test.sh", "--tf", "2.99")
+    assert result.status == 1
     assert "no constraints/tf2.99.txt" in result.stderr
     assert "tf2.15.txt tf2.20.txt" in result.stderr
 
@@ -148,9 +139,9 @@ def test_2_15_refuses_a_python_that_it_has_no_wheels_for(tmp_path):
     )
     python.chmod(0o755)
     setup = tmp_path / "scripts" / "setup.sh"
-    result = run(setup, TF="2.15", PYTHON=str(python))
-    assert result.returncode == 1
+    result = bash(setup, TF="2.15", PYTHON=str(python))
+    assert result.status == 1
     assert "Python 3.10 or 3.11" in result.stderr and "Python 3.12.1" in result.stderr
     assert not (tmp_path / ".venv-tf2.15").exists()
-    result = run(setup, TF="2.20", PYTHON=str(python))
+    result = bash(setup, TF="2.20", PYTHON=str(python))
     assert "cannot make a virtual environment" in result.stderr

@@ -1,12 +1,8 @@
 """What a resumed run owes: evaluations that a kill prevented, and the count of early stopping."""
 
 import json
-import os
 import shutil
 import signal
-import subprocess
-import sys
-import time
 
 import pytest
 
@@ -14,6 +10,7 @@ from ssd_centernet.data.directory import LABEL_MAP_NAME
 from ssd_centernet.labels import LabelMap
 from ssd_centernet.run_directory import find_checkpoint
 from ssd_centernet.training.log_files import evaluations_without_best, recorded_evaluations
+from tests.process import CLI, Running
 from tests.training.test_train import run
 
 
@@ -79,18 +76,13 @@ def test_a_best_that_was_not_copied_before_a_kill_is_copied(tiny_recipe, data_di
 
 def test_a_run_killed_in_its_evaluation_evaluates_when_resumed(tiny_recipe, data_dir, tmp_path):
     model_dir = tmp_path / "run"
-    command = [sys.executable, "-m", "ssd_centernet", "train", f"--gin_file={tiny_recipe}"]
-    command += [f"--data_dir={data_dir}", f"--model_dir={model_dir}", "--num_steps=2"]
-    command += ["--evaluate_every=2", "--device=cpu"]
-    environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "2"}
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, env=environment)
-    deadline = time.monotonic() + 120
-    # The last checkpoint is written before the last evaluation begins.
-    while time.monotonic() < deadline and not (model_dir / "ckpt-2.index").exists():
-        assert process.poll() is None
-        time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    flags = [f"--gin_file={tiny_recipe}", f"--data_dir={data_dir}", f"--model_dir={model_dir}"]
+    flags += ["--num_steps=2", "--evaluate_every=2", "--device=cpu"]
+    with Running(*CLI, "train", *flags) as training:
+        # The last checkpoint is written before the last evaluation begins.
+        training.wait_until((model_dir / "ckpt-2.index").exists)
+        training.signal(signal.SIGKILL)
+        training.finish(status=-signal.SIGKILL)
     if evaluated(model_dir):
         pytest.skip("the evaluation was over before the kill")
     run(tiny_recipe, data_dir, model_dir, "train.steps = 2", "train.evaluate_every = 2")

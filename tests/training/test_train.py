@@ -4,9 +4,6 @@ import json
 import os
 import re
 import signal
-import subprocess
-import sys
-import time
 
 import numpy as np
 import pytest
@@ -19,6 +16,7 @@ from ssd_centernet.train import train
 from ssd_centernet.training.checkpoints import RunCheckpoints
 from ssd_centernet.training.length import LoopOptions
 from ssd_centernet.weights import restore
+from tests.process import CLI, Running
 from tests.tiny import tiny_detector, tiny_trainer
 
 
@@ -208,20 +206,14 @@ def test_an_unused_setting_stops_the_run_before_it_begins(tiny_recipe, data_dir,
 
 def test_a_terminated_run_saves_and_goes_on(tiny_recipe, data_dir, tmp_path):
     model_dir = tmp_path / "run"
-    command = [sys.executable, "-m", "ssd_centernet", "train", f"--gin_file={tiny_recipe}"]
-    command += [f"--data_dir={data_dir}", f"--model_dir={model_dir}", "--num_steps=100000"]
-    command += ["--checkpoint_every=100000", "--device=cpu"]
-    environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "2"}
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
+    flags = [f"--gin_file={tiny_recipe}", f"--data_dir={data_dir}", f"--model_dir={model_dir}"]
+    flags += ["--num_steps=100000", "--checkpoint_every=100000", "--device=cpu"]
     log = model_dir / "metrics.jsonl"
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline and not (log.exists() and log.read_text().count("\n") > 3):
-        assert process.poll() is None
-        time.sleep(0.2)
-    process.send_signal(signal.SIGTERM)
-    output, _ = process.communicate(timeout=60)
-    assert process.returncode == 0, output
-    assert "SIGTERM: saved" in output
+    with Running(*CLI, "train", *flags) as training:
+        training.wait_until(lambda: log.exists() and log.read_text().count("\n") > 3)
+        training.signal(signal.SIGTERM)
+        ended = training.finish(limit=60, status=0)
+    assert "SIGTERM: saved" in ended.stdout
     step = int(find_checkpoint(model_dir).rsplit("-", 1)[1])
     assert step > 0
     assert int(tensors(model_dir)["step/.ATTRIBUTES/VARIABLE_VALUE"]) == step
