@@ -84,7 +84,7 @@ def build(
     if label_map is not None and num_classes not in (None, label_map.num_classes):
         raise ValueError(
             f"num_classes={num_classes} and {label_map.num_classes} names were given: background "
-            "is no class. Leave num_classes out, it follows from the names."
+            "is not a class. Leave num_classes out: it follows from the names."
         )
     with _own_configuration():
         config.parse([recipe], [*_size_setting(image_size), *_lines(settings)])
@@ -160,7 +160,7 @@ def training_data(
         detector: what is to be trained: its input's size, its normalisation, its targets.
         recipe: whose augmentation is used, and whose way with empty images and crowd regions;
             None resizes and normalises only.
-        batch_size: images a step.
+        batch_size: images per step.
         split: what the names of the record files start with; None is that of the recipe, which is
             'coco_train' where it does not say.
         settings: gin bindings that win over the recipe's: 'SSDAugment.no_crop_probability = 0.9'.
@@ -204,7 +204,7 @@ def validation_data(
     Args:
         data_dir: folder of converted data.
         detector: whose preprocessing the images go through.
-        batch_size: images a batch; the last one holds what is left.
+        batch_size: images per batch; the last one holds what is left.
         split: what the names of the record files start with.
         **options: of `data.pipeline.evaluation_batches`, such as `max_boxes`.
 
@@ -245,7 +245,7 @@ def evaluate(
         detector: with its weights.
         data_dir: folder of converted data.
         split: what the names of the record files start with.
-        batch_size: images a step; it changes the speed and not the result.
+        batch_size: images per step; it changes the speed and not the result.
         report: an HTML file to write, which shows the result and the worst images.
 
     Returns:

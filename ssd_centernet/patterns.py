@@ -40,7 +40,7 @@ def check_matches(
         patterns: of `as_patterns`.
         names: of variables.
         setting: name of the setting, for the message.
-        anywhere: whether a match may begin behind the start of a name.
+        anywhere: whether a match may begin after the start of a name.
 
     Raises:
         ValueError: names the pattern and what there is to match.

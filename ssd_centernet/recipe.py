@@ -54,7 +54,7 @@ class Recipe:
     parsed gin files bind, and the defaults below.
 
     Attributes:
-        batch_size: images a step of this process.
+        batch_size: images per step of this process.
         steps: length of the run in steps; wins over `epochs`. Of gin's settings the later one wins.
         epochs: length of the run in passes over the training images.
         optimizer: constructor of a Keras optimizer.
@@ -81,7 +81,7 @@ class Recipe:
         crowd: what the pipeline does with crowd regions: "object", "drop" or "ignore".
         train_split: prefix of the training shards.
         eval_split: prefix of the evaluation shards; None for no evaluation.
-        eval_batch_size: images a step of the evaluation; None means batch_size.
+        eval_batch_size: images per step of the evaluation; None means batch_size.
         targets_in_pipeline: whether anchors are matched by the input pipeline (on the CPU, beside
             the device) or in the step.
         log_every: interval of log lines, in steps or as "2 epochs".

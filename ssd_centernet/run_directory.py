@@ -64,7 +64,7 @@ def choose_checkpoint(model_dir: str | Path, checkpoint: str | None = None) -> s
         The checkpoint's prefix.
 
     Raises:
-        FileNotFoundError: there is no such run or checkpoint; says which there are.
+        FileNotFoundError: there is no such run or checkpoint; lists those there are.
     """
     model_dir = Path(model_dir)
     if not model_dir.is_dir():
@@ -84,7 +84,7 @@ def choose_checkpoint(model_dir: str | Path, checkpoint: str | None = None) -> s
     found = sorted(path.stem for path in model_dir.glob("*.index"))
     if not found and not (model_dir / CONFIG_NAME).exists() and not best.is_dir():
         raise FileNotFoundError(
-            f"{model_dir} is no run directory: it has no {CONFIG_NAME} and no checkpoint. Give the "
+            f"{model_dir} is not a run directory: it has no {CONFIG_NAME} and no checkpoint. Give the "
             "folder that `ssd_centernet train` was given as --model_dir."
         )
     found += ["best"] if best.is_dir() else []

@@ -1,4 +1,4 @@
-"""How fast COCO metrics are with either library behind them."""
+"""Measure how fast the COCO metrics are with each of the two libraries."""
 
 from __future__ import annotations
 

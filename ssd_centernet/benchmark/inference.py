@@ -25,7 +25,7 @@ def latencies(
 
     Args:
         detector: what detects.
-        batch_size: images a batch.
+        batch_size: images per batch.
         iterations: batches that are measured.
         warm_up: batches before them.
         seed: of the noise that the images are.
@@ -81,7 +81,7 @@ def run(
 
     Args:
         recipe: the settings.
-        batch_size: images a batch, 1 by default.
+        batch_size: images per batch, 1 by default.
         iterations: batches that are measured.
         warm_up: batches before them, which are not.
 

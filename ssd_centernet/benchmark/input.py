@@ -29,7 +29,7 @@ def ceiling_batches(
 
     Args:
         data_dir: folder with the record files.
-        batch_size: images a batch.
+        batch_size: images per batch.
         size: (height, width) of the images.
         split: what the names of the record files start with.
 
@@ -77,7 +77,7 @@ def run(
         recipe: the settings.
         data_dir: folder with record files; None writes 64 random pictures to a temporary folder.
             A short data set is repeated, so that epochs do not end all the time.
-        batch_size: images a batch, 32 by default.
+        batch_size: images per batch, 32 by default.
         windows: windows of each pipeline.
         seconds: length of a window.
 

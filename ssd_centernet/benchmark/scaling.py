@@ -29,7 +29,7 @@ def run(
     Args:
         recipe: the settings.
         communicator: of the processes; all of them call this, which ends its exchange.
-        batch_size: images a step of each process, 8 by default.
+        batch_size: images per step of each process, 8 by default.
         windows: how many windows of each.
         seconds: length of a window, about.
         device: as `train.device`.

@@ -97,7 +97,7 @@ def prepare(
         device: as `train.device`.
 
     Returns:
-        The work, and the trainer behind it.
+        The work, and the trainer that does it.
     """
     strategy = select_device(device)
     label_map = None if data_dir is None else load_label_map(data_dir)
@@ -125,7 +125,7 @@ def run(
     Args:
         recipe: the settings.
         data_dir: folder with record files for the batch; None makes a random one.
-        batch_size: images a step, 8 by default.
+        batch_size: images per step, 8 by default.
         windows: how many windows.
         seconds: length of a window.
         device: as `train.device`.

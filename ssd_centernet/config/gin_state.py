@@ -48,13 +48,13 @@ class Binding(NamedTuple):
 
 # What `parse` read last: (scope, selector, parameter) -> where it was set, the last one winning.
 bindings: dict[tuple[str, str, str], Binding] = {}
-# Settings of parts that a later line replaced by others: no mistake when nothing asks for them.
+# Settings of parts that a later line replaced: it is fine that nothing asks for them.
 replaced: set[Key] = set()
 
 
 @contextlib.contextmanager
 def set_aside() -> Iterator[None]:
-    """Begin a block with an empty configuration, and restore behind it what was there before.
+    """Begin a block with an empty configuration, and restore the earlier one after it.
 
     What a caller has bound with gin himself, parsed, locked or recorded is as it was, also where
     the block raises. Scopes that are open around the block do not reach into it, nor do hooks that

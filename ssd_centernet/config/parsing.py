@@ -214,8 +214,8 @@ def assert_all_used(allow: Iterable[str] = (), *, overrides_only: bool = False) 
 
     To be called when everything that the run uses has been built (after the first step).
 
-    Settings of a part that a later line replaced (`train.schedule = @ConstantRate` behind a recipe
-    with settings of another schedule) are no mistake.
+    Settings of a part that a later line replaced are allowed, such as those of a recipe's schedule
+    before `train.schedule = @ConstantRate`.
 
     Args:
         allow: names that this run need not use, such as 'evaluate' (all its parameters),
@@ -235,8 +235,8 @@ def assert_all_used(allow: Iterable[str] = (), *, overrides_only: bool = False) 
         if key not in used | allowed | replaced and (binding.override or not overrides_only)
     ]
     # A macro that only unused bindings refer to is not a second mistake.
-    behind = reachable_keys(b[:3] for b in unused if b.selector != MACRO)
-    unused = [b for b in unused if b.selector != MACRO or b[:3] not in behind]
+    referred = reachable_keys(b[:3] for b in unused if b.selector != MACRO)
+    unused = [b for b in unused if b.selector != MACRO or b[:3] not in referred]
     if unused:
         raise ConfigError(unused_message(unused, used))
 

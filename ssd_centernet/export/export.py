@@ -138,7 +138,7 @@ def export(
         The model card, as it is written.
 
     Raises:
-        FileExistsError: the folder is there, and `overwrite` is off or it is no export.
+        FileExistsError: the folder is there, and `overwrite` is off or it is not an export.
         ValueError: an argument out of range.
         ParityError: a file does not detect what the detector detects.
         ImportError: a package is missing that a format needs.
@@ -269,7 +269,7 @@ def _check_target(target: Path, overwrite: bool) -> Path:
         )
     if not (target / card.CARD_NAME).is_file():
         raise FileExistsError(
-            f"{target} has no {card.CARD_NAME}, so it is no earlier export and is not replaced; "
+            f"{target} has no {card.CARD_NAME}, so it is not an earlier export, and is not replaced; "
             "choose another --output."
         )
     return target

@@ -200,7 +200,7 @@ class _Functions:
 
 
 def _first(found: dict[str, tf.Tensor], count: tf.Tensor) -> dict[str, tf.Tensor]:
-    """Keep the first detections of each image; zeros behind them."""
+    """Keep the first detections of each image; zeros after them."""
     count = tf.minimum(found["count"], tf.maximum(count, 0))
     kept = tf.range(tf.shape(found["scores"])[1]) < count[:, tf.newaxis]
     return {
@@ -212,7 +212,7 @@ def _first(found: dict[str, tf.Tensor], count: tf.Tensor) -> dict[str, tf.Tensor
 
 
 def _named(found: dict[str, tf.Tensor], names: list[str]) -> dict[str, tf.Tensor]:
-    """Add the names of the classes, empty behind the last detection."""
+    """Add the names of the classes, empty after the last detection."""
     kept = tf.range(tf.shape(found["scores"])[1]) < found["count"][:, tf.newaxis]
     given = tf.gather(tf.constant(names), found["classes"])
     return {**found, "class_names": tf.where(kept, given, "")}

@@ -60,7 +60,7 @@ def evaluate_run(
         run: of `open_run`.
         data_dir: folder of converted data with the classes of the run.
         split: what the names of the record files start with; None is that of the training.
-        batch_size: images a step; it changes the speed and not the result.
+        batch_size: images per step; it changes the speed and not the result.
         progress: called with (images done, images in all) after every batch.
         communicator: of the processes that evaluate together, each its share of the images.
 

@@ -38,7 +38,7 @@ _LABEL_LENGTH = 24
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RunLog:
-    """Hold what a run has left behind so far.
+    """Hold what a run has written so far.
 
     Attributes:
         label: what the run is called, unique among those it is compared with.
@@ -205,7 +205,7 @@ def read_runs(directories: Sequence[str | os.PathLike]) -> list[RunLog]:
         The runs in this order, with short labels that tell them apart.
 
     Raises:
-        FileNotFoundError: a folder does not exist or is no run; names those that are near.
+        FileNotFoundError: a folder does not exist or is not a run; names those that are near.
         ValueError: no folder, or one that was given twice.
     """
     if not directories:
@@ -341,7 +341,7 @@ def _runs_in(folder: Path) -> list[Path]:
 
 
 def _no_run(folder: Path) -> str:
-    what = f"is no run: it has neither {METRICS_NAME} nor {CONFIG_NAME}"
+    what = f"is not a run: it has neither {METRICS_NAME} nor {CONFIG_NAME}"
     reason = what if folder.exists() else "does not exist"
     inside = _runs_in(folder)
     beside = {path.name: path for path in _runs_in(folder.absolute().parent)}

@@ -52,7 +52,7 @@ def plan_runs(dtypes: Sequence[str], *, seed: int, control: bool = False) -> lis
     Args:
         dtypes: the baseline first.
         seed: of all of them.
-        control: whether the baseline is trained a second time with the next seed, behind the
+        control: whether the baseline is trained a second time with the next seed, after the
             others: how far chance alone takes a run.
 
     Returns:
@@ -68,7 +68,7 @@ def plan_runs(dtypes: Sequence[str], *, seed: int, control: bool = False) -> lis
 def check_settings(directory: str | os.PathLike, settings: dict) -> None:
     """Note the settings of a new comparison, or refuse to go on with one that has others.
 
-    Without a checkpoint nothing was trained yet: a mistake that was mended is no other comparison.
+    Without a checkpoint nothing was trained yet: corrected settings do not make it another comparison.
 
     Args:
         directory: of the comparison.
@@ -118,7 +118,7 @@ def complete_run(
         RuntimeError: the training or the evaluation failed.
     """
     model_dir = Path(directory) / planned.name
-    # Written behind the last step, whole or not at all.
+    # Written after the last step, whole or not at all.
     if (model_dir / EVALUATION_DIR / EVALUATION_METRICS_NAME).exists():
         say(f"== {planned.name}: is there ({model_dir})")
         return model_dir

@@ -26,7 +26,7 @@ _STATE_HEAD = '<th scope="col" class="word">state'
 _MOST_POINTS = 300
 _SMOOTHED_FROM = 60
 _SMOOTHED_SHARE = 0.03
-# Of windows, what is no part of the loss and has a chart of its own, or none.
+# Values of windows that are not parts of the loss: they have their own chart, or none.
 _NO_LOSS = {
     *("kind", "step", "time", "epoch", "learning_rate", "gradient_norm", "total"),
     *("images_per_second", "data_wait_share", "eta_seconds", "loss_scale", "skipped_steps"),
@@ -151,7 +151,7 @@ def _shortened(value: str | None) -> str:
 
 
 def _name(index: int, run: RunLog) -> str:
-    """Return a run's name behind the colour of its curves."""
+    """Return a run's name after the colour of its curves."""
     return f'<i class="swatch run{index % 8}"></i>{html.escape(run.label)}'
 
 

@@ -94,7 +94,7 @@ def claim_device(strategy: tf.distribute.Strategy, index: int) -> tuple[str, str
         index: what `select_device` was given.
 
     Returns:
-        Name of the machine and of the device; None where sharing is no mistake (the CPU), or
+        Name of the machine and of the device; None where processes may share it (the CPU), or
         where it is left to the vendor's driver which device a process gets.
     """
     if vendors.opened_npu() is not None:
@@ -198,7 +198,9 @@ def _accelerator(kind: str, index: int) -> tf.distribute.Strategy:
         raise _missing(kind)
     index = _position(len(devices), kind, index)
     if index == 0 and len(devices) > 1:
-        logging.info("Using %s 0 of %d; start one process a device to use all.", kind, len(devices))
+        logging.info(
+            "Using %s 0 of %d; start one process per device to use all.", kind, len(devices)
+        )
     _set_visible([devices[index]], kind)
     try:
         tf.config.experimental.set_memory_growth(devices[index], True)

@@ -117,7 +117,7 @@ def gaudi_settings() -> dict[str, str]:
     # Compiled graphs, shared by the processes of a machine; another version must not read them.
     cache = f"ssd_centernet_recipes_{os.getuid()}_{version}"
     return {
-        # The policy of the model says what is bfloat16; no second conversion behind it.
+        # The policy of the model says what is bfloat16; no second conversion after it.
         "TF_BF16_CONVERSION": "0",
         "TF_DISABLE_MKL": "1",
         "TF_RECIPE_CACHE_PATH": os.path.join(tempfile.gettempdir(), cache),

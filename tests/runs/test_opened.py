@@ -27,7 +27,7 @@ def test_checkpoint_is_the_best_one_unless_told_otherwise(model_dir):
 def test_missing_checkpoint_lists_what_there_is(model_dir, tmp_path):
     with pytest.raises(FileNotFoundError, match=r"'ckpt-7'.*ckpt-10, ckpt-5, best.*--checkpoint"):
         choose_checkpoint(model_dir, "ckpt-7")
-    with pytest.raises(FileNotFoundError, match="is no run directory: it has no config.gin"):
+    with pytest.raises(FileNotFoundError, match="is not a run directory: it has no config.gin"):
         choose_checkpoint(tmp_path)
     with pytest.raises(FileNotFoundError, match="no run directory"):
         choose_checkpoint(tmp_path / "none")

@@ -191,7 +191,7 @@ def test_folders_that_are_no_runs(finished, tmp_path):
         FileNotFoundError, match=r"finishd does not exist\. Did you mean .*finished"
     ):
         read_runs([tmp_path / "finishd"])
-    with pytest.raises(FileNotFoundError, match=r"is no run: .*Runs in it: .*/finished\."):
+    with pytest.raises(FileNotFoundError, match=r"is not a run: .*Runs in it: .*/finished\."):
         read_runs([tmp_path])
     (tmp_path / "empty").mkdir()
     with pytest.raises(FileNotFoundError, match=r"Runs beside it: finished\."):
