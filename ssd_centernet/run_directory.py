@@ -84,8 +84,8 @@ def choose_checkpoint(model_dir: str | Path, checkpoint: str | None = None) -> s
     found = sorted(path.stem for path in model_dir.glob("*.index"))
     if not found and not (model_dir / CONFIG_NAME).exists() and not best.is_dir():
         raise FileNotFoundError(
-            f"{model_dir} is not a run directory: it has no {CONFIG_NAME} and no checkpoint. Give the "
-            "folder that `ssd_centernet train` was given as --model_dir."
+            f"{model_dir} is not a run directory: it has no {CONFIG_NAME} and no checkpoint. Give "
+            "the folder that `ssd_centernet train` was given as --model_dir."
         )
     found += ["best"] if best.is_dir() else []
     raise FileNotFoundError(

@@ -269,8 +269,8 @@ def _check_target(target: Path, overwrite: bool) -> Path:
         )
     if not (target / card.CARD_NAME).is_file():
         raise FileExistsError(
-            f"{target} has no {card.CARD_NAME}, so it is not an earlier export, and is not replaced; "
-            "choose another --output."
+            f"{target} has no {card.CARD_NAME}, so it is not an earlier export; it is not "
+            "replaced: choose another --output."
         )
     return target
 

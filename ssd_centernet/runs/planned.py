@@ -68,7 +68,7 @@ def plan_runs(dtypes: Sequence[str], *, seed: int, control: bool = False) -> lis
 def check_settings(directory: str | os.PathLike, settings: dict) -> None:
     """Note the settings of a new comparison, or refuse to go on with one that has others.
 
-    Without a checkpoint nothing was trained yet: corrected settings do not make it another comparison.
+    Without a checkpoint nothing was trained yet, and corrected settings are not another comparison.
 
     Args:
         directory: of the comparison.

@@ -292,7 +292,7 @@ def test_an_earlier_folder_is_kept(exported, tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(FileExistsError, match="--overwrite"):
         export(detector, tmp_path)
-    with pytest.raises(FileExistsError, match="no earlier export"):
+    with pytest.raises(FileExistsError, match="not an earlier export"):
         export(detector, tmp_path, overwrite=True)
     assert os.listdir(tmp_path) == ["notes.txt"]
 
