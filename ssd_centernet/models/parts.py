@@ -28,7 +28,7 @@ def check_parts(owner: str, **parts: tuple[Any, str]) -> None:
             raise ValueError(f"{owner}.{name}: {foreign}")
         got = f"{part!r}, a {type(part).__name__}"
         if inspect.isclass(part):
-            got = f"the class {part.__name__}, which has no brackets behind it"
+            got = f"the class {part.__name__}, because it has no brackets"
         raise ValueError(
             f"{owner}.{name} is {got}; expected a layer that is built: {owner}.{name} = "
             f"@{example}()."
