@@ -39,6 +39,8 @@ def read_epochs(
     """
     files = tf.constant(source.files)
     open_files = min(_OPEN_FILES, len(source.files))
+    # Ranks that take turns must all see one order, or an image reaches two of them or none.
+    in_order = deterministic or not source.by_file
 
     @as_written
     def epoch_of(epoch: tf.Tensor) -> tf.data.Dataset:
@@ -51,9 +53,9 @@ def read_epochs(
             tf.data.TFRecordDataset,
             cycle_length=open_files,
             num_parallel_calls=open_files,
-            deterministic=deterministic,
+            deterministic=in_order,
         )
-        examples = examples.map(parse, num_parallel_calls=2, deterministic=deterministic)
+        examples = examples.map(parse, num_parallel_calls=2, deterministic=in_order)
         if not source.keep_empty:
             examples = examples.filter(source.uses)
         # All ranks read all files and take turns: after the filter, as `RecordSource.mask` counts,

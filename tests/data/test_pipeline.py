@@ -171,13 +171,15 @@ def test_seed_decides_and_the_global_seed_does_not(data_dir):
     assert np.abs(one["image"][rows[0]] - one["image"][rows[1]]).max() > 0.05
 
 
+@pytest.mark.parametrize("deterministic", [True, False])
 @pytest.mark.parametrize("world_size", [1, 2, 3, 5])
-def test_ranks_share_the_records_out(data_dir, world_size):
+def test_ranks_share_the_records_out(data_dir, world_size, deterministic):
     # Two ranks divide the 4 files; 3 and 5 ranks divide the records.
     epochs = ([], [])
     for rank in range(world_size):
         count = pipeline.count_examples(data_dir, rank=rank, world_size=world_size)
-        dataset = training(data_dir, batch_size=1, rank=rank, world_size=world_size)
+        ranks = {"rank": rank, "world_size": world_size}
+        dataset = training(data_dir, batch_size=1, deterministic=deterministic, **ranks)
         ids = examples(dataset, 2 * count)["source_id"]
         epochs[0].extend(ids[:count])
         epochs[1].extend(ids[count:])
