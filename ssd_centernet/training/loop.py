@@ -31,8 +31,8 @@ def compile_steps(trainer: Trainer, strategy: tf.distribute.Strategy) -> Callabl
         strategy: places the step; an update is one call of `strategy.run`.
 
     Returns:
-        Function of an iterator over batches, of a data set or of one that the strategy
-        distributes, and of a number of updates, int32 []: a Python number would trace it anew.
+        Function of an iterator over batches, which may be that of a distributed data set, and of a
+        number of updates, an int32 tensor: for each Python number it would be traced anew.
     """
 
     @tf.function

@@ -102,7 +102,7 @@ def test_calls_of_any_length_are_traced_once(strategy):
     traced = []
     with strategy.scope():
         trainer = tiny_trainer()
-    # The optimizer must not wait for other replicas inside of a branch, as it does in `_apply`.
+    # In place of the whole step, whose optimizer would wait for other replicas inside a branch.
     trainer.train_step = lambda batch: (
         traced.append(batch["image"].shape) or trainer.step.assign_add(1)
     )
