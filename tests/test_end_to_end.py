@@ -143,7 +143,7 @@ def test_show_inputs_draws_the_sheet(way):
     with Image.open(way["top"] / "inputs.png") as sheet:
         assert min(sheet.size) > 2 * 448
     found = re.search(
-        r"4 images, (\d+) objects \(\d+ without an anchor\), (\d+) matched anchors",
+        r"4 images, (\d+) objects, (\d+) anchors; reached: \d+",
         way["printed"]["show_inputs"],
     )
     assert int(found[2]) >= int(found[1]) > 0

@@ -71,6 +71,27 @@ ONE_PLACE = {
     "npu_device": r"runtime/vendors\.py",
 }
 
+# Words of anchors, heatmaps, their targets and the raw outputs: no room but `ops`, `layers` and
+# `models` speaks of them.
+INSIDE_A_DETECTOR = set(
+    "anchors anchor_boxes boxes_per_cell feature_sizes matched_threshold match_in_pixels "
+    "scale_factors num_matched heatmap output_size cell_weights class_logits box_codes "
+    "class_layers box_layers criterion".split()
+)
+# What other rooms may import of these three: nothing that tells one kind of detector from another.
+OUTSIDE_A_DETECTOR = [
+    ["models", "detector"],
+    ["models", "matches"],
+    ["models", "weight_decay"],
+    ["layers", "normalization"],
+    ["ops", "boxes"],
+    ["ops", "color"],
+    ["ops", "crops"],
+    ["ops", "image"],
+]
+# Published checkpoints name the layers of backbones, necks and heads; these modules translate.
+KNOW_LAYERS = ("weights/centernet_names.py", "weights/ssd_names.py")
+
 
 def _name(path: Path) -> str:
     return path.relative_to(ROOT).as_posix()
@@ -111,6 +132,32 @@ def test_layering(path):
         if name.startswith("ssd_centernet."):
             other = name.split(".")[1]
             assert "*" in allowed or other in allowed, f"{_name(path)}:{line} imports {name}"
+
+
+def _spoken(tree: ast.AST) -> list[tuple[str, int]]:
+    """Return (word, line) of attributes, arguments, keywords and whole strings."""
+    fields = {ast.Attribute: "attr", ast.arg: "arg", ast.keyword: "arg", ast.Constant: "value"}
+    return [
+        (getattr(node, fields[type(node)]), node.lineno)
+        for node in ast.walk(tree)
+        if type(node) in fields
+    ]
+
+
+@pytest.mark.parametrize("path", FILES, ids=_name)
+def test_nothing_else_knows_what_an_anchor_is(path):
+    """What is inside a detector is asked of it, by the methods of `Detector`."""
+    where = path.relative_to(PACKAGE).as_posix()
+    if where.startswith(("ops/", "layers/", "models/")):
+        return
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    for word, line in _spoken(tree):
+        assert word not in INSIDE_A_DETECTOR, f"{where}:{line} speaks of {word}"
+    if where in KNOW_LAYERS:
+        return
+    for name, line, _ in _imported(tree):
+        if re.match(r"ssd_centernet\.(layers|models|ops)\.", name):
+            assert name.split(".")[1:3] in OUTSIDE_A_DETECTOR, f"{where}:{line} imports {name}"
 
 
 @pytest.mark.parametrize("path", FILES, ids=_name)

@@ -1,4 +1,4 @@
-"""Draw what the network is fed: augmented images with their boxes and matched anchors or peaks.
+"""Draw what the network is fed: augmented images with their boxes and what the targets match.
 
 Example:
   ssd_centernet show_inputs --gin_file=ssd300_resnet34 --data_dir=data/coco --output=inputs.png
@@ -36,8 +36,9 @@ def main(argv: list[str]) -> int:
     values = flags.FLAGS
     from ssd_centernet import config
     from ssd_centernet.data.directory import load_label_map
+    from ssd_centernet.drawing.page import counted
     from ssd_centernet.models.detector import size_in_words
-    from ssd_centernet.preview.fed_images import UNMATCHED, box_states, show_inputs
+    from ssd_centernet.preview.fed_images import count_matches, show_inputs
     from ssd_centernet.recipe import Recipe
     from ssd_centernet.runtime.device import select_device
 
@@ -59,13 +60,5 @@ def main(argv: list[str]) -> int:
         cell_size=values.cell_size,
     )
     config.assert_all_used(allow=("train",), overrides_only=True)
-    lost = sum(box_states(one, 0.0).count(UNMATCHED) for one in fed)
-    objects = sum(len(one.boxes) for one in fed)
-    if fed[0].heat is None:
-        anchors = sum(len(one.anchors) for one in fed)
-        facts = f"({lost} without an anchor), {anchors} matched anchors"
-    else:
-        shared = sum(int((one.overlaps == 0.0).sum()) for one in fed)
-        facts = f"({lost} without a peak, {shared} that share one)"
-    print(f"{values.output}: {len(fed)} images, {objects} objects {facts}")
+    print(f"{values.output}: {counted(len(fed), 'image')}, {count_matches(fed)}")
     return 0

@@ -111,6 +111,10 @@ class SSDDecoder(Float32Layer):
         limits = {"score_threshold": least, "iou_threshold": overlap}
         return self._decode_enough(counts, probabilities, codes, anchors, sizes, limits)
 
+    def scores(self, logits: tf.Tensor) -> tf.Tensor:
+        """Turn logits float32 [B, A, C + 1] into the scores [B, A, C] of the classes."""
+        return tf.nn.softmax(logits)[..., 1:]
+
     def _decode_enough(
         self, counts, probabilities, codes, anchors, sizes, limits
     ) -> dict[str, tf.Tensor]:
@@ -276,7 +280,7 @@ class SigmoidSSDDecoder(Float32Layer):
             "score_threshold": self.score_threshold if score_threshold is None else score_threshold,
             "iou_threshold": self.iou_threshold if iou_threshold is None else iou_threshold,
         }
-        all_scores, codes = tf.sigmoid(outputs["class_logits"][..., 1:]), outputs["box_codes"]
+        all_scores, codes = self.scores(outputs["class_logits"]), outputs["box_codes"]
         if portable_pairs is not None:
             pairs = self.pre_nms_top_k or max(portable_pairs, self.max_detections)
             return self._decode(all_scores, codes, anchors, pairs, limits, portable=True)[0]
@@ -289,6 +293,10 @@ class SigmoidSSDDecoder(Float32Layer):
             sizes.append(4 * sizes[-1])
         sizes[-1] = all_pairs
         return self._decode_enough(all_scores, codes, anchors, sizes, limits)
+
+    def scores(self, logits: tf.Tensor) -> tf.Tensor:
+        """Turn logits float32 [B, A, C + 1] into the scores [B, A, C] of the classes."""
+        return tf.sigmoid(logits[..., 1:])
 
     def _decode_enough(self, all_scores, codes, anchors, sizes, limits) -> dict[str, tf.Tensor]:
         """Decode as many of the best pairs as make the result that of all: the first such size.

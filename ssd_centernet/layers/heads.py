@@ -59,6 +59,16 @@ class SSDHead(keras.layers.Layer):
             self._box_convs.append(keras.layers.Conv2D(count * 4, 3, name=f"box{level}", **common))
         super().build(input_shapes)
 
+    @property
+    def class_layers(self) -> list[keras.layers.Layer]:
+        """The layers whose outputs are [..., n * K]: K logits of n anchors."""
+        return self._class_convs
+
+    @property
+    def box_layers(self) -> list[keras.layers.Layer]:
+        """The layers whose outputs are [..., n * 4]: box codes of n anchors."""
+        return self._box_convs
+
     def call(self, levels: Sequence[tf.Tensor]) -> dict[str, tf.Tensor]:
         """Predict on feature maps [B, h, w, C].
 
@@ -163,6 +173,11 @@ class CenterNetHead(keras.layers.Layer):
                 output[key] = tf.cast(final(hidden(features)), tf.float32)
             outputs.append(output)
         return outputs
+
+    @property
+    def class_layers(self) -> list[keras.layers.Layer]:
+        """The layers whose outputs are [..., C], the centres' logits."""
+        return self._final[:: len(self._depths)]
 
     @property
     def _depths(self) -> dict[str, int]:
@@ -287,6 +302,16 @@ class SharedSSDHead(keras.layers.Layer):
             for level in levels
         ]
         return convs, norms
+
+    @property
+    def class_layers(self) -> list[keras.layers.Layer]:
+        """The layers whose outputs are [..., n * K]: K logits of n anchors."""
+        return [self._class_predictor]
+
+    @property
+    def box_layers(self) -> list[keras.layers.Layer]:
+        """The layers whose outputs are [..., n * 4]: box codes of n anchors."""
+        return [self._box_predictor]
 
     def call(
         self, levels: Sequence[tf.Tensor], training: bool | None = None

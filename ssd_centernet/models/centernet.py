@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import gin
+import numpy as np
 import tensorflow as tf
 
 from ssd_centernet._keras import keras
@@ -13,6 +14,17 @@ from ssd_centernet.layers.centernet_decoder import CenterNetDecoder
 from ssd_centernet.layers.heads import CenterNetHead
 from ssd_centernet.layers.preprocessing import Preprocessing
 from ssd_centernet.models.detector import Detector, size_in_words
+from ssd_centernet.models.matches import (
+    MATCHED,
+    UNMATCHED,
+    WEAK,
+    Matches,
+    Terms,
+    at_best,
+    best_units,
+    find_owners,
+    states_of,
+)
 from ssd_centernet.models.parts import build_head, check_method, check_parts
 
 # Of COCO's pixels, in the order blue, green, red: what the published Hourglass-104 was trained on.
@@ -121,6 +133,56 @@ class CenterNet(Detector):
             extent=extent,
         )
 
+    def explain_targets(self, targets: Mapping, boxes, classes, is_crowd, extent=None) -> Matches:
+        """Read out of the targets which peaks learn which object."""
+        del is_crowd, extent
+        grid = np.array(self.output_size)
+        heatmap = targets["heatmap"].numpy()
+        used = targets["weights"].numpy() > 0.0
+        cells, offsets, sizes = (
+            targets[key].numpy()[used] for key in ("cells", "offsets", "sizes")
+        )
+        centers = cells + offsets
+        coded = np.concatenate([centers - sizes / 2.0, centers + sizes / 2.0], axis=-1)
+        is_peak = heatmap[cells[:, 0], cells[:, 1]] == 1.0  # [P, C]
+        allowed = is_peak[:, classes]
+        owners = find_owners(coded / np.tile(grid, 2), boxes, allowed, one_each=True)
+        kinds = np.append(classes, -1)[owners]  # -1 for a peak without an object.
+        alone = _times(np.column_stack([cells, kinds])) == 1
+        best = best_units(owners, alone, len(boxes))
+        extents = (boxes[:, 2:] - boxes[:, :2]) * grid
+        return Matches(
+            terms=self._terms,
+            states=states_of(best, alone),
+            owners=owners,
+            heat=heatmap.max(axis=-1),
+            remarks={
+                "lower or narrower than a cell": (extents < 1.0).any(axis=1),
+                "in one cell with another object, of any class": (
+                    at_best(_times(cells), best, 0) > 1
+                ),
+            },
+        )
+
+    @property
+    def _terms(self) -> Terms:
+        pixels = self.image_size[0] // self.output_size[0]
+        return Terms(
+            unit="peak",
+            states={
+                MATCHED: ("own peak", "a peak of its own"),
+                WEAK: ("shared peak", "shares its peak with another object of its class"),
+                UNMATCHED: ("never", "no peak"),
+            },
+            heat="the heatmap, largest of all classes",
+            notes=(
+                f"Heatmap of {size_in_words(self.output_size)} cells, one for {pixels} pixels.",
+                "A cell's size and offset can be right for one object alone.",
+                "shared peak: another object of the same class is in the cell. never: no peak is "
+                "drawn.",
+            ),
+        )
+
     def decode(self, outputs, extent=None, **limits) -> dict[str, tf.Tensor]:
         """Decode raw outputs; see `layers/centernet_decoder.py`."""
         return self.to_image_frame(self.decoder(outputs, **limits), extent)
@@ -133,6 +195,12 @@ class CenterNet(Detector):
             if len(self.outputs) <= 3
             else f"{maps}, by each of {len(self.outputs) // 3} stacks"
         )
+
+
+def _times(rows: np.ndarray) -> np.ndarray:
+    """Count how often each row [P, K] occurs among all: int [P]."""
+    _, inverse, counts = np.unique(rows, axis=0, return_inverse=True, return_counts=True)
+    return counts[inverse.reshape(-1)]
 
 
 def _level_and_stack(key: str) -> tuple[int, float]:

@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from ssd_centernet._keras import keras
 from ssd_centernet.layers.preprocessing import Preprocessing
-from ssd_centernet.models.fitting import FittedModel
+from ssd_centernet.models.explained import ExplainedModel
 from ssd_centernet.ops import boxes as box_ops
 from ssd_centernet.patterns import as_patterns, check_matches
 
@@ -20,11 +20,12 @@ from ssd_centernet.patterns import as_patterns, check_matches
 _NAMES_SHOWN = 72
 
 
-class Detector(FittedModel):
+class Detector(ExplainedModel):
     """A Keras model from normalised images to raw float32 outputs, with what belongs to it.
 
     Subclasses build the network, pass its inputs and outputs to `super().__init__`, set `criterion`
-    and `decoder`, and implement `make_targets` and `decode`.
+    and `decoder`, and implement `make_targets`, `decode` and `describe_outputs`. `ExplainedModel`
+    has what else they may tell.
 
     Attributes:
         num_classes: C, without background.

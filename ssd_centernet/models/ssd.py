@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import gin
+import numpy as np
 import tensorflow as tf
 
 from ssd_centernet._keras import keras
@@ -15,7 +16,22 @@ from ssd_centernet.layers.heads import SSDHead
 from ssd_centernet.layers.necks import SSDExtraLevels
 from ssd_centernet.layers.preprocessing import Preprocessing
 from ssd_centernet.models.detector import Detector, size_in_words
+from ssd_centernet.models.matches import (
+    MATCHED,
+    UNMATCHED,
+    WEAK,
+    Matches,
+    Terms,
+    at_best,
+    best_units,
+    find_owners,
+    states_of,
+)
 from ssd_centernet.models.parts import build_head, check_method, check_parts
+from ssd_centernet.ops import boxes as box_ops
+
+# What a trained SSD300 leaves of an image of COCO at the threshold 0.05.
+_CANDIDATES = 195
 
 
 @gin.register
@@ -32,6 +48,7 @@ class SSD(Detector):
     """
 
     PARTS = ("backbone", "neck", "head", "anchors", "criterion", "decoder", "preprocessing")
+    PREDICTS_BACKGROUND = True
 
     def __init__(
         self,
@@ -127,6 +144,97 @@ class SSD(Detector):
             anchors = self._pixel_anchors
             boxes = boxes * tf.constant([*self.image_size, *self.image_size], tf.float32)
         return self.criterion.make_targets(boxes, classes, is_crowd, anchors, valid)
+
+    def explain_targets(self, targets: Mapping, boxes, classes, is_crowd, extent=None) -> Matches:
+        """Read out of the targets which anchors learn which object.
+
+        The box codes are decoded as the network's outputs would be, so that a wrong code shows as
+        an anchor without an object.
+        """
+        del is_crowd, extent
+        labels = targets["classes"].numpy()
+        positive = np.flatnonzero(labels > 0)
+        anchors, codes = self._anchor_boxes[positive], tf.gather(targets["boxes"], positive)
+        coded = box_ops.decode(codes, anchors, self.criterion.scale_factors).numpy()
+        owners = find_owners(coded, boxes, labels[positive, np.newaxis] == classes + 1)
+        overlaps = box_ops.iou(anchors, coded).numpy().diagonal()
+        best = best_units(owners, overlaps, len(boxes))
+        # The codes round: a threshold met exactly is met.
+        reached = overlaps >= self.criterion.matched_threshold - 1e-4
+        per_level = np.prod(self.feature_sizes, axis=1) * self.anchors.boxes_per_cell
+        levels = np.repeat(np.arange(len(per_level)), per_level)[positive]
+        return Matches(
+            terms=self._terms,
+            states=states_of(best, reached),
+            owners=owners,
+            boxes=anchors,
+            quality=box_ops.iou(boxes, self._anchor_boxes).numpy().max(axis=1),
+            groups=at_best(levels, best, -1),
+        )
+
+    @property
+    def _terms(self) -> Terms:
+        threshold = self.criterion.matched_threshold
+        return Terms(
+            unit="anchor",
+            states={
+                MATCHED: ("reached", "anchors reach the matching threshold"),
+                WEAK: ("forced", "only the anchor that each object is given"),
+                UNMATCHED: ("never", "no anchor"),
+            },
+            quality="best IoU",
+            groups=tuple(f"level of {size_in_words(size)}" for size in self.feature_sizes),
+            notes=(
+                f"reached: an anchor has IoU {threshold:g} or more. forced: none has; it learns "
+                "from the best one alone.",
+                "never: other objects took every anchor it could have.",
+                "A level counts the objects whose best matched anchor lies on it.",
+            ),
+        )
+
+    def box_variables(self) -> set[str]:
+        """Name the variables of the head's `box_layers`."""
+        return self._in_head("box_layers")
+
+    def realistic_outputs(self, boxes, classes, *, candidates: int = _CANDIDATES, seed: int = 0):
+        """Make outputs in which so many anchors of each image score above 0.05 for a class.
+
+        They are the anchors that overlap the objects most, with boxes near them. All others are
+        background.
+        """
+        rng, anchors = np.random.default_rng(seed), self._anchor_boxes
+        shape = (len(boxes), len(anchors))
+        # Background against a class is as 0 against -10.
+        logits = rng.normal(-10.0, 1.0, (*shape, self.num_classes + 1)).astype(np.float32)
+        logits[..., 0] = 0.0
+        codes = rng.normal(0.0, 0.3, (*shape, 4)).astype(np.float32)
+        for image, (objects, labels) in enumerate(zip(boxes, classes, strict=True)):
+            overlaps = box_ops.iou(objects, anchors).numpy()
+            nearest = np.argsort(-overlaps.max(axis=0), kind="stable")[:candidates]
+            owners = overlaps[:, nearest].argmax(axis=0)
+            # e^-2.5 / (1 + e^-2.5) is 0.076: each of them is a candidate.
+            scores = rng.uniform(-2.5, 4.0, len(nearest))
+            logits[image, nearest, 1 + labels[owners]] = scores
+            codes[image, nearest] += box_ops.encode(objects[owners], anchors[nearest]).numpy()
+        return {"class_logits": tf.constant(logits), "box_codes": tf.constant(codes)}
+
+    def bare_decoding(self, outputs) -> tuple[Callable, tuple]:
+        """Prepare TensorFlow's suppression with the decoder's limits on boxes and scores."""
+        decoder = self.decoder
+        boxes = box_ops.decode(outputs["box_codes"], self._anchor_boxes, decoder.scale_factors)
+
+        def suppress(boxes: tf.Tensor, scores: tf.Tensor):
+            return tf.image.combined_non_max_suppression(
+                boxes[:, :, tf.newaxis],
+                scores,
+                max_output_size_per_class=decoder.max_per_class or decoder.max_detections,
+                max_total_size=decoder.max_detections,
+                iou_threshold=decoder.iou_threshold,
+                score_threshold=decoder.score_threshold,
+                clip_boxes=False,
+            )
+
+        return suppress, (boxes, decoder.scores(outputs["class_logits"]))
 
     def decode(self, outputs, extent=None, **limits) -> dict[str, tf.Tensor]:
         """Decode raw outputs; see `layers/decoders.py`."""

@@ -91,7 +91,7 @@ class PictureBoard:
                 if len(fed) >= self._number:
                     break
         heading = f"what the network is fed first: {detector.image_size} pixels, augmented"
-        sheet = input_sheet(detector, fed, self._label_map.names, heading=heading, cell_size=_SIDE)
+        sheet = input_sheet(fed, self._label_map.names, heading=heading, cell_size=_SIDE)
         self._log.picture(TRAIN_KIND, "inputs", 0, sheet)
         visualize.save_png(self._log.folder / PICTURES_DIR / INPUTS_NAME, sheet)
 

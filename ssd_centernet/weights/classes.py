@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-import re
 from collections.abc import Sequence
 
 import numpy as np
 
 from ssd_centernet.models.detector import Detector
-from ssd_centernet.models.ssd import SSD
-from ssd_centernet.weights.convention import class_names, local_name
-
-# The last convolution of SSDHead, SharedSSDHead and CenterNetHead, within the head.
-_CLASS_LAYERS = re.compile(r"(class\d+|class_predictor|center\d+)/")
+from ssd_centernet.weights.convention import class_names
 
 
 @dataclasses.dataclass(frozen=True)
 class ClassRows:
-    """Take class predictions [..., anchors * K] apart and puts them together again.
+    """Take class predictions [..., n * K] apart and put them together again.
 
     Attributes:
         names: the detector's classes; None where they are not known.
@@ -33,7 +28,7 @@ class ClassRows:
     @classmethod
     def of(cls, detector: Detector) -> ClassRows:
         """Describe the class predictions of a detector."""
-        return cls(detector.class_names, detector.num_classes, isinstance(detector, SSD))
+        return cls(detector.class_names, detector.num_classes, detector.PREDICTS_BACKGROUND)
 
     @property
     def rows(self) -> int:
@@ -42,12 +37,12 @@ class ClassRows:
 
     def fits(self, source: Sequence[int], target: Sequence[int]) -> bool:
         """Tell whether shapes agree in all but the number of classes."""
-        anchors = target[-1] // self.rows
+        repeats = target[-1] // self.rows
         return (
             len(source) == len(target)
             and tuple(source[:-1]) == tuple(target[:-1])
-            and source[-1] % anchors == 0
-            and source[-1] // anchors > self.background
+            and source[-1] % repeats == 0
+            and source[-1] // repeats > self.background
         )
 
     def sources(
@@ -89,9 +84,9 @@ class ClassRows:
         known = np.flatnonzero(sources >= 0)
         if not known.size:
             return fresh
-        anchors = fresh.shape[-1] // self.rows
-        old = tensor.reshape(*tensor.shape[:-1], anchors, -1)
-        new = fresh.copy().reshape(*fresh.shape[:-1], anchors, self.rows)
+        repeats = fresh.shape[-1] // self.rows
+        old = tensor.reshape(*tensor.shape[:-1], repeats, -1)
+        new = fresh.copy().reshape(*fresh.shape[:-1], repeats, self.rows)
         first = int(self.background)
         if self.background:
             new[..., 0] = old[..., -1 if background_last else 0]
@@ -100,23 +95,16 @@ class ClassRows:
         return new.reshape(fresh.shape)
 
 
-def class_variables(detector: Detector) -> set[str]:
-    """Names the variables whose last axis counts classes."""
-    head = getattr(detector, "head", None)
-    return {
-        variable.name.removesuffix(":0")
-        for variable in ([] if head is None else head.variables)
-        if _CLASS_LAYERS.match(local_name(head, variable))
-    }
+def check_same(detector: Detector, names: Sequence[str] | None, path: str) -> None:
+    """Refuse other classes for a detector that does not tell which rows of its weights are theirs.
 
-
-def box_variables(detector: Detector) -> set[str]:
-    """Names the variables whose last axis is anchors * 4 box codes."""
-    head = getattr(detector, "head", None)
-    if head is None or not isinstance(detector, SSD):
-        return set()
-    return {
-        variable.name.removesuffix(":0")
-        for variable in head.variables
-        if re.match(r"(box\d+|box_predictor)/", local_name(head, variable))
-    }
+    Raises:
+        ValueError: both sides tell their classes, and they differ.
+    """
+    if None not in (names, detector.class_names) and tuple(names) != detector.class_names:
+        raise ValueError(
+            f"{path} predicts {', '.join(names)} and the detector {', '.join(detector.class_names)}"
+            f", and {type(detector).__name__} does not tell which rows of its weights are those of "
+            "a class (`class_variables`). Begin these layers fresh with train.fine_tune_exclude, "
+            "or give the head `class_layers`."
+        )

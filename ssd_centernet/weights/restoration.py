@@ -212,7 +212,7 @@ class _Plan:
         self._keys: dict[str, str] = {}
         self._rows: dict[str, np.ndarray] = {}
         self._class_rows = classes.ClassRows.of(detector)
-        self._boxes = classes.box_variables(detector)
+        self._boxes = detector.box_variables()
         self.variables: dict[str, tf.Variable] = {}
         parts = _parts(detector)
         wanted = {"backbone"} if kind == "classification" else set(PARTS)
@@ -220,10 +220,12 @@ class _Plan:
         excluded = _excluded(scope, exclude)
         self.needed = len(scope - excluded)
         self.title = f"{type(detector).__name__} with a {type(detector.backbone).__name__}"
-        by_class = classes.class_variables(detector)
+        by_class = detector.class_variables()
         tensors = {v: t for names in source.names.values() for v, t in names.items()}
         rows = {"restored": [], "classes": [], "fresh": [], "missing": [], "mismatched": []}
         label_names = source.class_names()
+        if not (by_class or excluded or kind == "classification"):
+            classes.check_same(detector, label_names, source.weights.path)
         for name, variable in named_weights(detector).items():
             if name not in scope - excluded:
                 rows["fresh"].append(name)

@@ -1,6 +1,7 @@
 """Benchmarks measure what they say they do, and the decoder they led to is exact."""
 
 import json
+import re
 import time
 
 import numpy as np
@@ -108,15 +109,28 @@ def test_peak_memory_sees_an_allocation_and_keeps_it():
     assert after >= during - 5 and during >= before - 5
 
 
-def test_realistic_outputs_have_so_many_candidates():
-    config.parse(["ssd300_resnet34"], TINY)
-    rng = np.random.default_rng(0)
-    corner = rng.uniform(0, 0.7, (2000, 2))
-    anchors = np.concatenate([corner, corner + rng.uniform(0.1, 0.3, (2000, 2))], 1)
-    outputs = postprocess.realistic_outputs(anchors.astype(np.float32), 80, 2, candidates=150)
+def test_realistic_outputs_have_so_many_candidates(tiny):
+    detector = Recipe().detector(num_classes=80)
+    objects = postprocess.random_objects(detector.num_classes, 2)
+    outputs = detector.realistic_outputs(*objects, candidates=150)
     scores = tf.nn.softmax(outputs["class_logits"])[..., 1:]
     found = tf.math.count_nonzero(tf.reduce_any(scores > 0.05, axis=-1), axis=1).numpy()
-    assert np.all(np.abs(found - 150) <= 3)
+    assert found.tolist() == [150, 150]
+    # What is decoded of them lies on the objects.
+    detections = detector.decode(outputs)
+    for image, boxes in enumerate(objects[0]):
+        count = int(detections["count"][image])
+        overlaps = box_ops.iou(detections["boxes"][image, :count], boxes).numpy().max(axis=1)
+        assert count >= 7 and np.median(overlaps) > 0.7
+
+
+def test_the_bare_kernel_finds_what_the_decoder_finds(tiny):
+    detector = Recipe().detector(num_classes=80)
+    outputs = detector.realistic_outputs(*postprocess.random_objects(80, 2))
+    kernel, arguments = detector.bare_decoding(outputs)
+    want, got = detector.decode(outputs), kernel(*arguments)
+    np.testing.assert_array_equal(got.valid_detections, want["count"])
+    np.testing.assert_allclose(got.nmsed_scores, want["scores"], atol=1e-6)
 
 
 @pytest.mark.parametrize("background", [0.0, 4.0, 12.0])  # All, some and no anchors are left.
@@ -195,6 +209,14 @@ def test_postprocess_part(tiny):
     assert [line["name"] for line in lines[:2]] == [postprocess.DECODER, postprocess.KERNEL]
     want = lines[1]["images_per_second"] / lines[0]["images_per_second"]
     np.testing.assert_allclose(lines[2]["ratio"], want, rtol=0.01)
+    assert re.match(r"a class and a box for each of \d+ anchors", lines[0]["outputs"])
+
+
+def test_postprocess_part_without_a_kernel_to_compare_with():
+    config.parse(["centernet_demo"], ["IMAGE_SIZE = (64, 64)"])
+    (line,) = postprocess.run(Recipe(), batch_size=1, windows=1, seconds=0.05)
+    assert line["name"] == postprocess.DECODER and line["images_per_second"] > 0
+    assert "heatmap" in line["outputs"]
 
 
 def test_latencies_are_summarised_by_hand():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import sys
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ import tensorflow as tf
 
 from ssd_centernet._keras import keras
 from ssd_centernet.models.detector import Detector
+from ssd_centernet.models.matches import UNMATCHED
 from ssd_centernet.runtime import precision
 
 NUM_CLASSES = 3
@@ -316,3 +318,54 @@ class DetectorContract:
         assert names == ("a", "b", "c")
         with pytest.raises(ValueError, match="2 class names for num_classes=3"):
             self.build(class_names=("a", "b"))
+
+    def test_explained_targets_are_those_that_objects_change(self, detector):
+        rng = np.random.default_rng(8)
+        low = rng.uniform(0.0, 0.8, (12, 2))
+        boxes = np.concatenate([low, low + rng.uniform(0.01, 0.4, (12, 2))], 1).astype(np.float32)
+        classes = rng.integers(0, NUM_CLASSES, 12).astype(np.int32)
+        # The same speck twice, of which the targets of some detectors hold one alone.
+        boxes[:2], classes[:2] = [0.6, 0.6, 0.61, 0.61], 1
+        objects = (boxes, classes, np.zeros(12, bool))
+        targets = detector.make_targets(*map(tf.constant, objects))
+        matches = detector.explain_targets(targets, *objects)
+        by_omission = super(type(detector), detector).explain_targets(targets, *objects)
+        unmatched = matches.states == UNMATCHED
+        np.testing.assert_array_equal(unmatched, by_omission.states == UNMATCHED)
+        np.testing.assert_array_equal(unmatched, ~np.isin(range(12), matches.owners))
+        assert set(matches.states) <= set(matches.terms.states) and not unmatched.all()
+        count = len(matches.owners)
+        for units, width in ((matches.boxes, 4), (matches.points, 2)):
+            assert units is None or units.shape == (count, width)
+        if matches.groups is not None:
+            np.testing.assert_array_equal(matches.groups < 0, unmatched)
+            assert matches.groups.max() < len(matches.terms.groups)
+        assert (matches.quality is None) == (not matches.terms.quality)
+        assert (matches.heat is None) == (not matches.terms.heat)
+        for value in (matches.quality, *matches.remarks.values()):
+            assert value is None or value.shape == (12,)
+
+    def test_class_variables_are_those_that_grow_with_the_classes(self, detector, monkeypatch):
+        monkeypatch.setattr(sys.modules[__name__], "NUM_CLASSES", 5)
+        larger = {v.name.removesuffix(":0"): v.shape for v in self.build().variables}
+        ours = {v.name.removesuffix(":0"): v.shape for v in detector.variables}
+        grown = {name for name, shape in ours.items() if shape != larger[name]}
+        assert grown == detector.class_variables() and not grown & detector.box_variables()
+        rows = detector.num_classes + detector.PREDICTS_BACKGROUND
+        for name in grown:
+            repeats, rest = divmod(ours[name][-1], rows)
+            assert rest == 0 and larger[name][-1] == repeats * (rows + 2)
+        assert all(ours[name][-1] % 4 == 0 for name in detector.box_variables())
+
+    def test_realistic_outputs_can_be_decoded(self, detector):
+        boxes = np.tile(np.float32([[0.1, 0.1, 0.6, 0.5], [0.3, 0.2, 0.9, 0.9]]), (2, 1, 1))
+        outputs = detector.realistic_outputs(boxes, np.array([[0, 1], [2, 0]]))
+        tf.nest.assert_same_structure(outputs, detector.output)
+        for got, want in zip(
+            tf.nest.flatten(outputs), tf.nest.flatten(detector.output), strict=True
+        ):
+            assert got.shape == (2, *want.shape[1:]) and got.dtype == want.dtype
+        assert np.all(np.isfinite(detector.decode(outputs)["boxes"]))
+        bare = detector.bare_decoding(outputs)
+        if bare is not None:
+            assert tf.nest.flatten(bare[0](*bare[1]))[0].shape[0] == 2

@@ -44,15 +44,15 @@ def test_reached_forced_and_never(model_dir):
     ]
     matches = anchor_report.match_objects(detector, images)
     assert matches.states.tolist() == [0, 1, 2, 0] and matches.num_images == 2
-    assert matches.levels.tolist() == [0, matches.levels[1], -1, 1]
-    assert matches.best[[0, 3]] == pytest.approx(1.0, abs=1e-5)
-    assert matches.best[1] == matches.best[2] < 0.5
+    assert matches.groups.tolist() == [0, matches.groups[1], -1, 1]
+    assert matches.quality[[0, 3]] == pytest.approx(1.0, abs=1e-5)
+    assert matches.quality[1] == matches.quality[2] < 0.5
     assert matches.sides[1] == pytest.approx(0.64, abs=1e-3)
     rows = {row.group: row.counts for row in anchor_report.rows_by_size(matches)}
     assert rows["all objects"] == (2, 1, 1)
     assert rows["COCO small"] == (1, 1, 1) and rows["COCO large"] == (1, 0, 0)
     assert rows["COCO medium"] == (0, 0, 0) and rows["side 0 to 2 px"] == (0, 1, 1)
-    text = anchor_report.format_report(detector, matches)
+    text = anchor_report.format_report(matches)
     assert re.search(r"all objects +4 +50.0 % +25.0 % +25.0 %", text)
     assert re.search(r"COCO medium +0 +- +- +- +-\n", text)
     assert max(map(len, text.splitlines())) <= 100
@@ -87,11 +87,13 @@ def test_peaks_collisions_and_objects_below_a_cell():
     ]
     matches = anchor_report.match_objects(detector, [objects(boxes, [0, 0, 1, 1], [9.0] * 4)])
     assert matches.states.tolist() == [1, 1, 0, 0]
-    assert matches.shares_cell.tolist() == [True, True, True, False]
-    assert matches.below_cell.tolist() == [False, False, False, True]
-    text = anchor_report.format_report(detector, matches)
+    assert {phrase: true.tolist() for phrase, true in matches.remarks.items()} == {
+        "lower or narrower than a cell": [False, False, False, True],
+        "in one cell with another object, of any class": [True, True, True, False],
+    }
+    text = anchor_report.format_report(matches)
     assert re.search(r"all objects +4 +50.0 % +50.0 % +0.0 %", text)
-    assert "a cell: 1 objects (25.0 %)" in text and "any class: 3 objects (75.0 %)" in text
+    assert "a cell: 1 object (25.0 %)" in text and "any class: 3 objects (75.0 %)" in text
     assert max(map(len, text.splitlines())) <= 100
 
 

@@ -10,6 +10,7 @@ from PIL import Image
 from ssd_centernet import config
 from ssd_centernet.building import build_detector
 from ssd_centernet.data.directory import load_label_map
+from ssd_centernet.models.matches import MATCHED, UNMATCHED, WEAK
 from ssd_centernet.preview import fed_images
 from ssd_centernet.recipe import Recipe
 from ssd_centernet.runs.opened import open_run
@@ -39,7 +40,7 @@ def test_inputs_are_drawn_as_they_are_fed(model_dir, data_dir, tmp_path):
         expected = expected / [height, width, height, width]
         np.testing.assert_allclose(np.sort(one.boxes, 0), np.sort(expected, 0), atol=1e-4)
         # Each object is given an anchor, and no anchor belongs to none.
-        assert set(one.owners.tolist()) == set(range(len(one.boxes)))
+        assert set(one.matches.owners.tolist()) == set(range(len(one.boxes)))
     assert Image.open(tmp_path / "inputs.png").width > 2 * 128
 
 
@@ -58,8 +59,9 @@ def test_red_stays_red_through_normalisation_and_back(model_dir):
     [one] = fed_images.describe_batch(detector, batch)
     assert one.image.reshape(-1, 3).tolist() == [[200, 10, 30]] * 64 * 64
     assert one.source_id == 9 and one.boxes.shape == (1, 4) and one.classes.tolist() == [2]
-    assert len(one.anchors) == int(batch["targets"]["num_matched"][0]) > 0
-    assert fed_images.input_title(one).startswith("9: 1 object, ")
+    number = int(batch["targets"]["num_matched"][0])
+    assert len(one.matches.boxes) == number > 1
+    assert fed_images.input_title(one) == f"9: 1 object, {number} anchors"
 
 
 def test_colours_tell_matched_forced_and_lost_objects(model_dir):
@@ -69,22 +71,31 @@ def test_colours_tell_matched_forced_and_lost_objects(model_dir):
     boxes = np.stack([anchor, speck, speck])
     classes = np.array([0, 1, 1], np.int32)
     targets = detector.make_targets(boxes, classes, np.zeros(3, bool))
-    matched = fed_images.matched_anchors(detector, targets, boxes, classes)
-    assert matched["overlaps"][matched["owners"] == 0].max() == pytest.approx(1.0, abs=1e-5)
-    assert (matched["owners"] == 1).sum() == 1 and (matched["owners"] == 2).sum() == 0
+    matches = detector.explain_targets(targets, boxes, classes, np.zeros(3, bool))
+    mine = matches.boxes[matches.owners == 0]
+    assert np.abs(mine - anchor).max(axis=1).min() < 1e-6
+    assert matches.quality[0] == pytest.approx(1.0, abs=1e-5)
+    assert (matches.owners == 1).sum() == 1 and (matches.owners == 2).sum() == 0
     one = fed_images.FedImage(
         source_id=1,
         image=np.zeros((64, 64, 3), np.uint8),
         boxes=boxes,
         classes=classes,
         is_crowd=np.zeros(3, bool),
-        **matched,
+        matches=matches,
     )
-    threshold = detector.criterion.matched_threshold
-    expected = [fed_images.MATCHED, fed_images.FORCED, fed_images.UNMATCHED]
-    assert fed_images.box_states(one, threshold) == expected
-    picture = fed_images.draw_input(one, ["a", "b"], threshold, size=64)
-    assert (picture == fed_images.MATCHED).all(axis=-1).any()
+    assert matches.states.tolist() == [MATCHED, WEAK, UNMATCHED]
+    assert fed_images.input_title(one).endswith("anchors; forced: 1, never: 1")
+    assert fed_images.count_matches([one]).endswith("; reached: 1, forced: 1, never: 1")
+    assert fed_images.legend(matches).splitlines() == [
+        "green: anchors reach the matching threshold   "
+        "orange: only the anchor that each object is given",
+        "red: no anchor   thin blue: matched anchors, their number beside the class   "
+        "hatched: crowd region",
+    ]
+    picture = fed_images.draw_input(one, ["a", "b"], size=64)
+    for color in (fed_images.COLORS[MATCHED], fed_images.UNIT_COLOR):
+        assert (picture == color).all(axis=-1).any()
 
 
 def test_codes_of_a_box_that_no_object_has_belong_to_none(model_dir):
@@ -92,12 +103,11 @@ def test_codes_of_a_box_that_no_object_has_belong_to_none(model_dir):
     box = np.array([[0.2, 0.2, 0.7, 0.7]], np.float32)
     classes = np.array([1], np.int32)
     targets = detector.make_targets(box, classes, np.zeros(1, bool))
-    matched = fed_images.matched_anchors(detector, targets, box + 0.1, classes)
-    assert len(matched["owners"]) and set(matched["owners"].tolist()) == {-1}
-    matched = fed_images.matched_anchors(detector, targets, box, classes + 1)
-    assert set(matched["owners"].tolist()) == {-1}
-    matched = fed_images.matched_anchors(detector, targets, box[:0], classes[:0])
-    assert set(matched["owners"].tolist()) == {-1}
+    crowd = np.zeros(1, bool)
+    for other, kinds in ((box + 0.1, classes), (box, classes + 1), (box[:0], classes[:0])):
+        matches = detector.explain_targets(targets, other, kinds, crowd[: len(other)])
+        assert len(matches.owners) and set(matches.owners.tolist()) == {-1}
+        assert matches.states.tolist() == [UNMATCHED] * len(other)
 
 
 def test_peaks_tell_objects_of_their_own_and_those_that_share_one():
@@ -119,13 +129,12 @@ def test_peaks_tell_objects_of_their_own_and_those_that_share_one():
     batch |= {"image": tf.zeros([1, 64, 64, 3]), "source_id": tf.constant([9], tf.int64)}
     batch |= {"valid": tf.ones([1, 4], tf.bool), "targets": targets}
     [one] = fed_images.describe_batch(detector, batch)
-    assert one.heat.shape == (16, 16) and one.heat.max() == 1.0
-    assert one.owners.tolist() == [0, 1, 2, 3]
-    np.testing.assert_allclose(one.anchors, boxes, atol=1e-5)
-    states = [fed_images.FORCED, fed_images.FORCED, fed_images.MATCHED, fed_images.MATCHED]
-    assert fed_images.box_states(one, 0.5) == states
-    assert fed_images.input_title(one) == "9: 4 objects, 2 share a peak"
-    drawn = fed_images.draw_input(one, ("a", "b"), 0.5, size=64) - one.image.astype(int)
+    assert one.matches.heat.shape == (16, 16) and one.matches.heat.max() == 1.0
+    assert one.matches.owners.tolist() == [0, 1, 2, 3]
+    assert one.matches.states.tolist() == [WEAK, WEAK, MATCHED, MATCHED]
+    assert fed_images.input_title(one) == "9: 4 objects, 4 peaks; shared peak: 2"
+    assert "warm colours: the heatmap" in fed_images.legend(one.matches)
+    drawn = fed_images.draw_input(one, ("a", "b"), size=64) - one.image.astype(int)
     # The cell of a peak is tinted, a corner of the image is not.
     assert drawn[26, 26, 0] > 40 and drawn[26, 26, 2] < -40
     assert np.abs(drawn[62, 2]).max() < 10
@@ -139,5 +148,5 @@ def test_no_object_is_no_peak():
         config.clear()
     nothing = np.zeros((0, 4), np.float32)
     targets = detector.make_targets(nothing, np.zeros(0, np.int32), np.zeros(0, bool))
-    found = fed_images.matched_anchors(detector, targets, nothing, np.zeros(0, np.int32))
-    assert len(found["anchors"]) == 0 and not found["heat"].any()
+    found = detector.explain_targets(targets, nothing, np.zeros(0, np.int32), np.zeros(0, bool))
+    assert len(found.owners) == len(found.states) == 0 and not found.heat.any()

@@ -12,6 +12,7 @@ from ssd_centernet.building import build_detector
 from ssd_centernet.data.pipeline import resize_only, training_batches
 from ssd_centernet.drawing import visualize
 from ssd_centernet.evaluation.result import DetectionRows
+from ssd_centernet.models.matches import MATCHED, UNMATCHED, WEAK
 from ssd_centernet.preview import fed_images
 from ssd_centernet.training import pictures
 from ssd_centernet.training.logging import TrainLog
@@ -55,11 +56,11 @@ def test_inputs_are_shown_once_with_objects_and_anchors(shown_run):
     sheet = events["inputs", 0]
     np.testing.assert_array_equal(sheet, np.asarray(Image.open(shown_run / "pictures/inputs.png")))
     # Two images side by side, each with an object in the colour of a matched one.
-    states = (fed_images.MATCHED, fed_images.FORCED)
+    states = (fed_images.COLORS[MATCHED], fed_images.COLORS[WEAK])
     for half in np.array_split(sheet[80:], 2, axis=1):
         assert sum(count(half, state) for state in states) > 100
-        assert count(half, fed_images._ANCHOR) > 50
-    assert count(sheet[80:], fed_images.UNMATCHED) == 0
+        assert count(half, fed_images.UNIT_COLOR) > 50
+    assert count(sheet[80:], fed_images.COLORS[UNMATCHED]) == 0
 
 
 def test_each_evaluation_shows_the_same_images(shown_run):
@@ -157,10 +158,10 @@ def test_labels_count_the_anchors_of_each_object():
     boxes = np.array([[0.2, 0.2, 0.7, 0.7], [0.9, 0.9, 0.91, 0.91]], np.float32)
     classes = np.zeros(2, np.int32)
     targets = detector.make_targets(boxes, classes, np.zeros(2, bool))
-    matched = fed_images.matched_anchors(detector, targets, boxes, classes)
+    matches = detector.explain_targets(targets, boxes, classes, np.zeros(2, bool))
     objects = {"boxes": boxes, "classes": classes, "is_crowd": np.zeros(2, bool)}
     image = np.zeros((64, 64, 3), np.uint8)
-    one = fed_images.FedImage(source_id=1, image=image, **objects, **matched)
-    first = int((matched["owners"] == 0).sum())
+    one = fed_images.FedImage(source_id=1, image=image, **objects, matches=matches)
+    first = int((matches.owners == 0).sum())
     assert first > 1
     assert fed_images._labels(one, ("square", "bar")) == [f"square {first}", "square 1"]
