@@ -24,6 +24,7 @@ from ssd_centernet.data.pipeline import (
     resize_only,
     training_batches,
 )
+from ssd_centernet.evaluation.detector import fitting_batch_size
 from ssd_centernet.labels import LabelMap
 from ssd_centernet.layers.normalization import synchronize
 from ssd_centernet.models.detector import Detector
@@ -290,12 +291,12 @@ class Recipe:
             FileNotFoundError: no such data.
         """
         communicator = communicator or SingleProcess()
-        batch_size = self.eval_batch_size or self.batch_size
+        wanted = self.eval_batch_size or self.batch_size
         return evaluation_batches(
             str(data_dir),
             split=self.eval_split,
             label_map=label_map or load_label_map(data_dir),
-            batch_size=max(1, min(batch_size, images // communicator.size)),
+            batch_size=fitting_batch_size(wanted, images, communicator.size),
             preprocess=detector.preprocessing,
             rank=communicator.rank,
             world_size=communicator.size,

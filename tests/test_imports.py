@@ -46,7 +46,7 @@ MAY_IMPORT = {
     "preview": _RUN | {"drawing"},
     "predict": _RUN | {"drawing", "evaluation"},
     "training": _RUN | {"drawing", "evaluation", "preview", "weights"},
-    "recipe": _RUN | {"training"},
+    "recipe": _RUN | {"evaluation", "training"},
     "runs": _RUN | {"drawing", "evaluation", "recipe", "training", "weights"},
     "train": _RUN | {"evaluation", "recipe", "runs", "training", "weights"},
     "benchmark": _RUN | {"evaluation", "recipe", "training"},

@@ -62,20 +62,18 @@ def split_ground_truth(data_dir: str | Path, split: str, label_map: LabelMap) ->
     )
 
 
-def fitting_batch_size(
-    batch_size: int, ground_truth: CocoGroundTruth, communicator: Communicator
-) -> int:
+def fitting_batch_size(batch_size: int, images: int, processes: int) -> int:
     """Return a batch size with which a small split has whole batches, as losses need them.
 
     Args:
-        batch_size: wanted.
-        ground_truth: of the split.
-        communicator: of the processes that share the images out.
+        batch_size: wanted, images per batch of one process.
+        images: of the split.
+        processes: that share the images out.
 
     Returns:
         `batch_size`, or the images of one process where these are fewer.
     """
-    return max(1, min(batch_size, ground_truth.num_images // communicator.size))
+    return max(1, min(batch_size, images // processes))
 
 
 def evaluate_detector(

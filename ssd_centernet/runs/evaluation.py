@@ -80,7 +80,7 @@ def evaluate_run(
         str(data_dir),
         split=split,
         label_map=run.label_map,
-        batch_size=fitting_batch_size(batch_size, ground_truth, communicator),
+        batch_size=fitting_batch_size(batch_size, ground_truth.num_images, communicator.size),
         preprocess=run.detector.preprocessing,
         rank=communicator.rank,
         world_size=communicator.size,
