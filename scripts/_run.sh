@@ -1,16 +1,16 @@
-# Shared by the run scripts of the published systems, which source it.
+# What the run scripts of the published systems share; they source it.
 #
 # What every run script reads from the environment:
 #   DATA_DIR   folder of converted data (data/coco); scripts/prepare_coco.sh makes it
 #   MODEL_DIR  run directory (runs/SYSTEM/SCRIPT)
-#   DEVICE     cpu, gpu, hpu, mlu, npu or tpu instead of the script's device
-#   HOSTS      machines and their processes, such as host1:8,host2:8, for several processes
+#   DEVICE     cpu, gpu, hpu, mlu, npu or tpu, instead of the script's device
+#   HOSTS      machines with their number of processes, such as host1:8,host2:8
 #   PYTHON     interpreter (.venv/bin/python of this checkout, else python3)
 #   DRY_RUN=1  print the command and do nothing
 #   SMOKE=1    a few steps of a narrow network on rendered scenes, on the CPU, two processes at most;
 #              everything goes to SMOKE_DIR (runs/smoke)
-# Arguments of a script come behind its own flags and win over them: give a setting by the name that
-# the script uses for it.
+# Arguments of a script come after its own flags and win over them. Use the name that the script uses
+# for a setting.
 set -euo pipefail
 
 ROOT="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
@@ -25,7 +25,7 @@ if [ -z "${PYTHON:-}" ]; then
 fi
 export PYTHONPATH="$ROOT${PYTHONPATH:+:$PYTHONPATH}"
 
-# run COMMAND FLAGS...: runs the program, or prints how.
+# run COMMAND FLAGS...: runs the program, or prints its command.
 run() {
   if [ -n "$DRY_RUN" ]; then
     printf '%q ' "$PYTHON" -m ssd_centernet "$@"
@@ -48,7 +48,7 @@ run_in() {
   fi
 }
 
-# given NAMES ARGUMENTS...: whether one of the flags (a|b) is among the arguments.
+# given NAMES ARGUMENTS...: succeeds if one of the flags (a|b) is among the arguments.
 given() {
   local names="$1" word
   shift
@@ -58,8 +58,8 @@ given() {
   return 1
 }
 
-# places RUN ARGUMENTS...: fills PLACES with the flags that say where, except for those among the
-# arguments; RUN names the training whose directory is meant.
+# places RUN ARGUMENTS...: fills PLACES with the flags for data and run directory, except those among
+# the arguments. RUN names the training script whose run directory is used.
 places() {
   local trained="$1" top="runs" data="data/coco"
   shift
@@ -85,7 +85,7 @@ train() {
   run_in "$processes" train "${flags[@]}"
 }
 
-# evaluate TRAINING DEVICE PROCESSES FLAGS...: scores what the script TRAINING left behind.
+# evaluate TRAINING DEVICE PROCESSES FLAGS...: scores the run of the script TRAINING.
 evaluate() {
   local trained="$1" device="${DEVICE:-$2}" processes="$3"
   shift 3
@@ -105,7 +105,7 @@ detect() {
   run predict --device="$device" "${PLACES[@]}" "$@"
 }
 
-# latency RECIPE DEVICE FLAGS...: how long a detector with random weights takes.
+# latency RECIPE DEVICE FLAGS...: times a detector with random weights.
 latency() {
   local recipe="$1" flags
   flags=(--part=inference --gin_file="$recipe" --device="${DEVICE:-$2}")
@@ -128,7 +128,7 @@ smoke_data() {
   done
 }
 
-# Trains what is to be evaluated in a smoke run, where nothing is there yet.
+# In a smoke run, trains the run to evaluate if it does not exist yet.
 smoke_run() {
   [ -n "$SMOKE" ] && [ -z "$DRY_RUN" ] && [ -z "${MODEL_DIR:-}" ] || return 0
   [ -e "$SMOKE_DIR/$SYSTEM/$1/checkpoint" ] || bash "$(dirname "$0")/$1.sh"

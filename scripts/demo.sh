@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# The whole way on the CPU: synthetic data, records, training, evaluation, pictures.
-# Leaves runs/demo/ (metrics.json, per_class.csv, detections.json, model/ with config.gin and
-# checkpoints, predictions/contact_sheet.png) and fails when AP50 on the held-out images is below
-# 0.70. A second call goes on where the first one ended.
+# Run every stage on the CPU: synthetic data, records, training, evaluation, pictures.
+# Writes runs/demo/ (metrics.json, per_class.csv, detections.json, model/ with config.gin and
+# checkpoints, predictions/contact_sheet.png) and fails if AP50 on the held-out images is below
+# 0.70. A second call continues where the first one ended.
 #
-# OUT names another folder; arguments go to `ssd_centernet train`.
+# OUT names another folder. Arguments go to `ssd_centernet train`.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 

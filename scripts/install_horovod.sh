@@ -1,21 +1,21 @@
 #!/usr/bin/env bash
-# Build Horovod for the TensorFlow in .venv and install it there. Quick when that was done before:
-# the wheel is kept in ~/.cache/ssd_centernet and is taken again by every environment it fits.
+# Build Horovod for the TensorFlow in .venv and install it there. The wheel is kept in
+# ~/.cache/ssd_centernet, and every environment that it fits uses it again.
 #
-#   bash scripts/install_horovod.sh            for .venv (made by scripts/setup.sh if need be)
+#   bash scripts/install_horovod.sh            for .venv (scripts/setup.sh makes it if needed)
 #   TF=2.15 bash scripts/install_horovod.sh    for .venv-tf2.15
 #
-# Processes talk to each other by Gloo unless told otherwise:
+# Processes talk to each other by Gloo. To change that, set:
 #
 #   HOROVOD_GPU_OPERATIONS=NCCL     gradients between GPUs by NCCL
-#   HOROVOD_NCCL_HOME=/path         where NCCL is, when not with CUDA
-#   HOROVOD_WITH_MPI=1              also MPI, to be started by mpirun
+#   HOROVOD_NCCL_HOME=/path         where NCCL is, if not with CUDA
+#   HOROVOD_WITH_MPI=1              MPI too; start processes by mpirun
 #   HOROVOD_WITHOUT_GLOO=1          no Gloo; then horovodrun and mpirun need MPI
-#   HOROVOD_SOURCE=FILE             horovod-0.28.1.tar.gz that is at hand, instead of PyPI's
-#   HOROVOD_WHEELS=FOLDER           where wheels are kept, instead of ~/.cache/ssd_centernet
+#   HOROVOD_SOURCE=FILE             your copy of horovod-0.28.1.tar.gz, instead of PyPI's
+#   HOROVOD_WHEELS=FOLDER           where to keep wheels, instead of ~/.cache/ssd_centernet
 #   HOROVOD_FORCE=1                 build again
 #
-# Gaudi's software brings a Horovod of its own; do not run this there.
+# Gaudi's software brings its own Horovod; do not run this there.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -35,12 +35,12 @@ fail() {
 PYTHON="$PWD/$VENV/bin/python"
 PIP=("$PYTHON" -m pip --quiet --disable-pip-version-check)
 
-# Horovod's own build reads these, so they take part in the name of what is built.
+# Horovod's build reads these, so they are part of the key of the wheel.
 export HOROVOD_WITH_TENSORFLOW=1 HOROVOD_WITHOUT_PYTORCH=1 HOROVOD_WITHOUT_MXNET=1
 [ "${HOROVOD_WITH_MPI:-0}" = 1 ] || export HOROVOD_WITHOUT_MPI=1
 [ "${HOROVOD_WITHOUT_GLOO:-0}" = 1 ] || export HOROVOD_WITH_GLOO=1
 [ "${HOROVOD_WITHOUT_MPI:-0}${HOROVOD_WITHOUT_GLOO:-0}" != 11 ] ||
-  fail "HOROVOD_WITHOUT_GLOO=1 leaves nothing to talk by: set HOROVOD_WITH_MPI=1 too."
+  fail "HOROVOD_WITHOUT_GLOO=1 leaves no way to communicate: set HOROVOD_WITH_MPI=1 too."
 
 # What a wheel must fit: Python, TensorFlow to the last digit, machine, options, and our changes.
 TENSORFLOW="$("$PYTHON" -c 'from importlib.metadata import version; print(version("tensorflow"))' \
@@ -54,7 +54,7 @@ KEY="$({
 CACHE="$WHEELS/horovod-$VERSION-tf$TENSORFLOW-$KEY"
 STAMP="$VENV/.horovod"
 
-# Prints what it was built with, and fails where the library cannot be loaded.
+# Prints what it was built with; fails if the library cannot be loaded.
 works() {
   TF_CPP_MIN_LOG_LEVEL=2 "$PYTHON" - <<'CHECK'
 import horovod.tensorflow as hvd
@@ -115,7 +115,7 @@ build() {
   say "building $VERSION for TensorFlow $TENSORFLOW (some minutes)"
   mkdir -p "$WHEELS"
   log="$WHEELS/build-$KEY.log"
-  # A compiler a core; each takes about a gigabyte.
+  # One compiler per core; each needs about a gigabyte.
   MAKEFLAGS="${MAKEFLAGS:--j$(nproc 2>/dev/null || echo 2)}" TF_CPP_MIN_LOG_LEVEL=2 \
     PATH="$PWD/$VENV/bin:$PATH" "$PYTHON" -m pip --disable-pip-version-check wheel -v \
     --no-build-isolation --no-deps --wheel-dir "$work/wheel" "$work/source" >"$log" 2>&1 ||
@@ -125,7 +125,7 @@ build() {
   mv "$work/wheel" "$CACHE.new.$$" && mv "$CACHE.new.$$" "$CACHE"
 }
 
-# Say what usually is behind a failed build.
+# Name the usual cause of a failed build.
 explain() {
   tail -n 25 "$1" >&2
   local cause="the log says why"
@@ -140,7 +140,7 @@ explain() {
   elif grep -qiE 'fatal error: .*: No such file' "$1"; then
     cause="a header is missing; Horovod $VERSION is known to build with TensorFlow 2.15, 2.20 and 2.21"
   fi
-  fail "building failed: $cause. Whole log: $1"
+  fail "the build failed: $cause. Whole log: $1"
 }
 
 if [ "${HOROVOD_FORCE:-0}" = 1 ] || ! ls "$CACHE"/horovod-*.whl >/dev/null 2>&1; then

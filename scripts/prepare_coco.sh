@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# COCO 2017 to the records that the run scripts read.
+# Convert COCO 2017 to the records that the run scripts read.
 #
 #   bash scripts/prepare_coco.sh COCO [OUTPUT]
 #

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Run a command in the image that the Dockerfile makes, with data, runs and a device of this machine.
+# Run a command in the image of the Dockerfile, with data, runs and a device of this machine.
 #
 #   bash scripts/run_docker.sh                                a shell in the image
 #   DEVICE=gpu bash scripts/run_docker.sh ssd_centernet doctor
@@ -8,12 +8,12 @@
 #
 # What it reads from the environment:
 #   IMAGE        image (ssd_centernet)
-#   DEVICE       cpu, gpu, hpu, mlu or npu (cpu): what the container is given
+#   DEVICE       the device for the container: cpu, gpu, hpu, mlu or npu (cpu)
 #   DEVICES      numbers of the devices, 0,1 (all)
-#   DATA_DIR     folder of this machine that is data/ in the container (data)
-#   RUNS_DIR     the same for runs/ (runs); both are made where they are missing
-#   AS_ROOT=1    root inside the container, instead of the user who calls
-#   DOCKER_ARGS  more arguments of docker run, such as "-v /datasets/coco:/ssd_centernet/coco:ro"
+#   DATA_DIR     folder of this machine for data/ in the container (data)
+#   RUNS_DIR     the same for runs/ (runs); both are made if they are missing
+#   AS_ROOT=1    run as root in the container, instead of as the calling user
+#   DOCKER_ARGS  more arguments for docker run, such as "-v /datasets/coco:/ssd_centernet/coco:ro"
 #   DRY_RUN=1    print the command and do nothing
 #   DEV          where the device files of MLU and NPU are (/dev)
 set -euo pipefail
@@ -54,8 +54,8 @@ device_files() {
   add_existing "" "${found[@]}"
 }
 
-# add_existing WORD FILES...: gives the container those files that are there, as devices, or, with
-# WORD "-v", as read-only mounts at the same place.
+# add_existing WORD FILES...: gives the container the files that exist, as devices; with WORD "-v",
+# as read-only mounts at the same place.
 add_existing() {
   local word="$1" file
   shift
@@ -100,17 +100,17 @@ case "$DEVICE" in
     ;;
   *) fail "DEVICE=$DEVICE: expected cpu, gpu, hpu, mlu or npu." ;;
 esac
-# Whoever calls owns what the run writes; such a user has no home in the image.
+# The calling user owns what the run writes. That user has no home in the image.
 [ "${AS_ROOT:-0}" = 1 ] || OPTIONS+=(--user "$(id -u):$(id -g)" -e HOME=/tmp)
 if [ -t 0 ] && [ -t 1 ]; then OPTIONS+=(-it); fi
 [ $# -gt 0 ] || set -- bash
 
 if [ -z "${DRY_RUN:-}" ]; then
   command -v docker >/dev/null || fail "docker is not installed on this machine."
-  # Docker would make them as root.
+  # Otherwise docker makes them, as root.
   mkdir -p "$DATA_DIR" "$RUNS_DIR"
 fi
-# Absolute even where it does not exist yet: docker takes a relative one for the name of a volume.
+# Absolute even if it does not exist yet: docker takes a relative path for the name of a volume.
 absolute() { case "$1" in /*) printf '%s' "$1" ;; *) printf '%s' "$PWD/$1" ;; esac; }
 # DOCKER_ARGS is several words on purpose.
 # shellcheck disable=SC2206

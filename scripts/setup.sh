@@ -1,17 +1,17 @@
 #!/usr/bin/env bash
 # Make .venv and install the package with everything that training and the tests need.
-# Quick when nothing has changed; an interrupted installation starts again.
+# Quick if nothing has changed; an interrupted installation starts again.
 #
 #   bash scripts/setup.sh            TensorFlow 2.20 in .venv
 #   TF=2.15 bash scripts/setup.sh    TensorFlow 2.15 in .venv-tf2.15
 #   TF=2.21 bash scripts/setup.sh    TensorFlow 2.21 in .venv-tf2.21
 #   TENSORFLOW=installed bash scripts/setup.sh
-#                                    the TensorFlow that python3 has, such as a vendor's, in .venv;
-#                                    nothing that is installed there is replaced
+#                                    .venv around the TensorFlow of python3, such as a vendor's;
+#                                    replaces nothing that is installed there
 #
 # EXTRAS names extras of setup.py (train,test, and model_garden where the Model Garden has a release
 # for this TensorFlow); with "train,model_garden,test,cuda" CUDA comes along for a GPU.
-# PYTHON names the interpreter when python3 is another version: 3.10 to 3.13, and 3.11 at most for
+# PYTHON names the interpreter if python3 is another version: 3.10 to 3.13, and 3.11 at most for
 # TensorFlow 2.15.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -20,7 +20,7 @@ TF="${TF:-2.20}"
 CONSTRAINTS="constraints/tf$TF.txt"
 VENV=".venv"
 [ "$TF" = "2.20" ] || VENV=".venv-tf$TF"
-# An environment around a vendor's TensorFlow stays one, whoever calls.
+# An environment around a vendor's TensorFlow stays one in later calls.
 AROUND="$VENV/.installed_tensorflow"
 TENSORFLOW="${TENSORFLOW:-}"
 [ -n "$TENSORFLOW" ] || ! [ -e "$AROUND" ] || TENSORFLOW="installed"
@@ -57,7 +57,7 @@ find_python() {
     "$("${PYTHON:-python3}" --version 2>&1 | head -n 1 || true). Install one and set PYTHON=/path/to/python."
 }
 
-# The stamp is written last: with it the environment is complete and belongs to these files.
+# The stamp is written last: it marks the environment as complete for these files.
 stamp() {
   {
     cat setup.py pyproject.toml "$CONSTRAINTS"
@@ -66,7 +66,7 @@ stamp() {
   } 2>/dev/null | sha256sum | cut -d' ' -f1
 }
 
-# Debian's python3 makes an environment with pip inside only with python3-venv.
+# Debian's python3 needs python3-venv to make an environment with pip.
 make_environment() {
   "$1" -m venv "$VENV" >/dev/null 2>&1 && return
   rm -rf "$VENV"
@@ -78,7 +78,7 @@ make_environment() {
     "On Debian and Ubuntu: sudo apt-get install python3-venv"
 }
 
-# Lets the environment see what INTERPRETER has installed, behind what it installs itself.
+# look_into INTERPRETER: lets the environment see that interpreter's packages, after its own.
 look_into() {
   "$1" - "$VENV" <<'PY'
 import pathlib, site, sys
@@ -91,7 +91,7 @@ lines = [f"import site; site.addsitedir({folder!r})\n" for folder in folders]
 PY
 }
 
-# still_needed WHAT: fills the file of this name.
+# still_needed WHAT: writes the file of this name.
 still_needed() {
   "$VENV/bin/python" scripts/_installed_tensorflow.py "$1" "$(cat "$AROUND")" "$EXTRAS" >"$work/$1"
 }
@@ -106,14 +106,14 @@ install_around_tensorflow() {
     fail "TENSORFLOW=installed: ${PYTHON:-python3} has no TensorFlow that can be imported:" \
       "$(tail -n 1 "$work/log"). Set PYTHON to the interpreter that has it."
   mv "$work/version" "$AROUND"
-  # Without a network this is enough where everything needed is installed.
+  # Without a network this is enough if everything needed is installed.
   "$VENV/bin/python" -c 'import setuptools, wheel' 2>/dev/null && isolated=(--no-build-isolation)
   echo "setup: installing into $VENV around TensorFlow $(cat "$AROUND")"
-  # Where the vendor's package has another name than tensorflow, pip complains of its absence.
+  # If the vendor's package has another name than tensorflow, pip complains that it is missing.
   {
     "${pip[@]}" ${isolated[@]+"${isolated[@]}"} --no-deps --editable . &&
       still_needed alone && "${pip[@]}" --no-deps --requirement "$work/alone" &&
-      # What the first of these ask for in their turn.
+      # What those packages need in turn.
       still_needed alone && "${pip[@]}" --no-deps --requirement "$work/alone" &&
       still_needed rest && still_needed constraints &&
       "${pip[@]}" --constraint "$work/constraints" --requirement "$work/rest"
@@ -122,8 +122,8 @@ install_around_tensorflow() {
     return 1
   }
   ! compgen -G "$VENV/lib/python*/site-packages/tensorflow" >/dev/null ||
-    fail "pip has put another TensorFlow over the installed one: a package of EXTRAS=$EXTRAS asks" \
-      "for it. Leave that extra out."
+    fail "pip installed another TensorFlow over the existing one: a package of EXTRAS=$EXTRAS needs" \
+      "it. Leave out that extra."
 }
 
 finished() {
@@ -139,12 +139,12 @@ if command -v flock >/dev/null; then
   finished && exit 0
 fi
 
-# What a killed installation leaves behind may look complete to pip.
+# The remains of a killed installation may look complete to pip.
 if [ -e "$VENV/.installing" ]; then
   echo "setup: the last installation was interrupted; starting again"
   rm -rf "$VENV"
 fi
-# One that has a TensorFlow of its own cannot become one around another.
+# An environment with its own TensorFlow cannot become one around another TensorFlow.
 if [ "$TENSORFLOW" = "installed" ] && [ -e "$VENV" ] && [ ! -e "$AROUND" ]; then
   rm -rf "$VENV"
 fi
@@ -159,7 +159,7 @@ fi
 
 touch "$VENV/.installing"
 rm -f "$VENV/.stamp"
-WHEN_GONE="the installation failed (see above). Run this script again when the cause is gone."
+WHEN_GONE="the installation failed (see above). Fix the cause and run this script again."
 if [ "$TENSORFLOW" = "installed" ]; then
   install_around_tensorflow || fail "$WHEN_GONE"
 else

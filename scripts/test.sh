@@ -3,19 +3,19 @@
 #
 #   bash scripts/test.sh                        everything, with TensorFlow 2.20 in .venv
 #   bash scripts/test.sh --tf 2.15              the core tests, with TensorFlow 2.15 in .venv-tf2.15
-#   bash scripts/test.sh tests/cli/test_main.py      one file: what is no option of ours goes to pytest
+#   bash scripts/test.sh tests/cli/test_main.py      one file: other arguments go to pytest
 #   bash scripts/test.sh --tf 2.15 tests/data   one folder with TensorFlow 2.15
 #   bash scripts/test.sh --no-horovod           without the tests of several processes
 #
-# Without a choice of tests Horovod is built first (scripts/install_horovod.sh). Where it cannot be,
-# the tests of several processes are skipped; with --horovod, or CI=true, that is a failure.
-# WORKERS sets the number of test processes (the number of cores, 4 at most, when not given).
+# If you choose no tests, Horovod is built first (scripts/install_horovod.sh). If that fails, the
+# tests of several processes are skipped; with --horovod, or CI=true, that is a failure.
+# WORKERS sets the number of test processes (default: the number of cores, 4 at most).
 # CORE_TESTS in this file lists the core tests.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 # What another TensorFlow can change: kernels, gradients, graphs, layers and their files, the loop.
-# Flags, drawings, reports and annotations run the same under each and are tested with 2.20 alone.
+# Flags, drawings, reports and annotations work the same under each and are only tested with 2.20.
 # Quick tests come first.
 CORE_TESTS=(
   tests/ops
@@ -90,10 +90,10 @@ if [ "$HOROVOD" != "no" ]; then
   if TF="$TF" bash scripts/install_horovod.sh; then
     export REQUIRE_HOROVOD=1
   elif [ "$HOROVOD" = "yes" ] || [ "${CI:-}" = "true" ]; then
-    echo "test: Horovod was asked for and cannot be built (see above); --no-horovod goes on" >&2
+    echo "test: Horovod cannot be built (see above); --no-horovod tests without it" >&2
     exit 1
   else
-    # Where there is no compiler or network the other tests are still worth running.
+    # Without a compiler or a network the other tests are still worth running.
     echo "test: without Horovod (see above); tests of several processes are skipped" >&2
   fi
 fi
@@ -107,7 +107,7 @@ CORES="$(nproc 2>/dev/null || echo 2)"
 WORKERS="${WORKERS:-$((CORES < 4 ? CORES : 4))}"
 THREADS="$((CORES / WORKERS > 0 ? CORES / WORKERS : 1))"
 
-# Workers that each take all cores only get in each other's way.
+# Workers that each use all cores only slow each other down.
 export TF_NUM_INTRAOP_THREADS="${TF_NUM_INTRAOP_THREADS:-$THREADS}"
 export TF_NUM_INTEROP_THREADS="${TF_NUM_INTEROP_THREADS:-$THREADS}"
 export OMP_NUM_THREADS="${OMP_NUM_THREADS:-$THREADS}"
