@@ -7,6 +7,7 @@ import pytest
 import tensorflow as tf
 
 from ssd_centernet.ops import color
+from tests.parity import VECTORS
 
 NEUTRAL = {
     "brightness": 0.0,
@@ -73,3 +74,33 @@ def test_orders_of_channels():
         seen.add(tuple(got))
         assert tuple(got) == tuple((200, 50, 100)[c] for c in color.CHANNEL_ORDERS[order])
     assert len(seen) == 6
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_jitter_equals_the_standard_ops_outside_the_unit_range_too(compiled):
+    rng = np.random.default_rng(3)
+    image = tf.constant(rng.uniform(-0.6, 1.6, (40, 41, 3)), tf.float32)
+    # Greys, blacks and channels that tie.
+    image = tf.concat([image, tf.repeat(image[..., :1], 3, -1), tf.zeros_like(image)], axis=0)
+    image = tf.concat([image, tf.gather(image, [0, 0, 1], axis=-1)], axis=0)
+    jitter = tf.function(color.jitter, jit_compile=True) if compiled else color.jitter
+    for factors in ((0.0, 1.0, 0.5, -0.05), (0.0, 1.0, 1.5, 0.05), (0.1, 0.6, 0.0, 0.4)):
+        brightness, contrast, saturation, hue = map(tf.constant, factors)
+        want = tf.image.adjust_contrast(image + brightness, contrast)
+        want = tf.image.adjust_hue(tf.image.adjust_saturation(want, saturation), hue)
+        got = jitter(image, brightness, contrast, saturation, hue)
+        np.testing.assert_allclose(got, want, atol=1e-5)
+
+
+@pytest.mark.parametrize("way", ["eager", "compiled", "dataset"])
+def test_jitter_vectors(way):
+    vectors = np.load(VECTORS / "ssd_resnet34" / "augment.npz")
+    image = tf.constant(vectors["jitter_in_image"].astype(np.float32) / 255)
+    factors = vectors["jitter_factors_brightness_contrast_saturation_hue"]
+    jitter = tf.function(color.jitter, jit_compile=True) if way == "compiled" else color.jitter
+    rows = tf.data.Dataset.from_tensor_slices(factors)
+    if way == "dataset":
+        found = list(rows.map(lambda row: jitter(image, *tf.unstack(row))))
+    else:
+        found = [jitter(image, *tf.unstack(row)) for row in rows]
+    np.testing.assert_allclose(found, vectors["jitter_out_image"], atol=1e-5)

@@ -7,14 +7,8 @@ import tensorflow as tf
 from PIL import Image
 
 from ssd_centernet.ops import image as image_ops
-from tests.parity import VECTORS
 
 PHOTOS = pathlib.Path(__file__).parents[3] / "shared" / "data" / "coco_open_mini" / "images"
-
-
-@pytest.fixture(scope="module")
-def vectors():
-    return np.load(VECTORS / "ssd_resnet34" / "augment.npz")
 
 
 def encode(image, file_format="JPEG", **options):
@@ -116,44 +110,6 @@ def test_tiny_images_crop():
     encoded = encode(np.full((1, 1, 3), 200, np.uint8))
     got = image_ops.decode_and_crop(encoded, tf.constant([0.1, 0.1, 0.6, 0.6]), (4, 4))
     np.testing.assert_allclose(got, np.full((4, 4, 3), 200.0), atol=2.0)
-
-
-@pytest.mark.parametrize("compiled", [False, True])
-def test_color_equals_the_standard_ops_outside_the_unit_range_too(compiled):
-    rng = np.random.default_rng(3)
-    image = tf.constant(rng.uniform(-0.6, 1.6, (40, 41, 3)), tf.float32)
-    # Greys, blacks and channels that tie.
-    image = tf.concat([image, tf.repeat(image[..., :1], 3, -1), tf.zeros_like(image)], axis=0)
-    image = tf.concat([image, tf.gather(image, [0, 0, 1], axis=-1)], axis=0)
-    wrap = tf.function(jit_compile=True) if compiled else lambda function: function
-    for saturation, hue in ((0.5, -0.05), (1.5, 0.05), (0.0, 0.4), (3.0, -0.5)):
-        want = tf.image.adjust_hue(tf.image.adjust_saturation(image, saturation), hue)
-        got = wrap(image_ops.adjust_color)(image, tf.constant(saturation), tf.constant(hue))
-        np.testing.assert_allclose(got, want, atol=1e-5)
-        np.testing.assert_allclose(
-            image_ops.adjust_saturation(image, saturation),
-            tf.image.adjust_saturation(image, saturation),
-            atol=1e-5,
-        )
-        np.testing.assert_allclose(
-            image_ops.adjust_hue(image, hue), tf.image.adjust_hue(image, hue), atol=1e-5
-        )
-    np.testing.assert_allclose(
-        image_ops.adjust_contrast(image, 0.6), tf.image.adjust_contrast(image, 0.6), atol=1e-5
-    )
-
-
-@pytest.mark.parametrize("way", ["eager", "compiled", "dataset"])
-def test_jitter_vectors(vectors, way):
-    image = tf.constant(vectors["jitter_in_image"].astype(np.float32) / 255)
-    factors = vectors["jitter_factors_brightness_contrast_saturation_hue"]
-    jitter = image_ops.color_jitter
-    if way == "compiled":
-        jitter = tf.function(jitter, jit_compile=True)
-    for index, row in enumerate(factors):
-        values = [tf.constant(value) for value in row]
-        got = in_dataset(jitter, image, *values) if way == "dataset" else jitter(image, *values)
-        np.testing.assert_allclose(got, vectors["jitter_out_image"][index], atol=1e-5)
 
 
 def test_normalize_by_hand():

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 import tensorflow as tf
 
-from ssd_centernet.ops import crops
+from ssd_centernet.ops import color, crops
 from ssd_centernet.ops import image as image_ops
 
 Example = dict[str, tf.Tensor]
@@ -118,9 +118,7 @@ class HueFirstJitter:
         self._spread = tuple(high - low for low, high in zip(self._lower, upper, strict=True))
 
         def apply(pixels, count, factors):
-            return image_ops.hue_first_jitter(
-                pixels, count, *tf.unstack(factors), clip_each=clip_each
-            )
+            return color.hue_first_jitter(pixels, count, *tf.unstack(factors), clip_each=clip_each)
 
         signature = [
             tf.TensorSpec([None, 3], tf.uint8),

@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from ssd_centernet.data.augment.common import spaced_seed
 from ssd_centernet.ops import boxes as box_ops
+from ssd_centernet.ops import color
 from ssd_centernet.ops import image as image_ops
 
 Example = dict[str, tf.Tensor]
@@ -330,7 +331,7 @@ class SSDAugment:
             image = tf.where(flip, image_ops.flip_left_right(image), image)
         if self.jitter:
             factors = draws * tf.constant(self._spread) + tf.constant(self._lower)
-            image = image_ops.color_jitter(image, *tf.unstack(factors))
+            image = color.jitter(image, *tf.unstack(factors))
         return image_ops.normalize(image, self.mean, self.std)
 
 

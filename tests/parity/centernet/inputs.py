@@ -11,7 +11,7 @@ from ssd_centernet.data.augment.common import has_area
 from ssd_centernet.labels import LabelMap
 from ssd_centernet.layers.preprocessing import Preprocessing
 from ssd_centernet.ops import boxes as box_ops
-from ssd_centernet.ops import crops
+from ssd_centernet.ops import color, crops
 from ssd_centernet.ops import image as image_ops
 from ssd_centernet.training import performance
 from ssd_centernet.training.schedules import RunLength, StepDecay, WarmupCosineSteps
@@ -117,7 +117,7 @@ def _colors(report: Report, file: VectorFile, name: str) -> None:
     pixels = tf.constant(image.reshape(-1, 3))
     # As the chains run it: black pixels appended, and compiled.
     filled = tf.pad(pixels, [[0, 1000], [0, 0]])
-    compiled = tf.function(image_ops.hue_first_jitter, jit_compile=True)
+    compiled = tf.function(color.hue_first_jitter, jit_compile=True)
     for kind in _NEUTRAL:
         for index in range(_cases(report, file, f"adjust_{kind}/{{}}/value", 2)):
             key = f"adjust_{kind}/{index}"
@@ -125,7 +125,7 @@ def _colors(report: Report, file: VectorFile, name: str) -> None:
             factors = {what: tf.constant(value, tf.float32) for what, value in factors.items()}
             count = tf.constant(len(pixels))
             for note, source, function in (
-                ("", pixels, image_ops.hue_first_jitter),
+                ("", pixels, color.hue_first_jitter),
                 (" (filled up, compiled)", filled, compiled),
             ):
                 got = tf.reshape(function(source, count, **factors)[: len(pixels)], image.shape)

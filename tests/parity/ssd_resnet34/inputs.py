@@ -12,6 +12,7 @@ from ssd_centernet.data import pipeline, records
 from ssd_centernet.data.augment import ssd as augment_module
 from ssd_centernet.labels import LabelMap
 from ssd_centernet.ops import boxes as box_ops
+from ssd_centernet.ops import color
 from ssd_centernet.ops import image as image_ops
 from ssd_centernet.training.schedules import RunLength, WarmupCosine
 from tests.parity.harness import Report, VectorFile, Vectors
@@ -53,9 +54,9 @@ def augment(vectors: Vectors, report: Report) -> None:
     report.check("augment.npz:flip_out_boxes", flipped, file["flip_out_boxes"], atol=1e-6)
     image = tf.constant(file["jitter_in_image"].astype(np.float32) / np.float32(255.0))
     factors = file["jitter_factors_brightness_contrast_saturation_hue"]
-    got = [image_ops.color_jitter(image, *tf.unstack(tf.constant(row))) for row in factors]
+    got = [color.jitter(image, *tf.unstack(tf.constant(row))) for row in factors]
     report.check("augment.npz:jitter_out_image", got, file["jitter_out_image"], atol=1e-5)
-    compiled = tf.function(image_ops.color_jitter, jit_compile=True)  # As the pipeline runs it.
+    compiled = tf.function(color.jitter, jit_compile=True)  # As the pipeline runs it.
     got = [compiled(image, *tf.unstack(tf.constant(row))) for row in factors]
     name = "augment.npz:jitter_out_image (compiled by XLA)"
     report.check(name, got, file["jitter_out_image"], atol=1e-5)
