@@ -13,6 +13,7 @@ import numpy as np
 
 from ssd_centernet.files import write_atomically
 from ssd_centernet.run_directory import DETECTIONS_NAME, EVALUATION_METRICS_NAME, PER_CLASS_NAME
+from ssd_centernet.text_table import text_table
 
 METRIC_NAMES = (
     "AP",
@@ -198,10 +199,11 @@ class CocoResult:
         Returns:
             Lines for people, without a newline at the end; `-` where there is no ground truth.
         """
-        lines = [*_class_lines(self.per_class), ""] if per_class and self.per_class else []
+        classes = self.per_class if per_class else ()
+        lines = [text_table(_class_rows(classes)), ""] if classes else []
         for (name, value), meaning in zip(self.metrics.items(), _MEANINGS, strict=True):
             limit = name.removeprefix("ARmax")
-            lines.append(f"{name:<9} {_number(value)}  {meaning.format(limit)}")
+            lines.append(f"{name:<9} {_number(value):>6}  {meaning.format(limit)}")
         lines += [
             "",
             f"{self.num_images} images, {sum(c['num_objects'] for c in self.per_class)} objects, "
@@ -263,16 +265,13 @@ def _is_nan(value: Any) -> bool:
 
 
 def _number(value: float) -> str:
-    return f"{'-':>6}" if math.isnan(value) or value < 0 else f"{value:6.3f}"
+    return "-" if math.isnan(value) or value < 0 else f"{value:.3f}"
 
 
-def _class_lines(per_class: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Format one line per class below a header."""
-    width = max(5, *(len(row["name"]) for row in per_class))
-    lines = [f"{'class':<{width}} {'AP':>6} {'AP50':>6} {'objects':>8} {'detections':>11}"]
-    lines.append("-" * len(lines[0]))
+def _class_rows(per_class: Sequence[Mapping[str, Any]]) -> list[list[str]]:
+    """Return heads and cells of the table of classes."""
+    rows = [["class", "AP", "AP50", "objects", "detections"]]
     for row in per_class:
-        numbers = f"{_number(row['AP'])} {_number(row['AP50'])}"
-        counts = f"{row['num_objects']:>8} {row['num_detections']:>11}"
-        lines.append(f"{row['name']:<{width}} {numbers} {counts}")
-    return lines
+        counts = (str(row[name]) for name in ("num_objects", "num_detections"))
+        rows.append([row["name"], _number(row["AP"]), _number(row["AP50"]), *counts])
+    return rows

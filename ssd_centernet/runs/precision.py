@@ -15,6 +15,7 @@ from ssd_centernet.drawing.visualize import save_png
 from ssd_centernet.evaluation.result import METRIC_NAMES
 from ssd_centernet.files import write_atomically
 from ssd_centernet.runs.logs import RunLog, smoothed
+from ssd_centernet.text_table import text_table
 
 COMPARISON_NAME = "comparison.json"
 CURVES_NAME = "loss_curves.png"
@@ -116,11 +117,7 @@ class Comparison:
             skipped = [str(_skipped(run)) if _scales(run) else "-" for run in self.runs]
             rows.append(["skipped steps", *skipped])
         rows.append(["images/s", *map(self._pace_cell, self.runs)])
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        return "\n".join(
-            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-            for row in rows
-        )
+        return text_table(rows, words=range(len(rows[0])), rule=False)
 
     def to_dict(self) -> dict:
         """Return everything as JSON takes it; numbers that are not finite become None."""

@@ -15,6 +15,7 @@ from ssd_centernet.drawing.page import counted, figure, number, page, table
 from ssd_centernet.evaluation.result import METRIC_NAMES
 from ssd_centernet.files import write_atomically
 from ssd_centernet.runs.logs import RunLog, differences, doubts, smoothed
+from ssd_centernet.text_table import text_table
 from ssd_centernet.training.log_files import duration
 
 _NOTHING = "–"
@@ -56,7 +57,8 @@ def text_report(runs: Sequence[RunLog]) -> str:
         Lines for a terminal: the state of each run, COCO's numbers of its best evaluation, the
         settings that differ.
     """
-    parts = [_text_table([["run", *_COLUMNS], *([run.label, *_cells(run)] for run in runs)])]
+    rows = [["run", *_COLUMNS], *([run.label, *_cells(run)] for run in runs)]
+    parts = [text_table(rows, words=(0, 1))]  # The second is the state.
     evaluated = [run for run in runs if run.best]
     if evaluated:
         rows = [["best evaluation", "step", *METRIC_NAMES]]
@@ -64,7 +66,7 @@ def text_report(runs: Sequence[RunLog]) -> str:
             [run.label, f"{run.best['step']:,}", *(_metric(run.best, m) for m in METRIC_NAMES)]
             for run in evaluated
         ]
-        parts.append(_text_table(rows))
+        parts.append(text_table(rows))
     parts += [f"note: {told}" for told in doubts(runs)]
     if len(runs) > 1:
         parts.append(_text_settings(runs))
@@ -114,21 +116,6 @@ def _metric(evaluation: dict | None, name: str) -> str:
     return number(evaluation.get(name, math.nan)) if evaluation else _NOTHING
 
 
-def _text_table(rows: Sequence[Sequence[str]], *, words: int = 1) -> str:
-    """Align columns: the first `words` and those of words to the left, numbers to the right."""
-    columns = list(zip(*rows, strict=True))
-    widths = [max(map(len, column)) for column in columns]
-    left = [index < words or column[0] == "state" for index, column in enumerate(columns)]
-    lines = [
-        "  ".join(
-            cell.ljust(width) if is_left else cell.rjust(width)
-            for cell, width, is_left in zip(row, widths, left, strict=True)
-        ).rstrip()
-        for row in rows
-    ]
-    return "\n".join([lines[0], "-" * max(map(len, lines)), *lines[1:]])
-
-
 def _text_settings(runs: Sequence[RunLog]) -> str:
     found = differences(runs)
     if not found:
@@ -136,7 +123,7 @@ def _text_settings(runs: Sequence[RunLog]) -> str:
     rows = [["setting", *(run.label for run in runs)]]
     for name, values in list(found.items())[:_SETTINGS_LISTED]:
         rows.append([name, *(_shortened(value) for value in values)])
-    text = _text_table(rows, words=len(rows[0]))
+    text = text_table(rows, words=range(len(rows[0])))
     more = len(found) - _SETTINGS_LISTED
     return text + (f"\n... and {counted(more, 'setting')} more on the page" if more > 0 else "")
 
