@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import json
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from ssd_centernet.files import write_atomically
 from ssd_centernet.run_directory import EVALUATION_DIR, EVALUATION_METRICS_NAME, has_checkpoint
+from ssd_centernet.runtime.signals import answered_signals
 
 _SETTINGS_NAME = "settings.json"
 
@@ -137,7 +137,13 @@ def _run_command(name: str, arguments: Sequence[str], planned: PlannedRun) -> No
     command = [sys.executable, "-m", "ssd_centernet", name, *arguments]
     # A session of its own: Ctrl-C reaches this process alone, which passes it on once.
     child = subprocess.Popen(command, start_new_session=True)
-    with _forwarded_signals(child) as received:
+    received: list[int] = []
+
+    def forward(number: int) -> None:
+        received.append(number)
+        child.send_signal(signal.SIGTERM)
+
+    with answered_signals(forward, (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)):
         status = child.wait()
     if received:
         raise StoppedError(received[0])
@@ -147,22 +153,3 @@ def _run_command(name: str, arguments: Sequence[str], planned: PlannedRun) -> No
             f"`{name}` of the run {planned.name} ended with status {status}; its own message is "
             f"above. When the cause is gone the same command goes on; or {other}."
         )
-
-
-@contextlib.contextmanager
-def _forwarded_signals(child: subprocess.Popen) -> Iterator[list[int]]:
-    """Pass signals on to a child as SIGTERM and list them, until the block ends."""
-    received: list[int] = []
-
-    def forward(number, frame):
-        del frame
-        received.append(number)
-        child.send_signal(signal.SIGTERM)
-
-    numbers = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
-    before = {number: signal.signal(number, forward) for number in numbers}
-    try:
-        yield received
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -23,6 +23,8 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from ssd_centernet.runtime.signals import answered_signals
+
 # Where a process of the run leaves the error that ends it.
 FAILURES_VARIABLE = "SSD_CENTERNET_FAILURES"
 # Status of a process that ends because another one is gone; sysexits.h: a temporary failure.
@@ -174,7 +176,8 @@ def _run_once(line: Sequence[str], environment: dict[str, str]) -> Outcome:
         ]
         for reader in readers:
             reader.start()
-        with _Stopper(process) as stopper:
+        stopper = _Stopper(process)
+        with answered_signals(stopper.stop):
             status = process.wait()
         for reader in readers:
             reader.join()
@@ -207,24 +210,13 @@ def _pass_on(source, sink, told: list[str]) -> None:
 
 
 class _Stopper:
-    """Pass SIGTERM and SIGINT on to one process of the run, which makes all stop and save."""
+    """Pass a signal on to one process of the run, which makes all of them stop and save."""
 
     def __init__(self, process: subprocess.Popen):
         self._process = process
-        self._before: dict[int, object] = {}
         self.number: int | None = None
 
-    def __enter__(self) -> _Stopper:
-        if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGTERM, signal.SIGINT):
-                self._before[number] = signal.signal(number, self._stop)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    def _stop(self, number: int, _frame: object) -> None:
+    def stop(self, number: int) -> None:
         again, self.number = self.number is not None, number
         rank = None if again else self._a_process_of_the_run()
         if rank is None:
