@@ -1,8 +1,8 @@
-"""Label maps: contiguous classes, names and the ids that a data set uses.
+"""Label maps: consecutive classes, their names and the ids of a data set.
 
-Inside the library a class is a number in 0..C-1 and background is never counted. Data sets number
-their categories as they like: COCO has 80 categories with ids from 1 to 90. A `LabelMap` is the one
-place that knows both.
+Inside the library a class is a number in 0..C-1, without background. Data sets number their
+categories freely: COCO has 80 categories with ids from 1 to 90. A `LabelMap` is the only place that
+knows both.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import numpy as np
 
 from ssd_centernet.files import read_text, write_atomically
 
-# Ids index a dense lookup vector: an id beyond this is taken for a mistake (say, an image id).
+# Ids index a dense lookup vector: a larger id is probably a mistake, such as an image id.
 MAX_ID = 1_000_000
 
 _COCO_NAMES = (
@@ -38,8 +38,8 @@ class LabelMap:
 
     Args:
         names: C distinct, non-empty names; class c is called names[c].
-        ids: C distinct category ids in ascending order, 0 or greater, gaps allowed. None numbers
-            the names 1..C, which is what COCO-style tools expect.
+        ids: C distinct category ids in ascending order, 0 or greater; gaps are allowed. None
+            numbers the names 1..C, as COCO-style tools expect.
 
     Raises:
         ValueError: if the map is empty, a name or id occurs twice, a name is empty, an id is
@@ -48,7 +48,7 @@ class LabelMap:
 
     def __init__(self, names: Sequence[str], ids: Sequence[int] | None = None) -> None:
         if isinstance(names, str):
-            raise ValueError(f"names must be a sequence of names, got the one string {names!r}.")
+            raise ValueError(f"names must be a sequence of names, got the single string {names!r}.")
         if ids is None:
             ids = range(1, len(names) + 1)
         self.names: tuple[str, ...] = tuple(names)
@@ -74,7 +74,7 @@ class LabelMap:
             The label map with classes in ascending order of id.
 
         Raises:
-            ValueError: if an entry lacks id or name, or as for the constructor.
+            ValueError: if an entry lacks id or name, or see the constructor.
         """
         pairs = []
         for entry in categories:
@@ -100,8 +100,8 @@ class LabelMap:
             The label map with classes in ascending order of id.
 
         Raises:
-            ValueError: if the text does not parse, or an item lacks an id or a name, or as for
-                the constructor. The message names the file.
+            ValueError: if the text cannot be parsed, an item lacks an id or a name, or see the
+                constructor. The message names the file.
         """
         text = read_text(path)
         try:
@@ -169,31 +169,31 @@ class LabelMap:
             name: an exact name of the map.
 
         Raises:
-            KeyError: if no class has this name; the message lists near matches.
+            KeyError: if no class has this name; the message lists similar names.
         """
         if name not in self._class_of_name:
             raise KeyError(f"No class is called {name!r}. {self._near_matches(name)}")
         return self._class_of_name[name]
 
     def lookup(self) -> np.ndarray:
-        """Return the vector that takes a category id to its class.
+        """Return the vector that maps a category id to its class.
 
         Returns:
-            int32 [max id + 1], values 0..C-1, or -1 where the map has no such id.
+            int32 [max id + 1], values 0..C-1, or -1 for ids that are not in the map.
         """
         table = np.full(self.ids[-1] + 1, -1, np.int32)
         table[list(self.ids)] = np.arange(self.num_classes, dtype=np.int32)
         return table
 
     def check_num_classes(self, num_classes: int, *, source: str = "num_classes") -> None:
-        """Refuse a model whose class count is not that of the label map.
+        """Raise an error unless a model has as many classes as the label map.
 
         Args:
-            num_classes: the count that a model or a configuration was made with.
-            source: where that count comes from, for the message.
+            num_classes: number of classes of a model or configuration.
+            source: origin of that number, for the message.
 
         Raises:
-            ValueError: if the counts differ.
+            ValueError: if the numbers differ.
         """
         if num_classes == self.num_classes:
             return
@@ -259,8 +259,8 @@ def _check(names: tuple[str, ...], ids: tuple[int, ...]) -> None:
         raise ValueError(f"ids must ascend, got {ids}. Sort names and ids together by id.")
     if ids[0] == 0 and names[0].strip("_ ").casefold() == "background":
         raise ValueError(
-            "id 0 is called 'background', but background is no class of a label map: "
-            "classes are counted without it. Remove the entry; the other ids may stay."
+            "id 0 is called 'background', but background is not a class of a label map. "
+            "Remove the entry; the other ids may stay."
         )
 
 
@@ -277,7 +277,7 @@ def _check_distinct(kind: str, values: tuple, partners: tuple) -> None:
 
 # --- the text format -------------------------------------------------------------------------
 
-# What is read of the Object Detection API's StringIntLabelMap; other fields are passed over.
+# The fields read from the Object Detection API's StringIntLabelMap; others are ignored.
 _SCHEMA = """
 name: "ssd_centernet/label_map.proto"
 package: "ssd_centernet"
@@ -341,7 +341,7 @@ def _parse_items(text: str) -> list[dict]:
 
 
 def _refuse_other_messages(tokens) -> None:
-    """Refuse a text with anything but items: unknown fields are only passed over within them."""
+    """Raise an error for anything but items: unknown fields are ignored only inside items."""
     depth = 0
     while not tokens.AtEnd():
         if depth == 0 and re.match(r"\w", tokens.token) and tokens.token != "item":

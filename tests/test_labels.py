@@ -60,9 +60,9 @@ def test_ids_default_to_one_and_up():
         (["a"], [2_000_000], "got 2000000"),
         (["a"], ["1"], "integer, got '1'"),
         (["a"], [1.5], "integer, got 1.5"),
-        (["background", "a"], [0, 1], "background is no class"),
-        (["__background__", "a"], [0, 1], "background is no class"),
-        ("person", None, "one string 'person'"),
+        (["background", "a"], [0, 1], "background is not a class"),
+        (["__background__", "a"], [0, 1], "background is not a class"),
+        ("person", None, "single string 'person'"),
     ],
 )
 def test_refuses(names, ids, message):

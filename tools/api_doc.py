@@ -256,7 +256,7 @@ def _list(title: str, text: str) -> str:
 
 
 # What every layer and model has.
-_OF_KERAS = (": of the layer.", ": of the model.", ": passed to the Keras layer.")
+_OF_KERAS = (": name of the layer.", ": name of the model.", ": passed to the Keras layer.")
 _KERAS_METHODS = ("get_config", "from_config", "build", "compute_output_shape")
 _WHOLE_WORDS = {"break_long_words": False, "break_on_hyphens": False}
 

@@ -1,1 +1,1 @@
-"""Data on disk and its way to the network."""
+"""Data sets: reading, converting, augmenting and batching."""

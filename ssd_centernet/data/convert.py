@@ -1,4 +1,4 @@
-"""Conversion of a COCO data set to TFRecord shards, with everything that training needs beside."""
+"""Conversion of a COCO data set to TFRecord shards, with all that training needs beside them."""
 
 from __future__ import annotations
 
@@ -50,10 +50,10 @@ def convert_coco(
     """Convert one split of a COCO data set to TFRecord shards.
 
     Writes into `output_dir`: `coco_<split>.record-00000-of-0000N`, `coco_<split>.annotations.json`
-    (the ground truth of an evaluation, without masks), `mscoco_label_map.pbtxt`, and last
-    `coco_<split>.info.json`, without which the shards count as unfinished. Shards are written
-    in a hidden folder and moved when all are complete. A second call with the same input returns
-    at once. Kept images go to the shards in turn, in the order of the annotation file.
+    (the ground truth of an evaluation, without masks), `mscoco_label_map.pbtxt`, and at the end
+    `coco_<split>.info.json`: without it the shards count as unfinished. Shards are written to a
+    hidden folder and moved when all are complete. A second call with the same input returns at
+    once. Kept images go to the shards in turn, in the order of the annotation file.
 
     Args:
         annotations: COCO json file with boxes, or annotations of another format as
@@ -61,18 +61,18 @@ def convert_coco(
         image_dir: folder of the images that `file_name` is relative to.
         output_dir: folder to write to; made if needed, shared by the splits of a data set.
         split: name of the split, 'train' or 'coco_train'; files begin with `coco_<split>`.
-        num_shards: number of shards, 1..1000; None takes about one for 400 images, 8 to 256.
-        workers: threads that read and check images; None takes one for each processor.
-        max_pixels: images with more pixels are dropped before they are unpacked.
-        keep_empty: keep images without any valid object. They count in evaluation, where a
-            detection on them is a false positive.
+        num_shards: number of shards, 1..1000; None makes about one per 400 images, from 8 to 256.
+        workers: threads that read and check images; None starts one per processor.
+        max_pixels: larger images are dropped before they are decoded.
+        keep_empty: keep images without any valid object. In evaluation a detection on them is a
+            false positive.
         keep_crowd: keep crowd regions, which evaluation ignores rather than counts.
         label_map: the categories to keep; None takes those of the annotation file.
         drop_unknown_categories: leave out boxes of categories outside the label map.
         max_missing: share 0..1 of the listed images that may be missing.
-        max_images: convert only the first so many images that have objects, such as 16 for a test
-            of overfitting; None takes all images.
-        overwrite: replace what an earlier conversion with other input left.
+        max_images: convert only this many images, the first ones with objects, such as 16 for a
+            test of overfitting; None converts all.
+        overwrite: replace the files of an earlier conversion with other input.
         progress: show a progress bar on stderr.
 
     Returns:
@@ -90,7 +90,7 @@ def convert_coco(
     Source: docs/reference/ssd_resnet34.md, section 7.1 (fields, round robin of kept images)
     """
     if not re.fullmatch(r"[A-Za-z0-9_.]+", split):
-        raise ValueError(f"split must be letters, digits, '_' or '.', got {split!r}.")
+        raise ValueError(f"split must be of letters, digits, '_' or '.', got {split!r}.")
     if num_shards is not None and not 1 <= num_shards <= MAX_SHARDS:
         raise ValueError(f"num_shards must be in 1..{MAX_SHARDS}, got {num_shards}.")
     if max_images is not None and max_images < 1:
@@ -184,7 +184,7 @@ def _stat_images(
 def _contents(
     images: list[CocoImage], image_dir, encoded: EncodedImages | None
 ) -> Iterator[str | bytes]:
-    """Yield the path of each image, or its bytes where the annotations hold them."""
+    """Yield the path of each image, or its bytes if the annotations hold them."""
     if encoded is None:
         yield from (os.path.join(image_dir, image.file_name) for image in images)
         return
@@ -200,7 +200,7 @@ def _checked_images(
     max_pixels: int,
     workers: int,
 ) -> Iterator[tuple[CocoImage, CheckedImage]]:
-    """Yield the images in order; threads read ahead, a bounded number of images at a time."""
+    """Yield the images in order; threads read a bounded number of images ahead."""
 
     def check(image: CocoImage, content: str | bytes, size: int) -> CheckedImage:
         if size < 0:
@@ -242,7 +242,7 @@ def _decode(encoded: bytes) -> None:
 
 @contextlib.contextmanager
 def _pillow_limit(limit: int | None) -> Iterator[None]:
-    """Switch off Pillow's own pixel limit, as `max_pixels` takes its place."""
+    """Switch off Pillow's own pixel limit; `max_pixels` replaces it."""
     before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, limit
     try:
         yield
@@ -269,7 +269,7 @@ class _SplitWriter:
         self._max_objects = self._num_empty = 0
 
     def add(self, image: CocoImage, checked: CheckedImage) -> None:
-        """Write one image, or count why it is dropped."""
+        """Write one image, or count the reason why it is dropped."""
         report, name = self._report, image.file_name
         if checked.dropped:
             report.add("dropped images", checked.dropped, name)
@@ -375,7 +375,7 @@ class _SplitWriter:
         }
 
     def ground_truth(self) -> dict:
-        """Return what a COCO evaluation of this split counts."""
+        """Return the ground truth for a COCO evaluation of this split."""
         return {
             "images": self._images,
             "annotations": self._annotations,

@@ -1,4 +1,4 @@
-"""Conversion of annotations in any of the formats that `data.readers` knows."""
+"""Conversion of annotations in any format that `data.readers` reads."""
 
 from __future__ import annotations
 
@@ -27,20 +27,20 @@ def convert_annotations(
 ) -> dict:
     """Convert one split of a data set to TFRecord shards; see `convert_coco` for what is written.
 
-    Where classes have names and no ids (all but coco), a split takes the label map that others left
-    in `output_dir`, so that all agree; the first one numbers the names from 1.
+    In all formats but coco, classes have names and no ids. The first split numbers the names from
+    1; later ones use the label map that it left in `output_dir`, so that all agree.
 
     Args:
         annotations: json, csv or yaml file, or folder; see `data.readers`.
         output_dir: folder to write to.
-        image_dir: folder of the images; None lets the reader find it, COCO json needs it.
+        image_dir: folder of the images; None lets the reader find it; COCO json needs it.
         annotation_format: 'auto', or one of `data.readers.FORMATS`.
-        image_list: text file with an image a line: only these are converted.
+        image_list: text file with one image per line: only these are converted.
         first_pixel: number of the leftmost pixel in voc and csv, 0 or 1; None is 1 and 0.
         split: name of the split.
         label_map: the categories to keep.
         drop_unknown_categories: leave out boxes of categories outside the label map.
-        **options: others of `convert_coco`.
+        **options: other arguments of `convert_coco`.
 
     Returns:
         The content of `coco_<split>.info.json`.
@@ -71,10 +71,10 @@ def convert_annotations(
 
 
 def read_label_map(path: str | os.PathLike) -> LabelMap:
-    """Read a label map: a pbtxt, or a text file (.txt, .names) with a class name a line.
+    """Read a label map: a pbtxt, or a text file (.txt, .names) with one class name per line.
 
     Raises:
-        ValueError: the content is no label map; the message names the file.
+        ValueError: the file is not a label map; the message names it.
     """
     if not os.fspath(path).lower().endswith((".txt", ".names")):
         return LabelMap.from_pbtxt(path)
@@ -85,7 +85,7 @@ def read_label_map(path: str | os.PathLike) -> LabelMap:
 
 
 def _shared_label_map(output_dir: str | os.PathLike, split: str) -> LabelMap | None:
-    """Return the label map that the other splits of a folder have, None where there are none."""
+    """Return the label map of the other splits of a folder, or None if there are none."""
     folder = os.fspath(output_dir)
     own = os.path.join(folder, f"coco_{split.removeprefix('coco_')}.info.json")
     others = set(glob.glob(os.path.join(glob.escape(folder), "*.info.json"))) - {own}

@@ -1,4 +1,4 @@
-"""What else a folder of converted data holds beside its record files."""
+"""What a folder of converted data holds beside its record files."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ def load_label_map(data_dir: str | Path) -> LabelMap:
         data_dir: folder with the record files.
 
     Returns:
-        The label map: the file named `mscoco_label_map.pbtxt`, else the only `*.pbtxt` there is.
+        The label map: the file `mscoco_label_map.pbtxt`, else the only `*.pbtxt` of the folder.
 
     Raises:
-        FileNotFoundError: there is none, or there are several under other names.
+        FileNotFoundError: there is none, or there are several with other names.
     """
     folder = Path(data_dir)
     if (folder / LABEL_MAP_NAME).exists():
@@ -30,11 +30,11 @@ def load_label_map(data_dir: str | Path) -> LabelMap:
     found = ", ".join(path.name for path in others) or "none"
     raise FileNotFoundError(
         f"no label map in {folder}: expected {LABEL_MAP_NAME}, found: {found}. `ssd_centernet "
-        "convert` writes it; beside shards of other tools put the label map they were made with."
+        "convert` writes it. For shards of other tools, copy their label map into this folder."
     )
 
 
 def annotations_path(data_dir: str | Path, split: str) -> Path | None:
-    """Return the COCO ground truth that belongs to a split's shards, None where there is none."""
+    """Return the path of the COCO ground truth of a split, or None if there is none."""
     path = Path(data_dir) / f"{split}.annotations.json"
     return path if path.exists() else None

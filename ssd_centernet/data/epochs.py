@@ -1,6 +1,6 @@
 """The order of examples in an epoch, and the seeds of their augmentation.
 
-Both are pure functions of (seed, epoch, index in the epoch).
+Both are pure functions of the seed, the epoch and the index in the epoch.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ def read_epochs(
 
     Args:
         source: the record files.
-        parse: from a serialized record to an example.
-        seed: decides the order.
+        parse: a function from a serialized record to an example.
+        seed: seed of the order.
         shuffle_buffer: number of parsed examples among which the next one is drawn.
-        deterministic: False gives speed where reading stalls, for an order that may vary.
+        deterministic: False is faster where reading stalls, but the order may vary.
 
     Returns:
         The function; the seeds are int64 [2].
@@ -78,9 +78,9 @@ def cached_epochs(
 
     Args:
         source: the record files.
-        parse: from a serialized record to an example.
-        seed: decides the order.
-        deterministic: False gives speed where reading stalls, for an order that may vary.
+        parse: a function from a serialized record to an example.
+        seed: seed of the order.
+        deterministic: False is faster where reading stalls, but the order may vary.
 
     Returns:
         The function; the seeds are int64 [2].

@@ -1,4 +1,4 @@
-"""One training batch, repeated for ever: what a step costs without its input pipeline."""
+"""One training batch, repeated for ever, to measure a step without its input pipeline."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ def fake_batches(
 
     Args:
         data_dir: folder with the record files.
-        batches: `training_batches` or a function like it, which makes the batch.
+        batches: `training_batches` or a function like it; makes the batch.
         start_example: has no effect.
-        **options: as of `batches`.
+        **options: arguments of `batches`.
 
     Returns:
-        Dataset of batches with the keys and static shapes that `batches` gives.
+        Dataset of batches with the keys and static shapes of those of `batches`.
 
     Raises:
         FileNotFoundError: no folder, or no complete set of record files in it.
-        ValueError: as `batches`.
+        ValueError: see `batches`.
 
     Source: docs/reference/ssd_resnet34.md, section 7.2
     """

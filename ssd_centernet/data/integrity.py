@@ -1,4 +1,4 @@
-"""Which records of a data folder cannot be used."""
+"""Search for damaged records in a data folder."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ssd_centernet.ops import image as image_ops
 def find_corrupt_records(data_dir: str, *, split: str, label_map: LabelMap) -> list[str]:
     """Read, parse and decode every record and name those that fail.
 
-    TensorFlow's own errors do not name the file; call this after one to learn which it was.
+    TensorFlow's own errors do not name the file; call this after such an error to find the file.
 
     Args:
         data_dir: folder with the record files.
@@ -32,7 +32,7 @@ def find_corrupt_records(data_dir: str, *, split: str, label_map: LabelMap) -> l
             except StopIteration:
                 break
             except tf.errors.DataLossError as error:
-                problems.append(f"{path}: record {number} and what follows: {error.message}")
+                problems.append(f"{path}: record {number} and those after it: {error.message}")
                 break
             except tf.errors.OpError as error:
                 problems.append(f"{path}: record {number}: {error.message}")

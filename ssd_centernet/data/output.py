@@ -1,4 +1,4 @@
-"""The output files of a conversion: complete or invisible, never of two conversions at once."""
+"""The output files of a conversion: complete or invisible, never a mix of two conversions."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from ssd_centernet.labels import LabelMap
 class SplitOutput:
     """The files of one split in an output folder.
 
-    Shards are written in a hidden folder that no reader's file pattern meets, and moved when all
-    are complete. The info file is written last and removed first: where it is, everything is.
+    Shards are written to a hidden folder that readers do not look into, and moved when all are
+    complete. The info file is written last and removed first: if it is there, everything is.
 
     Args:
         directory: the output folder.
@@ -43,7 +43,7 @@ class SplitOutput:
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """Hold the split against other conversions; a killed process lets go of it.
+        """Lock the split against other conversions; the lock of a killed process is released.
 
         Raises:
             BlockingIOError: if another process converts into the same files.
@@ -59,7 +59,7 @@ class SplitOutput:
             yield
 
     def finished_info(self) -> dict | None:
-        """Return the info of a complete conversion, or None where there is none."""
+        """Return the info of a complete conversion, or None if there is none."""
         try:
             with open(self._info_path, encoding="utf-8") as file:
                 info = json.load(file)
@@ -71,10 +71,10 @@ class SplitOutput:
         return info if os.path.exists(self._path(f"{self.prefix}.annotations.json")) else None
 
     def check_replaceable(self, finished: dict | None, overwrite: bool) -> None:
-        """Refuse to touch shards that this conversion did not leave behind.
+        """Raise an error if there are shards of another conversion.
 
         Args:
-            finished: what `finished_info` gave.
+            finished: the result of `finished_info`.
             overwrite: whether the user agreed to lose them.
 
         Raises:
@@ -88,19 +88,19 @@ class SplitOutput:
         state = "of a conversion with other input" if finished else "without a valid info file"
         raise FileExistsError(
             f"{self.directory} already holds {len(shards)} shards of {self.prefix} {state}, for "
-            f"example {os.path.basename(shards[0])}. Shards of two conversions must not mix: "
+            f"example {os.path.basename(shards[0])}. Shards of two conversions must not be mixed: "
             "choose another output_dir, or set overwrite to replace them."
         )
 
     def check_label_map(self, label_map: LabelMap, overwrite: bool = False) -> None:
-        """Refuse a label map other than that of the splits already in the folder.
+        """Raise an error unless the label map is that of the splits already in the folder.
 
         Args:
             label_map: the label map of this conversion.
             overwrite: whether a map that no other split uses may be replaced.
 
         Raises:
-            ValueError: if the folder's label map is another one.
+            ValueError: if the folder has a different label map.
         """
         path = self._path(LABEL_MAP_NAME)
         if not os.path.exists(path):
@@ -111,13 +111,13 @@ class SplitOutput:
             return
         raise ValueError(
             f"{path} has {existing.describe()}, but this split has {label_map.describe()}. "
-            "The splits of one output_dir share a label map: give it as label_map, or choose "
+            "All splits of an output_dir share a label map: give that file as label_map, or choose "
             "another output_dir."
         )
 
     @contextlib.contextmanager
     def partial_folder(self) -> Iterator[str]:
-        """Give an empty hidden folder on the same file system; remove it at the end."""
+        """Make an empty hidden folder on the same file system; remove it at the end."""
         shutil.rmtree(self._partial, ignore_errors=True)
         os.makedirs(self._partial)
         try:
@@ -129,7 +129,7 @@ class SplitOutput:
         """Replace the split's files by those of a complete conversion.
 
         Args:
-            folder: where the shards lie.
+            folder: folder of the new shards.
             info: content of the info file.
             ground_truth: content of the annotations file.
             label_map: the label map; written if it is not there.

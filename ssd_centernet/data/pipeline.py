@@ -1,8 +1,8 @@
 """From record files to batches of static shape.
 
-The stream of training examples is a pure function of (seed, epoch, index in the epoch): file order,
-shuffling and augmentation take their randomness from these and from nothing else. The position is
-therefore one number, the count of examples consumed, and a checkpoint needs no iterator state.
+The stream of training examples is a pure function of seed, epoch and index in the epoch: file
+order, shuffling and augmentation take their randomness from these alone. One number, the count of
+examples consumed, is therefore the position, and a checkpoint needs no iterator state.
 """
 
 from __future__ import annotations
@@ -56,49 +56,49 @@ def training_batches(
 ) -> tf.data.Dataset:
     """Make the endless stream of augmented training batches.
 
-    With `deterministic`, `start_example=k` gives the stream that an uninterrupted run has from its
-    example k on, bit for bit, provided that every other argument stays as it was.
+    With `deterministic`, `start_example=k` gives, bit for bit, what an uninterrupted run reads from
+    its example k on, if all other arguments are the same.
 
     Args:
         data_dir: folder with the record files.
         label_map: from the data set's category ids to classes.
-        batch_size: images in a batch of this process.
+        batch_size: images per batch of this process.
         augment: `(example with 'encoded', seed [2]) -> example with 'image'`, e.g. `SSDAugment`;
-            one of your own may have Python's `if` and `while` on tensors.
+            your own chain may use Python's `if` and `while` on tensors.
         split: what the names of the record files start with.
-        image_size: (height, width) that the network expects, to be checked against what `augment`
-            makes; None checks nothing.
+        image_size: (height, width) that the network expects, checked against what `augment` makes;
+            None checks nothing.
         make_targets: `(boxes [N, 4], classes [N], is_crowd [N], extent=[2]) -> dict of tensors`,
             called for each image with all of its boxes after augmentation.
-        max_boxes: size of the padded object fields; further boxes are left out of these (not out
-            of the targets).
-        keep_empty: whether images without objects are used.
-        crowd: crowd regions are ordinary objects ('object': their `is_crowd` is cleared), left out
-            ('drop'), or kept and marked for the criterion to ignore ('ignore'). With the last two,
-            an image that has nothing but crowd regions counts as empty.
-        seed: decides order and augmentation.
+        max_boxes: size of the padded object fields; more boxes are left out of these fields, but
+            not out of the targets.
+        keep_empty: whether to use images without objects.
+        crowd: what to do with crowd regions: use them as ordinary objects ('object': their
+            `is_crowd` is cleared), leave them out ('drop'), or mark them for the criterion to
+            ignore ('ignore'). With the last two, an image with crowd regions alone counts as empty.
+        seed: seed of order and augmentation.
         rank: number of this process, 0 <= rank < world_size.
         world_size: number of processes; each record goes to one of them.
         start_example: examples of this process already consumed, >= 0.
         shuffle_buffer: number of encoded images among which the next one is drawn.
-        cache: hold the (encoded) records in memory; refused if they do not fit. The order differs
-            from that of cache=False: it is then a shuffle of all records.
+        cache: hold the (encoded) records in memory; an error if they do not fit. The order is then
+            a shuffle of all records, not that of cache=False.
         dtype: float type of the images.
-        num_parallel_calls: images decoded at the same time; None is four for each core, where
-            TensorFlow's own tuning settles too low to keep two cores busy.
+        num_parallel_calls: images decoded at the same time; None takes four per core, as
+            TensorFlow's own tuning is too low to keep two cores busy.
         deterministic: False gives speed where reading stalls, for an order that may vary.
         threadpool_size: threads of the pipeline, 0 for one per core.
 
     Returns:
         Dataset of batches: `image` [B, h, w, 3]; `extent` float32 [B, 2], the share (height, width)
-        of it that the picture covers; `boxes` float32 [B, M, 4] yxyx fractions of the input,
+        of the input that the picture covers; `boxes` float32 [B, M, 4] yxyx fractions of the input,
         `classes` int32 [B, M], `is_crowd` bool [B, M], `area` float32 [B, M], `valid` bool [B, M]
         with M = max_boxes; `source_id` int64 [B]; `height`, `width` int32 [B] of the original
         images; and, with `make_targets`, the dict `targets`. All shapes are static.
 
     Raises:
         FileNotFoundError: no folder, or no complete set of record files in it.
-        ValueError: an argument out of range, a damaged file, no usable image, or a cache that
+        ValueError: an argument is out of range, a file is damaged, no image is usable, or the cache
             does not fit.
 
     Source: docs/reference/ssd_resnet34.md, sections 7.1 to 7.3
@@ -163,16 +163,16 @@ def evaluation_batches(
     Args:
         data_dir: folder with the record files.
         label_map: from the data set's category ids to classes.
-        batch_size: images in a batch of this process; the last one is filled up with images of
-            zeros whose `source_id` is -1.
-        preprocess: uint8 [H, W, 3] -> float [h, w, 3], as `Detector.preprocessing`; where it has
-            `extent(height, width)`, boxes are expressed in the frame that it pads.
+        batch_size: images per batch of this process; the last batch is filled up with black images
+            whose `source_id` is -1.
+        preprocess: uint8 [H, W, 3] -> float [h, w, 3], as `Detector.preprocessing`; if it has
+            `extent(height, width)`, boxes are fractions of the padded frame.
         split: what the names of the record files start with.
-        max_boxes: size of the padded object fields; further boxes are left out.
+        max_boxes: size of the padded object fields; more boxes are left out.
         rank: number of this process, 0 <= rank < world_size.
         world_size: number of processes; each image goes to one of them.
         dtype: float type of the images.
-        num_parallel_calls: images decoded at the same time; None is four for each core.
+        num_parallel_calls: images decoded at the same time; None takes four per core.
         threadpool_size: threads of the pipeline, 0 for one per core.
 
     Returns:
@@ -203,7 +203,7 @@ def evaluation_batches(
 
 
 def resize_only(preprocess: Callable[[tf.Tensor], tf.Tensor]) -> Augment:
-    """Make the chain of a training without augmentation.
+    """Make the chain for training without augmentation.
 
     Args:
         preprocess: as in `evaluation_batches`.
@@ -222,10 +222,10 @@ def resize_only(preprocess: Callable[[tf.Tensor], tf.Tensor]) -> Augment:
 def preprocess_example(
     example: Mapping[str, tf.Tensor], preprocess: Callable[[tf.Tensor], tf.Tensor]
 ) -> Example:
-    """Decode an example and prepare it as images to detect on are prepared.
+    """Decode an example and prepare it as for detection.
 
     Args:
-        example: with `encoded`.
+        example: an Example with `encoded`.
         preprocess: as in `evaluation_batches`.
 
     Returns:
@@ -257,7 +257,7 @@ def count_examples(
         split: what the names of the record files start with.
         keep_empty: as in `training_batches`.
         crowd: as in `training_batches`.
-        rank: number of the process whose share is counted.
+        rank: number of the process whose images are counted.
         world_size: number of processes; 1 counts all images.
 
     Returns:
@@ -338,7 +338,7 @@ def _fill(batch: Example, batch_size: int) -> Example:
 
 
 def _calls() -> int:
-    """Images decoded at once: enough that a slow one does not hold up the others behind it."""
+    """Return how many images to decode at once, so that a slow one does not delay the others."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return 4 * (cores or 1)
 
@@ -348,7 +348,7 @@ def _with_options(
 ) -> tf.data.Dataset:
     options = tf.data.Options()
     options.deterministic = deterministic
-    # Ranks are told apart here; a distribution strategy must not do it again.
+    # The data are shared out among ranks here; a distribution strategy must not do it again.
     options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
     if threadpool_size:
         options.threading.private_threadpool_size = threadpool_size

@@ -1,6 +1,6 @@
 """One TFRecord schema, with the field names of the Object Detection API and Model Garden.
 
-Shards that their tools wrote are read as they are, and theirs can read ours. Writing takes plain
+Their shards are read as they are, and their tools can read ours. Writing takes plain
 Python values; reading is a pure graph function for `tf.data`.
 """
 
@@ -39,7 +39,7 @@ def encode_example(example: Mapping) -> bytes:
         The serialised Example.
 
     Raises:
-        ValueError: if a list has another length than `boxes`, or the format is unknown.
+        ValueError: if a list and `boxes` differ in length, or the format is unknown.
     """
     boxes = np.asarray(example["boxes"], np.float32).reshape(-1, 4)
     if example["format"] not in _FORMATS:
@@ -72,11 +72,11 @@ def encode_example(example: Mapping) -> bytes:
 def parse_example(serialized: tf.Tensor, lookup: LabelMap | np.ndarray | tf.Tensor) -> dict:
     """Parse one record into an undecoded example; a pure graph function without Python.
 
-    Boxes are clipped to the image and boxes without area are left out, so that records of other
-    tools cannot bring degenerate boxes into the loss. Missing fields: `is_crowd` is False, `area`
-    is the area of the box, height and width are read from the image. A numeric `source_id` is
-    taken as the number; otherwise the id is a stable hash of source_id, or else of the file name,
-    the sha256 key or the image itself, in [2^52, 2^53).
+    Boxes are clipped to the image and boxes without area are left out, so that no degenerate box of
+    another tool's records reaches the loss. Missing fields: `is_crowd` is False, `area` is the area
+    of the box, height and width are read from the image. A numeric `source_id` is used as it is;
+    otherwise the id is a stable hash of source_id, or else of the file name, the sha256 key or the
+    image itself, in [2^52, 2^53).
 
     Args:
         serialized: string scalar, a tf.train.Example.
@@ -91,7 +91,7 @@ def parse_example(serialized: tf.Tensor, lookup: LabelMap | np.ndarray | tf.Tens
 
     Raises:
         tf.errors.InvalidArgumentError: at run time, if a category id or name is not in the label
-            map, or an object list has another length than the boxes.
+            map, or an object list and the boxes differ in length.
 
     Source: docs/reference/ssd_resnet34.md, section 7.1 (field names and defaults)
     """
@@ -208,7 +208,7 @@ def _classes(fields: dict, lookup: LabelMap | np.ndarray | tf.Tensor, num_boxes)
     tf.debugging.Assert(
         tf.equal(tf.size(labels), num_boxes),
         [
-            "The record has another number of class labels than of boxes (labels, boxes): ",
+            "The numbers of class labels and boxes of the record differ (labels, boxes): ",
             tf.size(labels),
             num_boxes,
             "source_id:",
@@ -246,7 +246,7 @@ def _labels_of(texts: tf.Tensor, label_map: LabelMap) -> tf.Tensor:
 
 
 def _without_degenerate(objects: dict, sides: tf.Tensor) -> dict:
-    """Leave out boxes without area; a comparison with NaN is false, so these go too."""
+    """Leave out boxes without area, and those with NaN: a comparison with NaN is false."""
     usable = tf.reduce_all(sides > 0.0, axis=1)
     keys = tuple(objects)
     values = tuple(objects[key] for key in keys)

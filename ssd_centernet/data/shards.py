@@ -1,4 +1,4 @@
-"""Record files of a data directory: finding them, sharing them out, counting what they hold."""
+"""Record files of a data directory: finding, sharing out and counting them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _SIDES = (b"ymin", b"xmin", b"ymax", b"xmax")
 
 
 class Objects(NamedTuple):
-    """What one record holds: `boxes` with an area, and how many of them are crowd regions."""
+    """The objects of one record: `boxes` with an area, and how many of them are crowd regions."""
 
     boxes: int
     crowds: int
@@ -30,12 +30,12 @@ class Objects(NamedTuple):
 def find_shards(data_dir: str, split: str) -> list[str]:
     """List the record files of a split in order.
 
-    Understood are `SPLIT.record-00000-of-00008`, `SPLIT-00000-of-00256` and
+    Names may be `SPLIT.record-00000-of-00008`, `SPLIT-00000-of-00256` or
     `SPLIT-00000-of-00256.tfrecord`.
 
     Args:
         data_dir: folder of the record files.
-        split: what their names start with, e.g. 'coco_train'.
+        split: beginning of their names, e.g. 'coco_train'.
 
     Returns:
         Paths, sorted.
@@ -70,27 +70,28 @@ def find_shards(data_dir: str, split: str) -> list[str]:
     missing = set(range(totals[0])) - {int(match[1]) for _, match in found}
     if missing:
         raise FileNotFoundError(
-            f"Split {split!r} in {data_dir!r} has {len(found)} of {totals[0]} shards; missing is "
-            f"number {min(missing)}. Likely the conversion or a copy was interrupted: run it again."
+            f"Split {split!r} in {data_dir!r} has {len(found)} of {totals[0]} shards; number "
+            f"{min(missing)} is missing. The conversion or a copy was probably interrupted: run "
+            "it again."
         )
     return [os.path.join(data_dir, name) for name, _ in found]
 
 
 def shares_by_file(num_files: int, world_size: int) -> bool:
-    """Tell whether ranks get whole files: where that gives shares of about equal size."""
+    """Tell whether ranks get whole files, which they do if their shares are then about equal."""
     return num_files % world_size == 0 or num_files >= 8 * world_size
 
 
 class RecordSource:
-    """The record files of one rank, and which of their records it uses.
+    """The record files of one rank, and the choice of records that it uses.
 
     Args:
         data_dir: folder of the record files.
-        split: what their names start with.
+        split: beginning of their names.
         rank: number of the process.
         world_size: number of processes; each record goes to one of them.
-        keep_empty: whether images without objects are used.
-        crowd: 'object', 'drop' or 'ignore'; with the last two a crowd region is no object.
+        keep_empty: whether to use images without objects.
+        crowd: 'object', 'drop' or 'ignore'; with the last two a crowd region is not an object.
 
     Raises:
         FileNotFoundError: no folder, or no complete set of record files in it.
@@ -118,7 +119,7 @@ class RecordSource:
                 yield self.keep_empty or counted > 0
 
     def mask(self) -> list[bool]:
-        """Tell of each record in the files whether this rank uses it."""
+        """Return for each record in the files whether this rank uses it."""
         kept, total = list(self._kept()), 0
         for index, keep in enumerate(kept):
             if keep:
@@ -143,14 +144,14 @@ class RecordSource:
             )
 
     def check_whole(self) -> None:
-        """Raise ValueError, naming the file, if a record file is cut short or is none."""
+        """Raise ValueError, naming the file, if it is cut short or not a record file."""
         # Tensorflow notices it in mid-reading and does not say in which file.
         for path in self.files:
             for _ in scan(path):
                 pass
 
     def uses(self, example: Mapping[str, tf.Tensor]) -> tf.Tensor:
-        """Tell in a graph whether a parsed example is used; agrees with `scan`."""
+        """Tell, in a graph, whether a parsed example is used; agree with `scan`."""
         counted = tf.size(example["classes"])
         if self.crowd == "ignore":
             counted -= tf.reduce_sum(tf.cast(example["is_crowd"], tf.int32))
@@ -166,9 +167,9 @@ def check_range(name: str, value: int, least: int) -> None:
 def scan(path: str) -> Iterator[Objects]:
     """Walk through a record file and count the objects of each record without reading images.
 
-    Only the pages that hold field headers are touched, so this takes about 50 microseconds a
-    record however large the images are. Boxes are counted as `records.parse_example` keeps them:
-    those that have an area after clipping to the image.
+    Only the pages that hold field headers are touched, so a record takes about 50 microseconds,
+    however large its image is. Boxes are counted as `records.parse_example` keeps them: those that
+    have an area after clipping to the image.
 
     Args:
         path: a TFRecord file of Examples, not compressed.
@@ -192,14 +193,14 @@ def scan(path: str) -> Iterator[Objects]:
             if end < 0 or end + _FOOTER > size:
                 raise ValueError(
                     f"{path}: record {number} at byte {position} is damaged: the file ends inside "
-                    "it, or it is no (uncompressed) TFRecord file. Likely a copy or a conversion "
-                    "was interrupted: write the file again."
+                    "it, or it is not an (uncompressed) TFRecord file. A copy or a conversion "
+                    "was probably interrupted: write the file again."
                 )
             try:
                 yield _count(_features(data, start, end))
             except (IndexError, ValueError, struct.error) as error:
                 raise ValueError(
-                    f"{path}: record {number} at byte {position} is no valid Example ({error}). "
+                    f"{path}: record {number} at byte {position} is not a valid Example ({error}). "
                     "Write the file again."
                 ) from error
             position, number = end + _FOOTER, number + 1
@@ -235,7 +236,7 @@ def _spans(data: mmap.mmap, position: int, end: int) -> Iterator[tuple[int, int,
 
 
 def _features(data: mmap.mmap, start: int, end: int) -> dict[bytes, tuple[int, int, mmap.mmap]]:
-    """Return where the object fields of an Example lie: name -> (start, end, data)."""
+    """Return the places of the object fields of an Example: name -> (start, end, data)."""
     fields = {}
     for _, message_start, message_end in _spans(data, start, end):
         for _, entry_start, entry_end in _spans(data, message_start, message_end):
@@ -277,7 +278,7 @@ def _count(fields: dict[bytes, tuple[int, int, mmap.mmap]]) -> Objects:
 
 
 def check_fits_memory(paths: Sequence[str], share: float = 0.5) -> None:
-    """Refuse to hold record files in memory that do not fit.
+    """Raise an error if record files do not fit in memory.
 
     Args:
         paths: the files.
@@ -297,7 +298,7 @@ def check_fits_memory(paths: Sequence[str], share: float = 0.5) -> None:
 
 
 def _available_memory() -> int | None:
-    """Return MemAvailable in bytes, None where the system does not say."""
+    """Return MemAvailable in bytes, or None if the system does not say."""
     try:
         with open("/proc/meminfo") as file:
             lines = dict(line.split(":", 1) for line in file)

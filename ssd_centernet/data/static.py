@@ -1,9 +1,8 @@
 """Training batches computed once, written to files and read back as they are.
 
-Each worker (rank) has a folder of its own, `worker_0`, `worker_1`, ..., with one file a batch and
-`static.json`, which says what is in them and is written last: where it is, the worker is complete.
-Reading costs no decoding, augmentation or matching; the same augmented images come again when the
-files are used up.
+Each worker (rank) has its own folder, `worker_0`, `worker_1`, ..., with one file per batch and
+`static.json`, which describes them and is written last: if it is there, the worker is complete.
+Reading needs no decoding, augmentation or matching; after the last file the same images come again.
 """
 
 from __future__ import annotations
@@ -51,19 +50,19 @@ def write_static_batches(
     Args:
         batches: training batches of static shape, see docs/architecture.md.
         directory: holds the folders of all workers.
-        steps: how many batches, at least 1.
-        label_map: the classes that the batches are numbered by.
+        steps: number of batches, at least 1.
+        label_map: the classes of the batches.
         worker: number of this worker, from 0.
         workers: number of workers that share the data.
-        overwrite: whether batches that are already there are replaced.
-        progress: is told how many batches are written.
+        overwrite: whether to replace batches that are already there.
+        progress: called with the number of batches written.
 
     Returns:
         The worker's folder: `train-BATCH-000001.tfrecord`, ... and `static.json`.
 
     Raises:
         ValueError: `steps` or `worker` out of range, or the stream ended early.
-        FileExistsError: the folder is there, and `overwrite` is off.
+        FileExistsError: the folder exists, and `overwrite` is off.
 
     Source: docs/reference/ssd_resnet34.md, section 7.6
     """
@@ -73,7 +72,7 @@ def write_static_batches(
     folder = worker_folder(directory, worker)
     if folder.exists() and not overwrite:
         raise FileExistsError(
-            f"{folder} is already there. Batches of two recipes must not mix: choose another "
+            f"{folder} exists already. Batches of two recipes must not be mixed: choose another "
             "output_dir, or set overwrite to replace it."
         )
     partial = folder.with_name(f".{folder.name}.partial")
@@ -92,7 +91,7 @@ def write_static_batches(
 
 
 def _write(batches: Iterable[dict], folder: Path, steps: int, progress: Callable) -> dict:
-    """Write the files of a worker and return what is to be known of them."""
+    """Write the files of a worker and return their description."""
     fields: dict[str, dict] = {}
     written = 0
     for batch in batches:
@@ -110,7 +109,10 @@ def _write(batches: Iterable[dict], folder: Path, steps: int, progress: Callable
             writer.write(example.SerializeToString())
         progress(written)
     if written < steps:
-        raise ValueError(f"the stream has {written} batches, {steps} were to be written.")
+        raise ValueError(
+            f"the stream ended after {written} batches, expected {steps}. "
+            "Set fewer steps, or repeat the stream."
+        )
     return {"batch_size": size, "steps": written, "fields": fields}
 
 
@@ -146,22 +148,22 @@ def static_batches(
     directory: str | None = None,
     **unused: Any,
 ) -> tf.data.Dataset:
-    """Make the endless stream of the batches that `ssd_centernet make_static` wrote.
+    """Make the endless stream of batches that `ssd_centernet make_static` wrote.
 
-    Takes the place of `training_batches`; rank r reads the folder `worker_r`, in the order in which
-    the batches were made, again and again. Augmentation, seed and order are those of the files.
+    It replaces `training_batches`: rank r reads the folder `worker_r`, in the order in which the
+    batches were made, again and again. Augmentation, seed and order are those of the files.
 
     Args:
         data_dir: folder that holds the workers' folders, when `directory` is not given.
-        batch_size: images in a batch of this process; that of the files.
+        batch_size: images per batch of this process; that of the files.
         label_map: the classes of the run; those of the files.
         image_size: (height, width) that the network expects; that of the files.
-        make_targets: as in `training_batches`; tells which targets the files must hold.
+        make_targets: as in `training_batches`; says which targets the files must hold.
         rank: number of this process.
-        world_size: number of processes, at most that of workers.
+        world_size: number of processes, at most the number of workers.
         start_example: examples of this process already consumed, >= 0.
         directory: folder that holds the workers' folders.
-        **unused: other options of `training_batches`, which the files have decided.
+        **unused: other options of `training_batches`; the files fix them.
 
     Returns:
         Dataset of batches as `training_batches` gives them.
@@ -181,8 +183,8 @@ def static_batches(
     missing = [name for name in names if not os.path.exists(name)]
     if missing:
         raise FileNotFoundError(
-            f"{missing[0]} is missing, one of {len(missing)} of {len(names)} files. Likely a copy "
-            "was interrupted: copy the folder again, or write it anew with `make_static`."
+            f"{missing[0]} is missing, one of {len(missing)} of {len(names)} files. A copy was "
+            "probably interrupted: copy the folder again, or write it again with `make_static`."
         )
     paths = tf.constant(names)
     first = start_example // batch_size
@@ -220,23 +222,23 @@ def _read_info(folder: Path, rank: int, world_size: int) -> dict:
         raise FileNotFoundError(
             f"there are no static batches in {folder} for rank {rank} of {world_size}; there: "
             f"{', '.join(found) or 'none'}. Write them with `ssd_centernet make_static "
-            f"--workers={world_size}`, set static_batches.directory to where they are, or train "
+            f"--workers={world_size}`, set static_batches.directory to their folder, or train "
             "without --static."
         ) from error
     with contextlib.suppress(KeyError, TypeError):
         if world_size <= info["workers"] and info["fields"]:
             return info
         raise ValueError(
-            f"the static batches of {folder.parent} are those of {info['workers']} worker(s), the "
-            f"run has {world_size} processes. Write them anew: make_static --workers={world_size}."
+            f"the static batches of {folder.parent} are for {info['workers']} worker(s), but the "
+            f"run has {world_size} processes. Write them again: make_static --workers={world_size}."
         )
-    raise ValueError(f"{folder / INFO_NAME} is damaged; write it anew with make_static.")
+    raise ValueError(f"{folder / INFO_NAME} is damaged; write it again with make_static.")
 
 
 def _check(
     folder: Path, info: dict, batch_size: int, label_map: LabelMap, image_size: tuple | None
 ) -> None:
-    """Raise ValueError where the files are not for this run."""
+    """Raise ValueError if the files are not for this run."""
     size = tuple(info["fields"]["image"]["shape"][1:3])
     wanted = {
         "batch size": (info["batch_size"], batch_size, "--batch_size"),
@@ -246,14 +248,14 @@ def _check(
     for name, (have, want, setting) in wanted.items():
         if have != want:
             raise ValueError(
-                f"the static batches in {folder} have another {name} than the run: {have} instead "
-                f"of {want}. Set {setting} to theirs, or write them anew with make_static and the "
+                f"the {name} of the static batches in {folder} is {have}, but the run's is "
+                f"{want}. Set {setting} to theirs, or write them again with make_static and the "
                 "settings of the run."
             )
 
 
 def _check_targets(folder: Path, fields: dict, make_targets: Callable | None) -> None:
-    """Raise ValueError where the files hold other targets than the run's criterion makes."""
+    """Raise ValueError if the files hold other targets than the run's criterion makes."""
     have = {name: at["shape"][1:] for name, at in fields.items() if "/" in name}
     want = {}
     if make_targets is not None:
@@ -262,7 +264,7 @@ def _check_targets(folder: Path, fields: dict, make_targets: Callable | None) ->
         want = {f"{_TARGETS}/{name}": value.shape.as_list() for name, value in made.items()}
     if have != want:
         raise ValueError(
-            f"the static batches in {folder} hold the targets {have}, the run needs {want}: "
-            "another recipe, or other anchors, wrote them. Write them anew with the run's recipe, "
-            "or choose that recipe; train.targets_in_pipeline must be the same for both."
+            f"the static batches in {folder} hold the targets {have}, but the run needs {want}: "
+            "they are of another recipe or of other anchors. Write them again with the run's "
+            "recipe, or use theirs; train.targets_in_pipeline must be the same for both."
         )

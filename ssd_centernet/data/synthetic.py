@@ -1,6 +1,6 @@
-"""A rendered COCO data set: textured shapes that a detector learns on a CPU in minutes.
+"""A rendered COCO data set: shapes with textures that a detector learns on a CPU in minutes.
 
-It holds what real data sets hold: images of many sizes, one-channel JPEGs, empty images, occlusion,
+It has what real data sets have: images of many sizes, one-channel JPEGs, empty images, occlusion,
 objects cut by the border, crowd regions, and category ids with a gap.
 """
 
@@ -33,7 +33,7 @@ TINY_SHARE = 0.04
 MAX_OBJECTS = 5
 # An object stays recognisable: a new one may not leave less than this of any earlier one.
 MIN_VISIBLE = 0.6
-# Brightness difference of an object from the background behind it, 0..255; grey images need it.
+# Brightness difference of an object from the background, 0..255; grey images need it.
 MIN_CONTRAST = 45.0
 _OVERSAMPLING = 3
 _TRIES = 12
@@ -51,17 +51,17 @@ def make_synthetic(
 ) -> dict[str, str]:
     """Render a COCO data set of shapes into `train/`, `val/` and `annotations/`.
 
-    The pictures depend on the arguments alone. Most objects measure 15 to 70 % of the shorter
-    image side. Boxes and areas are those of the visible pixels, as in COCO. A second call with the
-    same arguments returns at once, and an interrupted call is begun anew.
+    The pictures depend on the arguments alone. Most objects are 15 to 70 % as long as the shorter
+    side of the image. Boxes and areas are those of the visible pixels, as in COCO. A second call
+    with the same arguments returns at once, and after an interruption the next call begins again.
 
     Args:
         output_dir: folder to write to; made if needed.
         num_train, num_val: number of images of each split.
         image_size: smallest and largest side of an image, pixels.
-        shapes: names out of `CATEGORY_IDS`, at least one.
+        shapes: names from `CATEGORY_IDS`, at least one.
         seed: seed of all randomness.
-        overwrite: replace a data set that was rendered with other arguments.
+        overwrite: whether to replace a data set rendered with other arguments.
 
     Returns:
         Split name -> path of its annotation file, `annotations/instances_<split>.json`.
@@ -144,7 +144,7 @@ def _check_arguments(
     unknown = [s for s in shapes if s not in CATEGORY_IDS]
     if unknown or not shapes or len(set(shapes)) != len(shapes):
         raise ValueError(
-            f"shapes must be distinct names out of {', '.join(CATEGORY_IDS)}, got {list(shapes)}."
+            f"shapes must be distinct names from {', '.join(CATEGORY_IDS)}, got {list(shapes)}."
         )
 
 
@@ -157,7 +157,7 @@ def _info_of(path: str) -> dict | None:
 
 
 def _clear(output_dir, paths: dict[str, str], overwrite: bool) -> None:
-    """Remove what an earlier call left; refuse to remove anything else."""
+    """Remove the files of an earlier call; refuse to remove anything else."""
     folders = [os.path.join(output_dir, split) for split in paths]
     found = [p for p in (*paths.values(), *folders) if os.path.exists(p)]
     if found and not overwrite:
@@ -177,7 +177,7 @@ def _clear(output_dir, paths: dict[str, str], overwrite: bool) -> None:
 
 @dataclass
 class _Thing:
-    """What one annotation stands for: an object or a crowd region."""
+    """The subject of one annotation: an object or a crowd region."""
 
     category_id: int
     is_crowd: bool
@@ -351,7 +351,7 @@ def _place(
 
 
 def _colour(rng: np.random.Generator, behind: float) -> np.ndarray:
-    """Return an RGB colour, 0..255, whose brightness differs from that behind it."""
+    """Return an RGB colour, 0..255, whose brightness differs from the background's."""
     weights = np.array([0.299, 0.587, 0.114])
     while True:
         colour = rng.uniform(0, 255, 3)

@@ -12,7 +12,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 # How many items of each kind the report names.
 LISTED = 5
-# COCO's coordinates have two decimals: x + width may pass the border by rounding alone.
+# COCO's coordinates have two decimals: rounding alone may push x + width over the border.
 ROUNDING_PIXELS = 0.01
 # A resized copy keeps its aspect ratio up to rounding of the sides.
 ASPECT_TOLERANCE = 0.02
@@ -25,7 +25,7 @@ _READ_AS_IS = {"JPEG": "jpeg", "MPO": "jpeg", "PNG": "png"}
 
 
 class Report:
-    """Count of what was repaired or dropped, each with its reason and the first few items."""
+    """Counts of what was repaired or dropped, each with its reason and its first items."""
 
     KINDS = ("dropped images", "repaired images", "dropped boxes", "repaired boxes", "notes")
 
@@ -38,7 +38,7 @@ class Report:
         Args:
             kind: one of `Report.KINDS`.
             reason: a fixed phrase; items of one reason are counted together.
-            item: what the user can find it by: a file name or an id.
+            item: where the user can find it: a file name or an id.
         """
         entry = self._entries[kind].setdefault(reason, {"count": 0, "first": []})
         entry["count"] += 1
@@ -50,14 +50,14 @@ class Report:
         return self._entries[kind].get(reason, {"count": 0})["count"]
 
     def to_dict(self) -> dict:
-        """Return kind -> reason -> dict(count, first), kinds without items left out."""
+        """Return kind -> reason -> dict(count, first), without empty kinds."""
         return {kind: reasons for kind, reasons in self._entries.items() if reasons}
 
 
 def format_report(report: dict) -> str:
-    """Format `Report.to_dict()` for reading, one line a reason."""
+    """Format `Report.to_dict()` as text, one line per reason."""
     if not report:
-        return "Every image and every box was fine."
+        return "All images and boxes are good."
     lines = []
     for kind, reasons in report.items():
         lines.append(f"{kind}:")
@@ -83,7 +83,7 @@ class Box:
 
 @dataclass
 class CheckedBox:
-    """A box, or None with the reason why it was dropped; `repairs` are reasons too."""
+    """A box, or None with the reason why it was dropped; `repairs` says what was changed."""
 
     box: Box | None
     dropped: str = ""
@@ -93,11 +93,11 @@ class CheckedBox:
 def check_box(
     annotation: dict, *, width: int, height: int, scale: tuple[float, float] = (1.0, 1.0)
 ) -> CheckedBox:
-    """Check one COCO annotation against its image, repairing what has one right answer.
+    """Check one COCO annotation against its image; repair what has only one right answer.
 
-    A box is dropped when it has no four finite numbers, no area, or lies outside the image. It is
-    clipped when it crosses the border. A missing `iscrowd` is 0, and a missing or non-positive
-    `area` is width * height of the box.
+    A box is dropped if it is not four finite numbers, has no area, or lies outside the image. It is
+    clipped if it crosses the border. A missing `iscrowd` is 0, and a missing or non-positive `area`
+    is width * height of the box.
 
     Args:
         annotation: a dict with `bbox` [x, y, width, height] in pixels, `category_id`, and perhaps
@@ -166,7 +166,7 @@ def _four_numbers(values: object) -> tuple[float, float, float, float] | None:
 class CheckedImage:
     """An image file as it will be stored, or the reason why it was dropped.
 
-    `scale` takes pixels of the annotations to pixels of the stored image, in x and y.
+    `scale` converts pixels of the annotations to pixels of the stored image, in x and y.
     """
 
     encoded: bytes = b""
@@ -188,29 +188,29 @@ def check_image(
     decode,
     upright: bool = False,
 ) -> CheckedImage:
-    """Read an image file and decide how it is stored.
+    """Read an image file and decide how to store it.
 
-    JPEG and PNG are stored byte for byte, whatever the file is called; one channel stays one
-    channel. CMYK JPEGs and other formats are encoded anew. The header's size is checked against
-    `max_pixels` before anything is unpacked.
+    JPEG and PNG are stored byte for byte, whatever the name of the file; one channel stays one
+    channel. CMYK JPEGs and other formats are encoded again. The size in the header is checked
+    against `max_pixels` before decoding.
 
-    Boxes of COCO refer to the stored pixels, so an EXIF orientation tag is ignored, as decoders
-    do, unless the annotation file lists the size of the turned picture: then the picture is turned.
-    Where the listed size differs otherwise, the file's holds. Boxes are scaled when the aspect
-    ratio agrees (a resized copy); if it does not, the picture was cropped or is another one, no
-    box can be trusted, and the image is dropped.
+    Boxes of COCO refer to the stored pixels, so an EXIF orientation tag is ignored, as decoders do,
+    unless the annotation file lists the size of the turned picture: then the picture is turned. If
+    the listed size differs in another way, the file's size is used. With the same aspect ratio (a
+    resized copy), boxes are scaled. With another one the picture was cropped or is a different one:
+    no box can be trusted, and the image is dropped.
 
     Args:
         source: the file, or its content.
-        listed_width, listed_height: size in the annotation file, 0 where it gives none.
+        listed_width, listed_height: size in the annotation file, 0 if it has none.
         max_pixels: most pixels that an image may have.
         decode: a function of the stored bytes that raises ValueError if training could not
             decode them.
-        upright: whether boxes refer to the picture turned as its EXIF orientation says, whatever
-            its listed size.
+        upright: whether boxes refer to the picture turned by its EXIF orientation, whatever its
+            listed size.
 
     Returns:
-        What to store, or the reason why the image was dropped.
+        The image to store, or the reason why it was dropped.
     """
     try:
         data = source if isinstance(source, bytes) else Path(source).read_bytes()
@@ -250,9 +250,9 @@ def _stored_form(
     elif orientation not in (0, 1):
         result.notes.append("EXIF orientation ignored: boxes refer to the stored pixels")
     if kind is None:
-        result.repairs.append(f"{image.format} encoded anew")
+        result.repairs.append(f"{image.format} encoded again")
     elif image.mode == "CMYK":
-        result.repairs.append("CMYK JPEG encoded anew as RGB")
+        result.repairs.append("CMYK JPEG encoded again as RGB")
     if not (turned or kind is None or image.mode == "CMYK"):
         return result
     stored = ImageOps.exif_transpose(image) if turned else image
@@ -287,7 +287,7 @@ def _compare_sizes(result: CheckedImage, listed_width: int, listed_height: int) 
     # One pixel of rounding is allowed for on either side, which matters for small pictures.
     slack = ASPECT_TOLERANCE + 1 / min(listed_width, listed_height, result.width, result.height)
     if abs(scale[0] / scale[1] - 1.0) > slack:
-        result.dropped = "another aspect ratio than listed: cropped, or another picture"
+        result.dropped = "aspect ratio differs from the listed one: cropped, or another picture"
         return
     result.scale = scale
-    result.repairs.append("another size than listed: boxes scaled to the file's pixels")
+    result.repairs.append("size differs from the listed one: boxes scaled to the file's pixels")

@@ -1,4 +1,4 @@
-"""Strokes that pictures are made of: frames, hatching, and labels that keep out of each other."""
+"""Parts of pictures: frames, hatching, and labels that do not cover each other."""
 
 import functools
 import importlib.util
@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 LUMINANCE = np.array([0.299, 0.587, 0.114])
 CROWD_COLOR = (235, 64, 52)
-# A label of which others cover more than this share is not read any more.
+# A label covered by others for more than this share is not readable.
 _MOST_COVERED = 0.35
 
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
@@ -19,7 +19,7 @@ Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 def outline(
     draw: ImageDraw.ImageDraw, box: np.ndarray, color: tuple[int, int, int], width: int
 ) -> None:
-    """Draw a frame with a thin dark rim, seen on bright and on dark ground."""
+    """Draw a frame with a thin dark rim, visible on bright and on dark ground."""
     left, top, right, bottom = box.tolist()
     if width > 1:
         rim = (left - 1, top - 1, right + 1, bottom + 1)
@@ -28,7 +28,7 @@ def outline(
 
 
 def hatched(picture: Image.Image, box: np.ndarray, width: int) -> Image.Image:
-    """Lay faint diagonal lines over a crowd region."""
+    """Draw faint diagonal lines over a crowd region."""
     left, top, right, bottom = box.tolist()
     size = (right - left + 1, bottom - top + 1)
     veil = Image.new("L", size, 28)
@@ -48,9 +48,9 @@ def draw_labels(
     order: np.ndarray,
     font_size: int,
 ) -> None:
-    """Write labels at the boxes' upper left corners, each on its own free place if there is one."""
+    """Write labels at the boxes' upper left corners, each in its own free place if there is one."""
     taken: list[tuple[float, float, float, float]] = []
-    # Small boxes choose first: they have the fewest places that are clearly theirs.
+    # Small boxes choose first: they have the fewest places near them.
     for i in order[::-1]:
         if not texts[i]:
             continue
@@ -82,7 +82,7 @@ def _free_place(
     picture: tuple[int, int],
     taken: Sequence[tuple[float, float, float, float]],
 ) -> tuple[tuple[float, float, float, float], float]:
-    """Return where a label covers the least of others (above, inside, below, ...) and how much."""
+    """Return the place where a label covers others least (above, inside, ...), and how much."""
     left, top, right, bottom = box
     width, height = size
     options = [(left, top - height), (left, top), (left, bottom), (left, bottom - height)]
@@ -116,16 +116,16 @@ def load_font(size: int) -> Font:
 
 
 def legible(text: str, size: int) -> tuple[str, Font]:
-    """Choose a font that has the letters of a text, and replace what no font can write.
+    """Choose a font with the letters of a text; replace letters that no font has.
 
     Args:
-        text: any, such as the name of a file.
-        size: of the font in pixels.
+        text: any text, such as the name of a file.
+        size: size of the font in pixels.
 
     Returns:
         The text, with control characters as question marks, and the font.
     """
-    # Accents may come as characters of their own, as file names of some systems have them.
+    # Accents may be separate characters, as in file names of some systems.
     text = unicodedata.normalize("NFC", text)
     text = "".join(char if char.isprintable() else "?" for char in text)
     font = load_font(size)
@@ -140,7 +140,7 @@ def legible(text: str, size: int) -> tuple[str, Font]:
 
 @functools.cache
 def _wide_font() -> str | None:
-    """Find a font with more than ASCII, which is all that Pillow's own has: mostly matplotlib's."""
+    """Find a font with more than ASCII (Pillow's own has no more): mostly matplotlib's."""
     package = importlib.util.find_spec("matplotlib")
     folders = package.submodule_search_locations or () if package else ()
     candidates = [f"{folder}/mpl-data/fonts/ttf/DejaVuSans.ttf" for folder in folders]
@@ -166,7 +166,7 @@ def line_height(font: Font) -> int:
 
 
 def shortened(text: str, font: Font, width: int) -> str:
-    """Cut a text to a width, with three dots where something is missing."""
+    """Cut a text to a width; three dots mark the cut."""
     if font.getlength(text) <= width:
         return text
     while text and font.getlength(text + "...") > width:

@@ -1,6 +1,6 @@
 """Draw charts with matplotlib: pictures of pixels, and SVG in the colours of a page.
 
-Lengths are pixels: all figures have 72 dots an inch, so that a point is a pixel.
+Lengths are pixels: all figures have 72 dots per inch, so that a point is a pixel.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from matplotlib.axis import Axis
 
 _MISSING = (
-    "charts are drawn by matplotlib, which is not installed. Install it: "
-    'pip install "matplotlib>=3.7" (the extra ssd_centernet[train] has it).'
+    "charts need matplotlib, which is not installed. Install it: "
+    'pip install "matplotlib>=3.7" (it is part of the extra ssd_centernet[train]).'
 )
 _STYLES = Path(__file__).parent
 _INCH = 72  # Pixels.
@@ -43,7 +43,7 @@ _PAGE_COLORS = ("faint", "rule", "blue", "teal", "orange", *(f"run{i}" for i in 
 
 
 def check_installed() -> None:
-    """Refuse to begin what would end with a chart where none can be drawn.
+    """Raise an error, before long work that ends with a chart, if no chart can be drawn.
 
     Raises:
         ImportError: matplotlib is not installed.
@@ -58,24 +58,26 @@ def draw_history(
     heading: str = "Mean of each epoch",
     width: int = 720,
 ) -> np.ndarray:
-    """Draw what `fit` returns: a panel for each of its numbers, training and validation in one.
+    """Draw the history of `fit`: one panel per number, with training and validation.
 
     Args:
         history: name -> value of each epoch, as `fit(...).history`; 'val_loss' is drawn beside
             'loss'.
-        heading: at the top.
-        width: of the picture, pixels.
+        heading: heading at the top.
+        width: width of the picture in pixels.
 
     Returns:
         uint8 [H, width, 3].
 
     Raises:
         ImportError: matplotlib is not installed.
-        ValueError: there is no epoch.
+        ValueError: there are no epochs.
     """
     names = [name for name in history if not name.startswith("val_")]
     if not names:
-        raise ValueError(f"a chart of no number was asked for: history holds {list(history)}.")
+        raise ValueError(
+            f"history has no numbers to draw, only {list(history)}; expected the history of fit()."
+        )
     heights = [150] * len(names)
     with stacked_axes(*heights, heading=heading, x_label="epoch", width=width) as panels:
         for name, axes in zip(names, panels, strict=True):
@@ -95,18 +97,18 @@ def draw_history(
 def stacked_axes(
     *heights: int, heading: str, x_label: str, width: int = 1000
 ) -> Iterator[list[Axes]]:
-    """Give axes below each other to draw on in a block; `pixels` turns them into a picture.
+    """Yield axes, one below the other, to draw on; `pixels` turns them into a picture.
 
-    A value with a gap on either side becomes a dot. Curves with labels are explained above them.
+    A value with gaps on both sides becomes a dot. The labels of curves are above them.
 
     Args:
-        *heights: of the axes from top to bottom, pixels.
-        heading: at the top; lines after the first are smaller.
-        x_label: what the horizontal axis counts, which is that of all.
-        width: of the picture, pixels.
+        *heights: heights of the axes from top to bottom, in pixels.
+        heading: heading at the top; lines after the first are smaller.
+        x_label: label of the horizontal axis, which all share.
+        width: width of the picture in pixels.
 
     Yields:
-        The axes. No global state of matplotlib knows them.
+        The axes; they are not in matplotlib's global state.
 
     Raises:
         ImportError: matplotlib is not installed.
@@ -138,7 +140,7 @@ def stacked_axes(
                 place = {"loc": "lower right", "bbox_to_anchor": (1, 1 + 12 / size)}
                 axes.legend(ncols=len(axes.lines), **place).set_in_layout(False)
         panels[-1].set_xlabel(x_label)
-        # To the last value; only a vertical axis ends at a round number.
+        # Up to the last value; only a vertical axis ends at a round number.
         if panels[-1].get_autoscalex_on():
             panels[-1].autoscale(axis="x", tight=True)
         _number(panels[-1].xaxis, 9, integer=True)
@@ -153,13 +155,13 @@ def pixels(panels: Sequence[Axes]) -> np.ndarray:
 
 
 def scale_values(axes: Axes, scale: str = "auto", unit: str = "") -> None:
-    """Scale the vertical axis to what was drawn, and write its numbers.
+    """Scale the vertical axis to its curves, and write its numbers.
 
     Args:
-        axes: with curves.
-        scale: 'linear', 'log2' (ticks at powers of two), or 'auto': logarithmic where positive
-            values span a factor of 8. Values that are not positive make any axis linear.
-        unit: written after the numbers.
+        axes: axes with curves.
+        scale: 'linear', 'log2' (ticks at powers of two), or 'auto': logarithmic if positive values
+            span a factor of 8. Values that are not positive make any axis linear.
+        unit: text after the numbers.
 
     Raises:
         ValueError: there is no finite value.
@@ -176,11 +178,11 @@ def scale_values(axes: Axes, scale: str = "auto", unit: str = "") -> None:
         ratio = high / low
         factors = (1, 1.5, 2, 3, 5, 7) if ratio < 30 else (1, 2, 5) if ratio < 1000 else (1,)
     _number(axes.yaxis, unit=unit, factors=factors)
-    axes.get_ylim()  # Chosen now, while the style says how.
+    axes.get_ylim()  # Chosen now, while the style is in force.
 
 
 def _number(axis: Axis, ticks: int = 5, *, unit: str = "", factors=None, integer=False) -> None:
-    """Choose an axis' ticks, and write 20000, 0.05 and 1e+09 as they are read best."""
+    """Choose an axis' ticks, and write their numbers in the most readable form."""
     from matplotlib import ticker
 
     def write(value: float, _: int) -> str:
@@ -202,25 +204,25 @@ def _number(axis: Axis, ticks: int = 5, *, unit: str = "", factors=None, integer
 
 
 def page_color(name: str) -> str:
-    """Return a colour of the style sheet, which differs in light and dark, as matplotlib reads one.
+    """Return, for matplotlib, a placeholder for a colour of the style sheet (light or dark).
 
     Args:
-        name: such as 'blue' or 'run3'; `svg` writes `var(--blue)`.
+        name: name such as 'blue' or 'run3'; `svg` writes `var(--blue)`.
     """
     return f"#5c5c{_PAGE_COLORS.index(name):02x}"
 
 
 @contextlib.contextmanager
 def page_axes(*, x_label: str, y_label: str = "") -> Iterator[Axes]:
-    """Give axes to draw on in a block; `svg` turns them into an element of a page.
+    """Yield axes to draw on; `svg` turns them into an element of a page.
 
     Args:
-        x_label: what the horizontal axis counts.
-        y_label: what the vertical axis counts.
+        x_label: label of the horizontal axis.
+        y_label: label of the vertical axis.
 
     Yields:
         Axes from 0 to 1 in the style of the pages; colours are those of `page_color`. A group id
-        (`set_gid`) is shown when the part is pointed at.
+        (`set_gid`) is shown as a tooltip.
 
     Raises:
         ImportError: matplotlib is not installed.
@@ -238,18 +240,18 @@ def page_axes(*, x_label: str, y_label: str = "") -> Iterator[Axes]:
         axes.set_ylabel(y_label)
         axes.yaxis.set_label_coords((14 - _LEFT) / across, 0.5)
         yield axes
-        axes.get_ylim()  # Chosen now, while the style says how.
+        axes.get_ylim()  # Chosen now, while the style is in force.
 
 
 def svg(axes: Axes, description: str) -> str:
     """Return the element of a page that shows a chart.
 
     Args:
-        axes: of `page_axes`, with what was drawn on them.
-        description: what the chart shows, for those who cannot see it.
+        axes: axes of `page_axes` with their drawing.
+        description: text for readers who cannot see the chart.
 
     Returns:
-        SVG that takes colours and letters from the page, and has no id that could occur twice.
+        SVG with colours and fonts of the page, and without ids, which could occur twice.
     """
     for artist in (*axes.lines, *axes.patches):
         artist.set_clip_on(False)
@@ -259,7 +261,7 @@ def svg(axes: Axes, description: str) -> str:
     parts = []
     for group in ElementTree.fromstring(file.getvalue()).iter():
         name = group.get("id", "")
-        # matplotlib numbers the parts that were given no name.
+        # matplotlib numbers the parts without a name.
         tip = "" if re.fullmatch(r"[\w.]*", name) else f"<title>{html.escape(name)}</title>"
         if group.tag.endswith("}g"):
             parts += [_element(element, tip) for element in group]
@@ -272,7 +274,7 @@ def svg(axes: Axes, description: str) -> str:
 
 
 def _element(element: ElementTree.Element, tip: str) -> str:
-    """Write one element of matplotlib's as briefly as a browser understands it."""
+    """Write one element of matplotlib's in the shortest form for browsers."""
     kind = element.tag.rpartition("}")[2]
     rules = element.get("style", "").split("; ")
     style = ";".join(rule.replace(": ", ":") for rule in rules if not rule.startswith("font"))
@@ -300,9 +302,9 @@ def _rounded(text: str) -> str:
 
 @contextlib.contextmanager
 def _styled(name: str):
-    """Draw in a block with our style, whatever style a user has chosen, and give matplotlib.
+    """Yield matplotlib with our style, whatever style the user has chosen.
 
-    Its import takes a third of a second: nothing but drawing waits for it.
+    Its import takes a third of a second, so only drawing waits for it.
     """
     check_installed()
     import matplotlib.backends.backend_agg

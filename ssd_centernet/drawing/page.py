@@ -1,6 +1,6 @@
-"""What pages of reports share: their frame, style sheet, figures and tables.
+"""Parts of report pages: frame, style sheet, figures and tables.
 
-A page is one file that needs no other and no network; it can be read without its script.
+A page is one file that needs no other file and no internet; it is readable without its script.
 """
 
 import html
@@ -13,10 +13,10 @@ import numpy as np
 
 
 def page(title: str, *, head: str, opening: str, sections: Mapping[str, str]) -> str:
-    """Return a page of sections below a heading with links to them.
+    """Return a page with a heading, links and sections.
 
     Args:
-        title: at the top.
+        title: title at the top.
         head: HTML below it: counts, warnings.
         opening: HTML between the links and the first section.
         sections: heading -> HTML.
@@ -49,10 +49,10 @@ def sparkline(values: np.ndarray, description: str) -> str:
 
     Args:
         values: [N]; nothing is drawn for NaN.
-        description: for those who cannot see it.
+        description: text for readers who cannot see it.
 
     Returns:
-        An SVG element, empty text where there is no value.
+        An SVG element, or empty text if there is no value.
     """
     if not np.isfinite(values).all():
         return ""
@@ -84,11 +84,11 @@ def figure(title: str, drawing: str, caption: str, keys: Sequence[tuple[str, str
 
 
 def table(style: str, name: str, caption: str, head: str, body: str) -> str:
-    """Return a table that scrolls by itself where it is too wide, below its caption.
+    """Return a table with a caption; it scrolls if it is too wide.
 
     Args:
         style: class of the table.
-        name: what it is called by those who hear the page.
+        name: name for screen readers.
         caption: text above it.
         head: cells of its heading.
         body: its rows.
@@ -102,10 +102,10 @@ def table(style: str, name: str, caption: str, head: str, body: str) -> str:
 
 
 def percent(value: float) -> str:
-    """Write a share of one as per cent, a dash where there is none."""
+    """Write a share 0..1 in per cent, or a dash if there is none."""
     return f"{100 * value:.1f}%" if math.isfinite(value) else "–"
 
 
 def number(value: float) -> str:
-    """Write a metric, a dash where there is no object to measure it on."""
+    """Write a metric, or a dash if there are no objects to measure it on."""
     return f"{value:.3f}" if math.isfinite(value) and value >= 0 else "–"

@@ -1,4 +1,4 @@
-"""Pictures of detections and of network inputs, with NumPy and Pillow alone."""
+"""Pictures of detections and network inputs, with only NumPy and Pillow."""
 
 import io
 import os
@@ -30,7 +30,7 @@ _MARGIN = 12
 
 
 def class_color(index: int) -> tuple[int, int, int]:
-    """Return the colour of a class: always the same, and unlike that of its neighbours.
+    """Return the colour of a class: always the same, and different from its neighbours'.
 
     Args:
         index: class, 0 or above.
@@ -39,12 +39,12 @@ def class_color(index: int) -> tuple[int, int, int]:
         Red, green and blue, 0..255.
     """
     hue = (0.58 + index * _GOLDEN_RATIO) % 1.0
-    # Three levels of brightness keep apart what comes back to about the same hue.
+    # Three levels of brightness separate classes with about the same hue.
     value = (1.0, 0.82, 0.92)[index % 3]
     saturation = (0.85, 0.95, 0.65)[index // 3 % 3]
     channels = (np.abs((hue * 6.0 + np.array([0.0, 4.0, 2.0])) % 6.0 - 3.0) - 1.0).clip(0, 1)
     rgb = value * (1.0 - saturation * (1.0 - channels))
-    # Dark blues and purples would drown in shadows: mix in white up to a least brightness.
+    # Dark blues and purples are lost in shadows: mix in white up to a least brightness.
     lack = max(0.0, _LEAST_LUMINANCE - float(rgb @ LUMINANCE))
     rgb += (1.0 - rgb) * lack / (1.0 - float(rgb @ LUMINANCE))
     return tuple(int(round(255.0 * channel)) for channel in rgb)
@@ -65,18 +65,18 @@ def draw_boxes(
     """Draw boxes with labels on a copy of an image.
 
     Big boxes are drawn first so that small ones stay visible. Labels come last, smaller on small
-    boxes and moved apart; one that could only go on top of others is left out.
+    boxes and moved apart; a label without a free place is left out.
 
     Args:
         image: uint8 [H, W, 3] (or [H, W]).
         boxes: [N, 4] yxyx fractions of the image; parts outside are cut off.
-        labels: N texts; no text without them.
-        scores: [N]; written after the label as per cent.
-        classes: integers [N] that choose the colours; without them the label does.
+        labels: N texts; None writes no text.
+        scores: [N]; written after the label in per cent.
+        classes: integers [N] that choose the colours; without them the labels do.
         colors: N colours, 0..255, instead of those by class.
         is_crowd: bool [N]; crowd regions are hatched in red.
-        line_width: pixels; by the image size when not given.
-        font_size: pixels; by the image size when not given.
+        line_width: pixels; None chooses it by the image size.
+        font_size: pixels; None chooses it by the image size.
 
     Returns:
         uint8 [H, W, 3].
@@ -89,7 +89,9 @@ def draw_boxes(
     per_box = {"labels": labels, "scores": scores, "classes": classes, "colors": colors}
     for name, values in (per_box | {"is_crowd": is_crowd}).items():
         if values is not None and len(values) != len(boxes):
-            raise ValueError(f"Got {len(values)} {name} for {len(boxes)} boxes; expected as many.")
+            raise ValueError(
+                f"Got {len(values)} {name} for {len(boxes)} boxes; expected the same number."
+            )
     corners = _to_pixels(boxes, picture.size)
     palette = _palette(len(boxes), labels, classes, colors, is_crowd)
     short_side = min(picture.size)
@@ -113,12 +115,13 @@ def draw_detections(
     names: Sequence[str] | None = None,
     min_score: float = 0.3,
 ) -> np.ndarray:
-    """Draw what was detected on one image.
+    """Draw the detections of one image.
 
     Args:
         image: uint8 [H, W, 3].
-        detections: of `Detector.detect` for this image: `boxes` [D, 4] yxyx fractions, `scores`
-            [D], `classes` [D] and, if padded, `count`; or with a leading 1, as of a batch of one.
+        detections: result of `Detector.detect` for this image: `boxes` [D, 4] yxyx fractions,
+            `scores` [D], `classes` [D] and, if padded, `count`; or with a leading 1, from a batch
+            of one.
         names: class names; without them class numbers are written.
         min_score: detections below it are not drawn.
 
@@ -126,13 +129,13 @@ def draw_detections(
         uint8 [H, W, 3].
 
     Raises:
-        ValueError: the detections are those of several images.
+        ValueError: the detections are of several images.
     """
     found = {key: np.asarray(value) for key, value in detections.items()}
     if found["boxes"].ndim == 3:
         if len(found["boxes"]) != 1:
             raise ValueError(
-                f"Got the detections of {len(found['boxes'])} images for one; pick those of image "
+                f"Got the detections of {len(found['boxes'])} images, expected one; select image "
                 "i with {key: value[i] for key, value in detections.items()}."
             )
         found = {key: value[0] for key, value in found.items()}
@@ -191,7 +194,7 @@ def compare(
 
 
 def _above(detections: Mapping[str, np.ndarray], min_score: float) -> dict[str, np.ndarray]:
-    """Return the detections that are no padding and have at least a score."""
+    """Return the detections that are not padding and have at least this score."""
     count = int(detections.get("count", len(detections["scores"])))
     found = {key: np.asarray(detections[key])[:count] for key in ("boxes", "scores", "classes")}
     return {key: value[found["scores"] >= min_score] for key, value in found.items()}
@@ -205,23 +208,25 @@ def contact_sheet(
     titles: Sequence[str] | None = None,
     heading: str | None = None,
 ) -> np.ndarray:
-    """Put images of any sizes into a grid on one sheet.
+    """Arrange images of any sizes in a grid on one sheet.
 
     Args:
         images: uint8 [H, W, 3] each (or [H, W]).
-        columns: images per row; about square when not given.
+        columns: images per row; None makes the sheet about square.
         cell_size: height and width of a cell in pixels; images keep their aspect ratio in it.
-        titles: one line per image, written below it and shortened where too long.
+        titles: one line per image, written below it and shortened if too long.
         heading: text at the top of the sheet; may have several lines.
 
     Returns:
-        uint8 [H', W', 3]; a sheet with the heading alone when there is no image.
+        uint8 [H', W', 3]; without images, a sheet with only the heading.
 
     Raises:
         ValueError: an image is not uint8 of the right shape, or the lengths differ.
     """
     if titles is not None and len(titles) != len(images):
-        raise ValueError(f"Got {len(titles)} titles for {len(images)} images; expected as many.")
+        raise ValueError(
+            f"Got {len(titles)} titles for {len(images)} images; expected the same number."
+        )
     height, width = (cell_size, cell_size) if isinstance(cell_size, int) else cell_size
     columns = max(1, min(columns or int(np.ceil(np.sqrt(len(images)))), max(len(images), 1)))
     rows = -(-len(images) // columns)
@@ -250,13 +255,13 @@ def contact_sheet(
 
 
 def fit(image: np.ndarray, size: int | tuple[int, int]) -> np.ndarray:
-    """Scale an image to fit into a size, its aspect ratio kept.
+    """Scale an image to fit a size, with its aspect ratio kept.
 
     Boxes drawn afterwards have lines and labels of the right size for a contact sheet.
 
     Args:
         image: uint8 [H, W, 3] (or [H, W]).
-        size: height and width in pixels to stay within.
+        size: largest height and width in pixels.
 
     Returns:
         uint8 [H', W', 3].
@@ -267,7 +272,7 @@ def fit(image: np.ndarray, size: int | tuple[int, int]) -> np.ndarray:
     scaled = (max(1, round(picture.width * factor)), max(1, round(picture.height * factor)))
     if scaled == picture.size:
         return np.asarray(picture)
-    # Small images are enlarged with visible pixels rather than blurred.
+    # Small images are enlarged with visible pixels, not blurred.
     method = Image.Resampling.NEAREST if factor >= 2 else Image.Resampling.LANCZOS
     return np.asarray(picture.resize(scaled, method))
 
@@ -280,7 +285,7 @@ def overlay(
     Args:
         image: uint8 [H, W, 3].
         heat: float [h, w] in [0, 1], of any size; it is stretched over the image.
-        color: of what is added.
+        color: colour of the tint.
         opacity: share of the colour where `heat` is 1.
 
     Returns:
@@ -297,7 +302,7 @@ def save_png(path: str | os.PathLike, image: np.ndarray) -> str:
     """Write an image as PNG; the file appears whole or not at all.
 
     Args:
-        path: where to write; missing folders are made.
+        path: path of the file; missing folders are made.
         image: uint8 [H, W, 3] (or [H, W]).
 
     Returns:
@@ -309,7 +314,7 @@ def save_png(path: str | os.PathLike, image: np.ndarray) -> str:
 
 
 def _as_rgb(image: np.ndarray) -> np.ndarray:
-    """Return uint8 [H, W, 3], refusing what would be drawn wrongly."""
+    """Return uint8 [H, W, 3]; refuse other types and shapes."""
     image = np.asarray(image)
     if image.ndim == 3 and image.shape[-1] == 1:
         image = image[..., 0]
@@ -318,7 +323,7 @@ def _as_rgb(image: np.ndarray) -> np.ndarray:
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[-1] != 3 or not image.size:
         raise ValueError(
             f"Got an image of {image.dtype} {image.shape}, expected uint8 [height, width, 3]. "
-            "Network inputs go through Preprocessing.denormalize() first; a batch is drawn image "
+            "Convert network inputs with Preprocessing.denormalize() first; draw a batch image "
             "by image."
         )
     return np.ascontiguousarray(image)
@@ -329,7 +334,7 @@ def _to_pixels(boxes: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     width, height = size
     ordered = np.nan_to_num(boxes, nan=0.0)[:, [1, 0, 3, 2]].clip(0.0, 1.0)
     corners = (ordered * [width, height, width, height]).round().astype(int)
-    # A box is drawn around its pixels: the last of them lies one before the far edge.
+    # A box is drawn around its pixels: the last one is just before the far edge.
     corners[:, 2:] -= 1
     corners = corners.clip(0, [width - 1, height - 1] * 2)
     corners[:, 2:] = np.maximum(corners[:, 2:], corners[:, :2])
@@ -343,7 +348,7 @@ def _palette(
     colors: Sequence[tuple[int, int, int]] | None,
     is_crowd: np.ndarray | None,
 ) -> list[tuple[int, int, int]]:
-    """Choose a colour per box: given, or by class, or by label, red for crowd regions."""
+    """Choose a colour per box: given, by class, or by label; red for crowd regions."""
     if colors is not None:
         return [tuple(int(channel) for channel in color) for color in colors]
     if classes is not None:
@@ -364,7 +369,7 @@ def _texts(number: int, labels: Sequence[str] | None, scores: np.ndarray | None)
 
 
 def _paste(sheet: Image.Image, image: np.ndarray, cell: tuple[int, int, int, int]) -> None:
-    """Fit an image into a cell, in the middle, its aspect ratio kept."""
+    """Put an image in the middle of a cell, with its aspect ratio kept."""
     x, y, width, height = cell
     picture = Image.fromarray(fit(image, (height, width)))
     left, top = (width - picture.width) // 2, (height - picture.height) // 2

@@ -1,4 +1,4 @@
-"""Sections of the report that show what an analysis found."""
+"""Sections of the report that show an analysis."""
 
 import html
 import math
@@ -12,25 +12,25 @@ from ssd_centernet.evaluation.analysis import ERRORS, IOU_THRESHOLDS, Analysis
 from ssd_centernet.evaluation.ground_truth import CocoGroundTruth
 from ssd_centernet.evaluation.overlaps import RECALLS
 
-# As many classes as a matrix shows before the rest is put together, and pairs in the list.
+# Most classes of a matrix, whose others are put together, and most pairs of the list.
 _MATRIX_CLASSES = 12
 _PAIRS_LISTED = 12
 _STYLES = ("blue", "teal", "orange")
 _MEANINGS = {
-    "class": "on an object, but of another class",
+    "class": "on an object of another class",
     "localisation": "the right class, but the box overlaps its object by less than half",
-    "both": "another class, and the box overlaps the object by less than half",
-    "duplicate": "on an object that a higher score has found already",
+    "both": "another class, and the box overlaps its object by less than half",
+    "duplicate": "on an object that a detection of a higher score has found",
     "background": "on no object",
-    "missed": "objects that nothing points at",
+    "missed": "objects without any detection",
 }
 
 
 def curves_figure(found: Analysis) -> str:
-    """Show precision over recall, the mean of the classes."""
+    """Show the curve of precision and recall, the mean over the classes."""
     measured = found.num_objects > 0
     if not measured.any():
-        return figure("Precision and recall", "", "There is no object to find.")
+        return figure("Precision and recall", "", "There are no objects in the ground truth.")
     means = found.precision[:, measured].mean(axis=1)
     aps = [float(mean.mean()) for mean in means]
     keys = [
@@ -41,8 +41,8 @@ def curves_figure(found: Analysis) -> str:
         axes.set(xlim=(0, 1), ylim=(0, 1))
         for style, mean in reversed(list(zip(_STYLES, means, strict=True))):
             axes.plot(RECALLS, mean, color=page_color(style))
-    drawn = svg(axes, "Precision over recall. " + "; ".join(text for _, text in keys))
-    caption = f"Mean of the classes that have objects ({np.count_nonzero(measured)})."
+    drawn = svg(axes, "Precision by recall. " + "; ".join(text for _, text in keys))
+    caption = f"Mean over the classes that have objects ({np.count_nonzero(measured)})."
     return figure("Precision and recall", drawn, caption, keys)
 
 
@@ -65,7 +65,7 @@ def sizes_figure(metrics: Mapping[str, float], truth: CocoGroundTruth) -> str:
             (-0.16, "blue", "AP", [ap for ap, _ in values]),
             (0.16, "teal", "AR", [ar for _, ar in values]),
         ):
-            # No object of a size is told by a dash; COCO's number is then -1.
+            # A dash stands for a size without objects, for which COCO's number is -1.
             heights = np.maximum(column, 0)
             bars = axes.bar(np.arange(3) + place, heights, 0.28, color=page_color(style))
             axes.bar_label(bars, [number(value) for value in column], padding=3)
@@ -78,7 +78,7 @@ def sizes_figure(metrics: Mapping[str, float], truth: CocoGroundTruth) -> str:
 
 
 def scores_figure(found: Analysis) -> str:
-    """Show how many detections there are of each score, right and wrong ones."""
+    """Show the number of right and wrong detections by score."""
     scores = found.calibration
     highest = int(max(scores.right.max(), scores.wrong.max(), 1))
     decades = [10**power for power in range(math.ceil(math.log10(highest)) + 1)]
@@ -110,26 +110,26 @@ def _short(count: int) -> str:
 
 
 def calibration_figure(found: Analysis) -> str:
-    """Show which share of the detections of a score is right."""
+    """Show the share of right detections by score."""
     scores = found.calibration
     some = np.isfinite(scores.mean_score)
     means, shares = scores.mean_score[some].clip(0, 1), scores.precision[some]
-    with page_axes(x_label="mean score", y_label="share that is right") as axes:
+    with page_axes(x_label="mean score", y_label="share of right detections") as axes:
         axes.set(xlim=(0, 1), ylim=(0, 1))
         axes.plot([0, 1], [0, 1], color=page_color("faint"), linestyle=(0, (5, 5)), linewidth=1.5)
         axes.plot(means, shares, color=page_color("blue"), marker="o")
     pairs = "; ".join(f"{s:.2f}: {p:.2f}" for s, p in zip(means, shares, strict=True))
-    drawn = svg(axes, f"Share of right detections over their mean score. {pairs}")
+    drawn = svg(axes, f"Share of right detections by mean score. {pairs}")
     error = number(scores.error)
     caption = (
-        f"Expected calibration error {error}. On the dashed line a score of 0.7 is right 7 times "
-        "in 10; above it the scores are too low, below it too high."
+        f"Expected calibration error {error}. On the dashed line, 7 of 10 detections with a score "
+        "of 0.7 are right; above it the scores are too low, below it too high."
     )
     return figure("Calibration", drawn, caption)
 
 
 def errors_section(found: Analysis) -> str:
-    """Show the kinds of errors, how many there are and what each costs."""
+    """Show the kinds of errors with their numbers and costs."""
     highest = max(*found.costs.values(), 1e-9)
     rows = []
     for name in ERRORS:
@@ -142,13 +142,13 @@ def errors_section(found: Analysis) -> str:
             f"<td>{meter}{max(cost, 0.0):.3f}</td></tr>"
         )
     threshold = found.score_threshold
-    why = "It is the score of the highest F1 over all classes together, at IoU 0.5."
+    why = "This is the score with the highest F1 over all classes, at IoU 0.5."
     if not found.shown["F1"] > 0:
-        why = "It was taken because no detection is right."
+        why = "This score was chosen because no detection is right."
     caption = (
-        "Every detection that is not right at IoU 0.5 is of the kind that follows from the object "
-        "it overlaps most; below an overlap of 0.1 it is background. The cost is what AP50 would "
-        "gain if there were none of the kind, all others staying as they are."
+        "The object that a wrong detection (at IoU 0.5) overlaps most decides its kind; with an "
+        "overlap below 0.1 it is background. The cost is how much AP50 would rise without the "
+        "errors of this kind, all others unchanged."
     )
     head = (
         '<th scope="col">kind</th><th scope="col" class="narrow-off word">what it is</th>'
@@ -157,7 +157,7 @@ def errors_section(found: Analysis) -> str:
     )
     return (
         f"{table('wide', 'kinds of errors', caption, head, ''.join(rows))}"
-        f'<p class="faint" style="margin-top:10px">From a score of {threshold:.2f} on: '
+        f'<p class="faint" style="margin-top:10px">At a score of {threshold:.2f} or more: '
         f"precision {percent(found.shown['precision'])}, recall {percent(found.shown['recall'])}, "
         f"F1 {number(found.shown['F1'])}, {found.num_shown:,} detections. "
         f"{why}</p>"
@@ -165,11 +165,11 @@ def errors_section(found: Analysis) -> str:
 
 
 def confusion_section(found: Analysis) -> str:
-    """Show which classes are taken for which: a matrix, and the most frequent pairs."""
+    """Show which classes are confused: a matrix, and the most frequent pairs."""
     matrix, names = _folded(found)
     folded = names != list(found.names)
     which = (
-        f"The {_MATRIX_CLASSES} classes that are confused most; the others are put together. "
+        f"The {_MATRIX_CLASSES} classes that are confused most; 'all others' stands for the rest. "
         if folded
         else ""
     )
@@ -188,7 +188,7 @@ def confusion_section(found: Analysis) -> str:
             cells.append(f'<td{style} style="--share:{share:.2f}">{text}</td>')
         rows.append(f'<tr><th scope="row">{html.escape(name)}</th>{"".join(cells)}</tr>')
     caption = (
-        f"{which}Rows: what is there. Columns: what was detected with a score of "
+        f"{which}Rows: the objects. Columns: the detections with a score of "
         f"{found.score_threshold:.2f} or more, at IoU 0.5. Darker: a larger share of the row; "
         "framed: right."
     )
@@ -203,14 +203,14 @@ def confusion_section(found: Analysis) -> str:
 
 
 def _folded(found: Analysis) -> tuple[np.ndarray, list[str]]:
-    """Keep the classes that are confused most, and put the others together."""
+    """Keep the classes that are confused most and put the others together."""
     size = len(found.names)
     if size <= _MATRIX_CLASSES + 1:
         return found.confusion, list(found.names)
     between = found.confusion[:-1, :-1].copy()
     np.fill_diagonal(between, 0)
     confused = between.sum(axis=0) + between.sum(axis=1)
-    # Of classes that are confused equally often, the more frequent one.
+    # If two classes are confused equally often, the more frequent one comes first.
     order = np.lexsort((-found.num_objects, -confused))[:_MATRIX_CLASSES]
     place = np.full(size + 1, len(order), np.int64)
     place[order] = np.arange(len(order))
@@ -221,7 +221,7 @@ def _folded(found: Analysis) -> tuple[np.ndarray, list[str]]:
 
 
 def _pairs(found: Analysis) -> str:
-    """List the classes that are taken for each other most often."""
+    """List the pairs of classes that are confused most often."""
     between = found.confusion[:-1, :-1].copy()
     np.fill_diagonal(between, 0)
     order = np.argsort(-between, axis=None, kind="stable")[:_PAIRS_LISTED]
@@ -234,9 +234,9 @@ def _pairs(found: Analysis) -> str:
     )
     body = "".join(rows)
     if not body:
-        return '<p class="faint">No class was taken for another one.</p>'
+        return '<p class="faint">No class was confused with another one.</p>'
     head = (
-        '<th scope="col">object</th><th scope="col" class="word">taken for</th>'
-        '<th scope="col">times</th><th scope="col">of its objects</th>'
+        '<th scope="col">object</th><th scope="col" class="word">detected as</th>'
+        '<th scope="col">times</th><th scope="col">share of its objects</th>'
     )
     return table("", "confusions", "Most frequent confusions", head, body)

@@ -1,4 +1,4 @@
-"""Pictures of a report: the images with most errors, objects and detections drawn on them."""
+"""Pictures of a report: the images with the most errors, with objects and detections."""
 
 import base64
 import html
@@ -23,16 +23,16 @@ _CLEAR = 15
 
 
 def worst_images(found: Analysis, truth: CocoGroundTruth, number: int) -> list[int]:
-    """Choose the images with most errors.
+    """Choose the images with the most errors.
 
     Args:
         found: the analysis.
-        truth: what it was made of.
-        number: most images wanted.
+        truth: the ground truth of the analysis.
+        number: largest number of images.
 
     Returns:
-        Image ids, the one with most objects missed and wrong detections shown first; none without
-        an error.
+        Image ids of images with errors; those with the most missed objects and wrong detections
+        come first.
     """
     shown = _wrong(found)
     errors = np.bincount(truth.positions(found.rows.image_ids[shown]), minlength=truth.num_images)
@@ -48,13 +48,13 @@ def gallery(
     image_ids: Sequence[int],
     images: Mapping[int, np.ndarray],
 ) -> str:
-    """Draw pictures with what was found, what is wrong and what was missed.
+    """Draw pictures with found objects, wrong detections and missed objects.
 
     Args:
         found: the analysis.
-        truth: what it was made of.
+        truth: the ground truth of the analysis.
         image_ids: which images, in this order.
-        images: image id -> uint8 [H, W, 3]; an image that is not there is left out.
+        images: image id -> uint8 [H, W, 3]; other images are left out.
 
     Returns:
         The element that holds the pictures.
@@ -75,7 +75,7 @@ def _wrong(found: Analysis) -> np.ndarray:
 
 def _picture(found: Analysis, truth: CocoGroundTruth, image_id: int, image: np.ndarray) -> str:
     place = truth.positions(np.array([image_id]))[0]
-    # Boxes are pixels of the size that the annotations state, where they state one.
+    # Boxes are in pixels of the image size in the annotations, if they have one.
     height = int(truth.heights[place]) or image.shape[0]
     width = int(truth.widths[place]) or image.shape[1]
     scale = _SIDE / max(height, width)
@@ -119,7 +119,7 @@ def _picture(found: Analysis, truth: CocoGroundTruth, image_id: int, image: np.n
 
 
 def _listed(texts: Sequence[str]) -> str:
-    """Join the first texts; of equal ones say how many."""
+    """Join the first texts; count equal ones."""
     counted = list(Counter(texts).items())
     words = [f"{text} ×{count}" if count > 1 else text for text, count in counted[:_LABELS_LISTED]]
     return ", ".join(words) + (", …" if len(counted) > _LABELS_LISTED else "")
@@ -132,7 +132,7 @@ def _boxes(
     size: tuple[int, int],
     taken: list[tuple[float, float, float]],
 ) -> tuple[str, str]:
-    """Return frames on a dark rim, and labels of the first of them where there is room."""
+    """Return frames with a dark rim, and labels of the first ones where there is room."""
     rims, frames, labels = [], [], []
     for (x, y, width, height), text in zip(boxes[:_BOXES_DRAWN].tolist(), texts, strict=False):
         left, top = min(max(x, 1), size[0] - 1), min(max(y, 1), size[1] - 1)
@@ -157,7 +157,7 @@ def _label(
     size: tuple[int, int],
     taken: list[tuple[float, float, float]],
 ) -> str:
-    """Write a label above its box, or inside or below it, where no other one stands."""
+    """Write a label above its box, or inside or below it, where there is no other label."""
     text = text if len(text) <= 34 else text[:33] + "…"
     length = 8.3 * len(text)
     x = max(2.0, min(box[0], size[0] - length - 2))

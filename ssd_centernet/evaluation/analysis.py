@@ -1,4 +1,4 @@
-"""What went wrong in an evaluation: kinds of errors and their cost, confusions, calibration."""
+"""The errors of an evaluation: their kinds and cost, confusions, calibration."""
 
 import dataclasses
 
@@ -15,7 +15,7 @@ from ssd_centernet.evaluation.overlaps import (
 from ssd_centernet.evaluation.result import DetectionRows
 
 IOU_THRESHOLDS = (0.5, 0.75, 0.9)
-# What can be wrong with a detection, and last what no detection shows.
+# Kinds of wrong detections, and at the end the objects without a detection.
 ERRORS = ("class", "localisation", "both", "duplicate", "background", "missed")
 # Kinds of a detection beside the first five of ERRORS.
 RIGHT, IGNORED = -1, -2
@@ -27,12 +27,12 @@ _SCORE_BINS = 20
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Calibration:
-    """Hold how often detections of a score are right, at IoU 0.5, in bins of the score.
+    """Hold the numbers of right and wrong detections, at IoU 0.5, in bins of the score.
 
     Attributes:
         edges: float64 [B + 1], from 0 to 1.
         right: int64 [B], detections that found an object.
-        wrong: int64 [B], those that did not.
+        wrong: int64 [B], detections that did not.
         mean_score: float64 [B], NaN for an empty bin.
         error: expected calibration error, the mean of |share that is right - mean score| over
             detections; NaN without any.
@@ -52,30 +52,30 @@ class Calibration:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Analysis:
-    """Hold the detections of an evaluation one by one, and what they sum up to.
+    """Hold each detection of an evaluation with its kind, and their totals.
 
-    A detection is right when it is matched with an object of its class at IoU 0.5. The kind of
-    any other follows from the object that it overlaps most: `class` (IoU 0.5 or more, another
-    class), `duplicate` (0.5 or more, its own class, which a higher score has found already),
-    `localisation` (0.1 to 0.5, its own class), `both` (0.1 to 0.5, another class) or `background`
-    (below 0.1). An object is `missed` when no detection found it and none is a `class` or
-    `localisation` error on it.
+    A detection is right if it is matched with an object of its class at IoU 0.5. For any other, the
+    object that it overlaps most decides its kind: `class` (IoU 0.5 or more, another class),
+    `duplicate` (0.5 or more, its own class, already found by a higher score), `localisation`
+    (0.1 to 0.5, its own class), `both` (0.1 to 0.5, another class) or `background` (below 0.1). An
+    object is `missed` if no detection found it and none is a `class` or `localisation` error on it.
 
     Attributes:
         names: C class names.
         num_objects: int64 [C]; crowd regions are not counted.
-        rows: the N detections that count, the highest score first.
+        rows: the N detections that count, highest score first.
         kinds: int64 [N], index into `ERRORS`, or RIGHT, or IGNORED (inside a crowd region).
         targets: int64 [N], the object that a detection found or overlaps most, -1 for none.
         precision: float64 [3, C, 101], at `IOU_THRESHOLDS` and 101 recalls, NaN without objects.
-        counts: kind of `ERRORS` -> how many, whatever the score.
+        counts: kind of `ERRORS` -> number of errors with any score.
         shown_counts: the same among the detections of `score_threshold` or more.
-        costs: kind -> by how much AP50 would rise if there were none of it, 0..1.
-        score_threshold: the score from which on F1 over all classes is highest.
+        costs: kind -> how much AP50 would rise without it, 0..1.
+        score_threshold: the lowest score of a shown detection; by default F1 over all classes is
+            highest there.
         shown: precision, recall and F1 at that score.
         confusion: int64 [C + 1, C + 1], rows are truth and columns detections of at least that
             score; the last of either is background.
-        calibration: of the scores.
+        calibration: calibration of the scores.
         missed: bool [M], objects that no detection of at least that score found.
     """
 
@@ -112,17 +112,17 @@ def analyse(
     score_threshold: float | None = None,
     max_detections: int = 100,
 ) -> Analysis:
-    """Take an evaluation apart.
+    """Analyse the errors of an evaluation.
 
     Args:
-        truth: the split.
-        rows: finite detections of images and categories that it knows.
-        score_threshold: from which score on a detection is shown to a user, for confusions and
-            `shown_counts`; None takes the one of the highest F1.
+        truth: the ground truth of the split.
+        rows: finite detections of its images and categories.
+        score_threshold: lowest score of a detection that counts in confusions and `shown_counts`;
+            None takes the one with the highest F1.
         max_detections: most detections of one class that count in one image.
 
     Returns:
-        The analysis. Its AP at IoU 0.5 and 0.75 are those of COCO.
+        The analysis. Its AP at IoU 0.5 and 0.75 are COCO's.
     """
     rows, ranks = ranked(rows, max_detections)
     ids = np.array(truth.category_ids, np.int64)
@@ -172,7 +172,7 @@ def _kinds(found, pairs: Pairs, classes, object_classes, truth) -> tuple[np.ndar
     """Return kind and object of each detection."""
     kinds = np.full(len(found), _BACKGROUND, np.int64)
     targets = np.full(len(found), -1, np.int64)
-    # Of objects that overlap it equally, the one of its own class.
+    # If it overlaps two objects equally, the one of its own class counts.
     nearest = pairs.best(pairs.ious, classes[pairs.rows] == object_classes[pairs.objects])
     alike = classes[nearest.rows] == object_classes[nearest.objects]
     close = nearest.ious >= _FOUND_IOU
@@ -210,7 +210,7 @@ def _counts(kinds, targets, truth: CocoGroundTruth) -> dict[str, int]:
 def _costs(
     kinds, targets, classes, object_classes, num_objects, truth: CocoGroundTruth
 ) -> dict[str, float]:
-    """Return by how much AP50 rises when all errors of a kind are mended."""
+    """Return how much AP50 rises if all errors of a kind are corrected."""
 
     def ap50(kinds, classes, num_objects) -> float:
         counted = kinds != IGNORED
@@ -234,7 +234,7 @@ def _costs(
         costs[name] = ap50(mended, moved, num_objects) - before
     missed = _missed(kinds, targets, truth)
     fewer = num_objects - np.bincount(object_classes[missed], minlength=len(num_objects))
-    # A class of which all objects are missed would be perfect, not without a value.
+    # A class with all objects missed would then be perfect, not without a value.
     gained = np.count_nonzero((num_objects > 0) & (fewer == 0))
     with_objects = max(np.count_nonzero(num_objects > 0), 1)
     remaining = np.count_nonzero(fewer > 0)
@@ -244,7 +244,7 @@ def _costs(
 
 
 def _best_threshold(scores, kinds, num_objects: int) -> float:
-    """Return the score from which on F1 is highest; 0.5 where nothing is right."""
+    """Return the score threshold with the highest F1; 0.5 if nothing is right."""
     counted = kinds != IGNORED
     right = np.cumsum(kinds[counted] == RIGHT)
     if not len(right) or not right[-1]:

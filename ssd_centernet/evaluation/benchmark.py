@@ -1,4 +1,4 @@
-"""How long COCO evaluation takes, on synthetic detections."""
+"""Timing of COCO evaluation on synthetic detections."""
 
 import time
 from collections.abc import Iterator, Sequence
@@ -32,11 +32,11 @@ def benchmark_evaluation(
         num_classes: classes.
         batch_size: images per call of `CocoEvaluator.add`.
         repeats: runs per backend; the fastest counts.
-        seed: of the random boxes; the same for all backends.
+        seed: seed of the random boxes; the same for all backends.
 
     Returns:
         Per backend a dict of `part`, `backend`, `num_images`, `num_detections`, `seconds` (all),
-        `add_seconds` (thereof adding batches), `AP` and `equal_bits` (all 12 numbers equal to
+        `add_seconds` (adding batches alone), `AP` and `equal_bits` (all 12 numbers equal to
         those of the first backend).
     """
     rng = np.random.default_rng(seed)

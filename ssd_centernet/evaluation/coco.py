@@ -1,6 +1,6 @@
 """COCO bounding box evaluation over all images of a split.
 
-This is the only module that imports pycocotools or faster_coco_eval, and it does so on use.
+This is the only module that imports pycocotools or faster_coco_eval, and only when they are used.
 """
 
 import contextlib
@@ -56,8 +56,7 @@ _EXAMPLES_SHOWN = 5
 class CocoEvaluator:
     """Collect detections batch by batch and score them against a ground truth.
 
-    Every image of the ground truth counts, whether or not anything was detected on it, and none
-    counts twice.
+    Every image of the ground truth counts once, with or without detections.
     """
 
     def __init__(
@@ -75,7 +74,7 @@ class CocoEvaluator:
             category_ids: C data set category ids, that of class 0 first (`LabelMap.ids`); the
                 ground truth's categories ascending by id when not given.
             max_detections: most detections of one class that count in one image, above 10; COCO
-                has 100. It is also the limit that gives the ninth metric its name.
+                has 100. The name of the ninth metric ends in this number.
             backend: `auto` (faster_coco_eval where installed), `faster_coco_eval` or
                 `pycocotools`. All give the same bits.
 
@@ -91,7 +90,7 @@ class CocoEvaluator:
         self.reset()
 
     def reset(self) -> None:
-        """Forget all detections, to start another pass over the split."""
+        """Forget all detections, to begin another pass over the split."""
         self._parts: list[DetectionRows] = []
         self._seen = np.zeros(self.ground_truth.num_images, bool)
         self._other_size = 0
@@ -139,10 +138,10 @@ class CocoEvaluator:
         self._other_size += self._count_other_sizes(positions, sizes[images])
 
     def join(self, gather: Callable[[list], list]) -> None:
-        """Join what several processes added, each its share of the images.
+        """Join what several processes added, each for its share of the images.
 
         Args:
-            gather: concatenates the lists of all processes, as `Communicator.gather`.
+            gather: concatenates the lists of all processes, like `Communicator.gather`.
 
         Raises:
             ValueError: two of them had the same image.
@@ -158,8 +157,8 @@ class CocoEvaluator:
         """Score what was added.
 
         Returns:
-            The result over all images of the ground truth; an image that was never added counts
-            as one without detections, and a note says how many there are.
+            The result over all images of the ground truth; an image that was never added counts as
+            one without detections, and a note gives their number.
         """
         notes = {
             "images of the ground truth were never added, counted as without detections": int(
@@ -178,7 +177,7 @@ class CocoEvaluator:
         )
 
     def _new_positions(self, image_ids: np.ndarray) -> np.ndarray:
-        """Return where the images stand in the ground truth, refusing unknown and repeated ones."""
+        """Return the indices of images in the ground truth; refuse unknown and repeated ones."""
         check_known_images(image_ids, self.ground_truth, "This batch")
         positions = self.ground_truth.positions(image_ids)
         values, counts = np.unique(image_ids, return_counts=True)
@@ -199,7 +198,7 @@ class CocoEvaluator:
         images: np.ndarray,
         fields: dict[str, np.ndarray],
     ) -> DetectionRows:
-        """Pick the real detections of the real images and turn them into COCO rows."""
+        """Select the real detections of the real images and turn them into COCO rows."""
         real = np.arange(fields["scores"].shape[1]) < fields["count"][images, None]
         index, slot = np.nonzero(real)
         index = images[index]
@@ -209,7 +208,7 @@ class CocoEvaluator:
             raise ValueError(
                 f"Image {source_ids[index[wrong][0]]} has a detection of class "
                 f"{classes[wrong][0]}, expected 0..{len(self._category_ids) - 1}. Classes never "
-                "count background: does num_classes of the model fit the label map?"
+                "count background: does num_classes of the model match the label map?"
             )
         # The extent is taken in float32, before scaling in float64, as the original does.
         boxes = fields["boxes"][index, slot][:, [1, 0, 3, 2]]
@@ -243,13 +242,13 @@ def evaluate_rows(
         rows: detections in pixels; those that are not finite are left out and counted.
         max_detections: most detections of one class that count in one image.
         backend: `auto`, `faster_coco_eval` or `pycocotools`.
-        notes: what the caller wants said in the result, joined with that of the ground truth.
+        notes: more notes for the result, added to those of the ground truth.
 
     Returns:
         The result; AP is 0 without any detection, and -1 only without any object.
 
     Raises:
-        ValueError: image or category ids that the ground truth does not know.
+        ValueError: image or category ids are not in the ground truth.
         ImportError: the backend is missing or broken.
     """
     check_known_images(rows.image_ids, ground_truth, "The detections")
@@ -289,7 +288,7 @@ def evaluate_detections_file(
 
     Raises:
         FileNotFoundError: a file is missing.
-        ValueError: not COCO results, or ids that the annotations do not know.
+        ValueError: a file does not hold COCO results, or ids are not in the annotations.
     """
     ground_truth = CocoGroundTruth.load(annotations_json)
     rows, origin = detections_json, "the detections"
@@ -298,22 +297,23 @@ def evaluate_detections_file(
         try:
             with open(detections_json, encoding="utf-8") as file:
                 rows = json.load(file)
-        except ValueError as error:  # No JSON, or no text at all.
+        except ValueError as error:  # Not JSON, or not text.
             raise ValueError(
-                f"{origin} is not valid JSON ({error}); is it cut off, compressed or another file?"
+                f"{origin} is not valid JSON ({error}); is it cut off, compressed or the wrong "
+                "file?"
             ) from error
     if not isinstance(rows, (list, tuple)):
         hint = (
             "It looks like annotations: are the two files swapped?"
             if isinstance(rows, Mapping) and "annotations" in rows
-            else "Write one dict per detection into one list."
+            else "Write a list with one dict per detection."
         )
         raise ValueError(f"{origin}: got a {type(rows).__name__}, expected a list. {hint}")
     return evaluate_rows(ground_truth, DetectionRows.from_list(rows), backend=backend)
 
 
 def _fields(detections: Mapping[str, np.ndarray] | Any) -> dict[str, np.ndarray]:
-    """Return the four arrays of a mapping or of an object with these attributes."""
+    """Return the four arrays of a mapping, or of an object with these attributes."""
     names = ("boxes", "scores", "classes", "count")
     if isinstance(detections, Mapping):
         return {name: np.asarray(detections[name]) for name in names}
@@ -335,8 +335,7 @@ def _load_backend(backend: str) -> tuple[type, type, str]:
             failures.append(f"{name}: {type(error).__name__}: {error} -> {_INSTALL[name]}")
     raise ImportError(
         "COCO evaluation needs pycocotools (or the faster faster-coco-eval), built for the "
-        f"installed NumPy {np.__version__}. What was tried, and what to run:\n  "
-        + "\n  ".join(failures)
+        f"installed NumPy {np.__version__}. Tried, and what to run:\n  " + "\n  ".join(failures)
     )
 
 
@@ -355,7 +354,7 @@ def _match(
         return -np.ones((10, 101, *shape)), -np.ones((10, *shape)), name
     truth = ground_truth.to_coco()
     found = truth | {"annotations": _annotation_dicts(rows)}
-    # Both libraries print progress; the caller's output is not theirs.
+    # Both libraries print progress, which would mix with the caller's output.
     with contextlib.redirect_stdout(io.StringIO()):
         datasets = []
         for content in (truth, found):
@@ -383,10 +382,9 @@ def _match(
 
 
 def _annotation_dicts(rows: DetectionRows) -> list[dict[str, Any]]:
-    """Return rows as the annotations that a result file would be read into.
+    """Return rows as annotations, in the form that a result file has once it is read.
 
-    Built here rather than by the libraries' `loadRes`, which fails on an empty list and makes
-    a polygon of every box.
+    The libraries' `loadRes` would fail on an empty list and make a polygon of every box.
     """
     annotations = rows.to_list()
     areas = (rows.boxes[:, 2] * rows.boxes[:, 3]).tolist()

@@ -1,4 +1,4 @@
-"""Evaluation of a detector over a split: detections of every image, scored, with losses beside."""
+"""Evaluation of a detector on a split: detections of every image, their scores, and the losses."""
 
 from __future__ import annotations
 
@@ -41,15 +41,15 @@ def detection_step(
 
 
 def split_ground_truth(data_dir: str | Path, split: str, label_map: LabelMap) -> CocoGroundTruth:
-    """Load a split's ground truth, from the records themselves where no annotations lie beside.
+    """Load a split's ground truth: the annotations beside the records, or the records themselves.
 
     Args:
         data_dir: folder with the record files.
-        split: what their names start with.
-        label_map: of the data.
+        split: beginning of their names.
+        label_map: label map of the data.
 
     Returns:
-        The ground truth of every image of the split, those without objects included.
+        The ground truth of every image of the split, also of those without objects.
     """
     path = annotations_path(data_dir, split)
     if path is not None:
@@ -63,15 +63,15 @@ def split_ground_truth(data_dir: str | Path, split: str, label_map: LabelMap) ->
 
 
 def fitting_batch_size(batch_size: int, images: int, processes: int) -> int:
-    """Return a batch size with which a small split has whole batches, as losses need them.
+    """Return a batch size that gives a small split whole batches, which the losses need.
 
     Args:
-        batch_size: wanted, images per batch of one process.
-        images: of the split.
-        processes: that share the images out.
+        batch_size: images per batch of one process, as asked for.
+        images: number of images of the split.
+        processes: number of processes that share the images.
 
     Returns:
-        `batch_size`, or the images of one process where these are fewer.
+        `batch_size`, or the number of images of one process if that is smaller.
     """
     return max(1, min(batch_size, images // processes))
 
@@ -89,12 +89,12 @@ def evaluate_detector(
 
     Args:
         detector: the model.
-        batches: of `data.pipeline.evaluation_batches`: every image once, fillers with source id -1;
-            of several processes, each has its share.
+        batches: from `data.pipeline.evaluation_batches`: every image once, fillers with source id
+            -1; each of several processes has its share.
         evaluator: for the split's ground truth; it is reset first.
-        step: of `detection_step`, to share its trace between evaluations.
+        step: a function of `detection_step`, to share its trace between evaluations.
         progress: called with the number of images after every batch.
-        communicator: of the processes that evaluate together; all call this function.
+        communicator: connects the processes that evaluate together; all call this function.
 
     Returns:
         The result, None on all processes but the first; and the means of the loss parts over

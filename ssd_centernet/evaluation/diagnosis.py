@@ -1,4 +1,4 @@
-"""One line that says why AP is zero."""
+"""The likely reason for an AP of zero, in one line."""
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
@@ -10,9 +10,9 @@ from ssd_centernet.evaluation.coco import evaluate_rows
 from ssd_centernet.evaluation.ground_truth import CocoGroundTruth
 from ssd_centernet.evaluation.result import CocoResult, DetectionRows
 
-# Above this AP something is learned and nothing is read upside down.
+# Above this AP the model has learned something and nothing is misread.
 _NEAR_ZERO = 0.001
-# A repaired reading must reach this AP, and this many times that of the reading as it is.
+# A repair must reach this AP, and this many times the AP without it.
 _CLEARLY_BETTER = 0.02
 _TIMES_BETTER = 10.0
 _IMAGES_TRIED = 200
@@ -24,20 +24,20 @@ def diagnose(
     ground_truth: CocoGroundTruth,
     detections: DetectionRows | Sequence[Mapping[str, Any]] | None = None,
 ) -> str | None:
-    """Say in one line why AP is near zero.
+    """Explain in one line why AP is near zero.
 
     Cheap checks come first; then the detections of up to 200 images are scored again under the
-    usual mistakes (swapped coordinates, shifted label map, ...), and one that brings AP back is
-    named.
+    usual mistakes (swapped coordinates, shifted label map, ...), and the line names the one that
+    brings AP back.
 
     Args:
-        result: what the evaluation gave.
-        ground_truth: what it was scored against.
-        detections: rows to look at, if not those of the result (such as rows from before ids that
-            nobody knows were removed).
+        result: result of the evaluation.
+        ground_truth: its ground truth.
+        detections: rows to examine instead of the result's, such as all rows before those with
+            unknown ids were removed.
 
     Returns:
-        A sentence, or None when AP is 0.001 or more.
+        A sentence, or None if AP is 0.001 or more.
     """
     if result.metrics["AP"] >= _NEAR_ZERO:
         return None
@@ -66,8 +66,8 @@ def _no_truth(rows: DetectionRows, truth: CocoGroundTruth) -> str | None:
 def _no_detections(rows: DetectionRows, truth: CocoGroundTruth) -> str | None:
     if not len(rows):
         return (
-            f"There are no detections at all on {truth.num_images} images: the score threshold is "
-            "too high for this model, its outputs are not finite, or nothing was added."
+            f"There are no detections on {truth.num_images} images: the score threshold is "
+            "too high for this model, its outputs are not finite, or no detections were added."
         )
     finite = rows.finite()
     if not finite.any():
@@ -81,7 +81,7 @@ def _other_images(rows: DetectionRows, truth: CocoGroundTruth) -> str | None:
         return None
     return (
         "No detection lies on an image that has objects: detections have image ids such as "
-        f"{_some(rows.image_ids)}, objects lie on {_some(with_objects)}; are these annotations of "
+        f"{_some(rows.image_ids)}, objects {_some(with_objects)}; are these annotations of "
         "another split?"
     )
 
@@ -90,14 +90,14 @@ def _other_categories(rows: DetectionRows, truth: CocoGroundTruth) -> str | None
     wanted = np.unique(truth.object_category_ids[~truth.is_crowd])
     if np.isin(rows.category_ids, wanted).any():
         return None
-    # A shifted label map ends here too when there are few categories; it has the better sentence.
+    # With few categories a shifted label map ends here too; that reason is the better one.
     if np.isin(rows.category_ids, truth.category_ids).all():
         shifted = _misread(rows, truth)
         if shifted:
             return shifted
     return (
         f"No category is both detected ({_some(rows.category_ids)}) and in the ground truth "
-        f"({_some(wanted)}): the label map is another one, or everything is taken for a class "
+        f"({_some(wanted)}): the label map is the wrong one, or the model detects only a class "
         "that does not occur."
     )
 
@@ -112,7 +112,7 @@ def _bad_boxes(rows: DetectionRows, truth: CocoGroundTruth) -> str | None:
         )
     if np.abs(boxes).max() <= 2.0 < np.median(truth.boxes[:, 2:]):
         return (
-            f"Boxes look like fractions of the image rather than pixels: the largest coordinate "
+            f"Boxes look like fractions of the image instead of pixels: the largest coordinate "
             f"is {np.abs(boxes).max():.3g}; multiply by the original image's width and height."
         )
     return None
@@ -124,7 +124,7 @@ def _low_scores(rows: DetectionRows) -> str | None:
         return None
     return (
         f"All scores are below {_LOW_SCORE} (the highest is {highest:.3g}): the model has hardly "
-        "learned yet, or scores are taken from the background class."
+        "learned yet, or the scores are those of the background class."
     )
 
 
@@ -132,21 +132,21 @@ def _untrained(rows: DetectionRows) -> str:
     categories = np.unique(rows.category_ids)
     single = f" (all of category {categories[0]})" if len(categories) == 1 else ""
     return (
-        f"The {len(rows)} detections{single} hit hardly any object, and no usual mistake in "
+        f"The {len(rows)} detections{single} match hardly any object, and no usual mistake in "
         "boxes or label map explains it: the model is probably untrained, or its checkpoint or "
-        "input normalisation is not the one it was trained with."
+        "input normalisation is not that of the training."
     )
 
 
 def _misread(rows: DetectionRows, truth: CocoGroundTruth) -> str | None:
-    """Score again under the usual mistakes; name the one that brings AP back."""
+    """Score again with each usual mistake repaired; name the one that brings AP back."""
     images = np.intersect1d(rows.image_ids, truth.object_image_ids)[:_IMAGES_TRIED]
     truth = truth.subset(images)
     known = np.isin(rows.image_ids, images) & np.isin(rows.category_ids, truth.category_ids)
     rows = rows.select(known & rows.finite())
     if not len(rows):
         return None
-    # On a handful of images one lucky box makes a few hundredths of AP.
+    # On a few images one lucky box gives a few hundredths of AP.
     chance = 0.5 / len(images)
     least = max(_CLEARLY_BETTER, chance, _TIMES_BETTER * _average_precision(rows, truth))
     scores = {
@@ -160,7 +160,7 @@ def _misread(rows: DetectionRows, truth: CocoGroundTruth) -> str | None:
 
 
 def _wrong_classes(rows: DetectionRows, truth: CocoGroundTruth, least: float) -> str | None:
-    """Say whether the boxes are right and only the classes are wrong."""
+    """Explain AP near zero if the boxes are right and only the classes are wrong."""
     one = truth.category_ids[0]
     merged = dataclasses.replace(
         truth, object_category_ids=np.full_like(truth.object_category_ids, one)
@@ -171,7 +171,7 @@ def _wrong_classes(rows: DetectionRows, truth: CocoGroundTruth, least: float) ->
         return None
     return (
         f"Boxes fit but classes do not (AP would be {score:.3f} without classes): the label map is "
-        "in another order than that of training, or the classes are not learned yet."
+        "in another order than in training, or the model has not learned the classes yet."
     )
 
 
@@ -180,12 +180,12 @@ def _average_precision(rows: DetectionRows, truth: CocoGroundTruth) -> float:
 
 
 def _with_boxes(change: Callable[[np.ndarray], np.ndarray]) -> Callable:
-    """Return a repair that reads the four numbers of each box in another way."""
+    """Return a repair that reads the four numbers of each box differently."""
     return lambda rows, truth: dataclasses.replace(rows, boxes=change(rows.boxes))
 
 
 def _shift(step: int) -> Callable:
-    """Return a repair that takes the neighbouring category in the ground truth's order."""
+    """Return a repair that takes the next or previous category of the ground truth."""
 
     def repair(rows: DetectionRows, truth: CocoGroundTruth) -> DetectionRows:
         ids = np.array(truth.category_ids)
@@ -218,16 +218,14 @@ def _unexchanged(rows: DetectionRows, truth: CocoGroundTruth) -> DetectionRows:
 
 
 _REPAIRS: dict[str, Callable[[DetectionRows, CocoGroundTruth], DetectionRows]] = {
-    "Box coordinates are in another order: y, x, height, width is written where x, y, width, "
-    "height is expected": _with_boxes(_swapped),
-    "Boxes are corners x1, y1, x2, y2 where x, y, width, height is expected": _with_boxes(
-        _from_corners
-    ),
-    "Boxes are corners y1, x1, y2, x2 where x, y, width, height is expected": _with_boxes(
+    "Box coordinates are in the wrong order: they are y, x, height, width, expected x, y, width, "
+    "height": _with_boxes(_swapped),
+    "Boxes are corners x1, y1, x2, y2, expected x, y, width, height": _with_boxes(_from_corners),
+    "Boxes are corners y1, x1, y2, x2, expected x, y, width, height": _with_boxes(
         lambda boxes: _from_corners(_swapped(boxes))
     ),
-    "Boxes have their centre where the upper left corner is expected": _with_boxes(_from_center),
-    "Boxes are scaled with width and height exchanged": _unexchanged,
+    "Boxes begin with their centre, expected the upper left corner": _with_boxes(_from_center),
+    "Boxes are scaled with width and height swapped": _unexchanged,
     "The label map is shifted by one: each detection has the category before its own (is "
     "background counted on one side only?)": _shift(1),
     "The label map is shifted by one: each detection has the category after its own (is "

@@ -1,4 +1,4 @@
-"""COCO ground truth: reading, repairing with counts, and building from decoded records."""
+"""COCO ground truth: reading and repairing files, and building from decoded records."""
 
 import dataclasses
 import json
@@ -21,16 +21,16 @@ class CocoGroundTruth:
 
     Attributes:
         image_ids: int64 [I], ascending: every image of the split, with objects or without.
-        heights: int64 [I], pixels; 0 where the file does not say.
-        widths: int64 [I], pixels; 0 where the file does not say.
+        heights: int64 [I], pixels; 0 if the file does not say.
+        widths: int64 [I], pixels; 0 if the file does not say.
         categories: one dict with `id` and `name` per category, ascending by id.
         ids: int64 [N], annotation ids, unique and at least 1.
         object_image_ids: int64 [N], the image of each annotation.
         object_category_ids: int64 [N], data set category ids.
         boxes: float64 [N, 4], `x, y, width, height` in pixels of the original image.
-        areas: float64 [N], pixels^2: the mask area in COCO, width*height where unknown.
+        areas: float64 [N], pixels^2: the mask area in COCO, width*height if unknown.
         is_crowd: bool [N].
-        notes: what was repaired on load: a sentence -> how many times.
+        notes: what was repaired on loading: sentence -> number of times.
     """
 
     image_ids: np.ndarray
@@ -47,12 +47,12 @@ class CocoGroundTruth:
 
     @classmethod
     def load(cls, source: str | os.PathLike | Mapping[str, Any]) -> "CocoGroundTruth":
-        """Read a COCO annotation file, repairing what the COCO tools stumble over.
+        """Read a COCO annotation file and repair what makes the COCO tools fail.
 
         A missing `iscrowd` becomes 0, a missing or zero `area` becomes width*height, annotation
-        ids that are missing, repeated or below 1 are renumbered from 1 (the COCO tools read a
-        match with annotation 0 as "no match"), annotations of images that are not listed are left
-        out. Each repair is counted in `notes`; the given file or dict is never changed.
+        ids that are missing, repeated or below 1 are renumbered from 1 (the COCO tools read a match
+        with annotation 0 as "no match"), and annotations of images that are not listed are left
+        out. Each repair is counted in `notes`; the file or dict is never changed.
 
         Args:
             source: path of a COCO json, or its content.
@@ -62,8 +62,8 @@ class CocoGroundTruth:
 
         Raises:
             FileNotFoundError: there is no such file.
-            ValueError: not COCO annotations, an image or category id occurs twice, an annotation
-                has no usable box or names a category that is not listed.
+            ValueError: these are not COCO annotations, an image or category id occurs twice, or an
+                annotation has no usable box or a category that is not listed.
         """
         content, origin = _read(source)
         images, categories = content["images"], _categories(content["categories"], origin)
@@ -88,11 +88,11 @@ class CocoGroundTruth:
         names: Sequence[str],
         ids: Sequence[int] | None = None,
     ) -> "CocoGroundTruth":
-        """Build the ground truth from decoded records when no json is at hand.
+        """Build the ground truth from decoded records, if there is no json.
 
         Args:
             examples: per image a mapping with `source_id`, `height`, `width` (pixels of the
-                original), `boxes` [N, 4] yxyx fractions, `classes` [N] in 0..C-1 and, where known,
+                original), `boxes` [N, 4] yxyx fractions, `classes` [N] in 0..C-1 and, if known,
                 `is_crowd` [N], `area` [N] in pixels^2 and `valid` [N] (False marks padding).
                 Examples with a `source_id` of -1 are fillers and skipped.
             names: C class names.
@@ -122,7 +122,7 @@ class CocoGroundTruth:
 
     @property
     def num_images(self) -> int:
-        """Return the number of images, those without objects included."""
+        """Return the number of images, including those without objects."""
         return len(self.image_ids)
 
     @property
@@ -135,13 +135,13 @@ class CocoGroundTruth:
         return tuple(category["name"] for category in self.categories), self.category_ids
 
     def positions(self, image_ids: np.ndarray) -> np.ndarray:
-        """Look image ids up.
+        """Return the indices of image ids.
 
         Args:
             image_ids: integers [K].
 
         Returns:
-            int64 [K]: index into `image_ids`, -1 where the ground truth does not know the id.
+            int64 [K]: index into `image_ids`, -1 if the id is not in the ground truth.
         """
         wanted = np.asarray(image_ids, np.int64)
         if not len(self.image_ids):
@@ -150,10 +150,10 @@ class CocoGroundTruth:
         return np.where(self.image_ids[found] == wanted, found, -1)
 
     def subset(self, image_ids: np.ndarray) -> "CocoGroundTruth":
-        """Return the ground truth of some images only.
+        """Return the ground truth of a selection of images.
 
         Args:
-            image_ids: integers [K], ids that this ground truth knows.
+            image_ids: integers [K], ids of this ground truth.
 
         Returns:
             A ground truth with these images, their annotations and all categories.
@@ -189,7 +189,7 @@ class CocoGroundTruth:
 
 
 def _read(source: str | os.PathLike | Mapping[str, Any]) -> tuple[Mapping[str, Any], str]:
-    """Return the content of an annotation file and a name for it in messages."""
+    """Return the content of an annotation file and its name for messages."""
     if isinstance(source, Mapping):
         content, origin = source, "the given dict"
     else:
@@ -197,7 +197,7 @@ def _read(source: str | os.PathLike | Mapping[str, Any]) -> tuple[Mapping[str, A
         try:
             with open(source, encoding="utf-8") as file:
                 content = json.load(file)
-        except ValueError as error:  # No JSON, or no text at all.
+        except ValueError as error:  # Not JSON, or not text.
             raise ValueError(
                 f"{origin} is not valid JSON ({error}). Expected COCO annotations; the file may be "
                 "cut off: write or copy it again."
@@ -214,14 +214,14 @@ def _read(source: str | os.PathLike | Mapping[str, Any]) -> tuple[Mapping[str, A
             else f"a {type(content).__name__} (a list is a detections file)"
         )
         raise ValueError(
-            f"{origin} holds no COCO annotations: got {found}, expected a dict with lists "
+            f"{origin} does not hold COCO annotations: got {found}, expected a dict with lists "
             f"'images', 'categories' and 'annotations'; missing: {missing}."
         )
     return content, origin
 
 
 def _unique_ids(entries: Sequence[Mapping[str, Any]], kind: str, origin: str) -> np.ndarray:
-    """Return the ids of images or categories as int64, refusing repeated or unusable ones."""
+    """Return the ids of images or categories as int64; refuse repeated or unusable ones."""
     try:
         ids = np.array([whole_number(entry["id"]) for entry in entries], np.int64)
     except (KeyError, TypeError, ValueError, OverflowError) as error:
@@ -234,7 +234,7 @@ def _unique_ids(entries: Sequence[Mapping[str, Any]], kind: str, origin: str) ->
         raise ValueError(
             f"{origin}: {len(repeated)} {kind} ids occur more than once, for example "
             f"{repeated[:_EXAMPLES_SHOWN].tolist()}. Each {kind} must be listed once, or its "
-            "objects would be counted wrongly: remove the repeats (were two files joined?)."
+            "objects are counted wrongly. Remove the repeats; were two files joined?"
         )
     return ids
 
@@ -259,7 +259,7 @@ def _objects(
     notes: dict[str, int],
     origin: str,
 ) -> dict[str, np.ndarray]:
-    """Turn annotations into arrays, repairing and counting in `notes`."""
+    """Turn annotations into arrays; repair them and count the repairs in `notes`."""
     object_images = _column(annotations, "image_id", origin)
     listed = np.isin(object_images, image_ids)
     _count(notes, "annotations of images that are not listed, left out", np.sum(~listed))
@@ -306,7 +306,7 @@ def _check_categories(
 
 
 def _boxes(annotations: Sequence[Mapping[str, Any]], origin: str) -> np.ndarray:
-    """Return float64 [N, 4] boxes, refusing what is no box."""
+    """Return boxes float64 [N, 4]; refuse anything else."""
     try:
         boxes = np.array([annotation["bbox"] for annotation in annotations], np.float64)
         boxes = boxes.reshape(len(annotations), 4)
@@ -326,7 +326,7 @@ def _boxes(annotations: Sequence[Mapping[str, Any]], origin: str) -> np.ndarray:
 
 
 def _annotation_ids(annotations: Sequence[Mapping[str, Any]], notes: dict[str, int]) -> np.ndarray:
-    """Keep the ids where they are unique and at least 1, else number all from 1."""
+    """Keep the ids if they are unique and at least 1, else number all from 1."""
     ids = [annotation.get("id") for annotation in annotations]
     usable = all(type(i) is int and i >= 1 for i in ids) and len(set(ids)) == len(ids)
     if usable:
@@ -338,7 +338,7 @@ def _annotation_ids(annotations: Sequence[Mapping[str, Any]], notes: dict[str, i
 def _areas(
     annotations: Sequence[Mapping[str, Any]], boxes: np.ndarray, notes: dict[str, int]
 ) -> np.ndarray:
-    """Return the stated areas, width*height where they are missing or not above zero."""
+    """Return the areas; width*height if they are missing or not above zero."""
     areas = np.array([annotation.get("area") or 0 for annotation in annotations], np.float64)
     products = boxes[:, 2] * boxes[:, 3]
     replaced = (areas <= 0) & (products > 0)
@@ -361,7 +361,7 @@ def _count(notes: dict[str, int], sentence: str, number: int) -> None:
 def _append_example(
     content: dict[str, Any], example: Mapping[str, Any], category_ids: np.ndarray
 ) -> None:
-    """Add one decoded record to COCO content, boxes turned into pixels."""
+    """Add one decoded record to COCO content, with its boxes in pixels."""
     height, width = int(example["height"]), int(example["width"])
     image_id = int(example["source_id"])
     boxes = np.asarray(example["boxes"], np.float64).reshape(-1, 4)

@@ -1,4 +1,4 @@
-"""Which detection found which object, by COCO's rules and in whole arrays."""
+"""Matching of detections and objects by COCO's rules, in whole arrays."""
 
 import dataclasses
 
@@ -8,7 +8,7 @@ from ssd_centernet.evaluation.ground_truth import CocoGroundTruth
 from ssd_centernet.evaluation.result import DetectionRows
 
 RECALLS = np.linspace(0.0, 1.0, 101)
-# Detections whose pairs with objects are looked at together; it bounds the memory.
+# Number of detections paired with objects at once; it bounds the memory.
 _CHUNK = 20_000
 
 
@@ -31,10 +31,10 @@ class Pairs:
         return Pairs(rows=self.rows[keep], objects=self.objects[keep], ious=self.ious[keep])
 
     def best(self, *keys: np.ndarray) -> "Pairs":
-        """Return one pair for each detection: the largest by `keys`, the first key first.
+        """Return one pair per detection: the largest by `keys`, the first key first.
 
         Args:
-            *keys: [P] each. Of equals the object that stands last wins, as in COCO.
+            *keys: [P] each. Of equal pairs the last object wins, as in COCO.
         """
         order = np.lexsort((self.objects, *keys[::-1], self.rows))
         rows = self.rows[order]
@@ -43,11 +43,11 @@ class Pairs:
 
 
 def ranked(rows: DetectionRows, limit: int) -> tuple[DetectionRows, np.ndarray]:
-    """Order detections by score and keep those that count.
+    """Sort detections by score and keep those that count.
 
     Args:
         rows: N detections.
-        limit: most of one class in one image.
+        limit: largest number of one class in one image.
 
     Returns:
         The rows [M], the highest score first, and int64 [M], the rank of each among those of its
@@ -65,12 +65,12 @@ def ranked(rows: DetectionRows, limit: int) -> tuple[DetectionRows, np.ndarray]:
 
 
 def overlapping_pairs(truth: CocoGroundTruth, rows: DetectionRows, least: float) -> Pairs:
-    """Find all pairs of a detection and an object, of whatever class, on the same image.
+    """Find all pairs of a detection and an object of any class on the same image.
 
     Args:
         truth: the objects.
         rows: the detections.
-        least: pairs that overlap less are left out; above 0.
+        least: smallest overlap of a pair, above 0.
 
     Returns:
         The pairs; their indices are those of `rows` and of the objects of `truth`.
@@ -98,11 +98,11 @@ def overlapping_pairs(truth: CocoGroundTruth, rows: DetectionRows, least: float)
 def match(
     pairs: Pairs, ranks: np.ndarray, is_crowd: np.ndarray, iou_threshold: float
 ) -> np.ndarray:
-    """Give every detection its object: the highest score of an image and class chooses first.
+    """Match detections with objects; the highest score of an image and class chooses first.
 
     Args:
-        pairs: those of the same class.
-        ranks: int64 [N], of each detection in its image and class.
+        pairs: the pairs of the same class.
+        ranks: int64 [N], rank of each detection in its image and class.
         is_crowd: bool [M], of each object; crowd regions take any number of detections.
         iou_threshold: least overlap, 0..1.
 
@@ -133,8 +133,8 @@ def precision_table(hits: np.ndarray, classes: np.ndarray, num_objects: np.ndarr
         num_objects: [C].
 
     Returns:
-        float64 [C, 101]: the highest precision at this recall or above, 0 where it is never
-        reached, NaN for a class without objects. The mean of a row is its AP.
+        float64 [C, 101]: the highest precision at this recall or above, 0 if it is never reached,
+        NaN for a class without objects. The mean of a row is its AP.
     """
     table = np.full((len(num_objects), len(RECALLS)), np.nan)
     for index in np.flatnonzero(num_objects > 0):
@@ -147,7 +147,7 @@ def precision_table(hits: np.ndarray, classes: np.ndarray, num_objects: np.ndarr
 
 
 def _ious(boxes: np.ndarray, others: np.ndarray, crowd: np.ndarray) -> np.ndarray:
-    """Return the overlap of each of P boxes with the other one, xywh."""
+    """Return the overlap of each of P pairs of boxes, xywh."""
     low = np.maximum(boxes[:, :2], others[:, :2])
     high = np.minimum(boxes[:, :2] + boxes[:, 2:], others[:, :2] + others[:, 2:])
     shared = np.prod((high - low).clip(min=0), axis=1)

@@ -33,7 +33,7 @@ _MEANINGS = (
     "medium objects",
     "large objects",
 )
-# Columns that small screens do without.
+# Columns that small screens do not show.
 _WIDE_ONLY = ' class="narrow-off"'
 
 
@@ -48,18 +48,18 @@ def html_report(
     load_images: ImageLoader | None = None,
     num_images: int = 12,
 ) -> str:
-    """Describe an evaluation on one page that needs no other file and no network.
+    """Describe an evaluation on one page that needs no other file and no internet.
 
     Args:
-        result: what the evaluation gave.
-        truth: what it was scored against.
-        title: at the top: what was evaluated.
-        facts: name -> what the page says about it, such as the checkpoint.
-        hint: why AP is near zero, where it is.
-        settings: text of the settings of the run, shown on demand.
-        load_images: called with the ids of the images with most errors; returns uint8 [H, W, 3]
-            of those it has. No picture is drawn without it.
-        num_images: most pictures, 0 or above.
+        result: result of the evaluation.
+        truth: ground truth of the evaluation.
+        title: title of the page: what was evaluated.
+        facts: name -> value of facts on the page, such as the checkpoint.
+        hint: why AP is near zero, if it is.
+        settings: text of the settings of the run, shown on a click.
+        load_images: called with the ids of the images with the most errors; returns uint8 [H, W, 3]
+            of those it has. Without it there are no pictures.
+        num_images: largest number of pictures, 0 or above.
 
     Returns:
         The page, HTML with its style, charts and pictures inside.
@@ -100,9 +100,9 @@ def write_report(
 
     Args:
         path: the file; missing folders are made.
-        result: what the evaluation gave.
-        truth: what it was scored against.
-        **options: of `html_report`.
+        result: result of the evaluation.
+        truth: ground truth of the evaluation.
+        **options: arguments of `html_report`.
 
     Returns:
         The path.
@@ -111,7 +111,7 @@ def write_report(
 
 
 def _cards(result: CocoResult) -> str:
-    """Show the twelve COCO numbers."""
+    """Show the 12 COCO numbers."""
     cards = []
     for (name, value), meaning in zip(result.metrics.items(), _MEANINGS, strict=True):
         limit = name.removeprefix("ARmax")
@@ -124,12 +124,12 @@ def _cards(result: CocoResult) -> str:
 
 
 def _classes_section(result: CocoResult, found: Analysis) -> str:
-    """Show one line for each class, the lowest AP first."""
+    """Show one line per class, the lowest AP first."""
     heads = ["class", "AP", "AP50", "AP75", "objects", "detections"]
     cells = [f'<th scope="col">{name}</th>' for name in heads]
     for index in (3, 5):
         cells[index] = f'<th scope="col" class="narrow-off">{heads[index]}</th>'
-    # The order in which the page is written.
+    # The order of the page when it opens.
     cells[1] = '<th scope="col" aria-sort="ascending">AP</th>'
     cells.append('<th scope="col" data-fixed>curve</th>')
     ap75 = found.average_precision[1]
@@ -141,9 +141,7 @@ def _classes_section(result: CocoResult, found: Analysis) -> str:
         _class_row(result.per_class[index], ap75[index], found.precision[0, index])
         for _, index in sorted(lines)
     )
-    caption = (
-        "The lowest AP first; press a heading to sort. Curve: precision over recall at IoU 0.50."
-    )
+    caption = "Lowest AP first; click a heading to sort. Curve: precision by recall at IoU 0.50."
     return table("wide sortable", "classes", caption, "".join(cells), rows)
 
 
@@ -157,14 +155,14 @@ def _class_row(row: Mapping, ap75: float, curve: np.ndarray) -> str:
         f'<td data-v="{row[key]}"{style}>{row[key]:,}</td>'
         for key, style in (("num_objects", ""), ("num_detections", _WIDE_ONLY))
     )
-    spark = sparkline(curve, f"precision over recall of {row['name']}")
+    spark = sparkline(curve, f"precision by recall of {row['name']}")
     return f'<tr><th scope="row">{name}</th>{values}{counts}<td>{spark}</td></tr>'
 
 
 def _images_section(
     found: Analysis, truth: CocoGroundTruth, load_images: ImageLoader | None, number: int
 ) -> str:
-    """Show the images with most errors."""
+    """Show the images with the most errors."""
     chosen = worst_images(found, truth, number)
     if not chosen:
         return '<p class="faint">No image has an error.</p>'
@@ -172,21 +170,22 @@ def _images_section(
     listed = ", ".join(str(i) for i in chosen)
     if not images:
         return (
-            '<p class="faint">No pictures were at hand. The images with most errors are: '
+            '<p class="faint">The pictures are not available. The images with the most errors are: '
             f"{listed}.</p>"
         )
     absent = [str(i) for i in chosen if i not in images]
     note = f" Without a picture: {', '.join(absent)}." if absent else ""
     return (
-        f"<p>The images with most errors: objects not found and wrong detections of score "
-        f"{found.score_threshold:.2f} or more.{note}</p>{gallery(found, truth, chosen, images)}"
+        "<p>The images with the most errors: objects not found, and wrong detections with a "
+        f"score of {found.score_threshold:.2f} or "
+        f"more.{note}</p>{gallery(found, truth, chosen, images)}"
     )
 
 
 def _facts_section(
     result: CocoResult, truth: CocoGroundTruth, facts: Mapping[str, str], settings: str | None
 ) -> str:
-    """Show where the numbers come from."""
+    """Show the origin of the numbers."""
     lines = {
         **facts,
         "matched by": result.backend,

@@ -1,4 +1,4 @@
-"""Where a report takes its pictures from: a folder of images, or record files."""
+"""Sources of a report's pictures: a folder of images, or record files."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Loader = Callable[[Sequence[int]], Mapping[int, np.ndarray]]
 
 
 def images_of_folder(image_dir: str | os.PathLike, annotations: str | os.PathLike) -> Loader:
-    """Read images as files that annotations name.
+    """Return a reader of the image files that annotations name.
 
     Args:
         image_dir: folder of the images.
@@ -27,12 +27,12 @@ def images_of_folder(image_dir: str | os.PathLike, annotations: str | os.PathLik
         A function from image ids to uint8 [H, W, 3] of those that can be read.
 
     Raises:
-        NotADirectoryError: there is no such folder.
+        NotADirectoryError: the folder does not exist.
     """
     folder = Path(image_dir).resolve()
     if not folder.is_dir():
         raise NotADirectoryError(
-            f"--image_dir={image_dir} is no folder; expected the one that file_name of the "
+            f"--image_dir={image_dir} is not a folder; expected the folder that file_name in the "
             "annotations is relative to."
         )
 
@@ -52,19 +52,19 @@ def images_of_folder(image_dir: str | os.PathLike, annotations: str | os.PathLik
 
 
 def images_of_records(data_dir: str | os.PathLike, split: str, label_map: LabelMap) -> Loader:
-    """Read images from the record files of a split.
+    """Return a reader of images from the record files of a split.
 
     Args:
         data_dir: folder of converted data.
-        split: what the names of its record files start with.
-        label_map: of the data.
+        split: beginning of the names of its record files.
+        label_map: label map of the data.
 
     Returns:
-        A function from image ids to uint8 [H, W, 3] of those that are there.
+        A function from image ids to uint8 [H, W, 3] of those that were found.
     """
 
     def load(image_ids: Sequence[int]) -> dict[int, np.ndarray]:
-        # Scoring a file of detections goes without tensorflow.
+        # Scoring a file of detections does not need tensorflow.
         import tensorflow as tf
 
         from ssd_centernet.data import records, shards
@@ -93,7 +93,7 @@ def _id_and_content(example: dict) -> tuple:
 
 
 def _decode(source: Path | io.BytesIO) -> np.ndarray | None:
-    """Return uint8 [H, W, 3], or None for what is no image."""
+    """Return uint8 [H, W, 3], or None if the data are not an image."""
     try:
         with Image.open(source) as image:
             return np.asarray(image.convert("RGB"))

@@ -1,4 +1,4 @@
-"""What an evaluation leaves behind: metrics, per-class table and the detections themselves."""
+"""The result of an evaluation: metrics, table of classes and detections."""
 
 import csv
 import dataclasses
@@ -68,7 +68,7 @@ class DetectionRows:
 
     @classmethod
     def concatenate(cls, parts: Sequence["DetectionRows"]) -> "DetectionRows":
-        """Join rows in the given order; no part gives no row."""
+        """Join rows in the given order."""
         if not parts:
             return cls.from_list([])
         fields = [field.name for field in dataclasses.fields(cls)]
@@ -85,7 +85,7 @@ class DetectionRows:
             The same rows as arrays.
 
         Raises:
-            ValueError: a row lacks one of the four keys or holds something else in it.
+            ValueError: a row lacks one of the four keys or x
         """
         try:
             return cls(
@@ -126,7 +126,7 @@ class DetectionRows:
 
 
 def whole_number(value: Any) -> int:
-    """Read an id; a fraction cut off would silently be the id of something else.
+    """Read an id; refuse fractions, as a rounded id would be another one.
 
     Args:
         value: a number or its digits.
@@ -135,16 +135,16 @@ def whole_number(value: Any) -> int:
         The id.
 
     Raises:
-        ValueError: it is no whole number.
+        ValueError: it is not a whole number.
     """
     number = int(value)
     if isinstance(value, float) and number != value:
-        raise ValueError(f"{value!r} is no whole number")
+        raise ValueError(f"{value!r} is not a whole number")
     return number
 
 
 def _first_unusable(rows: Sequence[Any]) -> str:
-    """Describe the first row that is no COCO result row."""
+    """Describe the first row that is not a COCO result row."""
     for index, row in enumerate(rows):
         if not isinstance(row, Mapping):
             return f"row {index} is a {type(row).__name__}"
@@ -153,7 +153,7 @@ def _first_unusable(rows: Sequence[Any]) -> str:
             return f"row {index} lacks {missing} and has {sorted(row)}"
         if np.shape(row["bbox"]) != (4,):
             return f"row {index} has bbox {row['bbox']!r}"
-    return "one of the values is no number, or no whole one where an id must be"
+    return "one of the values is not a number, or an id is not a whole number"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -161,14 +161,14 @@ class CocoResult:
     """Hold the numbers of one COCO evaluation and the detections they came from.
 
     Attributes:
-        metrics: the 12 COCO numbers in COCO's order, 0..1; -1 only where the ground truth has no
+        metrics: the 12 COCO numbers in COCO's order, 0..1; -1 only if the ground truth has no
             object of that kind.
-        per_class: per category a dict of `id`, `name`, `AP`, `AP50` (NaN where the ground truth
-            has no object of it), `num_objects` (crowd regions not counted), `num_detections`.
+        per_class: one dict per category of `id`, `name`, `AP`, `AP50` (NaN if the ground truth has
+            no object of it), `num_objects` (crowd regions not counted), `num_detections`.
         rows: the detections that were scored.
         num_images: images of the ground truth, all of which count.
         backend: the library that matched: `faster_coco_eval` or `pycocotools`.
-        notes: what was repaired or left out: a sentence -> how many times.
+        notes: what was repaired or left out: sentence -> number of times.
 
     Source: docs/reference/ssd_resnet34.md, section 13 (names and order of the numbers)
     """
@@ -194,10 +194,10 @@ class CocoResult:
         """Format the metrics as aligned text.
 
         Args:
-            per_class: whether the table of classes comes before the 12 COCO numbers.
+            per_class: whether to put the table of classes before the 12 COCO numbers.
 
         Returns:
-            Lines for people, without a newline at the end; `-` where there is no ground truth.
+            Lines of text, without a newline at the end; `-` if there is no ground truth.
         """
         classes = self.per_class if per_class else ()
         lines = [text_table(_class_rows(classes)), ""] if classes else []
@@ -219,7 +219,7 @@ class CocoResult:
         keeps every bit, so that scoring the file gives the same numbers again.
 
         Args:
-            directory: where to write; made when missing.
+            directory: folder to write to; made if missing.
 
         Returns:
             File name -> path written.
@@ -236,7 +236,7 @@ class CocoResult:
         return paths
 
     def to_dict(self) -> dict[str, Any]:
-        """Return metrics, counts, notes and per-class rows fit for JSON (NaN becomes None)."""
+        """Return metrics, counts, notes and rows per class for JSON (NaN becomes None)."""
         classes = [
             {key: None if _is_nan(value) else value for key, value in row.items()}
             for row in self.per_class

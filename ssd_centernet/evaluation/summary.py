@@ -1,4 +1,4 @@
-"""From precision and recall arrays to the 12 COCO numbers and the table of classes."""
+"""The 12 COCO numbers and the table of classes, from arrays of precision and recall."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -22,7 +22,8 @@ def objects_by_area(ground_truth: CocoGroundTruth, ranges: Sequence[Sequence[flo
 
 def probes(counts: np.ndarray) -> np.ndarray:
     """Return float64 [K, A]: the recall level of one and a half objects; see `same_bits`."""
-    # Of n objects one gives a recall of 1 / n and two give 2 / n: the level between asks for two.
+    # With n objects, one found gives a recall of 1 / n and two give 2 / n: the level between needs
+    # two.
     return 1.5 / np.maximum(counts, 1)
 
 
@@ -30,10 +31,10 @@ def same_bits(precision: np.ndarray, at_probes: np.ndarray) -> np.ndarray:
     """Give faster_coco_eval's precision the bits of pycocotools.
 
     pycocotools divides by tp + fp + 2^-52, faster_coco_eval by tp + fp. The quotients differ only
-    where tp + fp = 1 and tp = 1: 1 / (1 + 2^-52) against 1. This stays visible where the best
-    detection is right and the second wrong, for a second right one makes the precision 2 / 2.
-    The precision at the recall of one and a half objects tells which: it is 1 only with two right
-    detections in front. Values of pycocotools pass through unchanged.
+    where tp + fp = 1 and tp = 1: 1 / (1 + 2^-52) against 1. This stays visible if the best
+    detection is right and the second wrong; a second right one makes the precision 2 / 2. The
+    precision at the recall of one and a half objects shows the case: it is 1 only if the first two
+    detections are right. Values of pycocotools pass through unchanged.
 
     Args:
         precision: float64 [T, R, K, A, M].
@@ -49,7 +50,7 @@ def same_bits(precision: np.ndarray, at_probes: np.ndarray) -> np.ndarray:
 
 
 def _mean(values: np.ndarray) -> float:
-    """Average what is defined; -1 where nothing is."""
+    """Return the mean of the defined values; -1 if there are none."""
     defined = values[values > -1]
     return float(np.mean(defined)) if len(defined) else -1.0
 

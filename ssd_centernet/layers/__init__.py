@@ -1,1 +1,1 @@
-"""Keras layers over the pure functions of `ops`: anchors, heads, criteria, decoders."""
+"""Keras layers on top of the pure functions of `ops`: anchors, heads, criteria, decoders."""

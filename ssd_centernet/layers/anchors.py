@@ -16,7 +16,7 @@ from ssd_centernet.ops import anchors as anchor_ops
 @gin.register
 @keras.saving.register_keras_serializable(package="ssd_centernet")
 class DefaultBoxes(Float32Layer):
-    """SSD's default boxes, laid over whatever feature sizes the network really has.
+    """SSD's default boxes, for the feature sizes that the network really has.
 
     Source: docs/reference/ssd_resnet34.md, sections 1 and 2
     """
@@ -36,15 +36,15 @@ class DefaultBoxes(Float32Layer):
 
         Args:
             scales: side of each level's small square in pixels of a `reference_size` image, and one
-                more value behind the last level.
-            aspect_ratios: for each level the extra ratios; each adds a wide and a tall box.
-            steps: distance of neighbouring cells in pixels, used when the image is `reference_size`
-                square (the published table is not image size / feature size); other image sizes,
-                and None, derive it.
-            reference_size: side of the image that `scales` and `steps` speak of; on other images
+                more value after the last level.
+            aspect_ratios: extra ratios of each level; each adds a wide and a tall box.
+            steps: spacing of the cells in pixels, used if the image is a square of `reference_size`
+                (the published table is not image size / feature size); for other image sizes, and
+                with None, it is computed.
+            reference_size: side of the image that `scales` and `steps` are for; on other images
                 boxes keep their share of the shorter side.
-            clip: whether centres and sizes are clipped to [0, 1].
-            name: of the layer.
+            clip: whether to clip centres and sizes to [0, 1].
+            name: name of the layer.
             **kwargs: passed to the Keras layer.
         """
         super().__init__(name=name, **kwargs)
@@ -56,7 +56,7 @@ class DefaultBoxes(Float32Layer):
 
     @property
     def boxes_per_cell(self) -> tuple[int, ...]:
-        """How many anchors each cell of each level has."""
+        """Return the number of anchors per cell of each level."""
         return tuple(2 + 2 * len(ratios) for ratios in self.aspect_ratios)
 
     def generate(
@@ -91,14 +91,14 @@ class DefaultBoxes(Float32Layer):
         """Compute the anchors in pixels: float32 [A, 4], yxyx; see `ops.anchors.pixel_boxes`.
 
         Raises:
-            ValueError: `clip` is on, which is defined in fractions.
+            ValueError: `clip` is on, which is defined for fractions only.
         """
         if self.clip:
             raise ValueError(
-                "anchors that are clipped are made in fractions of the image only; set "
+                "clipped anchors exist only in fractions of the image, not in pixels; set "
                 "DefaultBoxes.clip = False or SSD.match_in_pixels = False."
             )
-        # Off the published size cells are spread evenly, as `default_boxes` does it.
+        # At other sizes than the published one cells are spread evenly, as in `default_boxes`.
         steps = self._steps_at(image_size) or [
             (image_size[0] / rows, image_size[1] / columns) for rows, columns in feature_sizes
         ]
@@ -111,7 +111,7 @@ class DefaultBoxes(Float32Layer):
         )
 
     def _steps_at(self, image_size: tuple[int, int]) -> list[tuple[float, float]] | None:
-        """Return the published steps at the image size that they are of, else None."""
+        """Return the published steps if the image has their size, else None."""
         if self.steps is None or tuple(image_size) != (self.reference_size,) * 2:
             return None
         return [(step, step) for step in self.steps]
@@ -159,8 +159,8 @@ class MultiscaleAnchors(Float32Layer):
             min_level: log2 of the finest level's stride.
             max_level: log2 of the coarsest level's stride.
             aspect_ratios: width / height of the shapes, at constant area.
-            scales_per_octave: how many sizes there are from one level to the next.
-            name: of the layer.
+            scales_per_octave: number of sizes from one level to the next.
+            name: name of the layer.
             **kwargs: passed to the Keras layer.
         """
         super().__init__(name=name, **kwargs)
@@ -172,7 +172,7 @@ class MultiscaleAnchors(Float32Layer):
 
     @property
     def boxes_per_cell(self) -> tuple[int, ...]:
-        """How many anchors each cell of each level has."""
+        """Return the number of anchors per cell of each level."""
         levels = self.max_level - self.min_level + 1
         return (len(self.aspect_ratios) * self.scales_per_octave,) * levels
 
@@ -189,7 +189,7 @@ class MultiscaleAnchors(Float32Layer):
             float32 [A, 4], yxyx as fractions of the image; corners may lie outside [0, 1].
 
         Raises:
-            ValueError: the levels are not those that the anchors are set for.
+            ValueError: the levels are not those of the anchors.
         """
         want = [
             # Each stride of 2 rounds the size of a map up, and so does one division by its power.
@@ -199,10 +199,10 @@ class MultiscaleAnchors(Float32Layer):
         # Anchors over the wrong cells would train, badly, without an error.
         if [tuple(size) for size in feature_sizes] != want:
             raise ValueError(
-                f"MultiscaleAnchors from level {self.min_level} to {self.max_level} lie on maps of "
-                f"{want} cells at an image of {tuple(image_size)}, and the network gives "
-                f"{[tuple(size) for size in feature_sizes]}; make `min_level` and `max_level` of "
-                "the anchors and of the neck fit."
+                f"MultiscaleAnchors from level {self.min_level} to {self.max_level} expects maps "
+                f"of {want} cells for an image of {tuple(image_size)}, but the network gives "
+                f"{[tuple(size) for size in feature_sizes]}; set the same `min_level` and "
+                "`max_level` for the anchors and the neck."
             )
         return anchor_ops.multiscale_anchors(
             image_size,

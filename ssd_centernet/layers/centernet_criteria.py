@@ -35,18 +35,18 @@ class CenterNetLoss(Float32Layer):
         """Configure the criterion.
 
         Args:
-            max_boxes: R, rows that an image's targets have; objects beyond are left out.
-            min_overlap: IoU with its object that a box at the rim of a peak still has.
-            crowd: what a crowd region is: "object" (as the reference), "drop" (background), or
-                "ignore" (cells inside one are no negatives).
-            center_loss_weight: of the `center` part in the total.
-            size_loss_weight: of the `size` part in the total.
-            offset_loss_weight: of the `offset` part in the total.
-            name: of the layer.
+            max_boxes: R, rows of an image's targets; further objects are left out.
+            min_overlap: IoU of an object and a box at the rim of its peak.
+            crowd: how to treat crowd regions: "object" (as in the reference), "drop" (background),
+                or "ignore" (cells inside one are not negatives).
+            center_loss_weight: weight of the `center` part in the total.
+            size_loss_weight: weight of the `size` part in the total.
+            offset_loss_weight: weight of the `offset` part in the total.
+            name: name of the layer.
             **kwargs: passed to the Keras layer.
 
         Raises:
-            ValueError: `crowd` is none of the three.
+            ValueError: `crowd` is not one of the three.
         """
         super().__init__(name=name, **kwargs)
         if crowd not in CROWD_MODES:
@@ -60,7 +60,7 @@ class CenterNetLoss(Float32Layer):
 
     @property
     def loss_weights(self) -> dict[str, float]:
-        """The factor of every loss part in the total."""
+        """Return the factor of each loss part in the total."""
         return {
             "center": self.center_loss_weight,
             "size": self.size_loss_weight,
@@ -80,7 +80,7 @@ class CenterNetLoss(Float32Layer):
         extent: tf.Tensor | None = None,
         weights: tf.Tensor | None = None,
     ) -> dict[str, tf.Tensor]:
-        """Draw the heatmap of an image or (with leading B) a batch, and what to predict at it.
+        """Draw the heatmap of an image or (with leading B) a batch, and the values at its peaks.
 
         Args:
             boxes: float32 [..., M, 4], yxyx, fractions of the network's input.
@@ -89,16 +89,16 @@ class CenterNetLoss(Float32Layer):
             num_classes: C.
             image_size: (height, width) of the network's input in pixels.
             output_size: (h, w) of the heatmap.
-            valid: bool [..., M], False for padding; None means all rows count.
+            valid: bool [..., M], False for padding; None counts all rows.
             extent: float32 [..., 2], share (height, width) of the input that the image covers; None
-                means all of it. The centres' loss leaves out what is padding.
-            weights: float32 [..., M] of the objects, in [0, 1]; None means 1. The peak of a weight
-                below 1 is lower and therefore no positive.
+                means all of it. The centres' loss leaves out padding.
+            weights: float32 [..., M], weights of the objects in [0, 1]; None means 1. With a weight
+                below 1 the peak is lower and therefore not a positive.
 
         Returns:
             `heatmap` float32 [..., h, w, C]; `cell_weights` float32 [..., h, w], 0 where the
-            heatmap says nothing; `cells` int32 [..., R, 2], (y, x); `offsets` and `sizes` float32
-            [..., R, 2], in cells; `weights` float32 [..., R], 0 where there is no object.
+            heatmap is to be ignored; `cells` int32 [..., R, 2], (y, x); `offsets` and `sizes`
+            float32 [..., R, 2], in cells; `weights` float32 [..., R], 0 where there is no object.
         """
         boxes, classes, is_crowd = map(tf.convert_to_tensor, (boxes, classes, is_crowd))
         single = boxes.shape.rank == 2
@@ -116,7 +116,7 @@ class CenterNetLoss(Float32Layer):
         scale = tf.constant([*output_size, *output_size], tf.float32)
         # In cells; crowd regions are among them.
         regions = boxes * scale
-        # What rows without an object hold is nobody's business; zeros keep it finite.
+        # Nothing reads the values of rows without an object; zeros keep them finite.
         counted = (weights > 0.0)[..., tf.newaxis]
         cells, offsets, sizes = heatmaps.center_targets(
             tf.where(counted, regions, 0.0), output_size
@@ -132,7 +132,7 @@ class CenterNetLoss(Float32Layer):
         used = tf.ones(tf.shape(heatmap)[:-1], tf.bool)
         if self.crowd == "ignore":
             inside = heatmaps.cells_in_regions(regions, valid & is_crowd, output_size)
-            # An object's own cell is learnt from, also inside a crowd.
+            # An object's own cell counts even inside a crowd.
             used = ~inside | (tf.reduce_max(heatmap, axis=-1) == 1.0)
         if extent is not None:
             used &= heatmaps.cells_inside(extent, image_size, output_size)
@@ -161,7 +161,7 @@ class CenterNetLoss(Float32Layer):
         Args:
             outputs: for each stack `center` [B, h, w, C], `offset` and `size` [B, h, w, 2],
                 float32.
-            targets: of `make_targets`, with leading B.
+            targets: result of `make_targets`, with leading B.
 
         Returns:
             `center`, `size` and `offset`, float32 scalars: sums over the batch divided by its

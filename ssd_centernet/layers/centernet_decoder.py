@@ -1,4 +1,4 @@
-"""CenterNet's decoder: from maps to `Detections`, in float32."""
+"""CenterNet's decoder, from maps to `Detections` in float32."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ssd_centernet.ops import heatmaps
 @gin.register
 @keras.saving.register_keras_serializable(package="ssd_centernet")
 class CenterNetDecoder(Float32Layer):
-    """Peaks of the last stack's heatmap, best first; there is no suppression of boxes.
+    """Return the peaks of the last stack's heatmap, best first; boxes are not suppressed.
 
     Source: docs/reference/centernet.md, section 4
     """
@@ -30,10 +30,11 @@ class CenterNetDecoder(Float32Layer):
         """Configure the decoder.
 
         Args:
-            max_detections: D, detections of an image.
-            score_threshold: detections must score more, in [0, 1); the default keeps all peaks.
-            kernel_size: side in cells of the neighbourhood in which a peak is the largest, odd.
-            name: of the layer.
+            max_detections: D, largest number of detections per image.
+            score_threshold: detections must have a higher score, in [0, 1); the default keeps all
+                peaks.
+            kernel_size: side, in cells, of the neighbourhood in which a peak is the largest; odd.
+            name: name of the layer.
             **kwargs: passed to the Keras layer.
 
         Raises:
@@ -61,19 +62,19 @@ class CenterNetDecoder(Float32Layer):
 
         Args:
             outputs: for each stack `center` [B, h, w, C], `offset` and `size` [B, h, w, 2],
-                float32; the last one counts.
-            score_threshold: instead of that of the constructor.
-            iou_threshold: without effect, as no boxes are suppressed; other decoders have it.
-            portable_pairs: without effect: all operations are ones that TFLite and ONNX have.
+                float32; only the last one is decoded.
+            score_threshold: replaces that of the constructor.
+            iou_threshold: has no effect, as no boxes are suppressed; other decoders use it.
+            portable_pairs: has no effect: TFLite and ONNX have all operations used here.
 
         Returns:
             Detections: `boxes` float32 [B, D, 4], yxyx, fractions of the network's input, clipped
             to it; `scores` [B, D] descending, 0 beyond `count`; `classes` int32 [B, D] in 0..C-1;
-            `count` int32 [B]. D is smaller where the map has fewer places.
+            `count` int32 [B]. D is smaller if the map has fewer places.
         """
         del iou_threshold, portable_pairs
         least = self.score_threshold if score_threshold is None else score_threshold
-        # Earlier stacks are there to be supervised.
+        # Earlier stacks serve only for training.
         maps = outputs[-1]
         _, height, width, num_classes = maps["center"].shape
         # Of the scores, not of the logits: the plateau's width is one of scores.

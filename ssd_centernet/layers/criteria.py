@@ -1,4 +1,4 @@
-"""Criteria: from raw outputs and ground truth to a dict of named loss parts, in float32."""
+"""Criteria: loss parts by name, from raw outputs and ground truth, in float32."""
 
 from __future__ import annotations
 
@@ -46,27 +46,27 @@ class MultiBoxLoss(Float32Layer):
         """Configure the criterion.
 
         Args:
-            matched_threshold: IoU from which on an anchor belongs to an object.
-            negatives_per_positive: how many background anchors are mined for each positive one.
-            negatives_of_empty_image: how many are mined where nothing is matched; 0 (the reference,
-                which drops empty images) lets such an image contribute nothing.
-            mine_matched: whether, where an image has too few background anchors to mine, matched
-                ones are counted a second time instead.
-            normalizer: what the sums over anchors are divided by: "image", each image's by its
-                number of matched anchors (at least 1), then the mean over the batch; "batch", the
-                sum over the batch by the sum of these numbers.
-            last_claim_wins: whether of several objects with the same best anchor the last gets it,
-                instead of the first.
-            crowd: what a crowd region is: "object" (as the reference), "drop" (background), or
-                "ignore" (anchors mostly inside one are no negatives).
-            scale_factors: of the box code (ty, tx, th, tw).
-            class_loss_weight: of the `class` part in the total.
-            box_loss_weight: of the `box` part in the total.
-            name: of the layer.
+            matched_threshold: smallest IoU at which an anchor belongs to an object.
+            negatives_per_positive: number of background anchors mined per positive anchor.
+            negatives_of_empty_image: number mined if nothing is matched; with 0 (the reference,
+                which drops empty images) such an image adds nothing.
+            mine_matched: whether matched anchors count a second time if an image has too few
+                background anchors to mine.
+            normalizer: divisor of the sums over anchors. "image": divide each image's sum by its
+                number of matched anchors (at least 1), then take the mean over the batch; "batch":
+                divide the sum over the batch by the sum of these numbers.
+            last_claim_wins: whether the last of several objects with the same best anchor gets it,
+                not the first.
+            crowd: how to treat crowd regions: "object" (as in the reference), "drop" (background),
+                or "ignore" (anchors mostly inside one are not negatives).
+            scale_factors: factors of the box code (ty, tx, th, tw).
+            class_loss_weight: weight of the `class` part in the total.
+            box_loss_weight: weight of the `box` part in the total.
+            name: name of the layer.
             **kwargs: passed to the Keras layer.
 
         Raises:
-            ValueError: `crowd` is none of the three, or `normalizer` none of the two.
+            ValueError: `crowd` or `normalizer` is not one of its choices.
         """
         super().__init__(name=name, **kwargs)
         if crowd not in CROWD_MODES:
@@ -86,7 +86,7 @@ class MultiBoxLoss(Float32Layer):
 
     @property
     def loss_weights(self) -> dict[str, float]:
-        """The factor of every loss part in the total."""
+        """Return the factor of each loss part in the total."""
         return {"class": self.class_loss_weight, "box": self.box_loss_weight}
 
     def make_targets(
@@ -104,7 +104,7 @@ class MultiBoxLoss(Float32Layer):
             classes: int32 [..., M], 0..C-1.
             is_crowd: bool [..., M].
             anchors: float32 [A, 4], yxyx, same frame; a NumPy array is fastest.
-            valid: bool [..., M], False for padding; None means all rows count.
+            valid: bool [..., M], False for padding; None counts all rows.
 
         Returns:
             `classes` int32 [..., A], 0 for background, class + 1 for objects, -1 for ignored;
@@ -124,7 +124,7 @@ class MultiBoxLoss(Float32Layer):
         )
         if self.crowd == "ignore":
             regions = is_crowd if valid is None else valid & is_crowd
-            # An anchor that an object has claimed stays the object's, also inside a crowd.
+            # An anchor that an object has claimed stays that object's, even inside a crowd.
             ignored = matching.inside_regions(anchors, boxes, regions) & (matches < 0)
             class_targets = tf.where(ignored, -1, class_targets)
         return {
@@ -138,21 +138,22 @@ class MultiBoxLoss(Float32Layer):
 
         Args:
             outputs: `class_logits` float32 [B, A, C + 1] and `box_codes` float32 [B, A, 4].
-            targets: of `make_targets`, with leading B.
+            targets: result of `make_targets`, with leading B.
 
         Returns:
-            `class` and `box`, float32 scalars: sums over anchors, divided as `normalizer` says.
+            `class` and `box`, float32 scalars: sums over anchors, divided according to
+            `normalizer`.
         """
         class_targets = targets["classes"]
         positives = class_targets > 0
         num_matched = targets["num_matched"]
-        # Ignored anchors, -1, stand as background here and get weight 0 below.
+        # Ignored anchors, -1, count as background here and get weight 0 below.
         cross_entropy = loss_ops.softmax_cross_entropy(
             outputs["class_logits"], tf.maximum(class_targets, 0)
         )
         weights = self.class_weights(cross_entropy, class_targets, num_matched)
         distance = tf.reduce_sum(loss_ops.huber(outputs["box_codes"] - targets["boxes"]), axis=-1)
-        # An anchor that is mined has no box to learn.
+        # A mined anchor has no box to learn.
         distance = tf.where(positives, distance, 0.0)
         parts = {"class": weights * cross_entropy, "box": distance}
         # At least 1: the sums of an image without objects are 0 and stay so.
@@ -168,7 +169,7 @@ class MultiBoxLoss(Float32Layer):
     def class_weights(
         self, cross_entropy: tf.Tensor, class_targets: tf.Tensor, num_matched: tf.Tensor
     ) -> tf.Tensor:
-        """Weigh the anchors: 1 for positives, plus 1 for those that mining picks.
+        """Return the weights of anchors: 1 for positives, plus 1 for mined ones.
 
         Args:
             cross_entropy: float32 [B, A].

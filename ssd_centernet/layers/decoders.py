@@ -1,4 +1,4 @@
-"""Decoders: from raw outputs to `Detections`, in float32."""
+"""Decoders, from raw outputs to `Detections` in float32."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ssd_centernet.layers.base import Float32Layer
 from ssd_centernet.ops import boxes as box_ops
 from ssd_centernet.ops import nms
 
-# So many pairs fill the detections of nearly every image.
+# This number of pairs fills the detections of nearly every image.
 _FIRST_PAIRS = 1024
 
 
@@ -45,19 +45,19 @@ class SSDDecoder(Float32Layer):
         """Configure the decoder.
 
         Args:
-            score_threshold: detections must score more, in [0, 1).
+            score_threshold: detections must have a higher score, in [0, 1).
             iou_threshold: two boxes of a class with at least this IoU are one object, in (0, 1].
-            inclusive: whether so are two boxes with exactly this IoU.
-            max_detections: D, detections of an image.
-            max_per_class: candidates of a class that enter the suppression; None for all of them.
-            max_log_size: bound on |ln(size / anchor size)| of decoded boxes; None for none.
-            clip: whether boxes are clipped to the image, before the suppression.
-            drop_empty: whether boxes without area are no candidates.
-            scale_factors: of the box code (ty, tx, th, tw).
-            candidate_sizes: how many anchors of an image are decoded, ascending: the first of these
-                numbers that suffices, otherwise all. It changes the speed and not the result; () is
-                a graph without branches that decodes all.
-            name: of the layer.
+            inclusive: whether two boxes with exactly this IoU are one object too.
+            max_detections: D, largest number of detections per image.
+            max_per_class: largest number of candidates of a class in the suppression; None for all.
+            max_log_size: bound on |ln(size / anchor size)| of decoded boxes; None for no bound.
+            clip: whether to clip boxes to the image before the suppression.
+            drop_empty: whether to drop boxes without area.
+            scale_factors: factors of the box code (ty, tx, th, tw).
+            candidate_sizes: numbers of anchors to decode per image, ascending: the first one that
+                suffices is used, otherwise all anchors. It changes only the speed, not the result;
+                () makes a graph without branches that decodes all.
+            name: name of the layer.
             **kwargs: passed to the Keras layer.
         """
         super().__init__(name=name, **kwargs)
@@ -87,16 +87,17 @@ class SSDDecoder(Float32Layer):
         Args:
             outputs: `class_logits` float32 [B, A, C + 1] and `box_codes` float32 [B, A, 4].
             anchors: float32 [A, 4], yxyx, fractions of the image.
-            score_threshold: instead of that of the constructor.
-            iou_threshold: instead of that of the constructor.
-            portable_pairs: None decodes with TensorFlow's own kernels; a number with operations
-                that TFLite and ONNX have, on the so many best pairs of anchor and class. The result
-                is the same where these fill the detections, or where no more pairs are above the
+            score_threshold: replaces that of the constructor.
+            iou_threshold: replaces that of the constructor.
+            portable_pairs: None decodes with TensorFlow's own kernels. A number uses only
+                operations of TFLite and ONNX, on this many best pairs of anchor and class. The
+                result is the same if these fill the detections, or if no more pairs are above the
                 threshold.
 
         Returns:
-            Detections: `boxes` float32 [B, D, 4], fractions of the image, inside it only with
-            `clip`; `scores` [B, D] descending; `classes` int32 [B, D] in 0..C-1; `count` int32 [B].
+            Detections: `boxes` float32 [B, D, 4], fractions of the image, inside it only if `clip`
+                is on; `scores` [B, D] descending; `classes` int32 [B, D] in 0..C-1; `count` int32
+                [B].
         """
         least = self.score_threshold if score_threshold is None else score_threshold
         overlap = self.iou_threshold if iou_threshold is None else iou_threshold
@@ -104,9 +105,9 @@ class SSDDecoder(Float32Layer):
         if portable_pairs is not None:
             pairs = max(portable_pairs, self.max_detections)
             return self._decode_portably(probabilities, codes, anchors, pairs, least, overlap)
-        # Most anchors are background: what follows is spent on the others alone.
+        # Most anchors are background: only the others are decoded.
         counts = nms.count_candidates(probabilities[..., 0], least)
-        # A branch for as many anchors as there are would only gather them all.
+        # A branch for all anchors would only gather them.
         sizes = [size for size in self.candidate_sizes if size < probabilities.shape[1]]
         limits = {"score_threshold": least, "iou_threshold": overlap}
         return self._decode_enough(counts, probabilities, codes, anchors, sizes, limits)
@@ -120,8 +121,8 @@ class SSDDecoder(Float32Layer):
     ) -> dict[str, tf.Tensor]:
         """Decode as many anchors as the image with the most candidates needs.
 
-        Each number is a branch of its own with static shapes: an accelerator compiles a few graphs
-        instead of one for every number of candidates.
+        Each number has its own branch with static shapes: an accelerator compiles a few graphs
+        instead of one per number of candidates.
         """
         if not sizes:
             return self._decode(probabilities, codes, anchors, limits)
@@ -129,7 +130,7 @@ class SSDDecoder(Float32Layer):
         def decode_first():
             kept, valid = nms.first_candidates(counts, sizes[0])
             scores = tf.gather(probabilities, kept, batch_dims=1)
-            # What fills up is anchor 0 once more: without its scores, which no threshold lets pass.
+            # Anchor 0 fills up the rest, with scores of 0, which are above no threshold.
             scores = tf.where(valid[..., tf.newaxis], scores, 0.0)
             kept_codes = tf.gather(codes, kept, batch_dims=1)
             return self._decode(scores, kept_codes, tf.gather(anchors, kept), limits)
@@ -156,7 +157,7 @@ class SSDDecoder(Float32Layer):
     def _decode_portably(
         self, probabilities, codes, anchors, pairs, score_threshold, iou_threshold
     ) -> dict[str, tf.Tensor]:
-        """Decode with operations that other runtimes have; see `portable_pairs` of `call`."""
+        """Decode with operations of other runtimes; see `portable_pairs` of `call`."""
         # All anchors are decoded, as a portable graph has one shape for all images.
         boxes, all_scores = self._candidates(probabilities, codes, anchors)
         scores, indices, classes = nms.best_pairs(all_scores, pairs)
@@ -173,7 +174,7 @@ class SSDDecoder(Float32Layer):
         return nms.gather_detections(boxes, scores, classes, positions, count)
 
     def _candidates(self, probabilities, codes, anchors) -> tuple[tf.Tensor, tf.Tensor]:
-        """Decode boxes [B, K, 4] and the scores [B, K, C] with which they compete."""
+        """Decode boxes [B, K, 4] and their scores [B, K, C] for the suppression."""
         scores = probabilities[..., 1:]
         boxes = self.decode_boxes(codes, anchors)
         if self.drop_empty:
@@ -210,10 +211,10 @@ class SSDDecoder(Float32Layer):
 class SigmoidSSDDecoder(Float32Layer):
     """Sigmoid scores, box decoding and per-class non-maximum suppression, then clipping.
 
-    Nearly every anchor scores more than the published threshold for nearly every class. Only the
-    best pairs of anchor and class are looked at: a pair can be suppressed by better ones alone, so
-    that the result is that of all pairs as soon as they fill the detections; where they do not,
-    four times as many are taken.
+    Nearly every anchor has a score above the published threshold for nearly every class, so only
+    the best pairs of anchor and class are used. Only better pairs can suppress a pair: as soon as
+    these fill the detections, the result is that of all pairs. If they do not, four times as many
+    are used.
 
     Source: docs/reference/ssd320_resnet50_fpn.md, section 11
     """
@@ -233,15 +234,15 @@ class SigmoidSSDDecoder(Float32Layer):
         """Configure the decoder.
 
         Args:
-            score_threshold: detections must score more, in [0, 1).
+            score_threshold: detections must have a higher score, in [0, 1).
             iou_threshold: two boxes of a class with a greater IoU are one object, in (0, 1].
-            max_detections: D, detections of an image.
-            max_per_class: how many boxes of a class survive the suppression, those included that
-                lie outside the image and are dropped after it.
-            pre_nms_top_k: how many pairs of anchor and class enter the suppression, the best ones;
-                None means as many as make the result that of all.
-            scale_factors: of the box code (ty, tx, th, tw).
-            name: of the layer.
+            max_detections: D, largest number of detections per image.
+            max_per_class: largest number of boxes of a class after the suppression, including those
+                outside the image, which are dropped later.
+            pre_nms_top_k: number of best pairs of anchor and class in the suppression; None uses as
+                many as give the result of all.
+            scale_factors: factors of the box code (ty, tx, th, tw).
+            name: name of the layer.
             **kwargs: passed to the Keras layer.
         """
         super().__init__(name=name, **kwargs)
@@ -267,9 +268,9 @@ class SigmoidSSDDecoder(Float32Layer):
         Args:
             outputs: `class_logits` float32 [B, A, C + 1] and `box_codes` float32 [B, A, 4].
             anchors: float32 [A, 4], yxyx, fractions of the image.
-            score_threshold: instead of that of the constructor.
-            iou_threshold: instead of that of the constructor.
-            portable_pairs: as of `SSDDecoder`.
+            score_threshold: replaces that of the constructor.
+            iou_threshold: replaces that of the constructor.
+            portable_pairs: see `SSDDecoder`.
 
         Returns:
             Detections: `boxes` float32 [B, D, 4], fractions of the image, clipped to it; `scores`
@@ -299,9 +300,9 @@ class SigmoidSSDDecoder(Float32Layer):
         return tf.sigmoid(logits[..., 1:])
 
     def _decode_enough(self, all_scores, codes, anchors, sizes, limits) -> dict[str, tf.Tensor]:
-        """Decode as many of the best pairs as make the result that of all: the first such size.
+        """Decode as many of the best pairs as give the result of all pairs.
 
-        Each size is a branch of its own, so that all shapes in it are static.
+        Each size has its own branch, so that all its shapes are static.
         """
         found, exact = self._decode(all_scores, codes, anchors, sizes[0], limits)
         if len(sizes) == 1:
@@ -315,7 +316,7 @@ class SigmoidSSDDecoder(Float32Layer):
     def _decode(
         self, all_scores, codes, anchors, k, limits, *, portable: bool = False
     ) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
-        """Decode the best k pairs and say beside detections whether all pairs give the same."""
+        """Decode the best k pairs; return detections, and whether all pairs would give the same."""
         least, overlap = limits["score_threshold"], limits["iou_threshold"]
         scores, indices, classes = nms.best_pairs(all_scores, k)
         codes = tf.gather(codes, indices, batch_dims=1)
@@ -354,7 +355,7 @@ class SigmoidSSDDecoder(Float32Layer):
 
 
 def _check_fractions(**thresholds: float) -> None:
-    """Refuse a threshold that no score and no overlap can meet, such as one in percent."""
+    """Raise an error for a threshold outside 0..1, such as one in percent."""
     for name, value in thresholds.items():
         if not 0 <= value <= 1:
             raise ValueError(f"{name} of the decoder is {value}; expected a number from 0 to 1.")

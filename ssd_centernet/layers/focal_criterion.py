@@ -18,7 +18,7 @@ from ssd_centernet.ops import matching
 class FocalMultiBoxLoss(Float32Layer):
     """Focal loss over all anchors and class slots, and Huber on the box codes of objects.
 
-    Background is no class of its own: its slot, 0, learns that it is never right.
+    Background is not a class: its slot, 0, learns that it is never right.
 
     Source:
         docs/reference/ssd320_resnet50_fpn.md, sections 5 to 7
@@ -41,19 +41,19 @@ class FocalMultiBoxLoss(Float32Layer):
         """Configure the criterion.
 
         Args:
-            matched_threshold: IoU from which on an anchor belongs to an object.
-            alpha: share of the slots of true classes in the focal loss, in [0, 1].
-            gamma: how much easy examples are played down.
-            crowd: what a crowd region is: "object" (as the reference), "drop" (background), or
-                "ignore" (anchors mostly inside one are no negatives).
-            scale_factors: of the box code (ty, tx, th, tw).
-            class_loss_weight: of the `class` part in the total.
-            box_loss_weight: of the `box` part in the total.
-            name: of the layer.
+            matched_threshold: smallest IoU at which an anchor belongs to an object.
+            alpha: weight of the slots of true classes in the focal loss, in [0, 1].
+            gamma: exponent that lowers the loss of easy examples.
+            crowd: how to treat crowd regions: "object" (as in the reference), "drop" (background),
+                or "ignore" (anchors mostly inside one are not negatives).
+            scale_factors: factors of the box code (ty, tx, th, tw).
+            class_loss_weight: weight of the `class` part in the total.
+            box_loss_weight: weight of the `box` part in the total.
+            name: name of the layer.
             **kwargs: passed to the Keras layer.
 
         Raises:
-            ValueError: `crowd` is none of the three.
+            ValueError: `crowd` is not one of the three.
         """
         super().__init__(name=name, **kwargs)
         if crowd not in CROWD_MODES:
@@ -68,7 +68,7 @@ class FocalMultiBoxLoss(Float32Layer):
 
     @property
     def loss_weights(self) -> dict[str, float]:
-        """The factor of every loss part in the total."""
+        """Return the factor of each loss part in the total."""
         return {"class": self.class_loss_weight, "box": self.box_loss_weight}
 
     def make_targets(
@@ -82,16 +82,18 @@ class FocalMultiBoxLoss(Float32Layer):
     ) -> dict[str, tf.Tensor]:
         """Match ground truth to anchors, for one image or (with leading B) a batch.
 
-        Every object takes the anchor that overlaps it most, one without area the first anchor.
+        Every object takes the anchor that overlaps it most; an object without area takes the first
+        one.
 
         Args:
             boxes: float32 [..., M, 4], yxyx, fractions of the network's input.
             classes: int32 [..., M], 0..C-1.
             is_crowd: bool [..., M].
             anchors: float32 [A, 4], yxyx, same frame; a NumPy array is fastest.
-            valid: bool [..., M], False for padding; None means all rows count.
-            weights: float32 [..., M], at least 0: how much an object counts. One of weight 0 takes
-                no anchor below the threshold and silences those it does take. None means 1.
+            valid: bool [..., M], False for padding; None counts all rows.
+            weights: float32 [..., M], at least 0, weights of the objects. An object with weight 0
+                takes no anchor below the threshold, and the anchors that it takes do not count.
+                None means 1.
 
         Returns:
             `classes` int32 [..., A], 0 for background, class + 1 for objects, -1 for ignored;
@@ -118,7 +120,7 @@ class FocalMultiBoxLoss(Float32Layer):
             anchor_weights = tf.gather(rows, matches + 1, batch_dims=matches.shape.rank - 1)
         if self.crowd == "ignore":
             regions = is_crowd if valid is None else valid & is_crowd
-            # An anchor that an object has claimed stays the object's, also inside a crowd.
+            # An anchor that an object has claimed stays that object's, even inside a crowd.
             ignored = matching.inside_regions(anchors, boxes, regions) & (matches < 0)
             class_targets = tf.where(ignored, -1, class_targets)
             anchor_weights = tf.where(ignored, 0.0, anchor_weights)
@@ -129,7 +131,7 @@ class FocalMultiBoxLoss(Float32Layer):
 
         Args:
             outputs: `class_logits` float32 [B, A, C + 1] and `box_codes` float32 [B, A, 4].
-            targets: of `make_targets`, with leading B.
+            targets: result of `make_targets`, with leading B.
 
         Returns:
             `class` and `box`, float32 scalars: sums over the batch divided by its summed weight of

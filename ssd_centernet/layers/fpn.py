@@ -15,11 +15,11 @@ from ssd_centernet.layers.upsampling import UpsampleAdd
 @gin.register
 @keras.saving.register_keras_serializable(package="ssd_centernet")
 class FPN(keras.layers.Layer):
-    """Feature pyramid: a top-down path over the backbone's levels, and coarser levels behind it.
+    """Feature pyramid: a top-down path through the backbone's levels, and coarser levels after it.
 
     The backbone's levels are projected to one width and summed from the coarsest down, each with
-    the one above it enlarged. All but the coarsest are smoothed by a 3x3 convolution. Coarser
-    levels are 3x3 convolutions of stride 2, one behind the other.
+    the enlarged level above it. A 3x3 convolution smooths all but the coarsest. The coarser levels
+    are 3x3 convolutions of stride 2, one after the other.
 
     Source:
         docs/reference/ssd320_resnet50_fpn.md, sections 3.2 and 3.4
@@ -42,23 +42,24 @@ class FPN(keras.layers.Layer):
         """Configure the pyramid.
 
         Args:
-            width: channels of all its levels.
+            width: channels of all levels.
             min_level: log2 of the stride of the backbone's finest level.
-            max_level: of the coarsest level given out.
-            smooth_top: whether the backbone's coarsest level is smoothed as the others are. As
-                published it is the bare projection, without normalisation and activation.
-            norm_momentum: of the moving statistics.
-            norm_epsilon: of batch normalisation.
-            kernel_stddev: of the normal, truncated at two deviations, that kernels are drawn from.
-            name: of the layer.
+            max_level: log2 of the stride of the coarsest level returned.
+            smooth_top: whether to smooth the backbone's coarsest level too. In the published
+                network it is the projection alone, without normalisation and activation.
+            norm_momentum: momentum of the moving statistics.
+            norm_epsilon: epsilon of batch normalisation.
+            kernel_stddev: deviation of the normal, truncated at two deviations, that kernels are
+                drawn from.
+            name: name of the layer.
             **kwargs: passed to the Keras layer.
 
         Raises:
-            ValueError: there is no level between `min_level` and `max_level`.
+            ValueError: `min_level` is above `max_level`.
         """
         super().__init__(name=name, **kwargs)
         if max_level < min_level:
-            raise ValueError(f"FPN got min_level={min_level} above max_level={max_level}.")
+            raise ValueError(f"FPN.min_level={min_level} is above FPN.max_level={max_level}.")
         self.width = width
         self.min_level = min_level
         self.max_level = max_level
@@ -76,9 +77,9 @@ class FPN(keras.layers.Layer):
         top = self.min_level + len(input_shapes) - 1
         if top > self.max_level:
             raise ValueError(
-                f"The backbone gives {len(input_shapes)} levels and the pyramid has those from "
-                f"{self.min_level} to {self.max_level}; mend the backbone's output levels or the "
-                "FPN's `min_level` and `max_level`."
+                f"The backbone gives {len(input_shapes)} levels, but the pyramid has those from "
+                f"{self.min_level} to {self.max_level}; correct the backbone's output levels or "
+                "the FPN's `min_level` and `max_level`."
             )
         self._laterals = [
             self._conv(f"lateral{level}", 1) for level in range(self.min_level, top + 1)
@@ -89,7 +90,7 @@ class FPN(keras.layers.Layer):
             self._conv(f"smooth{level}_conv", 3, bias=False) for level in smoothed
         ]
         self._smooth_norms = [self._norm(f"smooth{level}_norm") for level in smoothed]
-        # It has no weights, so that one serves all levels.
+        # It has no weights, so one is enough for all levels.
         self._add = UpsampleAdd(dtype=self.dtype_policy, name="add")
         coarse = range(top + 1, self.max_level + 1)
         self._coarse_convs = [
@@ -136,7 +137,7 @@ class FPN(keras.layers.Layer):
         ]
         outputs += merged[len(outputs) :]
         for conv, norm in zip(self._coarse_convs, self._coarse_norms, strict=True):
-            # From the level before it as it is given out: the first from the bare projection.
+            # From the level before it as returned: the first one from the projection alone.
             outputs.append(tf.nn.relu6(norm(conv(outputs[-1]), training=training)))
         return outputs
 

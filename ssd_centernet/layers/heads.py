@@ -1,4 +1,4 @@
-"""Prediction heads: from feature levels to raw float32 outputs."""
+"""Prediction heads, from feature levels to raw float32 outputs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ssd_centernet.layers.normalization import BatchNorm
 @gin.register
 @keras.saving.register_keras_serializable(package="ssd_centernet")
 class SSDHead(keras.layers.Layer):
-    """Predict class logits and box codes of every anchor, with kernels of each level's own.
+    """Predict class logits and box codes of every anchor; each level has its own kernels.
 
     Source: docs/reference/ssd_resnet34.md, section 5.4
     """
@@ -31,8 +31,8 @@ class SSDHead(keras.layers.Layer):
 
         Args:
             num_logits: K, classes with background.
-            boxes_per_cell: anchors of each cell, one number a level.
-            name: of the layer.
+            boxes_per_cell: anchors per cell, one number per level.
+            name: name of the layer.
             **kwargs: passed to the Keras layer.
         """
         super().__init__(name=name, **kwargs)
@@ -40,15 +40,16 @@ class SSDHead(keras.layers.Layer):
         self.boxes_per_cell = tuple(boxes_per_cell)
 
     def build(self, input_shapes) -> None:
-        """Create one pair of 3x3 convolutions a level.
+        """Create one pair of 3x3 convolutions per level.
 
         Raises:
-            ValueError: the network has another number of levels than the anchors.
+            ValueError: network and anchors differ in their number of levels.
         """
         if len(input_shapes) != len(self.boxes_per_cell):
             raise ValueError(
-                f"The network gives {len(input_shapes)} feature levels and the anchors are set for "
-                f"{len(self.boxes_per_cell)}; make the anchors' `aspect_ratios` and `scales` fit."
+                f"The network gives {len(input_shapes)} feature levels, but the anchors are set "
+                f"for {len(self.boxes_per_cell)}; make the anchors' `aspect_ratios` and `scales` "
+                "fit."
             )
         common = {"padding": "same", "dtype": self.dtype_policy}
         self._class_convs, self._box_convs = [], []
@@ -96,7 +97,7 @@ class SSDHead(keras.layers.Layer):
 @gin.register
 @keras.saving.register_keras_serializable(package="ssd_centernet")
 class CenterNetHead(keras.layers.Layer):
-    """Predict centres, offsets and sizes on each map, with kernels of each map's own.
+    """Predict centres, offsets and sizes on each map; each map has its own kernels.
 
     Every prediction has a 3x3 convolution, ReLU and a 1x1 convolution, all with bias.
 
@@ -116,9 +117,9 @@ class CenterNetHead(keras.layers.Layer):
 
         Args:
             num_classes: C, without background.
-            width: channels of the 3x3 convolutions; None means as many as the map has.
+            width: channels of the 3x3 convolutions; None means those of the map.
             center_bias: initial bias of the centres' logits; the default is a score of 0.1.
-            name: of the layer.
+            name: name of the layer.
             **kwargs: passed to the Keras layer.
         """
         super().__init__(name=name, **kwargs)
@@ -196,9 +197,9 @@ class CenterNetHead(keras.layers.Layer):
 @gin.register
 @keras.saving.register_keras_serializable(package="ssd_centernet")
 class SharedSSDHead(keras.layers.Layer):
-    """Predict class logits and box codes with two towers of convolutions that all levels share.
+    """Predict class logits and box codes with two towers of convolutions for all levels.
 
-    Kernels are shared; batch norms, their statistics included, are each level's own.
+    All levels share the kernels; each level has its own batch norms with their statistics.
 
     Source:
         docs/reference/ssd320_resnet50_fpn.md, sections 3.3 and 3.4
@@ -223,16 +224,15 @@ class SharedSSDHead(keras.layers.Layer):
 
         Args:
             num_logits: K, classes with background.
-            boxes_per_cell: anchors of each cell, one number a level, all equal.
-            depth: how many 3x3 convolutions each tower has.
+            boxes_per_cell: anchors per cell, one number per level, all equal.
+            depth: number of 3x3 convolutions of each tower.
             width: their channels.
-            class_bias: what the bias of the class logits begins with: the logit of how rare an
-                object is (-4.6 is one in a hundred), which keeps the first steps of focal loss
-                calm.
-            norm_momentum: of the moving statistics.
-            norm_epsilon: of batch normalisation.
-            kernel_stddev: of the normal that kernels are drawn from.
-            name: of the layer.
+            class_bias: initial bias of the class logits: the logit of how rare an object is (-4.6
+                is one in a hundred). It keeps the focal loss small in the first steps.
+            norm_momentum: momentum of the moving statistics.
+            norm_epsilon: epsilon of batch normalisation.
+            kernel_stddev: deviation of the normal that kernels are drawn from.
+            name: name of the layer.
             **kwargs: passed to the Keras layer.
 
         Raises:
@@ -241,8 +241,9 @@ class SharedSSDHead(keras.layers.Layer):
         super().__init__(name=name, **kwargs)
         if len(set(boxes_per_cell)) != 1:
             raise ValueError(
-                "A head that all levels share needs as many anchors on each, got boxes_per_cell="
-                f"{tuple(boxes_per_cell)}; use anchors such as MultiscaleAnchors, or SSDHead."
+                "A head for all levels needs the same number of anchors on each, got "
+                f"boxes_per_cell={tuple(boxes_per_cell)}; use anchors such as MultiscaleAnchors, "
+                "or SSDHead."
             )
         self.num_logits = num_logits
         self.boxes_per_cell = tuple(boxes_per_cell)
@@ -257,13 +258,13 @@ class SharedSSDHead(keras.layers.Layer):
         """Create the towers.
 
         Raises:
-            ValueError: the network has another number of levels than the anchors.
+            ValueError: network and anchors differ in their number of levels.
         """
         if len(input_shapes) != len(self.boxes_per_cell):
             raise ValueError(
-                f"The network gives {len(input_shapes)} feature levels and the anchors are set for "
-                f"{len(self.boxes_per_cell)}; make `min_level` and `max_level` of the neck and of "
-                "the anchors fit."
+                f"The network gives {len(input_shapes)} feature levels, but the anchors are set "
+                f"for {len(self.boxes_per_cell)}; set the same `min_level` and `max_level` for "
+                "the neck and the anchors."
             )
         anchors = self.boxes_per_cell[0]
         # Flat lists, norms by depth, then level: Keras saves no layer that is deeper inside.
@@ -288,7 +289,7 @@ class SharedSSDHead(keras.layers.Layer):
         )
 
     def _tower(self, kind: str) -> tuple[list, list]:
-        """Create a tower: its convolutions, and for each of them one norm a level."""
+        """Create a tower: its convolutions, and for each of them one norm per level."""
         depths, levels = range(1, self.depth + 1), range(len(self.boxes_per_cell))
         convs = [self._conv(f"{kind}{i}_conv", self.width, bias=None) for i in depths]
         norms = [

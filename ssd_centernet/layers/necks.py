@@ -1,4 +1,4 @@
-"""Necks: between the backbone's feature levels and the heads, list of levels to list of levels."""
+"""Necks, between backbone and heads: from a list of feature levels to another one."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ssd_centernet.layers.upsampling import UpsampleAdd
 @gin.register
 @keras.saving.register_keras_serializable(package="ssd_centernet")
 class SSDExtraLevels(keras.layers.Layer):
-    """Coarser feature levels behind the backbone's last one: 1x1 then 3x3, bias, ReLU, no norm.
+    """Coarser feature levels after the backbone's last one: 1x1 then 3x3, bias, ReLU, no norm.
 
     Source: docs/reference/ssd_resnet34.md, section 5.3
     """
@@ -37,11 +37,11 @@ class SSDExtraLevels(keras.layers.Layer):
         """Configure the levels.
 
         Args:
-            widths: channels of the 1x1 and of the 3x3 convolution, a pair a level.
-            strides: of the 3x3 convolutions. Those of stride 2 are padded SAME; those of stride 1
-                are VALID, which shrinks by two cells, as long as there are three (5 -> 3 -> 1 at a
-                300 pixel image), else SAME.
-            name: of the layer.
+            widths: channels of the 1x1 and of the 3x3 convolution, one pair per level.
+            strides: strides of the 3x3 convolutions. Those of stride 2 are padded SAME. Those of
+                stride 1 are VALID, which takes away two cells, as long as there are three (5 -> 3
+                -> 1 with an image of 300 pixels), else SAME.
+            name: name of the layer.
             **kwargs: passed to the Keras layer.
 
         Raises:
@@ -57,13 +57,13 @@ class SSDExtraLevels(keras.layers.Layer):
         self.strides = tuple(strides)
 
     def build(self, input_shapes) -> None:
-        """Create the convolutions behind the last of levels [B, h, w, C] of static size."""
+        """Create the convolutions after the last of levels [B, h, w, C] of static size."""
         size = tuple(input_shapes[-1][1:3])
         self._reduce, self._expand = [], []
         for index, ((narrow, wide), stride) in enumerate(
             zip(self.widths, self.strides, strict=True)
         ):
-            # Sizes are followed along, as a level's padding depends on what is left of the map.
+            # Sizes are computed too, as a level's padding depends on the size of the map before it.
             padding = "valid" if stride == 1 and min(size) >= 3 else "same"
             size = tuple(-(-side // stride) for side in size)
             if padding == "valid":
@@ -80,7 +80,7 @@ class SSDExtraLevels(keras.layers.Layer):
         super().build(input_shapes)
 
     def call(self, levels: Sequence[tf.Tensor]) -> list[tf.Tensor]:
-        """Return the given levels and the extra ones behind them, finest first."""
+        """Return the given levels and the extra ones after them, finest first."""
         levels = list(levels)
         features = levels[-1]
         for reduce, expand in zip(self._reduce, self._expand, strict=True):
@@ -96,10 +96,10 @@ class SSDExtraLevels(keras.layers.Layer):
 @gin.register
 @keras.saving.register_keras_serializable(package="ssd_centernet")
 class VGGExtraLevels(keras.layers.Layer):
-    """Coarser levels behind VGG-16's last one, padded by hand, and a scaled first level.
+    """Coarser levels after VGG-16's last one, padded by hand, and a scaled first level.
 
     Each level is a 1x1 and a k x k convolution with bias and ReLU. The first level is normalised
-    for the head alone (`L2Norm`): the backbone has gone on from what it was before.
+    (`L2Norm`) only for the head, not for the rest of the backbone.
 
     Source: docs/reference/ssd_vgg16.md, sections 2.1, 2.2 and 4
     """
@@ -118,14 +118,14 @@ class VGGExtraLevels(keras.layers.Layer):
         """Configure the levels; the defaults are those of SSD300.
 
         Args:
-            widths: channels of the 1x1 and of the second convolution, a pair a level.
+            widths: channels of the 1x1 and of the second convolution, one pair per level.
             kernels: sides of the second convolutions.
-            strides: of the second convolutions.
-            paddings: zeros on each of the four sides before the second convolutions. Where the
-                image is so small that nothing would be left of a level, it is padded to stay as it
+            strides: strides of the second convolutions.
+            paddings: zeros on each of the four sides before the second convolutions. If the image
+                is so small that nothing would be left of a level, it is padded to keep its size.
+            initial_scale: initial scale of the first level's `L2Norm`; None leaves that level as it
                 is.
-            initial_scale: of the first level's `L2Norm`; None leaves that level alone.
-            name: of the layer.
+            name: name of the layer.
             **kwargs: passed to the Keras layer.
 
         Raises:
@@ -145,7 +145,7 @@ class VGGExtraLevels(keras.layers.Layer):
         self.initial_scale = initial_scale
 
     def build(self, input_shapes) -> None:
-        """Create the layers behind the last of levels [B, h, w, C] of static size."""
+        """Create the layers after the last of levels [B, h, w, C] of static size."""
         size = tuple(input_shapes[-1][1:3])
         self._reduce, self._expand, self._margins = [], [], []
         common = {"activation": "relu", "dtype": self.dtype_policy}
@@ -174,14 +174,14 @@ class VGGExtraLevels(keras.layers.Layer):
         super().build(input_shapes)
 
     def call(self, levels: Sequence[tf.Tensor]) -> list[tf.Tensor]:
-        """Return the given levels, the first of them scaled, and the extra ones behind them."""
+        """Return the given levels, the first of them scaled, and the extra ones after them."""
         levels = list(levels)
         features = levels[-1]
         if self._norm is not None:
             # `features` is the last level, which stays as the backbone made it.
             levels[0] = tf.cast(self._norm(levels[0]), levels[0].dtype)
         for reduce, margins, expand in zip(self._reduce, self._margins, self._expand, strict=True):
-            # Zeros of our own: "same" would put none before and one behind at stride 2.
+            # Our own zeros: at stride 2 "same" would put none before and one after.
             features = expand(tf.pad(reduce(features), [(0, 0), *margins, (0, 0)]))
             levels.append(features)
         return levels
@@ -201,7 +201,7 @@ class VGGExtraLevels(keras.layers.Layer):
 @gin.register
 @keras.saving.register_keras_serializable(package="ssd_centernet")
 class CenterNetFPN(keras.layers.Layer):
-    """A top-down path that ends in a single fine map, narrower at each finer level.
+    """A top-down path to a single fine map, narrower at each finer level.
 
     The coarsest level goes through a 1x1 convolution. Then, level by level: double, add a 1x1
     convolution of the finer level, 3x3 convolution to the next width, batch norm, ReLU.
@@ -223,11 +223,11 @@ class CenterNetFPN(keras.layers.Layer):
 
         Args:
             widths: channels of the lateral 1x1 convolutions, coarsest first; the coarsest level's
-                has as many as the one after it.
-            output_width: channels of the map that comes out.
-            norm_momentum: of the moving statistics.
-            norm_epsilon: of batch normalisation.
-            name: of the layer.
+                has as many as the next one.
+            output_width: channels of the output map.
+            norm_momentum: momentum of the moving statistics.
+            norm_epsilon: epsilon of batch normalisation.
+            name: name of the layer.
             **kwargs: passed to the Keras layer.
         """
         super().__init__(name=name, **kwargs)
@@ -240,13 +240,13 @@ class CenterNetFPN(keras.layers.Layer):
         """Create the layers over levels [B, h, w, C], finest first, each twice the next's size.
 
         Raises:
-            ValueError: the backbone gives another number of levels than the widths are set for.
+            ValueError: the number of the backbone's levels does not fit the widths.
         """
         if len(input_shapes) != len(self.widths) + 1:
             raise ValueError(
-                f"The backbone gives {len(input_shapes)} levels and CenterNetFPN.widths has "
-                f"{len(self.widths)}, which needs one level more; make the backbone's "
-                "`output_levels` fit."
+                f"The backbone gives {len(input_shapes)} levels, but CenterNetFPN.widths has "
+                f"{len(self.widths)} numbers and needs one level more; correct the backbone's "
+                "`output_levels`."
             )
         common = {"dtype": self.dtype_policy}
         self._top = keras.layers.Conv2D(self.widths[0], 1, name="top", **common)
@@ -272,7 +272,7 @@ class CenterNetFPN(keras.layers.Layer):
         super().build(input_shapes)
 
     def call(self, levels: Sequence[tf.Tensor], training: bool | None = None) -> list[tf.Tensor]:
-        """Return the one map, of the finest level's size."""
+        """Return the only map, with the finest level's size."""
         *finer, coarsest = levels
         features = self._top(coarsest)
         for level, lateral, add, smooth, norm in zip(
@@ -296,13 +296,13 @@ class CenterNetFPN(keras.layers.Layer):
 @gin.register
 @keras.saving.register_keras_serializable(package="ssd_centernet")
 class PassLevels(keras.layers.Layer):
-    """Hand the backbone's levels on, for backbones that make a pyramid of their own."""
+    """Pass the backbone's levels on, for backbones with their own pyramid."""
 
     def __init__(self, *, name: str = "levels", **kwargs):
         """Configure the layer.
 
         Args:
-            name: of the layer.
+            name: name of the layer.
             **kwargs: passed to the Keras layer.
         """
         super().__init__(name=name, **kwargs)

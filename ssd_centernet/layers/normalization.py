@@ -16,7 +16,7 @@ from ssd_centernet.layers.base import Float32Layer
 class L2Norm(Float32Layer):
     """Divide each cell's channels by their Euclidean norm and give each channel a learned scale.
 
-    It lets a head share a learning rate between a level of large activations and the others.
+    A level with large activations can then train at the same learning rate as the others.
 
     Source:
         docs/reference/ssd_vgg16.md, section 2.2
@@ -34,9 +34,9 @@ class L2Norm(Float32Layer):
         """Configure the layer.
 
         Args:
-            initial_scale: of every channel.
+            initial_scale: initial scale of every channel.
             epsilon: added to the norm, so that cells of zeros stay zeros.
-            name: of the layer.
+            name: name of the layer.
             **kwargs: passed to the Keras layer.
         """
         super().__init__(name=name, **kwargs)
@@ -44,7 +44,7 @@ class L2Norm(Float32Layer):
         self.epsilon = epsilon
 
     def build(self, input_shape) -> None:
-        """Create the scales, one a channel."""
+        """Create the scales, one per channel."""
         self.scale = self.add_weight(
             name="scale",
             shape=(input_shape[-1],),
@@ -74,8 +74,8 @@ class L2Norm(Float32Layer):
 class BatchNorm(keras.layers.BatchNormalization):
     """Batch normalisation whose statistics can span the processes that train together.
 
-    It is Keras' own layer until `synchronize` is called. Keras' synchronous one speaks to a
-    `tf.distribute` strategy only, and so not to processes that each have a strategy of their own.
+    It is Keras' own layer until `synchronize` is called. Keras' synchronous layer works only within
+    a `tf.distribute` strategy, and so not across processes that each have their own.
 
     Source: docs/reference/ssd_resnet34.md, section 11 (`--distributed_bn`)
     """
@@ -86,17 +86,17 @@ class BatchNorm(keras.layers.BatchNormalization):
     _group_size = 1
 
     def synchronize(self, mean_of_group: Callable[[tf.Tensor], tf.Tensor], group_size: int) -> None:
-        """Make the statistics of training those of several processes.
+        """Compute the statistics of training over several processes.
 
         Args:
             mean_of_group: averages a float32 tensor over the group that this process belongs to;
                 differentiable, usable in a tf.function.
-            group_size: processes in the group; each has the same number of images.
+            group_size: number of processes in the group; each has the same number of images.
         """
         self._mean_of_group, self._group_size = mean_of_group, group_size
 
     def call(self, inputs: tf.Tensor, training: bool | None = None) -> tf.Tensor:
-        """Normalise feature maps [B, h, w, C]; in training moves the averages, if trainable."""
+        """Normalise feature maps [B, h, w, C]; in training also move the averages, if trainable."""
         # Not trainable means inference, in Keras' sense: the averages are used and stay.
         if self._mean_of_group is None or not training or not self.trainable:
             return super().call(inputs, training=training)
@@ -129,11 +129,11 @@ class BatchNorm(keras.layers.BatchNormalization):
 @gin.register
 @keras.saving.register_keras_serializable(package="ssd_centernet")
 class PopulationBatchNorm(BatchNorm):
-    """Batch normalisation whose moving variance is that of the batch, divided by n and not n - 1.
+    """Batch normalisation whose moving variance is the batch's, divided by n instead of n - 1.
 
-    Keras' fused kernels put n / (n - 1) times the variance into the moving one. That is nothing on
-    large maps; where a network ends in maps of a few cells and its averages forget fast, inference
-    would differ from training by up to a factor of two.
+    Keras' fused kernels put n / (n - 1) times the variance into the moving one. On large maps the
+    difference is negligible. If a network ends in maps of a few cells and its averages forget fast,
+    inference would differ from training by a factor of up to two.
 
     Source: docs/reference/centernet.md, section 1.1
     """
@@ -141,7 +141,7 @@ class PopulationBatchNorm(BatchNorm):
     population_variance = True
 
     def call(self, inputs: tf.Tensor, training: bool | tf.Tensor | None = None) -> tf.Tensor:
-        """Normalise feature maps [B, h, w, C]; in training moves the averages, if trainable."""
+        """Normalise feature maps [B, h, w, C]; in training also move the averages, if trainable."""
         if self._mean_of_group is not None:
             return super().call(inputs, training=training)
         # Keras moves the average by (1 - momentum) n / (n - 1) variance; taking back 1 / n of that
@@ -160,18 +160,18 @@ class PopulationBatchNorm(BatchNorm):
 def synchronize(
     model: keras.Model, mean_of_group: Callable[[tf.Tensor], tf.Tensor], group_size: int
 ) -> int:
-    """Make every batch norm of a model span a group of processes; before the first trace.
+    """Make every batch norm of a model span a group of processes; call it before the first trace.
 
     Args:
         model: any Keras model.
         mean_of_group: see `BatchNorm.synchronize`.
-        group_size: processes in a group.
+        group_size: number of processes in a group.
 
     Returns:
-        How many layers were changed.
+        The number of layers changed.
 
     Raises:
-        ValueError: the model has batch norms that are not ours, as a Model Garden backbone has.
+        ValueError: the model has batch norms of other libraries, as in a Model Garden backbone.
     """
     # Nested ones too: necks and heads hold norms of their own. By their averages, since a foreign
     # norm is of any class.
@@ -181,7 +181,7 @@ def synchronize(
         raise ValueError(
             f"{len(foreign)} batch norms, such as {foreign[0]!r}, cannot be synchronised between "
             "processes: they belong to a backbone of the Model Garden. Leave out "
-            "train.sync_batch_norm (--distributed_bn), or take a backbone of this library."
+            "train.sync_batch_norm (--distributed_bn), or choose a backbone of this library."
         )
     for layer in layers:
         layer.synchronize(mean_of_group, group_size)

@@ -1,4 +1,4 @@
-"""What must be done to an image before a network sees it; it belongs to the weights."""
+"""Preparation of images for a network; it belongs to the weights."""
 
 from __future__ import annotations
 
@@ -48,21 +48,22 @@ class Preprocessing(Float32Layer):
 
         Args:
             image_size: (height, width) of the network's input in pixels.
-            mean: of the three channels after division by `scale`, in the order of `channels`.
-            std: of the three channels after division by `scale`, in the order of `channels`.
-            scale: what pixels in 0..255 are divided by first.
-            resize: "bilinear" samples with half-pixel centres, "legacy_bilinear" without them as
-                TensorFlow 1 did.
-            keep_aspect: whether images are fitted into `image_size` with their aspect ratio kept
-                and zeros (black, before normalisation) at the bottom and the right.
-            channels: order of the channels that the network sees, "RGB" or "BGR".
-            round_pixels: whether resized pixels are rounded to whole numbers, as a resize of bytes
-                gives them.
-            name: of the layer.
+            mean: means of the three channels after division by `scale`, in the order of `channels`.
+            std: deviations of the three channels after division by `scale`, in the order of
+                `channels`.
+            scale: divisor of the pixels (0..255), applied first.
+            resize: "bilinear" samples with half-pixel centres, "legacy_bilinear" without them, as
+                in TensorFlow 1.
+            keep_aspect: whether to keep the aspect ratio and fill `image_size` up with zeros
+                (black, before normalisation) at the bottom and the right.
+            channels: order of the network's channels, "RGB" or "BGR".
+            round_pixels: whether to round resized pixels to whole numbers, as a resize of bytes
+                does.
+            name: name of the layer.
             **kwargs: passed to the Keras layer.
 
         Raises:
-            ValueError: `resize` or `channels` is none of the two.
+            ValueError: `resize` or `channels` is not one of its two choices.
         """
         super().__init__(name=name, **kwargs)
         self.image_size = tuple(image_size)
@@ -81,17 +82,17 @@ class Preprocessing(Float32Layer):
         self.round_pixels = round_pixels
 
     def extent(self, height: tf.Tensor, width: tf.Tensor) -> tf.Tensor:
-        """Compute which share of the network's input an image covers.
+        """Compute the share of the network's input that an image covers.
 
         Args:
-            height: int [...], of the image in pixels.
-            width: int [...], of the image in pixels.
+            height: int [...], height of the image in pixels.
+            width: int [...], width of the image in pixels.
 
         Returns:
-            float32 [..., 2]: shares (height, width) in (0, 1]; ones where nothing is padded.
+            float32 [..., 2]: shares (height, width) in (0, 1]; ones if nothing is padded.
         """
         if not self.keep_aspect:
-            # Of a batch of open size the number of rows is known in the graph alone.
+            # If the batch size is open, only the graph knows the number of rows.
             return tf.ones_like(tf.stack([height, width], axis=-1), tf.float32)
         inner = image_ops.fitted_size(height, width, self.image_size)
         return tf.cast(inner, tf.float32) / tf.constant(self.image_size, tf.float32)
@@ -101,7 +102,7 @@ class Preprocessing(Float32Layer):
 
         Args:
             images: of any size.
-            portable: whether to use operations alone that TFLite and ONNX have; then a batch.
+            portable: whether to use only operations of TFLite and ONNX; this needs a batch.
 
         Returns:
             float32 of the same rank.
@@ -123,7 +124,7 @@ class Preprocessing(Float32Layer):
 
     def normalize(self, images: tf.Tensor) -> tf.Tensor:
         """Normalise float32 RGB images [..., 3] in 0..255 that have their final size."""
-        # Before the mean, which is given in the order that the network sees.
+        # Before the mean, which is in the network's order of channels.
         if self.channels == "BGR":
             images = tf.reverse(images, axis=[-1])
         if self.scale != 1.0:
@@ -134,7 +135,7 @@ class Preprocessing(Float32Layer):
         """Turn network inputs [..., 3] back into uint8 RGB pixels of the same shape."""
         pixels = np.asarray(images, np.float32) * np.asarray(self.std, np.float32)
         pixels = (pixels + np.asarray(self.mean, np.float32)) * self.scale
-        # Augmented inputs leave 0..255, and those of a run that failed may be no numbers.
+        # Augmented inputs may leave 0..255, and those of a failed run may be NaN.
         pixels = np.nan_to_num(pixels).round().clip(0, 255).astype(np.uint8)
         return pixels[..., ::-1] if self.channels == "BGR" else pixels
 

@@ -1,4 +1,4 @@
-"""Coarse maps brought to the size of finer ones."""
+"""Enlarging coarse maps to the size of finer ones."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ssd_centernet._keras import keras
 class UpsampleAdd(keras.layers.Layer):
     """Add a coarse map, doubled by nearest neighbour, to a fine one.
 
-    Where the fine map has an odd side, the last doubled row or column is cut off, so that networks
+    If a side of the fine map is odd, the last doubled row or column is cut off, so that networks
     take images of any size.
 
     Source: docs/reference/centernet.md, sections 1.1 and 1.2

@@ -1,1 +1,1 @@
-"""Detectors: a network, a criterion and a decoder, composed."""
+"""Detectors: each a network, a criterion and a decoder."""

@@ -1,4 +1,4 @@
-"""CenterNet: objects as peaks of a heatmap, with an offset and a size at each."""
+"""CenterNet: objects as peaks of a heatmap, each with an offset and a size."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class CenterNet(Detector):
     """CenterNet: objects as the peaks of heatmaps.
 
     The defaults of its parts and an `Hourglass` make the published CenterNet Hourglass-104; with
-    `CenterNetFPN` over a ResNet-101 it is that of `gin_configs/centernet_resnet101_fpn.gin`.
+    `CenterNetFPN` on a ResNet-101 it is that of `gin_configs/centernet_resnet101_fpn.gin`.
 
     Source:
         docs/reference/centernet.md, sections 1 to 4
@@ -65,22 +65,23 @@ class CenterNet(Detector):
 
         Args:
             backbone: Keras model from images [B, h, w, 3] to a dict of feature maps by level. A
-                level may have a map of each stack: "2_0" is that of the first, "2" that of the
-                last.
+                level may have one map per stack: "2_0" is the first stack's, "2" the last one's.
             num_classes: C, without background.
             image_size: (height, width) of the network's input in pixels.
-            neck: layer from the backbone's levels, finest first, to the maps that the head sees;
-                None hands on the backbone's.
-            head: constructor of the head, called with C, such as `CenterNetHead`; or such a head.
+            neck: layer from the backbone's levels, finest first, to the head's maps; None passes
+                the backbone's levels on.
+            head: constructor of the head, called with C, such as `CenterNetHead`; or a head that is
+                built.
             criterion: layer with the loss; None means `CenterNetLoss`.
             decoder: layer from raw outputs to detections; None means `CenterNetDecoder`.
-            preprocessing: what an image needs before it goes in; None means that of Hourglass-104.
+            preprocessing: layer that prepares images for the network; None means that of
+                Hourglass-104.
             class_names: names of the C classes.
-            name: of the model.
+            name: name of the model.
 
         Raises:
-            ValueError: the maps differ in size, the image is no multiple of their stride, or a part
-                cannot be one: not a layer, or of another kind of detector.
+            ValueError: the maps differ in size, the image size is not a multiple of their stride,
+                or a part is not a layer or belongs to another kind of detector.
         """
         check_parts(
             "CenterNet",
@@ -188,7 +189,7 @@ class CenterNet(Detector):
         return self.to_image_frame(self.decoder(outputs, **limits), extent)
 
     def describe_outputs(self) -> str:
-        """Say which maps there are."""
+        """Describe the maps."""
         maps = f"heatmap, offset and size on {size_in_words(self.output_size)} cells"
         return (
             maps
@@ -204,7 +205,7 @@ def _times(rows: np.ndarray) -> np.ndarray:
 
 
 def _level_and_stack(key: str) -> tuple[int, float]:
-    """Order maps: by level, then by stack, the last stack being the one without a number."""
+    """Return a sorting key: by level, then by stack; the last stack is the one without a number."""
     level, _, stack = key.partition("_")
     return int(level), float(stack or "inf")
 
@@ -218,14 +219,14 @@ def _common_size(maps: Sequence[tf.Tensor], image_size: tuple[int, int]) -> tupl
     sizes = {tuple(features.shape[1:3]) for features in maps}
     if len(sizes) != 1:
         raise ValueError(
-            f"CenterNet predicts on maps of one size, the backbone gives {sorted(sizes)}; set "
-            "CenterNet.neck = @CenterNetFPN(), which joins levels into one map."
+            f"CenterNet predicts on maps of one size, but the backbone gives {sorted(sizes)}; set "
+            "CenterNet.neck = @CenterNetFPN(), which joins all levels into one map."
         )
     (size,) = sizes
     if any(pixels % cells for pixels, cells in zip(image_size, size, strict=True)):
         raise ValueError(
-            f"a network input of {tuple(image_size)} pixels is no whole multiple of the heatmap's "
-            f"{size} cells; make both sides of IMAGE_SIZE multiples of the stride (4)."
+            f"a network input of {tuple(image_size)} pixels is not a whole multiple of the "
+            f"heatmap's {size} cells; make both sides of IMAGE_SIZE multiples of the stride (4)."
         )
     return size
 

@@ -1,4 +1,4 @@
-"""What every detector is: a network, a criterion (targets and losses) and a decoder."""
+"""The base of all detectors: a network, a criterion (targets and losses) and a decoder."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ _NAMES_SHOWN = 72
 
 
 class Detector(ExplainedModel):
-    """A Keras model from normalised images to raw float32 outputs, with what belongs to it.
+    """A Keras model from normalised images to raw float32 outputs, with its criterion and decoder.
 
     Subclasses build the network, pass its inputs and outputs to `super().__init__`, set `criterion`
     and `decoder`, and implement `make_targets`, `decode` and `describe_outputs`. `ExplainedModel`
-    has what else they may tell.
+    lists the optional methods.
 
     Attributes:
         num_classes: C, without background.
@@ -52,17 +52,17 @@ class Detector(ExplainedModel):
         """Join the parts; see the subclasses.
 
         Raises:
-            ValueError: the number of names, or the size that the preprocessing gives, does not fit.
+            ValueError: the number of names or the size of the preprocessing does not fit.
         """
         super().__init__(inputs=inputs, outputs=outputs, name=name)
         if class_names is not None and len(class_names) != num_classes:
             raise ValueError(
-                f"{len(class_names)} class names for num_classes={num_classes}: num_classes never "
-                "counts background; set NUM_CLASSES to the number of names in the label map."
+                f"{len(class_names)} class names for num_classes={num_classes}: num_classes does "
+                "not count background; set NUM_CLASSES to the number of names in the label map."
             )
         if tuple(preprocessing.image_size) != tuple(image_size):
             raise ValueError(
-                f"the network takes {tuple(image_size)} images and the preprocessing gives "
+                f"the network takes images of {tuple(image_size)}, but the preprocessing gives "
                 f"{tuple(preprocessing.image_size)}; set both through IMAGE_SIZE."
             )
         self.num_classes = num_classes
@@ -84,7 +84,7 @@ class Detector(ExplainedModel):
                 image covers; None means all of it. Detectors that learn from padding too ignore it.
 
         Returns:
-            A dict of tensors of static shape but for the leading B.
+            A dict of tensors of static shape except for the leading B.
         """
         raise NotImplementedError
 
@@ -96,10 +96,11 @@ class Detector(ExplainedModel):
         """Decode raw outputs into `Detections` (see docs/architecture.md).
 
         Args:
-            outputs: what the network gave.
-            extent: float32 [B, 2], as in `make_targets`: where the preprocessing pads, boxes come
-                out as fractions of the image instead of fractions of the network's input.
-            **limits: of the decoder's call, such as `score_threshold`; None is the decoder's own.
+            outputs: outputs of the network.
+            extent: float32 [B, 2], as in `make_targets`: if the preprocessing pads, boxes are
+                fractions of the image instead of the network's input.
+            **limits: arguments of the decoder's call, such as `score_threshold`; None means the
+                decoder's own.
         """
         raise NotImplementedError
 
@@ -107,11 +108,11 @@ class Detector(ExplainedModel):
         """Turn boxes from fractions of the network's input into fractions of the image.
 
         Args:
-            detections: of a decoder.
+            detections: detections of a decoder.
             extent: float32 [B, 2] or None, as in `decode`.
 
         Returns:
-            The same where nothing is padded, else with boxes clipped to the image.
+            The same if nothing is padded, else with boxes clipped to the image.
         """
         if extent is None or not self.preprocessing.keep_aspect:
             return detections
@@ -120,17 +121,17 @@ class Detector(ExplainedModel):
 
     @property
     def loss_weights(self) -> dict[str, float]:
-        """The factor of every loss part in the total."""
+        """Return the factor of each loss part in the total."""
         return self.criterion.loss_weights
 
     def compute_losses(self, outputs, batch: dict) -> dict[str, tf.Tensor]:
         """Compute the unweighted loss parts of a batch.
 
         Args:
-            outputs: what the network gave for `batch["image"]`.
-            batch: see docs/architecture.md; `targets` are used where the input pipeline made them,
-                else they are made here, on the device, of `boxes`, `classes` and, where there are
-                any, `is_crowd`, `valid` and `extent`.
+            outputs: outputs of the network for `batch["image"]`.
+            batch: see docs/architecture.md; `targets` are used if the input pipeline made them;
+                else they are made here, on the device, from `boxes`, `classes` and, if present,
+                `is_crowd`, `valid` and `extent`.
 
         Returns:
             Named float32 scalars.
@@ -147,7 +148,7 @@ class Detector(ExplainedModel):
         return self.losses_of(outputs, targets)
 
     def total_loss(self, parts: dict[str, tf.Tensor]) -> tf.Tensor:
-        """Sum the loss parts with their weights, the one place where weights are applied."""
+        """Sum the loss parts with their weights; this is the only place that applies them."""
         return tf.add_n([self.loss_weights[name] * part for name, part in parts.items()])
 
     def detect(self, images: tf.Tensor | Sequence, **limits) -> dict[str, tf.Tensor]:
@@ -155,7 +156,7 @@ class Detector(ExplainedModel):
 
         Args:
             images: uint8 [B, H, W, 3] or [H, W, 3], RGB, any size; or a list or tuple of images [H,
-                W, 3], each of its own size.
+                W, 3], of any sizes.
             **limits: `score_threshold` and `iou_threshold` instead of the decoder's own, floats or
                 scalar tensors.
 
@@ -165,10 +166,10 @@ class Detector(ExplainedModel):
             one.
 
         Raises:
-            ValueError: the images are not uint8 RGB, or there is none.
+            ValueError: the images are not uint8 RGB, or there are none.
         """
         if isinstance(images, list | tuple) and _are_images(images):
-            # One at a time: what is uint8 and large becomes small.
+            # One at a time, so that only one is in memory in its full size as floats.
             pairs = [self._prepare(image[tf.newaxis]) for image in _checked_list(images)]
             inputs, extent = (tf.concat(values, axis=0) for values in zip(*pairs, strict=True))
         else:
@@ -177,18 +178,19 @@ class Detector(ExplainedModel):
         return self.decode(self(inputs, training=False), extent, **limits)
 
     def _prepare(self, images: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """Turn uint8 images [B, H, W, 3] into the network's input and the extent [B, 2] of it."""
+        """Turn uint8 images [B, H, W, 3] into the network's input and its extent [B, 2]."""
         sizes = tf.tile(tf.shape(images)[tf.newaxis, 1:3], [tf.shape(images)[0], 1])
         extent = self.preprocessing.extent(sizes[:, 0], sizes[:, 1])
         return self.preprocessing(images), extent
 
     def summary(self, *args, print_fn=None, **kwargs) -> None:
-        """Print what goes in and comes out, and Keras' table of the parts.
+        """Print inputs, outputs and Keras' table of the parts.
 
         Args:
-            *args: of `keras.Model.summary`.
+            *args: arguments of `keras.Model.summary`.
             print_fn: takes the text, piece by piece; None prints it.
-            **kwargs: of `keras.Model.summary`, such as `expand_nested=True` for every layer.
+            **kwargs: arguments of `keras.Model.summary`, such as `expand_nested=True` for every
+                layer.
         """
         show = print_fn or print
         for line in self._description():
@@ -216,11 +218,11 @@ class Detector(ExplainedModel):
         return [title, *(f"  {line}" for line in itertools.chain(*wrapped))]
 
     def describe_outputs(self) -> str:
-        """Say in a few words what the network predicts for an image."""
+        """Describe in a few words what the network predicts for an image."""
         raise NotImplementedError
 
     def get_config(self) -> dict:
-        """Return the constructor's arguments, parts serialised, and the precision."""
+        """Return the constructor's arguments, with parts serialised, and the precision."""
         parts = {name: getattr(self, name) for name in self.PARTS}
         return {
             "name": self.name,
@@ -251,7 +253,7 @@ class Detector(ExplainedModel):
             Variables in creation order.
 
         Raises:
-            ValueError: a pattern matches nothing, so it would silently freeze nothing.
+            ValueError: a pattern matches nothing, so it would freeze nothing without a word.
         """
         patterns = as_patterns(freeze, setting="train.freeze")
         variables = self.trainable_variables
@@ -263,7 +265,7 @@ class Detector(ExplainedModel):
 def _policy(name: str | None) -> Iterator[None]:
     """Set Keras' policy while a model is built; None leaves it as it is.
 
-    A backbone is built anew from its constructor's arguments, which do not tell its precision.
+    A backbone is rebuilt from its constructor's arguments, which do not include its precision.
     """
     before = keras.mixed_precision.global_policy()
     keras.mixed_precision.set_global_policy(name or before)
@@ -279,22 +281,22 @@ def size_in_words(size: Sequence[int]) -> str:
 
 
 def _are_images(images: Sequence) -> bool:
-    """Tell a list of images from nested lists of numbers."""
+    """Tell whether this is a list of images, not nested lists of numbers."""
     return not images or hasattr(images[0], "shape")
 
 
 def _checked_list(images: Sequence) -> list[tf.Tensor]:
-    """Return uint8 [H, W, 3], one for each image.
+    """Return uint8 [H, W, 3] for each image.
 
     Raises:
-        ValueError: one of them is something else, or there is none.
+        ValueError: one of them is something else, or there are none.
     """
     checked = [_checked_image(image) for image in images]
     for image in checked:
         if image.shape.rank != 3:
             raise ValueError(
-                f"detect() takes a list of images [H, W, 3], got one of shape {image.shape} in it; "
-                "give a batch as it is, without a list around it."
+                "detect() takes a list of images [H, W, 3], but one of the list has shape "
+                f"{image.shape}; give a batch as it is, not in a list."
             )
     if not checked:
         raise ValueError("detect() got an empty list of images; give at least one.")
@@ -311,8 +313,8 @@ def _checked_image(images) -> tf.Tensor:
     if images.dtype != tf.uint8 or images.shape.rank not in (3, 4) or images.shape[-1] != 3:
         raise ValueError(
             f"detect() takes uint8 RGB images [B, H, W, 3], got {images.dtype.name} "
-            f"{images.shape}; give pixels in 0..255 that are not resized or normalised."
+            f"{images.shape}; give pixels in 0..255, not resized or normalised."
         )
     if 0 in images.shape.as_list():
-        raise ValueError(f"detect() got images of shape {images.shape}: there is no pixel in them.")
+        raise ValueError(f"detect() got images of shape {images.shape}: they have no pixels.")
     return images

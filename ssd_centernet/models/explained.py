@@ -1,4 +1,4 @@
-"""What the rooms around training ask a detector, with answers that hold for any."""
+"""A detector's explanations for preview, weights and benchmark, with defaults for any detector."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from ssd_centernet.models.matches import Matches, explain_by_omission
 class ExplainedModel(FittedModel):
     """A model that explains its targets, its class predictions and the cost of its decoding.
 
-    The preview, the restoration of weights and the benchmark know these answers alone. Subclasses
-    better them where they know more; they give `image_size` and `make_targets`.
+    The preview, the restoration of weights and the benchmark use only these methods. Subclasses
+    override them with better answers; they have `image_size` and `make_targets`.
 
     Attributes:
         PREDICTS_BACKGROUND: whether class predictions have a row of background before the classes.
@@ -32,20 +32,20 @@ class ExplainedModel(FittedModel):
         is_crowd: np.ndarray,
         extent: tf.Tensor | None = None,
     ) -> Matches:
-        """Say what the targets of one image match with its objects, for pictures and tables.
+        """Explain how the targets of one image match its objects, for pictures and tables.
 
-        Here, without knowledge of what the targets are, they are made anew without each object in
-        turn. Subclasses read it out of `targets`.
+        This default knows nothing of the targets: it makes them again without each object in turn.
+        Subclasses read the answer from `targets`.
 
         Args:
-            targets: of `make_targets`, for one image.
+            targets: result of `make_targets` for one image.
             boxes: float32 [N, 4], the objects without padding, as in `make_targets`.
             classes: int32 [N].
             is_crowd: bool [N].
             extent: float32 [2], as in `make_targets`.
 
         Returns:
-            What became of each object, and the words for it.
+            The match of each object, and the names of the states.
         """
         del targets
         objects = (tf.constant(boxes), tf.constant(classes, tf.int32), tf.constant(is_crowd))
@@ -54,14 +54,14 @@ class ExplainedModel(FittedModel):
         )
 
     def realistic_outputs(self, boxes: np.ndarray, classes: np.ndarray, *, seed: int = 0) -> Any:
-        """Make raw outputs that give `decode` about as much work as a trained detector's do.
+        """Make raw outputs that give `decode` about as much work as those of a trained detector.
 
-        Here the network, with the weights that it has, looks at noise.
+        This default runs the network, with its current weights, on noise.
 
         Args:
-            boxes: float32 [B, M, 4], objects to be found, yxyx fractions of the network's input.
+            boxes: float32 [B, M, 4], objects to find, yxyx fractions of the network's input.
             classes: int32 [B, M].
-            seed: of everything random.
+            seed: seed of all randomness.
 
         Returns:
             Raw outputs of B images.
@@ -71,22 +71,22 @@ class ExplainedModel(FittedModel):
         return self(tf.constant(np.random.default_rng(seed).normal(size=shape), tf.float32))
 
     def bare_decoding(self, outputs: Any) -> tuple[Callable, tuple] | None:
-        """Prepare the least that decoding can be, to compare the speed of `decode` with.
+        """Prepare a minimal decoding, to compare the speed of `decode` with.
 
         Args:
             outputs: raw outputs.
 
         Returns:
-            A function, such as TensorFlow's own suppression, and its arguments, ready made of the
-            outputs; None, as here, where there is nothing to compare with.
+            A function, such as TensorFlow's own suppression, and its arguments, made from the
+            outputs; None, as here, if there is nothing to compare with.
         """
         del outputs
 
     def class_variables(self) -> set[str]:
-        """Name the variables whose last axis is [n, K]: n times a row for each class.
+        """Name the variables whose last axis is [n, K]: n times a row per class.
 
-        K counts the background where `PREDICTS_BACKGROUND` says so. Here they are those of the
-        layers that the head, if there is one, lists as `class_layers`.
+        K counts the background if `PREDICTS_BACKGROUND` is True. By default they are the variables
+        of the layers that the head, if any, lists as `class_layers`.
         """
         return self._in_head("class_layers")
 

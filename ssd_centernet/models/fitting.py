@@ -1,4 +1,4 @@
-"""What `compile`, `fit` and `evaluate` of Keras do with a detector."""
+"""Keras' `compile`, `fit` and `evaluate` for a detector."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from ssd_centernet._keras import explain_foreign, keras
 from ssd_centernet.models.weight_decay import NORMS, add_weight_decay, decay_mask
 
 _OBJECTS = ("boxes", "classes")
-# Fractions of the input may lie a little outside it, pixels lie far outside.
+# Fractions may lie a little outside 0..1, pixels lie far outside.
 _FARTHEST = 4.0
 
 
 class FittedModel(keras.Model):
-    """A Keras model whose loss is its own, in named parts, over batches that are dictionaries.
+    """A Keras model with its own loss, in named parts, for batches that are dictionaries.
 
     Subclasses give `num_classes`, `compute_losses`, `total_loss`, `loss_weights` and
     `variables_to_train`.
@@ -36,37 +36,37 @@ class FittedModel(keras.Model):
         jit_compile: bool | None = None,
         **refused: Any,
     ) -> None:
-        """Prepare `fit` and `evaluate`; the loss is that of the detector's criterion.
+        """Prepare `fit` and `evaluate`; the loss comes from the detector's criterion.
 
-        A step is that of `ssd_centernet train`: gradients of the weighted sum of the loss parts,
-        weight decay added to them, then clipped, then applied. In float16 Keras wraps the optimizer
-        so that the loss is scaled.
+        A step is that of `ssd_centernet train`: take the gradients of the weighted sum of the loss
+        parts, add weight decay, clip, apply. In float16 Keras wraps the optimizer to scale the
+        loss.
 
         Args:
-            optimizer: of the Keras in `ssd_centernet.keras`, with its learning rate, or its name.
-            weight_decay: coefficient of the L2 objective `0.5 |v|^2`, not part of the loss that is
-                shown; 0 for none. An optimizer's own `weight_decay` is another thing, and
-                decoupled.
+            optimizer: an optimizer of `ssd_centernet.keras` with its learning rate, or its name.
+            weight_decay: coefficient of the L2 objective `0.5 |v|^2`, not part of the loss shown; 0
+                for none. An optimizer's own `weight_decay` is something else: it is decoupled.
             decay_exclude: regular expressions of names of variables that do not decay.
             freeze: regular expressions, matched at the start of names of variables that are not
-                updated. Their batch norms still see the statistics of the batch; to hold these as
-                well, set `trainable = False` on a layer before `compile`, as Keras has it.
+                updated. Their batch norms still use the statistics of the batch; to freeze these
+                too, set `trainable = False` on a layer before `compile`, as usual in Keras.
             clip_norm: largest global norm of the gradients; None for no clipping.
             run_eagerly: as in Keras.
             steps_per_execution: as in Keras.
             jit_compile: as in Keras.
-            **refused: nothing; `loss` and `metrics` of Keras get an error that says what to do.
+            **refused: must be empty; Keras' `loss` and `metrics` raise an error that says what to
+                do.
 
         Raises:
-            ValueError: an argument out of its range, a pattern that matches nothing.
-            TypeError: an optimizer of another Keras, or an argument that a detector does not have.
+            ValueError: an argument is out of range, or a pattern matches nothing.
+            TypeError: the optimizer is of another Keras, or a detector does not have the argument.
         """
         _refuse_arguments(refused)
         _check_optimizer(optimizer)
         for name, value in (("weight_decay", weight_decay), ("clip_norm", clip_norm)):
             if value is not None and value < 0:
                 raise ValueError(f"compile({name}={value}): expected 0 or more.")
-        decay_mask(self.variables_to_train(freeze), decay_exclude)  # Raises where a pattern is off.
+        decay_mask(self.variables_to_train(freeze), decay_exclude)  # Raises if a pattern is wrong.
         super().compile(
             optimizer=optimizer,
             run_eagerly=run_eagerly,
@@ -88,24 +88,25 @@ class FittedModel(keras.Model):
         _warn_without_rate(self.optimizer)
 
     def fit(self, x=None, y=None, **kwargs):
-        """Train on batches: see `keras.Model.fit`, of which every argument is taken by its name.
+        """Train on batches: see `keras.Model.fit`; give its arguments by name.
 
         Args:
-            x: batches as `ssd_centernet.training_data` gives them (docs/architecture.md has the
+            x: batches such as those of `ssd_centernet.training_data` (docs/architecture.md has the
                 fields): a `tf.data.Dataset` of dictionaries with `image` float32 [B, h, w, 3],
                 normalised, and either `targets`, or `boxes` float32 [B, M, 4] (yxyx, fractions of
-                `image`) and `classes` int32 [B, M] in 0..C-1, with `valid` bool [B, M] where rows
-                are padding and `is_crowd` bool [B, M] where some are crowd regions.
+                `image`) and `classes` int32 [B, M] in 0..C-1, with `valid` bool [B, M] if some rows
+                are padding and `is_crowd` bool [B, M] if some are crowd regions.
             y: None; the ground truth is part of a batch.
-            **kwargs: of Keras: `epochs`, `steps_per_epoch`, `validation_data`, `callbacks`...
+            **kwargs: arguments of Keras: `epochs`, `steps_per_epoch`, `validation_data`,
+                `callbacks`...
 
         Returns:
-            Keras' History: `loss` (the weighted sum) and each loss part, `val_` before those of the
+            Keras' History: `loss` (the weighted sum) and each loss part; `val_` marks those of the
             validation.
 
         Raises:
-            ValueError: batches that are none.
-            TypeError: a callback of another Keras.
+            ValueError: `x` does not hold such batches.
+            TypeError: a callback is of another Keras.
         """
         _refuse_ground_truth(y, "fit")
         _check_batches(x, self.input_shape, "x")
@@ -120,7 +121,7 @@ class FittedModel(keras.Model):
         Args:
             x: batches as for `fit`.
             y: None; the ground truth is part of a batch.
-            **kwargs: of Keras, such as `return_dict=True`.
+            **kwargs: arguments of Keras, such as `return_dict=True`.
 
         Returns:
             Means over the images, in the order of `metrics_names`.
@@ -159,12 +160,12 @@ class FittedModel(keras.Model):
 
     @property
     def metrics(self) -> list[keras.metrics.Metric]:
-        """The means that `fit` shows: the loss and its parts; empty before `compile`."""
+        """Return the means that `fit` shows: the loss and its parts; empty before `compile`."""
         fitting = getattr(self, "_fitting", None)
         return [] if fitting is None else list(fitting.means)
 
     def get_compile_config(self) -> dict | None:
-        """Return what `compile` was called with, for a `.keras` file."""
+        """Return the arguments of `compile`, for a `.keras` file."""
         fitting = getattr(self, "_fitting", None)
         if fitting is None:
             return None
@@ -175,7 +176,7 @@ class FittedModel(keras.Model):
         return {"optimizer": optimizer, **fitting.options}
 
     def compile_from_config(self, config: dict) -> None:
-        """Compile as the model of a `.keras` file was, with slots for the optimizer's state."""
+        """Compile as the model of a `.keras` file, with slots for the optimizer's state."""
         config = dict(config)
         optimizer = keras.saving.deserialize_keras_object(config.pop("optimizer"))
         self.compile(optimizer, **config)
@@ -184,7 +185,7 @@ class FittedModel(keras.Model):
 
 
 class _Fitting:
-    """Hold what `compile` set, out of sight of Keras: a model's weights are none of these."""
+    """Hold what `compile` set, hidden from Keras: these are not weights of the model."""
 
     def __init__(self, options: dict[str, Any], means: list[keras.metrics.Mean]):
         self.options = options
@@ -199,7 +200,7 @@ class _Fitting:
 
 
 def _as_list(patterns: str | Sequence[str]) -> list[str]:
-    # As a file has them: what is read back is then equal.
+    # In the form of a file, so that what is read back is equal.
     return [patterns] if isinstance(patterns, str) else list(patterns)
 
 
@@ -233,8 +234,8 @@ def _warn_without_rate(optimizer: Any) -> None:
     rate = getattr(optimizer, "learning_rate", None)
     if isinstance(rate, tf.Variable) and not float(rate):
         warnings.warn(
-            f"{type(optimizer).__name__} has the learning rate 0, with which fit changes nothing: "
-            "give it one, such as Momentum(0.9, learning_rate=1e-3), or a callback that sets it.",
+            f"{type(optimizer).__name__} has the learning rate 0, so fit would change nothing: "
+            "set one, such as Momentum(0.9, learning_rate=1e-3), or a callback that sets it.",
             stacklevel=3,
         )
 
@@ -245,20 +246,20 @@ def _check_callbacks(callbacks: Any) -> None:
     for callback in callbacks if isinstance(callbacks, list | tuple) else [callbacks]:
         if not isinstance(callback, keras.callbacks.Callback):
             foreign = explain_foreign(callback, f"callbacks.{type(callback).__name__}")
-            raise TypeError(foreign or f"{callback!r} among the callbacks is no Keras callback.")
+            raise TypeError(foreign or f"{callback!r} among the callbacks is not a Keras callback.")
 
 
 def _refuse_ground_truth(y: Any, method: str) -> None:
     if y is not None:
         raise ValueError(
-            f"{method}(x, y) got a y: a detector's ground truth is part of its batches, "
+            f"{method}(x, y) got a y, but a detector's ground truth is part of its batches, "
             "dictionaries with 'image', 'boxes' and 'classes'; ssd_centernet.training_data makes "
             "them from converted data."
         )
 
 
 def _check_batches(batches: Any, input_shape: Sequence[int | None], name: str) -> None:
-    """Look at the batches before Keras does; what it cannot tell, `_checked` sees in the step."""
+    """Check the batches before Keras does; `_checked` checks the rest in the step."""
     if isinstance(batches, tf.data.Dataset):
         _checked(batches.element_spec, input_shape)
     elif isinstance(batches, list | tuple) or not hasattr(batches, "__iter__"):
@@ -269,17 +270,17 @@ def _check_batches(batches: Any, input_shape: Sequence[int | None], name: str) -
 
 
 def _checked(batch: Any, input_shape: Sequence[int | None]) -> dict[str, Any]:
-    """Return a batch, or the specification of one, that a step can work with.
+    """Return a batch, or its specification, that a step can use.
 
     Raises:
-        ValueError: says what is missing, or which image it takes.
+        ValueError: says what is missing, or which image is expected.
     """
     if isinstance(batch, tuple) and len(batch) == 1:
         (batch,) = batch  # As Keras hands on arrays, and a batch of train_on_batch.
     if not isinstance(batch, Mapping):
         raise ValueError(
-            f"a batch is a {type(batch).__name__}, such as fit gets of (image, label) pairs; "
-            "expected a dictionary with 'image', 'boxes' and 'classes'. Turn pairs into one with "
+            f"a batch is a {type(batch).__name__}, as fit gets it from (image, label) pairs; "
+            "expected a dictionary with 'image', 'boxes' and 'classes'. Convert pairs with "
             "dataset.map(lambda image, label: {'image': image, **label})."
         )
     needed = ("image",) if batch.get("targets") is not None else ("image", *_OBJECTS)
@@ -294,21 +295,21 @@ def _checked(batch: Any, input_shape: Sequence[int | None]) -> dict[str, Any]:
     dtype = tf.as_dtype(image.dtype)
     if not dtype.is_floating:
         raise ValueError(
-            f"'image' of a batch is {dtype.name}; a step takes what the network takes, "
-            "float32 images that are resized and normalised: map them with "
+            f"'image' of a batch is {dtype.name}; expected the network's input, "
+            "float32 images that are resized and normalised: make them with "
             "detector.preprocessing(image). Only detect() takes uint8."
         )
     if not tf.TensorShape(input_shape).is_compatible_with(image.shape):
         raise ValueError(
-            f"'image' of a batch has shape {tuple(image.shape)}, the network takes "
-            f"{tuple(input_shape)}: batches of images that are resized, with "
-            "detector.preprocessing(image) or by the augmentation."
+            f"'image' of a batch has shape {tuple(image.shape)}, but the network takes "
+            f"{tuple(input_shape)}: resize the images with "
+            "detector.preprocessing(image) or in the augmentation."
         )
     return dict(batch)
 
 
 def _prepared(batch: dict[str, Any], num_classes: int) -> dict[str, Any]:
-    """Bring ground truth of the user's own to the types of docs/architecture.md, and check it."""
+    """Convert the user's ground truth to the types in docs/architecture.md and check it."""
     if batch.get("targets") is not None:
         return batch
     boxes, classes = tf.cast(batch["boxes"], tf.float32), tf.cast(batch["classes"], tf.int32)
@@ -320,11 +321,12 @@ def _prepared(batch: dict[str, Any], num_classes: int) -> dict[str, Any]:
         tf.debugging.assert_less(
             farthest,
             _FARTHEST,
-            "'boxes' of a batch are no fractions: divide pixels by the height and the width of "
+            "'boxes' of a batch are not fractions: divide pixels by the height and the width of "
             "the image. The largest number is",
         ),
         tf.debugging.assert_non_negative(
-            tf.reduce_min(counted), "'classes' of a batch begin below 0; mark padding in 'valid'."
+            tf.reduce_min(counted),
+            "'classes' of a batch has a number below 0; mark padding in 'valid'.",
         ),
         tf.debugging.assert_less(
             tf.reduce_max(counted),

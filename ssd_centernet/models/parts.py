@@ -1,4 +1,4 @@
-"""Whether what a recipe sets as a part of a detector can be that part."""
+"""Checks of the parts of a detector that a recipe sets."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from ssd_centernet._keras import explain_foreign, keras
 
 
 def check_parts(owner: str, **parts: tuple[Any, str]) -> None:
-    """Refuse parts that are no Keras layers, such as classes that were not called.
+    """Raise an error for parts that are not Keras layers, such as classes that were not called.
 
     Args:
         owner: name of the detector, for the message.
-        **parts: argument -> (value, example of what is expected, such as "MultiBoxLoss"); None is
-            accepted, for the default.
+        **parts: argument -> (value, example of what is expected, such as "MultiBoxLoss"); None
+            means the default.
 
     Raises:
-        ValueError: names the setting, its value and what was expected.
+        ValueError: a part does not fit; names the setting, its value and what was expected.
     """
     for name, (part, example) in parts.items():
         if part is None or isinstance(part, keras.layers.Layer):
@@ -36,18 +36,18 @@ def check_parts(owner: str, **parts: tuple[Any, str]) -> None:
 
 
 def check_method(setting: str, part: Any, method: str, example: str, *args, **kwargs) -> None:
-    """Refuse a part of another family of detectors, whose method takes other arguments.
+    """Raise an error for a part of another family of detectors, whose method has other arguments.
 
     Args:
         setting: name of the part's setting, for the message.
         part: the layer.
-        method: name of what the detector calls.
-        example: of a part that fits.
-        *args: what the method is called with; only their number counts.
-        **kwargs: the same by name.
+        method: name of the method that the detector calls.
+        example: name of a part that fits.
+        *args: arguments of the method; only their number counts.
+        **kwargs: arguments of the method by name.
 
     Raises:
-        ValueError: names the setting, its value and what was expected.
+        ValueError: a part does not fit; names the setting, its value and what was expected.
     """
     try:
         inspect.signature(getattr(part, method)).bind(*args, **kwargs)
@@ -64,17 +64,18 @@ def build_head(
     """Build the head of a detector from its constructor.
 
     Args:
-        setting: name of its setting, for the message.
-        head: constructor, or a head that is built.
-        example: of a constructor that fits.
-        *args: of the constructor.
-        **kwargs: of the constructor.
+        setting: name of the head's setting, for the message.
+        head: a constructor, or a head that is built.
+        example: name of a constructor that fits.
+        *args: arguments of the constructor.
+        **kwargs: arguments of the constructor by name.
 
     Returns:
         The head.
 
     Raises:
-        ValueError: it is none, or takes other arguments: names the setting and what was expected.
+        ValueError: it is not a constructor, or has other arguments; names the setting and what was
+            expected.
     """
     if isinstance(head, keras.layers.Layer):
         return head

@@ -72,22 +72,22 @@ class SSD(Detector):
             backbone: Keras model from images [B, h, w, 3] to a dict of feature maps by level.
             num_classes: C, without background.
             image_size: (height, width) of the network's input in pixels.
-            neck: layer from the backbone's levels, finest first, to those that the head sees; None
-                means `SSDExtraLevels`.
+            neck: layer from the backbone's levels, finest first, to the head's levels; None means
+                `SSDExtraLevels`.
             head: constructor of the head, called with the number of logits (C + 1) and
-                `boxes_per_cell`, such as `SSDHead`; or such a head.
-            anchors: layer that lays anchors over the levels; None means `DefaultBoxes`.
+                `boxes_per_cell`, such as `SSDHead`; or a head that is built.
+            anchors: layer that makes the anchors of the levels; None means `DefaultBoxes`.
             criterion: layer with the loss; None means `MultiBoxLoss`.
             decoder: layer from raw outputs to detections; None means `SSDDecoder`.
-            preprocessing: what an image needs before it goes in.
+            preprocessing: layer that prepares images for the network.
             class_names: names of the C classes.
-            match_in_pixels: whether objects are matched in pixels of the input instead of
-                fractions: no different but for ties (see `ops.anchors.pixel_boxes`). The anchors'
-                layer must have `generate_in_pixels`.
-            name: of the model.
+            match_in_pixels: whether to match objects in pixels of the input instead of fractions;
+                only ties differ (see `ops.anchors.pixel_boxes`). The layer of anchors must have
+                `generate_in_pixels`.
+            name: name of the model.
 
         Raises:
-            ValueError: a part that cannot be one: not a layer, or of another kind of detector.
+            ValueError: a part is not a layer, or belongs to another kind of detector.
         """
         check_parts(
             "SSD",
@@ -131,14 +131,14 @@ class SSD(Detector):
 
     @property
     def anchor_boxes(self) -> tf.Tensor:
-        """The anchors, float32 [A, 4], yxyx as fractions of the image."""
+        """Return the anchors, float32 [A, 4], yxyx as fractions of the image."""
         return tf.constant(self._anchor_boxes)
 
     def make_targets(
         self, boxes, classes, is_crowd, valid=None, extent=None
     ) -> dict[str, tf.Tensor]:
         """Match ground truth to the anchors; see `layers/criteria.py`."""
-        del extent  # Anchors over padding are background as others are.
+        del extent  # Anchors on padding are background like others.
         anchors = self._anchor_boxes
         if self.match_in_pixels:
             anchors = self._pixel_anchors
@@ -241,10 +241,10 @@ class SSD(Detector):
         return self.to_image_frame(self.decoder(outputs, self.anchor_boxes, **limits), extent)
 
     def describe_outputs(self) -> str:
-        """Say how many anchors there are, on which levels."""
+        """Describe the number of anchors and their levels."""
         levels = ", ".join(map(size_in_words, self.feature_sizes))
         return f"a class and a box for each of {len(self._anchor_boxes)} anchors, on {levels} cells"
 
     def get_config(self) -> dict:
-        """Return the constructor's arguments, parts serialised."""
+        """Return the constructor's arguments, with parts serialised."""
         return {**super().get_config(), "match_in_pixels": self.match_in_pixels}

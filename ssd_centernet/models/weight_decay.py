@@ -1,4 +1,4 @@
-"""Weight decay as a term of the gradients: which variables decay, and by how much."""
+"""Weight decay as a term of the gradients."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ import tensorflow as tf
 
 from ssd_centernet.patterns import as_patterns, check_matches
 
-# Of batch norms; networks without any are no mistake.
+# Pattern of batch norms, which a network need not have.
 NORMS = ("_norm/",)
 
 
 def decay_mask(variables: Sequence[tf.Variable], exclude: str | Sequence[str]) -> list[bool]:
-    """Tell which variables decay: those whose name contains no match of `exclude`.
+    """Tell which variables decay: those whose name does not match `exclude`.
 
     Args:
-        variables: whose names are looked at.
+        variables: the variables.
         exclude: regular expressions, searched anywhere in the name.
 
     Returns:
-        One bool a variable.
+        One bool per variable.
 
     Raises:
         ValueError: a pattern other than `NORMS` matches nothing.
@@ -42,7 +42,7 @@ def add_weight_decay(
     """Add the gradient of `coefficient * 0.5 |v|^2` (coupled decay, as an L2 loss would).
 
     Args:
-        gradients: float32, one a variable.
+        gradients: float32, one per variable.
         variables: in the same order.
         mask: which of them decay.
         coefficient: at least 0; 0 adds nothing.

@@ -16,25 +16,25 @@ def default_boxes(
     steps: Sequence[tuple[float, float]] | None = None,
     clip: bool = True,
 ) -> np.ndarray:
-    """Lay SSD's default boxes over the cells of every feature level.
+    """Compute SSD's default boxes on the cells of every feature level.
 
     Order: level, row, column, shape; within a cell the square of the level's scale, the square of
     the geometric mean with the next scale, then for each ratio a wide and a tall box.
 
     Args:
         image_size: (height, width) of the network's input in pixels.
-        feature_sizes: (height, width) in cells, one pair a level.
+        feature_sizes: (height, width) in cells, one pair per level.
         scales: box sizes as fractions of the image's shorter side, one more than there are levels.
-        aspect_ratios: for each level the extra ratios, such as (2, 3).
-        steps: (vertical, horizontal) distance of neighbouring cells in pixels, one pair a level;
-            None derives them as image size / feature size.
-        clip: whether centres and sizes (not corners) are clipped to [0, 1].
+        aspect_ratios: extra ratios of each level, such as (2, 3).
+        steps: (vertical, horizontal) spacing of cells in pixels, one pair per level;
+            None computes them as image size / feature size.
+        clip: whether to clip centres and sizes (not corners) to [0, 1].
 
     Returns:
         float64 [A, 4]: (ycenter, xcenter, height, width) as fractions of the image.
 
     Raises:
-        ValueError: the arguments name different numbers of levels.
+        ValueError: the arguments have different numbers of levels.
 
     Source: docs/reference/ssd_resnet34.md, section 2
     """
@@ -42,15 +42,18 @@ def default_boxes(
     if len(scales) != levels + 1 or len(aspect_ratios) != levels:
         raise ValueError(
             f"{levels} feature levels need {levels + 1} scales and {levels} lists of aspect "
-            f"ratios, got {len(scales)} and {len(aspect_ratios)}; set the anchors' `scales` and "
-            "`aspect_ratios` to fit the network."
+            f"ratios, got {len(scales)} and {len(aspect_ratios)}; set `scales` and "
+            "`aspect_ratios` of the anchors to fit the network."
         )
     if steps is None:
         steps = [(image_size[0] / h, image_size[1] / w) for h, w in feature_sizes]
     if len(steps) != levels:
-        raise ValueError(f"{levels} feature levels need {levels} steps, got {len(steps)}.")
+        raise ValueError(
+            f"{levels} feature levels need {levels} steps, got {len(steps)}; set `steps` of the "
+            "anchors to fit the network."
+        )
     shorter = min(image_size)
-    # Squares stay squares in pixels on images that are none.
+    # Squares stay squares in pixels on images that are not square.
     unit = np.array([shorter / image_size[0], shorter / image_size[1]])
     boxes = []
     for level, (rows, columns) in enumerate(feature_sizes):
@@ -77,17 +80,17 @@ def pixel_boxes(
     aspect_ratios: Sequence[Sequence[float]],
     steps: Sequence[tuple[float, float]],
 ) -> np.ndarray:
-    """Lay the boxes of `default_boxes` in pixels, in float32 throughout, never clipped.
+    """Compute the boxes of `default_boxes` in pixels, in float32 throughout, never clipped.
 
-    The boxes of the first cell are moved from cell to cell, so that the same boxes come out bit for
-    bit that published systems match with: where an object lies inside many anchors of one area,
-    nothing but their rounding tells which is its best.
+    The boxes of the first cell are moved from cell to cell, which gives, bit for bit, the boxes
+    that published systems match with: if an object lies inside many anchors of equal area, only
+    their rounding decides which is the best.
 
     Args:
-        feature_sizes: (height, width) in cells, one pair a level.
+        feature_sizes: (height, width) in cells, one pair per level.
         sizes: sides of the small squares in pixels, one more than there are levels.
-        aspect_ratios: for each level the extra ratios, such as (2, 3).
-        steps: (vertical, horizontal) distance of neighbouring cells in pixels, one pair a level.
+        aspect_ratios: extra ratios of each level, such as (2, 3).
+        steps: (vertical, horizontal) spacing of cells in pixels, one pair per level.
 
     Returns:
         float32 [A, 4], yxyx in pixels, in the order of `default_boxes`.
@@ -118,16 +121,16 @@ def pixel_boxes(
 def sizes_of_percentages(
     side: int, percentages: tuple[int, int], *, num_levels: int, first: int
 ) -> tuple[int, ...]:
-    """Compute SSD's box sizes from percentages of the image, cut to whole pixels at every step.
+    """Compute SSD's box sizes from percentages of the image, in whole pixels at every step.
 
     Args:
-        side: of the square image in pixels.
+        side: side of the square image in pixels.
         percentages: sizes of the second and the last level; those between are evenly spaced.
         num_levels: L, feature levels, at least 3.
         first: size of the first level in percent.
 
     Returns:
-        L + 1 sizes in pixels: of each level's small square, and one more behind the last level.
+        L + 1 sizes in pixels: of each level's small square, and one more after the last level.
 
     Raises:
         ValueError: fewer than 3 levels.
@@ -135,7 +138,7 @@ def sizes_of_percentages(
     Source: docs/reference/ssd_vgg16.md, section 6.1
     """
     if num_levels < 3:
-        raise ValueError(f"percentages are spread over at least 3 levels, got {num_levels}.")
+        raise ValueError(f"percentages need at least 3 levels, got {num_levels}.")
     low, high = percentages
     step = (high - low) // (num_levels - 2)
     spread = [low + step * index for index in range(num_levels)]
@@ -167,20 +170,20 @@ def multiscale_anchors(
     aspect_ratios: Sequence[float] = (1.0, 2.0, 0.5),
     scales_per_octave: int = 2,
 ) -> np.ndarray:
-    """Lay the same shapes over every level of a feature pyramid, scaled with its stride.
+    """Compute anchors of equal shapes on all levels of a pyramid, scaled with the stride.
 
-    Order: level, row, column, aspect ratio, scale. Cells begin at half a stride where the stride
-    divides the image's side, else at 0, each axis by itself. As in `pixel_boxes`, float32 numbers
-    in pixels give the boxes that published systems match with, bit for bit.
+    Order: level, row, column, aspect ratio, scale. Cells begin at half a stride if the stride
+        divides the image's side, else at 0, separately for each axis. As in `pixel_boxes`, float32
+        numbers in pixels give, bit for bit, the boxes that published systems match with.
 
     Args:
         image_size: (height, width) of the network's input in pixels.
-        feature_sizes: (height, width) in cells, one pair a level.
+        feature_sizes: (height, width) in cells, one pair per level.
         min_level: log2 of the first level's stride; each level has twice the stride of the one
             before.
         anchor_scale: side of the smallest square as a multiple of the stride.
         aspect_ratios: width / height of the shapes, at constant area.
-        scales_per_octave: how many sizes there are from one level to the next.
+        scales_per_octave: number of sizes from one level to the next.
 
     Returns:
         float32 [A, 4], yxyx as fractions of the image; corners may lie outside [0, 1].

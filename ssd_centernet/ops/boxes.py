@@ -1,7 +1,7 @@
-"""Boxes as `[ymin, xmin, ymax, xmax]` float32 tensors; other layouts carry their name.
+"""Boxes as `[ymin, xmin, ymax, xmax]` float32 tensors; other layouts are named.
 
-Frames are the caller's choice (fractions of an image, or pixels); two boxes that meet in one
-function must share it.
+The caller chooses the frame (fractions of an image, or pixels); all boxes of one call must share
+it.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ def area(boxes: tf.Tensor) -> tf.Tensor:
         boxes: float [..., 4], yxyx.
 
     Returns:
-        float [...], in squared units of the boxes' frame. Inverted boxes may come out negative or
-        positive: validate them before.
+        float [...], in squared units of the boxes' frame. For inverted boxes the sign has no
+        meaning: validate them before.
     """
     ymin, xmin, ymax, xmax = _columns(boxes)
     return (ymax - ymin) * (xmax - xmin)
@@ -45,23 +45,23 @@ def iou(boxes1: tf.Tensor, boxes2: tf.Tensor) -> tf.Tensor:
 
     Args:
         boxes1: float32 [..., M, 4], yxyx.
-        boxes2: float32 [..., N, 4], yxyx, same frame; leading dimensions broadcast. Anchors are
-            best given as a NumPy array: their columns then are constants.
+        boxes2: float32 [..., N, 4], yxyx, same frame; leading dimensions broadcast. Give anchors as
+            a NumPy array: their columns are then constants.
 
     Returns:
-        float32 [..., M, N] in [0, 1]; exactly 0 where a pair does not intersect, zero-area boxes
-        included.
+        float32 [..., M, N] in [0, 1]; exactly 0 for pairs that do not intersect, including boxes
+        without area.
 
     Source: docs/reference/ssd_resnet34.md, section 4, step 1
     """
     intersection = _pairwise_intersection(boxes1, boxes2)
     union = area(boxes1)[..., :, tf.newaxis] + area(boxes2)[..., tf.newaxis, :] - intersection
-    # 0 / 0 is what two boxes without area give.
+    # Two boxes without area give 0 / 0.
     return tf.math.divide_no_nan(intersection, union)
 
 
 def ioa(boxes: tf.Tensor, regions: tf.Tensor) -> tf.Tensor:
-    """Compute which share of each box lies inside each region.
+    """Compute the share of each box inside each region.
 
     Args:
         boxes: float32 [..., M, 4], yxyx.
@@ -140,7 +140,7 @@ def encode(
         anchors: float32 [A, 4], yxyx, same frame.
         scale_factors: factors of (ty, tx, th, tw); the reciprocals of the "variances" 0.1, 0.1,
             0.2, 0.2.
-        epsilon: added to all four sizes, which keeps zero-area boxes finite.
+        epsilon: added to all four sizes, so that boxes without area stay finite.
 
     Returns:
         float32 [..., A, 4]: (ty, tx, th, tw).
@@ -176,7 +176,8 @@ def decode(
         codes: float32 [..., A, 4]: (ty, tx, th, tw).
         anchors: float32 [A, 4] or [..., A, 4], yxyx.
         scale_factors: as in `encode`.
-        max_log_size: bound on |ln(size / anchor size)|, which keeps sizes finite; None for none.
+        max_log_size: bound on |ln(size / anchor size)|, so that sizes stay finite; None for no
+            bound.
 
     Returns:
         float32 [..., A, 4], yxyx, in the anchors' frame, not clipped.
@@ -190,7 +191,7 @@ def decode(
     factor_y, factor_x, factor_h, factor_w = scale_factors
     log_height, log_width = th / factor_h, tw / factor_w
     if max_log_size is not None:
-        # On both sides, as the original does; others bound the upper one alone.
+        # On both sides, as in the original; others bound only the upper one.
         log_height = tf.clip_by_value(log_height, -max_log_size, max_log_size)
         log_width = tf.clip_by_value(log_width, -max_log_size, max_log_size)
     return from_center_size(

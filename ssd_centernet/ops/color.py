@@ -6,7 +6,7 @@ import itertools
 
 import tensorflow as tf
 
-# The orders in which three channels can be put, the given one first.
+# All orders of three channels, the given one first.
 CHANNEL_ORDERS: tuple[tuple[int, int, int], ...] = tuple(itertools.permutations(range(3)))
 
 _EPSILON = 1.1920929e-07  # Of float32: keeps the quotients of greys and of black finite.
@@ -21,8 +21,8 @@ def to_hsv(red: tf.Tensor, green: tf.Tensor, blue: tf.Tensor) -> tuple[tf.Tensor
         blue: float32, same shape.
 
     Returns:
-        `(hue, saturation, value)`, float32: the hue in degrees, 0..360, 0 for greys; the saturation
-        in 0..1 where no channel is negative; the value, the largest channel.
+        `(hue, saturation, value)`, float32: the hue in degrees, 0..360, 0 for greys; the
+        saturation, in 0..1 if no channel is negative; the value, the largest channel.
 
     Source: docs/reference/ssd_vgg16.md, section 11.2
     """
@@ -35,9 +35,9 @@ def to_hsv(red: tf.Tensor, green: tf.Tensor, blue: tf.Tensor) -> tuple[tf.Tensor
 
 
 def from_hsv(hue: tf.Tensor, saturation: tf.Tensor, value: tf.Tensor) -> tuple[tf.Tensor, ...]:
-    """Convert hue, saturation and value, as of `to_hsv`, to `(red, green, blue)`.
+    """Convert hue, saturation and value, as from `to_hsv`, to `(red, green, blue)`.
 
-    The hue may lie anywhere on the circle's turns, and the saturation outside 0..1.
+    The hue may be any angle, and the saturation may lie outside 0..1.
 
     Source: docs/reference/ssd_vgg16.md, section 11.2
     """
@@ -67,7 +67,7 @@ def _channels(sixths, value, chroma) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
 
 
 def _saturate_and_turn(red, green, blue, saturation, hue) -> tf.Tensor:
-    """Change saturation, then hue, in one pass over the colour circle.
+    """Change saturation, then hue, in one pass.
 
     Equal to `tf.image.adjust_saturation` and `adjust_hue` to float32 rounding, outside 0..1 too.
     Saturation leaves hue and value (the largest channel) alone: both need the hue only once.
@@ -92,7 +92,7 @@ def distort(
     contrast_last: tf.Tensor,
     order: tf.Tensor,
 ) -> tf.Tensor:
-    """Distort the colours of an image as SSD does, without ever clipping.
+    """Distort the colours of an image as SSD does, without clipping.
 
     Args:
         image: float32 [..., 3], RGB in 0..255.
@@ -101,7 +101,8 @@ def distort(
         saturation: scalar factor.
         hue: scalar, added in degrees.
         contrast_last: scalar factor, after the conversion back.
-        order: int32 scalar, index into `CHANNEL_ORDERS`: which channels become red, green and blue.
+        order: int32 scalar, index into `CHANNEL_ORDERS`: the channels that become red, green and
+            blue.
 
     Returns:
         float32 [..., 3]; values outside 0..255 occur.
@@ -159,20 +160,20 @@ def hue_first_jitter(
 ) -> tf.Tensor:
     """Apply hue, contrast, saturation and brightness in this order.
 
-    The image comes as a list of pixels, so that black ones may be appended: compiled code then
-    knows a few lengths only, whatever sizes images have.
+    The image is a list of pixels, so that black ones can be appended: code is then compiled for a
+    few lengths only, whatever the sizes of images.
 
     Args:
         pixels: uint8 or float32 [N, 3], RGB in 0..255, black from `count` on.
-        count: int scalar, how many pixels the image has.
+        count: int scalar, number of pixels of the image.
         hue: scalar to add, as a fraction of the full circle.
         contrast: scalar factor about the mean of each channel.
         saturation: scalar factor.
         brightness: scalar to add, on the 0..1 scale.
-        clip_each: whether values are clipped after each of the four; False clips at the end only.
+        clip_each: whether to clip values after each of the four; False clips only at the end.
 
     Returns:
-        float32 [N, 3] in 0..255; what is made of appended pixels means nothing.
+        float32 [N, 3] in 0..255; ignore the values of appended pixels.
 
     Source: docs/reference/centernet.md, section 5.2, steps 2 and 3
     """

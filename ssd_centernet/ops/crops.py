@@ -1,4 +1,4 @@
-"""Windows of images: drawing them, reading them, and boxes as fractions of them."""
+"""Windows of images: drawing and reading them, and boxes as fractions of them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _LARGEST_BORDER = 128
 
 
 def decode_window(encoded: tf.Tensor, window: tf.Tensor) -> tf.Tensor:
-    """Decode a window of a JPEG, with the pixels that decoding all of it would give.
+    """Decode a window of a JPEG; its pixels equal those of decoding all of it.
 
     Args:
         encoded: string scalar, the bytes of a JPEG.
@@ -39,7 +39,7 @@ def cut(image: tf.Tensor, window: tf.Tensor) -> tf.Tensor:
 
 
 def paste(image: tf.Tensor, offset: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
-    """Lay an image on a black canvas.
+    """Put an image on a black canvas.
 
     Args:
         image: [H, W, C] of any numeric type.
@@ -87,12 +87,12 @@ def crop_boxes(
     Args:
         boxes: float32 [N, 4], yxyx.
         frame: float32 [4], yxyx in the same frame as the boxes; may reach beyond the image.
-        min_overlap: share of a box's own area that must lie inside for it to stay; 0 also drops
-            boxes without area, None drops only what lies outside.
+        min_overlap: share of a box's area that must lie inside for the box to stay; 0 also drops
+            boxes without area, None drops only boxes outside.
 
     Returns:
-        Boxes float32 [N, 4] within 0..1, and bool [N]: which stay. A box that only touches the
-        frame lies outside.
+        Boxes float32 [N, 4] within 0..1, and bool [N]: which boxes stay. A box that only touches
+        the frame lies outside.
 
     Source:
         docs/reference/ssd320_resnet50_fpn.md, section 2.5
@@ -102,7 +102,7 @@ def crop_boxes(
     kept = tf.logical_not(tf.reduce_any(outside, axis=1))
     if min_overlap is not None:
         inside = box_ops.area(box_ops.clip(boxes, frame))
-        # 0 / 0 is no number and fails the comparison, which drops boxes without area.
+        # 0 / 0 is NaN and fails the comparison, which drops boxes without area.
         kept = tf.logical_and(kept, inside / box_ops.area(boxes) >= min_overlap)
     return tf.clip_by_value(reframe_boxes(boxes, frame), 0.0, 1.0), kept
 
@@ -121,23 +121,23 @@ def sample_window(
 
     Args:
         size: int32 [2], (height, width) of the image in pixels.
-        boxes: float32 [N, 4], yxyx fractions of the image; what lies beyond it is ignored.
+        boxes: float32 [N, 4], yxyx fractions of the image; parts beyond it are ignored.
         seed: integer [2], stateless seed.
         min_object_covered: share of at least one box that the window must contain.
         aspect_ratios: bounds of width / height, in pixels.
         areas: bounds of the window's area as a share of the image's.
-        max_attempts: draws before the whole image is taken.
+        max_attempts: number of draws before the whole image is used.
 
     Returns:
-        int32 [4], (y, x, height, width) in pixels. The whole image where no window was found; any
-        window where there is no box.
+        int32 [4], (y, x, height, width) in pixels. The whole image if no window was found; any
+        window if there is no box.
 
     Source:
         docs/reference/ssd320_resnet50_fpn.md, section 2.5
         docs/reference/centernet.md, section 5.3
     """
     boxes = box_ops.clip(boxes)
-    # An image without boxes is cropped too: its whole is then the box that guides the draw.
+    # An image without boxes is cropped too: the whole image is then the box that guides the draw.
     begin, extent, _ = tf.image.stateless_sample_distorted_bounding_box(
         tf.pad(size, [[0, 1]], constant_values=3),
         boxes[tf.newaxis],
@@ -152,14 +152,14 @@ def sample_window(
 
 
 def square_crop_border(size: tf.Tensor) -> tf.Tensor:
-    """Compute how far the centre of a square crop stays from the edges.
+    """Compute the smallest distance of a square crop's centre from the edges.
 
     Args:
         size: int32 [...], height or width in pixels.
 
     Returns:
-        int32 [...]: 128 for 256 pixels and more, halved until twice of it is no more than `size`,
-        but at least 1.
+        int32 [...]: 128 for 256 pixels and more; below, 128 halved until twice the result is at
+        most `size`, but at least 1.
 
     Source: docs/reference/centernet.md, section 5.2, step 2
     """
@@ -181,9 +181,9 @@ def square_crop(
         center: int32 [2], (y, x) in pixels.
 
     Returns:
-        Window int32 [4], (y, x, height, width): the pixels of the image that are used, which never
-        include its last row and column; offset int32 [2], (y, x) at which they are pasted on the
-        canvas; canvas int32 [4], (y, x, side, side) in the frame of the image, side at least 1.
+        Window int32 [4], (y, x, height, width): the pixels of the image in use, never its last row
+        and column; offset int32 [2], (y, x) of their place on the canvas; canvas int32 [4], (y, x,
+        side, side) in the frame of the image, side at least 1.
 
     Source: docs/reference/centernet.md, section 5.2, step 2
     """
@@ -201,13 +201,13 @@ def square_crop(
 def scaled_crop(
     size: tf.Tensor, frame_size: tuple[int, int], scale: tf.Tensor, uniforms: tf.Tensor
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """Compute a fit into a frame times `scale`, and a place of the frame on it.
+    """Compute the size of an image that fits a frame times `scale`, and the frame's place.
 
     Args:
         size: int32 [2], (height, width) of the image in pixels.
         frame_size: (height, width) of the frame in pixels.
-        scale: float32 scalar; 1 fits the image into the frame with its aspect ratio kept.
-        uniforms: float32 [2] in [0, 1): where the frame lies (y, x), if there is room.
+        scale: float32 scalar; 1 resizes the image to fit the frame, with its aspect ratio kept.
+        uniforms: float32 [2] in [0, 1): the place of the frame (y, x), if there is room.
 
     Returns:
         Scaled size int32 [2] of the image, at least 1; offset int32 [2] of the frame on it.
@@ -216,7 +216,7 @@ def scaled_crop(
     """
     frame = tf.constant(frame_size, tf.float32)
     sides = tf.cast(size, tf.float32)
-    # The scaled frame is rounded before the image is fitted into it, and the image once more.
+    # The scaled frame is rounded before the image is resized to fit it, then the image's size too.
     share = tf.reduce_min(tf.round(frame * scale) / sides)
     scaled = tf.maximum(tf.round(sides * share), 1.0)
     offset = tf.cast(tf.maximum(scaled - frame, 0.0) * uniforms, tf.int32)
@@ -226,7 +226,7 @@ def scaled_crop(
 def resize_scaled_crop(
     image: tf.Tensor, frame_size: tuple[int, int], scaled: tf.Tensor, offset: tf.Tensor
 ) -> tf.Tensor:
-    """Resize an image [H, W, C] as `scaled_crop` says; black at the bottom and the right.
+    """Resize an image [H, W, C] by the result of `scaled_crop`; fill up with black.
 
     Returns:
         float32 [height, width, C] of `frame_size`, in the range of the input.

@@ -13,11 +13,11 @@ PLATEAU = 1e-6
 
 
 def gaussian_radius(heights: tf.Tensor, widths: tf.Tensor, min_overlap: float = 0.7) -> tf.Tensor:
-    """Compute how far a box may be moved while it still overlaps its object.
+    """Compute how far a box can move and still overlap its object enough.
 
-    Three placements of the moved box give three distances. This is the one where it contains the
-    object, with the root divided by 2 instead of by 2a as the reference does; among the reference's
-    three it is the smallest for every box.
+    Three placements of the moved box give three distances. This is the one for a box that contains
+    the object, with the root divided by 2 instead of 2a, as in the reference; of the reference's
+    three distances it is the smallest for every box.
 
     Args:
         heights: float32 [...], in cells, at least 0.
@@ -57,7 +57,7 @@ def gaussian_sigma(heights: tf.Tensor, widths: tf.Tensor, min_overlap: float = 0
 def center_targets(
     boxes: tf.Tensor, output_size: tuple[int, int]
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """Compute what the centre cell of each box is to predict.
+    """Compute the values that the centre cell of each box should predict.
 
     Args:
         boxes: float32 [..., M, 4], yxyx, in cells.
@@ -87,11 +87,11 @@ def gaussian_heatmap(
     num_classes: int,
     output_size: tuple[int, int],
 ) -> tf.Tensor:
-    """Draw a peak for every box and merge those of a class by their maximum.
+    """Draw a peak for every box; merge the peaks of a class by their maximum.
 
-    A peak spans the whole map, and is exactly its weight at the centre. It is a product of two
-    profiles, so only additions to a map of each box are dense: one product and one segment
-    maximum for the whole batch.
+    A peak covers the whole map and is exactly its weight at the centre. It is a product of two
+    profiles, so only two operations on the whole batch are dense: one product and one segment
+    maximum.
 
     Args:
         cells: int32 [B, M, 2], (y, x).
@@ -132,7 +132,7 @@ def gaussian_heatmap(
 
 
 def cells_inside(extent: tf.Tensor, image_size: tuple[int, int], output_size: tuple[int, int]):
-    """Mark the cells that see some of the image, not padding alone.
+    """Mark the cells that see a part of the image, not only padding.
 
     Args:
         extent: float32 [..., 2], share (height, width) of the network's input that the image
@@ -157,11 +157,11 @@ def cells_inside(extent: tf.Tensor, image_size: tuple[int, int], output_size: tu
 def cells_in_regions(
     regions: tf.Tensor, valid: tf.Tensor, output_size: tuple[int, int]
 ) -> tf.Tensor:
-    """Mark the cells whose middle lies in any of some regions.
+    """Mark the cells whose middle lies in any of the regions.
 
     Args:
         regions: float32 [..., M, 4], yxyx, in cells.
-        valid: bool [..., M], which regions count.
+        valid: bool [..., M], True for regions that count.
         output_size: (h, w) of the heatmap.
 
     Returns:
@@ -172,7 +172,7 @@ def cells_in_regions(
     y, x = tf.range(height, dtype=tf.float32) + 0.5, tf.range(width, dtype=tf.float32) + 0.5
     rows = tf.cast((y >= ymin) & (y < ymax) & valid[..., tf.newaxis], tf.float32)
     columns = tf.cast((x >= xmin) & (x < xmax), tf.float32)
-    # How many regions each cell lies in.
+    # Number of regions of each cell.
     return tf.matmul(rows, columns, transpose_a=True) > 0.5
 
 
@@ -193,7 +193,7 @@ def gather_cells(maps: tf.Tensor, cells: tf.Tensor) -> tf.Tensor:
 
 
 def keep_peaks(scores: tf.Tensor, kernel_size: int = 3) -> tf.Tensor:
-    """Set scores to 0 that are not the largest in their neighbourhood, class by class.
+    """Set scores to 0 unless they are the largest in their neighbourhood, class by class.
 
     Args:
         scores: float32 [B, h, w, C] in [0, 1].
@@ -211,11 +211,11 @@ def keep_peaks(scores: tf.Tensor, kernel_size: int = 3) -> tf.Tensor:
 
 
 def top_peaks(scores: tf.Tensor, count: int) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """Pick the largest scores of each image over all cells and classes.
+    """Find the largest scores of each image over all cells and classes.
 
     Args:
         scores: float32 [B, h, w, C].
-        count: how many, at most h * w * C.
+        count: number of scores, at most h * w * C.
 
     Returns:
         `scores` float32 [B, count], descending; `cells` int32 [B, count, 2], (y, x); `classes`

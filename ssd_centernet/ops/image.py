@@ -64,10 +64,10 @@ def resize_bilinear(images: tf.Tensor, size: tf.Tensor | tuple[int, int]) -> tf.
 def resize_by_gathering(
     images: tf.Tensor, size: tf.Tensor | tuple[int, int], *, legacy: bool
 ) -> tf.Tensor:
-    """Resize as TensorFlow's bilinear kernel does, with operations that every runtime has.
+    """Resize like TensorFlow's bilinear kernel, with operations of every runtime.
 
-    Kernels of other runtimes sum in another order, and where a result is rounded afterwards that
-    can turn a half into the next grey level.
+    Kernels of other runtimes sum in another order. If the result is rounded afterwards, a half may
+    then become the next grey level.
 
     Args:
         images: [B, H, W, C] of any numeric type.
@@ -93,7 +93,7 @@ def resize_by_gathering(
 
 
 def _neighbours(before, after, legacy: bool) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """Return for each place of an axis the two source places and the share of the second."""
+    """Return the two source positions for each position of an axis, and the share of the second."""
     # In float32 a division by a constant is made a product with its reciprocal, which is rounded.
     scale = tf.cast(tf.cast(before, tf.float64) / tf.cast(after, tf.float64), tf.float32)
     places = tf.cast(tf.range(after), tf.float32)
@@ -109,11 +109,11 @@ def _neighbours(before, after, legacy: bool) -> tuple[tf.Tensor, tf.Tensor, tf.T
 
 
 def fitted_size(height: tf.Tensor, width: tf.Tensor, size: tuple[int, int]) -> tf.Tensor:
-    """Compute the size of an image that is fitted into a frame with its aspect ratio kept.
+    """Compute the size of an image resized to fit a frame with its aspect ratio kept.
 
     Args:
-        height: int [...], of the image in pixels.
-        width: int [...], of the image in pixels.
+        height: int [...], height of the image in pixels.
+        width: int [...], width of the image in pixels.
         size: (height, width) of the frame in pixels.
 
     Returns:
@@ -130,7 +130,7 @@ def fitted_size(height: tf.Tensor, width: tf.Tensor, size: tuple[int, int]) -> t
 def resize_and_pad(
     images: tf.Tensor, size: tuple[int, int], *, legacy: bool = False, portable: bool = False
 ) -> tf.Tensor:
-    """Fit images into a frame with their aspect ratio kept, zeros at the bottom and the right.
+    """Resize images to fit a frame with their aspect ratio kept; fill up with zeros.
 
     Args:
         images: [H, W, C] or [B, H, W, C] of any numeric type.
@@ -160,7 +160,7 @@ def resize_and_pad(
 
 
 def crop_and_resize(image: tf.Tensor, box: tf.Tensor, size: tuple[int, int]) -> tf.Tensor:
-    """Cut a box out and resize it so that its corners fall on the corners of the result.
+    """Cut out a box and resize it so that its corners are the corners of the result.
 
     Row r of h samples source row y1 * (H - 1) + r * (y2 - y1) * (H - 1) / (h - 1); columns alike.
 
@@ -186,7 +186,7 @@ def crop_and_resize(image: tf.Tensor, box: tf.Tensor, size: tuple[int, int]) -> 
 
 
 def decode_and_crop(encoded: tf.Tensor, box: tf.Tensor, size: tuple[int, int]) -> tf.Tensor:
-    """Decode only what a crop needs, then `crop_and_resize` it.
+    """Decode only the pixels of a crop, then `crop_and_resize` them.
 
     Equal to `crop_and_resize(decode_image(encoded), box, size)` up to float32 rounding of the
     sampling positions (about 0.02 grey levels), and faster for JPEGs, whose rows and columns

@@ -1,4 +1,4 @@
-"""Loss maths on tensors, always in float32."""
+"""Loss functions on tensors, always in float32."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def huber(errors: tf.Tensor, delta: float = 1.0) -> tf.Tensor:
 
     Args:
         errors: float32 of any shape.
-        delta: where the quadratic part ends.
+        delta: end of the quadratic part.
 
     Returns:
         float32 of the same shape.
@@ -39,18 +39,18 @@ def huber(errors: tf.Tensor, delta: float = 1.0) -> tf.Tensor:
 def hard_negative_mask(
     losses: tf.Tensor, positives: tf.Tensor, counts: tf.Tensor, *, negatives_only: bool = False
 ) -> tf.Tensor:
-    """Pick the anchors of largest loss, positives ranked as if their loss were zero.
+    """Select the anchors with the largest loss; rank positives as if their loss were zero.
 
     Args:
         losses: float32 [B, A], at least 0.
         positives: bool [B, A].
-        counts: int32 [B]: how many anchors to pick in each image, at most A of them are.
-        negatives_only: whether positives are never picked, so that all negatives are where there
-            are fewer than `counts`.
+        counts: int32 [B]: number of anchors to select per image; not more than A are.
+        negatives_only: whether never to select positives; if there are fewer negatives than
+            `counts`, all of them are selected.
 
     Returns:
-        bool [B, A]. Ties go to the lower index. Where fewer than `counts` anchors have a loss above
-        zero, positives can be picked too unless `negatives_only`.
+        bool [B, A]. Ties go to the lower index. If fewer than `counts` anchors have a loss above
+        zero, positives can be selected too unless `negatives_only`.
 
     Source:
         docs/reference/ssd_resnet34.md, section 6 (steps 1 to 3)
@@ -58,7 +58,7 @@ def hard_negative_mask(
     """
     # Below every loss: ranked after all negatives.
     rank_of_positives = -1.0 if negatives_only else 0.0
-    # Which anchors are picked is a constant to the gradient.
+    # The selection is a constant for the gradient.
     values = tf.stop_gradient(tf.where(positives, rank_of_positives, losses))
     anchors = values.shape[1] or tf.shape(values)[1]
     counts = tf.minimum(counts, anchors)
@@ -78,10 +78,10 @@ def hard_negative_mask(
 
 
 def penalty_reduced_focal(logits: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
-    """Compute the focal loss of heatmaps: cells near a centre are forgiven.
+    """Compute the focal loss of heatmaps; errors near a centre cost less.
 
-    With p = sigmoid(x), clipped to [1e-4, 1 - 1e-4]: `-(1 - p)^2 log p` where the target is exactly
-    1, and `-(1 - t)^4 p^2 log(1 - p)` elsewhere. Where p is clipped there is no gradient.
+    With p = sigmoid(x), clipped to [1e-4, 1 - 1e-4]: `-(1 - p)^2 log p` if the target is exactly 1,
+    and `-(1 - t)^4 p^2 log(1 - p)` elsewhere. If p is clipped, the gradient is 0.
 
     Args:
         logits: float32 of any shape.
@@ -107,14 +107,14 @@ def penalty_reduced_focal(logits: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
 def sigmoid_focal(
     logits: tf.Tensor, labels: tf.Tensor, *, alpha: float = 0.25, gamma: float = 2.0
 ) -> tf.Tensor:
-    """Compute the focal loss of independent classes: easy examples count little.
+    """Compute the focal loss of independent classes; easy examples count little.
 
-    With p the probability given to what is false, an element's loss is `a p^gamma` times the binary
+    With p the probability of the wrong answer, an element's loss is `a p^gamma` times the binary
     cross entropy, where a is `alpha` in the slot of an object's class and `1 - alpha` elsewhere.
 
     Args:
-        logits: float32 [..., K]; slot 0 is background, which is nobody's class.
-        labels: int32 [...]: an object's slot in 1..K-1; where it is 0 or less all slots are false.
+        logits: float32 [..., K]; slot 0 is background, which no label has.
+        labels: int32 [...]: an object's slot in 1..K-1; if it is 0 or less, all slots are false.
         alpha: in [0, 1].
         gamma: at least 0; 0 leaves the weighted cross entropy.
 
@@ -133,7 +133,7 @@ def sigmoid_focal(
 
 
 def _focal_of_falsehood(logits: tf.Tensor, gamma: float) -> tf.Tensor:
-    """Compute `p^gamma softplus(x)` with p = sigmoid(x), x the logit of what is false."""
+    """Compute `p^gamma softplus(x)` with p = sigmoid(x), x the logit of the wrong answer."""
 
     def power(p: tf.Tensor) -> tf.Tensor:
         return tf.square(p) if gamma == 2.0 else tf.pow(p, gamma)

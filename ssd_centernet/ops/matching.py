@@ -6,7 +6,7 @@ import tensorflow as tf
 
 from ssd_centernet.ops import boxes as box_ops
 
-# Larger than any row: what a minimum over rows gives where there is none.
+# Larger than any row number: the minimum over rows if there are none.
 _NO_ROW = 2**31 - 1
 
 
@@ -21,19 +21,19 @@ def match(
 ) -> tf.Tensor:
     """Match every anchor to at most one ground-truth row.
 
-    An anchor takes the row of largest similarity (the first on ties) when that is at least
-    `matched_threshold`. With `force_match` every valid row also takes its best anchor (the first
-    on ties) whatever the threshold says, a row without any overlap anchor 0; where several rows
-    claim one anchor, the lowest row wins, or with `last_claim_wins` the highest.
+    An anchor takes the row of largest similarity (the first on ties) if that is at least
+    `matched_threshold`. With `force_match` every valid row also takes its best anchor (the first on
+    ties), even below the threshold; a row without any overlap takes anchor 0. If several rows claim
+    one anchor, the lowest row wins, or with `last_claim_wins` the highest.
 
     Args:
         similarity: float32 [..., M, A], usually IoU in [0, 1]; M may be 0.
         valid: bool [..., M]; rows of padding are False. None means all are valid.
         matched_threshold: smallest similarity of a match.
         unmatched_threshold: anchors whose best similarity is at least this but below
-            `matched_threshold` are ignored; None means there is no such band.
-        force_match: whether every valid row gets its best anchor; a bool [..., M] says it by row.
-        last_claim_wins: whether the highest of the rows that claim one anchor gets it.
+            `matched_threshold` are ignored; None ignores no anchors.
+        force_match: whether every valid row gets its best anchor; a bool [..., M] sets it per row.
+        last_claim_wins: whether the highest row that claims an anchor gets it.
 
     Returns:
         int32 [..., A]: row index, or -1 for unmatched and -2 for ignored anchors.
@@ -57,7 +57,7 @@ def match(
     if unmatched_threshold is not None:
         ignored = (best >= unmatched_threshold) & (best < matched_threshold)
         matches = tf.where(ignored, -2, matches)
-    # By identity: it may be a tensor, whose truth the graph alone knows.
+    # By identity: it may be a tensor, whose value only the graph knows.
     if force_match is False:
         return matches
     if force_match is not True:
@@ -71,8 +71,8 @@ def match(
 
 
 def _forced_rows(similarity: tf.Tensor, valid: tf.Tensor | None, row_ids: tf.Tensor) -> tf.Tensor:
-    """Return for each anchor the lowest id of the rows whose best anchor it is, else `_NO_ROW`."""
-    # The first of equal anchors; anchor 0 for a row that overlaps none, as published.
+    """Return, per anchor, the lowest id of the rows that have it as best anchor, else `_NO_ROW`."""
+    # The first of equal anchors; anchor 0 for a row without any overlap, as published.
     best_anchor = tf.argmax(similarity, axis=-1, output_type=tf.int32)
     if valid is not None:
         # No anchor has the number -1, so such a row claims none.
@@ -94,14 +94,14 @@ def assign_targets(
     *,
     scale_factors: tuple[float, float, float, float] = (10.0, 10.0, 5.0, 5.0),
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """Turn matches into class and box targets of every anchor.
+    """Turn matches into class and box targets for every anchor.
 
     Args:
         boxes: float32 [..., M, 4], yxyx, fractions of the network's input or pixels.
         classes: int32 [..., M], in 0..C-1; background is never counted.
         anchors: float32 [A, 4], yxyx, same frame.
         matches: int32 [..., A] from `match`.
-        scale_factors: of the box code.
+        scale_factors: factors of the box code.
 
     Returns:
         `(class_targets, box_targets)`: int32 [..., A] with 0 for background and class + 1 for
@@ -112,7 +112,7 @@ def assign_targets(
     if matches.shape.rank == 1:
         return _assign_one_image(boxes, classes, anchors, matches, scale_factors)
     positive = matches >= 0
-    # Unmatched anchors gather row 0, and what comes of it is replaced at the end.
+    # Unmatched anchors gather row 0; their result is replaced at the end.
     rows = tf.maximum(matches, 0)
     class_targets = tf.gather(classes, rows, axis=-1, batch_dims=matches.shape.rank - 1) + 1
     matched_boxes = tf.gather(boxes, rows, axis=-2, batch_dims=matches.shape.rank - 1)
@@ -132,7 +132,7 @@ def _assign_one_image(
     matches: tf.Tensor,
     scale_factors: tuple[float, float, float, float],
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """Assign the targets of one image, encoding its few matched anchors alone."""
+    """Assign the targets of one image; encode only its few matched anchors."""
     # A handful of thousands: the logarithms of the others would be thrown away. Its open shape is
     # no matter here, as single images are matched in the input pipeline.
     positions = tf.where(matches >= 0)
@@ -146,7 +146,7 @@ def _assign_one_image(
 
 
 def inside_regions(anchors: tf.Tensor, regions: tf.Tensor, valid: tf.Tensor) -> tf.Tensor:
-    """Tell which anchors lie mostly inside one of some regions, such as crowds.
+    """Tell which anchors lie mostly inside one of the regions, such as crowds.
 
     Args:
         anchors: float32 [A, 4], yxyx.

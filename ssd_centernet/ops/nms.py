@@ -13,7 +13,7 @@ def per_class_top_k(scores: tf.Tensor, k: int) -> tuple[tf.Tensor, tf.Tensor]:
 
     Args:
         scores: float32 [B, A, C].
-        k: how many anchors a class, at most A.
+        k: number of anchors per class, at most A.
 
     Returns:
         `(scores, indices)`: float32 and int32 [B, k, C], descending, ties by lower index.
@@ -25,9 +25,9 @@ def per_class_top_k(scores: tf.Tensor, k: int) -> tuple[tf.Tensor, tf.Tensor]:
 
 
 def count_candidates(background: tf.Tensor, score_threshold: float) -> tf.Tensor:
-    """Count the anchors that can have a class above the threshold, a few hundred in thousands.
+    """Count the anchors that may have a class above the threshold: a few hundred of thousands.
 
-    Class probabilities sum to 1, so none exceeds what background leaves; no candidate is missed.
+    Class probabilities sum to 1, so no class exceeds 1 minus background; no candidate is missed.
 
     Args:
         background: float32 [B, A], probability of background.
@@ -46,11 +46,11 @@ def first_candidates(counts: tf.Tensor, k: int) -> tuple[tf.Tensor, tf.Tensor]:
     """Find the first candidates of each image; the shape of the result is static.
 
     Args:
-        counts: of `count_candidates`.
+        counts: result of `count_candidates`.
         k: size of the result, at most A.
 
     Returns:
-        `(indices, valid)`: int32 and bool [B, k]. Indices ascend; behind an image's last candidate
+        `(indices, valid)`: int32 and bool [B, k]. Indices ascend; after an image's last candidate
         they are 0 and not valid.
     """
     wanted = tf.range(1, k + 1, dtype=counts.dtype)[tf.newaxis]
@@ -73,7 +73,7 @@ def multiclass_nms(
 ) -> dict[str, tf.Tensor]:
     """Suppress overlapping boxes of the same class and keep the best of all classes.
 
-    A box survives when its score is above `score_threshold`, it is among the `max_per_class` best
+    A box survives if its score is above `score_threshold`, it is among the `max_per_class` best
     of its class, and its IoU with every better survivor of its class is below `iou_threshold` (or,
     with `inclusive` off, not above it).
 
@@ -81,9 +81,9 @@ def multiclass_nms(
         boxes: float32 [B, A, 4], yxyx, shared by all classes.
         scores: float32 [B, A, C], without background.
         score_threshold: scores must be strictly greater.
-        iou_threshold: an IoU of at least this suppresses.
+        iou_threshold: an IoU of this or more suppresses.
         max_detections: size D of the output.
-        max_per_class: how many candidates of a class enter the suppression; None for all of them.
+        max_per_class: largest number of candidates of a class in the suppression; None for all.
         inclusive: whether an IoU of exactly `iou_threshold` suppresses.
 
     Returns:
@@ -127,7 +127,7 @@ def multiclass_nms(
 
 
 def just_below(threshold: float | tf.Tensor) -> float | tf.Tensor:
-    """Return the next smaller float32, with which `>` means what `>=` means with the threshold."""
+    """Return the next smaller float32: `>` with it means `>=` with the threshold."""
     if tf.is_tensor(threshold):
         return tf.math.nextafter(threshold, tf.zeros_like(threshold))
     return float(np.nextafter(np.float32(threshold), np.float32(0.0)))
@@ -151,12 +151,12 @@ def best_pairs(scores: tf.Tensor, k: int) -> tuple[tf.Tensor, tf.Tensor, tf.Tens
 
     Args:
         scores: float32 [B, A, C], without background; A and C static.
-        k: how many pairs.
+        k: number of pairs.
 
     Returns:
         `(scores, anchors, classes)`: float32, int32 and int32 [B, min(k, A * C)], descending, ties
-        by lower class, then by lower anchor, which is the order of a stable sort behind a
-        suppression class by class.
+        by lower class, then by lower anchor, which is the order of a stable sort after suppression
+        class by class.
     """
     anchors, classes = scores.shape[1:]
     # Classes first, as top_k resolves ties by the lower position.
@@ -176,20 +176,20 @@ def greedy_nms(
     max_per_class: int,
     counted: tf.Tensor | None = None,
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """Keep boxes in the given order, dropping those that overlap one kept before them.
+    """Keep boxes in the given order; drop those that overlap one kept before.
 
-    All images go step by step together, and no further than to the last detection that is wanted.
+    All images advance step by step together, up to the last detection that is needed.
 
     Args:
         boxes: float32 [B, K, 4], yxyx, best first.
-        classes: int32 [B, K]; boxes of different classes leave each other alone.
-        candidates: bool [B, K]: which boxes there are.
+        classes: int32 [B, K]; boxes of different classes do not affect each other.
+        candidates: bool [B, K]: True for boxes that take part.
         num_classes: C.
         iou_threshold: an IoU above it suppresses.
         max_detections: D.
-        max_per_class: how many boxes of a class are kept.
-        counted: bool [B, K]: boxes that are to be given out; others suppress and count for their
-            class all the same. None means all.
+        max_per_class: largest number of boxes kept per class.
+        counted: bool [B, K]: boxes to return; others still suppress and count for their class. None
+            means all.
 
     Returns:
         `(positions, count)`: int32 [B, D] into the K boxes, ascending, 0 from `count` on; int32
@@ -252,14 +252,14 @@ def fixed_shape_nms(
     max_kept: int | None = None,
     counted: tf.Tensor | None = None,
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """Keep what greedy suppression class by class keeps, by products of matrices alone.
+    """Keep what greedy suppression class by class keeps, with products of matrices only.
 
-    All its operations have counterparts in TFLite and ONNX, and no shape depends on values. Which
-    boxes survive is the only solution of "a candidate survives unless a better survivor of its
-    class overlaps it". Starting from all candidates, each product settles at least the best box
-    that is still undecided, mostly all at once: a handful of rounds. This is the Cluster-NMS of
-    Enhancing Geometric Factors in Model Learning and Inference for Object Detection and Instance
-    Segmentation (arXiv:2005.03572).
+    TFLite and ONNX have all its operations, and no shape depends on values. The survivors are the
+    only solution of "a candidate survives unless a better survivor of its class overlaps it". The
+    first round begins with all candidates; each product decides at least the best undecided box,
+    and mostly all at once, so a few rounds are enough. This is the Cluster-NMS of Enhancing
+    Geometric Factors in Model Learning and Inference for Object Detection and Instance Segmentation
+    (arXiv:2005.03572).
 
     Args:
         boxes: float32 [B, K, 4], yxyx, best first.
@@ -268,17 +268,17 @@ def fixed_shape_nms(
         score_threshold: scores must be strictly greater.
         iou_threshold: an IoU above it suppresses.
         max_detections: D.
-        max_entering: how many boxes of a class enter, the best ones; None for all.
-        max_kept: how many boxes of a class survive; None for all.
-        counted: bool [B, K], boxes that are to be given out; others suppress and count for their
-            class all the same. None means all.
+        max_entering: number of best boxes of a class that take part; None for all.
+        max_kept: largest number of boxes of a class that survive; None for all.
+        counted: bool [B, K], boxes to return; others still suppress and count for their class. None
+            means all.
 
     Returns:
         `(positions, count)`: int32 [B, D] into the K boxes, ascending up to `count`, and int32 [B].
     """
     size = boxes.shape[1]
     same = tf.equal(classes[:, :, tf.newaxis], classes[:, tf.newaxis, :])
-    # Row i has what comes before i in its class. [B, K, K].
+    # Row i marks the boxes before i in its class. [B, K, K].
     before = same & tf.constant(np.tril(np.ones((1, size, size), bool), -1))
     candidates = scores > score_threshold
     if max_entering is not None and max_entering < size:
@@ -322,13 +322,13 @@ def gather_detections(
     positions: tf.Tensor,
     count: tf.Tensor,
 ) -> dict[str, tf.Tensor]:
-    """Gather what a suppression kept.
+    """Gather the boxes that a suppression kept.
 
     Args:
         boxes: float32 [B, K, 4].
         scores: float32 [B, K].
         classes: int32 [B, K].
-        positions: int32 [B, D] into the K.
+        positions: int32 [B, D], indices into the K boxes.
         count: int32 [B].
 
     Returns:

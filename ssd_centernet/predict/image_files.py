@@ -1,4 +1,4 @@
-"""Image files for detection: finding, reading upright, numbering, naming what is drawn."""
+"""Image files for detection: finding, reading upright, numbering, naming drawings."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ def find_images(
     """List image files.
 
     Args:
-        arguments: files, taken as they are, and folders, of which all files with the ending of a
-            format that Pillow reads are taken, those in sub-folders too, in order of their names.
+        arguments: files, and folders; from a folder and its sub-folders, all files with an ending
+            that Pillow reads are taken, in order of their names.
         without: a folder to leave out, such as that of earlier drawings.
 
     Returns:
@@ -59,8 +59,8 @@ def read_image(path: str | os.PathLike) -> np.ndarray:
         alpha channel.
 
     Raises:
-        OSError: no such file, or no image.
-        ValueError: a damaged image, or more pixels than Pillow's bound against bombs.
+        OSError: there is no such file, or it is not an image.
+        ValueError: the image is damaged, or has more pixels than Pillow allows.
     """
     with open(path, "rb") as file:
         data = file.read()
@@ -75,14 +75,14 @@ def read_image(path: str | os.PathLike) -> np.ndarray:
         raise OSError("not an image of a format that Pillow reads") from error
     # Pillow raises SyntaxError for broken PNGs.
     except (tf.errors.OpError, Image.DecompressionBombError, SyntaxError) as error:
-        # TensorFlow wraps its reason into the names of the function and of the operation.
+        # TensorFlow adds the names of the function and of the operation to its reason.
         reason = re.sub(r"\{\{.*?\}\}\s*|\s*\[Op:.*", "", str(error), flags=re.DOTALL)
         raise ValueError(f"damaged, or too large: {reason[:200]}") from error
     return np.ascontiguousarray(turn_upright(pixels, orientation))
 
 
 def turn_upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
-    """Turn an image as its EXIF orientation asks for.
+    """Turn an image by its EXIF orientation.
 
     Args:
         pixels: [H, W, 3].
@@ -101,15 +101,15 @@ def turn_upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
 
 
 def number_images(files: Sequence[str], known: Mapping[str, int]) -> dict[str, int]:
-    """Give every file an image id of its own.
+    """Give every file its own image id.
 
     Args:
         files: paths.
         known: ids by file name without folder, as annotations have them.
 
     Returns:
-        Path -> id: the known one, or the number that the file name is (000000000139.jpg), or,
-        where it is none or taken, the next free number from 1.
+        Path -> id: the known one, or the number in the file name (000000000139.jpg), or, if it is
+        not a number or already taken, the next free number from 1.
     """
     ids: dict[str, int] = {}
     taken: set[int] = set()
@@ -135,18 +135,18 @@ def number_images(files: Sequence[str], known: Mapping[str, int]) -> dict[str, i
 
 
 def output_names(files: Sequence[str], ending: str, *, reserved: Sequence[str] = ()) -> dict:
-    """Name an output file for every input, none twice, whatever their folders and endings.
+    """Give every input its own output file name, whatever its folder and ending.
 
     Args:
         files: paths.
-        ending: of the output files, such as '.png'.
-        reserved: names without ending that are not given.
+        ending: ending of the output files, such as '.png'.
+        reserved: names without ending that are not used.
 
     Returns:
-        Path -> file name: the stem of the input, with _2, _3, ... where it is taken.
+        Path -> file name: the stem of the input, with _2, _3, ... if it is taken.
     """
     names: dict[str, str] = {}
-    # Some file systems do not tell upper from lower case.
+    # Some file systems ignore upper and lower case.
     taken = {name.lower() for name in reserved}
     for path in files:
         stem = os.path.splitext(os.path.basename(path))[0]
@@ -160,7 +160,7 @@ def output_names(files: Sequence[str], ending: str, *, reserved: Sequence[str] =
 
 
 def _to_rgb(picture: Image.Image) -> np.ndarray:
-    """Convert to uint8 RGB; 16-bit greys are scaled where Pillow would cut them off."""
+    """Convert to uint8 RGB; scale 16-bit greys, which Pillow would clip."""
     if picture.mode.startswith("I"):
         grey = (np.asarray(picture).astype(np.float64) / 257.0).round().clip(0, 255)
         return np.repeat(grey.astype(np.uint8)[..., np.newaxis], 3, axis=-1)

@@ -28,12 +28,12 @@ _CELL = 320
 
 @dataclasses.dataclass(kw_only=True)
 class Predictions:
-    """Hold what was detected on files.
+    """Hold the detections of image files.
 
     Attributes:
         rows: all detections of the decoder, in pixels of the upright images.
-        images: per image that was read a dict of `id`, `file_name`, `path`, `height`, `width`,
-            `detections` (how many were drawn) and `drawing` (the file, None without).
+        images: one dict per image that was read: `id`, `file_name`, `path`, `height`, `width`,
+            `detections` (number drawn) and `drawing` (the file, or None).
         unreadable: path -> why it was skipped.
         contact_sheet: path of the sheet, or None.
     """
@@ -46,7 +46,7 @@ class Predictions:
 
 @dataclasses.dataclass(kw_only=True)
 class _Picture:
-    """One image on its way: pixels, and then its detections."""
+    """One image in progress: its pixels, and later its detections."""
 
     path: str
     pixels: np.ndarray
@@ -66,30 +66,32 @@ def predict(
     heading: str | None = None,
     progress: Callable[[], None] | None = None,
 ) -> Predictions:
-    """Detect objects on image files; draw them and write them down.
+    """Detect objects on image files; write drawings and detections.
 
     Writes into `output_dir` a PNG for each image, `detections.json` (every detection of the
     decoder, whatever its score, as COCO results), `images.json` (COCO's `images` and `categories`,
     and what could not be read) and, if asked for, `contact_sheet.png`.
 
     Args:
-        detector: with its weights.
-        paths: image files, of any format that Pillow reads. They are turned upright by EXIF.
-        output_dir: where to write; made when missing.
+        detector: a detector with its weights.
+        paths: image files, of any format that Pillow reads. They are turned by their EXIF
+            orientation.
+        output_dir: folder to write to; made if missing.
         label_map: names and data set ids of the detector's classes.
-        batch_size: images a step, at least 1.
+        batch_size: images per step, at least 1.
         min_score: detections below it are not drawn, 0..1.
-        annotations: COCO json of these images, to draw the truth beside; its image ids are used.
+        annotations: COCO json of these images; its objects are drawn beside the detections, and its
+            image ids are used.
         contact_sheet: whether to put the first 64 drawings on one sheet.
-        heading: of the sheet.
+        heading: heading of the sheet.
         progress: called after every image.
 
     Returns:
-        The detections and what was written. Images that cannot be read are skipped and named.
+        The detections and the files written. Images that cannot be read are skipped and listed.
 
     Raises:
-        FileNotFoundError: the annotations are missing.
-        ValueError: the annotations are none.
+        FileNotFoundError: there is no file of annotations.
+        ValueError: the file does not hold annotations.
     """
     output_dir = os.fspath(output_dir)
     os.makedirs(output_dir, exist_ok=True)
@@ -120,11 +122,11 @@ def predict(
 
 
 def fixed_size_step(detector: Detector, batch_size: int) -> tuple[Callable, Callable]:
-    """Make the functions that detect on images of all sizes with two traces in all.
+    """Make the functions that detect on images of all sizes with only two traces.
 
     Args:
-        detector: with its weights.
-        batch_size: of the second function.
+        detector: a detector with its weights.
+        batch_size: batch size of the second function.
 
     Returns:
         `prepare(uint8 [H, W, 3]) -> (float32 [h, w, 3], extent [2])`, one trace for every size, and
@@ -153,7 +155,7 @@ def _detections(
     unreadable: dict[str, str],
     progress: Callable[[], None] | None,
 ) -> Iterator[_Picture]:
-    """Read, detect and hand out image by image; no more than a batch is in memory."""
+    """Read images, detect on them and yield them one by one, with one batch in memory."""
     batch_size = max(1, min(batch_size, len(files)))
     prepare, detect = fixed_size_step(detector, batch_size)
     waiting: list[_Picture] = []
@@ -186,24 +188,24 @@ class _Truth:
         self._truth = CocoGroundTruth.load(annotations)
         with open(annotations, encoding="utf-8") as file:
             images = json.load(file)["images"]
-        # Without folders: the annotations' ones need not be where the images lie now.
+        # Without folders: the images may have moved since the annotations were written.
         self._path = os.fspath(annotations)
         self.ids = {
             os.path.basename(image["file_name"]): int(image["id"])
             for image in images
             if "file_name" in image
         }
-        # Categories that the detector does not know are drawn all the same, behind its own.
+        # Categories that the detector does not know are drawn too; they come after its own.
         extra = [c["name"] for c in self._truth.categories if c["name"] not in label_map.names]
         self.names = (*label_map.names, *extra)
         self._class_of = {c["id"]: self.names.index(c["name"]) for c in self._truth.categories}
 
     def check_files(self, files: Sequence[str]) -> None:
-        """Refuse files of which the annotations know none: no truth would be drawn anywhere."""
+        """Raise an error if the annotations know none of the files."""
         if not any(os.path.basename(path) in self.ids for path in files):
             raise ValueError(
                 f"None of the {len(files)} images, such as {os.path.basename(files[0])}, is in "
-                f"{self._path}, which knows {', '.join(list(self.ids)[:3]) or 'no file names'}. "
+                f"{self._path}, which lists {', '.join(list(self.ids)[:3]) or 'no file names'}. "
                 "Are these annotations of another split?"
             )
 
@@ -246,7 +248,7 @@ def _painter(
 
 
 def _rows(picture: _Picture, image_id: int, label_map: LabelMap) -> DetectionRows:
-    """Turn detections into COCO rows, by the rule of the evaluation: extents in float32."""
+    """Turn detections into COCO rows as the evaluation does: extents in float32."""
     height, width = picture.pixels.shape[:2]
     boxes = picture.detections["boxes"][:, [1, 0, 3, 2]]
     scale = np.array([width, height], np.float64)
@@ -279,7 +281,7 @@ def _save_sheet(
     heading: str | None,
     truth: _Truth | None,
 ) -> str:
-    """Write the contact sheet; pairs of truth and prediction get cells twice as wide."""
+    """Write the contact sheet; a truth and a prediction share a cell of double width."""
     titles = [f"{image['file_name']}: {image['detections']}" for image in images[: len(cells)]]
     size = _CELL if truth is None else (_CELL, 2 * _CELL)
     columns = None if truth is None else min(2, len(cells))

@@ -1,1 +1,1 @@
-"""Show what a training is fed, and what its targets match, before it runs."""
+"""Show the inputs and the matches of a training before it runs."""

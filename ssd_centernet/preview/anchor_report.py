@@ -1,4 +1,4 @@
-"""What share of the ground truth a recipe's targets can match, by the objects' size."""
+"""The share of the ground truth that a recipe can match, by the size of the objects."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ from ssd_centernet.models.matches import MATCHED, UNMATCHED, WEAK, Terms
 
 # Areas in pixels of the original image at which COCO's evaluation divides objects.
 COCO_SIZES = (("small", 0.0), ("medium", 32.0**2), ("large", 96.0**2))
-_LARGEST = 12  # Octaves of sides in pixels that are told apart.
+_LARGEST = 12  # Number of octaves of sides in pixels.
 _COLORS = {MATCHED: "#2e8c46", WEAK: "#e18214", UNMATCHED: "#c82d2d"}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class MatchedObjects:
-    """Hold how each object of a data set is matched; arrays have one entry an object.
+    """Hold how each object of a data set is matched; arrays have one entry per object.
 
     Attributes:
-        terms: the detector's words.
+        terms: the detector's names of the states.
         states, quality, groups, remarks: as in `models.matches.Matches`.
         areas: COCO's area, pixels^2 of the original image.
         sides: square root of height times width, pixels of the network's input.
-        num_images: how many images were read.
+        num_images: number of images read.
     """
 
     terms: Terms
@@ -48,7 +48,7 @@ class MatchedObjects:
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """Hold one line of the table: a group of objects and how many are in each state that occurs."""
+    """Hold one line of the table: a group of objects and their number in each state."""
 
     group: str
     counts: tuple[int, ...]
@@ -56,7 +56,7 @@ class Row:
 
     @property
     def total(self) -> int:
-        """The number of objects."""
+        """Return the number of objects."""
         return sum(self.counts)
 
 
@@ -72,19 +72,19 @@ def describe_anchors(
     """Match the ground truth of a split with the targets of a detector, and count.
 
     Args:
-        detector: what is to be trained.
+        detector: the detector to train.
         data_dir: folder of converted data.
-        split: what the names of the record files start with.
-        crowd: what the training will do with crowd regions, as in `training_batches`.
-        max_images: only the first so many images with objects; None takes all.
+        split: beginning of the names of the record files.
+        crowd: treatment of crowd regions, as in `training_batches`.
+        max_images: largest number of images with objects; None takes all.
         output: PNG file for a chart of the shares by size; None writes none.
 
     Returns:
-        The table, for reading.
+        The table as text.
 
     Raises:
-        ValueError: no object in the split.
-        FileNotFoundError: no such data.
+        ValueError: the split has no objects.
+        FileNotFoundError: the data do not exist.
     """
     if output is not None:
         chart.check_installed()
@@ -100,7 +100,7 @@ def describe_anchors(
 
 
 def _examples(data_dir: str, split: str, label_map, crowd: str) -> tf.data.Dataset:
-    """Return the objects of each image that has some, without the pixels."""
+    """Return the objects of each image that has any, without pixels."""
 
     def load(serialized: tf.Tensor) -> dict:
         example = parse_example(serialized, label_map)
@@ -117,15 +117,15 @@ def _examples(data_dir: str, split: str, label_map, crowd: str) -> tf.data.Datas
 
 
 def match_objects(detector: Detector, examples) -> MatchedObjects:
-    """Make the targets of each image and let the detector say what became of each object.
+    """Make the targets of each image and let the detector explain how each object is matched.
 
     Args:
-        detector: whose `make_targets` and `explain_targets` are asked.
+        detector: the detector with `make_targets` and `explain_targets`.
         examples: dicts with `boxes` [N, 4] yxyx fractions of the image, `classes`, `is_crowd`,
             `area` [N], `height` and `width`, as tensors.
 
     Raises:
-        ValueError: there is no object.
+        ValueError: there are no objects.
     """
     found, areas, sides = [], [], []
     for example in examples:
@@ -139,7 +139,10 @@ def match_objects(detector: Detector, examples) -> MatchedObjects:
         sides.append(np.sqrt(np.maximum(lengths.prod(axis=1), 0.0)))
         areas.append(example["area"].numpy())
     if not found:
-        raise ValueError("the split has no image with an object: there is nothing to match.")
+        raise ValueError(
+            "the split has no image with an object, so there is nothing to match. "
+            "Check the split and its annotations."
+        )
 
     def joined(name: str) -> np.ndarray | None:
         values = [getattr(one, name) for one in found]
@@ -190,10 +193,10 @@ def _row(group: str, matched: MatchedObjects, chosen: np.ndarray) -> Row:
 
 
 def format_report(matched: MatchedObjects) -> str:
-    """Format the table, and below it what the numbers mean.
+    """Format the table and its legend.
 
     Args:
-        matched: of `match_objects`.
+        matched: result of `match_objects`.
 
     Returns:
         Lines of at most 100 characters.
@@ -209,7 +212,7 @@ def format_report(matched: MatchedObjects) -> str:
         best = (f"{row.quality:.2f}" if row.total else "-") if quality else ""
         lines.append(_line(row.group, [str(row.total), *shares], best.rjust(len(quality))))
     lines.append("")
-    for note in (*terms.notes, "px: of the network's input."):
+    for note in (*terms.notes, "px: pixels of the network's input."):
         lines += textwrap.wrap(note, 100)
     total = len(matched.states)
     for phrase, true in matched.remarks.items():
@@ -232,13 +235,13 @@ def _chart(matched: MatchedObjects, heading: str) -> np.ndarray:
     octaves = range(min(members), max(members) + 1)
     nobody = np.zeros(len(matched.states), bool)
     rows = [_row("", matched, members.get(e, nobody)) for e in octaves]
-    # An octave's value holds until the next one; the last one needs an end.
+    # A value is valid until the next octave; the last octave needs an end.
     x = [2.0**e for e in (*octaves, octaves[-1] + 1)]
-    heading = f"What the targets match\n{heading}"
+    heading = f"Objects matched by the targets\n{heading}"
     x_label = "side of the object in the network's input, pixels"
     with chart.stacked_axes(300, 160, heading=heading, x_label=x_label) as (shares, numbers):
         shares.set_xscale("log", base=2)
-        shares.set_title("Share of the objects")
+        shares.set_title("Share of objects")
         for column, (state, (label, _)) in enumerate(matched.terms.states.items()):
             y = [100.0 * row.counts[column] / row.total if row.total else np.nan for row in rows]
             style = {"color": _COLORS[state], "drawstyle": "steps-post"}

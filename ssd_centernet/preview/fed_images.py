@@ -1,4 +1,4 @@
-"""Pictures of what the network is really fed: augmented images with what their targets match."""
+"""Pictures of the network's real inputs: augmented images with the matches of their targets."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ _LEGEND_WIDTH = 100  # Characters of a line.
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class FedImage:
-    """Hold one network input, un-normalised, and what the targets match with its objects.
+    """Hold one network input, not normalised, and the matches of its objects.
 
     Attributes:
-        source_id: of the data set's image.
+        source_id: id of the image in the data set.
         image: uint8 [h, w, 3], at the size of the network's input.
         boxes: float32 [N, 4], yxyx fractions of it, without padding.
         classes: int32 [N].
@@ -52,21 +52,21 @@ def show_inputs(
     num_images: int = 16,
     cell_size: int = 448,
 ) -> list[FedImage]:
-    """Draw the first images that a training is fed.
+    """Draw the first input images of a training.
 
     Args:
-        detector: what is trained.
-        batches: of `Recipe.training_batches`.
+        detector: the detector to train.
+        batches: result of `Recipe.training_batches`.
         output: PNG file to write.
         heading: first line of the sheet.
-        num_images: how many images, at least 1.
+        num_images: number of images, at least 1.
         cell_size: side of an image on the sheet in pixels.
 
     Returns:
-        What was drawn.
+        The images drawn.
 
     Raises:
-        ValueError: settings that do not fit the data.
+        ValueError: the settings do not fit the data.
     """
     fed: list[FedImage] = []
     for batch in batches:
@@ -87,12 +87,12 @@ def input_sheet(
     heading: str,
     cell_size: int = 448,
 ) -> np.ndarray:
-    """Draw network inputs with their objects and what the targets match on one sheet.
+    """Draw network inputs with their objects and matches on one sheet.
 
     Args:
         fed: at least one image.
-        names: of the classes.
-        heading: first line of the sheet; what the colours mean comes below it.
+        names: names of the classes.
+        heading: first line of the sheet; the legend comes below it.
         cell_size: side of an image on the sheet in pixels.
 
     Returns:
@@ -107,18 +107,18 @@ def input_sheet(
 
 
 def draw_batch(detector: Detector, batch: Mapping, *, size: int = 448) -> list[np.ndarray]:
-    """Draw the images of a batch with their objects and what the detector matches to them.
+    """Draw the images of a batch with their objects and the matches of the detector.
 
     Args:
-        detector: whose targets are drawn.
-        batch: of `training_data` or `validation_data`; targets that it lacks are made here.
+        detector: the detector whose targets are drawn.
+        batch: a batch of `training_data` or `validation_data`; missing targets are made here.
         size: pixels of the longer side.
 
     Returns:
-        uint8 [H, W, 3] an image: objects in green where the targets match them well (an anchor
-        reaches the matching threshold, a peak of its own), in orange where with reservation (only
-        the anchor that each object is given, a shared peak), in red where not at all; and the
-        matched anchors, or the heatmap.
+        uint8 [H, W, 3] per image. Objects are green if the targets match them well (an anchor
+        reaches the matching threshold, or the object has its own peak), orange if they match them
+        only just (the anchor that each object gets, or a shared peak), and red if not at all. The
+        matched anchors or the heatmap are drawn too.
     """
     names = detector.class_names or [str(index) for index in range(detector.num_classes)]
     return [draw_input(one, names, size=size) for one in describe_batch(detector, batch)]
@@ -128,11 +128,12 @@ def describe_batch(detector: Detector, batch: Mapping) -> list[FedImage]:
     """Turn a training batch back into images, and let the detector explain its targets.
 
     Args:
-        detector: whose targets the batch has.
-        batch: of `training_batches` (see docs/architecture.md); targets are made where it has none.
+        detector: the detector of the batch's targets.
+        batch: a batch of `training_batches` (see docs/architecture.md); missing targets are made
+            here.
 
     Returns:
-        One description an image.
+        One description per image.
     """
     images = detector.preprocessing.denormalize(batch["image"])
     extent = batch.get("extent")
@@ -155,11 +156,11 @@ def describe_batch(detector: Detector, batch: Mapping) -> list[FedImage]:
 
 
 def draw_input(one: FedImage, names: Sequence[str], *, size: int = 448) -> np.ndarray:
-    """Draw one network input with its objects and what the targets match with them.
+    """Draw one network input with its objects and matches.
 
     Args:
         one: the image.
-        names: of the classes.
+        names: names of the classes.
         size: pixels of the longer side.
 
     Returns:
@@ -185,7 +186,7 @@ def draw_input(one: FedImage, names: Sequence[str], *, size: int = 448) -> np.nd
 
 
 def _labels(one: FedImage, names: Sequence[str]) -> list[str]:
-    """Return the class of each object, and the number of its units where these are drawn."""
+    """Return the class of each object, and the number of its units if these are drawn."""
     labels, matches = [names[index] for index in one.classes], one.matches
     if matches.boxes is None and matches.points is None:
         return labels
@@ -194,10 +195,10 @@ def _labels(one: FedImage, names: Sequence[str]) -> list[str]:
 
 
 def legend(matches: Matches) -> str:
-    """Say what the colours of a picture mean.
+    """Return the legend of a picture's colours.
 
     Args:
-        matches: of any image.
+        matches: matches of any image.
 
     Returns:
         One or more lines.
@@ -217,16 +218,16 @@ def legend(matches: Matches) -> str:
 
 
 def input_title(one: FedImage) -> str:
-    """Return the line below an image: its source id, objects, and what is not matched well."""
+    """Return the line below an image: its source id, and the numbers of objects and bad matches."""
     return f"{one.source_id}: {count_matches([one], leave_out=(MATCHED,))}"
 
 
 def count_matches(fed: Sequence[FedImage], *, leave_out: Sequence[int] = ()) -> str:
-    """Count objects, what learns them, and the objects of each state.
+    """Count the objects, their matched units, and the objects of each state.
 
     Args:
         fed: at least one image.
-        leave_out: states that are not told; those without an object are not told either.
+        leave_out: states to leave out; those without objects are left out too.
 
     Returns:
         Such as "3 objects, 21 anchors; forced: 1, never: 1".

@@ -1,4 +1,4 @@
-"""The best evaluation of a run: its weights are kept, and those since are counted."""
+"""The best evaluation of a run: keep its weights, and count the evaluations since."""
 
 from __future__ import annotations
 
@@ -25,13 +25,14 @@ class BestKeeper:
         higher_is_better: bool,
         patience: int | None,
     ):
-        """Note what decides.
+        """Set up the comparison.
 
         Args:
-            checkpoints: of the run directory.
-            metric: decides which evaluation is the best; None keeps and counts nothing.
+            checkpoints: checkpoints of the run directory.
+            metric: name of the metric that decides; None keeps and counts nothing.
             higher_is_better: direction of that metric.
-            patience: evaluations without a better one that are too many; None for no limit.
+            patience: number of evaluations without a better one after which training stops; None
+                for no limit.
         """
         self._checkpoints = checkpoints
         self._communicator = checkpoints.trainer.communicator
@@ -46,15 +47,15 @@ class BestKeeper:
         return self._patience is not None and self.evaluations_since >= self._patience
 
     def resume_at(self, step: int, *, evaluates: bool) -> bool:
-        """Count from what the run has recorded.
+        """Count from the evaluations that the run has recorded.
 
         Args:
-            step: where the run goes on.
+            step: step where the run goes on.
             evaluates: whether this step has an evaluation.
 
         Returns:
-            Whether that evaluation is owed: it was not recorded, or it is the best one and a kill
-            came before its weights were copied.
+            Whether that evaluation must be made up: it was not recorded, or it is the best one and
+            the run was killed before its weights were copied.
         """
         # The chief reads the files; every process must do the same.
         found = self._read(step, evaluates) if self._communicator.is_chief else (False, 0)
@@ -65,7 +66,7 @@ class BestKeeper:
         """Keep the current weights if their metrics are the best so far; return whether they are.
 
         Args:
-            metrics: of the evaluation at the current step.
+            metrics: metrics of the evaluation at the current step.
         """
         if self._metric is None:
             return False

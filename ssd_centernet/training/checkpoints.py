@@ -37,20 +37,20 @@ class RunCheckpoints:
         """Prepare a run directory.
 
         Args:
-            trainer: whose state is saved.
+            trainer: the trainer whose state is saved.
             model_dir: directory of the run.
-            seed: of the run; a resumed run must use the seed it began with.
-            keep: how many checkpoints stay, at least 1.
+            seed: seed of the run; a resumed run must have the seed that it began with.
+            keep: number of checkpoints to keep, at least 1.
 
         Raises:
-            ValueError: TensorFlow could not read a checkpoint of this directory back.
+            ValueError: TensorFlow could not read checkpoints of a directory with this name.
         """
         wildcards = sorted(set(str(model_dir)) & set("*?[]\\"))
         if wildcards:
             raise ValueError(
                 f"--model_dir={str(model_dir)!r} holds {' '.join(wildcards)}, which TensorFlow "
-                "takes as wildcards when it reads a checkpoint: the run could be neither resumed "
-                "nor evaluated. Choose a name without * ? [ ] and backslash; spaces are fine."
+                "takes for wildcards when it reads a checkpoint: the run could not be resumed "
+                "or evaluated. Choose a name without * ? [ ] and backslash; spaces are allowed."
             )
         self.trainer = trainer
         self.model_dir = Path(model_dir)
@@ -80,37 +80,37 @@ class RunCheckpoints:
     def resume(self, path: str | None = None) -> str | None:
         """Restore everything from the latest checkpoint of the run directory, if there is one.
 
-        For the chief; the others get its state by `Communicator.broadcast`.
+        Only the chief calls it; the others get its state from `Communicator.broadcast`.
 
         Args:
-            path: a certain checkpoint instead of the latest.
+            path: another checkpoint than the latest.
 
         Returns:
-            Path of the checkpoint, or None when the run starts afresh.
+            Path of the checkpoint, or None if the run is new.
 
         Raises:
-            ValueError: the checkpoint is damaged, of another model, or of a run with another seed.
+            ValueError: the checkpoint is damaged, or of another model or seed.
         """
         path = path or self.manager.latest_checkpoint
         if path is None:
             return None
         seed = int(self._seed)
         try:
-            # All or nothing: with fresh slots of the optimizer a run would go on as another one.
+            # All or nothing: with new optimizer slots the run would not be the same any more.
             self.checkpoint.restore(path).assert_existing_objects_matched()
         except (AssertionError, IndexError, ValueError, tf.errors.OpError) as error:
             if is_damage(error):
                 raise damaged(path, error) from error
             raise ValueError(
-                f"checkpoint {path} does not fit this model: {first_line(error)}. Likely another "
-                "recipe, class count or backbone trained in this directory: choose another "
-                "--model_dir, or take the weights alone with --fine_tune_checkpoint."
+                f"checkpoint {path} does not fit this model: {first_line(error)}. The run in this "
+                "directory probably had another recipe, number of classes or backbone: choose "
+                "another --model_dir, or load only the weights with --fine_tune_checkpoint."
             ) from error
         if int(self._seed) != seed:
             raise ValueError(
-                f"the run in {self.model_dir} began with --seed={int(self._seed)}, this call has "
-                f"--seed={seed}: a resumed run cannot be exact with another seed. Give the first "
-                "seed, or another --model_dir."
+                f"the run in {self.model_dir} began with --seed={int(self._seed)}, but this call "
+                f"has --seed={seed}: with another seed a resumed run cannot be exact. Give the "
+                "first seed, or another --model_dir."
             )
         self.trainer.loss_scale.restored()
         return path
@@ -119,14 +119,14 @@ class RunCheckpoints:
         """Write a checkpoint named after the step and return its path.
 
         Raises:
-            RuntimeError: the processes of the run do not have the same weights any more.
+            RuntimeError: the processes of the run no longer have the same weights.
         """
         step = int(self.trainer.step)
         # On every process, before the chief alone writes: both are collectives.
         self.trainer.share_statistics()
         self.trainer.check_agreement()
         existing = f"{self.model_dir / CHECKPOINT_PREFIX}-{step}"
-        # A signal or the end of the run may fall on a step that was saved a moment ago.
+        # A signal or the end of the run may come at a step that was just saved.
         if existing in self.manager.checkpoints or not self._communicator.is_chief:
             return existing
         return self.manager.save(checkpoint_number=step)
@@ -136,12 +136,12 @@ class RunCheckpoints:
 
         Args:
             metrics: of the evaluation at the current step.
-            name: which of them decides.
-            higher_is_better: the direction.
+            name: name of the metric that decides.
+            higher_is_better: direction of that metric.
 
         Returns:
-            Whether it was kept. A metric that is undefined (-1 in COCO's numbers, or not a number)
-            never is: nothing could beat it, and it says nothing about the weights.
+            Whether it was kept. An undefined metric (-1 in COCO's numbers, or NaN) is never kept,
+            as it says nothing about the weights.
 
         Raises:
             KeyError: `metrics` has no such name.
@@ -150,7 +150,7 @@ class RunCheckpoints:
         return self._communicator.gather([kept])[0]
 
     def best_metrics(self) -> dict[str, float] | None:
-        """Return the metrics of the checkpoint in `best/` with its `step`; None without one."""
+        """Return the metrics and the `step` of the checkpoint in `best/`; None without one."""
         record = self.model_dir / BEST_DIR / BEST_METRICS_NAME
         return json.loads(record.read_text()) if record.exists() else None
 

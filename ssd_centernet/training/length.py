@@ -1,4 +1,4 @@
-"""How long a run is, and in which of its steps things happen."""
+"""The length of a run, and the steps at which to log, save and evaluate."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ import re
 
 from ssd_centernet.evaluation.result import METRIC_NAMES
 
-# Of the evaluation's loss parts among its metrics; the only ones that are better when lower.
+# Prefix of loss parts among an evaluation's metrics; only these are better if lower.
 LOSS_PREFIX = "loss_"
 
 
 @dataclasses.dataclass(frozen=True)
 class RunLength:
-    """How long a run is, in the units that schedules need.
+    """The length of a run, in the units that schedules need.
 
     Attributes:
-        steps_per_epoch: steps that see every training image once.
-        total_steps: steps of the whole run.
-        global_batch_size: images a step over all processes.
+        steps_per_epoch: number of steps that use every training image once.
+        total_steps: number of steps of the whole run.
+        global_batch_size: images per step over all processes.
     """
 
     steps_per_epoch: int
@@ -30,32 +30,32 @@ class RunLength:
 def run_length(
     images: int, global_batch_size: int, *, steps: int | None, epochs: float | None
 ) -> RunLength:
-    """Work out how long a run is.
+    """Compute the length of a run.
 
     Args:
-        images: of an epoch over all processes.
-        global_batch_size: images a step over all processes.
-        steps: wins over `epochs`.
-        epochs: passes over the images, whole steps are counted.
+        images: images per epoch over all processes.
+        global_batch_size: images per step over all processes.
+        steps: number of steps; wins over `epochs`.
+        epochs: passes over the images, rounded to whole steps.
 
     Returns:
         The run's length; an epoch is ceil(images / global batch) steps.
 
     Raises:
-        ValueError: neither length is given, the one that counts is not above 0, or no image.
+        ValueError: no length is given, the one used is not above 0, or there are no images.
     """
     if steps is None and epochs is None:
-        raise ValueError("how long to train is not set: give --num_steps or --epochs.")
+        raise ValueError("the length of the run is not set: give --num_steps or --epochs.")
     name, length = ("--num_steps", steps) if steps is not None else ("--epochs", epochs)
     if not 0 < length < math.inf:
         raise ValueError(
-            f"{name} is {length}; a run is longer than 0. Leave it out for the recipe's."
+            f"{name} is {length}; expected more than 0. Leave it out to use the recipe's length."
         )
     if images < 1:
         raise ValueError(
-            "there is no image to train on: the training split is empty, or none of its images has "
-            "an object and the recipe leaves such images out. Check the annotations that were "
-            "converted, or set train.keep_empty = True to train on images without objects."
+            "there are no images to train on: the training split is empty, or no image has "
+            "an object and the recipe leaves such images out. Check the converted "
+            "annotations, or set train.keep_empty = True to train on images without objects."
         )
     # Rounded up, as the last batch of an epoch is filled with the next one's images.
     steps_per_epoch = math.ceil(images / global_batch_size)
@@ -69,13 +69,13 @@ def to_steps(length: int | str, steps_per_epoch: int, *, setting: str = "a durat
     Args:
         length: a number of steps, or text such as "500 steps", "2.5 epochs".
         steps_per_epoch: length of an epoch.
-        setting: what is set to it, for the message.
+        setting: name of the setting, for the message.
 
     Returns:
         Steps, at least 0.
 
     Raises:
-        ValueError: the text is none of these.
+        ValueError: the text has another form.
     """
     found = re.fullmatch(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*(steps?|epochs?)?\s*", str(length))
     if not found:
@@ -84,17 +84,17 @@ def to_steps(length: int | str, steps_per_epoch: int, *, setting: str = "a durat
             "'2.5 epochs'."
         )
     value, unit = float(found[1]), found[2] or "steps"
-    # 0 of any unit stays 0, which means never; another share of an epoch is a step at least.
+    # 0 of any unit stays 0, which means never; any other share of an epoch is at least one step.
     return max(1, round(value * steps_per_epoch)) if unit[0] == "e" and value else int(value)
 
 
 @dataclasses.dataclass
 class LoopOptions:
-    """When things happen, in steps.
+    """The steps at which to log, save, evaluate and stop.
 
     Attributes:
-        total_steps: where the run ends.
-        log_every: length of a window.
+        total_steps: step at which the run ends.
+        log_every: number of steps of a window.
         checkpoint_every: interval of checkpoints; the last step always gets one.
         evaluate_every: interval of evaluations; 0 means none.
         keep_best: metric that decides which checkpoint is kept in `best/`; None for none.
@@ -111,7 +111,7 @@ class LoopOptions:
     early_stop_patience: int | None = None
 
     def __post_init__(self):
-        """Refuse, before hours of training, what would fail at the first window or evaluation."""
+        """Raise an error for settings that would fail at the first window or evaluation."""
         for name in ("log_every", "checkpoint_every"):
             if getattr(self, name) < 1:
                 raise ValueError(

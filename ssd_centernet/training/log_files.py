@@ -1,4 +1,4 @@
-"""What a run has logged: its windows, its evaluations, and when processes worked on it."""
+"""Reading the log of a run: its windows, evaluations and sessions."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ssd_centernet.run_directory import EVAL_KIND, METRICS_NAME, SESSIONS_NAME, TRAIN_KIND
 
-UNDEFINED = -1.0  # What COCO's metrics are where there is nothing to find.
+UNDEFINED = -1.0  # COCO's metrics without any object.
 
 
 def recorded_evaluations(model_dir: str | Path, *, until_step: int) -> list[dict[str, float]]:
@@ -17,12 +17,12 @@ def recorded_evaluations(model_dir: str | Path, *, until_step: int) -> list[dict
 
     Args:
         model_dir: directory of the run.
-        until_step: of the checkpoint that is resumed from: what was recorded behind it will be done
-            again, as the steps before it will.
+        until_step: step of the checkpoint to resume from; later evaluations will be repeated and do
+            not count.
 
     Returns:
-        One record of metrics with `step` for each step that was evaluated, by step; of several at
-        one step the last.
+        One record of metrics with `step` per evaluated step, by step; if a step has several, the
+        last one.
     """
     found = {
         record.get("step"): record
@@ -33,20 +33,20 @@ def recorded_evaluations(model_dir: str | Path, *, until_step: int) -> list[dict
 
 
 def recorded_metrics(model_dir: str | Path) -> tuple[list[dict], list[dict]]:
-    """Read the windows and the evaluations of a run, those that count.
+    """Read the windows and evaluations of a run that count.
 
     Args:
         model_dir: directory of the run.
 
     Returns:
-        Windows of training and evaluations, each by ascending step. What a killed process logged
-        behind the checkpoint that the next one went on from was done again and is left out.
+        Windows of training and evaluations, each by ascending step. A killed process may have
+        logged steps after its last checkpoint; they were repeated later and are left out.
     """
     windows: list[dict] = []
     evaluations: list[dict] = []
     for record in read_lines(Path(model_dir) / METRICS_NAME):
         if record.get("kind") == TRAIN_KIND:
-            # The first window behind a resume has one step: what is no earlier is done again.
+            # The first window after a resume has one step: records at or after it were repeated.
             for records in (windows, evaluations):
                 while records and records[-1]["step"] >= record["step"]:
                     records.pop()
@@ -59,19 +59,19 @@ def recorded_metrics(model_dir: str | Path) -> tuple[list[dict], list[dict]]:
 
 
 def recorded_sessions(model_dir: str | Path) -> list[dict]:
-    """Read when processes began and ended to train in a directory, see `TrainLog.session`."""
+    """Read when processes began and ended training in a directory; see `TrainLog.session`."""
     return read_lines(Path(model_dir) / SESSIONS_NAME)
 
 
 def read_lines(path: Path) -> list[dict]:
-    """Read the JSON objects of a file that has one a line; none where there is no file."""
+    """Read the JSON objects of a file with one per line; none if there is no file."""
     if not path.is_file():
         return []
     records = []
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
         try:
             record = json.loads(line)
-        except json.JSONDecodeError:  # A kill may cut a line.
+        except json.JSONDecodeError:  # A killed process may leave half a line.
             continue
         if isinstance(record, dict):
             records.append(record)
@@ -81,15 +81,15 @@ def read_lines(path: Path) -> list[dict]:
 def evaluations_without_best(
     records: Sequence[Mapping[str, float]], name: str, *, higher_is_better: bool
 ) -> int:
-    """Count the evaluations behind the best one.
+    """Count the evaluations after the best one.
 
     Args:
-        records: of `recorded_evaluations`.
-        name: of the metric that decides.
+        records: result of `recorded_evaluations`.
+        name: name of the metric that decides.
         higher_is_better: its direction.
 
     Returns:
-        0 when the last one is the best; an undefined metric is never the best.
+        The number; 0 if the last one is the best. An undefined metric is never the best.
     """
     best, count = None, 0
     for record in records:
@@ -104,13 +104,13 @@ def beats(value: float, best: float | None, *, higher_is_better: bool) -> bool:
     """Tell whether a metric is better than the best so far.
 
     Args:
-        value: of the metric.
-        best: the best so far; None when there is none.
+        value: value of the metric.
+        best: the best so far; None if there is none.
         higher_is_better: the metric's direction.
 
     Returns:
-        False for an undefined value (-1 in COCO's numbers, or not a number): nothing could beat it,
-        and it says nothing about the weights.
+        False for an undefined value (-1 in COCO's numbers, or NaN), as it says nothing about the
+        weights.
     """
     if math.isnan(value) or value == UNDEFINED:
         return False

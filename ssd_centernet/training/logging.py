@@ -1,4 +1,4 @@
-"""What a run tells: a console line a window, the same numbers in metrics.jsonl and TensorBoard."""
+"""The log of a run: a line per window, the same numbers in metrics.jsonl and TensorBoard."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from ssd_centernet.run_directory import METRICS_NAME, SESSIONS_NAME, TRAIN_KIND
 from ssd_centernet.training.log_files import duration
 from ssd_centernet.training.schedules import RunLength
 
-# Waiting longer than this share of the time means that the input pipeline sets the pace.
+# Above this share of waiting time the input pipeline is the bottleneck.
 INPUT_BOUND_SHARE = 0.2
 _NOT_LOSS_PARTS = {
     "total",
@@ -45,13 +45,13 @@ class TrainLog:
         console: TextIO | None = None,
         write_files: bool = True,
     ):
-        """Open the log of a run; an existing one is continued.
+        """Open the log of a run, or continue an existing one.
 
         Args:
             model_dir: directory of the run; gets `metrics.jsonl`, `sessions.jsonl` and events for
                 TensorBoard.
-            length: of the run.
-            console: where lines go; None means standard output.
+            length: length of the run.
+            console: stream for lines; None means standard output.
             write_files: False on all processes but the first.
 
         Raises:
@@ -63,15 +63,16 @@ class TrainLog:
         self._writers: dict[str, tf.summary.SummaryWriter] = {}
         self._model_dir = Path(model_dir)
         if write_files:
-            # TensorFlow would say so at the first window, when the time of tracing is spent.
+            # TensorFlow would say so only at the first window, after the time for tracing.
             if importlib.util.find_spec("tensorboard") is None:
                 raise ImportError(
                     "training writes its curves with the package tensorboard, which is not "
-                    "installed (TensorFlow 2.21 does not bring it, older ones do). Install it: "
+                    "installed (TensorFlow 2.21 no longer includes it). Install it: "
                     'pip install "ssd_centernet[train]"'
                 )
             self._model_dir.mkdir(parents=True, exist_ok=True)
-            # Appended line by line: a kill costs the last line at most, and a resume goes on below.
+            # Appended line by line: a killed process loses at most the last line, and a resume goes
+            # on below.
             self._file = (self._model_dir / METRICS_NAME).open("a", buffering=1)
         self._last_step = 0
         self._last_time = time.monotonic()
@@ -79,17 +80,17 @@ class TrainLog:
 
     @property
     def folder(self) -> Path | None:
-        """The run's directory, None on a process that writes no files."""
+        """Return the run's directory, or None on a process that writes no files."""
         return self._model_dir if self._file is not None else None
 
     def say(self, text: str) -> None:
-        """Print a line on the console, on the first of several processes."""
+        """Print a line on the console, on the first process only."""
         if self._file is None:
             return
         print(text, file=self._console, flush=True)
 
     def keep(self, name: str, text: str) -> None:
-        """Write what is too long for the console to a file of the run's directory."""
+        """Write a text that is too long for the console to a file of the run's directory."""
         if self._file is not None:
             write_atomically(self._model_dir / name, text + "\n")
 
@@ -99,12 +100,12 @@ class TrainLog:
 
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:
-        """Leave the time inside the block, such as that of a save, out of the current window."""
+        """Leave the time of the block, such as that of a save, out of the current window."""
         begin = time.monotonic()
         try:
             yield
         finally:
-            # The window seems to begin later by what the block took.
+            # As if the window had begun later by the time of the block.
             self._last_time += time.monotonic() - begin
 
     def window(
@@ -113,12 +114,12 @@ class TrainLog:
         """Report the steps since the last call.
 
         Args:
-            step: updates done.
+            step: number of updates done.
             metrics: means over the window, with `learning_rate` and `data_wait_seconds`.
-            warmup: whether the window spent its time on tracing, so that its pace says nothing.
+            warmup: whether the window includes tracing, so that its pace means nothing.
 
         Returns:
-            What was written: the metrics, `images_per_second`, `data_wait_share`, `epoch`,
+            The record written: the metrics, `images_per_second`, `data_wait_share`, `epoch`,
             `eta_seconds`.
         """
         now = time.monotonic()
@@ -128,14 +129,14 @@ class TrainLog:
         record = {**metrics, "epoch": step / self.length.steps_per_epoch}
         if not warmup and steps:
             rate = steps / seconds
-            # Smoothed, so that one slow window does not send the estimate astray.
+            # Smoothed, so that one slow window does not spoil the estimate.
             self._rate = rate if self._rate is None else 0.7 * self._rate + 0.3 * rate
             record["images_per_second"] = rate * self.length.global_batch_size
             record["data_wait_share"] = min(waited / seconds, 1.0)
             record["eta_seconds"] = (self.length.total_steps - step) / self._rate
         self.say(self._line(step, record))
         self.write(TRAIN_KIND, step, record)
-        # Not `now`: what writing the line took is no part of the next window.
+        # Not `now`: the time for writing the line is not part of the next window.
         self._last_step, self._last_time = step, time.monotonic()
         return record
 
@@ -157,11 +158,11 @@ class TrainLog:
             tf.summary.image(name, image[np.newaxis], step=step)
 
     def session(self, event: str, step: int, **facts) -> None:
-        """Append to sessions.jsonl that this process begins or ends, with what is to be known.
+        """Append to sessions.jsonl that this process begins or ends, with facts about it.
 
         Args:
             event: "begin" or "end".
-            step: updates done.
+            step: number of updates done.
             **facts: JSON values.
         """
         if self._file is None:
@@ -172,7 +173,7 @@ class TrainLog:
 
     @contextlib.contextmanager
     def _writer(self, kind: str) -> Iterator[None]:
-        """Send what is summarised in the block to the event files of a kind, at once."""
+        """Write the summaries of the block to the event files of a kind, at once."""
         if kind not in self._writers:
             self._writers[kind] = tf.summary.create_file_writer(str(self._model_dir / kind))
         with self._writers[kind].as_default():

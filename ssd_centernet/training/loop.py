@@ -1,4 +1,4 @@
-"""The outer loop: windows of steps, then log, save, evaluate, and stop when told to."""
+"""The outer loop: run windows of steps, log, save, evaluate and stop."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ FINISHED, STOPPED_EARLY = "finished", "stopped early"
 
 
 def compile_steps(trainer: Trainer, strategy: tf.distribute.Strategy) -> Callable:
-    """Compile a function that runs many updates in one call, without coming back to Python.
+    """Compile a function that runs many updates in one call, without returning to Python.
 
     Args:
-        trainer: whose step runs.
+        trainer: the trainer whose step runs.
         strategy: places the step; an update is one call of `strategy.run`.
 
     Returns:
@@ -38,7 +38,7 @@ def compile_steps(trainer: Trainer, strategy: tf.distribute.Strategy) -> Callabl
     @tf.function
     def run_steps(iterator, number: tf.Tensor) -> None:
         for _ in tf.range(number):
-            # Operations keep the names that they have outside a loop, which profiles show.
+            # Operations keep their names from outside the loop, for profiles.
             with tf.name_scope(""):
                 trainer.run_step(iterator, strategy.run)
 
@@ -64,13 +64,13 @@ class TrainLoop:
 
         Args:
             trainer: the step and its state, already restored.
-            dataset: infinite tf.data of batches, beginning where the state says.
-            options: when things happen.
+            dataset: infinite tf.data of batches, beginning at the position of the state.
+            options: steps at which to log, save and evaluate.
             checkpoints: of the run directory.
-            log: of the run.
+            log: log of the run.
             evaluate: evaluates the current weights and returns its metrics.
-            strategy: where the step is placed.
-            observers: are told of every call; they are closed when the run ends.
+            strategy: places the step on devices.
+            observers: called before and after every call of steps; closed when the run ends.
         """
         self.trainer = trainer
         self.options = options
@@ -93,14 +93,14 @@ class TrainLoop:
         """Train until the end.
 
         Returns:
-            Why it ended: "finished", "stopped early", or the name of the signal.
+            The reason for the end: "finished", "stopped early", or the name of the signal.
         """
         try:
             reason = self._run()
         except Exception as error:
             self.log.session("end", int(self.trainer.step), reason=type(error).__name__)
             raise
-        # A process that is killed leaves no end, and is known by that.
+        # A killed process records no end.
         self.log.session("end", int(self.trainer.step), reason=reason)
         return reason
 
@@ -110,27 +110,27 @@ class TrainLoop:
             owed = self._best.resume_at(step, evaluates=self._evaluates_at(step))
         if self._best.is_out_of_patience:
             self.log.say(
-                f"the run had stopped early: {self._best.evaluations_since} evaluations without a "
-                "better result. To go on raise train.early_stop_patience."
+                f"the run has stopped early: {self._best.evaluations_since} evaluations without a "
+                "better result. To go on, raise train.early_stop_patience."
             )
             return STOPPED_EARLY
         if step >= total_steps and not owed:
             self.log.say(
-                f"nothing is left to do: the run is at step {step} of {total_steps}. To go on give "
-                "more --num_steps or --epochs."
+                f"nothing is left to do: the run is at step {step} of {total_steps}. To go on, "
+                "give more --num_steps or --epochs."
             )
             return FINISHED
         with self._signals(), contextlib.ExitStack() as closing:
             for observer in self._observers:
                 closing.callback(observer.close)
             if owed:
-                self.log.say(f"the evaluation due at step {step} is not recorded: made up now")
+                self.log.say(f"the evaluation at step {step} is not recorded; it is made up now")
                 if self._evaluate_and_keep_best():
                     return STOPPED_EARLY
             return self._train() if step < total_steps else FINISHED
 
     def _train(self) -> str:
-        """Take the steps that are left, some in each call, and do what is due after a call."""
+        """Run the remaining steps, some in each call; after a call log, save or evaluate if due."""
         trainer, options = self.trainer, self.options
         run_steps, iterator = compile_steps(trainer, self._strategy), iter(self._dataset)
         step, pace = int(trainer.step), None
@@ -145,7 +145,8 @@ class TrainLoop:
             seconds = max(time.monotonic() - began, 1e-6)
             for observer in self._observers:
                 observer.call_ended(before, step, seconds)
-            # The first call traces the graph and its pace says nothing: two steps are tried next.
+            # The first call traces the graph, so its pace means nothing: the next call takes two
+            # steps.
             pace = 2.0 / SECONDS_PER_CALL if first else (step - before) / seconds
             pace, number = self._agree(pace)
             last, stopping = step >= options.total_steps, number is not None
@@ -156,19 +157,21 @@ class TrainLoop:
                     path = self.checkpoints.save()
             if stopping:
                 name = signal.Signals(number).name
-                self.log.say(f"{name}: saved {path}; the same command goes on from step {step}.")
+                self.log.say(
+                    f"{name}: saved {path}; give the same command again to go on from step {step}."
+                )
                 return name
             if self._evaluates_at(step) and self._evaluate_and_keep_best():
                 return STOPPED_EARLY
         return FINISHED
 
     def _evaluates_at(self, step: int) -> bool:
-        """Whether a step has an evaluation: at multiples of the interval, also after a resume."""
+        """Return whether a step has an evaluation: it is a multiple of the interval."""
         every = self._evaluate_every
         return bool(every and step) and (step % every == 0 or step >= self.options.total_steps)
 
     def _steps_per_call(self, step: int, pace: float | None) -> int:
-        """Choose how many steps run in one call: to the next event, some seconds at most."""
+        """Return how many steps to run in one call: up to the next event, or for a few seconds."""
         if pace is None:
             return 1
         options = self.options
@@ -179,16 +182,16 @@ class TrainLoop:
         return max(1, min(due))
 
     def _agree(self, pace: float) -> tuple[float, int | None]:
-        """Return a pace in steps/s and a signal or None, the same ones on every process.
+        """Return a pace in steps/s and a signal or None, the same on every process.
 
         All must take as many steps in the next call, and stop after the same one.
         """
         told = self.trainer.communicator.gather([(pace, self._stop_signal)])
-        # Ours may have come since they were asked; then it is answered after the next call.
+        # Our own signal may have come later; then it is answered after the next call.
         return told[0][0], next((number for _, number in told if number is not None), None)
 
     def _evaluate_and_keep_best(self) -> bool:
-        """Evaluate the weights; return whether there was nothing better for too long."""
+        """Evaluate the weights; return whether the run should stop early."""
         with self.log.paused():
             if self._best.keep(self._evaluate()):
                 self.log.say(f"  best {self.options.keep_best} so far, kept in best/")
@@ -201,7 +204,7 @@ class TrainLoop:
 
     @contextlib.contextmanager
     def _signals(self):
-        """Note SIGTERM and SIGINT for the end of the current call; the second one is obeyed."""
+        """Keep SIGTERM and SIGINT until the current call ends; a second one ends the process."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return

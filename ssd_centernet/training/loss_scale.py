@@ -10,7 +10,7 @@ import tensorflow as tf
 
 @gin.register
 class LossScale(tf.Module):
-    """Multiply the loss so that float16 gradients do not vanish, and adapt the factor.
+    """Scale the loss so that float16 gradients do not vanish, and adapt the factor.
 
     The factor doubles after `growth_steps` finite steps and halves after a step that overflowed,
     which is skipped.
@@ -21,7 +21,7 @@ class LossScale(tf.Module):
         value: float32 variable, the factor.
         good_steps: int64 variable, finite steps since the factor changed.
         skipped: int64 variable, steps skipped so far.
-        dynamic: whether the factor adapts; a fixed factor never excuses an overflow.
+        dynamic: whether the factor adapts; with a fixed factor every overflow is an error.
     """
 
     def __init__(self, initial: float = 2.0**15, *, growth_steps: int = 2000, dynamic: bool = True):
@@ -29,16 +29,16 @@ class LossScale(tf.Module):
 
         Args:
             initial: the first factor, at least 1; powers of two change no digit of a gradient.
-            growth_steps: after how many finite steps it doubles.
+            growth_steps: number of finite steps after which it doubles.
             dynamic: whether it adapts.
 
         Raises:
-            ValueError: the factor would make gradients smaller, or never grow.
+            ValueError: a setting is below 1.
         """
         if initial < 1.0 or growth_steps < 1:
             raise ValueError(
                 f"LossScale got initial={initial} and growth_steps={growth_steps}; expected 1 or "
-                "more of both: a factor keeps float16 gradients from vanishing."
+                "more for both: a smaller factor would let float16 gradients vanish."
             )
         super().__init__(name="loss_scale")
         self.dynamic = dynamic
@@ -63,18 +63,18 @@ class LossScale(tf.Module):
         return not self.dynamic and self._initial == 1.0
 
     def restored(self) -> None:
-        """Mend what a checkpoint gave, where it is not the state of a factor like this one.
+        """Correct the state from a checkpoint if it is not that of a factor like this one.
 
-        A fixed factor is a setting and no state. A run that was begun in float32 leaves a factor of
-        1 that never was too large; in float16 it begins at the first factor.
+        A fixed factor is a setting, not a state. A run begun in float32 leaves a factor of 1 that
+        was never too large; in float16 it begins with the initial factor.
         """
-        if self._is_none:  # What a run in float16 left is kept for when it goes on.
+        if self._is_none:  # The state of a run in float16 is kept until that run goes on.
             return
         if not self.dynamic or (float(self.value) == 1.0 and int(self.skipped) == 0):
             self.value.assign(self._initial)
 
     def succeeded(self) -> None:
-        """Note a finite step."""
+        """Count a finite step."""
         if not self.dynamic:
             return
         # With `tf.where`, not in Python: both are variables of the graph.
@@ -83,14 +83,14 @@ class LossScale(tf.Module):
         self.good_steps.assign(tf.where(grow, tf.zeros_like(self.good_steps), self.good_steps + 1))
 
     def overflowed(self) -> tf.Tensor:
-        """Note a step that is not finite.
+        """Count a step that is not finite.
 
         Returns:
-            bool scalar: whether a lower factor may help, so that skipping the step is all it takes.
+            bool scalar: whether a lower factor may help, so that it is enough to skip the step.
         """
         if not self.dynamic:
             return tf.constant(False)
-        # At a factor of 1 a lower one cannot be the cure, and the step is a failure to report.
+        # At a factor of 1 a lower one cannot help, and the step is a failure to report.
         excusable = self.value > 1.0
         self.value.assign(tf.maximum(self.value / 2.0, 1.0))
         self.good_steps.assign(tf.zeros_like(self.good_steps))

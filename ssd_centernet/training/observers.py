@@ -1,4 +1,4 @@
-"""What is told of every call of the train loop: the profile of chosen steps, the times of all."""
+"""Observers of the train loop: the profile of chosen steps, the times of all steps."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ class StepObserver(Protocol):
     """Watch the calls in which steps run; a call runs one step or many."""
 
     def limit(self, step: int) -> int:
-        """Return how many steps the next call may run at most, when `step` are done.
+        """Return the largest number of steps of the next call, after `step` steps.
 
-        Of several processes each must give the same number.
+        All processes must return the same number.
         """
 
     def call_begins(self, step: int) -> None:
-        """Is called before a call, with the steps done so far."""
+        """Prepare for a call; `step` steps are done."""
 
     def call_ended(self, before: int, after: int, seconds: float) -> None:
-        """Is called behind a call from step `before` to step `after`, all work done."""
+        """Note a finished call from step `before` to step `after`."""
 
     def close(self) -> None:
-        """Is called once, at the end of the run."""
+        """Finish, once, at the end of the run."""
 
 
 def make_observers(
@@ -38,25 +38,26 @@ def make_observers(
     profile: Sequence[int] | None,
     use_performance: bool,
 ) -> list[StepObserver]:
-    """Make what a run is measured with.
+    """Make the observers that measure a run.
 
     Args:
         model_dir: directory of the run.
-        trainer: of the run, already restored.
-        say: prints a line.
+        trainer: trainer of the run, already restored.
+        say: function that prints a line.
         profile: first and last step to trace, see `StepProfiler`; None for no profile.
-        use_performance: whether `summary/summary.json` is written.
+        use_performance: whether to write `summary/summary.json`.
 
     Returns:
         The observers; only those of the first process write anything.
 
     Raises:
-        ValueError: both at once, as a profile slows the steps down; or no two steps in order.
+        ValueError: both are asked for, although a profile slows steps down; or `profile` is not two
+            steps in order.
     """
     if profile is not None and use_performance:
         raise ValueError(
-            "train.profile and train.use_performance exclude each other: a step that is traced is "
-            "slower than others. Leave out --profile (or --use_profiler) or --use_performance."
+            "train.profile and train.use_performance exclude each other: tracing makes "
+            "a step slower. Leave out --profile (or --use_profiler) or --use_performance."
         )
     is_chief = trainer.communicator.is_chief
     observers: list[StepObserver] = []

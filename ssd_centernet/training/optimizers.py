@@ -25,8 +25,9 @@ class Momentum(keras.optimizers.Optimizer):
 
         Args:
             momentum: a, in [0, 1).
-            learning_rate: of the next update; the trainer sets it from the schedule every step.
-            name: of the optimizer.
+            learning_rate: rate of the next update; the trainer sets it from the schedule every
+                step.
+            name: name of the optimizer.
         """
         super().__init__(name=name, jit_compile=False)
         self.momentum = momentum

@@ -1,4 +1,4 @@
-"""The throughput summary of a run from the measured times of its steps."""
+"""The throughput summary of a run, from the measured times of its steps."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _COUNTED_STEPS = 40
 
 
 def counted_steps(step_times: Sequence[float]) -> Sequence[float]:
-    """Choose the steps of which the mean is reported.
+    """Choose the steps for the reported mean.
 
     Args:
         step_times: seconds of each step, in order.
@@ -45,21 +45,21 @@ def throughput_summary(step_times: Sequence[float], *, global_batch_size: int) -
     Args:
         step_times: seconds of each step, in order. A time of several steps must be divided by their
             number first.
-        global_batch_size: images in a step over all processes.
+        global_batch_size: images per step over all processes.
 
     Returns:
-        `{"overall_stats": {"batch_size", "throughput_mean", "e2e"}}`: images in a step, images a
-        second, and the mean seconds of the steps that count.
+        `{"overall_stats": {"batch_size", "throughput_mean", "e2e"}}`: images per step, images/s,
+        and the mean seconds of the steps that count.
 
     Raises:
-        ValueError: no step, a time that is not positive, or a batch of no image.
+        ValueError: there are no steps, a time is not positive, or the batch is empty.
 
     Source:
         docs/reference/centernet.md, section 7.5
         docs/reference/ssd320_resnet50_fpn.md, section 13
     """
     if not len(step_times):
-        raise ValueError("no step was timed, so there is no throughput; train at least one step.")
+        raise ValueError("no steps were timed, so there is no throughput; train at least one step.")
     if not min(step_times) > 0:
         raise ValueError(f"a step took {min(step_times)} s; expected more than 0.")
     if global_batch_size < 1:
@@ -79,22 +79,22 @@ def write_summary(summary: Mapping, folder: str | os.PathLike) -> str:
     """Write `summary.json` into a folder, whole or not at all, and return its path.
 
     Args:
-        summary: what `throughput_summary` gives.
-        folder: is made where it is missing.
+        summary: result of `throughput_summary`.
+        folder: folder to write to; made if missing.
 
     Raises:
-        OSError: the folder cannot be written to.
+        OSError: the folder is not writable.
     """
     path = os.path.join(folder, SUMMARY_NAME)
     return write_atomically(path, json.dumps(summary, indent=2) + "\n")
 
 
 class StepTimes:
-    """Collect how long the steps of a run took and write `summary.json` at its end.
+    """Collect the times of a run's steps and write `summary.json` at its end.
 
-    Steps run in calls of many, without coming back to Python in between, so each step of a call
-    counts with the mean of its call: measuring does not slow the run down. What happens between
-    calls (logs, checkpoints, evaluations) does not count; waiting for data does.
+    Many steps run in one call without returning to Python, so each step counts with the mean time
+    of its call: measuring does not slow the run down. What happens between calls (logs,
+    checkpoints, evaluations) does not count; waiting for data does.
     """
 
     def __init__(
@@ -107,9 +107,9 @@ class StepTimes:
         """Begin a record.
 
         Args:
-            folder: of `summary.json`.
-            global_batch_size: images in a step over all processes.
-            say: is told the result, or that there is none.
+            folder: folder of `summary.json`.
+            global_batch_size: images per step over all processes.
+            say: function that prints the result, or that there is none.
         """
         self._folder = folder
         self._global_batch_size = global_batch_size
@@ -117,12 +117,12 @@ class StepTimes:
         self._times: list[float] = []
 
     def limit(self, step: int) -> int:
-        """Return how many steps the next call may run: as many as it likes."""
+        """Return how many steps the next call may run: any number."""
         del step
         return sys.maxsize
 
     def call_begins(self, step: int) -> None:
-        """Nothing is to be done before a call."""
+        """Do nothing before a call."""
 
     def call_ended(self, before: int, after: int, seconds: float) -> None:
         """Note a call that took `seconds` from step `before` to step `after`."""
@@ -134,12 +134,12 @@ class StepTimes:
     def close(self) -> None:
         """Write `summary.json` and say what it holds."""
         if not self._times:
-            self._say("no step ran, so there is no summary of its speed.")
+            self._say("no steps ran, so there is no summary of the speed.")
             return
         summary = throughput_summary(self._times, global_batch_size=self._global_batch_size)
         path = write_summary(summary, self._folder)
         stats = summary["overall_stats"]
         self._say(
-            f"{stats['throughput_mean']:.2f} images/s, {1000 * stats['e2e']:.1f} ms a step over "
+            f"{stats['throughput_mean']:.2f} images/s, {1000 * stats['e2e']:.1f} ms per step over "
             f"{len(counted_steps(self._times))} of {len(self._times)} steps: {path}"
         )

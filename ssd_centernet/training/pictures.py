@@ -1,4 +1,4 @@
-"""What a running training shows: the images that it is fed, and what it finds in some images."""
+"""Pictures of a running training: its input images, and its detections in some images."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ from ssd_centernet.run_directory import (
 from ssd_centernet.training.logging import TrainLog
 from ssd_centernet.training.trainer import Trainer
 
-# Detections below it are drawn only where there would be fewer than objects.
+# Detections below it are drawn only if there would be fewer of them than objects.
 MIN_SCORE = 0.3
 MOST_DRAWN = 12
 # Longer side of a picture; it bounds what an evaluation adds to the event files.
 _SIDE = 384
-# Records looked at for one with objects before any will do.
+# Number of records searched for images with objects.
 _LOOKED_AT = 64
 
 
@@ -40,8 +40,8 @@ class ShownImage:
     """Hold an image of the evaluation split with its objects.
 
     Attributes:
-        source_id: of the image.
-        image: uint8 [h, w, 3], scaled to be shown.
+        source_id: id of the image.
+        image: uint8 [h, w, 3], scaled for display.
         size: (height, width) of the original image in pixels.
         truth: `boxes` float32 [N, 4] yxyx fractions, `classes` int32 [N], `is_crowd` bool [N].
     """
@@ -53,19 +53,20 @@ class ShownImage:
 
 
 class PictureBoard:
-    """Put pictures of a run into TensorBoard and, the last ones, into the run's directory.
+    """Put pictures of a run into TensorBoard, and the last ones into the run's directory.
 
-    Nothing of it touches the training: inputs are read by an iterator of their own, and detections
-    are those that the evaluation scored.
+    This does not affect training: inputs are read by a separate iterator, and detections are those
+    of the evaluation.
     """
 
     def __init__(self, log: TrainLog, label_map: LabelMap, *, number: int):
-        """Note where pictures go.
+        """Set the destination of pictures.
 
         Args:
-            log: of the run; that of a process which writes no files takes no pictures.
-            label_map: names the classes.
-            number: how many images are shown, 0 for none.
+            log: log of the run; with the log of a process that writes no files there are no
+                pictures.
+            label_map: gives the names of the classes.
+            number: number of images to show, 0 for none.
         """
         self._log = log
         self._label_map = label_map
@@ -73,16 +74,16 @@ class PictureBoard:
         self._shown: list[ShownImage] | None = None
 
     def show_inputs(self, trainer: Trainer, dataset: tf.data.Dataset) -> None:
-        """Draw the first images of a run that begins, as the step gets them.
+        """Draw the first images of a new run as the step gets them.
 
         Args:
-            trainer: of the run; nothing is drawn when it has already made steps.
-            dataset: of training batches, where the run begins.
+            trainer: trainer of the run; nothing is drawn if it has already made steps.
+            dataset: training batches from the beginning of the run.
         """
         if not self._number or int(trainer.step):
             return
         detector, fed = trainer.detector, []
-        # On the host: what is drawn is worth neither a trace nor memory of an accelerator.
+        # On the host: drawing is not worth a trace or memory of an accelerator.
         with tf.device("CPU:0"):
             for batch in dataset:
                 left = self._number - len(fed)
@@ -90,7 +91,7 @@ class PictureBoard:
                 fed += describe_batch(detector, first)
                 if len(fed) >= self._number:
                     break
-        heading = f"what the network is fed first: {detector.image_size} pixels, augmented"
+        heading = f"first input of the network: {detector.image_size} pixels, augmented"
         sheet = input_sheet(fed, self._label_map.names, heading=heading, cell_size=_SIDE)
         self._log.picture(TRAIN_KIND, "inputs", 0, sheet)
         visualize.save_png(self._log.folder / PICTURES_DIR / INPUTS_NAME, sheet)
@@ -98,13 +99,13 @@ class PictureBoard:
     def show_predictions(
         self, step: int, result: CocoResult, data_dir: str | Path, split: str
     ) -> None:
-        """Draw what an evaluation found beside what there is, always in the same images.
+        """Draw an evaluation's detections beside the objects, always on the same images.
 
         Args:
-            step: that was evaluated.
-            result: what the evaluation gave.
+            step: step of the evaluation.
+            result: result of the evaluation.
             data_dir: folder of the data.
-            split: that was evaluated; the first images with objects are shown.
+            split: split of the evaluation; its first images with objects are shown.
         """
         if not self._number:
             return
@@ -140,13 +141,13 @@ def first_images(
 
     Args:
         data_dir: folder of the data.
-        split: what the names of the record files start with.
-        label_map: of the data.
-        number: how many, at least 1.
+        split: beginning of the names of the record files.
+        label_map: label map of the data.
+        number: number of images, at least 1.
 
     Returns:
-        So many images, fewer where the split is smaller; images without objects where few others
-        are among the first.
+        The images; fewer if the split is smaller, and some without objects if few of its first
+        images have any.
     """
     examples = tf.data.TFRecordDataset(shards.find_shards(str(data_dir), split)).map(
         lambda serialized: records.parse_example(serialized, label_map)
@@ -172,12 +173,12 @@ def _shown(example: Mapping[str, np.ndarray]) -> ShownImage:
 
 
 def found_in(one: ShownImage, rows: DetectionRows, label_map: LabelMap) -> dict[str, np.ndarray]:
-    """Pick the detections in an image out of those of an evaluation.
+    """Select the detections of one image from those of an evaluation.
 
     Args:
         one: the image.
-        rows: of the evaluation.
-        label_map: from category ids to classes.
+        rows: detections of the evaluation.
+        label_map: label map from category ids to classes.
 
     Returns:
         `boxes` [D, 4] yxyx fractions of the image, `scores` [D] descending, `classes` [D].
@@ -196,18 +197,18 @@ def found_in(one: ShownImage, rows: DetectionRows, label_map: LabelMap) -> dict[
 
 
 def drawn_from(scores: Sequence[float], num_objects: int) -> float:
-    """Choose the score from which on detections are drawn.
+    """Choose the lowest score of the detections to draw.
 
-    A detector that has just begun is sure of nothing, or of everything: as many of its best guesses
-    are shown as there are objects, and no more than can be told apart.
+    A new detector gives low scores to everything, or high ones: at least as many of its best
+    detections are shown as there are objects, and not so many that they cannot be told apart.
 
     Args:
         scores: [D], descending.
-        num_objects: in the image.
+        num_objects: number of objects in the image.
 
     Returns:
-        `MIN_SCORE`; a lower score where fewer than `num_objects` reach that, a higher one where
-        more than `MOST_DRAWN` and than twice as many as objects do.
+        `MIN_SCORE`; a lower score if fewer than `num_objects` reach it; a higher one if more than
+        `MOST_DRAWN` and more than twice the number of objects do.
     """
     if not len(scores):
         return MIN_SCORE

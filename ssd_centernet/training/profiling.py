@@ -8,15 +8,15 @@ from collections.abc import Callable, Sequence
 
 import tensorflow as tf
 
-# The name under which each step stands in the trace; TensorBoard groups events by it.
+# The name of each step in the trace; TensorBoard groups events by it.
 TRACE_NAME = "train"
 
 
 class StepProfiler:
     """Trace the steps `first` to `last` of a run, both included, into a TensorBoard folder.
 
-    Each of these steps runs in a call of its own, wrapped in a trace named `train` that carries its
-    number; the steps before and after run as they would without a profile.
+    Each of these steps runs in its own call, in a trace named `train` with its number; the steps
+    before and after run as without a profile.
 
     Source: docs/reference/ssd_resnet34.md, section 9
     """
@@ -30,18 +30,18 @@ class StepProfiler:
         say: Callable[[str], None] = print,
         write: bool = True,
     ):
-        """Note what to trace.
+        """Set the steps to trace.
 
         Args:
             folder: gets `plugins/profile/TIME/HOST.xplane.pb`.
-            steps: (first, last), counted from 0 at the step with which this call of the run begins.
-            start: that step: the restored one, 0 for a fresh run.
-            say: is told where the profile is, or that there is none.
-            write: False on all processes but the first, which run as many steps to a call as that
-                one and trace none.
+            steps: (first, last), counted from 0 at the first step of this call of the run.
+            start: that step: the restored one, or 0 for a new run.
+            say: function that prints where the profile is, or that there is none.
+            write: False on all processes but the first; they run the same numbers of steps per call
+                and trace nothing.
 
         Raises:
-            ValueError: not two numbers, a negative one, or the last before the first.
+            ValueError: these are not two numbers, one is negative, or the last is before the first.
         """
         if len(steps) != 2 or not 0 <= steps[0] <= steps[1]:
             raise ValueError(
@@ -74,14 +74,14 @@ class StepProfiler:
             self._trace.__enter__()
 
     def call_ended(self, before: int, after: int, seconds: float) -> None:
-        """Write the profile behind the last step."""
+        """Write the profile after the last step."""
         del before, seconds
         self._leave_trace()
         if self._running and after > self._last:
             self._stop()
 
     def close(self) -> None:
-        """Write what was traced so far when the run ends before the last step."""
+        """Write the trace so far if the run ends before the last step."""
         self._leave_trace()
         if self._running:
             self._stop()
@@ -100,6 +100,6 @@ class StepProfiler:
         tf.profiler.experimental.stop()
         self._running, self._done = False, True
         self._say(
-            f"profiled from step {self._first} on; look at it with: tensorboard --logdir "
+            f"profiled from step {self._first} on; open it with: tensorboard --logdir "
             f"{self._folder} (needs tensorboard-plugin-profile)"
         )

@@ -40,16 +40,16 @@ class WarmupCosine:
         """Configure the schedule.
 
         Args:
-            base_learning_rate: for a global batch of `reference_batch_size`.
-            reference_batch_size: the rate grows linearly with the global batch over this.
+            base_learning_rate: rate for a global batch of `reference_batch_size`.
+            reference_batch_size: the rate grows linearly with global batch / reference_batch_size.
             warmup_epochs: length of the linear warm-up; the first step's rate is 0.
             plateau_until_epoch: epoch at which the decay begins.
             decay_until_epoch: epoch at which the floor is reached.
             stretch: the published flag `k`: both epochs are multiplied by 1 + stretch / 10.
             peak: factor of the plateau.
             floor: factor at the end.
-            span_run: whether the three epochs are scaled so that the decay ends with the run; the
-                published schedule (False) does not know how long the run is.
+            span_run: whether to scale the three epochs so that the decay ends with the run; the
+                published schedule (False) ignores the length of the run.
         """
         self.base_learning_rate = base_learning_rate
         self.reference_batch_size = reference_batch_size
@@ -66,7 +66,7 @@ class WarmupCosine:
 
         Args:
             step: integer scalar, 0 at the first update.
-            run: the run's length.
+            run: length of the run.
 
         Returns:
             float32 scalar.
@@ -93,13 +93,13 @@ class WarmupCosine:
         return peak_rate * factor
 
     def describe(self, run: RunLength) -> str | None:
-        """Say where the schedule does not fit a run; None where it does.
+        """Explain why the schedule does not fit a run; None if it does.
 
         Args:
-            run: the run's length.
+            run: length of the run.
 
         Returns:
-            A sentence to be logged, or None.
+            A sentence for the log, or None.
         """
         end = self.decay_until_epoch * (1.0 + self.stretch / 10.0)
         epochs = run.total_steps / run.steps_per_epoch
@@ -119,7 +119,7 @@ class ConstantRate:
         """Configure the schedule.
 
         Args:
-            learning_rate: of every step after the warm-up, whatever the batch size.
+            learning_rate: rate after the warm-up, for any batch size.
             warmup_steps: steps over which the rate grows linearly from 0.
         """
         self.learning_rate = learning_rate
@@ -132,10 +132,10 @@ class ConstantRate:
         return self.learning_rate * (warmth if self.warmup_steps else 1.0)
 
     def describe(self, run: RunLength) -> str | None:
-        """Say where the schedule does not fit a run; None where it does."""
+        """Explain why the schedule does not fit a run; None if it does."""
         if 0 < run.total_steps <= self.warmup_steps:
             return (
-                f"the warm-up of {self.warmup_steps} steps is no shorter than the run of "
+                f"the warm-up of {self.warmup_steps} steps is not shorter than the run of "
                 f"{run.total_steps}. Set ConstantRate.warmup_steps."
             )
         return None
@@ -173,21 +173,21 @@ class StepDecay:
         """Configure the schedule; the defaults are those of SSD300 VGG-16 over 120 epochs.
 
         Args:
-            base_learning_rate: for a global batch of `reference_batch_size`.
-            reference_batch_size: the rate grows linearly with the global batch over this; None
-                keeps it for every batch size.
+            base_learning_rate: rate for a global batch of `reference_batch_size`.
+            reference_batch_size: the rate grows linearly with global batch / reference_batch_size;
+                None keeps it for every batch size.
             boundaries: epochs or steps at which the rate falls, ascending.
             unit: "epochs" or "steps", of `boundaries` and `length`.
-            length: of the run that the boundaries are for: they are scaled to the real run. None
-                takes them as they are, however long the run.
-            factor: by which it falls at each.
+            length: length of the run that the boundaries are for; they are scaled to the real run.
+                None uses them unscaled.
+            factor: factor of the rate at each boundary.
             warmup_steps: length of the warm-up, 0 for none; 499 gives the later published form,
                 which reaches the full rate a step earlier.
             warmup_ratio: share of the full rate at the first step.
             warmup_limit: largest share of the run that the warm-up takes; None for no limit.
 
         Raises:
-            ValueError: the boundaries do not ascend, or another unit.
+            ValueError: the boundaries do not ascend, or the unit is another one.
         """
         if unit not in ("epochs", "steps"):
             raise ValueError(f"StepDecay.unit must be 'epochs' or 'steps', got {unit!r}.")
@@ -232,7 +232,7 @@ class StepDecay:
         return rate
 
     def describe(self, run: RunLength) -> str | None:
-        """Say where the schedule does not fit a run; None where it does."""
+        """Explain why the schedule does not fit a run; None if it does."""
         late = [step for step in self.boundary_steps(run) if step >= run.total_steps]
         if late and self.length is None:
             return (
@@ -242,14 +242,15 @@ class StepDecay:
             )
         if late:
             return (
-                f"of StepDecay.boundaries {self.boundaries} some lie at or behind StepDecay.length "
+                f"of StepDecay.boundaries {self.boundaries}, some are at or after StepDecay.length "
                 f"= {self.length:g}: the learning rate should fall at step {late[0]}, but the run "
-                f"ends at {run.total_steps}. Boundaries and length count {self.unit} of one run."
+                f"ends at {run.total_steps}. Boundaries and length must count {self.unit} of the "
+                "same run."
             )
         warmup = _limited(self.warmup_steps, self.warmup_limit, run.total_steps)
         if warmup >= run.total_steps:
             return (
-                f"the warm-up of {warmup} steps is no shorter than the run of {run.total_steps}. "
+                f"the warm-up of {warmup} steps is not shorter than the run of {run.total_steps}. "
                 "Set StepDecay.warmup_steps, or StepDecay.warmup_limit to a share of the run."
             )
         if warmup < self.warmup_steps:
@@ -261,10 +262,10 @@ class StepDecay:
 class WarmupCosineSteps:
     """Linear warm-up, then half a cosine to 0, in steps.
 
-    With W the warm-up and T the length, the rate grows from `warmup_learning_rate` to what the
-    cosine is at W, follows the cosine until T and is 0 after it. The cosine begins at W
-    (`shifted`, as SSD320) or at step 0 (as CenterNet Hourglass, whose warm-up so ends a little
-    below the base).
+    With W the warm-up and T the length, the rate grows from `warmup_learning_rate` to the value of
+    the cosine at W, follows the cosine until T and is 0 after it. The cosine begins at W
+    (`shifted`, as in SSD320) or at step 0 (as in CenterNet Hourglass, whose warm-up therefore ends
+    a little below the base).
 
     Published settings of SSD320, by devices with 32 images each (base, warm-up from, over, length):
     1: 0.02, 0.0086664, 8000, 100000; 4: 0.08, 0.0346656, 2000, 25000; 8: 0.16, 0.0693312, 1000,
@@ -292,16 +293,16 @@ class WarmupCosineSteps:
 
         Args:
             base_learning_rate: height of the cosine.
-            warmup_learning_rate: of the first step.
+            warmup_learning_rate: rate of the first step.
             warmup_steps: length of the warm-up in steps or, below 1, as a share of the whole.
             total_steps: step at which the rate reaches 0; None is the end of the run.
             shifted: whether the cosine begins after the warm-up instead of at step 0.
             reference_batch_size: both rates are for this global batch and grow linearly with it;
-                None takes them as they are.
+                None uses them unscaled.
             warmup_limit: largest share of the run that the warm-up takes; None for no limit.
 
         Raises:
-            ValueError: a negative warm-up, or a length of no step.
+            ValueError: the warm-up is negative, or the length is not above 0.
         """
         if warmup_steps < 0:
             raise ValueError(
@@ -353,21 +354,21 @@ class WarmupCosineSteps:
         return tf.where(position > total, 0.0, rate)
 
     def describe(self, run: RunLength) -> str | None:
-        """Say where the schedule does not fit a run; None where it spans it."""
+        """Explain why the schedule does not fit a run; None if it does."""
         warmup, total = self.lengths(run)
         base = self.base_learning_rate * _batch_factor(self.reference_batch_size, run)
         peak = self.peak(run)
         if total < run.total_steps:
             return (
                 f"the learning rate is 0 from step {total} on, but the run has {run.total_steps} "
-                "steps: the rest trains nothing. Leave WarmupCosineSteps.total_steps unset to "
+                "steps: the rest learns nothing. Leave WarmupCosineSteps.total_steps unset to "
                 "span the run."
             )
         if warmup >= run.total_steps or (warmup and 2 * peak < base):
             highest = float(self(min(warmup, run.total_steps - 1), run))
             return (
                 f"the warm-up of {warmup} steps is too long for the run of {run.total_steps}: the "
-                f"learning rate gets to {highest:.3g} instead of {base:.3g}. "
+                f"learning rate reaches {highest:.3g} instead of {base:.3g}. "
                 "Set WarmupCosineSteps.warmup_limit = 0.1 to shorten the warm-up with the run."
             )
         if total > run.total_steps:
@@ -385,13 +386,13 @@ def _batch_factor(reference_batch_size: int | None, run: RunLength) -> float:
 
 
 def _limited(warmup: int, limit: float | None, length: int) -> int:
-    """Return the steps of a warm-up that takes no larger share of a length than `limit`."""
+    """Return the steps of a warm-up, at most the share `limit` of a length."""
     return warmup if limit is None else min(warmup, int(limit * length))
 
 
 def _shortened(schedule: str, asked: int, warmup: int, run: RunLength, peak: float | None = None):
-    reached = "" if peak is None else f", and the learning rate gets to {peak:.3g}"
+    reached = "" if peak is None else f", and the learning rate reaches {peak:.3g}"
     return (
-        f"the warm-up of {asked} steps takes {warmup} in this run of {run.total_steps}{reached}. "
-        f"Set {schedule}.warmup_limit = None to keep its length."
+        f"the warm-up of {asked} steps is shortened to {warmup} in this run of "
+        f"{run.total_steps}{reached}. Set {schedule}.warmup_limit = None to keep its length."
     )

@@ -1,4 +1,4 @@
-"""Evaluations of the weights of a running training."""
+"""Evaluations during training."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ssd_centernet.training.trainer import Trainer
 
 
 class SplitEvaluation:
-    """Evaluate the weights of a running training on a split, whenever it is called."""
+    """Evaluate the current weights of a training on a split at each call."""
 
     def __init__(
         self,
@@ -28,11 +28,11 @@ class SplitEvaluation:
         """Join the parts; nothing is traced or read yet.
 
         Args:
-            trainer: whose detector is evaluated.
-            log: of the run.
+            trainer: the trainer whose detector is evaluated.
+            log: log of the run.
             evaluator: for the ground truth of the split.
-            batches: of the split, see `Recipe.evaluation_batches`.
-            show: draws pictures of a result, with the step it belongs to.
+            batches: batches of the split, see `Recipe.evaluation_batches`.
+            show: draws pictures of a step and its result.
         """
         self._trainer = trainer
         self._log = log
@@ -42,9 +42,10 @@ class SplitEvaluation:
         self._step = detection_step(trainer.detector, with_losses=True)
 
     def __call__(self) -> dict[str, float]:
-        """Evaluate once and return the twelve COCO metrics and the loss parts."""
+        """Evaluate once and return the 12 COCO metrics and the loss parts."""
         step, communicator = int(self._trainer.step), self._trainer.communicator
-        # Processes detect with the same weights, or it would matter which one sees an image.
+        # All processes need the same weights, or the result would depend on which one gets an
+        # image.
         self._trainer.share_statistics()
         result, losses = evaluate_detector(
             self._trainer.detector,

@@ -1,4 +1,4 @@
-"""The train step: from a batch to updated weights, readable from top to bottom."""
+"""The train step: from a batch to updated weights."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ class NonFiniteLossError(RuntimeError):
 
 
 class Trainer(tf.Module):
-    """Own what a step changes: weights, slots, counters and the sums that logs report.
+    """Hold what a step changes: weights, slots, counters and the sums for the log.
 
     Attributes:
-        step: int64 variable, updates done.
-        examples_seen: int64 variable, images consumed by all processes: the input's position.
-        metric_names: what `window_metrics` reports.
+        step: int64 variable, number of updates done.
+        examples_seen: int64 variable, images used by all processes: the position in the input.
+        metric_names: names of the metrics of `window_metrics`.
     """
 
     def __init__(
@@ -51,16 +51,16 @@ class Trainer(tf.Module):
             detector: the model with its criterion.
             optimizer: a Keras optimizer; its rate is set from `schedule` every step.
             schedule: callable (step, RunLength) -> float32 rate.
-            length: of the run, which the schedule asks for.
-            batch_size: images a step of this process.
+            length: length of the run, for the schedule.
+            batch_size: images per step of this process.
             weight_decay: coefficient of the L2 objective `0.5 |v|^2`, not part of reported losses.
             decay_exclude: regular expressions of variable names that do not decay.
             freeze: regular expressions of variable names that are not updated; their batch norms
-                still run on batch statistics and keep their moving averages.
+                still use batch statistics and update their moving averages.
             clip_norm: largest global norm of the gradients, None for no clipping.
-            loss_scale: for float16; None for no factor, as float32 and bfloat16 need none.
-            accumulate_steps: batches whose gradients are averaged for one update.
-            communicator: of the processes that train together.
+            loss_scale: scale for float16; None for float32 and bfloat16, which need none.
+            accumulate_steps: number of batches whose gradients are averaged for one update.
+            communicator: connects the processes that train together.
         """
         super().__init__(name="trainer")
         self.detector = detector
@@ -98,11 +98,11 @@ class Trainer(tf.Module):
             parts = tf.zeros([len(self.metric_names) - 1])
             self._accumulated_parts = tf.Variable(parts, trainable=False)
             sources = tf.reshape(sources, [accumulate_steps, batch_size])
-            # A row a batch: a failure names the images of the whole update.
+            # One row per batch: a failure names the images of the whole update.
             self._sources = tf.Variable(sources, trainable=False)
 
     def next_batch(self, iterator) -> dict[str, tf.Tensor]:
-        """Take a batch from the input pipeline and add up the time it had to wait for it."""
+        """Take a batch from the input pipeline and add up the waiting time."""
         # In a graph nothing but these dependencies puts the clock before and after the batch.
         begin = tf.timestamp()
         with tf.control_dependencies([begin]):
@@ -115,8 +115,8 @@ class Trainer(tf.Module):
         """Take as many batches as an update needs, and update the weights once.
 
         Args:
-            iterator: over batches.
-            run: calls a function with a tuple of arguments on the device, as `strategy.run` does.
+            iterator: iterator over batches.
+            run: calls a function with a tuple of arguments on the device, like `strategy.run`.
         """
         if self.accumulate_steps > 1:
             # A loop of the graph: unrolled, the batches' activations would lie in memory at once.
@@ -145,7 +145,7 @@ class Trainer(tf.Module):
         elsewhere = self._is_fault_elsewhere(gradients, parts["total"])
         # The loss goes along, so that all processes agree on whether this step is finite.
         *gradients, total = self.communicator.mean_gradients([*gradients, parts["total"]])
-        # After their way between the processes, on which they may be float16.
+        # After the exchange between processes, in which they may be float16.
         gradients = self.loss_scale.unscale(gradients)
         # Of the loss's gradients, as the reported loss has no decay in it either. The clip below
         # sees both, for decay belongs to the objective.
@@ -177,7 +177,7 @@ class Trainer(tf.Module):
         return index + 1
 
     def _accumulate(self, batch: dict, index: tf.Tensor) -> None:
-        """Add up what one of the batches before the last gives to an update."""
+        """Add up the contribution of a batch before the last one of an update."""
         gradients, parts = self._gradients(batch)
         for total, gradient in zip(self._accumulated, gradients, strict=True):
             if gradient is not None:
@@ -208,7 +208,7 @@ class Trainer(tf.Module):
         self.loss_scale.succeeded()
 
     def _is_fault_elsewhere(self, gradients: Sequence, total: tf.Tensor) -> tf.Tensor:
-        """Tell whether only another process can be why a step is not finite."""
+        """Tell whether only another process can be the reason why a step is not finite."""
         if self.communicator.size == 1:
             return tf.constant(False)
         # Not the loss alone: an activation may swallow what its gradient then shows.
@@ -240,15 +240,15 @@ class Trainer(tf.Module):
 
     @property
     def state(self) -> list[tf.Variable]:
-        """All variables that processes must have in common: what a checkpoint holds."""
+        """Return all variables that must be equal on all processes: those of a checkpoint."""
         counters = [self.step, self.examples_seen, *self.loss_scale.variables]
         return [*self.detector.variables, *self.optimizer.variables, *counters]
 
     def share_statistics(self) -> None:
-        """Average the moving statistics, which each process takes of its own images.
+        """Average the moving statistics, which each process computes from its own images.
 
-        The averages of averages are those of all images, so it does not matter how often this is
-        done; an update does not depend on it.
+        The average of the averages is that of all images, so it does not matter how often this is
+        done; updates do not depend on it.
         """
         moving = [v for v in self.detector.non_trainable_variables if v.dtype.is_floating]
         self.communicator.mean_variables(moving)
@@ -257,7 +257,7 @@ class Trainer(tf.Module):
         """Make sure that all processes have the same state, bit for bit.
 
         Raises:
-            RuntimeError: they have not; every further step would train different models.
+            RuntimeError: their states differ; further steps would train different models.
         """
         if self.communicator.size == 1:
             return
@@ -270,14 +270,14 @@ class Trainer(tf.Module):
                 raise RuntimeError(
                     f"at step {int(self.step)} processes {mine} and {rank} differ "
                     f"in {len(differing)} of {len(ours)} variables, such as {differing[0]!r}. All "
-                    "began alike and get the same gradients, so a process runs another program, "
-                    "version or precision, or a device computes wrongly. Nothing was saved; start "
+                    "began with the same weights and get the same gradients, so one has another "
+                    "program, version or precision, or a faulty device. Nothing was saved; give "
                     "the same command again to go on from the last checkpoint."
                 )
 
     def window_metrics(self) -> dict[str, float]:
         """Return the means since the last call, with `learning_rate` and `data_wait_seconds`."""
-        # A metric that was not finite in any step has neither a sum nor a count.
+        # A metric that was not finite in any step has no sum and no count.
         means = self._sums / tf.maximum(self._counts, 1.0)
         metrics = dict(zip(self.metric_names, means.numpy().tolist(), strict=True))
         metrics = self.communicator.mean(metrics)
@@ -295,7 +295,7 @@ class Trainer(tf.Module):
         """Check the steps so far.
 
         Raises:
-            NonFiniteLossError: one was not finite; names the step, the loss parts and the source
+            NonFiniteLossError: a step was not finite; names the step, its loss parts and the source
                 ids of its batch.
         """
         if int(self._failed_step) >= 0:
@@ -309,8 +309,8 @@ class Trainer(tf.Module):
         if self._failed_elsewhere:
             return (
                 f"step {int(self._failed_step)} is finite{rank} ({parts}), but not on another "
-                "process, whose message names the images; or gradients overflowed on their way: "
-                "set train.gradient_compression = 'none'."
+                "process, whose message names the images; or gradients overflowed between "
+                "processes: set train.gradient_compression = 'none'."
             )
         return (
             f"step {int(self._failed_step)} is not finite{rank}: {parts}, "

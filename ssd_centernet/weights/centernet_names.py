@@ -1,4 +1,4 @@
-"""What published CenterNets and their backbones call our variables: objects, and Keras' layers."""
+"""Names of our variables in published CenterNets and backbones: objects, and Keras' layers."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from ssd_centernet.weights.convention import (
 
 
 def keras_resnet_layers(blocks: tuple[int, ...]) -> list[str]:
-    """List the layers with weights of a ResNet of Keras' applications in their numbering.
+    """List the layers with weights of a ResNet of Keras' applications, in their order.
 
     Args:
-        blocks: how many bottleneck blocks each group has.
+        blocks: number of bottleneck blocks of each group.
 
     Returns:
-        `conv1_conv`, `conv1_bn`, `conv2_block1_1_conv`, ...; a first block's projection stands
+        `conv1_conv`, `conv1_bn`, `conv2_block1_1_conv`, ...; a first block's projection comes
         beside its last convolution, because Keras numbers layers by their distance from the output.
     """
     layers = ["conv1_conv", "conv1_bn"]
@@ -91,7 +91,7 @@ _STAGE = r"hourglass(\d+)_stage(\d+)_(skip|down|up|inner)_block(\d+)" + _RESIDUA
 def _hourglass(
     residual: Callable[[str, str], str], stage: Callable[[re.Match], str], place: dict, conv: str
 ) -> Callable[[Hourglass], Names]:
-    """Join what the two programs do alike: only the names of places and layers differ."""
+    """Make the common rules of the two programs: only the names of places and layers differ."""
 
     def leaf(match: re.Match, first: int) -> str:
         return f"{residual(match[first], match[first + 1])}/{match[first + 2]}"
@@ -212,7 +212,7 @@ OD_CENTERNET = Convention(
 
 
 def _walk(backbone: ModelGardenBackbone) -> Names:
-    """Names variables by the attributes that lead to them, as the checkpoint's graph does."""
+    """Name variables by the attributes that lead to them, as in the checkpoint's graph."""
     names: Names = {}
 
     def visit(thing, path: str, above: tuple) -> None:

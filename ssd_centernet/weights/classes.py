@@ -1,4 +1,4 @@
-"""Class predictions from a detector of other classes: the rows of classes that both know."""
+"""Class predictions from a detector of other classes: reuse the rows of common classes."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from ssd_centernet.weights.convention import class_names
 
 @dataclasses.dataclass(frozen=True)
 class ClassRows:
-    """Take class predictions [..., n * K] apart and put them together again.
+    """Split class predictions [..., n * K] into rows and join them again.
 
     Attributes:
-        names: the detector's classes; None where they are not known.
-        count: C, how many it has.
-        background: whether a row of background stands in front of the classes.
+        names: the detector's classes; None if unknown.
+        count: C, their number.
+        background: whether a row of background comes before the classes.
     """
 
     names: tuple[str, ...] | None
@@ -32,11 +32,11 @@ class ClassRows:
 
     @property
     def rows(self) -> int:
-        """K, classes with the background where there is one."""
+        """Return K, the number of classes with the background if there is one."""
         return self.count + self.background
 
     def fits(self, source: Sequence[int], target: Sequence[int]) -> bool:
-        """Tell whether shapes agree in all but the number of classes."""
+        """Tell whether shapes differ only in the number of classes."""
         repeats = target[-1] // self.rows
         return (
             len(source) == len(target)
@@ -51,13 +51,13 @@ class ClassRows:
         """Find the row of the checkpoint for each class of the detector.
 
         Args:
-            shape: of the tensor, one that `fits`.
+            shape: shape of the tensor, one that `fits`.
             target: shape of the variable.
-            names: of the checkpoint's classes where it tells them.
+            names: names of the checkpoint's classes, if known.
 
         Returns:
-            int [C], -1 where the checkpoint does not know the class. Where either side does not
-            tell its names, classes are taken to be the same if there are as many.
+            int [C], -1 if the checkpoint does not know the class. If one side has no names, equal
+            numbers of classes count as the same classes.
         """
         count = shape[-1] // (target[-1] // self.rows) - self.background
         names = names if names is not None and len(names) == count else class_names(count)
@@ -70,16 +70,16 @@ class ClassRows:
     def merge(
         self, tensor: np.ndarray, fresh: np.ndarray, sources: np.ndarray, *, background_last: bool
     ) -> np.ndarray:
-        """Put the known rows of a checkpoint over those of a fresh variable.
+        """Replace rows of a new variable by the known rows of a checkpoint.
 
         Args:
-            tensor: of the checkpoint.
-            fresh: the variable's value.
-            sources: of `sources`.
-            background_last: whether the background stands behind the classes in the checkpoint.
+            tensor: tensor of the checkpoint.
+            fresh: value of the variable.
+            sources: result of `sources`.
+            background_last: whether the background comes after the classes in the checkpoint.
 
         Returns:
-            An array of the variable's shape; as it was if no class is known.
+            An array of the variable's shape; unchanged if no class is known.
         """
         known = np.flatnonzero(sources >= 0)
         if not known.size:
@@ -96,15 +96,15 @@ class ClassRows:
 
 
 def check_same(detector: Detector, names: Sequence[str] | None, path: str) -> None:
-    """Refuse other classes for a detector that does not tell which rows of its weights are theirs.
+    """Raise an error for other classes if the detector does not say which rows belong to them.
 
     Raises:
-        ValueError: both sides tell their classes, and they differ.
+        ValueError: the classes of both sides are known and differ.
     """
     if None not in (names, detector.class_names) and tuple(names) != detector.class_names:
         raise ValueError(
-            f"{path} predicts {', '.join(names)} and the detector {', '.join(detector.class_names)}"
-            f", and {type(detector).__name__} does not tell which rows of its weights are those of "
-            "a class (`class_variables`). Begin these layers fresh with train.fine_tune_exclude, "
+            f"{path} predicts {', '.join(names)}, the detector {', '.join(detector.class_names)}"
+            f", and {type(detector).__name__} does not say which rows of its weights belong to "
+            "a class (`class_variables`). Leave these layers out with train.fine_tune_exclude, "
             "or give the head `class_layers`."
         )

@@ -1,4 +1,4 @@
-"""What a kind of published checkpoint is to us: names by part, and a layout of arrays."""
+"""Description of a kind of published checkpoint: names by part, and layout of arrays."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ Template = str | Callable[[re.Match], str]
 
 @dataclasses.dataclass(frozen=True)
 class Convention:
-    """How one kind of checkpoint names and lays out variables.
+    """Names and layout of the variables in one kind of checkpoint.
 
     Attributes:
-        title: in words, for messages.
+        title: name for messages.
         names: type of a backbone, neck or head -> function from such a part to {our variable: its
             name in the checkpoint}.
-        roots: where these names begin in an object-based checkpoint, part by part; in other files
-            any prefix will do.
+        roots: beginnings of these names in an object-based checkpoint, by part; other files may
+            have any prefix.
         objects: whether such checkpoints are object-based.
-        layout: "tensorflow", or "torch" where kernels are [out, in, height, width].
-        background_last: whether the background stands behind the classes instead of before them.
+        layout: "tensorflow", or "torch": kernels are [out, in, height, width].
+        background_last: whether the background comes after the classes, not before them.
         box_order: our box code's order (ty, tx, th, tw) by its place in the checkpoint's.
-        channels: order of the first convolution's input, where it is known.
+        channels: order of the first convolution's input, if known.
     """
 
     title: str
@@ -42,7 +42,7 @@ class Convention:
     channels: str | None = None
 
     def of_part(self, part: keras.layers.Layer | None) -> Names:
-        """Return {our variable: its name} for a part, empty where the convention knows none."""
+        """Return {our variable: its name} for a part; empty if there are no names for it."""
         for kind, function in self.names.items():
             if isinstance(part, kind):
                 return function(part)
@@ -50,14 +50,14 @@ class Convention:
 
 
 def class_names(count: int) -> tuple[str | None, ...] | None:
-    """Guess the classes of a checkpoint that does not carry its label map.
+    """Guess the classes of a checkpoint without a label map.
 
     Args:
-        count: how many it has, without background.
+        count: number of classes, without background.
 
     Returns:
-        Names of COCO's 80 classes, or of its 90 ids with None for those that are not used; None for
-        any other count.
+        Names of COCO's 80 classes, or of its 90 ids with None for unused ones; None for any other
+        count.
     """
     coco = LabelMap.coco()
     if count == len(coco):
@@ -69,12 +69,12 @@ def class_names(count: int) -> tuple[str | None, ...] | None:
 
 
 def local_name(part: keras.layers.Layer, variable: tf.Variable) -> str:
-    """Names a variable within its part: `head/class0/kernel` of a layer `head` is class0/kernel."""
+    """Name a variable within its part: `head/class0/kernel` of a layer `head` is class0/kernel."""
     return variable.name.removesuffix(":0").removeprefix(f"{part.name}/")
 
 
 def rename_all(part: keras.layers.Layer, rules: Mapping[str, Template]) -> Names:
-    """Names the variables that the first matching rule, pattern -> template, has a name for."""
+    """Name the variables by the first matching rule, pattern -> template."""
     names = {}
     for variable in part.variables:
         for pattern, template in rules.items():

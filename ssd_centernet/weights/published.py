@@ -1,6 +1,6 @@
-"""Every kind of checkpoint that weights can be taken from.
+"""All kinds of published checkpoints with usable weights.
 
-Facts about other programs live in the modules that are joined here, and nowhere else.
+Facts about other programs are only in the modules that are joined here.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from ssd_centernet._keras import keras
 from ssd_centernet.weights import centernet_names, ssd_names
 from ssd_centernet.weights.convention import Convention, Names
 
-# The rest is what a detector has beside its three parts, of which only our own files know.
+# The rest is what a detector has beside its three parts; only our own files have it.
 PARTS = ("backbone", "neck", "head", "rest")
 
 
@@ -18,7 +18,7 @@ def _own(part: keras.layers.Layer) -> Names:
 
 
 def _own_objects(part: keras.layers.Layer) -> Names:
-    # Names hold slashes, which are one step of the path each.
+    # Each slash of a name is one step of the path.
     return {name: name.replace("/", ".S") for name in _own(part)}
 
 

@@ -1,4 +1,4 @@
-"""Files of weights as arrays: TensorFlow checkpoints, npz, safetensors, PyTorch and Keras files."""
+"""Readers of weights: TensorFlow checkpoints, npz, safetensors, PyTorch and Keras files."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ _VALUE = "VARIABLE_VALUE"
 
 @dataclasses.dataclass(frozen=True)
 class Weights:
-    """The tensors of a file, none of which is read before it is asked for.
+    """The tensors of a file; each is read only when it is used.
 
     Attributes:
-        path: of the file, or the prefix of a checkpoint's files.
+        path: path of the file, or prefix of a checkpoint's files.
         kind: "tf1", "objects", "npz", "safetensors", "torch", "h5" or "keras".
         shapes: shape of each tensor by its name in the file.
         read: name -> array.
-        graph: of the objects that were saved, where kind is "objects".
-        class_names: of the detector that the file holds, where it tells them.
+        graph: graph of the saved objects, if kind is "objects".
+        class_names: class names of the detector in the file, if it has them.
     """
 
     path: str
@@ -44,11 +44,11 @@ class Weights:
     class_names: tuple[str, ...] | None = None
 
     def find(self, name: str) -> str | None:
-        """Find the tensor that a published name stands for.
+        """Find the tensor of a published name.
 
         Args:
-            name: of a tensor; in an object-based checkpoint the path of a variable's object, such
-                as `model/backbone/layer_with_weights-0/kernel`.
+            name: name of a tensor; in an object-based checkpoint the path of a variable's object,
+                such as `model/backbone/layer_with_weights-0/kernel`.
 
         Returns:
             Its name in the file, or None.
@@ -58,14 +58,14 @@ class Weights:
 
 
 class ObjectGraph:
-    """Which object of an object-based checkpoint holds which, by attribute names.
+    """The graph of objects in an object-based checkpoint, by attribute names.
 
-    A variable can be reached on many paths and is saved under only one of them, so names are
-    looked up by walking, as TensorFlow does when it restores.
+    Many paths can lead to a variable, but it is saved under only one, so names are looked up by
+    walking the graph, as TensorFlow does when it restores.
     """
 
     def __init__(self, serialized: bytes):
-        """Read the graph that the checkpoint holds as a tensor."""
+        """Read the graph, which is a tensor of the checkpoint."""
         graph = trackable_object_graph_pb2.TrackableObjectGraph.FromString(serialized)
         self._children = [{c.local_name: c.node_id for c in node.children} for node in graph.nodes]
         self._keys = [{a.name: a.checkpoint_key for a in node.attributes} for node in graph.nodes]
@@ -82,7 +82,7 @@ class ObjectGraph:
 
 
 class _NamelessError(ValueError):
-    """A file that is whole, but cannot be read by names."""
+    """The file is complete, but cannot be read by names."""
 
 
 def open_weights(path: str | Path) -> Weights:
@@ -90,15 +90,15 @@ def open_weights(path: str | Path) -> Weights:
 
     Args:
         path: a `.keras`, `.npz`, `.safetensors`, `.pth`/`.pt` or `.h5` file; else a TensorFlow
-            checkpoint: its prefix, one of its files, or a directory such as that of a run.
+            checkpoint: its prefix, one of its files, or a directory, such as that of a run.
 
     Returns:
         Its tensors.
 
     Raises:
-        FileNotFoundError: there is nothing to read.
+        FileNotFoundError: the file does not exist.
         ImportError: the file needs a package that is not installed.
-        ValueError: the file is damaged or not what its name says.
+        ValueError: the file is damaged or of another format than its name says.
     """
     path = Path(path)
     opener = _OPENERS.get(path.suffix.lower())
@@ -110,7 +110,7 @@ def open_weights(path: str | Path) -> Weights:
         return opener(path)
     except (ImportError, MemoryError, _NamelessError):
         raise
-    except Exception as error:  # Whatever a foreign reader raises, the file is not what it reads.
+    except Exception as error:  # Whatever a foreign reader raises, it cannot read the file.
         raise ValueError(
             f"{path} cannot be read as {path.suffix}: {_first_line(error)}. It is damaged, "
             "incomplete, or of another format than its name says: download or copy it again, or "
@@ -138,15 +138,15 @@ def find_checkpoint(path: str) -> str:
         try:
             return run_directory.find_checkpoint(folder)
         except FileNotFoundError:
-            # A run's own directory is read as such; others may name their files in other ways.
+            # A run directory has known names; other directories may have other names.
             found = sorted(folder.glob("*.index"), key=_step)
             if found:
                 return str(found[-1].with_suffix(""))
     raise FileNotFoundError(
-        f"No checkpoint at {path}: expected a run directory, a directory with, or the prefix of, "
-        "files PREFIX.index and PREFIX.data-00000-of-00001, or a file ending in "
-        f"{', '.join(_OPENERS)}. {_listing(folder)} Unpack the downloaded archive, and set "
-        "train.fine_tune_checkpoint to what is inside."
+        f"No checkpoint at {path}: expected a run directory, a directory with "
+        "files PREFIX.index and PREFIX.data-00000-of-00001 or their PREFIX, or a file ending in "
+        f"{', '.join(_OPENERS)}. {_listing(folder)} Unpack a downloaded archive first, and set "
+        "train.fine_tune_checkpoint to its content."
     )
 
 
@@ -195,13 +195,13 @@ def _open_torch(path: Path) -> Weights:
         import torch
     except ImportError as error:
         raise ImportError(
-            f"{path} is a PyTorch file, and only PyTorch reads it safely, without running code "
-            "that may be inside; it is not installed. Install it (pip install torch), or turn the "
-            "file into .safetensors or .npz where it is."
+            f"{path} is a PyTorch file. Only PyTorch can read it without running code "
+            "that may be inside, and it is not installed. Install it (pip install torch), or "
+            "convert the file to .safetensors or .npz where PyTorch is."
         ) from error
     state = torch.load(path, map_location="cpu", weights_only=True)
     if not isinstance(state, Mapping):
-        raise ValueError(f"it holds a {type(state).__name__}, not tensors by their names")
+        raise ValueError(f"it holds a {type(state).__name__}, not tensors by name")
     for wrapper in ("state_dict", "model"):
         if isinstance(state.get(wrapper), Mapping):
             state = state[wrapper]
@@ -225,9 +225,9 @@ def _open_h5(path: Path) -> Weights:
     with h5py.File(path, "r") as file:
         if "_layer_checkpoint_dependencies" in file or path.name.endswith(".weights.h5"):
             raise _NamelessError(
-                f"{path} was written by save_weights: it has no names of variables, and only a "
-                "model like the one that wrote it can tell where its arrays belong. Read it there "
-                "with load_weights, write detector.save('NAME.keras'), and give that file."
+                f"{path} was written by save_weights: it has no names of variables, so only a "
+                "model like the one that wrote it can load its arrays. Load it there "
+                "with load_weights, call detector.save('NAME.keras'), and give that file."
             )
         for name, dataset in _datasets(file):
             datasets[_h5_name(name)] = (name, dataset.shape)
@@ -240,7 +240,7 @@ def _open_h5(path: Path) -> Weights:
 
 
 def _open_keras(path: Path) -> Weights:
-    """Read a whole model; one of this library has all its names, the classes' included."""
+    """Read a whole model; one of this library has all names, including those of classes."""
     model = keras.models.load_model(path, compile=False)
     arrays = {variable.name.removesuffix(":0"): variable.numpy() for variable in model.variables}
     found = _of_arrays(path, "keras", arrays)
@@ -279,12 +279,12 @@ _MAX_HEADER = 100_000_000
 
 
 def _open_safetensors(path: Path) -> Weights:
-    """Read a length of 8 bytes, a header of so many in JSON, and after it the tensors' bytes."""
+    """Read a length of 8 bytes, a JSON header of that length, then the bytes of the tensors."""
     size = path.stat().st_size
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
         if not 2 <= length <= min(size - 8, _MAX_HEADER):
-            raise ValueError(f"the header is said to have {length} bytes, the file has {size}")
+            raise ValueError(f"the header should have {length} bytes, but the file has {size}")
         header = json.loads(file.read(length))
     if not isinstance(header, dict):
         raise ValueError(f"the header is a {type(header).__name__}, not a table of tensors")
@@ -296,7 +296,10 @@ def _open_safetensors(path: Path) -> Weights:
         start, end = entry["data_offsets"]
         count = math.prod(shape)
         if not 0 <= start <= end <= size - begin or end - start != count * dtype.itemsize:
-            raise ValueError(f"tensor {name} lies at bytes {start} to {end}, beyond its bounds")
+            raise ValueError(
+                f"tensor {name} is at bytes {start} to {end}, "
+                "which is not its size, or outside the file"
+            )
         tensors[name] = (dtype, shape, begin + start, count)
 
     def read(name: str) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Initial weights: plan which tensor goes where, check all of it, and only then assign."""
+"""Initial weights: plan which tensor belongs to which variable, check everything, then assign."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ CHANNELS = ("RGB", "BGR")
 _SHOWN = 5
 _BAD_TENSOR = (
     "tensor {key} of {path} {what}; nothing was restored. The run that wrote it diverged, or the "
-    "file is damaged or of something else: choose another checkpoint, or begin that layer fresh "
+    "file is damaged or not a checkpoint of weights: choose another one, or leave that layer out "
     "with train.fine_tune_exclude."
 )
 
@@ -40,29 +40,29 @@ def restore(
 ) -> RestoreTable:
     """Set a detector's weights and moving statistics from a file of weights.
 
-    Whose checkpoint it is, is told by its names. Nothing is set unless everything fits.
+    The names in it show the kind of checkpoint. Nothing is set unless everything fits.
 
     Args:
-        detector: whose variables are set.
+        detector: the detector whose variables are set.
         path: see `open_weights`.
-        kind: "classification" takes the backbone alone; "detection" also neck and head, but for the
-            predictions of classes that the checkpoint does not know; "full" takes every variable.
+        kind: "classification" loads only the backbone; "detection" also neck and head, except the
+            predictions of classes that the checkpoint does not know; "full" loads every variable.
             None means "detection" if the checkpoint has predictions for the detector's head, else
             "classification".
-        exclude: regular expressions, matched at the start of variable names, of what to leave
-            fresh.
-        channels: order of the checkpoint's input, "RGB" or "BGR"; the first kernel is reversed
-            where the detector's preprocessing gives the other. None means what is known of the
-            format (Keras' ImageNet weights take BGR), else the detector's own order.
+        exclude: regular expressions, matched at the start of variable names, of variables to leave
+            out.
+        channels: order of the checkpoint's input, "RGB" or "BGR"; the first kernel is reversed if
+            the detector's preprocessing has the other order. None means the order of the format if
+            known (BGR for Keras' ImageNet weights), else the detector's own.
 
     Returns:
-        What was done with each variable and tensor.
+        A table of what was done with each variable and tensor.
 
     Raises:
-        FileNotFoundError: there is no such file.
+        FileNotFoundError: the file does not exist.
         ImportError: the file needs a package that is not installed.
-        ValueError: `kind` or `channels` is none of the above, nothing matches, or the file is
-            damaged; an `UnfitError` if a variable has no tensor or one of another shape.
+        ValueError: `kind` or `channels` has another value, nothing matches, or the file is damaged;
+            an `UnfitError` if a variable has no tensor or one of another shape.
     """
     _check_choice("fine_tune_checkpoint_type", kind, KINDS)
     _check_choice("fine_tune_channels", channels, CHANNELS)
@@ -73,7 +73,7 @@ def restore(
     plan = _Plan(detector, source, kind, exclude)
     _raise_if_unfit(plan)
     reverse = _reversed_kernel(detector, channels or source.convention.channels)
-    # All is read before anything is set, so that a damaged file leaves the weights as they were.
+    # Everything is read before anything is set, so that a damaged file changes no weights.
     values = [
         (variable, plan.value(name, flip=name == reverse))
         for name, variable in plan.variables.items()
@@ -85,12 +85,12 @@ def restore(
 
 @dataclasses.dataclass(frozen=True)
 class _Source:
-    """A file of weights, seen through the convention that knows most of its names.
+    """A file of weights with the convention that knows most of its names.
 
     Attributes:
         weights: the file.
-        convention: whose names it has.
-        names: part -> {variable: the name its tensor has, or would have}.
+        convention: the convention of its names.
+        names: part -> {variable: the name of its tensor, whether it is there or not}.
     """
 
     weights: Weights
@@ -98,12 +98,12 @@ class _Source:
     names: Mapping[str, Mapping[str, str]]
 
     def has(self, part: str) -> bool:
-        """Whether the file holds any tensor of a part."""
+        """Return whether the file holds any tensor of a part."""
         return any(self.weights.find(name) for name in self.names[part].values())
 
     @property
     def found(self) -> int:
-        """How many tensors are there."""
+        """Return how many of the tensors are there."""
         return sum(
             self.weights.find(name) is not None
             for names in self.names.values()
@@ -111,7 +111,7 @@ class _Source:
         )
 
     def shape(self, key: str) -> tuple[int, ...]:
-        """Shape of a tensor in our layout."""
+        """Return the shape of a tensor in our layout."""
         shape = tuple(self.weights.shapes[key])
         if self.convention.layout == "torch" and len(shape) == 4:
             return (shape[2], shape[3], shape[1], shape[0])
@@ -125,7 +125,7 @@ class _Source:
         return value
 
     def class_names(self) -> tuple[str, ...] | None:
-        """Classes of a run of ours, whose directory tells them, or of a detector in a file."""
+        """Return the classes of a run, from its directory, or of a detector in a file."""
         if self.weights.class_names is not None:
             return self.weights.class_names
         for folder in Path(self.weights.path).parents[:2]:
@@ -148,7 +148,7 @@ def _parts(detector: Detector) -> dict[str, tuple[object, set[str]]]:
 
 
 def _recognise(detector: Detector, weights: Weights) -> _Source:
-    """Find whose names the tensors have.
+    """Find the convention of the tensors' names.
 
     Raises:
         ValueError: none of the names is known.
@@ -169,9 +169,9 @@ def _recognise(detector: Detector, weights: Weights) -> _Source:
         example = next(n for s in sources for names in s.names.values() for n in names.values())
         raise ValueError(
             f"nothing in {weights.path} fits this detector: it holds "
-            f"{', '.join(sorted(weights.shapes)[:_SHOWN]) or 'no tensors'}, ..., and no name that "
-            f"is known for the detector's variables, such as {example}. Is it a checkpoint of "
-            "another recipe or backbone? docs/training.md lists what can be read; set "
+            f"{', '.join(sorted(weights.shapes)[:_SHOWN]) or 'no tensors'}, ..., but no known "
+            f"name of the detector's variables, such as {example}. Is it a checkpoint of "
+            "another recipe or backbone? docs/training.md lists the files that can be read; set "
             "train.fine_tune_checkpoint to one that fits."
         )
     return best
@@ -198,11 +198,11 @@ def _root(weights: Weights, roots: Sequence[str] | None, names: Sequence[str]) -
 
 
 class _Plan:
-    """Which tensor goes into which variable.
+    """The plan: which tensor goes into which variable.
 
     Attributes:
         variables: those that will be set, by name.
-        table: what will have happened then.
+        table: the table of the restoration once it is done.
     """
 
     def __init__(self, detector: Detector, source: _Source, kind: str, exclude: Sequence[str]):
@@ -265,7 +265,7 @@ class _Plan:
             rows["classes"].append((key, name, known, len(sources)))
 
     def value(self, name: str, *, flip: bool) -> np.ndarray:
-        """Read what a variable will hold, in its precision."""
+        """Read the new value of a variable, in its precision."""
         key, dtype = self._keys[name], self.variables[name].dtype.as_numpy_dtype
         value = self._in_our_order(name, self._checked(key), flip=flip).astype(dtype)
         _check_finite(value, self._source.weights.path, key)
@@ -294,7 +294,7 @@ class _Plan:
 
 
 def _check_finite(value: np.ndarray, path: str, key: str) -> None:
-    """Refuse numbers that would make every loss of the run NaN."""
+    """Raise an error for numbers that would make every loss of the run NaN."""
     bad = value.size - np.count_nonzero(np.isfinite(value.astype(np.float64)))
     if bad:
         what = f"has {bad} of {value.size} values that are not finite (NaN or infinite)"
@@ -313,14 +313,14 @@ def _excluded(names: Iterable[str], patterns: str | Sequence[str]) -> set[str]:
         if not matches:
             raise ValueError(
                 f"the pattern {pattern!r} of train.fine_tune_exclude matches no variable that "
-                "would be restored; mend or remove it."
+                "would be restored; correct or remove it."
             )
         found |= matches
     return found
 
 
 def _reversed_kernel(detector: Detector, channels: str | None) -> str | None:
-    """Names the kernel that reads the image, if the checkpoint's reads it the other way round."""
+    """Name the kernel that reads the image, if the checkpoint's has the other order of channels."""
     if channels is None or channels == detector.preprocessing.channels:
         return None
     for variable in detector.backbone.variables:
@@ -330,13 +330,13 @@ def _reversed_kernel(detector: Detector, channels: str | None) -> str | None:
 
 
 def _raise_if_unfit(plan: _Plan) -> None:
-    """Raise an error unless every variable that is asked for can be set."""
+    """Raise an error unless every variable asked for can be set."""
     table = plan.table
     if not table.missing and not table.mismatched and plan.variables:
         return
     if not plan.needed:
         raise ValueError(
-            f"of {table.path} nothing is asked for: train.fine_tune_exclude leaves no variable to "
+            f"nothing of {table.path} is used: train.fine_tune_exclude leaves no variable to "
             "restore. Remove patterns from it, or leave the checkpoint out."
         )
     if not plan.variables:
@@ -359,7 +359,7 @@ def _raise_if_unfit(plan: _Plan) -> None:
 
 
 def _examples(tensors: Sequence[str]) -> str:
-    """Show what a checkpoint is of: a few kernels, where it has any, in our spelling."""
+    """Return examples of a checkpoint's tensors: a few kernels, if it has any, in our spelling."""
     own = [name for name in tensors if name.startswith("weights/")] or tensors
     names = [
         name.removeprefix("weights/").split("/.ATTRIBUTES")[0].replace(".S", "/") for name in own
@@ -369,7 +369,7 @@ def _examples(tensors: Sequence[str]) -> str:
 
 
 def _advice(plan: _Plan) -> str:
-    """Say what likely went wrong and which setting to change."""
+    """Return the likely cause and the setting to change."""
     unfit = [variable for _, variable in plan.table.missing]
     unfit += [variable for _, _, variable, _ in plan.table.mismatched]
     layers = sorted({name.rsplit("/", 1)[0] for name in unfit})
@@ -380,7 +380,7 @@ def _advice(plan: _Plan) -> str:
     exclude = ", ".join(f"'{layer}/'" for layer in layers[:_SHOWN])
     return (
         "Likely cause: the checkpoint is of another depth, width or recipe, or it was cut short. "
-        "To begin with these layers fresh, name them: train.fine_tune_exclude = "
+        "To begin these layers with new weights, set train.fine_tune_exclude = "
         f"({exclude},{' ...' if len(layers) > _SHOWN else ''})."
     )
 

@@ -1,4 +1,4 @@
-"""What published SSDs and their backbones call our variables: TF1, TF-slim, Caffe, MMDetection."""
+"""Names of our variables in published SSDs and backbones: TF1, TF-slim, Caffe, MMDetection."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ def tf1_variables(backbone: keras.Model) -> dict[str, tf.Variable]:
     """Map the tensor names of a published TensorFlow 1 ResNet to a backbone's variables.
 
     Args:
-        backbone: has `conv_norm_layers`, pairs in the checkpoint's numbering (our `ResNet`).
+        backbone: has `conv_norm_layers`, pairs in the checkpoint's order (our `ResNet`).
 
     Returns:
         `conv2d/kernel`, `batch_normalization/gamma`, ..., `conv2d_1/kernel`, ... -> variable, in
-        the order in which the published program creates them.
+        the order of the published program.
 
     Source: docs/reference/ssd_resnet34.md, sections 5.2 and 12
     """

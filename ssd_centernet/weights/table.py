@@ -18,9 +18,9 @@ class RestoreTable:
         restored: (tensor, variable, shape) of each variable that was set.
         classes: (tensor, variable, classes reused, classes of the detector) of each variable of
             which the rows of known classes were set.
-        fresh: variables that were left as they are: of other parts, or excluded.
+        fresh: variables left as they are: of other parts, or excluded.
         skipped: tensors of the checkpoint that were not used.
-        missing: (tensor, variable) that are needed and not in the checkpoint.
+        missing: (tensor, variable) that are needed but not in the checkpoint.
         mismatched: (tensor, its shape, variable, its shape).
     """
 
@@ -35,7 +35,7 @@ class RestoreTable:
     mismatched: tuple[tuple[str, tuple[int, ...], str, tuple[int, ...]], ...] = ()
 
     def summary(self) -> str:
-        """Count in one line."""
+        """Return the numbers in one line."""
         by_class = f"{len(self.classes)} by class, " if self.classes else ""
         return (
             f"weights from {self.path} ({self.convention}, {self.kind}): {len(self.restored)} "
@@ -45,10 +45,10 @@ class RestoreTable:
         )
 
     def report(self, cap: int | None = _CAP) -> str:
-        """List what happened, one tensor a line, behind the summary.
+        """List all tensors, one per line, after the summary.
 
         Args:
-            cap: lines of each kind; None for all.
+            cap: largest number of lines of each kind; None for all.
 
         Returns:
             Several lines of text.
@@ -83,13 +83,13 @@ class RestoreTable:
 
 
 class UnfitError(ValueError):
-    """The tensors of a checkpoint do not fit the variables that they were asked for.
+    """The tensors of a checkpoint do not fit the variables.
 
     Attributes:
-        table: what would have happened.
+        table: the table of the restoration that was refused.
     """
 
     def __init__(self, message: str, table: RestoreTable):
-        """Note what does not fit."""
+        """Keep the message and the table."""
         super().__init__(message)
         self.table = table

@@ -63,7 +63,7 @@ def test_empty_detections_file_scores_zero_and_says_why(scored_files):
         f"--annotations={scored_files / 'truth.json'}",
     )
     assert re.search(r"^AP +0\.000", done.stdout, re.MULTILINE)
-    assert "AP is near zero: There are no detections at all on 2 images" in done.stdout
+    assert "AP is near zero: There are no detections on 2 images" in done.stdout
     assert "written" not in done.stdout
 
 

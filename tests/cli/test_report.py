@@ -41,7 +41,7 @@ def test_report_without_images_lists_them(pictures, tmp_path):
     flags = [*_write_files(tmp_path, pictures), f"--output_dir={tmp_path / 'out'}", "--report"]
     without_tensorflow("evaluate", *flags)
     text = Document((tmp_path / "out" / "report.html").read_text(encoding="utf-8")).text
-    assert "No pictures were at hand" in text
+    assert "The pictures are not available" in text
 
 
 @pytest.mark.parametrize(

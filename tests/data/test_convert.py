@@ -116,7 +116,7 @@ def test_splits_share_the_label_map(coco):
     coco.convert(split="coco_val")
     assert len(coco.examples("val")) == 1
     coco.content["categories"] = [{"id": 1, "name": "dog"}, {"id": 4, "name": "emu"}]
-    with pytest.raises(ValueError, match="splits of one output_dir share a label map"):
+    with pytest.raises(ValueError, match="splits of an output_dir share a label map"):
         coco.convert(split="test")
     assert len(coco.examples("train")) == 1
 

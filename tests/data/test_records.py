@@ -178,7 +178,7 @@ def test_unknown_label_names_the_id(label):
 
 def test_labels_must_match_boxes():
     record = foreign(encoded=[jpeg()], object__class__label=[1, 2], **BOX)
-    with pytest.raises(tf.errors.InvalidArgumentError, match="number of class labels"):
+    with pytest.raises(tf.errors.InvalidArgumentError, match="numbers of class labels and boxes"):
         parse(record)
 
 

@@ -206,7 +206,7 @@ def test_detections_of_one_image_are_drawn():
     more = changed(visualize.draw_detections(GREY, found, min_score=0.1), drawn)
     assert more[:, 20:40].any() and not more[:, 60:80].any()
     two = {name: np.repeat(value, 2, axis=0) for name, value in found.items()}
-    with pytest.raises(ValueError, match="detections of 2 images for one"):
+    with pytest.raises(ValueError, match="detections of 2 images, expected one"):
         visualize.draw_detections(GREY, two)
 
 

@@ -56,7 +56,7 @@ def test_nothing_to_measure():
 
 def test_no_detections(truth):
     result = CocoEvaluator(truth).compute()
-    assert "no detections at all on 40 images" in diagnose(result, truth)
+    assert "There are no detections on 40 images" in diagnose(result, truth)
 
 
 def test_not_finite(truth):
@@ -101,7 +101,7 @@ def test_swapped_axes(truth):
     rows = truth_as_rows(truth)
     x, y, w, h = rows.boxes.T
     sentence = explain(truth, with_boxes(rows, (y, x, h, w)))
-    assert "y, x, height, width is written" in sentence
+    assert "they are y, x, height, width, expected x, y, width, height" in sentence
     assert "AP would be 1.000" in sentence
 
 
@@ -116,13 +116,13 @@ def test_centers(truth):
     rows = truth_as_rows(truth)
     x, y, w, h = rows.boxes.T
     sentence = explain(truth, with_boxes(rows, (x + w / 2, y + h / 2, w, h)))
-    assert "centre where the upper left corner is expected" in sentence
+    assert "begin with their centre, expected the upper left corner" in sentence
 
 
 def test_height_and_width_exchanged(truth):
     rows = truth_as_rows(truth)
     exchanged = dataclasses.replace(rows, boxes=rows.boxes * [0.5, 2, 0.5, 2])
-    assert "scaled with width and height exchanged" in explain(truth, exchanged)
+    assert "scaled with width and height swapped" in explain(truth, exchanged)
 
 
 @pytest.mark.parametrize(("step", "words"), [(1, "after"), (-1, "before")])
@@ -189,4 +189,4 @@ def test_real_annotations_with_swapped_axes():
     x, y, w, h = rows.boxes.T
     rows = rows.select(np.abs(x + w / 2 - y - h / 2) > np.maximum(w, h))
     swapped = dataclasses.replace(rows, boxes=rows.boxes[:, [1, 0, 3, 2]])
-    assert "y, x, height, width is written" in explain(truth, swapped)
+    assert "they are y, x, height, width, expected x, y, width, height" in explain(truth, swapped)

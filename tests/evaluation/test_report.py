@@ -75,9 +75,13 @@ def test_names_are_escaped():
 @pytest.mark.parametrize(
     ("truth", "rows", "sentence"),
     [
-        (_truth(), NONE, "No class was taken for another one"),
-        (_truth(objects=False), NONE, "There is no object to find. "),
-        (_truth(objects=False), perturbed_rows(_truth(), 0), "There is no object to find. "),
+        (_truth(), NONE, "No class was confused with another one"),
+        (_truth(objects=False), NONE, "There are no objects in the ground truth. "),
+        (
+            _truth(objects=False),
+            perturbed_rows(_truth(), 0),
+            "There are no objects in the ground truth. ",
+        ),
         (
             _truth(num_categories=1),
             perturbed_rows(_truth(num_categories=1), 0),
@@ -102,9 +106,9 @@ def test_many_classes_are_folded_and_none_is_lost():
     assert matrix.count('scope="row"') == matrix.count('scope="col"') == 12 + 2
     counts = [int(n.replace(",", "")) for n in re.findall(r"<td[^>]*>([\d,]+)</td>", matrix)]
     assert sum(counts) == analyse(truth, rows).confusion.sum()
-    assert "the others are put together" in text
-    assert "the others are put together" not in _page(_truth(), NONE)
-    assert text.count("precision over recall of") == 80
+    assert "'all others' stands for the rest" in text
+    assert "'all others' stands for the rest" not in _page(_truth(), NONE)
+    assert text.count("precision by recall of") == 80
 
 
 def test_images_with_most_errors_come_first(tmp_path):

@@ -127,7 +127,7 @@ def test_half_precision_keeps_float32_weights():
 
 
 def test_too_many_levels_are_refused():
-    with pytest.raises(ValueError, match="gives 3 levels and the pyramid has those from 3 to 4"):
+    with pytest.raises(ValueError, match="gives 3 levels, but the pyramid has those from 3 to 4"):
         FPN(4, max_level=4)(levels_of())
     with pytest.raises(ValueError, match="above"):
         FPN(4, min_level=5, max_level=4)

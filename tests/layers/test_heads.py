@@ -35,7 +35,7 @@ def test_levels_that_do_not_fit_raise():
     with pytest.raises(ValueError, match="5 widths and 2 strides"):
         SSDExtraLevels(((1, 1),) * 5, strides=(2, 2))
     head = SSDHead(3, boxes_per_cell=(4, 6))
-    with pytest.raises(ValueError, match="3 feature levels and the anchors are set for 2"):
+    with pytest.raises(ValueError, match="3 feature levels, but the anchors are set for 2"):
         head([tf.zeros([1, 4, 4, 2])] * 3)
 
 

@@ -70,9 +70,9 @@ def test_called_on_feature_maps():
 
 
 def test_levels_that_do_not_fit_are_refused():
-    with pytest.raises(ValueError, match=r"level 3 to 7 lie on maps of \[\(40, 40\)"):
+    with pytest.raises(ValueError, match=r"level 3 to 7 expects maps of \[\(40, 40\)"):
         MultiscaleAnchors().generate((320, 320), SIZES_320[:4])
-    with pytest.raises(ValueError, match="make `min_level`"):
+    with pytest.raises(ValueError, match="set the same `min_level`"):
         MultiscaleAnchors(min_level=2, max_level=6).generate((320, 320), SIZES_320)
 
 

@@ -105,7 +105,7 @@ def test_config_round_trip():
 
 
 def test_levels_must_fit_the_anchors():
-    with pytest.raises(ValueError, match="as many anchors on each"):
+    with pytest.raises(ValueError, match="the same number of anchors on each"):
         head_of(boxes_per_cell=(4, 6))
-    with pytest.raises(ValueError, match="2 feature levels and the anchors are set for 3"):
+    with pytest.raises(ValueError, match="2 feature levels, but the anchors are set for 3"):
         head_of(boxes_per_cell=(2, 2, 2))(levels_of())

@@ -162,5 +162,5 @@ def test_image_that_is_no_multiple_of_the_stride_raises():
 
 def test_neck_of_another_number_of_levels_raises():
     backbone = BottleneckResNet((1, 1), widths=(4, 4), output_levels=(2, 3))
-    with pytest.raises(ValueError, match="gives 2 levels and CenterNetFPN.widths has 3"):
+    with pytest.raises(ValueError, match="gives 2 levels, but CenterNetFPN.widths has 3"):
         CenterNet(backbone, num_classes=1, image_size=(64, 64), neck=CenterNetFPN())

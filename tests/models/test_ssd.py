@@ -96,13 +96,13 @@ def test_resnet_outputs_are_named_by_level():
 
 def test_anchors_that_do_not_fit_the_network_raise():
     anchors = DefaultBoxes((21, 45, 99), aspect_ratios=((2,), (2,)), steps=None)
-    with pytest.raises(ValueError, match="6 feature levels and the anchors are set for 2"):
+    with pytest.raises(ValueError, match="6 feature levels, but the anchors are set for 2"):
         small_ssd(anchors=anchors)
 
 
 def test_preprocessing_of_another_size_raises():
     with pytest.raises(
-        ValueError, match=r"\(96, 96\) images and the preprocessing gives \(64, 64\)"
+        ValueError, match=r"images of \(96, 96\), but the preprocessing gives \(64, 64\)"
     ):
         small_ssd(preprocessing=Preprocessing((64, 64)))
 

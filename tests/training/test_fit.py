@@ -190,9 +190,9 @@ def test_centernet_fits_ground_truth_without_marks():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"boxes": tf.constant([[[20.0, 20.0, 40.0, 40.0]]] * 2)}, "no fractions"),
+        ({"boxes": tf.constant([[[20.0, 20.0, 40.0, 40.0]]] * 2)}, "not fractions"),
         ({"classes": tf.constant([[1], [2]])}, r"must be in 0\.\.1 for num_classes=2"),
-        ({"classes": tf.constant([[-1], [0]])}, "begin below 0"),
+        ({"classes": tf.constant([[-1], [0]])}, "has a number below 0"),
     ],
     ids=["pixels", "class-beyond", "class-below"],
 )

@@ -127,7 +127,7 @@ def test_a_signal_is_answered_after_the_call_and_the_run_goes_on(tmp_path, secon
     assert train_loop.run() == "SIGTERM"
     assert sum(watcher.calls) == 13 and watcher.closed == 1
     assert find_checkpoint(tmp_path).endswith("ckpt-13")
-    assert "the same command goes on from step 13" in capsys.readouterr().out
+    assert "give the same command again to go on from step 13" in capsys.readouterr().out
     assert signal.getsignal(signal.SIGTERM) is before
     again = make_loop(tmp_path)
     again.checkpoints.resume()

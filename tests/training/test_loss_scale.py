@@ -42,7 +42,7 @@ def test_factor_by_hand():
 
 @pytest.mark.parametrize("options", [{"initial": 0.5}, {"growth_steps": 0}], ids=str)
 def test_factor_that_only_harms_is_refused(options):
-    with pytest.raises(ValueError, match="expected 1 or more of both"):
+    with pytest.raises(ValueError, match="expected 1 or more for both"):
         LossScale(**options)
 
 

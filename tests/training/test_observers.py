@@ -77,7 +77,7 @@ def test_each_step_of_a_call_counts_with_the_mean_of_its_call(tmp_path):
     assert stats["e2e"] == pytest.approx(0.8)  # Steps 4 to 7 of 8.
     assert stats["throughput_mean"] == pytest.approx(10.0)
     StepTimes(tmp_path / "none", 8, say=said.append).close()
-    assert said[-1].startswith("no step ran") and not (tmp_path / "none").exists()
+    assert said[-1].startswith("no steps ran") and not (tmp_path / "none").exists()
 
 
 def test_a_run_goes_on_from_another_runs_checkpoint(tiny_recipe, data_dir, tmp_path, capsys):

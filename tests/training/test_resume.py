@@ -36,7 +36,7 @@ def test_an_evaluation_that_a_kill_prevented_is_made_up(tiny_recipe, data_dir, t
     forget_evaluation(model_dir, ("eval", 4))
     assert evaluated(model_dir) == [2]
     assert run(tiny_recipe, data_dir, model_dir, "train.steps = 4", *settings) == "finished"
-    assert "evaluation due at step 4 is not recorded: made up now" in capsys.readouterr().out
+    assert "the evaluation at step 4 is not recorded; it is made up now" in capsys.readouterr().out
     assert evaluated(model_dir) == [2, 4]
     assert (model_dir / "evaluation" / "metrics.json").exists()
     assert json.loads((model_dir / "best" / "metrics.json").read_text())["step"] == 4
@@ -110,7 +110,7 @@ def test_patience_is_counted_over_a_resume(tiny_recipe, data_dir, tmp_path, caps
     rows.append({"kind": "eval", "step": 4, "loss_box": 9.0})
     (model_dir / "metrics.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
     assert run(tiny_recipe, data_dir, model_dir, *settings) == "stopped early"
-    assert "To go on raise train.early_stop_patience" in capsys.readouterr().out
+    assert "To go on, raise train.early_stop_patience" in capsys.readouterr().out
     assert find_checkpoint(model_dir).endswith("ckpt-4")
 
 

@@ -87,12 +87,12 @@ def test_a_duration_that_is_none():
 @pytest.mark.parametrize("steps, epochs", [(0, 64), (-3, None), (None, 0.0), (None, -1)])
 def test_run_without_length_is_refused(steps, epochs):
     """Zero steps do not mean all of the recipe's epochs."""
-    with pytest.raises(ValueError, match="longer than 0"):
+    with pytest.raises(ValueError, match="expected more than 0"):
         run_length(10, 2, steps=steps, epochs=epochs)
 
 
 def test_run_without_images_is_refused():
-    with pytest.raises(ValueError, match="no image to train on.*train.keep_empty = True"):
+    with pytest.raises(ValueError, match="no images to train on.*train.keep_empty = True"):
         run_length(0, 2, steps=None, epochs=3)
 
 
@@ -173,14 +173,22 @@ def test_warmup_shrinks_with_a_run_that_it_was_not_made_for():
         (WarmupCosineSteps(total_steps=100), 1000, "is 0 from step 100 on.*has 1000"),
         (WarmupCosineSteps(total_steps=100), 50, "until step 100, but the run ends at 50"),
         (WarmupCosineSteps(warmup_steps=8000), 500, "warm-up of 8000 .* too long .* run of 500"),
-        (HOURGLASS, 300, "warm-up of 2000 .* gets to 0 instead of 0.0005.*warmup_limit = 0.1"),
-        (HOURGLASS, 2200, r"warm-up of 2000 .* gets to 1\.01e-05 instead of 0\.0005"),
-        (LIMITED, 300, r"2000 steps takes 30 in this run of 300, .* gets to 0\.000488.*= None"),
-        (StepDecay(boundaries=(), warmup_limit=0.5), 300, "of 500 steps takes 150 .* run of 300"),
+        (HOURGLASS, 300, "warm-up of 2000 .* reaches 0 instead of 0.0005.*warmup_limit = 0.1"),
+        (HOURGLASS, 2200, r"warm-up of 2000 .* reaches 1\.01e-05 instead of 0\.0005"),
+        (
+            LIMITED,
+            300,
+            r"2000 steps is shortened to 30 in this run of 300, .* reaches 0\.000488.*= None",
+        ),
+        (
+            StepDecay(boundaries=(), warmup_limit=0.5),
+            300,
+            "of 500 steps is shortened to 150 .* run of 300",
+        ),
         (
             StepDecay(unit="steps", boundaries=(90, 150), length=140, warmup_steps=0),
             280,
-            r"boundaries \(90, 150\) .* behind StepDecay.length = 140: .* step 300, .* ends at 280",
+            r"boundaries \(90, 150\), .* after StepDecay.length = 140: .* step 300, .* ends at 280",
         ),
         (StepDecay(unit="steps", boundaries=(90, 120), warmup_steps=0), 100, "fall at step 120"),
         (StepDecay(boundaries=(), warmup_steps=500), 100, "StepDecay.warmup_steps"),

@@ -196,7 +196,7 @@ def test_torch_files_of_something_else_are_refused(tmp_path, monkeypatch, failur
 def test_torch_files_need_torch(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch", None)
     (tmp_path / "w.pth").write_bytes(b"x")
-    with pytest.raises(ImportError, match=r"pip install torch\), or turn the file into"):
+    with pytest.raises(ImportError, match=r"pip install torch\), or convert the file to"):
         open_weights(tmp_path / "w.pth")
 
 

@@ -183,7 +183,7 @@ def test_unrelated_weights_are_refused(tmp_path):
     with pytest.raises(ValueError, match=r"nothing in .*ckpt fits this detector: .*dense/kernel"):
         restore(detector(), prefix)
     path = files.save_objects(tmp_path / "objects", {"model/value": np.float32(1)})
-    with pytest.raises(ValueError, match="docs/training.md lists what can be read"):
+    with pytest.raises(ValueError, match="docs/training.md lists the files that can be read"):
         restore(detector(), path)
 
 

@@ -1,1 +1,1 @@
-"""Augmentation chains, one module for each published one: `chain(example, seed) -> example`."""
+"""Augmentation chains, one module for each published chain: `chain(example, seed) -> example`."""

@@ -21,37 +21,37 @@ Example = common.Example
 class SquareCropAugment:
     """The chain of CenterNet Hourglass-104: flip, colour jitter, a square crop, half-pixel resize.
 
-    The square may reach beyond the image, where it is black; padding made that way belongs to the
-    picture, as in the published runs. With `square_crop` off, the image is fitted into `image_size`
-    times a factor drawn from `scales`, and a random part of what does not fit is cut off; what is
-    left black at the bottom and the right is then told by `extent`. With that factor 1, and flip
-    and jitter off, what remains is the evaluation path.
+    The square may reach beyond the image. It is black there, and this padding counts as part of the
+    picture, as in the published runs. With `square_crop` off, the image is resized to fit
+    `image_size` times a factor drawn from `scales`, and a random part of what does not fit is cut
+    off; `extent` then tells how much is black at the bottom and the right. With a factor of 1, no
+    flip and no jitter, only the evaluation path remains.
 
     Args:
         image_size: (height, width) of the result in pixels.
-        mean: of the channels after division by `scale`, in the order of `channels`.
-        std: of the channels after division by `scale`, in the order of `channels`.
-        scale: what pixels in 0..255 are divided by first.
+        mean: channel means after division by `scale`, in the order of `channels`.
+        std: channel deviations after division by `scale`, in the order of `channels`.
+        scale: divisor of the pixels (0..255), applied first.
         channels: order of the channels of the result, "RGB" or "BGR".
         flip_probability: chance of a horizontal flip.
         square_crop: whether to cut squares.
         scales: bounds of the square's side over the image's longer side or, without squares, of the
             factor on a fit into `image_size`.
-        num_scales: how many evenly spaced sides are drawn from; without squares the factor is
-            drawn from the whole range.
-        jitter: whether to jitter the colours; the four kinds then always run.
-        hue: bound of the turn of the hue, as a fraction of the circle.
+        num_scales: number of evenly spaced sides to draw from; without squares the factor is drawn
+            from the whole range.
+        jitter: whether to jitter the colours; all four kinds then run on every image.
+        hue: largest change of the hue, as a fraction of the circle.
         contrast: bounds of the contrast factor.
         saturation: bounds of the saturation factor.
-        brightness: bound of what is added, on the 0..1 scale. The original's path without squares
-            adds as much on the 0..255 scale, which is 0.2 / 255 here.
-        clip_each: whether colours are clipped after each of the four kinds, or at the end only as
-            the original's path without squares does.
+        brightness: largest amount added, on the 0..1 scale. Without squares, the original adds the
+            same number on the 0..255 scale: 0.2 / 255 here.
+        clip_each: whether to clip colours after each of the four kinds; off clips once at the end,
+            as the original does without squares.
         compiled: whether to compile the colours with XLA (about eight times as fast on a CPU).
 
     Raises:
-        ValueError: an image size that is not two positive numbers, one with two different sides
-            for squares, a probability outside 0..1, or another order of channels.
+        ValueError: an image size that is not two positive numbers, or not square although squares
+            are cut, a probability outside 0..1, or another order of channels.
 
     Source: docs/reference/centernet.md, section 5.2
     """
@@ -109,9 +109,9 @@ class SquareCropAugment:
             seed: integer [2], stateless seed; the same seed gives the same result.
 
         Returns:
-            The example with `image` float32 [h, w, 3], normalised, without `encoded`; the boxes of
-            which the result shows something, as fractions of it, and their other fields; and
-            `extent` float32 [2], the share (height, width) of the result above and left of padding.
+            The example with `image` float32 [h, w, 3], normalised, without `encoded`; the boxes
+            that the result shows in part, as fractions of it, and their other fields; and `extent`
+            float32 [2], the share (height, width) of the result that is picture, not padding.
         """
         example = dict(example)
         draws = tf.random.stateless_uniform([8], common.spaced_seed(seed))
@@ -144,7 +144,7 @@ class SquareCropAugment:
         canvas = crops.paste(part, offset, square[2:])
         boxes, kept = crops.crop_boxes(boxes, crops.frame_of(square, size))
         image = image_ops.resize_and_pad(canvas, self.image_size)
-        # A frame that is no square is not filled by one.
+        # A square does not fill a frame that is not square.
         extent = tf.constant([min(self.image_size) / side for side in self.image_size])
         return image, boxes * tf.tile(extent, [2]), kept, extent
 
@@ -163,28 +163,28 @@ class SquareCropAugment:
 class CropPadAugment:
     """The chain of CenterNet ResNet-101 FPN: flip, crop, colour jitter, padding, legacy resize.
 
-    The image is resized with its aspect ratio kept and lies at the top left; what is black at the
-    bottom and the right is told by `extent`. With flip, crop, jitter and padding off, what remains
-    is the evaluation path.
+    The image is resized with its aspect ratio kept and lies at the top left; `extent` tells how
+    much is black at the bottom and the right. With flip, crop, jitter and padding off, only the
+    evaluation path remains.
 
     Args:
         image_size: (height, width) of the result in pixels.
-        mean: of the channels after division by `scale`, in the order of `channels`.
-        std: of the channels after division by `scale`, in the order of `channels`.
-        scale: what pixels in 0..255 are divided by first.
+        mean: channel means after division by `scale`, in the order of `channels`.
+        std: channel deviations after division by `scale`, in the order of `channels`.
+        scale: divisor of the pixels (0..255), applied first.
         channels: order of the channels of the result, "RGB" or "BGR".
         flip_probability: chance of a horizontal flip.
         crop_probability: chance of a crop; without one every box stays.
         min_object_covered: share of at least one box that a crop must contain.
         aspect_ratios: bounds of a crop's width / height, in pixels.
         areas: bounds of a crop's area as a share of the image's.
-        max_attempts: draws of a crop before the whole image is kept.
+        max_attempts: number of crops tried before the whole image is kept.
         min_overlap: share of a box's area that must lie in the crop for the box to stay.
-        jitter: whether to jitter the colours; the four kinds then always run.
-        hue: bound of the turn of the hue, as a fraction of the circle.
+        jitter: whether to jitter the colours; all four kinds then run on every image.
+        hue: largest change of the hue, as a fraction of the circle.
         contrast: bounds of the contrast factor.
         saturation: bounds of the saturation factor.
-        brightness: bound of what is added, on the 0..1 scale.
+        brightness: largest amount added, on the 0..1 scale.
         max_padding: bound (exclusive) of the black rows and columns, in pixels of the original,
             that are added around the picture; 0 adds none.
         compiled: whether to compile the colours with XLA (about eight times as fast on a CPU).
@@ -260,7 +260,7 @@ class CropPadAugment:
         Returns:
             The example with `image` float32 [h, w, 3], normalised, without `encoded`; the boxes
             that survive the crop, as fractions of the result, and their other fields; and `extent`
-            float32 [2], the share (height, width) of the result above and left of padding.
+            float32 [2], the share (height, width) of the result that is picture, not padding.
         """
         example = dict(example)
         seed = common.spaced_seed(seed)

@@ -1,4 +1,4 @@
-"""What several augmentation chains share: pictures read by window, colours, normalisation."""
+"""Parts that augmentation chains share: reading a window of a picture, colours, normalisation."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def spaced_seed(seed: tf.Tensor) -> tf.Tensor:
 
 
 def keep_objects(example: Example, boxes: tf.Tensor, kept: tf.Tensor) -> Example:
-    """Return the example with new boxes, of which those stay that `kept`, bool [N], says."""
+    """Return the example with new boxes, keeping those where `kept`, bool [N], is True."""
     rows = tf.where(kept)[:, 0]
     fields = {
         name: tf.gather(example[name], rows)
@@ -34,15 +34,15 @@ def keep_objects(example: Example, boxes: tf.Tensor, kept: tf.Tensor) -> Example
 
 
 def has_area(boxes: tf.Tensor) -> tf.Tensor:
-    """Return bool [N]: whose height and width are both positive."""
+    """Return bool [N]: True for boxes whose height and width are both positive."""
     return tf.reduce_all(boxes[:, 2:] > boxes[:, :2], axis=1)
 
 
 class Picture:
-    """The pixels of an example, of which only the windows that are asked for are decoded."""
+    """The pixels of an example; only the windows asked for are decoded."""
 
     def __init__(self, example: Example, *, flip: tf.Tensor | bool = False):
-        """Take `encoded` or `image` out of an example.
+        """Take `encoded` or `image` from an example.
 
         Args:
             example: an Example with either `encoded` or `image` (uint8 [H, W, 3]); it loses both.
@@ -88,7 +88,7 @@ class Picture:
 
 
 class HueFirstJitter:
-    """Draw and applies hue, contrast, saturation and brightness, in this order.
+    """Draw and apply hue, contrast, saturation and brightness, in this order.
 
     Source: docs/reference/centernet.md, section 5.2, steps 2 and 3
     """
@@ -106,11 +106,11 @@ class HueFirstJitter:
         """Configure the draws.
 
         Args:
-            hue: bound of the turn of the hue, as a fraction of the circle.
+            hue: largest change of the hue, as a fraction of the circle.
             contrast: bounds of the contrast factor.
             saturation: bounds of the saturation factor.
-            brightness: bound of what is added, on the 0..1 scale.
-            clip_each: whether values are clipped after each of the four, or at the end only.
+            brightness: largest amount added, on the 0..1 scale.
+            clip_each: whether to clip values after each of the four, or only at the end.
             compiled: whether to compile with XLA.
         """
         self._lower = (-hue, contrast[0], saturation[0], -brightness)
@@ -166,9 +166,9 @@ def normalizer(
     """Make the function that normalises pixels as `layers.Preprocessing` does.
 
     Args:
-        mean: of the channels after division by `scale`, in the order of `channels`.
-        std: of the channels after division by `scale`, in the order of `channels`.
-        scale: what pixels are divided by first.
+        mean: channel means after division by `scale`, in the order of `channels`.
+        std: channel deviations after division by `scale`, in the order of `channels`.
+        scale: divisor of the pixels, applied first.
         channels: "RGB" or "BGR", the order of the result.
         compiled: whether to compile with XLA, which takes one pass instead of four.
 
@@ -185,10 +185,10 @@ def normalizer(
 
 
 def check_settings(owner: object, *, probabilities: Sequence[str]) -> None:
-    """Refuse settings of a chain that mean nothing.
+    """Check the settings of a chain.
 
     Args:
-        owner: the chain, which has the settings and `channels` as attributes.
+        owner: the chain, with the settings and `channels` as attributes.
         probabilities: names of those that must lie in 0..1.
     Raises:
         ValueError: a probability outside 0..1, or another order than RGB and BGR.

@@ -1,4 +1,4 @@
-"""Where SSD's crops by overlap lie: a larger canvas, a search for a window, boxes in its frame."""
+"""SSD's crops by overlap: a larger canvas, the search for a window, boxes in its frame."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ def expansion(
         size: int32 [2], (height, width) of the picture in pixels.
         uniforms: float32 [4] in [0, 1): whether to expand, the ratio, the vertical and the
             horizontal place.
-        probability: of an expansion.
-        max_ratio: of the canvas' sides to the picture's.
+        probability: chance of an expansion.
+        max_ratio: largest ratio of the canvas' sides to the picture's.
 
     Returns:
         `(canvas, offset)`, int32 [2] each: the canvas' (height, width), and the picture's upper
@@ -66,15 +66,16 @@ def accepts(
 ) -> tf.Tensor:
     """Tell which crop windows are accepted.
 
-    A window is, if neither side is more than `max_aspect_ratio` times the other, something of it is
-    left when it is cut to whole pixels, its overlap with every box is at least `min_iou`, and a box
-    has its centre strictly inside. A picture without boxes does not ask for the last two.
+    A window is accepted if neither side is more than `max_aspect_ratio` times the other, it is not
+    empty once it is cut to whole pixels, its overlap with every box is at least `min_iou`, and at
+    least one box has its centre strictly inside. The last two do not apply to a picture without
+    boxes.
 
     Args:
         boxes: float32 [N, 4], yxyx in pixels, crowd regions among them.
-        windows: float32 [..., P, 4], as of `windows_of`.
+        windows: float32 [..., P, 4], from `windows_of`.
         min_iou: float32 [...], a bound for each P windows.
-        max_aspect_ratio: of a window's sides in pixels.
+        max_aspect_ratio: largest ratio of a window's sides in pixels.
 
     Returns:
         bool [..., P].
@@ -102,20 +103,21 @@ def sample_crop(
     min_extent: float = 0.3,
     max_aspect_ratio: float = 2.0,
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """Draw a bound and up to 50 windows, again and again until a window is accepted.
+    """Draw a bound and up to 50 windows; repeat until a window is accepted.
 
     Args:
         boxes: float32 [N, 4], yxyx in pixels, crowd regions among them.
         size: int32 [2], (height, width) of the picture in pixels.
         seed: integer [2], stateless seed.
-        min_ious: overlaps of which each turn draws one.
-        no_crop_probability: chance of each turn to keep the whole picture.
+        min_ious: overlaps; each turn draws one.
+        no_crop_probability: chance, in each turn, of keeping the whole picture.
         min_extent: smallest height and width of a window as fractions of the picture's.
-        max_aspect_ratio: of a window's sides in pixels.
+        max_aspect_ratio: largest ratio of a window's sides in pixels.
 
     Returns:
         The window float32 [4], yxyx in whole pixels, and the bound float32 scalar that it was drawn
-        with, 1 if the whole picture was kept. It is what remains after 1000 bounds in vain, too.
+        with, 1 if the whole picture was kept. After 1000 bounds without success the whole picture
+        is kept too.
 
     Source: docs/reference/ssd_vgg16.md, section 11.4
     """

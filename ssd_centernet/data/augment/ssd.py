@@ -51,7 +51,7 @@ def crop_proposals(
 
 
 def centers_inside(boxes: tf.Tensor, windows: tf.Tensor) -> tf.Tensor:
-    """Tell whose centre lies strictly inside a window.
+    """Tell which boxes have their centre strictly inside a window.
 
     Args:
         boxes: float32 [N, 4], yxyx.
@@ -73,7 +73,7 @@ def valid_crops(
 
     A window is valid if neither extent is `max_aspect_ratio` times the other or more (as fractions
     of the image, not pixels), its IoU with every box exceeds `min_iou`, and at least one box has
-    its centre strictly inside. An image without boxes asks for the first condition only.
+    its centre strictly inside. For an image without boxes only the first condition applies.
 
     Args:
         boxes: float32 [N, 4], yxyx fractions of the image.
@@ -104,7 +104,7 @@ def choose_crop(
     max_extent: float = 1.0,
     max_aspect_ratio: float = 2.0,
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """Choose the crop that given draws lead to, for any number of attempts side by side.
+    """Choose the crop that the given draws lead to, for any number of attempts at once.
 
     Args:
         boxes: float32 [N, 4], yxyx fractions of the image.
@@ -118,7 +118,7 @@ def choose_crop(
     Returns:
         Window float32 [..., 4]: the valid proposal with the highest index, or the whole image.
         Accepted bool [...]: whether the attempt found a valid proposal or keeps the whole image;
-        where False the window means nothing.
+        where it is False, ignore the window.
 
     Source: docs/reference/ssd_resnet34.md, section 7.4
     """
@@ -146,15 +146,16 @@ def sample_crop(
     Args:
         boxes: float32 [N, 4], yxyx fractions of the image.
         seed: integer [2], stateless seed.
-        min_ious: IoU bounds of which each attempt draws one.
-        no_crop_probability: chance of each attempt to keep the whole image.
+        min_ious: IoU bounds; each attempt draws one.
+        no_crop_probability: chance, in each attempt, of keeping the whole image.
         min_extent: smallest extent of a crop as a fraction of the image.
         max_extent: largest extent of a crop as a fraction of the image.
         max_aspect_ratio: bound on the ratio of the extents.
 
     Returns:
-        Window float32 [4], and bool scalar: whether the whole image was kept. The whole image is
-        also what remains after 1000 attempts in vain, which the default probability excludes.
+        Window float32 [4], and bool scalar: whether the whole image was kept. After 1000 attempts
+        without success the whole image is kept too; with the default probability this does not
+        happen.
 
     Source: docs/reference/ssd_resnet34.md, section 7.4 (which has no limit of attempts)
     """
@@ -217,7 +218,7 @@ def crop_boxes(
 class SSDAugment:
     """The augmentation of SSD300 ResNet-34: random crop, resize, flip, colour jitter, normalise.
 
-    Every part can be switched off; with all of them off what remains is the evaluation path
+    Every part can be switched off; with all parts off, only the evaluation path remains
     (legacy bilinear resize and normalisation).
 
     Args:
@@ -225,16 +226,16 @@ class SSDAugment:
         mean: channel means on the 0..1 scale, RGB.
         std: channel deviations on the 0..1 scale, RGB.
         crop: whether to crop at random (`sample_crop`).
-        min_ious: IoU bounds of which each crop attempt draws one.
-        no_crop_probability: chance of each crop attempt to keep the whole image.
+        min_ious: IoU bounds; each crop attempt draws one.
+        no_crop_probability: chance, in each crop attempt, of keeping the whole image.
         min_extent: smallest extent of a crop as a fraction of the image.
         max_aspect_ratio: bound on the ratio of a crop's extents, as fractions of the image.
         flip_probability: chance of a horizontal flip.
-        jitter: whether to jitter the colours; the four kinds then always run.
-        brightness: bound of what is added, on the 0..1 scale.
+        jitter: whether to jitter the colours; all four kinds then run on every image.
+        brightness: largest amount added, on the 0..1 scale.
         contrast: bounds of the contrast factor.
         saturation: bounds of the saturation factor.
-        hue: bound of the turn of the hue, as a fraction of the circle.
+        hue: largest change of the hue, as a fraction of the circle.
         compiled: whether to compile the colour part with XLA (about five times as fast on a CPU).
 
     Raises:

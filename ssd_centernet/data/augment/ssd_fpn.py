@@ -20,21 +20,21 @@ Example = common.Example
 class SSDFPNAugment:
     """Horizontal flip, a crop that keeps most of the image, resize and mean subtraction.
 
-    Every part can be switched off; with all of them off what remains is the evaluation path
+    Every part can be switched off; with all parts off, only the evaluation path remains
     (legacy bilinear resize and mean subtraction). There is no colour jitter.
 
     Args:
         image_size: (height, width) of the result in pixels.
-        mean: of the channels after division by `scale`, in the order of `channels`.
-        std: of the channels after division by `scale`, in the order of `channels`.
-        scale: what pixels in 0..255 are divided by first.
+        mean: channel means after division by `scale`, in the order of `channels`.
+        std: channel deviations after division by `scale`, in the order of `channels`.
+        scale: divisor of the pixels (0..255), applied first.
         channels: order of the channels of the result, "RGB" or "BGR".
         flip_probability: chance of a horizontal flip.
         crop: whether every image is cropped.
         min_object_covered: share of at least one box that a crop must contain.
         aspect_ratios: bounds of a crop's width / height, in pixels.
         areas: bounds of a crop's area as a share of the image's.
-        max_attempts: draws of a crop before the whole image is kept.
+        max_attempts: number of crops tried before the whole image is kept.
         min_overlap: share of a box's area that must lie in the crop for the box to stay; 0 keeps
             whatever the crop touches, except boxes without area.
         compiled: whether to compile the mean subtraction with XLA.

@@ -45,27 +45,27 @@ def _taps(start: tf.Tensor, length: tf.Tensor, count: int) -> tuple[tf.Tensor, t
 class SSDVGGAugment:
     """The augmentation of SSD300 and SSD512 with VGG-16, to be used with crowd = "ignore".
 
-    Colours are distorted, the picture is put on a canvas of the mean colour up to four times as
-    large, cropped by its overlap with the boxes (with all of them, crowd regions too), resized
-    without keeping the aspect ratio, normalised and flipped. The canvas is never made: of each
-    result's four samples those on the picture are read, the others have the mean colour.
+    Colours are distorted. The picture is put on a canvas of the mean colour, up to four times as
+    large, cropped by its overlap with the boxes (all of them, crowd regions too), resized without
+    keeping the aspect ratio, normalised and flipped. The canvas is never made: each pixel of the
+    result has four samples; those on the picture are read, the others have the mean colour.
 
     Args:
         image_size: (height, width) of the result in pixels.
         mean: channel means on the 0..255 scale, RGB; also the canvas' colour.
         std: channel deviations on the 0..255 scale, RGB.
-        distort: whether to distort colours; each kind is applied with probability 1/2.
-        distort_last: whether colours are distorted behind the resize, which gives whole numbers
-            then, as later versions of the original do; the canvas is distorted too.
-        brightness: bound of what is added, on the 0..255 scale.
+        distort: whether to distort colours; each kind has a chance of 1/2.
+        distort_last: whether to distort colours after the resize, as later versions of the original
+            do; the resize then gives whole numbers, and the canvas is distorted too.
+        brightness: largest amount added, on the 0..255 scale.
         contrast: bounds of the contrast factor.
         saturation: bounds of the saturation factor.
-        hue: bound of what is added to the hue in degrees.
+        hue: largest change of the hue, in degrees.
         expand_probability: chance of a larger canvas.
-        max_expansion: of the canvas' sides to the picture's.
+        max_expansion: largest ratio of the canvas' sides to the picture's.
         crop: whether to crop.
-        min_ious: overlaps of which each turn of the crop search draws one.
-        no_crop_probability: chance of each turn to keep the whole picture.
+        min_ious: overlaps; each turn of the crop search draws one.
+        no_crop_probability: chance, in each turn, of keeping the whole picture.
         min_extent: smallest height and width of a crop as fractions of the picture's.
         flip_probability: chance of a horizontal flip.
         compiled: whether to compile the work on pixels with XLA.
@@ -141,7 +141,7 @@ class SSDVGGAugment:
         return example
 
     def place(self, size: tf.Tensor, boxes: tf.Tensor, seed: tf.Tensor) -> dict[str, tf.Tensor]:
-        """Draw where the result lies on the picture's canvas, and what becomes of the boxes.
+        """Draw the place of the result on the canvas and compute the boxes in it.
 
         Args:
             size: int32 [2], (height, width) of the picture in pixels.
@@ -183,13 +183,13 @@ class SSDVGGAugment:
         }
 
     def color_draws(self, seed: tf.Tensor) -> dict[str, tf.Tensor]:
-        """Draw the arguments of `ops.color.distort`; those of kinds that are left out do nothing.
+        """Draw the arguments of `ops.color.distort`; kinds left out get values without effect.
 
         Args:
             seed: integer [2], stateless seed.
 
         Returns:
-            Scalars by the names of the arguments.
+            Scalars by argument name.
         """
         draws = tf.random.stateless_uniform([11], seed=spaced_seed(seed) + [0, _COLOR_WORD])
         applied = draws[:5] < 0.5
@@ -198,7 +198,7 @@ class SSDVGGAugment:
             tf.where(applied[kind], low + (high - low) * draws[5 + kind], neutral[kind])
             for kind, (low, high) in enumerate(self._bounds)
         ]
-        # The contrast comes before or behind the change of hue and saturation, half the time each.
+        # The contrast comes before or after the change of hue and saturation, half the time each.
         first = draws[9] < 0.5
         orders = len(color.CHANNEL_ORDERS)
         order = tf.minimum(tf.cast(draws[10] * orders, tf.int32), orders - 1)
@@ -212,7 +212,7 @@ class SSDVGGAugment:
         }
 
     def _resample(self, picture: Picture, place: dict, colors: dict) -> tf.Tensor:
-        """Read the samples of the result from the picture and make its pixels of them."""
+        """Read the samples of the result from the picture and turn them into its pixels."""
         samples, inside, blends = [], [], []
         # Of the picture, only what the window shows is read; never less than a pixel.
         start = tf.clip_by_value(place["window"][:2] - place["offset"], 0, picture.size - 1)

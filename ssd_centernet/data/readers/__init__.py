@@ -1,4 +1,4 @@
-"""Readers of annotations: COCO json, Pascal VOC, YOLO, CSV and TFDS, made into COCO's structure."""
+"""Readers of annotations: COCO json, Pascal VOC, YOLO, CSV and TFDS, turned into COCO's form."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ _SUFFIXES = {".json": "coco", ".csv": "csv", ".tsv": "csv", ".yaml": "yolo", ".y
 
 
 def detect_format(path: str | os.PathLike) -> str:
-    """Tell the format of annotations by what a path holds.
+    """Detect the format of annotations from their path.
 
     Args:
-        path: a file, judged by its ending, or a folder, by what lies in it.
+        path: a file, judged by its ending, or a folder, judged by its content.
 
     Returns:
         One of `FORMATS`.
 
     Raises:
         FileNotFoundError: there is no such path.
-        ValueError: it is of none of the formats, or might be of several.
+        ValueError: it is in none of the formats, or could be in several.
     """
     path = Path(path)
     if not path.exists():
@@ -40,7 +40,7 @@ def detect_format(path: str | os.PathLike) -> str:
         f"{path} looks like {kinds} of the formats {', '.join(FORMATS)}. Expected a COCO json file "
         "for coco, a folder with XML files (or Annotations/*.xml) for voc, data.yaml or a folder "
         "with images/ and labels/ for yolo, a prepared builder for tfds, or a .csv file. Give one "
-        "of these as annotations, or set the format."
+        "of these as annotations, or set annotation_format (--format)."
     )
 
 
@@ -72,36 +72,42 @@ def read_annotations(
 
     Args:
         path: of the annotations, see the reader of each format.
-        annotation_format: one of `FORMATS`, or 'auto' to tell by the path.
+        annotation_format: one of `FORMATS`, or 'auto' to detect it from the path.
         split: name of the split to read.
         image_dir: folder of the images; None lets the reader find it.
-        image_list: text file with an image a line: only these are read.
+        image_list: text file with one image per line: only these are read.
         label_map: gives the ids of the classes; None numbers them.
         drop_unknown: leave out boxes of classes outside the label map.
         first_pixel: number of the leftmost pixel, 0 or 1; None is 1 for voc and 0 for csv.
 
     Returns:
-        The annotations, or None where they are COCO json, which `data.coco` reads.
+        The annotations, or None for COCO json, which `data.readers.coco` reads.
 
     Raises:
         ValueError: an option that the format does not have, or as for its reader.
     """
     if annotation_format not in ("auto", *FORMATS):
         raise ValueError(
-            f"format must be auto or one of {', '.join(FORMATS)}, got {annotation_format!r}."
+            f"annotation_format must be auto or one of {', '.join(FORMATS)}, got "
+            f"{annotation_format!r}."
         )
     kind = detect_format(path) if annotation_format == "auto" else annotation_format
     if first_pixel is not None and kind not in ("voc", "csv"):
-        raise ValueError(f"first_pixel is for voc and csv; boxes of {kind} leave no doubt.")
+        raise ValueError(
+            f"first_pixel is {first_pixel}, but it is for voc and csv only: {kind} "
+            "has a fixed first pixel. Leave it out."
+        )
     if kind == "coco":
         if image_list is not None or image_dir is None:
-            what = "has a list of images itself" if image_list else "needs image_dir"
-            raise ValueError(f"COCO json {what}: give --annotations, --image_dir, no image_list.")
+            what = "has its own list of images" if image_list else "needs image_dir"
+            raise ValueError(
+                f"COCO json {what}: give --annotations and --image_dir, but no image_list."
+            )
         return None
     if kind == "tfds":
         if image_dir is not None or image_list is not None:
             raise ValueError(
-                "a TFDS builder holds its images itself and has its own splits: leave out "
+                "a TFDS builder holds its own images and splits: leave out "
                 "image_dir and image_list."
             )
         named = {"label_map": label_map, "drop_unknown": drop_unknown}

@@ -30,7 +30,7 @@ class CocoImage:
 class CocoIndex:
     """A whole annotation file: images in the file's order, the label map, what was dropped.
 
-    `upright` tells that boxes refer to pictures turned as their EXIF orientation says.
+    `upright` says whether boxes refer to pictures turned by their EXIF orientation.
     """
 
     images: list[CocoImage]
@@ -47,10 +47,10 @@ def read_coco(
     label_map: LabelMap | None = None,
     drop_unknown_categories: bool = False,
 ) -> CocoIndex:
-    """Read a COCO annotation file and check how its parts hang together.
+    """Read a COCO annotation file and check that its parts fit together.
 
     Image files are not opened. Exact copies of an image or annotation entry are left out and
-    counted, as are annotations whose image is not listed.
+    counted, and so are annotations whose image is not listed.
 
     Args:
         annotations: the json file, `instances_*.json`, or what a reader of `data.readers` made.
@@ -59,13 +59,13 @@ def read_coco(
         drop_unknown_categories: leave out boxes of categories that the label map does not have.
 
     Returns:
-        The images with their annotations, unchecked boxes in pixels as they are in the file.
+        The images with their annotations. Boxes are unchecked, in pixels, as in the file.
 
     Raises:
         FileNotFoundError: if the annotation file or the image folder does not exist.
-        ValueError: if the file is not COCO json; a file name leads outside of the folder; an
-            image id stands for two files; or annotations have categories that the label map does
-            not know and `drop_unknown_categories` is off.
+        ValueError: if the file is not COCO json; a file name leads out of the folder; two files
+            have the same image id; or annotations have categories that the label map does not know
+            and `drop_unknown_categories` is off.
     """
     if not os.path.isdir(image_dir):
         raise FileNotFoundError(f"The image folder {os.fspath(image_dir)} does not exist.")
@@ -97,8 +97,8 @@ def _load(path: str | os.PathLike) -> tuple[dict, str]:
     if not isinstance(content, dict) or any(not isinstance(content.get(k), list) for k in keys):
         found = sorted(content) if isinstance(content, dict) else type(content).__name__
         raise ValueError(
-            f"{os.fspath(path)} is no COCO instances file: expected the lists {keys}, got {found}. "
-            "Caption and results files cannot be converted; use instances_*.json."
+            f"{os.fspath(path)} is not a COCO instances file: expected the lists {keys}, got "
+            f"{found}. Caption and results files cannot be converted; use instances_*.json."
         )
     return content, hashlib.sha256(data).hexdigest()
 
@@ -111,7 +111,8 @@ def _check_same_names(file_map: LabelMap, label_map: LabelMap) -> None:
         if expected != name:
             raise ValueError(
                 f"Category {category_id} is {name!r} in the annotations but {expected!r} in the "
-                "label map. Give the label map of this data set, or none to take the file's own."
+                "label map. Give the label map of this data set, or give none to use the file's "
+                "own."
             )
 
 
@@ -126,9 +127,9 @@ def _read_images(entries: list[dict], report: Report) -> dict[object, CocoImage]
         if original_id in images:
             if images[original_id].file_name != name:
                 raise ValueError(
-                    f"Image id {original_id!r} stands for two files, "
-                    f"{images[original_id].file_name!r} and {name!r}: it is unknown which of them "
-                    "the annotations belong to. Give each image its own id."
+                    f"Two files have the image id {original_id!r}, "
+                    f"{images[original_id].file_name!r} and {name!r}, so it is not clear which of "
+                    "them the annotations belong to. Give each image its own id."
                 )
             report.add("dropped images", "listed twice: one copy kept", name)
             continue
@@ -166,18 +167,18 @@ def _as_integer(value: object) -> int | None:
 
 
 def check_file_name(name: str) -> None:
-    """Refuse a file name that leads outside of the image folder.
+    """Raise an error if a file name leads out of the image folder.
 
     Args:
         name: `file_name` of an annotation file; sub-folders are allowed.
 
     Raises:
-        ValueError: if the name is absolute, has a drive, goes up with .., or holds a null byte.
+        ValueError: if the name is absolute, has a drive, goes up with .., or has a null byte.
     """
     parts = re.split(r"[/\\]", name)
     if parts[0] == "" or re.match(r"[A-Za-z]:", name) or ".." in parts or "\0" in name:
         raise ValueError(
-            f"file_name {name!r} leads outside of the image folder. Names must be relative to "
+            f"file_name {name!r} leads out of the image folder. Names must be relative to "
             "image_dir and without '..'; edit the annotation file or choose another image_dir."
         )
 
@@ -197,7 +198,7 @@ def _attach(annotations: list[dict], images: dict[object, CocoImage], report: Re
             if seen[own_id] == what:
                 report.add("dropped boxes", "annotation listed twice: one copy kept", own_id)
                 continue
-            report.add("repaired boxes", "annotation id used twice: numbered anew", own_id)
+            report.add("repaired boxes", "annotation id used twice: given a new number", own_id)
         seen[own_id] = what
         image.annotations.append(annotation)
 

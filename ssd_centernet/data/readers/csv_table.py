@@ -1,4 +1,4 @@
-"""Reader of CSV tables: a row a box, with the path of its image, corners and class."""
+"""Reader of CSV tables: one row per box, with the path of its image, corners and class."""
 
 from __future__ import annotations
 
@@ -46,26 +46,27 @@ def read_csv(
     drop_unknown: bool = False,
     first_pixel: int = 0,
 ) -> AnnotationSource:
-    """Read a table with the columns `COLUMNS`, in any order, under these or like names.
+    """Read a table with the columns `COLUMNS`, in any order, under these or similar names.
 
-    A table without a header has exactly these six columns in this order. A row with a path alone is
-    an image without objects. Columns `width`, `height` (of the image), `iscrowd` and `split` are
-    read where they are; others are passed over. Separators are comma, semicolon or tab. Classes are
-    the names of the whole table in alphabetical order, or in that of numbers.
+    A table without a header has exactly these six columns in this order. A row with only a path is
+    an image without objects. The columns `width`, `height` (of the image), `iscrowd` and `split`
+    are read if they are there; others are ignored. Separators are comma, semicolon or tab. The
+    classes are the names of the whole table in alphabetical order, or in numerical order if all are
+    numbers.
 
     Args:
         path: the file.
-        split: taken from the column `split`, where there is one.
-        image_dir: folder of the images; None is that of the table.
-        image_list: text file with an image a line: only these are taken.
-        label_map: gives the ids of the names; a number that is no name of it may be an id.
+        split: name of the split; used if there is a column `split`.
+        image_dir: folder of the images; None is the table's own folder.
+        image_list: text file with one image per line: only these are taken.
+        label_map: gives the ids of the names; a number that is not a name in it may be an id.
         drop_unknown: leave out boxes whose name the label map does not have.
-        first_pixel: number of the leftmost pixel: 0, where xmax is the first column behind the box,
-            or 1, where it is the last one inside it.
+        first_pixel: number of the leftmost pixel: with 0, xmax is the first column after the box,
+            with 1 the last one inside it.
 
     Raises:
         FileNotFoundError: no such file or folder.
-        ValueError: columns are missing, no row is a box in pixels, or as for `to_content`.
+        ValueError: columns are missing, no row is a box in pixels, or see `to_content`.
     """
     source = f"the table {os.fspath(path)}"
     rows = _rows(path)
@@ -120,7 +121,7 @@ def _rows(path: str | os.PathLike) -> list[tuple[int, dict[str, str]]]:
     table = csv.reader(lines, delimiter=separator)
     rows = [(table.line_num, [text.strip() for text in row]) for row in table if any(row)]
     if not rows:
-        raise ValueError(f"{os.fspath(path)} has no line. Expected columns {', '.join(COLUMNS)}.")
+        raise ValueError(f"{os.fspath(path)} is empty. Expected the columns {', '.join(COLUMNS)}.")
     header = [_COLUMN_OF.get(re.sub(r"[^a-z0-9]", "", t.casefold())) for t in rows[0][1]]
     if _is_data(rows[0][1]):
         header = list(COLUMNS)
@@ -131,14 +132,14 @@ def _rows(path: str | os.PathLike) -> list[tuple[int, dict[str, str]]]:
         if len(row) > len(header) or (len(row) < len(header) and len(row) > 1):
             raise ValueError(
                 f"{os.fspath(path)} line {number} has {len(row)} columns, expected {len(header)}. "
-                "With decimal commas the separator must be ';'; a comma in a name needs quotes."
+                "With decimal commas the separator must be ';'; put a name with a comma in quotes."
             )
     filled = ((n, [*row, *[""] * (len(header) - len(row))]) for n, row in rows)
     return [(n, {c: t for c, t in zip(header, row, strict=True) if c}) for n, row in filled]
 
 
 def _is_data(row: Sequence[str]) -> bool:
-    """Tell a first row that is no header: six columns, the middle ones numbers or empty."""
+    """Tell whether the first row is not a header: six columns, the middle ones numbers or empty."""
     middle = row[1:5]
     return len(row) == len(COLUMNS) and (
         all(parse_number(text) is not None for text in middle)
@@ -155,7 +156,7 @@ def _check_header(header: list[str | None], written: list[str], path) -> None:
     raise ValueError(
         f"the header of {os.fspath(path)} {problem}: it is {', '.join(written)}. Expected the "
         f"columns {', '.join(COLUMNS)} in any order, and perhaps {', '.join(_OPTIONAL)}; a table "
-        "without header has just the first six, in this order. Rename the columns."
+        "without a header has only the first six, in this order. Rename the columns."
     )
 
 
@@ -192,14 +193,14 @@ def _order(name: str) -> tuple:
 def _check_rows(rows, boxes: Sequence[NamedBox], images, source, split, report: Report) -> None:
     if not images:
         raise ValueError(
-            f"{source} has {len(rows)} rows but none for split {split!r}. Choose a split that its "
-            "column 'split' has, or another image_list."
+            f"{source} has {len(rows)} rows but none for split {split!r}. Choose a split of its "
+            "column 'split', or another image_list."
         )
     dropped = report.to_dict().get("dropped boxes")
     if not boxes and dropped:
-        raise ValueError(f"no row of {source} is a box: {dropped}. Are the columns mixed up?")
+        raise ValueError(f"no row of {source} is a box: {dropped}. Are columns swapped?")
     if boxes and max(max(map(abs, box.corners)) for box in boxes) <= 1.0:
         raise ValueError(
             f"the corners in {source} are all within 0..1, so they are fractions of the image; "
-            "expected pixels. Multiply them by the images' width and height."
+            "expected pixels. Multiply them by the width and height of the images."
         )

@@ -13,7 +13,7 @@ _NOTHING = ("", "~", "null", "Null", "NULL")
 
 
 class _Loader(yaml.BaseLoader):
-    """Leave everything text, as a class may be called no or 1.0; refuse a key given twice."""
+    """Read every value as text, as a class may be called no or 1.0; refuse a key given twice."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
         keys = [str(key.value) for key, _ in node.value]
@@ -25,17 +25,17 @@ class _Loader(yaml.BaseLoader):
 
 
 def read_data_yaml(path: str | os.PathLike) -> dict:
-    """Read where the splits lie and what the classes are called.
+    """Read the folders of the splits and the names of the classes.
 
     Args:
-        path: the file. Keys other than `KEYS` are passed over.
+        path: the file. Keys other than `KEYS` are ignored.
 
     Returns:
         `path`, `train`, `val`, `valid`, `test` as text or list of texts, `nc` as text, and `names`
-        as list, each only where the file has it.
+        as list, each only if the file has it.
 
     Raises:
-        ValueError: the file is not YAML, a value is of another kind, or the names are not numbered
+        ValueError: the file is not YAML, a value has the wrong type, or the names are not numbered
             0..C-1.
     """
     try:
@@ -56,14 +56,14 @@ def read_data_yaml(path: str | os.PathLike) -> dict:
 
 
 def _told(error: yaml.YAMLError) -> str:
-    """Write an error of the parser in one line, with the place that it complains of."""
+    """Write an error of the parser in one line, with its place in the file."""
     mark = getattr(error, "problem_mark", None)
     if mark is None:
         return f"this is not YAML: {error}"
     told = ", ".join(filter(None, (error.context, error.problem)))
     cause = (
-        ". Is a bracket or a quote not closed, a tab among the spaces, or a text with a colon or a "
-        "backslash not in 'quotes'?"
+        ". Is there an open bracket or quote, a tab among the spaces, or a text with a colon or a "
+        "backslash without 'quotes'?"
     )
     cause = "" if isinstance(error, yaml.constructor.ConstructorError) else cause
     return f"line {mark.line + 1}, column {mark.column + 1}: {told}{cause}"

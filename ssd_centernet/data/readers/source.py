@@ -1,4 +1,4 @@
-"""What every reader makes: the content of a COCO instances file, with a record of its doubts."""
+"""What every reader makes: the content of a COCO instances file, and a report of changes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".ti
 
 @dataclass
 class EncodedImages:
-    """Images that annotations hold themselves, instead of files in a folder.
+    """Images stored in the annotations, instead of files in a folder.
 
     Attributes:
         stats: `file_name` -> (bytes, checksum) of every image.
@@ -32,15 +32,15 @@ class EncodedImages:
 
 @dataclass
 class AnnotationSource:
-    """Annotations that were read from anywhere, as a COCO instances file would hold them.
+    """Annotations of any format, as a COCO instances file would hold them.
 
     Attributes:
-        name: what messages call it: the path that the user gave.
+        name: name in messages: the path that the user gave.
         image_dir: folder that each `file_name` is relative to.
         content: the lists `images`, `annotations` and `categories`.
         report: what the reader left out or repaired.
-        upright: whether boxes refer to pictures turned as their EXIF orientation says.
-        encoded: the images, where they are no files in `image_dir`.
+        upright: whether boxes refer to pictures turned by their EXIF orientation.
+        encoded: the images, if they are not files in `image_dir`.
     """
 
     name: str
@@ -52,16 +52,16 @@ class AnnotationSource:
 
     @property
     def sha256(self) -> str:
-        """The hash of the content: other annotations give another one."""
+        """Return a hash of the content; other annotations give another hash."""
         data = json.dumps([self.content, self.upright], sort_keys=True)
         return hashlib.sha256(data.encode()).hexdigest()
 
 
 @dataclass
 class NamedBox:
-    """A box as a reader met it: left, top, right and bottom in pixels, and what it is called.
+    """A box as a reader found it: left, top, right and bottom in pixels, and its class name.
 
-    `area` is that of the object in pixels^2, None where only its box is known.
+    `area` is the object's area in pixels^2, None if only the box is known.
     """
 
     corners: tuple[float, float, float, float]
@@ -73,9 +73,9 @@ class NamedBox:
 
 @dataclass
 class NamedImage:
-    """An image as a reader met it, its path relative to the image folder; size 0 is unknown.
+    """An image as a reader found it, its path relative to the image folder; size 0 is unknown.
 
-    Images are numbered from 1 where they have no `image_id`.
+    Images without an `image_id` are numbered from 1.
     """
 
     file_name: str
@@ -94,27 +94,27 @@ def to_content(
     report: Report,
     source: str,
 ) -> dict:
-    """Make the content of a COCO file of images whose classes have names.
+    """Make the content of a COCO file from images whose classes have names.
 
     Boxes are numbered from 1 in their order, and so are images that have no id.
 
     Args:
-        images: in the order in which they are stored.
-        names: the class names of the whole data set, in the order of their ids 1..C. Not used
-            where there is a label map.
-        label_map: gives the ids; None numbers the names from 1.
+        images: the images, in the order in which they are stored.
+        names: the class names of the whole data set, in the order of their ids 1..C. Not used with
+            a label map.
+        label_map: gives the ids of the names; None numbers them from 1.
         drop_unknown: leave out boxes whose name the label map does not have.
         report: counts what was left out.
-        source: what messages call the annotations.
+        source: name of the annotations in messages.
 
     Raises:
         ValueError: there is no class, or boxes have names that the label map does not know and
-            `drop_unknown` is off; the message lists near matches.
+            `drop_unknown` is off; the message lists similar names.
     """
     if label_map is None and not names:
         raise ValueError(
-            f"{source} has no box, so that no class is known. Check the path; for images without "
-            "objects alone, give the classes with --label_map."
+            f"{source} has no box, so no class is known. Check the path; if all images are without "
+            "objects, give the classes with --label_map."
         )
     _note_alike(names, report)
     label_map = label_map or LabelMap(names)
@@ -162,7 +162,7 @@ def _note_alike(names: Sequence[str], report: Report) -> None:
     for name in names:
         other = seen.setdefault(re.sub(r"[\s_-]+", "", name.casefold()), name)
         if other != name:
-            reason = "two classes with almost the same name: is one a slip?"
+            reason = "two classes with almost the same name: is one a typing error?"
             report.add("notes", reason, f"{other!r} and {name!r}")
 
 
@@ -181,7 +181,7 @@ def _unknown_names(unknown: dict[str, list[str]], label_map: LabelMap, source: s
 
 
 def parse_number(text: object) -> float | None:
-    """Read a finite number, written with a decimal point or a decimal comma; None if it is none."""
+    """Read a finite number, with a decimal point or a decimal comma; None for any other text."""
     try:
         number = float(str(text).strip().replace(",", "."))
     except ValueError:
@@ -190,7 +190,7 @@ def parse_number(text: object) -> float | None:
 
 
 class ImageFolder:
-    """The image files below a folder, found by names that were written on another machine.
+    """The image files of a folder, found even by paths of another machine.
 
     Args:
         path: the folder.
@@ -224,8 +224,8 @@ class ImageFolder:
     def find(self, name: str) -> str:
         """Return the relative path of a file, by its name or the last parts of it.
 
-        Backslashes, paths of another machine and other case of letters are seen through; a name
-        that fits several files, or none, comes back as a relative one that does not exist.
+        Backslashes, paths of another machine and upper or lower case do not matter. For a name that
+        fits no file or several files, the result is a relative path that does not exist.
         """
         parts = [p for p in re.split(r"[/\\]", name.strip()) if p not in ("", ".", "..")]
         parts = [p for p in parts if not re.fullmatch(r"[A-Za-z]:", p)]
@@ -246,7 +246,7 @@ class ImageFolder:
         return best[0]
 
     def find_stem(self, stem: str) -> str | None:
-        """Return the one file whose name without its ending is `stem`, None if there is none."""
+        """Return the only file whose name without its ending is `stem`, None if there is none."""
         exact = [f for f in self._by_stem.get(os.path.basename(stem).casefold(), [])]
         below = [f for f in exact if os.path.splitext(f)[0] == os.path.normpath(stem)]
         found = below or exact

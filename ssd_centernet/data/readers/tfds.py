@@ -1,6 +1,6 @@
 """Reader of TensorFlow Datasets (TFDS): a prepared builder on disk, images in its own records.
 
-The only module that imports tensorflow_datasets, and only when such data is read.
+This is the only module that imports tensorflow_datasets, and only when such data are read.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _SPLITS = {"val": "validation", "valid": "validation"}
 
 @dataclasses.dataclass(frozen=True)
 class _Fields:
-    """Hold which features of a builder say what; None for one that it does not have."""
+    """Hold which feature of a builder has which meaning; None for one that it does not have."""
 
     image: str
     objects: str
@@ -84,18 +84,18 @@ def read_tfds(
 
     It must have an image feature and a sequence of objects with a bounding box and a class label,
     as `coco` and `voc` have. Classes are those of the label feature, in its order, so that the
-    splits agree. `is_crowd` marks crowd regions; objects that are `is_difficult` become such.
+    splits agree. Objects marked `is_crowd` or `is_difficult` become crowd regions.
 
     Args:
-        path: folder of the builder, `NAME/VERSION`, or one above it with no other builder in it.
-        split: its name; 'val' is taken for 'validation' where that is the one there is.
-        label_map: gives the ids of the names; None numbers them from 1.
+        path: folder of the builder, `NAME/VERSION`, or a folder above it without other builders.
+        split: its name; 'val' finds 'validation' if the builder calls it so.
+        label_map: gives the ids of the class names; None numbers them from 1.
         drop_unknown: leave out boxes whose name the label map does not have.
 
     Raises:
         FileNotFoundError: no builder, or no such split.
         ImportError: tensorflow_datasets cannot be imported.
-        ValueError: several builders, or none of its features is what is needed.
+        ValueError: there are several builders, or the builder lacks a feature that is needed.
     """
     tfds = _import_tfds()
     folder = _only_builder(path)
@@ -151,7 +151,7 @@ def _only_builder(path: str | os.PathLike) -> Path:
         raise FileNotFoundError(
             f"no TFDS builder in {os.fspath(path)}: there is no {INFO_NAME} in it or up to "
             f"{_DEEPEST} levels below. Give the folder NAME/VERSION that `tfds build` or "
-            "tfds.load() prepared, below ~/tensorflow_datasets unless it was told another place."
+            "tfds.load() prepared, below ~/tensorflow_datasets by default."
         )
     if len(found) > 1:
         listed = ", ".join(os.fspath(one) for one in found[:6])
@@ -174,7 +174,7 @@ def _known_split(builder: Any, split: str, folder: Path) -> str:
 
 
 def _find_fields(tfds: Any, features: Mapping[str, Any], folder: Path) -> _Fields:
-    """Choose the features by their kind, and by their usual name where several have the kind."""
+    """Choose the features by their type, and by their usual name if several have the type."""
     kinds = tfds.features
 
     def fail(what: str) -> ValueError:
@@ -189,7 +189,7 @@ def _find_fields(tfds: Any, features: Mapping[str, Any], folder: Path) -> _Field
 
     image = choose(features, kinds.Image, "image")
     if image is None:
-        raise fail("no image feature that could be told from others")
+        raise fail("no image feature, or several without the usual name")
     sequences = {}
     for name, feature in features.items():
         inner = getattr(feature, "feature", None)
@@ -259,7 +259,7 @@ def _examples(
 
 @contextlib.contextmanager
 def _without_warnings() -> Iterator[None]:
-    """Keep back what tensorflow_datasets says of its own calls, which no user can change."""
+    """Hide warnings of tensorflow_datasets about its own code, which no user can change."""
     before = logging.get_verbosity()
     logging.set_verbosity(min(before, logging.ERROR))
     try:
@@ -271,7 +271,7 @@ def _without_warnings() -> Iterator[None]:
 def _read_image(
     example: dict, number: int, data: bytes, fields: _Fields, report: Report
 ) -> NamedImage:
-    """Make the annotations of an example; the header of its image tells its size."""
+    """Make the annotations of an example; its size is read from the header of its image."""
     width, height = _size(data)
     is_png = data.startswith(b"\x89PNG")
     name = f"{number:08d}.{'png' if is_png else 'jpg'}"
@@ -302,7 +302,7 @@ def _read_image(
 
 
 def _size(data: bytes) -> tuple[int, int]:
-    """Return width and height of an encoded image, zeros for what is none."""
+    """Return width and height of an encoded image, zeros if it is not an image."""
     try:
         with Image.open(io.BytesIO(data)) as image:
             return image.size

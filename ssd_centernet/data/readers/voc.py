@@ -1,4 +1,4 @@
-"""Reader of Pascal VOC: one XML file an image, and lists of names for the splits."""
+"""Reader of Pascal VOC: one XML file per image, and lists of names for the splits."""
 
 from __future__ import annotations
 
@@ -32,23 +32,24 @@ def read_voc(
     drop_unknown: bool = False,
     first_pixel: int = 1,
 ) -> AnnotationSource:
-    """Read a Pascal VOC data set, or a folder of XML files as labelling tools write them.
+    """Read a Pascal VOC data set, or a folder of XML files from a labelling tool.
 
-    Classes are the names of all XML files in alphabetical order, whatever the split, so that the
-    splits agree. Objects marked `difficult` become crowd regions: evaluation leaves them out.
+    Classes are the names in all XML files of all splits, in alphabetical order, so that the splits
+    agree. Objects marked `difficult` become crowd regions: evaluation leaves them out.
 
     Args:
         path: folder with `Annotations/` and `JPEGImages/`, or with the XML files themselves.
-        split: name of the list below `ImageSets/Main/`, where that folder exists.
+        split: name of the list in `ImageSets/Main/`, if that folder exists.
         image_dir: folder of the images; None looks for `JPEGImages`, `images`, then beside the XML.
-        image_list: text file with a name a line; None takes the list of the split, else all.
-        label_map: gives the ids of the names; None numbers them.
+        image_list: text file with one name per line; None takes the list of the split, else all
+            images.
+        label_map: gives the ids of the class names; None numbers them.
         drop_unknown: leave out boxes whose name the label map does not have.
-        first_pixel: number of the leftmost pixel: 1 as published, 0 as some tools count.
+        first_pixel: number of the leftmost pixel: 1 as in the published data, 0 as in some tools.
 
     Raises:
         FileNotFoundError: no XML file, no such list, or no image folder.
-        ValueError: an XML file cannot be read, or as for `to_content`.
+        ValueError: an XML file cannot be read, or see `to_content`.
     """
     root = Path(path)
     xml_dir = root / "Annotations" if (root / "Annotations").is_dir() else root
@@ -93,7 +94,7 @@ def _find_image_dir(root: Path, xml_dir: Path) -> Path:
 
 
 def _listed(root: Path, split: str, image_list: str | os.PathLike | None) -> list[str] | None:
-    """Return the names of the split's images without endings, None where there is no list."""
+    """Return the names of the split's images without endings, or None if there is no list."""
     lists = root / _SPLIT_FOLDER
     if image_list is None:
         if not lists.is_dir():
@@ -104,7 +105,7 @@ def _listed(root: Path, split: str, image_list: str | os.PathLike | None) -> lis
             found = sorted(p.stem for p in lists.glob("*.txt") if "_" not in p.stem)
             raise FileNotFoundError(
                 f"{lists} has no list for split {split!r}: it has {', '.join(found) or 'none'}. "
-                "Choose one of these as split, or give a list of your own as image_list."
+                "Choose one of these as split, or give your own list as image_list."
             )
     lines = [line.strip() for line in read_text(image_list).splitlines()]
     names = [line.split()[0] if _is_flagged(line) else line for line in lines if line]
@@ -113,7 +114,7 @@ def _listed(root: Path, split: str, image_list: str | os.PathLike | None) -> lis
 
 
 def _is_flagged(line: str) -> bool:
-    """Tell a line of a class's list: a name, and 1, 0 or -1."""
+    """Tell whether a line is from the list of one class: a name, and 1, 0 or -1."""
     parts = line.split()
     return len(parts) == 2 and parts[1] in ("1", "0", "-1")
 
@@ -128,7 +129,7 @@ def _parse(file: Path) -> ElementTree.Element:
         return ElementTree.fromstring(file.read_bytes())
     except (ElementTree.ParseError, ValueError, LookupError) as error:
         raise ValueError(
-            f"{file} is not valid XML: {error}. Correct or remove the file; was it cut short?"
+            f"{file} is not valid XML: {error}. Was it cut short? Correct or remove the file."
         ) from error
 
 
@@ -164,7 +165,7 @@ def _image(
 
 
 def _corners(values: list, where: str, report: Report, first_pixel: int) -> tuple:
-    """Return corners in pixels from 0, the far ones behind the last pixel."""
+    """Return corners in pixels from 0, the far ones just after the last pixel."""
     left, top, right, bottom = values
     if left > right:
         left, right = right, left
@@ -173,7 +174,7 @@ def _corners(values: list, where: str, report: Report, first_pixel: int) -> tupl
         top, bottom = bottom, top
         report.add("repaired boxes", "corners swapped: put in order", where)
     if first_pixel and min(left, top) < first_pixel:
-        reason = "begins at pixel 0: if the tool counts from 0, set first_pixel to 0"
+        reason = "begins at pixel 0: if the labelling tool counts from 0, set first_pixel to 0"
         report.add("notes", reason, where)
     # Counted from 1, xmin to xmax are the first and the last pixel, both inside.
     return (left - first_pixel, top - first_pixel, right, bottom)

@@ -40,23 +40,23 @@ def read_yolo(
 ) -> AnnotationSource:
     """Read a YOLO data set: images, and for each a text file with `class x y width height`.
 
-    The label file of `images/a.jpg` is `labels/a.txt`, else it lies beside the image. An image
-    without one has no objects. Classes are the names in their order; class 0 gets id 1. Lines that
-    are polygons give the box around them. Boxes refer to the picture as it is seen: one with an
-    EXIF orientation is turned.
+    The label file of `images/a.jpg` is `labels/a.txt`, or `a.txt` beside the image. An image
+    without a label file has no objects. The classes are the names in their order; class 0 gets id
+    1. A polygon becomes the box around it. Boxes refer to the picture as it is shown, turned by its
+    EXIF orientation.
 
     Args:
-        path: `data.yaml`, or a folder with one, or with `images/` and `labels/`.
-        split: which of the splits.
+        path: `data.yaml`, or a folder with that file, or with `images/` and `labels/`.
+        split: name of the split.
         image_dir: folder of the images; None finds it by `path` and `split`.
-        image_list: text file with an image a line; None takes all images of the folder.
-        label_map: its classes are the classes 0..C-1 where there is no list of names; else it gives
-            the ids of the names.
+        image_list: text file with one image per line; None takes all images of the folder.
+        label_map: gives the ids of the names; without a list of names, its classes are the classes
+            0..C-1.
         drop_unknown: leave out boxes whose name the label map does not have.
 
     Raises:
         FileNotFoundError: no images of the split.
-        ValueError: no class names, label files that are not of this form, or as for `to_content`.
+        ValueError: there are no class names, label files have another form, or see `to_content`.
     """
     path = Path(path)
     root = path if path.is_dir() else path.parent
@@ -92,7 +92,7 @@ def read_yolo(
     return AnnotationSource(source, folder.path, content, report, upright=True)
 
 
-# --- where things lie ------------------------------------------------------------------------
+# --- where files are ------------------------------------------------------------------------
 
 
 def _settings(path: Path) -> dict:
@@ -103,7 +103,7 @@ def _settings(path: Path) -> dict:
     if len(named) > 1:
         raise ValueError(
             f"{path} has several yaml files: {', '.join(f.name for f in named)}. Give the path of "
-            "the one that describes the data."
+            "the file that describes the data."
         )
     return read_data_yaml(named[0]) if named else {}
 
@@ -120,13 +120,14 @@ def _names(root: Path, settings: dict, label_map: LabelMap | None, path: Path) -
     if not names:
         raise ValueError(
             f"the classes of {path} have no names: expected 'names' in data.yaml, or one of "
-            f"{', '.join(NAME_FILES)} with a name a line. Write one, or give a label map."
+            f"{', '.join(NAME_FILES)} with one name per line. Write one of these, or give a label "
+            "map."
         )
     count = settings.get("nc", str(len(names)))
     if count != str(len(names)):
         raise ValueError(
             f"{path} says nc: {count}, but names {len(names)} classes ({', '.join(names[:5])}...). "
-            "Correct nc or names: which of them is right cannot be known."
+            "Correct the one that is wrong, nc or names."
         )
     return names
 
@@ -134,7 +135,7 @@ def _names(root: Path, settings: dict, label_map: LabelMap | None, path: Path) -
 def _locate(
     root: Path, settings: dict, split: str, image_dir, image_list
 ) -> tuple[str, list[str] | None]:
-    """Return the folder of the images, and the names in a list if there is one."""
+    """Return the folder of the images, and the names in its list if there is one."""
     if image_list is not None:
         return os.fspath(image_dir or _first_folder(root, split) or root), _lines(image_list)
     if image_dir is not None:
@@ -167,7 +168,7 @@ def _as_list(value: str | list[str]) -> list[str]:
 
 
 def _existing(root: Path, base: str, entry: str) -> Path:
-    """Return where a path of data.yaml leads: from `path`, or from the file itself."""
+    """Return the folder of a path in data.yaml, relative to its `path` or to the file itself."""
     entry, base = entry.replace("\\", "/"), base.replace("\\", "/")
     # '../train/images' is what some exports write of a folder beside the file.
     inside = re.sub(r"^(\.\./)+", "", entry)
@@ -176,7 +177,7 @@ def _existing(root: Path, base: str, entry: str) -> Path:
     found = next((place for place in tried if place.exists()), None)
     if found is None:
         raise FileNotFoundError(
-            f"data.yaml says {entry!r} (path {base!r}), which is not there: looked for "
+            f"data.yaml says {entry!r} (path {base!r}), which does not exist: looked for "
             f"{', '.join(str(place) for place in dict.fromkeys(tried))}. Correct 'path' in "
             "data.yaml, or give the folder as image_dir."
         )
@@ -212,7 +213,7 @@ def _label_file(image: Path, root: Path) -> Path | None:
 
 
 def _upright_size(path: Path) -> tuple[int, int]:
-    """Return width and height as the picture is seen; zeros where there is no image."""
+    """Return width and height of the picture as it is shown; zeros if there is no image."""
     try:
         with Image.open(path) as image:
             width, height = image.size
@@ -239,17 +240,17 @@ def _read_labels(file: Path, image: NamedImage, names: Sequence[str], report: Re
         if index >= len(names):
             raise ValueError(
                 f"{file} line {number} has class {index}, but the {len(names)} names are classes "
-                f"0..{len(names) - 1}. Label files count from 0: are these counted from 1, or does "
-                "a name lack in the list?"
+                f"0..{len(names) - 1}. Label files count from 0: do these count from 1, or is "
+                "a name missing in the list?"
             )
         if len(values) > 5:
-            report.add("notes", "a polygon: the box around it taken", where)
+            report.add("notes", "a polygon: replaced by the box around it", where)
         image.boxes.append(NamedBox(_corners(values[1:], image), names[index], where))
     return len(lines)
 
 
 def _fault(values: Sequence[float | None]) -> str:
-    """Return why the numbers of a line are no box, '' if they are one."""
+    """Return why the numbers of a line are not a box, '' if they are."""
     if None in values:
         return "not numbers"
     if len(values) == 6:
@@ -257,7 +258,7 @@ def _fault(values: Sequence[float | None]) -> str:
     if len(values) != 5 and (len(values) < 7 or len(values) % 2 == 0):
         return "not five numbers: class x_center y_center width height"
     if values[0] < 0 or values[0] != int(values[0]):
-        return "the class is not a whole number from 0 on"
+        return "the class is not a whole number, 0 or above"
     if max(abs(value) for value in values[1:]) > 1 + 10 * _ROUNDING:
         return "not fractions 0..1 of the image: are they pixels?"
     return ""

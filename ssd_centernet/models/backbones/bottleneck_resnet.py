@@ -1,4 +1,4 @@
-"""ResNet v1 with bottleneck blocks, as the published detectors use it: no classifier."""
+"""ResNet v1 with bottleneck blocks, as in the published detectors: without a classifier."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ class BottleneckResNet(keras.Model):
     """ResNet v1 of bottleneck blocks; the defaults are SSD320's slim ResNet-50.
 
     A group begins with every second pixel of the group before. That is the published ResNet v1,
-    whose stride sits in the first 1x1 convolution and in the shortcut, and equally the slim network
-    of dense features, which drops pixels behind a group; levels are taken before pixels drop.
+    whose stride is in the first 1x1 convolution and in the shortcut. It is also the slim network of
+    dense features, which drops pixels after a group; levels are taken before that.
 
-    CenterNet's ResNet-101 of Keras' own family is `blocks=(3, 4, 23, 3)`, `activation="relu"`,
+    CenterNet's ResNet-101, which comes from Keras, is `blocks=(3, 4, 23, 3)`, `activation="relu"`,
     `use_bias=True`, `pool_padding="symmetric"`, `norm_momentum=0.99`, `norm_epsilon=1.001e-5`,
     `kernel_initializer="glorot_uniform"`, `output_levels=(2, 3, 4, 5)`.
 
@@ -52,26 +52,26 @@ class BottleneckResNet(keras.Model):
         """Build the network.
 
         Args:
-            blocks: how many bottleneck blocks each group has; (3, 4, 23, 3) makes ResNet-101.
-            widths: channels of each group's 3x3 convolutions, a quarter of what the group gives
-                out.
+            blocks: number of bottleneck blocks of each group; (3, 4, 23, 3) makes ResNet-101.
+            widths: channels of each group's 3x3 convolutions, a quarter of the group's output
+                channels.
             stem_width: channels of the 7x7 stem.
-            output_levels: levels (log2 of the stride) to give out; group g gives level g + 1.
-            activation: "relu" or "relu6", of the stem and inside the blocks. The sum of a block and
-                its shortcut always goes through plain ReLU.
-            use_bias: whether convolutions add a bias in front of the normalisation.
-            pool_padding: of the stem's 3x3 pooling: "same" pads behind first, "symmetric" one cell
-                on every side.
-            norm_momentum: of the moving statistics.
-            norm_epsilon: of batch normalisation.
-            kernel_initializer: what Keras takes for one; None means a normal of deviation 0.03,
-                truncated at two deviations.
-            name: of the model.
+            output_levels: levels (log2 of the stride) to return; group g gives level g + 1.
+            activation: "relu" or "relu6", for the stem and inside the blocks. After the sum of a
+                block and its shortcut there is always a plain ReLU.
+            use_bias: whether convolutions add a bias before the normalisation.
+            pool_padding: padding of the stem's 3x3 pooling: "same" pads at the end first,
+                "symmetric" pads one cell on every side.
+            norm_momentum: momentum of the moving statistics.
+            norm_epsilon: epsilon of batch normalisation.
+            kernel_initializer: an initializer of Keras or its name; None means a normal of
+                deviation 0.03, truncated at two deviations.
+            name: name of the model.
             **kwargs: passed to the Keras model.
 
         Raises:
-            ValueError: a setting is none of the values named here, or `blocks`, `widths` and
-                `output_levels` do not fit each other.
+            ValueError: a setting has a value not named here, or `blocks`, `widths` and
+                `output_levels` do not fit together.
         """
         _check(blocks, widths, output_levels, activation, pool_padding)
         initializer = keras.initializers.serialize(
@@ -116,7 +116,7 @@ class BottleneckResNet(keras.Model):
 
     @property
     def conv_norm_layers(self) -> list[tuple[keras.layers.Layer, keras.layers.Layer]]:
-        """All (convolution, norm) pairs: stem, then by block projection (if any), 1, 2, 3."""
+        """Return all (convolution, norm) pairs: stem; per block projection (if any), 1, 2, 3."""
         return [
             (self.get_layer(f"{name}_conv"), self.get_layer(f"{name}_norm"))
             for name in self._conv_norm_names
@@ -137,7 +137,7 @@ def _default_initializer() -> keras.initializers.Initializer:
 
 
 def _check(blocks, widths, output_levels, activation: str, pool_padding: str) -> None:
-    """Raise ValueError for settings that make no network."""
+    """Raise ValueError for settings that do not make a network."""
     if len(blocks) != len(widths):
         raise ValueError(
             "BottleneckResNet needs blocks and widths for the same number of groups, got "
@@ -168,7 +168,7 @@ class _Builder:
     def conv_norm(
         self, inputs: tf.Tensor, filters: int, kernel: int, name: str, *, activate: bool = True
     ) -> tf.Tensor:
-        """Convolution and batch norm and, if asked, activation; one of 7x7 is a padded stem."""
+        """Add convolution, batch norm and, if asked, activation; one of 7x7 is a padded stem."""
         self.names.append(name)
         strided = kernel == 7
         outputs = keras.layers.Conv2D(
@@ -187,7 +187,7 @@ class _Builder:
         return keras.layers.ReLU(self._ceiling, name=f"{name}_relu")(outputs)
 
     def stem(self, images: tf.Tensor, width: int, pool_padding: str) -> tf.Tensor:
-        """7x7 convolution and 3x3 pooling, each of stride 2."""
+        """Add a 7x7 convolution and a 3x3 pooling, each with stride 2."""
         features = keras.layers.ZeroPadding2D(3, name="stem_pad")(images)
         features = self.conv_norm(features, width, 7, "stem")
         if pool_padding == "symmetric":
@@ -196,7 +196,7 @@ class _Builder:
         return keras.layers.MaxPooling2D(3, 2, padding, name="stem_pool")(features)
 
     def block(self, inputs: tf.Tensor, width: int, project: bool, name: str) -> tf.Tensor:
-        """1x1, 3x3 and widening 1x1 convolution beside a shortcut, projected if asked."""
+        """Add 1x1, 3x3 and widening 1x1 convolution beside a shortcut, projected if asked."""
         shortcut = inputs
         if project:
             shortcut = self.conv_norm(inputs, 4 * width, 1, f"{name}_projection", activate=False)

@@ -1,4 +1,4 @@
-"""What residual backbones are built of: convolution, batch norm, ReLU, and blocks of them."""
+"""Building blocks of residual backbones: convolution, batch norm, ReLU, and blocks of them."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ class ConvNormBuilder:
         Args:
             norm: constructor of the normalisation.
             zero_last_gamma: whether the last normalisation of a block begins with gamma 0, so that
-                the block begins as its shortcut.
-            **norm_settings: what `norm` is called with.
+                at first the block is its shortcut.
+            **norm_settings: arguments of `norm`.
         """
         self._norm = functools.partial(norm, **norm_settings)
         self._zero_last_gamma = zero_last_gamma
@@ -49,9 +49,9 @@ class ConvNormBuilder:
         relu: bool = True,
         zero_gamma: bool = False,
     ) -> tf.Tensor:
-        """Convolution without bias, batch norm and, if asked, ReLU.
+        """Add a convolution without bias, batch norm and, if asked, ReLU.
 
-        Strided ones are padded by hand, (k - 1) // 2 before and the rest behind.
+        With a stride it is padded by hand, (k - 1) // 2 before and the rest after.
         """
         self.names.append(name)
         if stride > 1 and kernel == 1:
@@ -79,7 +79,7 @@ class ConvNormBuilder:
         return keras.layers.ReLU(name=f"{name}_relu")(outputs) if relu else outputs
 
     def basic_block(self, inputs: tf.Tensor, filters: int, stride: int, name: str) -> tf.Tensor:
-        """Two 3x3 convolutions beside a shortcut, which is projected where shapes differ."""
+        """Add two 3x3 convolutions beside a shortcut, which is projected if shapes differ."""
         shortcut = inputs
         if stride != 1 or inputs.shape[-1] != filters:
             shortcut = self.conv_norm(inputs, filters, 1, stride, f"{name}_projection", relu=False)

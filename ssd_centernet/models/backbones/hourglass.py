@@ -1,4 +1,4 @@
-"""Stacked hourglass networks, as CenterNet uses them."""
+"""Stacked hourglass networks, as in CenterNet."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ SPECIFICATIONS = {
 class Hourglass(keras.Model):
     """Stacked hourglasses; the defaults are CenterNet's Hourglass-104, two of 52 layers each.
 
-    Gives one map of stride 4 for every hourglass: `"2_0"`, `"2_1"`, ... for the intermediate ones,
-    which are for supervision, and `"2"` for the last. Images of any size will do; where a side is
-    no multiple of `4 * 2 ** (stages - 1)`, the upsampled maps are cut to size.
+    Each hourglass gives one map of stride 4: `"2_0"`, `"2_1"`, ... are the intermediate ones, for
+    supervision, and `"2"` is the last. Images may have any size; if a side is not a multiple of `4
+    * 2 ** (stages - 1)`, the upsampled maps are cut to size.
 
     Source:
         docs/reference/centernet.md, section 1.1
@@ -50,16 +50,16 @@ class Hourglass(keras.Model):
 
         Args:
             model_id: layers of each hourglass: 10, 20, 32, 52 or 100.
-            num_stacks: how many hourglasses follow each other.
-            width: channels of the stem, of which those of the stages are multiples.
-            norm_momentum: of the moving statistics. The published 0.1 keeps nine tenths of the last
-                batch; 0.9 or more suits small batches better.
-            norm_epsilon: of batch normalisation.
-            name: of the model.
+            num_stacks: number of hourglasses, one after the other.
+            width: channels of the stem; those of the stages are multiples of it.
+            norm_momentum: momentum of the moving statistics. The published 0.1 keeps nine tenths of
+                the last batch; 0.9 or more suits small batches better.
+            norm_epsilon: epsilon of batch normalisation.
+            name: name of the model.
             **kwargs: passed to the Keras model.
 
         Raises:
-            ValueError: there is no such `model_id`, or no hourglass at all.
+            ValueError: `model_id` is unknown, or there is no hourglass.
         """
         if model_id not in SPECIFICATIONS:
             raise ValueError(
@@ -114,7 +114,7 @@ class _Builder(ConvNormBuilder):
     def blocks(
         self, inputs: tf.Tensor, count: int, inner: int, outer: int, stride: int, name: str
     ) -> tf.Tensor:
-        """`count` residual blocks of `inner` channels, but `outer` in the last."""
+        """Add `count` residual blocks of `inner` channels, with `outer` in the last."""
         for block in range(count):
             filters = outer if block == count - 1 else inner
             inputs = self.basic_block(inputs, filters, stride, f"{name}_block{block + 1}")
@@ -124,7 +124,7 @@ class _Builder(ConvNormBuilder):
     def hourglass(
         self, inputs: tf.Tensor, stages: tuple[tuple[int, int], ...], prefix: str, stage: int = 0
     ) -> tf.Tensor:
-        """Descend through the stages from `stage` on and come back up, with skips beside."""
+        """Go down through the stages from `stage` and back up, with skips beside them."""
         (count, filters), *deeper = stages[stage:]
         prefix_here = f"{prefix}_stage{stage + 1}"
         if not deeper:
@@ -137,7 +137,7 @@ class _Builder(ConvNormBuilder):
         return UpsampleAdd(name=f"{prefix_here}_add")([up, skip])
 
     def merge(self, before: tf.Tensor, taken: tf.Tensor, channels: int, prefix: str) -> tf.Tensor:
-        """Make the next hourglass' input from this one's input and output."""
+        """Make the input of the next hourglass from this one's input and output."""
         skip = self.conv_norm(before, channels, 1, 1, f"{prefix}_merge_skip", relu=False)
         features = self.conv_norm(taken, channels, 1, 1, f"{prefix}_merge_out", relu=False)
         merged = keras.layers.Add(name=f"{prefix}_merge_add")([skip, features])

@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from ssd_centernet._keras import keras
 
-# Where the published network is not made of ReLUs and its builder takes the activation it is given.
+# Types whose published network has no ReLUs and whose builder takes the activation from us.
 _ACTIVATIONS = {"efficientnet": "swish", "spinenet": "swish", "spinenet_mobile": "swish"}
 # SpineNet joins levels by whole factors; a vision transformer cuts images into patches.
 _SIZE_STEPS = {"spinenet": 128, "spinenet_mobile": 128, "vit": 16}
@@ -22,12 +22,12 @@ _NUMBER = re.compile(r"^(.*?)(?:_\d+)?$")
 @gin.register
 @keras.saving.register_keras_serializable(package="ssd_centernet")
 class ModelGardenBackbone(keras.Model):
-    """Any image backbone of `official.vision`, cut behind the coarsest level that is asked for.
+    """Any image backbone of `official.vision`, cut after the coarsest level that is asked for.
 
-    Its L2 regularisers are left out (weight decay is `train.weight_decay`'s business), batch norms
-    are per device, and variables get names that do not depend on what else was built in the
-    process, such as `inverted_bottleneck_block_3/batch1_norm/gamma`. The names of normalisation
-    layers of all types end in `_norm`, so recipes need no other patterns.
+    It has no L2 regularisers (`train.weight_decay` sets weight decay), its batch norms are per
+    device, and its variables have names that do not depend on what the process built before, such
+    as `inverted_bottleneck_block_3/batch1_norm/gamma`. In all types the names of normalisation
+    layers end in `_norm`, so recipes need no other patterns.
 
     Source: https://github.com/tensorflow/models, official/vision/configs/backbones.py
     """
@@ -50,21 +50,21 @@ class ModelGardenBackbone(keras.Model):
         Args:
             model_type: "resnet", "mobilenet", "efficientnet", "spinenet", "mobiledet", or another
                 type that `official.vision` knows.
-            options: of the type, such as {"model_id": "MobileNetV3Large", "filter_size_scale":
-                0.75}.
-            levels: which feature levels to give out, "3" has stride 8; None means all.
-            image_size: (height, width) in pixels, for types that must know it (SpineNet, ViT); None
-                for any size.
-            activation: such as "relu6"; None means the type's own where it has one, else ReLU.
-                MobileNets name theirs block by block and ignore it.
-            norm_momentum: of the moving statistics.
-            norm_epsilon: of batch normalisation.
-            name: of the model.
+            options: options of the type, such as {"model_id": "MobileNetV3Large",
+                "filter_size_scale": 0.75}.
+            levels: feature levels to return; "3" has stride 8; None returns all.
+            image_size: (height, width) in pixels, for types that need it (SpineNet, ViT); None for
+                any size.
+            activation: such as "relu6"; None means the type's own if it has one, else ReLU.
+                MobileNets have one per block and ignore it.
+            norm_momentum: momentum of the moving statistics.
+            norm_epsilon: epsilon of batch normalisation.
+            name: name of the model.
             **kwargs: passed to the Keras model.
 
         Raises:
             ImportError: tf-models-official is not installed.
-            ValueError: there is no such type, option or level, or the size does not suit the type.
+            ValueError: the type, option or level is unknown, or the size does not suit the type.
         """
         options = dict(options or {})
         _check_size(model_type, image_size)
@@ -95,7 +95,7 @@ class ModelGardenBackbone(keras.Model):
             "norm_momentum": norm_momentum,
             "norm_epsilon": norm_epsilon,
         }
-        # Published checkpoints number the layers of the whole network, of which this is a part.
+        # Published checkpoints number the layers of the whole network; this is a part of it.
         kept = {id(layer) for layer in self.layers}
         weighted = [layer for layer in network.layers if layer.weights]
         self._published_layers = tuple(
@@ -104,7 +104,7 @@ class ModelGardenBackbone(keras.Model):
 
     @property
     def published_layers(self) -> dict[str, keras.layers.Layer]:
-        """Layers by their name in object-based checkpoints of the whole network.
+        """Return the layers by their name in object-based checkpoints of the whole network.
 
         Returns:
             "layer_with_weights-0" and so on -> layer, without those that were cut off.
@@ -128,7 +128,7 @@ class ModelGardenBackbone(keras.Model):
 def _build(model_type: str, options: dict, shape: tuple, norm_activation: dict) -> keras.Model:
     """Build the whole network through the Model Garden's own factory."""
     try:
-        # The package registers names of its own with gin, which a parsed recipe has closed.
+        # The package registers its own names with gin, which is locked once a recipe is parsed.
         with gin.unlock_config():
             from official.vision.configs import backbones as configs
             from official.vision.configs import common
@@ -136,8 +136,8 @@ def _build(model_type: str, options: dict, shape: tuple, norm_activation: dict) 
     except ImportError as error:
         raise ImportError(
             "ModelGardenBackbone needs the package tf-models-official, which cannot be imported "
-            f'({error}). Install it: pip install "ssd_centernet[model_garden]", which goes with '
-            "TensorFlow 2.20 at most; or take another backbone.",
+            f'({error}). Install it: pip install "ssd_centernet[model_garden]", which works up to '
+            "TensorFlow 2.20; or choose another backbone.",
             name="official",
         ) from error
     types = sorted({field.name for field in dataclasses.fields(configs.Backbone)} - {"type"})
@@ -164,26 +164,26 @@ def _build(model_type: str, options: dict, shape: tuple, norm_activation: dict) 
     except (TypeError, ValueError, KeyError) as error:
         raise ValueError(
             f"the Model Garden cannot build {model_type} with {known | options} for images of "
-            f"{shape[:2]}: {str(error).strip().splitlines()[0]} Mend ModelGardenBackbone.options "
-            "or image_size."
+            f"{shape[:2]}: {str(error).strip().splitlines()[0]} Correct "
+            "ModelGardenBackbone.options or image_size."
         ) from error
 
 
 def _check_size(model_type: str, image_size: tuple[int, int] | None) -> None:
-    """Refuse sizes that would only fail deep inside of the network."""
+    """Raise an error for sizes that would fail later, deep inside the network."""
     step = _SIZE_STEPS.get(model_type)
     if step is None:
         return
     if image_size is None or any(side % step for side in image_size):
         raise ValueError(
-            f"{model_type} takes images whose sides are known and multiples of {step}, got "
+            f"{model_type} needs images whose sides are known and multiples of {step}, got "
             f"ModelGardenBackbone.image_size={image_size}; set it to %IMAGE_SIZE, and that to such "
             "a size."
         )
 
 
 def _choose(outputs: Mapping, levels: Sequence[str] | None, model_type: str) -> dict:
-    """Pick feature levels among a network's end points, which may hold other things too."""
+    """Select feature levels from a network's end points, which may hold other things too."""
     found = {key: value for key, value in outputs.items() if key.isdigit()}
     if levels is None:
         return found
@@ -198,10 +198,10 @@ def _choose(outputs: Mapping, levels: Sequence[str] | None, model_type: str) -> 
 
 @contextlib.contextmanager
 def _own_names() -> Iterator[None]:
-    """Names variables by their place in the model built inside.
+    """Name variables by their place in the model built inside.
 
-    Keras numbers layers through the whole process: a second backbone would begin at conv2d_53, and
-    a checkpoint, which is keyed by names, would not fit the same recipe built a second time.
+    Keras numbers layers through the whole process: a second backbone would begin at conv2d_53. A
+    checkpoint has names as keys and would then not fit the same recipe built again.
     """
     names: dict[tuple[str, str], str] = {}
     counts: dict[tuple[str, str], int] = {}

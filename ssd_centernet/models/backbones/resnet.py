@@ -1,4 +1,4 @@
-"""ResNet with basic blocks, as SSD uses it: no classifier, and strides of one's choice."""
+"""ResNet with basic blocks, as in SSD: without a classifier, with any strides."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from ssd_centernet.models.backbones.conv_norm import ConvNormBuilder
 class ResNet(keras.Model):
     """ResNet v1 of basic blocks; the defaults are SSD's ResNet-34 without its last group.
 
-    Group 3 has stride 1, so that the one output has stride 8 (38x38 at 300 pixels). The stem and
-    the strided convolutions are padded by hand, (k - 1) // 2 before and the rest behind.
+    Group 3 has stride 1, so the only output has stride 8 (38x38 at 300 pixels). The stem and
+    the strided convolutions are padded by hand, (k - 1) // 2 before and the rest after.
 
     Source:
         docs/reference/ssd_resnet34.md, sections 5.1 and 5.2
@@ -40,14 +40,14 @@ class ResNet(keras.Model):
         """Build the network.
 
         Args:
-            blocks: how many basic blocks each group has.
+            blocks: number of basic blocks of each group.
             widths: channels of each group.
-            strides: of the first block of each group.
+            strides: stride of the first block of each group.
             stem_width: channels of the 7x7 stem.
-            output_groups: which groups (from 1) to give out; None means the last one.
-            norm_momentum: of the moving statistics.
-            norm_epsilon: of batch normalisation.
-            name: of the model.
+            output_groups: groups (from 1) to return; None means the last one.
+            norm_momentum: momentum of the moving statistics.
+            norm_epsilon: epsilon of batch normalisation.
+            name: name of the model.
             **kwargs: passed to the Keras model.
 
         Raises:
@@ -90,7 +90,7 @@ class ResNet(keras.Model):
 
     @property
     def conv_norm_layers(self) -> list[tuple[keras.layers.Layer, keras.layers.Layer]]:
-        """All (convolution, norm) pairs in the numbering of published TF1 checkpoints."""
+        """Return all (convolution, norm) pairs in the order of published TF1 checkpoints."""
         return [
             (self.get_layer(f"{name}_conv"), self.get_layer(f"{name}_norm"))
             for name in self._conv_norm_names

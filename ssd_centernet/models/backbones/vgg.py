@@ -1,4 +1,4 @@
-"""VGG-16 without its classifier, its first two dense layers turned into convolutions."""
+"""VGG-16 without its classifier, with its first two dense layers as convolutions."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ssd_centernet._keras import keras
 @gin.register
 @keras.saving.register_keras_serializable(package="ssd_centernet")
 class VGG16(keras.Model):
-    """VGG-16 with "reduced fc6 and fc7", as SSD uses it: no batch norm, ReLU behind every layer.
+    """VGG-16 with "reduced fc6 and fc7", as in SSD: no batch norm, a ReLU after every layer.
 
     Gives level "3" (conv4_3, stride 8) and level "4" (conv7, stride 16: pool5 does not stride, and
     conv6 is dilated instead). Pools round sizes up. Layers are named conv1_1 to conv5_3, conv6 and
@@ -37,13 +37,13 @@ class VGG16(keras.Model):
         Args:
             width: factor of all channels, which are (64, 128, 256, 512, 512) in the five blocks and
                 1024 in conv6 and conv7.
-            convs: how many convolutions each of the five blocks has.
-            dilation: of conv6.
-            name: of the model.
+            convs: number of convolutions of each of the five blocks.
+            dilation: dilation of conv6.
+            name: name of the model.
             **kwargs: passed to the Keras model.
 
         Raises:
-            ValueError: `convs` does not name five blocks, or `width` leaves no channels.
+            ValueError: `convs` does not have five numbers, or `width` leaves no channels.
         """
         if len(convs) != 5 or width * 64 < 1:
             raise ValueError(
@@ -59,7 +59,7 @@ class VGG16(keras.Model):
                 features = _conv(features, int(width * channels), 3, f"conv{block}_{index}")
             if block == 4:
                 outputs["3"] = features
-            # "same" pads an odd side behind its end, where the border never wins.
+            # "same" pads an odd side at its end, and padding is never the maximum.
             pool = (3, 1) if block == 5 else (2, 2)
             features = keras.layers.MaxPooling2D(*pool, "same", name=f"pool{block}")(features)
         features = _conv(features, int(width * 1024), 3, "conv6", dilation_rate=dilation)
@@ -69,7 +69,7 @@ class VGG16(keras.Model):
 
     @property
     def conv_layers(self) -> list[keras.layers.Conv2D]:
-        """The convolutions in the order of the network, in which published weights number them."""
+        """Return the convolutions in the order of the network and of published weights."""
         return [layer for layer in self.layers if isinstance(layer, keras.layers.Conv2D)]
 
     def get_config(self) -> dict:

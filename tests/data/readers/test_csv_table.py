@@ -47,7 +47,7 @@ def test_header_that_lacks_a_column(read):
         read("image,xmin,ymin,xmax,class\na.jpg,1,2,11,cat\n")
     with pytest.raises(ValueError, match="has image twice"):
         read("image,file,xmin,ymin,xmax,ymax,class\na.jpg,a.jpg,1,2,11,12,cat\n")
-    with pytest.raises(ValueError, match="has no line"):
+    with pytest.raises(ValueError, match="is empty"):
         read("\n\n")
 
 

@@ -91,7 +91,7 @@ def test_damaged_or_missing_files(tmp_path):
     with pytest.raises(ValueError, match=r"a.xml is not valid XML.*cut short"):
         read_voc(folder, split="train")
     (folder / "a.xml").write_text(own_set.voc_xml("a.jpg", []))
-    with pytest.raises(ValueError, match="has no box, so that no class is known"):
+    with pytest.raises(ValueError, match="has no box, so no class is known"):
         read_voc(folder, split="train")
     with pytest.raises(FileNotFoundError, match="image folder"):
         read_voc(folder, split="train", image_dir=tmp_path / "none")

@@ -54,7 +54,7 @@ def test_data_yaml_keeps_words_and_leaves_out_nothing(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("names: [cat, emu\nnc: 2\n", r"line 2, column 3: .*expected ',' or '\]'.* not closed"),
+        ("names: [cat, emu\nnc: 2\n", r"line 2, column 3: .*expected ',' or '\]'.* open bracket"),
         ("names:\n  0: cat\n\t1: emu\n", r"line 3, column 1: .*found character '\\t'.* a tab"),
         ('train: "D:\\me"\n', "line 1, column 12: .*unknown escape character 'm'.* a backslash"),
         ("a: 1\nnames: {0: cat, 0: emu}\n", "line 2, column 17: the key '0' occurs twice; remove"),
@@ -85,7 +85,7 @@ def test_data_yaml_mistakes(tmp_path):
     with pytest.raises(ValueError, match="have no names"):
         read_yolo(root, split="train")
     path.write_text("path: /data/else\ntrain: pictures/train\nnames: [cat, emu]\n")
-    with pytest.raises(FileNotFoundError, match="which is not there: looked for"):
+    with pytest.raises(FileNotFoundError, match="which does not exist: looked for"):
         read_yolo(root, split="train")
 
 
