@@ -23,6 +23,7 @@ from absl import flags
 
 from ssd_centernet import __version__
 from ssd_centernet.cli import _flags, _runs
+from ssd_centernet.cli._errors import message_for_user
 
 _LOW_MEMORY_GIB = 4
 _LOW_DISK_GIB = 5
@@ -37,6 +38,7 @@ _PACKAGES = {
     "tensorboard": ("training", False, 'pip install "ssd_centernet[train]"'),
     "pycocotools": ("evaluation", False, 'pip install "ssd_centernet[train]"'),
     "faster-coco-eval": ("quick evaluation", False, 'pip install "ssd_centernet[train]"'),
+    "matplotlib": ("charts and report pages", False, 'pip install "ssd_centernet[train]"'),
     "tf-models-official": ("backbones of the Model Garden", None, ""),
     "horovod": ("training on several devices", None, ""),
 }
@@ -273,9 +275,8 @@ def _train_step(name: str) -> Iterator[Line]:
     try:
         detector = recipe.detector(num_classes=3)
     except ImportError as error:
-        if error.name != "official":
-            raise
-        yield Line("warn", f"step {name}", str(error), "Only this recipe needs it.")
+        text = message_for_user(error) or str(error)
+        yield Line("warn", f"step {name}", text, "The other recipes do without it.")
         return
     trainer = recipe.trainer(detector, RunLength(1, total_steps=1, global_batch_size=1))
     batch = _random_batch(detector.image_size)

@@ -16,6 +16,7 @@ import textwrap
 from ssd_centernet import __version__
 from ssd_centernet.cli._errors import lost_another_process, message_for_user
 from ssd_centernet.runtime.launcher import LOST_ANOTHER, report_failure
+from ssd_centernet.runtime.quiet import QuietImport
 
 # Command -> one line for the overview. Kept here so that the overview imports nothing.
 COMMANDS = {
@@ -49,7 +50,9 @@ def run(argv: list[str] | None = None) -> None:
     # Before tensorflow is imported, and only for the command line; the library sets nothing.
     # Without an NVIDIA driver tensorflow logs its search for one as an error, hence 3.
     quiet = "2" if os.path.exists("/proc/driver/nvidia") else "3"
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", quiet)
+    # Whoever sets a level wants to read what tensorflow writes.
+    if os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", quiet) == quiet:
+        sys.meta_path.insert(0, QuietImport("tensorflow"))
     # TensorFlow would load Keras 3 as well: without it the start is a quarter shorter, and tf.keras
     # in a user's own modules is the Keras that the detectors are made of.
     if _has_separate_keras_2():

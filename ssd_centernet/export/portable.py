@@ -6,7 +6,6 @@ import contextlib
 import importlib.util
 import logging
 import os
-import sys
 import tempfile
 from collections.abc import Iterator
 
@@ -16,6 +15,7 @@ import tensorflow as tf
 from ssd_centernet.export.parity import Found
 from ssd_centernet.files import write_atomically
 from ssd_centernet.models.detector import Detector
+from ssd_centernet.runtime.quiet import held_back
 
 OUTPUTS = ("boxes", "scores", "classes", "count")
 _OPSET = 17
@@ -181,24 +181,14 @@ def _missing(package: str) -> str:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Hold back what converters write to stderr, from C++ too; give it out where they fail."""
+    """Hold back what converters write to standard error."""
     loggers = [logging.getLogger(name) for name in ("tensorflow", "tf2onnx", "absl")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
         logger.setLevel(logging.ERROR)
-    sys.stderr.flush()
-    before = os.dup(2)
-    with tempfile.TemporaryFile() as held:
-        os.dup2(held.fileno(), 2)
-        try:
+    try:
+        with held_back():
             yield
-        except BaseException:
-            os.dup2(before, 2)
-            held.seek(0)
-            sys.stderr.write(held.read().decode("utf-8", "replace"))
-            raise
-        finally:
-            os.dup2(before, 2)
-            os.close(before)
-            for logger, level in zip(loggers, levels, strict=True):
-                logger.setLevel(level)
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

@@ -11,7 +11,7 @@ import pytest
 from absl import flags
 
 from ssd_centernet import __version__
-from ssd_centernet.cli import main
+from ssd_centernet.cli import doctor, main
 from ssd_centernet.cli._errors import message_for_user
 from tests.process import ROOT, cli, environment, python
 
@@ -339,6 +339,17 @@ def test_doctor_reports_as_json_and_trains_a_step():
     assert "loss" in lines[f"step {recipe}"]["text"]
     if not os.path.exists("/proc/driver/nvidia"):
         assert result.stderr == "", "tensorflow's search for devices is no news to the user"
+
+
+def test_doctor_warns_of_a_recipe_whose_package_is_missing(monkeypatch):
+    for name in [name for name in sys.modules if name.split(".")[0] == "official"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "official", None)
+    (line,) = doctor._train_steps(["ssd320_mobilenetv3_fpn"])
+    assert (line.status, line.name) == ("warn", "step ssd320_mobilenetv3_fpn")
+    assert (
+        'pip install "ssd_centernet[model_garden]"' in line.text and "configurable" not in line.text
+    )
 
 
 def test_doctor_fails_when_something_is_broken():

@@ -1,4 +1,4 @@
-"""Environments for two TensorFlow versions: what the scripts choose, and what they refuse."""
+"""Environments for three TensorFlow versions: what the scripts choose, and what they refuse."""
 
 import re
 import shutil
@@ -14,14 +14,17 @@ def bash(script, *arguments, **variables):
     return run("bash", script, *arguments, env=env, limit=60, status=None)
 
 
-def core_tests():
+def listed(name):
     source = (ROOT / "scripts" / "test.sh").read_text(encoding="utf-8")
-    rows = re.search(r"^CORE_TESTS=\((.*?)^\)", source, re.MULTILINE | re.DOTALL)[1]
+    rows = re.search(rf"^{name}=\((.*?)^\)", source, re.MULTILINE | re.DOTALL)[1]
     return [row.strip().strip('"') for row in rows.splitlines() if row.strip()]
 
 
+CORE, OLDEST = listed("CORE_TESTS"), listed("OLDEST_TESTS")
+
+
 def test_every_core_test_exists():
-    names = core_tests()
+    names = [*CORE, *OLDEST]
     assert len(names) > 10
     for name in names:
         path, _, function = name.partition("::")
@@ -38,7 +41,7 @@ def checkout(tmp_path):
         shutil.copytree(ROOT / name, tmp_path / name)
     (tmp_path / "tests").mkdir()
     (tmp_path / "tests" / "test_one.py").touch()
-    for venv in (".venv", ".venv-tf2.15"):
+    for venv in (".venv", ".venv-tf2.15", ".venv-tf2.21"):
         for program in ("python", "ruff"):
             path = tmp_path / venv / "bin" / program
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -56,10 +59,16 @@ def test_core_tests_are_chosen_for_2_15(checkout, arguments):
     lines = result.stdout.splitlines()
     assert lines[0] == "setup of 2.15"
     assert lines[-1].startswith(".venv-tf2.15/python -m pytest")
-    for name in core_tests():
+    for name in [*CORE, *OLDEST]:
         assert name in lines[-1]
     assert ("-x" in lines[-1].split()) == ("-x" in arguments)
     assert "ruff" not in result.stdout
+
+
+def test_fewer_are_chosen_for_2_21(checkout):
+    last = bash(checkout / "scripts" / "test.sh", "--tf", "2.21").stdout.splitlines()[-1]
+    assert last.startswith(".venv-tf2.21/python -m pytest")
+    assert all(name in last for name in CORE) and not any(name in last for name in OLDEST)
 
 
 @pytest.mark.parametrize("chosen", ["tests/test_one.py", "tests/test_one.py::test_it"])
@@ -77,7 +86,7 @@ def test_everything_is_chosen_for_2_20(checkout):
     assert lines[-1].startswith(".venv/python -m pytest") and lines[-1].endswith(" -k name")
 
 
-def test_ci_runs_both_and_fails_when_the_first_does(checkout):
+def test_ci_runs_all_and_fails_when_the_first_does(checkout):
     shutil.copytree(ROOT / ".ci", checkout / ".ci")
     python = checkout / ".venv" / "bin" / "python"
     for status in (0, 3):
@@ -85,8 +94,10 @@ def test_ci_runs_both_and_fails_when_the_first_does(checkout):
         result = bash(checkout / ".ci" / "run")
         assert result.status == status
         assert "setup of 2.20" in result.stdout
-        assert ".venv-tf2.15/python -m pytest" in result.stdout
-        assert "Horovod for 2.20" in result.stdout and "Horovod for 2.15" in result.stdout
+        for version in ("2.15", "2.21"):
+            assert f".venv-tf{version}/python -m pytest" in result.stdout
+        for version in ("2.20", "2.15", "2.21"):
+            assert f"Horovod for {version}" in result.stdout
 
 
 @pytest.mark.parametrize("built", [True, False])
@@ -122,7 +133,27 @@ def test_unknown_version_is_refused_with_those_there_are():
     result = bash(ROOT / "scripts" / "test.sh", "--tf", "2.99")
     assert result.status == 1
     assert "no constraints/tf2.99.txt" in result.stderr
-    assert "tf2.15.txt tf2.20.txt" in result.stderr
+    assert "tf2.15.txt tf2.20.txt tf2.21.txt" in result.stderr
+
+
+@pytest.mark.parametrize("version", ["2.15", "2.20", "2.21"])
+def test_the_model_garden_is_installed_where_it_has_a_release(tmp_path, version):
+    for name in ("scripts", "constraints"):
+        shutil.copytree(ROOT / name, tmp_path / name)
+    python = tmp_path / "python3"
+    python.write_text(
+        f'#!/bin/sh\necho "$@" >> {tmp_path}/calls\n'
+        '[ "$2" != venv ] || { mkdir -p "$3/bin" && cp "$0" "$3/bin/python"; }\n'
+    )
+    python.chmod(0o755)
+    for name in ("setup.py", "pyproject.toml"):
+        (tmp_path / name).touch()
+    setup = {"TF": version, "PYTHON": str(python), "EXTRAS": "", "TENSORFLOW": ""}
+    result = bash(tmp_path / "scripts" / "setup.sh", **setup)
+    assert result.status == 0, result.stderr
+    (line,) = [row for row in (tmp_path / "calls").read_text().splitlines() if "--editable" in row]
+    extras = "train,test" if version == "2.21" else "train,model_garden,test"
+    assert line.endswith(f"--constraint constraints/tf{version}.txt --editable .[{extras}]")
 
 
 def test_2_15_refuses_a_python_that_it_has_no_wheels_for(tmp_path):

@@ -2,6 +2,7 @@
 
 import io
 import json
+import sys
 
 import pytest
 
@@ -40,3 +41,11 @@ def test_saves_in_the_middle_of_a_window_do_not_change_its_pace(tmp_path, clock)
 
 def test_durations_are_readable():
     assert [duration(s) for s in (0, 59.6, 61, 3725)] == ["0:00", "1:00", "1:01", "1:02:05"]
+
+
+def test_tensorboard_is_asked_for_before_the_run_begins(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tensorboard", None)
+    with pytest.raises(ImportError, match=r'tensorboard.* pip install "ssd_centernet\[train\]"'):
+        TrainLog(tmp_path / "run", RunLength(10, 100, 4))
+    assert not (tmp_path / "run").exists()
+    TrainLog(tmp_path / "run", RunLength(10, 100, 4), write_files=False)

@@ -137,8 +137,7 @@ def _build(model_type: str, options: dict, shape: tuple, norm_activation: dict) 
         raise ImportError(
             "ModelGardenBackbone needs the package tf-models-official, which cannot be imported "
             f'({error}). Install it: pip install "ssd_centernet[model_garden]", which works up to '
-            "TensorFlow 2.20; or choose another backbone.",
-            name="official",
+            "TensorFlow 2.20; or choose another backbone."
         ) from error
     types = sorted({field.name for field in dataclasses.fields(configs.Backbone)} - {"type"})
     if model_type not in types:

@@ -142,5 +142,5 @@ def test_a_missing_package_is_explained(monkeypatch):
     for name in [name for name in sys.modules if name.split(".")[0] == "official"]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "official", None)
-    with pytest.raises(ImportError, match=r'pip install "ssd_centernet\[train\]"'):
+    with pytest.raises(ImportError, match=r'pip install "ssd_centernet\[model_garden\]"'):
         ModelGardenBackbone(**SMALL)

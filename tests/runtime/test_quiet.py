@@ -1,0 +1,42 @@
+"""What libraries write to standard error past Python is held back, and given out on failure."""
+
+import os
+import sys
+
+import pytest
+
+from tests.process import ROOT, environment, python, run
+
+NOISE = 'import os\nos.write(2, b"I0000 noise\\n")\n'
+
+
+def start(folder, content, level=None):
+    """Run the command line where a package of this content stands for tensorflow."""
+    (folder / "tensorflow").mkdir()
+    (folder / "tensorflow" / "__init__.py").write_text(NOISE + content)
+    code = "import sys\nfrom ssd_centernet.cli import main\n"
+    code += "main._dispatch = lambda arguments: __import__('tensorflow').ANSWER\nmain.run(['x'])"
+    paths = f"{folder}{os.pathsep}{ROOT}"
+    env = environment(TF_CPP_MIN_LOG_LEVEL=level, PYTHONPATH=paths)
+    return python(code, env=env, status=None)
+
+
+@pytest.mark.parametrize("level", [None, "0"])
+def test_the_command_line_imports_tensorflow_without_its_noise_unless_a_level_is_set(
+    tmp_path, level
+):
+    done = start(tmp_path, "ANSWER = 7\n", level)
+    assert done.status == 7, done
+    assert done.stderr == ("" if level is None else "I0000 noise\n")
+
+
+def test_a_tensorflow_that_cannot_be_imported_is_heard(tmp_path):
+    done = start(tmp_path, "raise ImportError('libcudart.so.12 is missing')\n")
+    assert done.status == 1
+    assert done.stderr.index("I0000 noise") < done.stderr.index("libcudart.so.12 is missing")
+
+
+def test_a_process_without_standard_error_works():
+    code = "from ssd_centernet.runtime.quiet import held_back\nwith held_back(): print(7)"
+    command = f'exec "{sys.executable}" -c "{code}" 2>&-'
+    assert run("bash", "-c", command).stdout == "7\n"
