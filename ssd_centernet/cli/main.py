@@ -50,8 +50,8 @@ def run(argv: list[str] | None = None) -> None:
     # Before tensorflow is imported, and only for the command line; the library sets nothing.
     # Without an NVIDIA driver tensorflow logs its search for one as an error, hence 3.
     quiet = "2" if os.path.exists("/proc/driver/nvidia") else "3"
-    # Whoever sets a level wants to read what tensorflow writes.
-    if os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", quiet) == quiet:
+    # Whoever asks for all messages gets those of the import too.
+    if os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", quiet) not in ("0", "1"):
         sys.meta_path.insert(0, QuietImport("tensorflow"))
     # TensorFlow would load Keras 3 as well: without it the start is a quarter shorter, and tf.keras
     # in a user's own modules is the Keras that the detectors are made of.

@@ -81,6 +81,7 @@ def save_tflite(detector: Detector, path: str | os.PathLike, function, *, int8: 
     module.weights = [getattr(v, "_variable", v) for v in detector.variables]
     with tempfile.TemporaryDirectory() as folder, _quiet():
         tf.saved_model.save(module, folder, signatures={"serving_default": function})
+        # LiteRT has no converter of saved models yet.
         converter = tf.lite.TFLiteConverter.from_saved_model(folder)
         converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
         if int8:
@@ -133,6 +134,7 @@ class TFLiteRunner:
             Interpreter = tf.lite.Interpreter
         with _quiet():
             interpreter = Interpreter(model_path=os.fspath(path), num_threads=os.cpu_count())
+            interpreter.allocate_tensors()  # Where it tells which kernels it takes.
         self._run = interpreter.get_signature_runner()
         self._shape = tuple(self._run.get_input_details()["images"]["shape"])
         self.frame = tuple(int(side) for side in self._shape[1:3])
