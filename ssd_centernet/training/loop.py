@@ -35,12 +35,15 @@ def compile_steps(trainer: Trainer, strategy: tf.distribute.Strategy) -> Callabl
         number of updates, an int32 tensor: for each Python number it would be traced anew.
     """
 
-    @tf.function
+    @tf.function(autograph=False)
     def run_steps(iterator, number: tf.Tensor) -> None:
-        for _ in tf.range(number):
+        def run_step(index: tf.Tensor) -> list[tf.Tensor]:
             # Operations keep their names from outside the loop, for profiles.
             with tf.name_scope(""):
                 trainer.run_step(iterator, strategy.run)
+            return [index + 1]
+
+        tf.while_loop(lambda index: index < number, run_step, [tf.constant(0)])
 
     return run_steps
 
