@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import gin
 import numpy as np
@@ -18,7 +18,7 @@ Example = common.Example
 
 
 @gin.register
-class SquareCropAugment:
+class SquareCropAugment(common.Augmentation):
     """The chain of CenterNet Hourglass-104: flip, colour jitter, a square crop, half-pixel resize.
 
     The square may reach beyond the image. It is black there, and this padding counts as part of the
@@ -77,13 +77,7 @@ class SquareCropAugment:
         compiled: bool = True,
     ):
         self.image_size = check_image_size(image_size)
-        self.mean = tuple(mean)
-        self.std = tuple(std)
-        self.scale = scale
-        self.channels = channels
-        self._normalize = common.normalizer(
-            self.mean, self.std, scale=scale, channels=channels, compiled=compiled
-        )
+        self._normalize_with(mean, std, scale, channels, compiled)
         self.flip_probability = flip_probability
         self.square_crop = square_crop
         self.scales = tuple(scales)
@@ -100,20 +94,7 @@ class SquareCropAugment:
                 compiled=compiled,
             )
 
-    def __call__(self, example: Mapping[str, tf.Tensor], seed: tf.Tensor) -> Example:
-        """Augment one example.
-
-        Args:
-            example: an Example with either `encoded` (bytes of a JPEG or PNG) or `image`
-                (uint8 [H, W, 3]).
-            seed: integer [2], stateless seed; the same seed gives the same result.
-
-        Returns:
-            The example with `image` float32 [h, w, 3], normalised, without `encoded`; the boxes
-            that the result shows in part, as fractions of it, and their other fields; and `extent`
-            float32 [2], the share (height, width) of the result that is picture, not padding.
-        """
-        example = dict(example)
+    def augment(self, example: Example, seed: tf.Tensor) -> Example:
         draws = tf.random.stateless_uniform([8], common.spaced_seed(seed))
         flip = draws[0] < self.flip_probability
         picture = common.Picture(example, flip=flip)
@@ -160,7 +141,7 @@ class SquareCropAugment:
 
 
 @gin.register
-class CropPadAugment:
+class CropPadAugment(common.Augmentation):
     """The chain of CenterNet ResNet-101 FPN: flip, crop, colour jitter, padding, legacy resize.
 
     The image is resized with its aspect ratio kept and lies at the top left; `extent` tells how
@@ -220,13 +201,7 @@ class CropPadAugment:
         compiled: bool = True,
     ):
         self.image_size = check_image_size(image_size)
-        self.mean = tuple(mean)
-        self.std = tuple(std)
-        self.scale = scale
-        self.channels = channels
-        self._normalize = common.normalizer(
-            self.mean, self.std, scale=scale, channels=channels, compiled=compiled
-        )
+        self._normalize_with(mean, std, scale, channels, compiled)
         self.flip_probability = flip_probability
         self.crop_probability = crop_probability
         self.min_overlap = min_overlap
@@ -249,20 +224,7 @@ class CropPadAugment:
                 compiled=compiled,
             )
 
-    def __call__(self, example: Mapping[str, tf.Tensor], seed: tf.Tensor) -> Example:
-        """Augment one example.
-
-        Args:
-            example: an Example with either `encoded` (bytes of a JPEG or PNG) or `image`
-                (uint8 [H, W, 3]).
-            seed: integer [2], stateless seed; the same seed gives the same result.
-
-        Returns:
-            The example with `image` float32 [h, w, 3], normalised, without `encoded`; the boxes
-            that survive the crop, as fractions of the result, and their other fields; and `extent`
-            float32 [2], the share (height, width) of the result that is picture, not padding.
-        """
-        example = dict(example)
+    def augment(self, example: Example, seed: tf.Tensor) -> Example:
         seed = common.spaced_seed(seed)
         draws = tf.random.stateless_uniform([10], seed)
         flip = draws[0] < self.flip_probability

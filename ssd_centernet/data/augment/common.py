@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import tensorflow as tf
 
@@ -36,6 +36,39 @@ def keep_objects(example: Example, boxes: tf.Tensor, kept: tf.Tensor) -> Example
 def has_area(boxes: tf.Tensor) -> tf.Tensor:
     """Return bool [N]: True for boxes whose height and width are both positive."""
     return tf.reduce_all(boxes[:, 2:] > boxes[:, :2], axis=1)
+
+
+class Augmentation:
+    """A chain of steps from an example to the network's input; subclasses give `augment`."""
+
+    def __call__(self, example: Mapping[str, tf.Tensor], seed: tf.Tensor) -> Example:
+        """Augment one example.
+
+        Args:
+            example: an Example with either `encoded` (bytes of a JPEG or PNG) or `image`
+                (uint8 [H, W, 3]).
+            seed: integer [2], stateless seed; the same seed gives the same result.
+
+        Returns:
+            The example with `image` float32 [h, w, 3], normalised, without `encoded`; the boxes
+            that the result shows, as fractions of it, and their other fields. A chain that pads
+            adds `extent` float32 [2], the share (height, width) of the result that is picture.
+        """
+        return self.augment(dict(example), seed)
+
+    def augment(self, example: Example, seed: tf.Tensor) -> Example:
+        """Do what `__call__` says to an example that may be changed."""
+        raise NotImplementedError
+
+    def _normalize_with(
+        self, mean: Sequence[float], std: Sequence[float], scale: float, channels: str, compiled
+    ) -> None:
+        """Note how pixels are normalised, which must be as the detector's preprocessing does."""
+        self.mean, self.std = tuple(mean), tuple(std)
+        self.scale, self.channels = scale, channels
+        self._normalize = normalizer(
+            self.mean, self.std, scale=scale, channels=channels, compiled=compiled
+        )
 
 
 class Picture:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 import gin
 import tensorflow as tf
 
-from ssd_centernet.data.augment.common import spaced_seed
+from ssd_centernet.data.augment.common import Augmentation, spaced_seed
 from ssd_centernet.ops import boxes as box_ops
 from ssd_centernet.ops import color
 from ssd_centernet.ops import image as image_ops
@@ -215,7 +215,7 @@ def crop_boxes(
 
 
 @gin.register
-class SSDAugment:
+class SSDAugment(Augmentation):
     """The augmentation of SSD300 ResNet-34: random crop, resize, flip, colour jitter, normalise.
 
     Every part can be switched off; with all parts off, only the evaluation path remains
@@ -287,19 +287,7 @@ class SSDAugment:
         self._spread = tuple(high - low for low, high in zip(lower, upper, strict=True))
         self._finish: Callable = tf.function(self._colors, jit_compile=compiled, autograph=False)
 
-    def __call__(self, example: Mapping[str, tf.Tensor], seed: tf.Tensor) -> Example:
-        """Augment one example.
-
-        Args:
-            example: an Example with either `encoded` (bytes of a JPEG or PNG) or `image`
-                (uint8 [H, W, 3]).
-            seed: integer [2], stateless seed; the same seed gives the same result.
-
-        Returns:
-            The example with `image` float32 [h, w, 3], normalised, without `encoded`; the boxes
-            that survive the crop, as fractions of it, and their other fields.
-        """
-        example = dict(example)
+    def augment(self, example: Example, seed: tf.Tensor) -> Example:
         draws = tf.random.stateless_uniform([5], seed=spaced_seed(seed) + [0, _COLOR_WORD])
         flip = draws[4] < self.flip_probability
         image, boxes = self._resample(example, seed)

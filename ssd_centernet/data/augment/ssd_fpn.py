@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import gin
 import tensorflow as tf
@@ -17,7 +17,7 @@ Example = common.Example
 
 
 @gin.register
-class SSDFPNAugment:
+class SSDFPNAugment(common.Augmentation):
     """Horizontal flip, a crop that keeps most of the image, resize and mean subtraction.
 
     Every part can be switched off; with all parts off, only the evaluation path remains
@@ -64,13 +64,7 @@ class SSDFPNAugment:
         compiled: bool = True,
     ):
         self.image_size = check_image_size(image_size)
-        self.mean = tuple(mean)
-        self.std = tuple(std)
-        self.scale = scale
-        self.channels = channels
-        self._normalize = common.normalizer(
-            self.mean, self.std, scale=scale, channels=channels, compiled=compiled
-        )
+        self._normalize_with(mean, std, scale, channels, compiled)
         self.flip_probability = flip_probability
         self.crop = crop
         self.min_overlap = min_overlap
@@ -82,19 +76,7 @@ class SSDFPNAugment:
             "max_attempts": max_attempts,
         }
 
-    def __call__(self, example: Mapping[str, tf.Tensor], seed: tf.Tensor) -> Example:
-        """Augment one example.
-
-        Args:
-            example: an Example with either `encoded` (bytes of a JPEG or PNG) or `image`
-                (uint8 [H, W, 3]).
-            seed: integer [2], stateless seed; the same seed gives the same result.
-
-        Returns:
-            The example with `image` float32 [h, w, 3], normalised, without `encoded`; the boxes
-            that the crop touches, as fractions of it, and their other fields.
-        """
-        example = dict(example)
+    def augment(self, example: Example, seed: tf.Tensor) -> Example:
         seed = common.spaced_seed(seed)
         flip = tf.random.stateless_uniform([], seed) < self.flip_probability
         picture = common.Picture(example, flip=flip)

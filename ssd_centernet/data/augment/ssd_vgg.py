@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 import gin
 import tensorflow as tf
 
 from ssd_centernet.data.augment.common import (
+    Augmentation,
     Example,
     Picture,
     check_settings,
@@ -42,7 +43,7 @@ def _taps(start: tf.Tensor, length: tf.Tensor, count: int) -> tuple[tf.Tensor, t
 
 
 @gin.register
-class SSDVGGAugment:
+class SSDVGGAugment(Augmentation):
     """The augmentation of SSD300 and SSD512 with VGG-16, to be used with crowd = "ignore".
 
     Colours are distorted. The picture is put on a canvas of the mean colour, up to four times as
@@ -121,19 +122,7 @@ class SSDVGGAugment:
         self._bounds = ((-brightness, brightness), tuple(contrast), tuple(saturation), (-hue, hue))
         self._finish: Callable = tf.function(self._pixels, jit_compile=compiled, autograph=False)
 
-    def __call__(self, example: Mapping[str, tf.Tensor], seed: tf.Tensor) -> Example:
-        """Augment one example.
-
-        Args:
-            example: an Example with either `encoded` (bytes of a JPEG or PNG) or `image`
-                (uint8 [H, W, 3]).
-            seed: integer [2], stateless seed; the same seed gives the same result.
-
-        Returns:
-            The example with `image` float32 [h, w, 3], normalised, without `encoded`; the boxes
-            that survive the crop, as fractions of it, and their other fields.
-        """
-        example = dict(example)
+    def augment(self, example: Example, seed: tf.Tensor) -> Example:
         picture = Picture(example)
         place = self.place(picture.size, example["boxes"], seed)
         example = keep_objects(example, place["boxes"], place["kept"])
