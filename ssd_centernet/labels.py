@@ -12,10 +12,13 @@ import functools
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
-
-import numpy as np
+from numbers import Integral
+from typing import TYPE_CHECKING
 
 from ssd_centernet.files import read_text, write_atomically
+
+if TYPE_CHECKING:
+    import numpy as np
 
 # Ids index a dense lookup vector: a larger id is probably a mistake, such as an image id.
 MAX_ID = 1_000_000
@@ -181,6 +184,8 @@ class LabelMap:
         Returns:
             int32 [max id + 1], values 0..C-1, or -1 for ids that are not in the map.
         """
+        import numpy as np
+
         table = np.full(self.ids[-1] + 1, -1, np.int32)
         table[list(self.ids)] = np.arange(self.num_classes, dtype=np.int32)
         return table
@@ -238,7 +243,7 @@ class LabelMap:
 def _checked_id(value: object) -> int:
     """Return an id as int; JSON from other tools may hold numpy numbers or 1.0."""
     is_whole = isinstance(value, float) and value.is_integer()
-    if isinstance(value, bool) or not (isinstance(value, (int, np.integer)) or is_whole):
+    if isinstance(value, bool) or not (isinstance(value, Integral) or is_whole):
         raise ValueError(f"A category id must be an integer, got {value!r}.")
     if not 0 <= value <= MAX_ID:
         raise ValueError(f"A category id must be in 0..{MAX_ID}, got {value}.")
@@ -303,16 +308,19 @@ def _quote(name: str) -> str:
 
 
 @functools.cache
-def _message_class() -> type:
-    """Return the class of a label map's message, made of `_SCHEMA`."""
+def _message_classes() -> tuple[type, type]:
+    """Return the classes of a label map's message and of its items, made of `_SCHEMA`."""
     from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, text_format
 
-    pool = descriptor_pool.DescriptorPool()
+    pool = descriptor_pool.Default()
     pool.Add(text_format.Parse(_SCHEMA, descriptor_pb2.FileDescriptorProto()))
-    descriptor = pool.FindMessageTypeByName("ssd_centernet.LabelMap")
+    descriptors = [pool.FindMessageTypeByName(f"ssd_centernet.{n}") for n in ("LabelMap", "Item")]
     if hasattr(message_factory, "GetMessageClass"):
-        return message_factory.GetMessageClass(descriptor)
-    return message_factory.MessageFactory(pool).GetPrototype(descriptor)  # protobuf before 4.22.
+        make = message_factory.GetMessageClass
+    else:  # protobuf before 4.22.
+        make = message_factory.MessageFactory(pool).GetPrototype
+    # protobuf 4.22 and 4.23 crash where nothing keeps the class of the items.
+    return tuple(make(descriptor) for descriptor in descriptors)
 
 
 def _parse_items(text: str) -> list[dict]:
@@ -320,7 +328,7 @@ def _parse_items(text: str) -> list[dict]:
     from google.protobuf import text_format
 
     try:
-        message = text_format.Parse(text, _message_class()(), allow_unknown_field=True)
+        message = text_format.Parse(text, _message_classes()[0](), allow_unknown_field=True)
         _refuse_other_messages(text_format.Tokenizer(text.split("\n")))
     except text_format.ParseError as error:
         line = f"line {error.GetLine()}: " if error.GetLine() else ""

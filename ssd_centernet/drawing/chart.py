@@ -1,6 +1,7 @@
 """Draw charts with matplotlib: pictures of pixels, and SVG in the colours of a page.
 
-Lengths are pixels: all figures have 72 dots per inch, so that a point is a pixel.
+Nothing but NumPy is imported before something is drawn. Lengths are pixels: all figures have 72
+dots per inch, so that a point is a pixel.
 """
 
 from __future__ import annotations
@@ -15,13 +16,12 @@ import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
-from xml.etree import ElementTree
 
 import numpy as np
 
-from ssd_centernet.drawing.canvas import legible
-
 if TYPE_CHECKING:
+    from xml.etree.ElementTree import Element
+
     from matplotlib.axes import Axes
     from matplotlib.axis import Axis
 
@@ -113,6 +113,8 @@ def stacked_axes(
     Raises:
         ImportError: matplotlib is not installed.
     """
+    from ssd_centernet.drawing.canvas import legible
+
     first, *more = (legible(line, 14)[0] for line in heading.split("\n"))
     lines = [part for line in more for part in textwrap.wrap(line, max(16, width // 9 - 4))]
     above = _MARGIN + 36 + 22 * len(lines)
@@ -253,6 +255,8 @@ def svg(axes: Axes, description: str) -> str:
     Returns:
         SVG with colours and fonts of the page, and without ids, which could occur twice.
     """
+    from xml.etree import ElementTree
+
     for artist in (*axes.lines, *axes.patches):
         artist.set_clip_on(False)
     file = io.StringIO()
@@ -273,7 +277,7 @@ def svg(axes: Axes, description: str) -> str:
     )
 
 
-def _element(element: ElementTree.Element, tip: str) -> str:
+def _element(element: Element, tip: str) -> str:
     """Write one element of matplotlib's in the shortest form for browsers."""
     kind = element.tag.rpartition("}")[2]
     rules = element.get("style", "").split("; ")
@@ -302,10 +306,7 @@ def _rounded(text: str) -> str:
 
 @contextlib.contextmanager
 def _styled(name: str):
-    """Yield matplotlib with our style, whatever style the user has chosen.
-
-    Its import takes a third of a second, so only drawing waits for it.
-    """
+    """Yield matplotlib with our style, whatever style the user has chosen."""
     check_installed()
     import matplotlib.backends.backend_agg
     import matplotlib.figure

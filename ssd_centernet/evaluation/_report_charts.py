@@ -157,7 +157,7 @@ def errors_section(found: Analysis) -> str:
     )
     return (
         f"{table('wide', 'kinds of errors', caption, head, ''.join(rows))}"
-        f'<p class="faint" style="margin-top:10px">At a score of {threshold:.2f} or more: '
+        f'<p class="faint below">At a score of {threshold:.2f} or more: '
         f"precision {percent(found.shown['precision'])}, recall {percent(found.shown['recall'])}, "
         f"F1 {number(found.shown['F1'])}, {found.num_shown:,} detections. "
         f"{why}</p>"
@@ -196,7 +196,7 @@ def confusion_section(found: Analysis) -> str:
         "confusion",
         "confusion matrix",
         caption,
-        f'<td style="background:none"></td>{heads}',
+        f'<td class="corner"></td>{heads}',
         "".join(rows),
     )
     return f'<div class="beside">{drawn}{_pairs(found)}</div>'
