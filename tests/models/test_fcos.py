@@ -149,7 +149,7 @@ def test_known_classes_are_taken_from_a_run_of_others(run_dir):
 def test_classes_that_nobody_can_place_are_refused(run_dir, monkeypatch):
     monkeypatch.setattr(FCOS, "class_variables", lambda self: set())
     detector = TestFCOS().build((64, 64), class_names=("square", "ring", "disc"))
-    with pytest.raises(ValueError, match="FCOS does not tell which rows of its weights"):
+    with pytest.raises(ValueError, match="FCOS does not say which rows of its weights"):
         restore(detector, run_dir)
     restore(detector, run_dir, exclude="head/logits/")
 
