@@ -63,12 +63,12 @@ def random_batch(
     """
     rng = np.random.default_rng(seed)
     size, rows = len(counts), max_boxes or max(counts)
-    extent = rng.uniform(0.1, 0.7, (size, rows, 2))
-    corner = rng.uniform(0.0, 1.0, (size, rows, 2)) * (1.0 - extent)
+    low = rng.uniform(0.0, 0.6, (size, rows, 2))
+    extent = rng.uniform(0.1, 0.4, low.shape)
     return {
         "image": tf.constant(rng.standard_normal((size, *image_size, 3)), tf.float32),
         "extent": tf.ones([size, 2]),
-        "boxes": tf.constant(np.concatenate([corner, corner + extent], axis=-1), tf.float32),
+        "boxes": tf.constant(np.concatenate([low, low + extent], axis=-1), tf.float32),
         "classes": tf.constant(rng.integers(0, num_classes, (size, rows)), tf.int32),
         "is_crowd": tf.zeros([size, rows], tf.bool),
         "area": tf.constant(extent.prod(axis=-1) * np.prod(image_size), tf.float32),
