@@ -21,7 +21,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from coco_scene import random_scene
 
 _REPOSITORY = Path(__file__).resolve().parents[1]
 _RECIPE = "ssd300_resnet34"
@@ -127,25 +126,17 @@ def peer_step(options: dict):
 
 def ours_eval(options: dict):
     """Score arrays with `CocoEvaluator`."""
+    from ssd_centernet.benchmark.evaluation import evaluator_batches, random_scene
     from ssd_centernet.evaluation.coco import CocoEvaluator, CocoGroundTruth
 
     truth, rows = random_scene()
-    ground_truth = CocoGroundTruth.load(truth)
-    height, width = truth["images"][0]["height"], truth["images"][0]["width"]
-    boxes = rows[:, [2, 1, 2, 1]] + rows[:, [4, 3, 4, 3]] * [0, 0, 1, 1]
-    count = len(truth["images"])
-    detections = {
-        "boxes": (boxes / [height, width, height, width]).reshape(count, -1, 4),
-        "scores": rows[:, 5].reshape(count, -1),
-        "classes": rows[:, 6].reshape(count, -1).astype(np.int32) - 1,
-        "count": np.full(count, len(rows) // count),
-    }
-    ids = np.arange(1, count + 1)
+    ground_truth, count = CocoGroundTruth.load(truth), len(truth["images"])
+    (batch,) = evaluator_batches(rows, count, batch_size=count)
 
     def work(units: int) -> int:
         for _ in range(units):
             evaluator = CocoEvaluator(ground_truth, backend="faster_coco_eval")
-            evaluator.add(ids, np.full(count, height), np.full(count, width), detections)
+            evaluator.add(*batch)
             evaluator.compute()
         return units * count
 
@@ -158,6 +149,8 @@ def bare_eval(options: dict):
     import io
 
     from faster_coco_eval import COCO, COCOeval_faster
+
+    from ssd_centernet.benchmark.evaluation import random_scene
 
     truth, rows = random_scene()
     ground_truth = COCO(truth)

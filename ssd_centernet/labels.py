@@ -133,22 +133,6 @@ class LabelMap:
         """Return the number of classes C, background not counted."""
         return len(self.names)
 
-    def to_id(self, class_index: int) -> int:
-        """Return the data set's id of a class.
-
-        Args:
-            class_index: the class, 0..C-1.
-
-        Raises:
-            KeyError: if there is no such class.
-        """
-        if not 0 <= class_index < self.num_classes:
-            raise KeyError(
-                f"Class {class_index} does not exist: classes are 0..{self.num_classes - 1}. "
-                "If this is a category id of the data set, use to_class."
-            )
-        return self.ids[class_index]
-
     def to_class(self, category_id: int) -> int:
         """Return the class, 0..C-1, of a category id of the data set.
 

@@ -6,6 +6,7 @@ import numpy as np
 import tensorflow as tf
 
 from ssd_centernet.data import records
+from ssd_centernet.data.fake import random_batch
 from ssd_centernet.labels import LabelMap
 from ssd_centernet.layers.anchors import DefaultBoxes
 from ssd_centernet.layers.necks import SSDExtraLevels
@@ -137,12 +138,5 @@ def tiny_trainer(detector=None, **options):
 
 def tiny_batch(seed=0, size=2):
     """Make a batch of random images with one object each."""
-    rng = np.random.default_rng(seed)
-    return {
-        "image": tf.constant(rng.normal(size=(size, 64, 64, 3)).astype(np.float32)),
-        "boxes": tf.tile(tf.constant([[[0.2, 0.2, 0.7, 0.7]]]), [size, 1, 1]),
-        "classes": tf.zeros([size, 1], tf.int32),
-        "is_crowd": tf.zeros([size, 1], tf.bool),
-        "valid": tf.ones([size, 1], tf.bool),
-        "source_id": tf.range(71, 71 + size, dtype=tf.int64),
-    }
+    batch = random_batch((64, 64), [1] * size, num_classes=2, seed=seed)
+    return {**batch, "source_id": tf.range(71, 71 + size, dtype=tf.int64)}

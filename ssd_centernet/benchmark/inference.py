@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
 
 from ssd_centernet.benchmark import measure
 from ssd_centernet.benchmark.step import NUM_CLASSES
+from ssd_centernet.data.fake import random_batch
 from ssd_centernet.evaluation.detector import detection_step
 from ssd_centernet.models.detector import Detector
 from ssd_centernet.recipe import Recipe
@@ -33,12 +33,9 @@ def latencies(
     Returns:
         Seconds of each batch.
     """
-    rng = np.random.default_rng(seed)
-    shape = (batch_size, *detector.image_size, 3)
-    batch = {
-        "image": tf.constant(rng.standard_normal(shape).astype(np.float32)),
-        "extent": tf.ones([batch_size, 2]),
-    }
+    batch = random_batch(
+        detector.image_size, [0] * batch_size, num_classes=detector.num_classes, seed=seed
+    )
     step = detection_step(detector)
     seconds = []
     for _ in range(warm_up + iterations):

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from ssd_centernet.benchmark.step import NUM_CLASSES, make_trainer, random_batch, stepping
+from ssd_centernet.benchmark.step import NUM_CLASSES, batch_with_targets, make_trainer, stepping
 from ssd_centernet.recipe import Recipe
 from ssd_centernet.runtime.device import select_device
 from ssd_centernet.runtime.distribution import Communicator
@@ -45,7 +45,7 @@ def run(
     with strategy.scope():
         detector = recipe.detector(default_num_classes=NUM_CLASSES)
         trainer = make_trainer(recipe, detector)
-    batch = random_batch(detector, batch_size, seed=communicator.rank)
+    batch = batch_with_targets(detector, batch_size, seed=communicator.rank)
     # A step is bound to its processes when it is traced, so one trainer serves for both.
     alone = stepping(trainer, batch, strategy)
     alone(2)

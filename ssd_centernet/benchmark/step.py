@@ -6,11 +6,11 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import tensorflow as tf
 
 from ssd_centernet.benchmark import measure
 from ssd_centernet.data.directory import load_label_map
+from ssd_centernet.data.fake import random_batch
 from ssd_centernet.models.detector import Detector
 from ssd_centernet.recipe import Recipe
 from ssd_centernet.runtime.device import select_device
@@ -23,7 +23,7 @@ NUM_CLASSES = 80
 _LENGTH = RunLength(steps_per_epoch=1000, total_steps=60_000, global_batch_size=0)
 
 
-def random_batch(detector: Detector, batch_size: int, *, seed: int = 0) -> dict:
+def batch_with_targets(detector: Detector, batch_size: int, *, seed: int = 0) -> dict:
     """Make a batch of noise with random objects and the targets that belong to them.
 
     Args:
@@ -34,19 +34,8 @@ def random_batch(detector: Detector, batch_size: int, *, seed: int = 0) -> dict:
     Returns:
         The keys of a training batch that the train step reads.
     """
-    rng = np.random.default_rng(seed)
-    shape = (batch_size, _OBJECTS)
-    extent = rng.uniform(0.1, 0.7, (*shape, 2))
-    corner = rng.uniform(0.0, 1.0, (*shape, 2)) * (1.0 - extent)
-    batch = {
-        "image": rng.standard_normal((batch_size, *detector.image_size, 3)).astype(np.float32),
-        "boxes": np.concatenate([corner, corner + extent], axis=-1).astype(np.float32),
-        "classes": rng.integers(0, detector.num_classes, shape).astype(np.int32),
-        "is_crowd": np.zeros(shape, bool),
-        "valid": np.ones(shape, bool),
-        "source_id": np.arange(batch_size, dtype=np.int64),
-    }
-    batch = {key: tf.constant(value) for key, value in batch.items()}
+    counts = [_OBJECTS] * batch_size
+    batch = random_batch(detector.image_size, counts, num_classes=detector.num_classes, seed=seed)
     keys = ("boxes", "classes", "is_crowd", "valid")
     return {**batch, "targets": detector.make_targets(*(batch[key] for key in keys))}
 
@@ -105,7 +94,7 @@ def prepare(
         detector = recipe.detector(label_map, default_num_classes=NUM_CLASSES)
         trainer = make_trainer(recipe, detector)
     if data_dir is None:
-        batch = random_batch(detector, recipe.batch_size)
+        batch = batch_with_targets(detector, recipe.batch_size)
     else:
         batch = next(iter(recipe.training_batches(detector, data_dir).take(1)))
     return stepping(trainer, batch, strategy), trainer

@@ -267,6 +267,7 @@ def _train_step(name: str) -> Iterator[Line]:
     import numpy as np
 
     from ssd_centernet import config
+    from ssd_centernet.data.fake import random_batch
     from ssd_centernet.recipe import Recipe
     from ssd_centernet.training.length import RunLength
 
@@ -279,7 +280,7 @@ def _train_step(name: str) -> Iterator[Line]:
         yield Line("warn", f"step {name}", text, "The other recipes do without it.")
         return
     trainer = recipe.trainer(detector, RunLength(1, total_steps=1, global_batch_size=1))
-    batch = _random_batch(detector.image_size)
+    batch = random_batch(detector.image_size, [2], num_classes=3)
     start = time.perf_counter()
     metrics = {name: float(value) for name, value in trainer.train_step(batch).items()}
     seconds = time.perf_counter() - start
@@ -290,20 +291,3 @@ def _train_step(name: str) -> Iterator[Line]:
         f"loss {metrics['total']:.3f}, {seconds:.1f} s without compilation",
         "A loss of random weights must be finite; check the device's driver and plug-in.",
     )
-
-
-def _random_batch(image_size: tuple[int, int]) -> dict:
-    import tensorflow as tf
-
-    image = tf.random.stateless_normal([1, *image_size, 3], seed=[0, 0])
-    return {
-        "image": image,
-        "boxes": tf.constant([[[0.1, 0.2, 0.7, 0.8], [0.3, 0.1, 0.5, 0.4]]]),
-        "classes": tf.constant([[0, 2]], tf.int32),
-        "is_crowd": tf.constant([[False, False]]),
-        "area": tf.constant([[0.36, 0.06]]) * float(image_size[0] * image_size[1]),
-        "valid": tf.constant([[True, True]]),
-        "source_id": tf.constant([1], tf.int64),
-        "height": tf.constant([image_size[0]], tf.int32),
-        "width": tf.constant([image_size[1]], tf.int32),
-    }

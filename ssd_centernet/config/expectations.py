@@ -112,10 +112,6 @@ CHAIN = Expectation(
     lambda value: callable(value) and not inspect.isclass(value),
     "None, or a chain with brackets after its name, such as @SSDAugment()",
 )
-STEPS = Expectation(
-    lambda v: isinstance(v, Sequence) and len(v) == 2 and all(map(_is_integer, v)),
-    "two step numbers such as (50, 53)",
-)
 PROCESS_GROUP = Expectation(
     lambda value: isinstance(value, bool) or COUNT.accepts(value),
     "True, False, or the number of processes of a group",

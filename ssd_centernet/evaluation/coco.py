@@ -95,16 +95,6 @@ class CocoEvaluator:
         self._seen = np.zeros(self.ground_truth.num_images, bool)
         self._other_size = 0
 
-    @property
-    def num_added(self) -> int:
-        """Return the number of images added so far."""
-        return int(self._seen.sum())
-
-    @property
-    def missing_image_ids(self) -> np.ndarray:
-        """Return the ids of the ground truth's images that were not added yet, int64 [K]."""
-        return self.ground_truth.image_ids[~self._seen]
-
     def add(
         self,
         source_ids: np.ndarray,

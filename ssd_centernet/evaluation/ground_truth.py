@@ -130,10 +130,6 @@ class CocoGroundTruth:
         """Return the number of annotations that are not crowd regions."""
         return int(np.count_nonzero(~self.is_crowd))
 
-    def to_label_map_args(self) -> tuple[tuple[str, ...], tuple[int, ...]]:
-        """Return `(names, ids)` as `LabelMap` takes them, ascending by id."""
-        return tuple(category["name"] for category in self.categories), self.category_ids
-
     def positions(self, image_ids: np.ndarray) -> np.ndarray:
         """Return the indices of image ids.
 

@@ -121,17 +121,6 @@ class DefaultBoxes(Float32Layer):
         sizes = [tuple(feature.shape[1:3]) for feature in features]
         return tf.constant(self.generate(image_size, sizes))
 
-    def get_config(self) -> dict:
-        """Return the constructor's arguments."""
-        return {
-            **super().get_config(),
-            "scales": self.scales,
-            "aspect_ratios": self.aspect_ratios,
-            "steps": self.steps,
-            "reference_size": self.reference_size,
-            "clip": self.clip,
-        }
-
 
 @gin.register
 @keras.saving.register_keras_serializable(package="ssd_centernet")
@@ -217,14 +206,3 @@ class MultiscaleAnchors(Float32Layer):
         """Compute the anchors of feature maps [B, h, w, C] with static sizes: float32 [A, 4]."""
         sizes = [tuple(feature.shape[1:3]) for feature in features]
         return tf.constant(self.generate(image_size, sizes))
-
-    def get_config(self) -> dict:
-        """Return the constructor's arguments."""
-        return {
-            **super().get_config(),
-            "anchor_scale": self.anchor_scale,
-            "min_level": self.min_level,
-            "max_level": self.max_level,
-            "aspect_ratios": self.aspect_ratios,
-            "scales_per_octave": self.scales_per_octave,
-        }

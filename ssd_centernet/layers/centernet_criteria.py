@@ -182,15 +182,3 @@ class CenterNetLoss(Float32Layer):
                 errors = tf.abs(heatmaps.gather_cells(output[key], cells) - wanted)
                 parts[key].append(tf.reduce_sum(errors * weights[..., tf.newaxis]))
         return {key: tf.add_n(sums) / normalizer for key, sums in parts.items()}
-
-    def get_config(self) -> dict:
-        """Return the constructor's arguments."""
-        return {
-            **super().get_config(),
-            "max_boxes": self.max_boxes,
-            "min_overlap": self.min_overlap,
-            "crowd": self.crowd,
-            "center_loss_weight": self.center_loss_weight,
-            "size_loss_weight": self.size_loss_weight,
-            "offset_loss_weight": self.offset_loss_weight,
-        }

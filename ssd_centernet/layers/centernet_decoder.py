@@ -95,12 +95,3 @@ class CenterNetDecoder(Float32Layer):
             "classes": classes,
             "count": tf.reduce_sum(tf.cast(found, tf.int32), axis=-1),
         }
-
-    def get_config(self) -> dict:
-        """Return the constructor's arguments."""
-        return {
-            **super().get_config(),
-            "max_detections": self.max_detections,
-            "score_threshold": self.score_threshold,
-            "kernel_size": self.kernel_size,
-        }

@@ -15,9 +15,63 @@ CROWD_MODES = ("object", "drop", "ignore")
 NORMALIZERS = ("image", "batch")
 
 
+class AnchorCriterion(Float32Layer):
+    """The base of criteria that match objects with anchors, which learn their class and box."""
+
+    def __init__(
+        self,
+        matched_threshold: float,
+        *,
+        crowd: str,
+        scale_factors: tuple[float, float, float, float],
+        class_loss_weight: float,
+        box_loss_weight: float,
+        **kwargs,
+    ):
+        """Note the settings, which `MultiBoxLoss` explains.
+
+        Raises:
+            ValueError: `crowd` is not one of the three.
+        """
+        super().__init__(**kwargs)
+        if crowd not in CROWD_MODES:
+            raise ValueError(f"crowd must be one of {CROWD_MODES}, got {crowd!r}.")
+        self.matched_threshold = matched_threshold
+        self.crowd = crowd
+        self.scale_factors = tuple(scale_factors)
+        self.class_loss_weight = class_loss_weight
+        self.box_loss_weight = box_loss_weight
+
+    @property
+    def loss_weights(self) -> dict[str, float]:
+        """Return the factor of each loss part in the total."""
+        return {"class": self.class_loss_weight, "box": self.box_loss_weight}
+
+    def _match(
+        self, boxes, classes, is_crowd, anchors, valid, **options
+    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        """Return the object of each anchor, -1 without one, and its targets; -1 is ignored."""
+        objects = valid
+        if self.crowd != "object":
+            objects = ~is_crowd if valid is None else valid & ~is_crowd
+        overlaps = box_ops.iou(boxes, anchors)
+        matches = matching.match(
+            overlaps, objects, matched_threshold=self.matched_threshold, **options
+        )
+        class_targets, box_targets = matching.assign_targets(
+            boxes, classes, anchors, matches, scale_factors=self.scale_factors
+        )
+        if self.crowd == "ignore":
+            regions = is_crowd if valid is None else valid & is_crowd
+            # An anchor that an object has claimed stays that object's, even inside a crowd.
+            ignored = matching.inside_regions(anchors, boxes, regions) & (matches < 0)
+            class_targets = tf.where(ignored, -1, class_targets)
+        return matches, class_targets, box_targets
+
+
 @gin.register
 @keras.saving.register_keras_serializable(package="ssd_centernet")
-class MultiBoxLoss(Float32Layer):
+class MultiBoxLoss(AnchorCriterion):
     """SSD's loss: softmax cross entropy with hard negative mining, and Huber on box codes.
 
     The defaults are those of SSD300 ResNet-34; the VGG-16 recipes bind others.
@@ -68,26 +122,22 @@ class MultiBoxLoss(Float32Layer):
         Raises:
             ValueError: `crowd` or `normalizer` is not one of its choices.
         """
-        super().__init__(name=name, **kwargs)
-        if crowd not in CROWD_MODES:
-            raise ValueError(f"crowd must be one of {CROWD_MODES}, got {crowd!r}.")
+        super().__init__(
+            matched_threshold,
+            crowd=crowd,
+            scale_factors=scale_factors,
+            class_loss_weight=class_loss_weight,
+            box_loss_weight=box_loss_weight,
+            name=name,
+            **kwargs,
+        )
         if normalizer not in NORMALIZERS:
             raise ValueError(f"normalizer must be one of {NORMALIZERS}, got {normalizer!r}.")
-        self.matched_threshold = matched_threshold
         self.negatives_per_positive = negatives_per_positive
         self.negatives_of_empty_image = negatives_of_empty_image
         self.mine_matched = mine_matched
         self.normalizer = normalizer
         self.last_claim_wins = last_claim_wins
-        self.crowd = crowd
-        self.scale_factors = tuple(scale_factors)
-        self.class_loss_weight = class_loss_weight
-        self.box_loss_weight = box_loss_weight
-
-    @property
-    def loss_weights(self) -> dict[str, float]:
-        """Return the factor of each loss part in the total."""
-        return {"class": self.class_loss_weight, "box": self.box_loss_weight}
 
     def make_targets(
         self,
@@ -110,23 +160,9 @@ class MultiBoxLoss(Float32Layer):
             `classes` int32 [..., A], 0 for background, class + 1 for objects, -1 for ignored;
             `boxes` float32 [..., A, 4] box codes; `num_matched` int32 [...].
         """
-        objects = valid
-        if self.crowd != "object":
-            objects = ~is_crowd if valid is None else valid & ~is_crowd
-        matches = matching.match(
-            box_ops.iou(boxes, anchors),
-            objects,
-            matched_threshold=self.matched_threshold,
-            last_claim_wins=self.last_claim_wins,
+        matches, class_targets, box_targets = self._match(
+            boxes, classes, is_crowd, anchors, valid, last_claim_wins=self.last_claim_wins
         )
-        class_targets, box_targets = matching.assign_targets(
-            boxes, classes, anchors, matches, scale_factors=self.scale_factors
-        )
-        if self.crowd == "ignore":
-            regions = is_crowd if valid is None else valid & is_crowd
-            # An anchor that an object has claimed stays that object's, even inside a crowd.
-            ignored = matching.inside_regions(anchors, boxes, regions) & (matches < 0)
-            class_targets = tf.where(ignored, -1, class_targets)
         return {
             "classes": class_targets,
             "boxes": box_targets,
@@ -190,19 +226,3 @@ class MultiBoxLoss(Float32Layer):
         )
         mined = mined & (class_targets >= 0)
         return tf.cast(positives, tf.float32) + tf.cast(mined, tf.float32)
-
-    def get_config(self) -> dict:
-        """Return the constructor's arguments."""
-        return {
-            **super().get_config(),
-            "matched_threshold": self.matched_threshold,
-            "negatives_per_positive": self.negatives_per_positive,
-            "negatives_of_empty_image": self.negatives_of_empty_image,
-            "mine_matched": self.mine_matched,
-            "normalizer": self.normalizer,
-            "last_claim_wins": self.last_claim_wins,
-            "crowd": self.crowd,
-            "scale_factors": self.scale_factors,
-            "class_loss_weight": self.class_loss_weight,
-            "box_loss_weight": self.box_loss_weight,
-        }

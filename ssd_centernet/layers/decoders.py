@@ -189,22 +189,6 @@ class SSDDecoder(Float32Layer):
         boxes = box_ops.decode(codes, anchors, self.scale_factors, self.max_log_size)
         return box_ops.clip(boxes) if self.clip else boxes
 
-    def get_config(self) -> dict:
-        """Return the constructor's arguments."""
-        return {
-            **super().get_config(),
-            "score_threshold": self.score_threshold,
-            "iou_threshold": self.iou_threshold,
-            "inclusive": self.inclusive,
-            "max_detections": self.max_detections,
-            "max_per_class": self.max_per_class,
-            "max_log_size": self.max_log_size,
-            "clip": self.clip,
-            "drop_empty": self.drop_empty,
-            "scale_factors": self.scale_factors,
-            "candidate_sizes": self.candidate_sizes,
-        }
-
 
 @gin.register
 @keras.saving.register_keras_serializable(package="ssd_centernet")
@@ -340,18 +324,6 @@ class SigmoidSSDDecoder(Float32Layer):
         # displace a detection, and below the threshold they are none.
         exact = (count == self.max_detections) | (scores[:, -1] <= least)
         return found, tf.reduce_all(exact)
-
-    def get_config(self) -> dict:
-        """Return the constructor's arguments."""
-        return {
-            **super().get_config(),
-            "score_threshold": self.score_threshold,
-            "iou_threshold": self.iou_threshold,
-            "max_detections": self.max_detections,
-            "max_per_class": self.max_per_class,
-            "pre_nms_top_k": self.pre_nms_top_k,
-            "scale_factors": self.scale_factors,
-        }
 
 
 def _check_fractions(**thresholds: float) -> None:

@@ -6,16 +6,13 @@ import gin
 import tensorflow as tf
 
 from ssd_centernet._keras import keras
-from ssd_centernet.layers.base import Float32Layer
-from ssd_centernet.layers.criteria import CROWD_MODES
-from ssd_centernet.ops import boxes as box_ops
+from ssd_centernet.layers.criteria import AnchorCriterion
 from ssd_centernet.ops import losses as loss_ops
-from ssd_centernet.ops import matching
 
 
 @gin.register
 @keras.saving.register_keras_serializable(package="ssd_centernet")
-class FocalMultiBoxLoss(Float32Layer):
+class FocalMultiBoxLoss(AnchorCriterion):
     """Focal loss over all anchors and class slots, and Huber on the box codes of objects.
 
     Background is not a class: its slot, 0, learns that it is never right.
@@ -55,21 +52,17 @@ class FocalMultiBoxLoss(Float32Layer):
         Raises:
             ValueError: `crowd` is not one of the three.
         """
-        super().__init__(name=name, **kwargs)
-        if crowd not in CROWD_MODES:
-            raise ValueError(f"crowd must be one of {CROWD_MODES}, got {crowd!r}.")
-        self.matched_threshold = matched_threshold
+        super().__init__(
+            matched_threshold,
+            crowd=crowd,
+            scale_factors=scale_factors,
+            class_loss_weight=class_loss_weight,
+            box_loss_weight=box_loss_weight,
+            name=name,
+            **kwargs,
+        )
         self.alpha = alpha
         self.gamma = gamma
-        self.crowd = crowd
-        self.scale_factors = tuple(scale_factors)
-        self.class_loss_weight = class_loss_weight
-        self.box_loss_weight = box_loss_weight
-
-    @property
-    def loss_weights(self) -> dict[str, float]:
-        """Return the factor of each loss part in the total."""
-        return {"class": self.class_loss_weight, "box": self.box_loss_weight}
 
     def make_targets(
         self,
@@ -100,17 +93,9 @@ class FocalMultiBoxLoss(Float32Layer):
             `boxes` float32 [..., A, 4] box codes; `weights` float32 [..., A], those of the objects,
             1 for background, 0 for ignored.
         """
-        objects = valid
-        if self.crowd != "object":
-            objects = ~is_crowd if valid is None else valid & ~is_crowd
-        matches = matching.match(
-            box_ops.iou(boxes, anchors),
-            objects,
-            matched_threshold=self.matched_threshold,
-            force_match=True if weights is None else weights > 0.0,
-        )
-        class_targets, box_targets = matching.assign_targets(
-            boxes, classes, anchors, matches, scale_factors=self.scale_factors
+        force_match = True if weights is None else weights > 0.0
+        matches, class_targets, box_targets = self._match(
+            boxes, classes, is_crowd, anchors, valid, force_match=force_match
         )
         anchor_weights = tf.ones_like(matches, tf.float32)
         if weights is not None:
@@ -119,11 +104,7 @@ class FocalMultiBoxLoss(Float32Layer):
             rows = tf.pad(weights, margin, constant_values=1.0)
             anchor_weights = tf.gather(rows, matches + 1, batch_dims=matches.shape.rank - 1)
         if self.crowd == "ignore":
-            regions = is_crowd if valid is None else valid & is_crowd
-            # An anchor that an object has claimed stays that object's, even inside a crowd.
-            ignored = matching.inside_regions(anchors, boxes, regions) & (matches < 0)
-            class_targets = tf.where(ignored, -1, class_targets)
-            anchor_weights = tf.where(ignored, 0.0, anchor_weights)
+            anchor_weights = tf.where(class_targets < 0, 0.0, anchor_weights)
         return {"classes": class_targets, "boxes": box_targets, "weights": anchor_weights}
 
     def call(self, outputs: dict[str, tf.Tensor], targets: dict[str, tf.Tensor]) -> dict:
@@ -151,17 +132,4 @@ class FocalMultiBoxLoss(Float32Layer):
             "class": tf.reduce_sum(tf.reduce_sum(focal, axis=-1) * weights) / normalizer,
             # The mean over a code is the published division by its four numbers.
             "box": tf.reduce_sum(tf.reduce_mean(distance, axis=-1) * box_weights) / normalizer,
-        }
-
-    def get_config(self) -> dict:
-        """Return the constructor's arguments."""
-        return {
-            **super().get_config(),
-            "matched_threshold": self.matched_threshold,
-            "alpha": self.alpha,
-            "gamma": self.gamma,
-            "crowd": self.crowd,
-            "scale_factors": self.scale_factors,
-            "class_loss_weight": self.class_loss_weight,
-            "box_loss_weight": self.box_loss_weight,
         }

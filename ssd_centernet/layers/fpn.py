@@ -8,13 +8,14 @@ import gin
 import tensorflow as tf
 
 from ssd_centernet._keras import keras
+from ssd_centernet.layers.base import ConfiguredLayer
 from ssd_centernet.layers.normalization import BatchNorm
 from ssd_centernet.layers.upsampling import UpsampleAdd
 
 
 @gin.register
 @keras.saving.register_keras_serializable(package="ssd_centernet")
-class FPN(keras.layers.Layer):
+class FPN(ConfiguredLayer):
     """Feature pyramid: a top-down path through the backbone's levels, and coarser levels after it.
 
     The backbone's levels are projected to one width and summed from the coarsest down, each with
@@ -140,16 +141,3 @@ class FPN(keras.layers.Layer):
             # From the level before it as returned: the first one from the projection alone.
             outputs.append(tf.nn.relu6(norm(conv(outputs[-1]), training=training)))
         return outputs
-
-    def get_config(self) -> dict:
-        """Return the constructor's arguments."""
-        return {
-            **super().get_config(),
-            "width": self.width,
-            "min_level": self.min_level,
-            "max_level": self.max_level,
-            "smooth_top": self.smooth_top,
-            "norm_momentum": self.norm_momentum,
-            "norm_epsilon": self.norm_epsilon,
-            "kernel_stddev": self.kernel_stddev,
-        }

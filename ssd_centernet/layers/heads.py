@@ -8,12 +8,13 @@ import gin
 import tensorflow as tf
 
 from ssd_centernet._keras import keras
+from ssd_centernet.layers.base import ConfiguredLayer
 from ssd_centernet.layers.normalization import BatchNorm
 
 
 @gin.register
 @keras.saving.register_keras_serializable(package="ssd_centernet")
-class SSDHead(keras.layers.Layer):
+class SSDHead(ConfiguredLayer):
     """Predict class logits and box codes of every anchor; each level has its own kernels.
 
     Source: docs/reference/ssd_resnet34.md, section 5.4
@@ -85,18 +86,10 @@ class SSDHead(keras.layers.Layer):
             codes.append(_flatten(box_conv(level), 4))
         return {"class_logits": tf.concat(logits, axis=1), "box_codes": tf.concat(codes, axis=1)}
 
-    def get_config(self) -> dict:
-        """Return the constructor's arguments."""
-        return {
-            **super().get_config(),
-            "num_logits": self.num_logits,
-            "boxes_per_cell": self.boxes_per_cell,
-        }
-
 
 @gin.register
 @keras.saving.register_keras_serializable(package="ssd_centernet")
-class CenterNetHead(keras.layers.Layer):
+class CenterNetHead(ConfiguredLayer):
     """Predict centres, offsets and sizes on each map; each map has its own kernels.
 
     Every prediction has a 3x3 convolution, ReLU and a 1x1 convolution, all with bias.
@@ -184,19 +177,10 @@ class CenterNetHead(keras.layers.Layer):
     def _depths(self) -> dict[str, int]:
         return {"center": self.num_classes, "offset": 2, "size": 2}
 
-    def get_config(self) -> dict:
-        """Return the constructor's arguments."""
-        return {
-            **super().get_config(),
-            "num_classes": self.num_classes,
-            "width": self.width,
-            "center_bias": self.center_bias,
-        }
-
 
 @gin.register
 @keras.saving.register_keras_serializable(package="ssd_centernet")
-class SharedSSDHead(keras.layers.Layer):
+class SharedSSDHead(ConfiguredLayer):
     """Predict class logits and box codes with two towers of convolutions for all levels.
 
     All levels share the kernels; each level has its own batch norms with their statistics.
@@ -342,20 +326,6 @@ class SharedSSDHead(keras.layers.Layer):
                 flat.append(_flatten(predictor(features), depth))
             outputs[key] = tf.concat(flat, axis=1)
         return outputs
-
-    def get_config(self) -> dict:
-        """Return the constructor's arguments."""
-        return {
-            **super().get_config(),
-            "num_logits": self.num_logits,
-            "boxes_per_cell": self.boxes_per_cell,
-            "depth": self.depth,
-            "width": self.width,
-            "class_bias": self.class_bias,
-            "norm_momentum": self.norm_momentum,
-            "norm_epsilon": self.norm_epsilon,
-            "kernel_stddev": self.kernel_stddev,
-        }
 
 
 def _flatten(maps: tf.Tensor, depth: int) -> tf.Tensor:

@@ -8,13 +8,14 @@ import gin
 import tensorflow as tf
 
 from ssd_centernet._keras import keras
+from ssd_centernet.layers.base import ConfiguredLayer
 from ssd_centernet.layers.normalization import BatchNorm, L2Norm
 from ssd_centernet.layers.upsampling import UpsampleAdd
 
 
 @gin.register
 @keras.saving.register_keras_serializable(package="ssd_centernet")
-class SSDExtraLevels(keras.layers.Layer):
+class SSDExtraLevels(ConfiguredLayer):
     """Coarser feature levels after the backbone's last one: 1x1 then 3x3, bias, ReLU, no norm.
 
     Source: docs/reference/ssd_resnet34.md, section 5.3
@@ -88,14 +89,10 @@ class SSDExtraLevels(keras.layers.Layer):
             levels.append(features)
         return levels
 
-    def get_config(self) -> dict:
-        """Return the constructor's arguments."""
-        return {**super().get_config(), "widths": self.widths, "strides": self.strides}
-
 
 @gin.register
 @keras.saving.register_keras_serializable(package="ssd_centernet")
-class VGGExtraLevels(keras.layers.Layer):
+class VGGExtraLevels(ConfiguredLayer):
     """Coarser levels after VGG-16's last one, padded by hand, and a scaled first level.
 
     Each level is a 1x1 and a k x k convolution with bias and ReLU. The first level is normalised
@@ -186,21 +183,10 @@ class VGGExtraLevels(keras.layers.Layer):
             levels.append(features)
         return levels
 
-    def get_config(self) -> dict:
-        """Return the constructor's arguments."""
-        return {
-            **super().get_config(),
-            "widths": self.widths,
-            "kernels": self.kernels,
-            "strides": self.strides,
-            "paddings": self.paddings,
-            "initial_scale": self.initial_scale,
-        }
-
 
 @gin.register
 @keras.saving.register_keras_serializable(package="ssd_centernet")
-class CenterNetFPN(keras.layers.Layer):
+class CenterNetFPN(ConfiguredLayer):
     """A top-down path to a single fine map, narrower at each finer level.
 
     The coarsest level goes through a 1x1 convolution. Then, level by level: double, add a 1x1
@@ -282,20 +268,10 @@ class CenterNetFPN(keras.layers.Layer):
             features = tf.nn.relu(norm(features, training=training))
         return [features]
 
-    def get_config(self) -> dict:
-        """Return the constructor's arguments."""
-        return {
-            **super().get_config(),
-            "widths": self.widths,
-            "output_width": self.output_width,
-            "norm_momentum": self.norm_momentum,
-            "norm_epsilon": self.norm_epsilon,
-        }
-
 
 @gin.register
 @keras.saving.register_keras_serializable(package="ssd_centernet")
-class PassLevels(keras.layers.Layer):
+class PassLevels(ConfiguredLayer):
     """Pass the backbone's levels on, for backbones with their own pyramid."""
 
     def __init__(self, *, name: str = "levels", **kwargs):

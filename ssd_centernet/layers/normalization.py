@@ -60,14 +60,6 @@ class L2Norm(Float32Layer):
         # Epsilon after the root, as published.
         return self.scale * features / (tf.sqrt(safe) + self.epsilon)
 
-    def get_config(self) -> dict:
-        """Return the constructor's arguments."""
-        return {
-            **super().get_config(),
-            "initial_scale": self.initial_scale,
-            "epsilon": self.epsilon,
-        }
-
 
 @gin.register
 @keras.saving.register_keras_serializable(package="ssd_centernet")

@@ -138,17 +138,3 @@ class Preprocessing(Float32Layer):
         # Augmented inputs may leave 0..255, and those of a failed run may be NaN.
         pixels = np.nan_to_num(pixels).round().clip(0, 255).astype(np.uint8)
         return pixels[..., ::-1] if self.channels == "BGR" else pixels
-
-    def get_config(self) -> dict:
-        """Return the constructor's arguments."""
-        return {
-            **super().get_config(),
-            "image_size": self.image_size,
-            "mean": self.mean,
-            "std": self.std,
-            "scale": self.scale,
-            "resize": self.resize,
-            "keep_aspect": self.keep_aspect,
-            "channels": self.channels,
-            "round_pixels": self.round_pixels,
-        }

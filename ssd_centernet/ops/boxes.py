@@ -101,18 +101,6 @@ def from_center_size(
     )
 
 
-def from_xywh(boxes: tf.Tensor) -> tf.Tensor:
-    """Convert COCO's `[x, y, width, height]` boxes, float [..., 4], to yxyx."""
-    x, y, width, height = tf.unstack(boxes, num=4, axis=-1)
-    return tf.stack([y, x, y + height, x + width], axis=-1)
-
-
-def to_xywh(boxes: tf.Tensor) -> tf.Tensor:
-    """Convert yxyx boxes, float [..., 4], to COCO's `[x, y, width, height]`."""
-    ymin, xmin, ymax, xmax = tf.unstack(boxes, num=4, axis=-1)
-    return tf.stack([xmin, ymin, xmax - xmin, ymax - ymin], axis=-1)
-
-
 def clip(boxes: tf.Tensor, window: tf.Tensor | tuple[float, ...] = (0.0, 0.0, 1.0, 1.0)):
     """Clip yxyx boxes, float [..., 4], to a yxyx window, float [4] (the unit square)."""
     window = tf.convert_to_tensor(window, boxes.dtype)

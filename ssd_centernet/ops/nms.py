@@ -8,22 +8,6 @@ import tensorflow as tf
 from ssd_centernet.ops import boxes as box_ops
 
 
-def per_class_top_k(scores: tf.Tensor, k: int) -> tuple[tf.Tensor, tf.Tensor]:
-    """Find the best anchors of each class.
-
-    Args:
-        scores: float32 [B, A, C].
-        k: number of anchors per class, at most A.
-
-    Returns:
-        `(scores, indices)`: float32 and int32 [B, k, C], descending, ties by lower index.
-
-    Source: docs/reference/ssd_resnet34.md, section 13
-    """
-    top_scores, top_indices = tf.math.top_k(tf.transpose(scores, [0, 2, 1]), k=k)
-    return tf.transpose(top_scores, [0, 2, 1]), tf.transpose(top_indices, [0, 2, 1])
-
-
 def count_candidates(background: tf.Tensor, score_threshold: float) -> tf.Tensor:
     """Count the anchors that may have a class above the threshold: a few hundred of thousands.
 

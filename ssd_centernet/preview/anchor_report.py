@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +17,7 @@ from ssd_centernet.drawing import chart, visualize
 from ssd_centernet.drawing.page import counted
 from ssd_centernet.models.detector import Detector
 from ssd_centernet.models.matches import MATCHED, UNMATCHED, WEAK, Terms
+from ssd_centernet.text_table import text_table
 
 # Areas in pixels of the original image at which COCO's evaluation divides objects.
 COCO_SIZES = (("small", 0.0), ("medium", 32.0**2), ("large", 96.0**2))
@@ -205,13 +206,12 @@ def format_report(matched: MatchedObjects) -> str:
     for group, name in enumerate(terms.groups):
         rows.append(_row(name, matched, matched.groups == group))
     heads = [name for name, _ in terms.states.values()]
-    quality = f"   median {terms.quality}" if terms.quality else ""
-    lines = [_line("", ["objects", *heads], quality)]
+    cells = [["", "objects", *heads, *([f"median {terms.quality}"] if terms.quality else [])]]
     for row in rows:
         shares = [_share(count, row.total) for count in row.counts]
-        best = (f"{row.quality:.2f}" if row.total else "-") if quality else ""
-        lines.append(_line(row.group, [str(row.total), *shares], best.rjust(len(quality))))
-    lines.append("")
+        best = [f"{row.quality:.2f}" if row.total else "-"] if terms.quality else []
+        cells.append([row.group, str(row.total), *shares, *best])
+    lines = [text_table(cells, rule=False), ""]
     for note in (*terms.notes, "px: pixels of the network's input."):
         lines += textwrap.wrap(note, 100)
     total = len(matched.states)
@@ -219,11 +219,6 @@ def format_report(matched: MatchedObjects) -> str:
         count = int(true.sum())
         lines.append(f"{phrase}: {counted(count, 'object')} ({_share(count, total)})")
     return "\n".join(lines)
-
-
-def _line(group: str, texts: Sequence[str], last: str) -> str:
-    columns = "".join(f"{text:>13}" for text in texts)
-    return f"  {group:<20}{columns}{last}"
 
 
 def _share(count: int, total: int) -> str:

@@ -25,6 +25,7 @@ from ssd_centernet.run_directory import (
     METRICS_NAME,
 )
 from ssd_centernet.runs.lock import is_training
+from ssd_centernet.training.length import LOSS_PREFIX
 from ssd_centernet.training.log_files import (
     recorded_metrics,
     recorded_sessions,
@@ -176,11 +177,10 @@ class RunLog:
     @property
     def last_losses(self) -> dict[str, float]:
         """Loss parts of the last evaluation, by name."""
-        prefix = "loss_"
         return {
-            name.removeprefix(prefix): value
+            name.removeprefix(LOSS_PREFIX): value
             for name, value in (self.last or {}).items()
-            if name.startswith(prefix)
+            if name.startswith(LOSS_PREFIX)
         }
 
     @property
@@ -325,7 +325,7 @@ def _later_evaluation(path: Path, split: str) -> dict | None:
         return None  # None there, or that of the training itself.
     if number is None or split not in ("", "None", content.get("split")):
         return None
-    losses = {f"loss_{name}": value for name, value in content.get("losses", {}).items()}
+    losses = {LOSS_PREFIX + name: value for name, value in content.get("losses", {}).items()}
     return {"kind": EVAL_KIND, "step": int(number[1]), **metrics, **losses}
 
 

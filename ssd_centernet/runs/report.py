@@ -16,6 +16,7 @@ from ssd_centernet.evaluation.result import METRIC_NAMES
 from ssd_centernet.files import write_atomically
 from ssd_centernet.runs.logs import RunLog, differences, doubts, smoothed
 from ssd_centernet.text_table import text_table
+from ssd_centernet.training.length import LOSS_PREFIX
 from ssd_centernet.training.log_files import duration
 
 _NOTHING = "–"
@@ -215,7 +216,7 @@ def _curves_section(runs: Sequence[RunLog]) -> str:
         ("total", "Loss", False, "auto", "Weighted sum of the parts, regularisation left out."),
         *((name, f"Loss part: {name}", False, "auto", "Unweighted.") for name in sorted(names)),
         *(
-            (f"loss_{name}", f"Loss part of evaluations: {name}", True, "auto", "Unweighted.")
+            (LOSS_PREFIX + name, f"Loss part of evaluations: {name}", True, "auto", "Unweighted.")
             for name in sorted(names)
         ),
         ("learning_rate", "Learning rate", False, "linear", ""),

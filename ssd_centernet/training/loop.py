@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import signal
-import threading
 import time
 from collections.abc import Callable, Sequence
 
 import tensorflow as tf
 
+from ssd_centernet.runtime.signals import answered_signals
 from ssd_centernet.training.best import BestKeeper
 from ssd_centernet.training.checkpoints import RunCheckpoints
 from ssd_centernet.training.length import LoopOptions
@@ -123,7 +123,8 @@ class TrainLoop:
                 "give more --num_steps or --epochs."
             )
             return FINISHED
-        with self._signals(), contextlib.ExitStack() as closing:
+        # Kept until the current call ends; a second signal ends the process.
+        with answered_signals(self._note_signal, once=True), contextlib.ExitStack() as closing:
             for observer in self._observers:
                 closing.callback(observer.close)
             if owed:
@@ -205,23 +206,5 @@ class TrainLoop:
         self.log.say(f"stopped early: {count} evaluations without a better result.")
         return True
 
-    @contextlib.contextmanager
-    def _signals(self):
-        """Keep SIGTERM and SIGINT until the current call ends; a second one ends the process."""
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-        before = {}
-
-        def note(number, frame):
-            del frame
-            self._stop_signal = number
-            signal.signal(number, before[number])
-
-        for number in (signal.SIGTERM, signal.SIGINT):
-            before[number] = signal.signal(number, note)
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
+    def _note_signal(self, number: int) -> None:
+        self._stop_signal = number

@@ -9,6 +9,7 @@ from ssd_centernet.evaluation.detector import detection_step, evaluate_detector
 from ssd_centernet.evaluation.diagnosis import diagnose
 from ssd_centernet.evaluation.result import CocoResult
 from ssd_centernet.run_directory import EVAL_KIND, EVALUATION_DIR
+from ssd_centernet.training.length import LOSS_PREFIX
 from ssd_centernet.training.logging import TrainLog
 from ssd_centernet.training.trainer import Trainer
 
@@ -56,7 +57,8 @@ class SplitEvaluation:
         )
         metrics = {}
         if communicator.is_chief:
-            metrics = {**result.metrics, **{f"loss_{n}": value for n, value in losses.items()}}
+            parts = {LOSS_PREFIX + name: value for name, value in losses.items()}
+            metrics = {**result.metrics, **parts}
             shown = "  ".join(f"{name} {metrics[name]:.4f}" for name in ("AP", "AP50", "AP75"))
             self._log.say(f"evaluation at step {step}: {shown}  ({result.num_images} images)")
             hint = diagnose(result, self._evaluator.ground_truth)

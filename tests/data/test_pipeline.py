@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from ssd_centernet.data import integrity, pipeline, records, shards
+from ssd_centernet.data import pipeline, records, shards
 from ssd_centernet.data.augment import ssd as augment
 from ssd_centernet.labels import LabelMap
 from ssd_centernet.ops import image as image_ops
@@ -319,8 +319,8 @@ def test_damaged_files_are_named(tmp_path):
     path.write_bytes(
         data[: second + 200] + bytes([data[second + 200] ^ 255]) + data[second + 201 :]
     )
-    (problem,) = integrity.find_corrupt_records(folder, split="coco_train", label_map=LABELS)
-    assert str(path) in problem and "record 1" in problem
+    with pytest.raises(tf.errors.DataLossError):
+        examples(training(folder), 3)
 
 
 def test_evaluation_names_a_file_that_is_cut_short(tmp_path):
@@ -332,10 +332,8 @@ def test_evaluation_names_a_file_that_is_cut_short(tmp_path):
         evaluation(folder)
 
 
-def test_undecodable_images_are_found(tmp_path):
+def test_undecodable_images_end_the_reading(tmp_path):
     folder = write(tmp_path, [record(1), record(2, encoded=jpeg(2)[:200]), record(3)])
-    (problem,) = integrity.find_corrupt_records(folder, split="coco_train", label_map=LABELS)
-    assert "record 1" in problem
     with pytest.raises(tf.errors.InvalidArgumentError):
         examples(training(folder), 3)
 

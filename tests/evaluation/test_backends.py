@@ -9,7 +9,6 @@ import sys
 import numpy as np
 import pytest
 
-from ssd_centernet.evaluation.benchmark import benchmark_evaluation
 from ssd_centernet.evaluation.coco import (
     METRIC_NAMES,
     CocoEvaluator,
@@ -199,12 +198,3 @@ def test_reference_detections_become_the_reference_rows(reference, reference_tru
     np.testing.assert_array_equal(result.rows.category_ids, table[:, 6])
     np.testing.assert_array_equal(result.rows.boxes, table[:, 1:5])
     np.testing.assert_array_equal(result.rows.scores, table[:, 5])
-
-
-def test_benchmark_lines():
-    pytest.importorskip("faster_coco_eval")
-    fast, slow = benchmark_evaluation(20, 30)
-    assert (fast["backend"], slow["backend"]) == ("faster_coco_eval", "pycocotools")
-    assert fast["num_detections"] == 600 and fast["part"] == "eval"
-    assert slow["equal_bits"] and 0.05 < slow["AP"] < 0.95 and fast["AP"] == slow["AP"]
-    assert 0 <= fast["add_seconds"] < fast["seconds"]

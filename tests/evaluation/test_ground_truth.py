@@ -23,7 +23,7 @@ def test_load_keeps_every_value(tmp_path):
     assert truth.boxes[1].tolist() == [71.0, 17.0, 34.0, 55.0]
     assert truth.areas.tolist() == [1800.0, 1870.0, 1800.0, 1870.0]
     assert truth.is_crowd.tolist() == [False, True, False, False]
-    assert truth.to_label_map_args() == (("c0", "c1"), (1, 3))
+    assert truth.category_ids == (1, 3)
     assert (truth.num_images, truth.num_objects, truth.notes) == (2, 3, {})
 
 

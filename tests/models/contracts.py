@@ -11,6 +11,7 @@ import pytest
 import tensorflow as tf
 
 from ssd_centernet._keras import keras
+from ssd_centernet.data.fake import random_batch
 from ssd_centernet.models.detector import Detector
 from ssd_centernet.models.matches import UNMATCHED
 from ssd_centernet.runtime import precision
@@ -20,29 +21,9 @@ SQUARE = (96, 96)
 WIDE = (256, 416)
 
 
-def random_batch(
-    image_size: tuple[int, int], counts: list[int], *, max_boxes: int = 6, seed: int = 0
-) -> dict[str, tf.Tensor]:
-    """Make a padded batch (see docs/architecture.md) with `counts[i]` objects in image i.
-
-    Padding rows hold nonsense on purpose: nothing may look at them.
-    """
-    rng = np.random.default_rng(seed)
-    size, rows = len(counts), np.arange(max_boxes)
-    low = rng.uniform(0.0, 0.6, (size, max_boxes, 2))
-    boxes = np.concatenate([low, low + rng.uniform(0.1, 0.4, low.shape)], axis=-1)
-    valid = rows < np.array(counts)[:, None]
-    return {
-        "image": tf.constant(rng.normal(size=(size, *image_size, 3)), tf.float32),
-        "boxes": tf.constant(boxes, tf.float32),
-        "classes": tf.constant(rng.integers(0, NUM_CLASSES, (size, max_boxes)), tf.int32),
-        "is_crowd": tf.zeros((size, max_boxes), tf.bool),
-        "area": tf.ones((size, max_boxes)),
-        "valid": tf.constant(valid),
-        "source_id": tf.range(size, dtype=tf.int64),
-        "height": tf.fill([size], 480),
-        "width": tf.fill([size], 640),
-    }
+def batch_of(image_size, counts, *, max_boxes=6, **options) -> dict[str, tf.Tensor]:
+    """Make a padded batch with `counts[i]` objects in image i."""
+    return random_batch(image_size, counts, num_classes=NUM_CLASSES, max_boxes=max_boxes, **options)
 
 
 def losses_and_gradients(detector: Detector, batch: dict) -> tuple[dict, list]:
@@ -104,7 +85,7 @@ class DetectorContract:
         assert detector.input_shape == (None, *detector.image_size, 3)
 
     def test_decoded_detections_keep_their_contract(self, detector):
-        outputs = detector(random_batch(SQUARE, [0, 0])["image"])
+        outputs = detector(batch_of(SQUARE, [0, 0])["image"])
         found = detector.decode(outputs)
         assert sorted(found) == ["boxes", "classes", "count", "scores"]
         size = found["scores"].shape[1]
@@ -134,7 +115,7 @@ class DetectorContract:
         loaded = keras.models.load_model(path)
         assert type(loaded) is type(detector)
         assert _as_written(loaded.get_config()) == _as_written(detector.get_config())
-        batch = random_batch(SQUARE, [2, 1])
+        batch = batch_of(SQUARE, [2, 1])
         for left, right in zip(
             tf.nest.flatten(detector(batch["image"])),
             tf.nest.flatten(loaded(batch["image"])),
@@ -155,18 +136,18 @@ class DetectorContract:
             np.testing.assert_array_equal(left, right, err_msg=left.name)
 
     def test_losses_are_finite_with_and_without_objects(self, detector):
-        parts, gradients = losses_and_gradients(detector, random_batch(SQUARE, [3, 0, 1]))
+        parts, gradients = losses_and_gradients(detector, batch_of(SQUARE, [3, 0, 1]))
         assert_finite(parts, gradients)
         assert float(detector.total_loss(parts)) > 0
         assert any(np.any(gradient) for gradient in gradients)
         assert set(parts) == set(detector.loss_weights)
 
     def test_empty_batch_is_finite(self, detector):
-        assert_finite(*losses_and_gradients(detector, random_batch(SQUARE, [0, 0])))
+        assert_finite(*losses_and_gradients(detector, batch_of(SQUARE, [0, 0])))
 
     def test_all_crowd_batch_is_finite_in_every_mode(self):
         for mode in self.crowd_modes:
-            batch = random_batch(SQUARE, [3, 1])
+            batch = batch_of(SQUARE, [3, 1])
             batch["is_crowd"] = tf.ones_like(batch["is_crowd"])
             detector = self.build(crowd=mode)
             assert_finite(*losses_and_gradients(detector, batch))
@@ -177,7 +158,7 @@ class DetectorContract:
         assert float(detector.total_loss(parts)) == pytest.approx(want)
 
     def test_padding_changes_nothing(self, detector):
-        few = random_batch(SQUARE, [2, 3], max_boxes=4)
+        few = batch_of(SQUARE, [2, 3], max_boxes=4)
         outputs = detector(few["image"])
         many = dict(few)
         for key in ("boxes", "classes", "is_crowd", "valid"):
@@ -187,7 +168,7 @@ class DetectorContract:
             assert float(part) == float(detector.compute_losses(outputs, many)[name])
 
     def test_targets_of_the_pipeline_equal_those_of_the_device(self, detector):
-        batch = random_batch(SQUARE, [2, 0, 6, 1])
+        batch = batch_of(SQUARE, [2, 0, 6, 1])
         keys = ("boxes", "classes", "is_crowd")
         fields = {key: batch[key] for key in (*keys, "valid")}
 
@@ -214,7 +195,7 @@ class DetectorContract:
 
     def test_non_square_input(self):
         detector = self.build(image_size=WIDE)
-        batch = random_batch(WIDE, [2, 1])
+        batch = batch_of(WIDE, [2, 1])
         assert_finite(*losses_and_gradients(detector, batch))
         found = detector.detect(tf.zeros([1, 40, 60, 3], tf.uint8))
         assert np.all(np.isfinite(found["boxes"]))
@@ -226,7 +207,7 @@ class DetectorContract:
         compute = {layer.compute_dtype for layer in detector._flatten_layers()}
         assert precision.policy_name(dtype).removeprefix("mixed_") in compute
         assert {v.dtype.base_dtype for v in detector.variables} == {tf.float32}
-        batch = random_batch(SQUARE, [2, 3])
+        batch = batch_of(SQUARE, [2, 3])
         outputs = detector(batch["image"])
         assert {output.dtype for output in tf.nest.flatten(outputs)} == {tf.float32}
         parts, gradients = losses_and_gradients(detector, batch)
@@ -237,7 +218,7 @@ class DetectorContract:
     def test_a_few_steps_learn_two_images(self):
         keras.utils.set_random_seed(2)
         detector = self.build()
-        batch = random_batch(SQUARE, [2, 2], seed=4)
+        batch = batch_of(SQUARE, [2, 2], seed=4)
         optimizer = keras.optimizers.Adam(1e-2)
 
         @tf.function

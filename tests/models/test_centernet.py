@@ -130,7 +130,7 @@ def test_boxes_come_out_in_the_frame_of_an_image_that_was_padded(detector):
 
 
 def test_padding_of_a_batch_is_no_background(detector):
-    batch = contracts.random_batch((64, 96), [2, 1])
+    batch = contracts.batch_of((64, 96), [2, 1])
     outputs = detector(batch["image"])
     whole = detector.compute_losses(outputs, {**batch, "extent": tf.ones([2, 2])})
     part = detector.compute_losses(outputs, {**batch, "extent": tf.fill([2, 2], 0.5)})

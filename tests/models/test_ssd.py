@@ -79,7 +79,7 @@ def test_frozen_norms_still_move_their_averages():
     detector = small_ssd()
     norm = detector.backbone.get_layer("stem_norm")
     before = norm.moving_mean.numpy()
-    detector(contracts.random_batch(contracts.SQUARE, [1, 1])["image"], training=True)
+    detector(contracts.batch_of(contracts.SQUARE, [1, 1])["image"], training=True)
     assert np.any(norm.moving_mean.numpy() != before)
 
 

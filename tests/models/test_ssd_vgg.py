@@ -114,7 +114,7 @@ def test_only_the_head_sees_the_normalised_level():
 
 
 def test_matching_in_pixels_or_fractions_is_the_same_without_ties():
-    batch = contracts.random_batch(contracts.SQUARE, [3, 5], seed=7)
+    batch = contracts.batch_of(contracts.SQUARE, [3, 5], seed=7)
     rows = [batch[key] for key in ("boxes", "classes", "is_crowd", "valid")]
     detector = small_ssd()
     one = detector.make_targets(*rows)

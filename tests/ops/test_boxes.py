@@ -65,13 +65,6 @@ def test_center_size_by_hand_and_back():
     np.testing.assert_allclose(box_ops.from_center_size(*parts), boxes, rtol=1e-6)
 
 
-def test_xywh_by_hand_and_back():
-    coco = tf.constant([[10.0, 20.0, 30.0, 5.0]])
-    boxes = box_ops.from_xywh(coco)
-    np.testing.assert_array_equal(boxes, [[20.0, 10.0, 25.0, 40.0]])
-    np.testing.assert_array_equal(box_ops.to_xywh(boxes), coco)
-
-
 def test_clip_to_the_unit_square_and_to_a_window():
     boxes = tf.constant([[-0.5, 0.25, 0.5, 1.5]])
     np.testing.assert_array_equal(box_ops.clip(boxes), [[0.0, 0.25, 0.5, 1.0]])

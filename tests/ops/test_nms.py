@@ -132,13 +132,6 @@ def test_nothing_above_the_threshold():
     assert not np.any(found["boxes"]) and not np.any(found["scores"])
 
 
-def test_per_class_top_k():
-    scores = tf.constant([[[0.1, 0.9], [0.5, 0.9], [0.5, 0.2]]])
-    values, indices = nms.per_class_top_k(scores, 2)
-    np.testing.assert_allclose(values[0], [[0.5, 0.9], [0.5, 0.9]])
-    assert indices.numpy()[0].tolist() == [[1, 0], [2, 1]]
-
-
 def test_an_overlap_at_the_threshold_suppresses_only_where_inclusive():
     # Intersection 1, union 2.
     boxes = tf.constant([[[0.0, 0.0, 1.0, 1.0], [0.0, 0.0, 2.0, 1.0]]])

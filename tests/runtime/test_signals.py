@@ -17,6 +17,14 @@ def test_a_block_answers_and_the_handlers_before_it_come_back():
     assert signal.getsignal(signal.SIGUSR1) == signal.SIG_DFL
 
 
+def test_a_second_signal_goes_where_it_went_before():
+    first, second = [], []
+    with answered_signals(first.append), answered_signals(second.append, once=True):
+        for _ in range(2):
+            os.kill(os.getpid(), signal.SIGTERM)
+    assert first == second == [signal.SIGTERM]
+
+
 def test_in_another_thread_the_handlers_stay():
     seen = []
 

@@ -88,7 +88,7 @@ def test_network_computes_in_half_precision_and_gives_out_float32(recipe, dtype)
 @pytest.mark.parametrize("recipe", NARROW)
 def test_targets_losses_and_decoding_have_no_half_precision_inside(recipe, dtype):
     detector = detector_of(recipe, dtype)
-    batch = contracts.random_batch(SIZE, [2, 3])
+    batch = contracts.batch_of(SIZE, [2, 3])
     keys = ("boxes", "classes", "is_crowd", "valid")
     targets = operations(detector.make_targets, *(batch[key] for key in keys))
     specs = output_specs(detector)
@@ -123,7 +123,7 @@ def test_precision_belongs_to_a_model_and_not_to_the_process():
 
 def test_gradients_and_slots_are_float32():
     detector = detector_of("ssd300_resnet34", "bf16")
-    _, gradients = contracts.losses_and_gradients(detector, contracts.random_batch(SIZE, [2, 1]))
+    _, gradients = contracts.losses_and_gradients(detector, contracts.batch_of(SIZE, [2, 1]))
     assert {gradient.dtype for gradient in gradients} == {tf.float32}
     trainer = tiny_trainer(detector, optimizer=Momentum())
     assert len(trainer.optimizer.accumulators) == len(gradients)

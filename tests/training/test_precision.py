@@ -55,7 +55,7 @@ def losses(recipe: str, dtype: str) -> np.ndarray:
         batch_size=4,
         loss_scale=LossScale() if needs_loss_scale(detector.dtype_policy.name) else None,
     )
-    batch = contracts.random_batch(SIZE, [2, 3, 1, 2])
+    batch = contracts.batch_of(SIZE, [2, 3, 1, 2])
     step = tf.function(trainer.train_step)
     totals = []
     for _ in range(STEPS):

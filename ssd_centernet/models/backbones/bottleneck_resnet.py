@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from ssd_centernet._keras import keras
 from ssd_centernet.layers.normalization import BatchNorm
+from ssd_centernet.models.backbones.base import Backbone
 
 _ACTIVATIONS = ("relu", "relu6")
 _POOL_PADDINGS = ("same", "symmetric")
@@ -16,7 +17,7 @@ _POOL_PADDINGS = ("same", "symmetric")
 
 @gin.register
 @keras.saving.register_keras_serializable(package="ssd_centernet")
-class BottleneckResNet(keras.Model):
+class BottleneckResNet(Backbone):
     """ResNet v1 of bottleneck blocks; the defaults are SSD320's slim ResNet-50.
 
     A group begins with every second pixel of the group before. That is the published ResNet v1,
@@ -121,15 +122,6 @@ class BottleneckResNet(keras.Model):
             (self.get_layer(f"{name}_conv"), self.get_layer(f"{name}_norm"))
             for name in self._conv_norm_names
         ]
-
-    def get_config(self) -> dict:
-        """Return the constructor's arguments."""
-        return {"name": self.name, **self._config}
-
-    @classmethod
-    def from_config(cls, config, custom_objects=None):
-        """Build the network from `get_config`."""
-        return cls(**config)
 
 
 def _default_initializer() -> keras.initializers.Initializer:

@@ -8,6 +8,7 @@ import tensorflow as tf
 from ssd_centernet._keras import keras
 from ssd_centernet.layers.normalization import PopulationBatchNorm
 from ssd_centernet.layers.upsampling import UpsampleAdd
+from ssd_centernet.models.backbones.base import Backbone
 from ssd_centernet.models.backbones.conv_norm import ConvNormBuilder
 
 # Residual blocks of each stage, and its channels in multiples of the width.
@@ -22,7 +23,7 @@ SPECIFICATIONS = {
 
 @gin.register
 @keras.saving.register_keras_serializable(package="ssd_centernet")
-class Hourglass(keras.Model):
+class Hourglass(Backbone):
     """Stacked hourglasses; the defaults are CenterNet's Hourglass-104, two of 52 layers each.
 
     Each hourglass gives one map of stride 4: `"2_0"`, `"2_1"`, ... are the intermediate ones, for
@@ -97,15 +98,6 @@ class Hourglass(keras.Model):
             "norm_momentum": norm_momentum,
             "norm_epsilon": norm_epsilon,
         }
-
-    def get_config(self) -> dict:
-        """Return the constructor's arguments."""
-        return {"name": self.name, **self._config}
-
-    @classmethod
-    def from_config(cls, config, custom_objects=None):
-        """Build the network from `get_config`."""
-        return cls(**config)
 
 
 class _Builder(ConvNormBuilder):

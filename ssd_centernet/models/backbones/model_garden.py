@@ -11,6 +11,7 @@ import gin
 import tensorflow as tf
 
 from ssd_centernet._keras import keras
+from ssd_centernet.models.backbones.base import Backbone
 
 # Types whose published network has no ReLUs and whose builder takes the activation from us.
 _ACTIVATIONS = {"efficientnet": "swish", "spinenet": "swish", "spinenet_mobile": "swish"}
@@ -21,7 +22,7 @@ _NUMBER = re.compile(r"^(.*?)(?:_\d+)?$")
 
 @gin.register
 @keras.saving.register_keras_serializable(package="ssd_centernet")
-class ModelGardenBackbone(keras.Model):
+class ModelGardenBackbone(Backbone):
     """Any image backbone of `official.vision`, cut after the coarsest level that is asked for.
 
     It has no L2 regularisers (`train.weight_decay` sets weight decay), its batch norms are per
@@ -114,15 +115,6 @@ class ModelGardenBackbone(keras.Model):
             for index, name in enumerate(self._published_layers)
             if name is not None
         }
-
-    def get_config(self) -> dict:
-        """Return the constructor's arguments."""
-        return {"name": self.name, **self._config}
-
-    @classmethod
-    def from_config(cls, config, custom_objects=None):
-        """Build the network from `get_config`."""
-        return cls(**config)
 
 
 def _build(model_type: str, options: dict, shape: tuple, norm_activation: dict) -> keras.Model:

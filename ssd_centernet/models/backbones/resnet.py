@@ -8,12 +8,13 @@ import gin
 
 from ssd_centernet._keras import keras
 from ssd_centernet.layers.normalization import BatchNorm
+from ssd_centernet.models.backbones.base import Backbone
 from ssd_centernet.models.backbones.conv_norm import ConvNormBuilder
 
 
 @gin.register
 @keras.saving.register_keras_serializable(package="ssd_centernet")
-class ResNet(keras.Model):
+class ResNet(Backbone):
     """ResNet v1 of basic blocks; the defaults are SSD's ResNet-34 without its last group.
 
     Group 3 has stride 1, so the only output has stride 8 (38x38 at 300 pixels). The stem and
@@ -95,12 +96,3 @@ class ResNet(keras.Model):
             (self.get_layer(f"{name}_conv"), self.get_layer(f"{name}_norm"))
             for name in self._conv_norm_names
         ]
-
-    def get_config(self) -> dict:
-        """Return the constructor's arguments."""
-        return {"name": self.name, **self._config}
-
-    @classmethod
-    def from_config(cls, config, custom_objects=None):
-        """Build the network from `get_config`."""
-        return cls(**config)

@@ -7,11 +7,12 @@ from collections.abc import Sequence
 import gin
 
 from ssd_centernet._keras import keras
+from ssd_centernet.models.backbones.base import Backbone
 
 
 @gin.register
 @keras.saving.register_keras_serializable(package="ssd_centernet")
-class VGG16(keras.Model):
+class VGG16(Backbone):
     """VGG-16 with "reduced fc6 and fc7", as in SSD: no batch norm, a ReLU after every layer.
 
     Gives level "3" (conv4_3, stride 8) and level "4" (conv7, stride 16: pool5 does not stride, and
@@ -71,15 +72,6 @@ class VGG16(keras.Model):
     def conv_layers(self) -> list[keras.layers.Conv2D]:
         """Return the convolutions in the order of the network and of published weights."""
         return [layer for layer in self.layers if isinstance(layer, keras.layers.Conv2D)]
-
-    def get_config(self) -> dict:
-        """Return the constructor's arguments."""
-        return {"name": self.name, **self._config}
-
-    @classmethod
-    def from_config(cls, config, custom_objects=None):
-        """Build the network from `get_config`."""
-        return cls(**config)
 
 
 def _conv(features, channels: int, kernel: int, name: str, **settings):
