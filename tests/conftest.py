@@ -37,6 +37,15 @@ def _forget_settings():
         config.clear()
 
 
+@pytest.fixture(scope="session")
+def warm():
+    """A program like python that needs no time to import the library; see tests/warm.py."""
+    from tests.warm import warm_python
+
+    with warm_python() as program:
+        yield program
+
+
 # Only a test that asks for these imports tensorflow.
 
 
