@@ -1,5 +1,6 @@
 """What every test shares: settings, a rendered data set and a run directory made of it."""
 
+import gc
 import importlib.util
 import os
 import sys
@@ -8,6 +9,10 @@ import pytest
 
 # Before any test imports tensorflow.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+# A graph is made of very many objects that stay; to look among them for garbage as often as Python
+# does of itself takes a tenth of the time.
+gc.set_threshold(50_000, 20, 50)
 
 # The one recipe on a backbone of the Model Garden, which is not there for every TensorFlow.
 OF_MODEL_GARDEN = "ssd320_mobilenetv3_fpn"
@@ -35,6 +40,15 @@ def _forget_settings():
     config = sys.modules.get("ssd_centernet.config")
     if config is not None:
         config.clear()
+
+
+@pytest.fixture(scope="session")
+def warm():
+    """A program like python that needs no time to import the library; see tests/warm.py."""
+    from tests.warm import warm_python
+
+    with warm_python() as program:
+        yield program
 
 
 # Only a test that asks for these imports tensorflow.

@@ -142,9 +142,9 @@ def run(
         return running.finish(limit=limit, status=status)
 
 
-def cli(*arguments, **options) -> Ended:
-    """Run `ssd_centernet` in a fresh interpreter; `options` are those of `run`."""
-    return run(*CLI, *arguments, **options)
+def cli(*arguments, python=sys.executable, **options) -> Ended:
+    """Run `ssd_centernet` in a fresh interpreter or another; `options` are those of `run`."""
+    return run(python, "-m", "ssd_centernet", *arguments, **options)
 
 
 def python(code: str, *arguments, **options) -> Ended:

@@ -13,14 +13,14 @@ from tests.tiny import RUN_RECIPE
 
 
 def _side_by_side(*commands):
-    """Run commands that do not wait for each other; return their ends, all of them good."""
+    """Run commands that do not wait for each other; return what they print, all ending well."""
     with contextlib.ExitStack() as stack:
         running = [stack.enter_context(Running(*CLI, *command)) for command in commands]
         return [one.finish(status=0).stdout for one in running]
 
 
 @pytest.fixture(scope="module")
-def way(tmp_path_factory):
+def way(tmp_path_factory, warm):
     """Everything, run once: a dict of folders and of what the commands printed."""
     top = tmp_path_factory.mktemp("way")
     pictures, data, run = top / "pictures", top / "data", top / "run"
@@ -41,9 +41,9 @@ def way(tmp_path_factory):
     )
     before = (run / "evaluation" / "metrics.json").read_text()
     nothing = ("predict", there[0], top / "missing.jpg", f"--output_dir={top / 'none'}")
-    with Running(*CLI, *nothing) as predicting:
-        again = cli(*training, "--mode=eval", "--batch_size=5").stdout
-        refused = predicting.finish(status=1).stderr
+    # Both commands have begun from nothing above.
+    again = cli(*training, "--mode=eval", "--batch_size=5", python=warm).stdout
+    refused = cli(*nothing, python=warm, status=1).stderr
     return {
         "top": top,
         "printed": {

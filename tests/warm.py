@@ -57,7 +57,11 @@ def warm_python() -> Iterator[Path]:
         address = f"{folder}/socket"
         program = Path(folder) / "python"
         program.write_text(_CLIENT.format(python=sys.executable, address=address))
-        program.chmod(0o755)
+        # The launcher of several processes is looked for beside its python.
+        launcher = program.with_name("horovodrun")
+        launcher.write_text(f'#!/bin/sh\nexec {program} -m horovod.runner.launch "$@"\n')
+        for file in (program, launcher):
+            file.chmod(0o755)
         env = environment(TF_USE_LEGACY_KERAS="1")  # As the command line has it.
         with Running(sys.executable, "-m", "tests.warm", address, env=env) as server:
             server.wait_until(lambda: os.path.exists(address))

@@ -1,4 +1,4 @@
-"""A command line parsed in this process, as the program would."""
+"""A command line as a user gives it, or parsed in this process as the program would."""
 
 import contextlib
 import importlib
@@ -6,6 +6,13 @@ import importlib
 from absl import flags
 
 from ssd_centernet import config
+from tests.process import cli, environment
+
+
+def as_a_user(*arguments, status=None):
+    """Run `ssd_centernet` with nothing hidden, neither messages nor devices."""
+    env = environment(TF_CPP_MIN_LOG_LEVEL=None, CUDA_VISIBLE_DEVICES=None)
+    return cli(*arguments, env=env, status=status)
 
 
 @contextlib.contextmanager

@@ -19,8 +19,8 @@ def flags(data_dir, folder, *more):
     return ["compare_precision", *places, "--device=cpu", *more]
 
 
-@pytest.mark.slow(minutes=2)
-def test_a_stopped_comparison_goes_on_to_its_end(data_dir, tmp_path):
+@pytest.mark.slow(minutes=0.5)
+def test_a_stopped_comparison_goes_on_to_its_end(data_dir, tmp_path, warm):
     folder = tmp_path / "precision"
     settings = (f"--num_steps={STEPS}", "--log_every=2", "--dtypes=fp32,bf16")
     command = flags(data_dir, folder, *settings)
@@ -32,7 +32,7 @@ def test_a_stopped_comparison_goes_on_to_its_end(data_dir, tmp_path):
     assert "SIGTERM: the same command goes on with this comparison." in stopped.stdout
     assert not (folder / "comparison.json").exists()
 
-    stdout = cli(*command, limit=400).stdout
+    stdout = cli(*command, python=warm).stdout
     assert "resuming from" in stdout or "fp32: is there" in stdout or "== fp32: eval" in stdout
     content = json.loads((folder / "comparison.json").read_text())
     assert content["step"][-1] == STEPS
@@ -52,9 +52,9 @@ def test_a_stopped_comparison_goes_on_to_its_end(data_dir, tmp_path):
         assert any(line.startswith(row) for line in lines), row
 
     # Nothing is trained again, and other settings are refused before anything runs.
-    stdout = cli(*command).stdout
+    stdout = cli(*command, python=warm).stdout
     assert stdout.count("is there") == 2 and "step 2/" not in stdout
-    refused = cli(*command, "--num_steps=50", status=1)
+    refused = cli(*command, "--num_steps=50", python=warm, status=1)
     assert f"--num_steps was {STEPS}, is 50" in refused.stderr
 
 

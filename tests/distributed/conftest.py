@@ -32,19 +32,27 @@ def environment(**variables) -> dict[str, str]:
     return process.environment(**ours, **variables)
 
 
-def run_worker(processes: int, name: str, *arguments, status: int | None = 0, **variables) -> Ended:
+def run_worker(
+    processes: int,
+    name: str,
+    *arguments,
+    python=sys.executable,
+    status: int | None = 0,
+    **variables,
+) -> Ended:
     """Run a script of workers/ in several processes, without restarts."""
     launcher = (
         "import sys; from ssd_centernet.runtime.launcher import launch; "
         "sys.exit(launch(sys.argv[2:], num_processes=int(sys.argv[1]), max_restarts=0))"
     )
-    worker = [sys.executable, WORKERS / f"{name}.py", *arguments]
-    return process.python(launcher, processes, *worker, env=environment(**variables), status=status)
+    worker = [python, WORKERS / f"{name}.py", *arguments]
+    command = (python, "-c", launcher, processes, *worker)
+    return process.run(*command, env=environment(**variables), status=status)
 
 
-def cli(*arguments, status: int | None = 0, **variables) -> Ended:
+def cli(*arguments, python=sys.executable, status: int | None = 0, **variables) -> Ended:
     """Run `ssd_centernet`."""
-    return process.cli(*arguments, env=environment(**variables), status=status)
+    return process.cli(*arguments, python=python, env=environment(**variables), status=status)
 
 
 @pytest.fixture(scope="session")
@@ -84,7 +92,7 @@ def train_arguments(recipe: Path, data_dir: Path, model_dir: Path, processes: in
 
 
 @pytest.fixture(scope="session")
-def trained(fixed_recipe, data_dir, tmp_path_factory):
+def trained(fixed_recipe, data_dir, tmp_path_factory, warm):
     """Train the same run once with each asked number of processes and return its directory."""
     done: dict[int, Path] = {}
 
@@ -93,10 +101,10 @@ def trained(fixed_recipe, data_dir, tmp_path_factory):
             model_dir = tmp_path_factory.mktemp(f"run{processes}") / "run"
             arguments = train_arguments(fixed_recipe, data_dir, model_dir, processes)
             if processes == 1:
-                worker = (sys.executable, WORKERS / "train_fixed.py")
+                worker = (warm, WORKERS / "train_fixed.py")
                 process.run(*worker, *arguments, env=environment())
             else:
-                run_worker(processes, "train_fixed", *arguments)
+                run_worker(processes, "train_fixed", *arguments, python=warm)
             done[processes] = model_dir
         return done[processes]
 

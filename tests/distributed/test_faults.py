@@ -42,10 +42,9 @@ def test_a_killed_process_costs_no_more_than_the_steps_since_the_checkpoint(
         assert (value == found[name]).all(), name
 
 
-def test_a_process_that_raises_ends_all_with_its_error(fixed_recipe, data_dir, tmp_path):
+def test_a_process_that_raises_ends_all_with_its_error(fixed_recipe, data_dir, tmp_path, warm):
     arguments = train_arguments(fixed_recipe, data_dir, tmp_path / "run", 2)
-    worker = [sys.executable, WORKERS / "train_fixed.py"]
-    command = [sys.executable, "-c", SUPERVISED, *worker]
+    command = [warm, "-c", SUPERVISED, warm, WORKERS / "train_fixed.py"]
     env = environment(FAIL="1:7:raise")
     ended = run(*command, *arguments, env=env, limit=120, status=None)
     assert ended.status not in (0, 75), str(ended)
@@ -56,12 +55,12 @@ def test_a_process_that_raises_ends_all_with_its_error(fixed_recipe, data_dir, t
 
 
 def test_a_loss_that_is_not_finite_is_told_by_the_process_that_saw_it(
-    fixed_recipe, data_dir, tmp_path
+    fixed_recipe, data_dir, tmp_path, warm
 ):
     arguments = train_arguments(fixed_recipe, data_dir, tmp_path / "run", 2)
     # Shared batch statistics would carry it into the other process within the step.
     arguments.append("--gin_params=train.sync_batch_norm = False")
-    ended = run_worker(2, "train_fixed", *arguments, status=1, FAIL="1:6:nan")
+    ended = run_worker(2, "train_fixed", *arguments, python=warm, status=1, FAIL="1:6:nan")
     assert "process 1 failed: step 6 is not finite on process 1" in ended.stdout, str(ended)
     assert "process 0 failed: step 6 is finite on process 0" in ended.stdout, str(ended)
 
@@ -109,7 +108,7 @@ def split_into(folder, source, shards):
     ],
     ids=["fewer-than-processes", "uneven", "empty"],
 )
-def test_shards_that_do_not_fit_the_processes(data_dir, tmp_path, shards, refusal):
+def test_shards_that_do_not_fit_the_processes(data_dir, tmp_path, shards, refusal, warm):
     recipe = tmp_path / "recipe.gin"
     recipe.write_text(TINY_RECIPE)
     folder = split_into(tmp_path / "data", data_dir, shards)
@@ -117,6 +116,7 @@ def test_shards_that_do_not_fit_the_processes(data_dir, tmp_path, shards, refusa
         *("launch", "--num_processes=2", "--", "train", f"--gin_file={recipe}"),
         *(f"--data_dir={folder}", f"--model_dir={tmp_path / 'run'}", "--device=cpu"),
         *("--num_steps=6", "--batch_size=2"),
+        python=warm,
         status=0 if refusal is None else 1,
     )
     if refusal is None:

@@ -46,16 +46,16 @@ def test_only_the_first_process_writes(trained):
     assert sum(1 for _ in model_dir.rglob("events.out.tfevents*")) == 1
 
 
-def test_processes_that_drift_apart_are_found(fixed_recipe, data_dir, tmp_path):
+def test_processes_that_drift_apart_are_found(fixed_recipe, data_dir, tmp_path, warm):
     arguments = train_arguments(fixed_recipe, data_dir, tmp_path / "run", 2)
-    ended = run_worker(2, "train_drifting", *arguments, status=None)
+    ended = run_worker(2, "train_drifting", *arguments, python=warm, status=None)
     assert ended.status != 0
     assert "differ in 1 of" in ended.stderr, str(ended)
     assert not list((tmp_path / "run").glob("ckpt-*"))
 
 
 @pytest.fixture(scope="module")
-def learned(data_dir, tmp_path_factory):
+def learned(data_dir, tmp_path_factory, warm):
     """A run of one process that has learned to find something."""
     folder = tmp_path_factory.mktemp("learned")
     recipe = folder / "recipe.gin"
@@ -69,18 +69,19 @@ def learned(data_dir, tmp_path_factory):
         "--log_every=60",
         "--checkpoint_every=120",
         "--device=cpu",
+        python=warm,
     )
     return folder / "run"
 
 
-def test_evaluation_counts_every_image_once_over_any_number_of_processes(learned, data_dir):
+def test_evaluation_counts_every_image_once_over_any_number_of_processes(learned, data_dir, warm):
     results = []
     for processes in (1, 2, 3):
         command = ["evaluate", f"--model_dir={learned}", f"--data_dir={data_dir}", "--device=cpu"]
         command += ["--split=coco_train", "--batch_size=2"]
         if processes > 1:
             command = ["launch", f"--num_processes={processes}", "--", *command]
-        ended = cli(*command)
+        ended = cli(*command, python=warm)
         assert ended.stdout.count("written:") == 3, str(ended)
         results.append(json.loads((learned / "evaluation" / "metrics.json").read_text()))
     first = results[0]

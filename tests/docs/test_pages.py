@@ -16,7 +16,6 @@ from tests.docs.pages import PAGES, SPECIFICATIONS
 from tests.docs.place import NUM_PHOTOS, NUM_VAL, make_place, shell
 from tests.narrow import NARROW
 from tests.process import ROOT, bash, run
-from tests.warm import warm_python
 from tools import api_doc
 
 # Commands that cannot run inside the tests; of a script it is checked that it parses.
@@ -84,7 +83,9 @@ def _shrunk(command):
     # weights are put into it, and other pages go on with its run.
     recipe = re.search(r"--gin_file=(\w+)", command) if name == "train" else None
     narrow = NARROW.get(recipe[1], ()) if recipe and not (whole and "resnet34" in recipe[1]) else ()
-    channels = " ".join(f"--gin_params={shlex.quote(text)}" for text in narrow)
+    # Pictures are left to the whole one as well.
+    settings = (*narrow, "train.pictures = 0") if narrow else ()
+    channels = " ".join(f"--gin_params={shlex.quote(text)}" for text in settings)
     return f"{command} {SHRINK.get(name, '')} {channels}".strip()
 
 
@@ -101,24 +102,22 @@ def _steps():
                 seen.add(command)
 
 
-@pytest.mark.slow(minutes=10)
-def test_every_documented_command_and_python_block_runs(tmp_path):
+@pytest.mark.slow(minutes=4)
+def test_every_documented_command_and_python_block_runs(tmp_path, warm):
     """In one process after the other, as the later ones use what the earlier ones made."""
     place = make_place(tmp_path / "place")
-    fresh = shell(tmp_path / "fresh")
+    first, others = shell(tmp_path / "first"), shell(tmp_path / "others", warm)
     failures, printed, kinds = [], {}, set()
-    with warm_python() as python:
-        warm = shell(tmp_path / "warm", python)
-        for where, text, language in _steps():
-            code = f"python -c {shlex.quote(text)}"
-            command = code if language == "python" else _shrunk(text)
-            # The first of a kind begins as a reader's does; the others need no imports again.
-            kind = pages.program(text) if language == "sh" else "python"
-            ended = bash(command, cwd=place, env=warm if kind in kinds else fresh, status=None)
-            kinds.add(kind)
-            printed[text] = ended.text
-            if ended.status:
-                failures.append(f"{where}: {ended}")
+    for where, text, language in _steps():
+        code = f"python -c {shlex.quote(text)}"
+        command = code if language == "python" else _shrunk(text)
+        # The first of a kind begins as a reader's does; the others need no imports again.
+        kind = pages.program(text) if language == "sh" else "python"
+        ended = bash(command, cwd=place, env=others if kind in kinds else first, status=None)
+        kinds.add(kind)
+        printed[text] = ended.text
+        if ended.status:
+            failures.append(f"{where}: {ended}")
     assert not failures, "\n\n".join(failures)
     _check_readme_outcomes(place, printed)
 

@@ -5,6 +5,7 @@ import pytest
 import tensorflow as tf
 
 from ssd_centernet.layers.anchors import DefaultBoxes
+from tests.layers.contract import LayerContract, random_maps
 
 SSD300_SIZES = [(38, 38), (19, 19), (10, 10), (5, 5), (3, 3), (1, 1)]
 
@@ -71,16 +72,20 @@ def test_call_reads_the_sizes_of_the_features():
     np.testing.assert_array_equal(got, layer.generate((64, 96), [(4, 6), (2, 3)]))
 
 
-def test_config_round_trip():
-    layer = DefaultBoxes((10, 20, 40), aspect_ratios=((2,), ()), steps=(8, 16), clip=False)
-    again = DefaultBoxes.from_config(layer.get_config())
-    assert again.get_config() == layer.get_config()
-    sizes = [(4, 4), (2, 2)]
-    np.testing.assert_array_equal(
-        again.generate((300, 300), sizes), layer.generate((300, 300), sizes)
-    )
-
-
 def test_levels_that_do_not_fit_raise():
     with pytest.raises(ValueError, match="feature levels need"):
         DefaultBoxes().generate((300, 300), SSD300_SIZES[:5])
+
+
+class TestDefaultBoxesContract(LayerContract):
+    part = DefaultBoxes
+    settings = {
+        "scales": (10, 20, 40),
+        "aspect_ratios": ((2,), ()),
+        "steps": (8, 16),
+        "reference_size": 64,
+        "clip": False,
+    }
+
+    def call(self, layer):
+        return layer(random_maps(8, 4), (64, 64)), layer.generate((60, 40), [(4, 4), (2, 2)])

@@ -5,6 +5,7 @@ import pytest
 import tensorflow as tf
 
 from ssd_centernet.layers.centernet_criteria import CenterNetLoss
+from tests.layers.contract import LayerContract
 
 SIZE = {"num_classes": 2, "image_size": (16, 24), "output_size": (4, 6)}
 HALF = -(0.5**2) * math.log(0.5)  # A negative of score 0.5, and equally a positive.
@@ -186,7 +187,22 @@ def test_gradient_reaches_only_the_centre_cells():
         assert np.argwhere(touched).tolist() == [[1, 1], [3, 5]], key
 
 
-def test_config_round_trip():
-    loss = CenterNetLoss(50, min_overlap=0.5, crowd="ignore", size_loss_weight=0.2)
-    again = CenterNetLoss.from_config(loss.get_config())
-    assert again.get_config() == loss.get_config()
+class TestCenterNetLossContract(LayerContract):
+    part = CenterNetLoss
+    settings = {
+        "max_boxes": 5,
+        "min_overlap": 0.5,
+        "crowd": "ignore",
+        "center_loss_weight": 0.3,
+        "size_loss_weight": 0.2,
+        "offset_loss_weight": 0.4,
+    }
+
+    def call(self, layer):
+        boxes = tf.constant(np.float32([TWO[0]]) / np.float32([4, 6, 4, 6]))
+        crowd = tf.constant([[False, True]])
+        targets = layer.make_targets(boxes, tf.constant([TWO[1]]), crowd, **SIZE)
+        return targets, layer([outputs_of(offset=0.5)], targets)
+
+    def test_weights_of_the_parts(self):
+        assert self.build().loss_weights == {"center": 0.3, "size": 0.2, "offset": 0.4}

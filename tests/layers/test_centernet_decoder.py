@@ -3,6 +3,7 @@ import pytest
 import tensorflow as tf
 
 from ssd_centernet.layers.centernet_decoder import CenterNetDecoder
+from tests.layers.contract import LayerContract
 
 
 def maps_of(scores, offset=0.5, size=1.0) -> dict:
@@ -64,6 +65,7 @@ def test_even_neighbourhood_raises():
         CenterNetDecoder(kernel_size=2)
 
 
-def test_config_round_trip():
-    decoder = CenterNetDecoder(7, score_threshold=0.2, kernel_size=5)
-    assert CenterNetDecoder.from_config(decoder.get_config()).get_config() == decoder.get_config()
+class TestCenterNetDecoderContract(LayerContract):
+    part = CenterNetDecoder
+    settings = {"max_detections": 7, "score_threshold": 0.2, "kernel_size": 5}
+    inputs = [maps_of(np.random.default_rng(0).uniform(size=(6, 8, 2)))]

@@ -6,6 +6,7 @@ import tensorflow as tf
 
 from ssd_centernet.layers.heads import CenterNetHead
 from ssd_centernet.layers.necks import CenterNetFPN
+from tests.layers.contract import LayerContract, random_maps
 
 
 def levels_of(size: tuple[int, int], count: int = 3) -> list[tf.Tensor]:
@@ -81,6 +82,14 @@ def test_head_is_as_wide_as_its_map_by_default():
     assert [conv.filters for conv in head._hidden] == [6, 6, 6, 3, 3, 3]
 
 
-@pytest.mark.parametrize("layer", [CenterNetHead(3, width=5, center_bias=-4.0), CenterNetFPN((4,))])
-def test_config_round_trip(layer):
-    assert type(layer).from_config(layer.get_config()).get_config() == layer.get_config()
+class TestCenterNetHeadContract(LayerContract):
+    part = CenterNetHead
+    settings = {"num_classes": 3, "width": 5, "center_bias": -4.0}
+    inputs = random_maps(8, 8)
+    float32 = True
+
+
+class TestCenterNetFPNContract(LayerContract):
+    part = CenterNetFPN
+    settings = {"widths": (4,), "output_width": 3, "norm_momentum": 0.9, "norm_epsilon": 0.1}
+    inputs = random_maps(8, 4)

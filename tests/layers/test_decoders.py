@@ -5,6 +5,9 @@ import pytest
 import tensorflow as tf
 
 from ssd_centernet.layers.decoders import SigmoidSSDDecoder, SSDDecoder
+from ssd_centernet.ops import boxes as box_ops
+from ssd_centernet.ops import nms
+from tests.layers.contract import LayerContract
 
 ANCHORS = tf.constant(
     [[0.0, 0.0, 0.5, 0.5], [0.5, 0.5, 1.0, 1.0], [0.0, 0.0, 0.5, 0.46], [0.0, 0.5, 0.5, 1.0]]
@@ -71,18 +74,6 @@ def test_static_shapes_and_types():
     assert found["scores"].dtype == found["boxes"].dtype == tf.float32
 
 
-def test_config_round_trip():
-    decoder = SSDDecoder(
-        0.01,
-        iou_threshold=0.45,
-        max_detections=100,
-        max_per_class=400,
-        scale_factors=(1.0, 2.0, 3.0, 4.0),
-    )
-    again = SSDDecoder.from_config(decoder.get_config())
-    assert again.get_config() == decoder.get_config()
-
-
 def test_boxes_can_be_clipped_before_the_suppression():
     codes = np.zeros((4, 4))
     # Half of the box that is moved up lies outside; what is left overlaps another by two thirds.
@@ -110,18 +101,6 @@ def test_boxes_without_area_can_be_dropped():
     one = [[0.1, 0.9]] + [[0.99, 0.01]] * 3
     assert len(decode(one, codes, clip=True)["scores"]) == 1
     assert len(decode(one, codes, clip=True, drop_empty=True)["scores"]) == 0
-
-
-def test_config_keeps_every_setting():
-    settings = {
-        "inclusive": False,
-        "max_per_class": None,
-        "max_log_size": 4.0,
-        "clip": True,
-        "drop_empty": True,
-    }
-    again = SSDDecoder.from_config(SSDDecoder(0.02, **settings).get_config())
-    assert {key: getattr(again, key) for key in settings} == settings
 
 
 @pytest.mark.parametrize("settings", [{}, {"max_per_class": None, "clip": True}, {"drop_empty": 1}])
@@ -176,3 +155,51 @@ def test_thresholds_of_a_call_win_as_numbers_and_as_tensors():
 def test_thresholds_out_of_range_are_refused(decoder, settings):
     with pytest.raises(ValueError, match="expected a number from 0 to 1"):
         decoder(**settings)
+
+
+@pytest.mark.parametrize("background", [0.0, 4.0, 12.0])  # All, some and no anchors are left.
+@pytest.mark.parametrize("max_per_class", [3, 200])
+def test_decoder_equals_suppression_over_all_anchors(background, max_per_class):
+    rng = np.random.default_rng(1)
+    logits = rng.normal(0.0, 2.0, (3, 300, 6)).astype(np.float32)
+    logits[..., 0] += background
+    logits[2, :, 0] += 30.0  # An image without any candidate beside others.
+    codes = rng.normal(0.0, 0.5, (3, 300, 4)).astype(np.float32)
+    corner = rng.uniform(0, 0.7, (300, 2))
+    anchors = np.concatenate([corner, corner + 0.25], axis=1).astype(np.float32)
+    decoder = SSDDecoder(0.05, max_per_class=max_per_class, max_detections=50)
+    outputs = {"class_logits": tf.constant(logits), "box_codes": tf.constant(codes)}
+    found = tf.function(decoder)(outputs, tf.constant(anchors))
+    want = nms.multiclass_nms(
+        box_ops.decode(codes, anchors),
+        tf.nn.softmax(logits)[..., 1:],
+        max_per_class=max_per_class,
+        max_detections=50,
+    )
+    assert found["boxes"].shape == (3, 50, 4)
+    assert (int(want["count"][0]) > 0) == (background < 12.0) and int(want["count"][2]) == 0
+    for key in ("count", "classes"):
+        np.testing.assert_array_equal(found[key], want[key], err_msg=key)
+    # The exponential of another place in an array may round differently.
+    np.testing.assert_allclose(found["scores"], want["scores"], rtol=0, atol=1e-6)
+    np.testing.assert_allclose(found["boxes"], want["boxes"], rtol=0, atol=1e-6)
+
+
+class TestSSDDecoderContract(LayerContract):
+    part = SSDDecoder
+    settings = {
+        "score_threshold": 0.02,
+        "iou_threshold": 0.45,
+        "inclusive": False,
+        "max_detections": 6,
+        "max_per_class": None,
+        "max_log_size": 4.0,
+        "clip": True,
+        "drop_empty": True,
+        "scale_factors": (1.0, 2.0, 3.0, 4.0),
+        "candidate_sizes": (2, 4),
+    }
+
+    def call(self, layer):
+        logits = tf.constant(np.log([PROBABILITIES]), tf.float32)
+        return layer({"class_logits": logits, "box_codes": tf.ones([1, 4, 4])}, ANCHORS)

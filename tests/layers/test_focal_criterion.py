@@ -5,6 +5,7 @@ import pytest
 import tensorflow as tf
 
 from ssd_centernet.layers.focal_criterion import FocalMultiBoxLoss
+from tests.layers.contract import LayerContract
 
 # Three anchors side by side and one far below.
 ANCHORS = np.array(
@@ -155,10 +156,29 @@ def test_ignored_anchors_cost_nothing():
     assert float(both["class"]) == float(alone["class"])
 
 
-def test_config_round_trip_and_wrong_mode():
-    criterion = FocalMultiBoxLoss(0.6, alpha=0.3, gamma=1.5, crowd="drop", box_loss_weight=2.0)
-    again = FocalMultiBoxLoss.from_config(criterion.get_config())
-    assert again.get_config() == criterion.get_config()
-    assert again.loss_weights == {"class": 1.0, "box": 2.0}
+def test_unknown_crowd_mode_raises():
     with pytest.raises(ValueError, match="crowd must be one of"):
         FocalMultiBoxLoss(crowd="maybe")
+
+
+class TestFocalMultiBoxLossContract(LayerContract):
+    part = FocalMultiBoxLoss
+    settings = {
+        "matched_threshold": 0.6,
+        "alpha": 0.3,
+        "gamma": 1.5,
+        "crowd": "drop",
+        "scale_factors": (1.0, 2.0, 3.0, 4.0),
+        "class_loss_weight": 0.5,
+        "box_loss_weight": 2.0,
+    }
+
+    def call(self, layer):
+        boxes = tf.constant([[[0.0, 0.0, 0.5, 0.3], [0.0, 0.25, 0.4, 0.5]]])
+        crowd = tf.constant([[False, True]])
+        targets = layer.make_targets(boxes, tf.constant([[0, 1]]), crowd, ANCHORS)
+        outputs = outputs_of(np.ones((1, 4, 3)), np.ones((1, 4, 4)))
+        return targets, layer(outputs, targets)
+
+    def test_weights_of_the_parts(self):
+        assert self.build().loss_weights == {"class": 0.5, "box": 2.0}

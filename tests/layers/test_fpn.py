@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from ssd_centernet._keras import keras
 from ssd_centernet.layers.fpn import FPN
+from tests.layers.contract import LayerContract, random_maps
 
 SIZES = ((12, 20), (6, 10), (3, 5))
 
@@ -112,22 +112,22 @@ def test_training_uses_batch_statistics():
     assert norm.moving_mean.numpy().any()
 
 
-def test_config_round_trip():
-    neck = FPN(8, min_level=2, max_level=6, smooth_top=True, norm_momentum=0.9, kernel_stddev=0.1)
-    again = FPN.from_config(neck.get_config())
-    assert again.get_config() == neck.get_config()
-    assert again.width == 8 and again.smooth_top
-
-
-def test_half_precision_keeps_float32_weights():
-    neck = FPN(4, dtype=keras.mixed_precision.Policy("mixed_bfloat16"))
-    outputs = neck([tf.cast(level, tf.bfloat16) for level in levels_of()])
-    assert {output.dtype for output in outputs} == {tf.bfloat16}
-    assert {v.dtype for v in neck.variables} == {tf.float32}
-
-
 def test_too_many_levels_are_refused():
     with pytest.raises(ValueError, match="gives 3 levels, but the pyramid has those from 3 to 4"):
         FPN(4, max_level=4)(levels_of())
     with pytest.raises(ValueError, match="above"):
         FPN(4, min_level=5, max_level=4)
+
+
+class TestFPNContract(LayerContract):
+    part = FPN
+    settings = {
+        "width": 8,
+        "min_level": 2,
+        "max_level": 6,
+        "smooth_top": True,
+        "norm_momentum": 0.9,
+        "norm_epsilon": 0.1,
+        "kernel_stddev": 0.1,
+    }
+    inputs = random_maps(16, 8, 4)

@@ -5,6 +5,7 @@ import tensorflow as tf
 from ssd_centernet._keras import keras
 from ssd_centernet.layers.heads import SSDHead
 from ssd_centernet.layers.necks import SSDExtraLevels
+from tests.layers.contract import LayerContract, random_maps
 
 
 def test_published_sizes_of_the_extra_levels():
@@ -82,9 +83,14 @@ def test_outputs_are_float32_under_mixed_precision():
     assert {value.dtype for value in outputs.values()} == {tf.float32}
 
 
-def test_config_round_trip():
-    for layer in (
-        SSDExtraLevels(((1, 2), (3, 4)), strides=(2, 1)),
-        SSDHead(5, boxes_per_cell=(2, 4)),
-    ):
-        assert type(layer).from_config(layer.get_config()).get_config() == layer.get_config()
+class TestSSDExtraLevelsContract(LayerContract):
+    part = SSDExtraLevels
+    settings = {"widths": ((1, 2), (3, 4)), "strides": (2, 1)}
+    inputs = random_maps(8)
+
+
+class TestSSDHeadContract(LayerContract):
+    part = SSDHead
+    settings = {"num_logits": 5, "boxes_per_cell": (2, 4)}
+    inputs = random_maps(4, 2)
+    float32 = True

@@ -5,6 +5,7 @@ import pytest
 import tensorflow as tf
 
 from ssd_centernet.layers.anchors import MultiscaleAnchors
+from tests.layers.contract import LayerContract
 
 SIZES_320 = [(40, 40), (20, 20), (10, 10), (5, 5), (3, 3)]
 
@@ -76,8 +77,15 @@ def test_levels_that_do_not_fit_are_refused():
         MultiscaleAnchors(min_level=2, max_level=6).generate((320, 320), SIZES_320)
 
 
-def test_config_round_trip():
-    layer = MultiscaleAnchors(3.0, max_level=6, aspect_ratios=(1.0, 3.0), scales_per_octave=1)
-    again = MultiscaleAnchors.from_config(layer.get_config())
-    assert again.get_config() == layer.get_config()
-    assert again.boxes_per_cell == (2,) * 4
+class TestMultiscaleAnchorsContract(LayerContract):
+    part = MultiscaleAnchors
+    settings = {
+        "anchor_scale": 3.0,
+        "min_level": 4,
+        "max_level": 5,
+        "aspect_ratios": (1.0, 3.0),
+        "scales_per_octave": 1,
+    }
+
+    def call(self, layer):
+        return layer.generate((64, 96), [(4, 6), (2, 3)])

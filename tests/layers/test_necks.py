@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from ssd_centernet.layers.necks import VGGExtraLevels
+from ssd_centernet.layers.necks import PassLevels, VGGExtraLevels
+from tests.layers.contract import LayerContract, random_maps
 
 NARROW_300 = {"widths": ((2, 3),) * 4}
 NARROW_512 = {
@@ -64,6 +65,13 @@ def test_settings_of_different_length_raise():
         VGGExtraLevels(strides=(2, 2))
 
 
-def test_config_round_trip():
-    neck = VGGExtraLevels(**NARROW_512, initial_scale=5.0)
-    assert VGGExtraLevels.from_config(neck.get_config()).get_config() == neck.get_config()
+class TestVGGExtraLevelsContract(LayerContract):
+    part = VGGExtraLevels
+    settings = {**NARROW_512, "initial_scale": 5.0}
+    inputs = random_maps(16, 8)
+
+
+class TestPassLevelsContract(LayerContract):
+    part = PassLevels
+    settings = {}
+    inputs = random_maps(8, 4)

@@ -1,8 +1,8 @@
 import numpy as np
-import pytest
 import tensorflow as tf
 
 from ssd_centernet.layers.normalization import L2Norm
+from tests.layers.contract import LayerContract, random_maps
 
 
 def test_cells_by_hand():
@@ -36,8 +36,7 @@ def test_large_activations_do_not_overflow_in_half_precision():
     np.testing.assert_allclose(got, [[12.0, 16.0]], rtol=1e-3)
 
 
-def test_config_round_trip():
-    layer = L2Norm(7.0, epsilon=1e-3)
-    again = L2Norm.from_config(layer.get_config())
-    assert again.get_config() == layer.get_config()
-    assert again.initial_scale == 7.0 and again.epsilon == pytest.approx(1e-3)
+class TestL2NormContract(LayerContract):
+    part = L2Norm
+    settings = {"initial_scale": 7.0, "epsilon": 1e-3}
+    inputs = random_maps(4)[0]

@@ -3,6 +3,7 @@ import pytest
 import tensorflow as tf
 
 from ssd_centernet.layers.preprocessing import Preprocessing
+from tests.layers.contract import LayerContract
 
 
 def test_normalisation_by_hand():
@@ -32,26 +33,6 @@ def test_batches_equal_single_images():
     assert batch.dtype == tf.float32
     for image, want in zip(images, batch, strict=True):
         np.testing.assert_array_equal(layer(tf.constant(image)), want)
-
-
-def test_half_precision_is_overridden():
-    layer = Preprocessing((2, 2), dtype="mixed_float16")
-    assert layer(tf.zeros([4, 4, 3], tf.uint8)).dtype == tf.float32
-
-
-def test_config_round_trip():
-    layer = Preprocessing(
-        (8, 16),
-        mean=(0.1, 0.2, 0.3),
-        std=(0.4, 0.5, 0.6),
-        scale=1.0,
-        resize="bilinear",
-        keep_aspect=True,
-        channels="BGR",
-        round_pixels=True,
-    )
-    assert {"scale": 1.0, "keep_aspect": True}.items() <= layer.get_config().items()
-    assert Preprocessing.from_config(layer.get_config()).get_config() == layer.get_config()
 
 
 def test_half_pixel_sampling_by_hand():
@@ -111,3 +92,18 @@ def test_denormalize_inverts_the_normalisation(settings):
 def test_settings_that_do_not_exist_raise(settings):
     with pytest.raises(ValueError, match=f"Preprocessing.{next(iter(settings))} must be in"):
         Preprocessing((8, 8), **settings)
+
+
+class TestPreprocessingContract(LayerContract):
+    part = Preprocessing
+    settings = {
+        "image_size": (8, 16),
+        "mean": (0.1, 0.2, 0.3),
+        "std": (0.4, 0.5, 0.6),
+        "scale": 1.0,
+        "resize": "bilinear",
+        "keep_aspect": True,
+        "channels": "BGR",
+        "round_pixels": True,
+    }
+    inputs = tf.constant(np.random.default_rng(0).integers(0, 256, (20, 30, 3), np.uint8))

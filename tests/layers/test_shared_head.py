@@ -4,6 +4,7 @@ import tensorflow as tf
 
 from ssd_centernet._keras import keras
 from ssd_centernet.layers.heads import SharedSSDHead
+from tests.layers.contract import LayerContract, random_maps
 
 SIZES = ((4, 6), (2, 3))
 
@@ -97,15 +98,24 @@ def test_outputs_are_float32_in_half_precision():
     assert head._class_predictor.compute_dtype == "float16"
 
 
-def test_config_round_trip():
-    head = head_of(class_bias=-1.0, norm_epsilon=0.1, kernel_stddev=0.5)
-    again = SharedSSDHead.from_config(head.get_config())
-    assert again.get_config() == head.get_config()
-    assert again.kernel_stddev == 0.5
-
-
 def test_levels_must_fit_the_anchors():
     with pytest.raises(ValueError, match="the same number of anchors on each"):
         head_of(boxes_per_cell=(4, 6))
     with pytest.raises(ValueError, match="2 feature levels, but the anchors are set for 3"):
         head_of(boxes_per_cell=(2, 2, 2))(levels_of())
+
+
+class TestSharedSSDHeadContract(LayerContract):
+    part = SharedSSDHead
+    settings = {
+        "num_logits": 4,
+        "boxes_per_cell": (2, 2),
+        "depth": 2,
+        "width": 5,
+        "class_bias": -1.0,
+        "norm_momentum": 0.9,
+        "norm_epsilon": 0.1,
+        "kernel_stddev": 0.5,
+    }
+    inputs = random_maps(8, 4)
+    float32 = True

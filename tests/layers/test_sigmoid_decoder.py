@@ -4,6 +4,7 @@ import tensorflow as tf
 
 from ssd_centernet.layers.decoders import SigmoidSSDDecoder
 from ssd_centernet.ops import boxes as box_ops
+from tests.layers.contract import LayerContract
 
 ANCHORS = tf.constant(
     [[0.0, 0.0, 0.5, 0.5], [0.5, 0.5, 1.0, 1.0], [0.0, 0.0, 0.5, 0.4], [0.0, 0.5, 0.5, 1.0]]
@@ -140,8 +141,17 @@ def test_best_pairs_give_the_result_of_all(kind):
         np.testing.assert_array_equal(found["boxes"][image][rows], clipped)
 
 
-def test_config_round_trip():
-    decoder = SigmoidSSDDecoder(0.1, iou_threshold=0.4, max_per_class=7, pre_nms_top_k=50)
-    again = SigmoidSSDDecoder.from_config(decoder.get_config())
-    assert again.get_config() == decoder.get_config()
-    assert again.pre_nms_top_k == 50
+class TestSigmoidSSDDecoderContract(LayerContract):
+    part = SigmoidSSDDecoder
+    settings = {
+        "score_threshold": 0.1,
+        "iou_threshold": 0.4,
+        "max_detections": 6,
+        "max_per_class": 7,
+        "pre_nms_top_k": 50,
+        "scale_factors": (1.0, 2.0, 3.0, 4.0),
+    }
+
+    def call(self, layer):
+        logits = tf.constant([logit(PROBABILITIES)], tf.float32)
+        return layer({"class_logits": logits, "box_codes": tf.ones([1, 4, 4])}, ANCHORS)

@@ -4,6 +4,7 @@ import tensorflow as tf
 
 from ssd_centernet._keras import keras
 from ssd_centernet.layers.upsampling import UpsampleAdd
+from tests.layers.contract import LayerContract, random_maps
 
 
 @pytest.mark.parametrize("size", [(4, 6), (3, 6), (3, 5), (4, 5)])
@@ -32,3 +33,9 @@ def test_gradient_of_a_coarse_cell_counts_its_copies():
         tape.watch(coarse)
         total = tf.reduce_sum(UpsampleAdd()([coarse, fine]))
     assert tape.gradient(total, coarse).numpy().reshape(2, 2).tolist() == [[4, 2], [2, 1]]
+
+
+class TestUpsampleAddContract(LayerContract):
+    part = UpsampleAdd
+    settings = {}
+    inputs = random_maps(4, 8)

@@ -186,12 +186,13 @@ def test_coco_is_prepared_by_two_conversions():
 
 
 @pytest.fixture(scope="module")
-def smoke(tmp_path_factory):
+def smoke(tmp_path_factory, warm):
     """Run a script for real with SMOKE=1 in a directory of the tests."""
     place = tmp_path_factory.mktemp("smoke")
 
     def run_small(name, *arguments):
-        ended = script(name, *arguments, cwd=place, SMOKE="1", SMOKE_DIR=place)
+        small = {"SMOKE": 1, "SMOKE_DIR": place, "PYTHON": warm}
+        ended = script(name, *arguments, cwd=place, **small)
         return place, ended.stdout
 
     return run_small

@@ -3,6 +3,7 @@ import pytest
 import tensorflow as tf
 
 from ssd_centernet.models.backbones.hourglass import SPECIFICATIONS, Hourglass
+from tests.layers.contract import LayerContract, random_maps
 
 
 def names_of(backbone) -> set[str]:
@@ -69,9 +70,17 @@ def test_unknown_model_and_no_stack_raise():
         Hourglass(20, num_stacks=0)
 
 
-def test_config_round_trip():
-    backbone = Hourglass(10, num_stacks=2, width=4, norm_momentum=0.9, norm_epsilon=1e-3)
-    again = Hourglass.from_config(backbone.get_config())
-    assert again.get_config() == backbone.get_config()
-    norm = again.get_layer("stem_norm")
-    assert (norm.momentum, norm.epsilon) == (0.9, 1e-3)
+class TestHourglassContract(LayerContract):
+    part = Hourglass
+    settings = {
+        "model_id": 10,
+        "num_stacks": 3,
+        "width": 4,
+        "norm_momentum": 0.9,
+        "norm_epsilon": 1e-3,
+    }
+    inputs = random_maps(64, channels=3)[0]
+
+    def test_settings_of_its_norms(self):
+        norm = self.build().get_layer("stem_norm")
+        assert (norm.momentum, norm.epsilon) == (0.9, 1e-3)

@@ -11,6 +11,7 @@ from ssd_centernet.layers.heads import SharedSSDHead
 from ssd_centernet.layers.necks import PassLevels
 from ssd_centernet.models.backbones.model_garden import ModelGardenBackbone
 from ssd_centernet.models.ssd import SSD
+from tests.layers.contract import LayerContract, random_maps
 
 pytest.importorskip("official", reason="tf-models-official is not installed")
 
@@ -81,17 +82,11 @@ def test_names_and_initial_weights_do_not_depend_on_what_was_built_before():
         np.testing.assert_array_equal(left, right, err_msg=left.name)
 
 
-def test_a_saved_backbone_gives_equal_outputs(tmp_path):
+def test_settings_of_its_norms():
     backbone = ModelGardenBackbone(**SMALL, norm_momentum=0.9, norm_epsilon=1e-5)
     for norm in backbone._flatten_layers():
         if isinstance(norm, keras.layers.BatchNormalization):
             assert (norm.momentum, norm.epsilon) == (0.9, 1e-5)
-    backbone.save(tmp_path / "backbone.keras")
-    loaded = keras.models.load_model(tmp_path / "backbone.keras")
-    assert type(loaded) is ModelGardenBackbone
-    images = np.random.default_rng(0).normal(size=(1, 96, 96, 3)).astype(np.float32)
-    for key, value in backbone(images).items():
-        np.testing.assert_array_equal(loaded(images)[key], value)
 
 
 def test_layers_behind_the_coarsest_level_are_cut_off_but_counted():
@@ -144,3 +139,17 @@ def test_a_missing_package_is_explained(monkeypatch):
     monkeypatch.setitem(sys.modules, "official", None)
     with pytest.raises(ImportError, match=r'pip install "ssd_centernet\[model_garden\]"'):
         ModelGardenBackbone(**SMALL)
+
+
+class TestModelGardenBackboneContract(LayerContract):
+    part = ModelGardenBackbone
+    settings = {
+        "model_type": "mobilenet",
+        "options": {"model_id": "MobileNetV2", "filter_size_scale": 0.25},
+        "levels": ("3", "4"),
+        "image_size": (64, 64),
+        "activation": "relu",
+        "norm_momentum": 0.9,
+        "norm_epsilon": 0.01,
+    }
+    inputs = random_maps(64, channels=3)[0]
