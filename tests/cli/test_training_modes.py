@@ -61,7 +61,9 @@ def test_static_batches_of_two_workers(recipe, data_dir, tmp_path, capsys):
     with pytest.raises(FileExistsError, match="overwrite"):
         call(make_static, *common, "--num_steps=2")
     assert call(make_static, *common, "--num_steps=2", "--batch_size=2", "--overwrite") == 0
-    with pytest.raises(ValueError, match="another batch size"):
+    with pytest.raises(
+        ValueError, match="the batch size of the static batches in .* is 2, but the run.s is 4"
+    ):
         call(train, *common, "-b", "4", "--static", f"--model_dir={tmp_path / 'other'}")
 
 
