@@ -1,7 +1,9 @@
-"""FCOS (Tian et al. 2019, arXiv 1904.01355) made small: a detector of another kind than ours.
+"""A small FCOS: a detector of another kind than those of the library.
 
-Locations of a pyramid predict the intervals to the four sides of an object around them, and how
-near its centre they are. No room of the library knows of it.
+Each location of a pyramid predicts its distances to the four sides of the object around it, and how
+near the object's centre it is. The library knows nothing of this detector.
+
+Source: FCOS: Fully Convolutional One-Stage Object Detection (arXiv:1904.01355).
 """
 
 from __future__ import annotations
