@@ -31,6 +31,7 @@ PAPERS = {
     "Deep Residual Learning for Image Recognition": "1512.03385",
     "Enhancing Geometric Factors in Model Learning and Inference for Object Detection and Instance "
     "Segmentation": "2005.03572",
+    "FCOS: Fully Convolutional One-Stage Object Detection": "1904.01355",
     "Feature Pyramid Networks for Object Detection": "1612.03144",
     "Focal Loss for Dense Object Detection": "1708.02002",
     "Mixed Precision Training": "1710.03740",
