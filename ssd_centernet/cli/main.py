@@ -53,8 +53,8 @@ def run(argv: list[str] | None = None) -> None:
     # Whoever asks for all messages gets those of the import too.
     if os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", quiet) not in ("0", "1"):
         sys.meta_path.insert(0, QuietImport("tensorflow"))
-    # TensorFlow would load Keras 3 as well: without it the start is a quarter shorter, and tf.keras
-    # in a user's own modules is the Keras that the detectors are made of.
+    # TensorFlow would load Keras 3 as well: without it the start is a quarter shorter, and a user's
+    # own modules get the Keras that the detectors are made of.
     if _has_separate_keras_2():
         os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
     sys.exit(_dispatch(argv[1:]))
