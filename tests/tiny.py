@@ -139,4 +139,7 @@ def tiny_trainer(detector=None, **options):
 def tiny_batch(seed=0, size=2):
     """Make a batch of random images with one object each."""
     batch = random_batch((64, 64), [1] * size, num_classes=2, seed=seed)
-    return {**batch, "source_id": tf.range(71, 71 + size, dtype=tf.int64)}
+    # An object that anchors of both levels match: every weight has something to learn.
+    boxes = tf.tile(tf.constant([[[0.2, 0.2, 0.7, 0.7]]]), [size, 1, 1])
+    ids = tf.range(71, 71 + size, dtype=tf.int64)
+    return {**batch, "boxes": boxes, "classes": tf.zeros([size, 1], tf.int32), "source_id": ids}
