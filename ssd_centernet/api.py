@@ -161,7 +161,7 @@ def training_data(
         recipe: whose augmentation is used, and whose way with empty images and crowd regions;
             None resizes and normalises only.
         batch_size: images per step.
-        split: what the names of the record files start with; None is that of the recipe, which is
+        split: prefix of the record files; None is that of the recipe, which is
             'coco_train' where it does not say.
         settings: gin bindings that win over the recipe's: 'SSDAugment.no_crop_probability = 0.9'.
         **options: of `data.pipeline.training_batches`, such as `seed`, `keep_empty`, `cache`.
@@ -205,7 +205,7 @@ def validation_data(
         data_dir: folder of converted data.
         detector: whose preprocessing the images go through.
         batch_size: images per batch; the last one holds what is left.
-        split: what the names of the record files start with.
+        split: prefix of the record files.
         **options: of `data.pipeline.evaluation_batches`, such as `max_boxes`.
 
     Returns:
@@ -244,7 +244,7 @@ def evaluate(
     Args:
         detector: with its weights.
         data_dir: folder of converted data.
-        split: what the names of the record files start with.
+        split: prefix of the record files.
         batch_size: images per step; it changes the speed and not the result.
         report: an HTML file to write, which shows the result and the worst images.
 

@@ -282,7 +282,7 @@ class Recipe:
             data_dir: directory that `ssd_centernet convert` wrote.
             images: of the split; a split that is smaller than a batch makes the batch smaller.
             label_map: of the data; None reads it.
-            communicator: of the processes that evaluate together.
+            communicator: connects the processes that evaluate together.
 
         Returns:
             Batches as `data.pipeline.evaluation_batches` describes them.
@@ -310,7 +310,7 @@ class Recipe:
         Args:
             detector: what is trained; its batch norms are joined where `sync_batch_norm` says so.
             length: of the run.
-            communicator: of the processes that train together.
+            communicator: connects the processes that train together.
 
         Returns:
             The trainer at step 0.

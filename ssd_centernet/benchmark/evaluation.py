@@ -1,4 +1,4 @@
-"""How long COCO metrics take with either library behind them, on random detections."""
+"""How long COCO metrics take with either library, on random detections."""
 
 from __future__ import annotations
 

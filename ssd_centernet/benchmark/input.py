@@ -31,7 +31,7 @@ def ceiling_batches(
         data_dir: folder with the record files.
         batch_size: images per batch.
         size: (height, width) of the images.
-        split: what the names of the record files start with.
+        split: prefix of the record files.
 
     Returns:
         Endless dataset of uint8 [B, height, width, 3].

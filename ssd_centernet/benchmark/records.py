@@ -42,7 +42,7 @@ def write_records(
         num_classes: classes.
         num_shards: files.
         seed: of the pictures and boxes.
-        split: what the names of the record files start with.
+        split: prefix of the record files.
     """
     rng = np.random.default_rng(seed)
     folder = Path(folder)
@@ -62,7 +62,7 @@ def long_epoch(data_dir: str | Path, folder: str | Path, *, split: str = SPLIT) 
     Args:
         data_dir: folder with the record files.
         folder: an empty folder for the links.
-        split: what the names of the record files start with.
+        split: prefix of the record files.
 
     Returns:
         `data_dir` itself when its epochs are long enough, else `folder`, whose epochs have at

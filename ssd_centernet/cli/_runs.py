@@ -46,7 +46,7 @@ def open_run_of_flags(
     Args:
         checkpoint: which weights, as in `choose_checkpoint`.
         allow: names whose overrides may be without effect.
-        communicator: of the processes that open the run together.
+        communicator: connects the processes that open the run together.
 
     Returns:
         The run.

@@ -14,7 +14,7 @@ from typing import Any
 
 @dataclasses.dataclass(frozen=True)
 class Expectation:
-    """Say which values a setting may have; stands in its annotation: `Annotated[int, COUNT]`.
+    """Say which values a setting may have; written in its annotation: `Annotated[int, COUNT]`.
 
     Attributes:
         accepts: whether a value may be set.

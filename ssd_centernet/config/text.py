@@ -10,7 +10,7 @@ from gin import config_parser
 
 
 class _Word(str):
-    """A name that stands in settings without quotes."""
+    """A name that settings hold without quotes."""
 
     def __repr__(self) -> str:
         return str(self)

@@ -65,7 +65,7 @@ def training_batches(
         batch_size: images per batch of this process.
         augment: `(example with 'encoded', seed [2]) -> example with 'image'`, e.g. `SSDAugment`;
             your own chain may use Python's `if` and `while` on tensors.
-        split: what the names of the record files start with.
+        split: prefix of the record files.
         image_size: (height, width) that the network expects, checked against what `augment` makes;
             None checks nothing.
         make_targets: `(boxes [N, 4], classes [N], is_crowd [N], extent=[2]) -> dict of tensors`,
@@ -167,7 +167,7 @@ def evaluation_batches(
             whose `source_id` is -1.
         preprocess: uint8 [H, W, 3] -> float [h, w, 3], as `Detector.preprocessing`; if it has
             `extent(height, width)`, boxes are fractions of the padded frame.
-        split: what the names of the record files start with.
+        split: prefix of the record files.
         max_boxes: size of the padded object fields; more boxes are left out.
         rank: number of this process, 0 <= rank < world_size.
         world_size: number of processes; each image goes to one of them.
@@ -254,7 +254,7 @@ def count_examples(
 
     Args:
         data_dir: folder with the record files.
-        split: what the names of the record files start with.
+        split: prefix of the record files.
         keep_empty: as in `training_batches`.
         crowd: as in `training_batches`.
         rank: number of the process whose images are counted.

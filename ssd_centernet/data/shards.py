@@ -35,7 +35,7 @@ def find_shards(data_dir: str, split: str) -> list[str]:
 
     Args:
         data_dir: folder of the record files.
-        split: beginning of their names, e.g. 'coco_train'.
+        split: prefix of their names, e.g. 'coco_train'.
 
     Returns:
         Paths, sorted.
@@ -87,7 +87,7 @@ class RecordSource:
 
     Args:
         data_dir: folder of the record files.
-        split: beginning of their names.
+        split: prefix of their names.
         rank: number of the process.
         world_size: number of processes; each record goes to one of them.
         keep_empty: whether to use images without objects.

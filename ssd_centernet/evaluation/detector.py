@@ -45,7 +45,7 @@ def split_ground_truth(data_dir: str | Path, split: str, label_map: LabelMap) ->
 
     Args:
         data_dir: folder with the record files.
-        split: beginning of their names.
+        split: prefix of their names.
         label_map: label map of the data.
 
     Returns:

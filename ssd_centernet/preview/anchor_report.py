@@ -75,7 +75,7 @@ def describe_anchors(
     Args:
         detector: the detector to train.
         data_dir: folder of converted data.
-        split: beginning of the names of the record files.
+        split: prefix of the record files.
         crowd: treatment of crowd regions, as in `training_batches`.
         max_images: largest number of images with objects; None takes all.
         output: PNG file for a chart of the shares by size; None writes none.

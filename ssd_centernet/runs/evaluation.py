@@ -59,10 +59,10 @@ def evaluate_run(
     Args:
         run: of `open_run`.
         data_dir: folder of converted data with the classes of the run.
-        split: what the names of the record files start with; None is that of the training.
+        split: prefix of the record files; None is that of the training.
         batch_size: images per step; it changes the speed and not the result.
         progress: called with (images done, images in all) after every batch.
-        communicator: of the processes that evaluate together, each its share of the images.
+        communicator: connects the processes, each of which evaluates its share of the images.
 
     Returns:
         Metrics, losses and a hint; None on all processes but the first.
@@ -105,7 +105,7 @@ def save_evaluation(
 
     Args:
         evaluated: of `evaluate_run`.
-        directory: where to write; made when missing.
+        directory: where to write; created if missing.
         **facts: what `metrics.json` says beside the numbers: the checkpoint, the split.
 
     Returns:
@@ -135,7 +135,7 @@ def report_evaluation(
         model_dir: directory of the run, of which the page shows the settings; None where there is
             none, as of a detector that a notebook trained.
         data_dir: folder of the data that it was evaluated on.
-        split: what the names of the record files start with.
+        split: prefix of the record files.
 
     Returns:
         The path.

@@ -16,7 +16,7 @@ def run_lock(model_dir: str | Path, *, needed: bool = True) -> Iterator[None]:
     Two trainings would mix their checkpoints, settings and logs without any error.
 
     Args:
-        model_dir: directory of the run; made when missing.
+        model_dir: directory of the run; created if missing.
         needed: False for the processes of a run that write nothing.
 
     Raises:

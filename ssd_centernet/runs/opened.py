@@ -58,7 +58,7 @@ def open_run(
         flag_params: bindings made from command-line flags.
         device: auto, cpu, gpu, tpu, hpu, mlu or npu; None leaves it to TensorFlow, and the weights
             where a Keras model of the caller's own would have them.
-        communicator: of the processes that open the run together; each takes a device of its own.
+        communicator: connects the processes that open the run; each takes its own device.
         allow: names whose overrides may be without effect, such as 'train'.
 
     Returns:

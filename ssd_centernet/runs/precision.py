@@ -182,7 +182,7 @@ class Comparison:
         """Write `comparison.json` and `loss_curves.png`, each whole or not at all.
 
         Args:
-            directory: where to; made when missing.
+            directory: where to; created if missing.
             title: at the top of the picture.
             **facts: what the JSON file says beside the numbers: recipe and settings.
 

@@ -141,7 +141,7 @@ def first_images(
 
     Args:
         data_dir: folder of the data.
-        split: beginning of the names of the record files.
+        split: prefix of the record files.
         label_map: label map of the data.
         number: number of images, at least 1.
 

@@ -145,7 +145,7 @@ def _vgg(backbone: VGG16) -> Names:
             full = variable.name.removesuffix(":0")
             names[full] = f"features.{index}.{_TORCH[full.split('/')[-1]]}"
         block = layer.name.split("_")[0]
-        # Its ReLU, and the pool where a block ends; conv6 and conv7 have none behind them.
+        # Its ReLU, and the pool where a block ends; conv6 and conv7 have none after them.
         pooled = "_" in layer.name and after is not None and after.name.split("_")[0] != block
         index += 3 if pooled else 2
     return names
