@@ -150,6 +150,7 @@ def export(
     if not images:
         raise ValueError("there are no images to check the export on; give at least one.")
     target.parent.mkdir(parents=True, exist_ok=True)
+    # Beside the target: a rename at the end must not cross file systems.
     folder = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
     try:
         write_atomically(folder / LABELS_NAME, "".join(f"{name}\n" for name in names))
@@ -178,7 +179,7 @@ def export(
             "bytes": card.file_sizes(folder),
         }
         write_atomically(folder / card.CARD_NAME, json.dumps(content, indent=1) + "\n")
-        os.chmod(folder, 0o755)
+        os.chmod(folder, 0o755)  # mkdtemp makes folders that only their owner can open.
         _put_in_place(folder, target)
     finally:
         shutil.rmtree(folder, ignore_errors=True)

@@ -143,8 +143,10 @@ class CenterNet(Detector):
         cells, offsets, sizes = (
             targets[key].numpy()[used] for key in ("cells", "offsets", "sizes")
         )
+        # The boxes that the network would decode if it hit its targets, in cells.
         centers = cells + offsets
         coded = np.concatenate([centers - sizes / 2.0, centers + sizes / 2.0], axis=-1)
+        # Gaussians are 1 at their centres alone; of several classes in a cell, each has its peak.
         is_peak = heatmap[cells[:, 0], cells[:, 1]] == 1.0  # [P, C]
         allowed = is_peak[:, classes]
         owners = find_owners(coded / np.tile(grid, 2), boxes, allowed, one_each=True)

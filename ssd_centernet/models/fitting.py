@@ -136,6 +136,7 @@ class FittedModel(keras.Model):
         batch = _prepared(_checked(data, self.input_shape), self.num_classes)
         options = self._fitting.options
         variables = self.variables_to_train(options["freeze"])
+        # In float16 small gradients become 0, so Keras' wrapper multiplies the loss beforehand.
         scaler = self.optimizer if hasattr(self.optimizer, "get_scaled_loss") else None
         with tf.GradientTape() as tape:
             outputs = self(batch["image"], training=True)

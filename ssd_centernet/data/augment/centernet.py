@@ -95,6 +95,7 @@ class SquareCropAugment(common.Augmentation):
             )
 
     def augment(self, example: Example, seed: tf.Tensor) -> Example:
+        # One call for all: the flip, four for the colours, three for the crop.
         draws = tf.random.stateless_uniform([8], common.spaced_seed(seed))
         flip = draws[0] < self.flip_probability
         picture = common.Picture(example, flip=flip)
@@ -226,6 +227,8 @@ class CropPadAugment(common.Augmentation):
 
     def augment(self, example: Example, seed: tf.Tensor) -> Example:
         seed = common.spaced_seed(seed)
+        # The flip, whether to crop, four for the colours, four for the padding. The crop itself
+        # tries an unknown number of windows, so it has a seed of its own.
         draws = tf.random.stateless_uniform([10], seed)
         flip = draws[0] < self.flip_probability
         picture = common.Picture(example, flip=flip)
