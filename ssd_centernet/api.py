@@ -17,7 +17,6 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 
 from ssd_centernet import config
-from ssd_centernet._keras import keras
 from ssd_centernet.building import UnknownClassesError, build_detector
 from ssd_centernet.data.directory import load_label_map
 from ssd_centernet.data.pipeline import FILLER_ID, evaluation_batches
@@ -25,6 +24,7 @@ from ssd_centernet.drawing.chart import check_installed
 from ssd_centernet.evaluation.result import CocoResult
 from ssd_centernet.labels import LabelMap
 from ssd_centernet.models.detector import Detector
+from ssd_centernet.models.saved import load_keras_file
 from ssd_centernet.recipe import Recipe
 from ssd_centernet.run_directory import CONFIG_NAME
 from ssd_centernet.runs.evaluation import evaluate_run, report_evaluation
@@ -298,7 +298,7 @@ def _size_setting(image_size: int | tuple[int, int] | None) -> list[str]:
 def _load_file(path: Path) -> Detector:
     if not path.is_file():
         raise FileNotFoundError(f"there is no file {path}; detector.save('{path}') writes one.")
-    loaded = keras.models.load_model(path)
+    loaded = load_keras_file(path)
     if not isinstance(loaded, Detector):
         raise ValueError(
             f"{path} holds a {type(loaded).__name__}, no detector of this library; read it with "

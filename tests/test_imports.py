@@ -83,6 +83,7 @@ INSIDE_A_DETECTOR = set(
 OUTSIDE_A_DETECTOR = [
     ["models", "detector"],
     ["models", "matches"],
+    ["models", "saved"],
     ["models", "weight_decay"],
     ["layers", "normalization"],
     ["ops", "boxes"],

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import tensorflow as tf
 
+from ssd_centernet.files import write_atomically
 from ssd_centernet.run_directory import (
     BEST_DIR,
     BEST_METRICS_NAME,
@@ -21,7 +22,7 @@ from ssd_centernet.run_directory import (
     mend_list,
     named_weights,
 )
-from ssd_centernet.training.log_files import beats
+from ssd_centernet.training.log_files import beats, recorded_evaluations
 from ssd_centernet.training.trainer import Trainer
 
 
@@ -151,8 +152,19 @@ class RunCheckpoints:
 
     def best_metrics(self) -> dict[str, float] | None:
         """Return the metrics and the `step` of the checkpoint in `best/`; None without one."""
-        record = self.model_dir / BEST_DIR / BEST_METRICS_NAME
-        return json.loads(record.read_text()) if record.exists() else None
+        folder = self.model_dir / BEST_DIR
+        try:
+            found = json.loads((folder / BEST_METRICS_NAME).read_bytes())
+            if isinstance(found, dict):
+                return found
+        except (OSError, ValueError):
+            pass
+        # Empty after a crash of the machine; the log holds the same numbers.
+        steps = {index.stem for index in folder.glob(f"{CHECKPOINT_PREFIX}-*.index")}
+        for record in recorded_evaluations(self.model_dir, until_step=int(self.trainer.step)):
+            if f"{CHECKPOINT_PREFIX}-{record['step']}" in steps:
+                return record
+        return None
 
     def _keep_if_better(self, metrics: dict[str, float], name: str, higher_is_better: bool) -> bool:
         if name not in metrics:
@@ -172,7 +184,8 @@ class RunCheckpoints:
             self.checkpoint, str(fresh), max_to_keep=1, checkpoint_name=CHECKPOINT_PREFIX
         )
         manager.save(checkpoint_number=step)
-        (fresh / BEST_METRICS_NAME).write_text(json.dumps({"step": step, **metrics}, indent=1))
+        content = json.dumps({"step": step, **metrics}, indent=1)
+        write_atomically(fresh / BEST_METRICS_NAME, content)
         shutil.rmtree(replaced, ignore_errors=True)
         if best_dir.exists():
             best_dir.rename(replaced)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -25,9 +26,7 @@ def recorded_evaluations(model_dir: str | Path, *, until_step: int) -> list[dict
         last one.
     """
     found = {
-        record.get("step"): record
-        for record in read_lines(Path(model_dir) / METRICS_NAME)
-        if record.get("kind") == EVAL_KIND
+        record["step"]: record for record in _records(model_dir) if record["kind"] == EVAL_KIND
     }
     return [found[step] for step in sorted(found) if step <= until_step]
 
@@ -44,14 +43,14 @@ def recorded_metrics(model_dir: str | Path) -> tuple[list[dict], list[dict]]:
     """
     windows: list[dict] = []
     evaluations: list[dict] = []
-    for record in read_lines(Path(model_dir) / METRICS_NAME):
-        if record.get("kind") == TRAIN_KIND:
+    for record in _records(model_dir):
+        if record["kind"] == TRAIN_KIND:
             # The first window after a resume has one step: records at or after it were repeated.
             for records in (windows, evaluations):
                 while records and records[-1]["step"] >= record["step"]:
                     records.pop()
             windows.append(record)
-        elif record.get("kind") == EVAL_KIND:
+        elif record["kind"] == EVAL_KIND:
             while evaluations and evaluations[-1]["step"] >= record["step"]:
                 evaluations.pop()
             evaluations.append(record)
@@ -60,22 +59,48 @@ def recorded_metrics(model_dir: str | Path) -> tuple[list[dict], list[dict]]:
 
 def recorded_sessions(model_dir: str | Path) -> list[dict]:
     """Read when processes began and ended training in a directory; see `TrainLog.session`."""
-    return read_lines(Path(model_dir) / SESSIONS_NAME)
+    return _read_lines(Path(model_dir) / SESSIONS_NAME)
 
 
-def read_lines(path: Path) -> list[dict]:
-    """Read the JSON objects of a file with one per line; none if there is no file."""
+def _records(model_dir: str | Path) -> list[dict]:
+    """Return the lines of the log with a kind and a step, each with its numbers alone."""
+    return [
+        {key: value for key, value in record.items() if key == "kind" or _is_number(value)}
+        for record in _read_lines(Path(model_dir) / METRICS_NAME)
+        if record.get("kind") in (TRAIN_KIND, EVAL_KIND)
+    ]
+
+
+def _read_lines(path: Path) -> list[dict]:
+    """Read the JSON objects with a step of a file with one per line; none if there is no file.
+
+    A line that is none is left out with a warning: a crash of the machine or an editor must not
+    stop a run from going on.
+    """
     if not path.is_file():
         return []
-    records = []
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+    records, unreadable = [], []
+    for number, line in enumerate(path.read_bytes().splitlines(), 1):
         try:
             record = json.loads(line)
-        except json.JSONDecodeError:  # A killed process may leave half a line.
-            continue
-        if isinstance(record, dict):
+            usable = isinstance(record, dict) and type(record.get("step")) is int
+        except (ValueError, RecursionError):  # A killed process may leave half a line.
+            usable = False
+        if usable:
             records.append(record)
+        elif line.strip():
+            unreadable.append(number)
+    if unreadable:
+        lines = ", ".join(map(str, unreadable[:5])) + (", ..." if len(unreadable) > 5 else "")
+        warnings.warn(
+            f"{path}: {len(unreadable)} of its lines cannot be read and are left out: line {lines}",
+            stacklevel=2,
+        )
     return records
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def evaluations_without_best(

@@ -73,7 +73,11 @@ class TrainLog:
             self._model_dir.mkdir(parents=True, exist_ok=True)
             # Appended line by line: a killed process loses at most the last line, and a resume goes
             # on below.
-            self._file = (self._model_dir / METRICS_NAME).open("a", buffering=1)
+            path = self._model_dir / METRICS_NAME
+            cut = path.is_file() and path.read_bytes()[-1:] not in (b"", b"\n")
+            self._file = path.open("a", buffering=1)
+            # A killed process may leave half a line, which must not take the next one with it.
+            self._file.write("\n" if cut else "")
         self._last_step = 0
         self._last_time = time.monotonic()
         self._rate: float | None = None

@@ -14,7 +14,7 @@ import tensorflow as tf
 from tensorflow.core.protobuf import trackable_object_graph_pb2
 
 from ssd_centernet import run_directory
-from ssd_centernet._keras import keras
+from ssd_centernet.models.saved import load_keras_file
 
 _SHOWN = 5
 _DATA_SUFFIX = re.compile(r"\.(index|meta|data-\d+-of-\d+)$")
@@ -241,7 +241,7 @@ def _open_h5(path: Path) -> Weights:
 
 def _open_keras(path: Path) -> Weights:
     """Read a whole model; one of this library has all names, including those of classes."""
-    model = keras.models.load_model(path, compile=False)
+    model = load_keras_file(path, compile=False)
     arrays = {variable.name.removesuffix(":0"): variable.numpy() for variable in model.variables}
     found = _of_arrays(path, "keras", arrays)
     return dataclasses.replace(found, class_names=getattr(model, "class_names", None))

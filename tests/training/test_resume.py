@@ -9,6 +9,7 @@ import pytest
 from ssd_centernet.data.directory import LABEL_MAP_NAME
 from ssd_centernet.labels import LabelMap
 from ssd_centernet.run_directory import find_checkpoint
+from ssd_centernet.runs.logs import RunLog
 from ssd_centernet.training.log_files import evaluations_without_best, recorded_evaluations
 from tests.process import CLI, Running
 from tests.training.test_train import run
@@ -122,6 +123,42 @@ def test_evaluations_are_read_up_to_the_checkpoint(tmp_path):
     assert [(record["step"], record["AP"]) for record in records] == [(2, 0.2)]
     assert len(recorded_evaluations(tmp_path, until_step=4)) == 2
     assert recorded_evaluations(tmp_path / "none", until_step=4) == []
+
+
+ODD_LINES = ["[1, 2]", "null", "{", "[" * 3000, '{"kind": "eval"}', '{"kind": "eval", "step": "2"}']
+ODD_LINES += ['{"kind": "train", "step": null}', '{"kind": "eval", "step": true}', "\x00\x00"]
+
+
+def test_lines_of_a_log_that_cannot_be_read_are_left_out(tmp_path):
+    good = {"kind": "eval", "step": 2, "AP": 0.2}
+    lines = [json.dumps(good), *ODD_LINES, json.dumps(good | {"step": 4, "AP": "none"})]
+    (tmp_path / "metrics.jsonl").write_text("\n".join(lines))
+    with pytest.warns(UserWarning, match=r"jsonl: 9 of its lines cannot .*: line 2, 3"):
+        records = recorded_evaluations(tmp_path, until_step=9)
+    assert records == [good, {"kind": "eval", "step": 4}]
+    with pytest.warns(UserWarning, match="9 of its lines cannot be read"):
+        log = RunLog.read("run", tmp_path)
+    assert log.best["AP"] == 0.2 and log.steps == 4
+
+
+def test_a_run_goes_on_where_a_crash_emptied_its_state_files(tiny_recipe, data_dir, tmp_path):
+    model_dir = tmp_path / "run"
+    settings = ("train.evaluate_every = 1", "train.keep_best = 'loss_box'")
+    run(tiny_recipe, data_dir, model_dir, "train.steps = 2", *settings)
+    best = json.loads((model_dir / "best" / "metrics.json").read_text())
+    # No later evaluation is as good, so best/ must stay what it is.
+    metrics = model_dir / "metrics.jsonl"
+    rows = [json.loads(line) for line in metrics.read_text().splitlines()]
+    for row in rows:
+        if row["kind"] == "eval" and row["step"] == best["step"]:
+            row["loss_box"] = 1e-9
+    metrics.write_text("".join(f"{json.dumps(row)}\n" for row in rows) + '{"kind": "eval", "st')
+    (model_dir / "best" / "metrics.json").write_bytes(b"")
+    run(tiny_recipe, data_dir, model_dir, "train.steps = 3", *settings)
+    assert find_checkpoint(model_dir / "best").endswith(f"ckpt-{best['step']}")
+    # The half line is on a line of its own: what was logged after it can be read.
+    with pytest.warns(UserWarning, match="1 of its lines cannot be read"):
+        assert recorded_evaluations(model_dir, until_step=3)[-1]["step"] == 3
 
 
 @pytest.mark.parametrize(
