@@ -48,13 +48,14 @@ def convert_annotations(
     Raises:
         ValueError, FileNotFoundError, FileExistsError: as for the readers and `convert_coco`.
     """
+    shared = label_map or _shared_label_map(output_dir, split)
     source = read_annotations(
         annotations,
         annotation_format=annotation_format,
         split=split,
         image_dir=image_dir,
         image_list=image_list,
-        label_map=label_map or _shared_label_map(output_dir, split),
+        label_map=shared,
         drop_unknown=drop_unknown_categories,
         first_pixel=first_pixel,
     )
@@ -64,7 +65,7 @@ def convert_annotations(
         output_dir,
         split=split,
         # A reader has numbered the categories, and left unknown ones out.
-        label_map=label_map if source is None else None,
+        label_map=shared if source is None else None,
         drop_unknown_categories=drop_unknown_categories,
         **options,
     )
