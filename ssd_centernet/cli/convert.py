@@ -12,9 +12,12 @@ Examples; run it once for each split:
   ssd_centernet convert --annotations=my_data/data.yaml --output_dir=data/yolo --split=val
   ssd_centernet convert --annotations=boxes.csv --image_dir=images --output_dir=data/table
   ssd_centernet convert --annotations=tensorflow_datasets/voc/2007/5.0.0 --output_dir=data/voc
+  ssd_centernet convert --annotations=test2017 --label_map=coco.pbtxt --output_dir=data/test
 
 Columns of a CSV table: image, xmin, ymin, xmax, ymax, class; corners in pixels.
 """
+
+from collections.abc import Sequence
 
 from absl import flags
 
@@ -63,6 +66,21 @@ def define_flags() -> None:
         "max_images", None, "Use only the first N images with objects.", lower_bound=1
     )
     flags.DEFINE_float("max_missing", 0.05, "Share of the listed images that may be missing, 0..1.")
+    flags.DEFINE_float(
+        "max_dropped",
+        0.1,
+        "Share of the boxes or images that may be dropped as unusable, 0..1.",
+        lower_bound=0.0,
+        upper_bound=1.0,
+    )
+    flags.DEFINE_enum(
+        "box_units",
+        "auto",
+        ["auto", "pixels", "fractions", "percent"],
+        "What boxes of COCO, VOC and CSV are given in: auto refuses what does not look like pixels "
+        "or like x, y, width, height; pixels clips it; fractions and percent of the picture are "
+        "scaled.",
+    )
     flags.DEFINE_string(
         "label_map",
         None,
@@ -88,7 +106,7 @@ def main(argv: list[str]) -> None:
     from ssd_centernet.data.convert import DEFAULT_MAX_PIXELS
     from ssd_centernet.data.convert_formats import convert_annotations, read_label_map
     from ssd_centernet.data.directory import load_label_map
-    from ssd_centernet.data.validate import format_report
+    from ssd_centernet.data.validate import format_report, wrapped
 
     info = convert_annotations(
         FLAGS.annotations,
@@ -107,6 +125,8 @@ def main(argv: list[str]) -> None:
         label_map=read_label_map(FLAGS.label_map) if FLAGS.label_map else None,
         drop_unknown_categories=FLAGS.drop_unknown_categories,
         max_missing=FLAGS.max_missing,
+        max_dropped=FLAGS.max_dropped,
+        box_units=FLAGS.box_units,
         overwrite=FLAGS.overwrite,
     )
     print(format_report(info["report"]))
@@ -115,8 +135,23 @@ def main(argv: list[str]) -> None:
         f"{info['num_objects']} objects ({info['num_crowd']} crowd regions), "
         f"{info['num_shards']} shards."
     )
+    counts = info.get("objects_per_class", {})
     if not info["num_objects"]:
-        print("No image has an object: there is nothing to learn or to evaluate.")
-    names = load_label_map(FLAGS.output_dir).names
-    more = f", ... ({len(names)} in all)" if len(names) > _NAMES_SHOWN else ""
-    print(f"Classes: {', '.join(names[:_NAMES_SHOWN])}{more}.")
+        names = load_label_map(FLAGS.output_dir).names
+        print(
+            "No image has an object: there is nothing to learn or to score. `ssd_centernet "
+            "evaluate` and `predict` write the detections of these images."
+        )
+        print(wrapped(f"Classes: {_shortened(names)}."))
+    elif counts:
+        ordered = sorted(counts, key=counts.get, reverse=True)
+        told = [f"{name} {counts[name]}" for name in ordered]
+        print(wrapped(f"Objects per class: {_shortened(told)}."))
+
+
+def _shortened(parts: Sequence[str]) -> str:
+    """Join the first parts; the last two of many too, as they tell most about rare classes."""
+    if len(parts) <= _NAMES_SHOWN:
+        return ", ".join(parts)
+    first = ", ".join(parts[: _NAMES_SHOWN - 2])
+    return f"{first}, ..., {', '.join(parts[-2:])} ({len(parts)} in all)"

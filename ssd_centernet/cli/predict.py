@@ -8,7 +8,8 @@ Examples:
 Arguments are image files and folders. Every image is drawn to OUTPUT_DIR/NAME.png with the
 detections above --min_score. OUTPUT_DIR/detections.json holds all detections, also those of low
 score, for `ssd_centernet evaluate --detections`. An image_id is the number in the file name, or
-a running number; images.json lists them. With --annotations the ground truth is drawn beside.
+a running number; images.json lists them. With --annotations the ground truth is drawn beside,
+and the ids are those of the file_name that the end of a path is.
 """
 
 from __future__ import annotations
@@ -94,6 +95,7 @@ def predict_run(
     """
     values = flags.FLAGS
     output_dir = Path(output_dir or Path(values.model_dir) / PREDICTIONS_DIR)
+    from ssd_centernet.data.validate import format_report
     from ssd_centernet.predict.image_files import find_images
     from ssd_centernet.predict.prediction import predict
 
@@ -115,6 +117,8 @@ def predict_run(
             progress=bar.update,
             **options,
         )
+    if found.report:
+        print(format_report(found.report), file=sys.stderr)
     for path, reason in found.unreadable.items():
         print(f"skipped {path}: {reason}", file=sys.stderr)
     drawn = sum(image["detections"] for image in found.images)

@@ -11,21 +11,20 @@ import re
 from collections.abc import Iterator
 
 import tensorflow as tf
-from PIL import Image
 from tqdm import tqdm
 
-from ssd_centernet.data.directory import LABEL_MAP_NAME
+from ssd_centernet.data.box_units import UNITS
+from ssd_centernet.data.images import DEFAULT_MAX_PIXELS, CheckedImage, check_image, pillow_limit
+from ssd_centernet.data.orientation import decide_turning
 from ssd_centernet.data.output import SplitOutput
 from ssd_centernet.data.readers.coco import CocoImage, CocoIndex, read_coco
 from ssd_centernet.data.readers.source import AnnotationSource, EncodedImages
-from ssd_centernet.data.records import encode_example
-from ssd_centernet.data.validate import LISTED, Box, CheckedImage, check_box, check_image
+from ssd_centernet.data.split_writer import RawBoxes, SplitWriter
+from ssd_centernet.data.validate import LISTED, MISSING
 from ssd_centernet.labels import LabelMap
 
-# Pillow's own bound against decompression bombs: a quarter of a gigabyte of RGB.
-DEFAULT_MAX_PIXELS = 89_478_485
 # Raised when the same input would give other records.
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 MAX_SHARDS = 1000
 
 
@@ -43,6 +42,8 @@ def convert_coco(
     label_map: LabelMap | None = None,
     drop_unknown_categories: bool = False,
     max_missing: float = 0.05,
+    max_dropped: float = 0.1,
+    box_units: str = "auto",
     max_images: int | None = None,
     overwrite: bool = False,
     progress: bool = True,
@@ -70,6 +71,11 @@ def convert_coco(
         label_map: the categories to keep; None takes those of the annotation file.
         drop_unknown_categories: leave out boxes of categories outside the label map.
         max_missing: share 0..1 of the listed images that may be missing.
+        max_dropped: share 0..1 of the images or of the boxes that may be dropped. Missing images,
+            second copies, and what another setting leaves out, do not count.
+        box_units: 'auto' refuses boxes that seem to be in another unit or order than x, y, width,
+            height in pixels; 'pixels' takes them as they are and clips them; 'fractions' and
+            'percent' scale them by the size of the picture.
         max_images: convert only this many images, the first ones with objects, such as 16 for a
             test of overfitting; None converts all.
         overwrite: replace the files of an earlier conversion with other input.
@@ -77,15 +83,17 @@ def convert_coco(
 
     Returns:
         The content of `coco_<split>.info.json`: `num_images`, `num_objects`, `num_crowd`,
-        `num_empty`, `max_objects_per_image`, `num_shards`, `shards`, `report` and `input`.
+        `num_empty`, `max_objects_per_image`, `objects_per_class` (crowd regions not counted),
+        `num_shards`, `shards`, `report`, `input` and `picture_digests`.
 
     Raises:
         FileNotFoundError: if the annotations or the image folder do not exist, or more images are
             missing than `max_missing` allows.
         FileExistsError: if the output folder holds another conversion and `overwrite` is off.
         ValueError: if an option is out of range, the annotations are not usable (see
-            `read_coco`), the label map differs from the one in the output folder, or no image
-            is left.
+            `read_coco`), boxes are in another unit or order (see `box_units.check_units`), the
+            label map differs from the one in the output folder, no image or no box is left, or
+            more was dropped than `max_dropped` allows.
 
     Source: docs/reference/ssd_resnet34.md, section 7.1 (fields, round robin of kept images)
     """
@@ -100,15 +108,24 @@ def convert_coco(
             "max_pixels and workers must be 1 or more and max_missing in 0..1, got "
             f"max_pixels={max_pixels}, workers={workers}, max_missing={max_missing}."
         )
+    if box_units not in UNITS or not 0 <= max_dropped <= 1:
+        raise ValueError(
+            f"box_units must be one of {', '.join(UNITS)} and max_dropped in 0..1, got "
+            f"box_units={box_units}, max_dropped={max_dropped}."
+        )
     index = read_coco(
         annotations,
         image_dir,
         label_map=label_map,
         drop_unknown_categories=drop_unknown_categories,
     )
+    is_read = isinstance(annotations, AnnotationSource)
+    source = annotations.name if is_read else os.fspath(annotations)
+    encoded = annotations.encoded if is_read else None
     if max_images is not None:
         index.images[:] = [image for image in index.images if image.annotations][:max_images]
-    encoded = annotations.encoded if isinstance(annotations, AnnotationSource) else None
+    if box_units == "auto":
+        _check_listed(index, source)
     files = _stat_images(index.images, image_dir, max_missing, encoded)
     if num_shards is None:
         num_shards = max(min(8, len(index.images)), min(256, len(index.images) // 400), 1)
@@ -122,6 +139,7 @@ def convert_coco(
         "keep_empty": keep_empty,
         "keep_crowd": keep_crowd,
         "drop_unknown_categories": drop_unknown_categories,
+        "box_units": box_units,
         "max_images": max_images,
     }
     os.makedirs(output_dir, exist_ok=True)
@@ -134,28 +152,63 @@ def convert_coco(
             return finished
         output.check_replaceable(finished, overwrite)
         output.check_label_map(index.label_map, overwrite)
-        with output.partial_folder() as folder, _pillow_limit(None):
-            writer = _SplitWriter(output, folder, index, keep_empty, keep_crowd)
+        workers = workers or os.cpu_count()
+        if encoded is None:
+            _decide_turning(index, image_dir, workers)
+        with output.partial_folder() as folder, pillow_limit(None):
+            writer = SplitWriter(
+                output,
+                folder,
+                index,
+                source=source,
+                keep_empty=keep_empty,
+                keep_crowd=keep_crowd,
+                box_units=box_units,
+            )
             contents = _contents(index.images, image_dir, encoded)
-            images = _checked_images(index, contents, files, max_pixels, workers or os.cpu_count())
+            images = _checked_images(index, contents, files, max_pixels, workers)
             with contextlib.closing(writer):
                 for image, checked in tqdm(
                     images, output.prefix, total=len(files), disable=not progress, unit="image"
                 ):
                     writer.add(image, checked)
-            info = writer.info(options)
-            if not info["num_images"]:
-                read = isinstance(annotations, AnnotationSource)
-                source = annotations.name if read else os.fspath(annotations)
-                raise ValueError(
-                    f"No image of {source} could be used: {info['report']}. "
-                    f"Check that {os.fspath(image_dir)} holds the images of this split."
-                )
+            writer.check(max_dropped)
+            info = writer.info(options, output)
             output.commit(folder, info, writer.ground_truth(), index.label_map)
     return info
 
 
 # --- reading ---------------------------------------------------------------------------------
+
+
+def _check_listed(index: CocoIndex, source: str) -> None:
+    """Check the unit of boxes by the listed sizes, before any picture is read."""
+    raw = RawBoxes()
+    for image in index.images:
+        for annotation in image.annotations:
+            raw.add(annotation, image, (image.width, image.height))
+    raw.check(source, index.report)
+
+
+def _decide_turning(index: CocoIndex, image_dir, workers: int) -> None:
+    """Decide whether the boxes of the whole file refer to pictures turned by their tags."""
+    if index.upright:
+        return
+    turning = decide_turning(
+        (
+            (os.path.join(image_dir, image.file_name), (image.width, image.height))
+            for image in index.images
+        ),
+        workers,
+    )
+    index.upright = turning.upright
+    if turning.is_mixed:
+        index.report.add(
+            "notes",
+            "listed sizes are of pictures turned by EXIF and of stored ones: each is taken as it "
+            "is listed, the others as most are",
+            f"{turning.turned} turned, {turning.stored} stored",
+        )
 
 
 def _stat_images(
@@ -204,7 +257,7 @@ def _checked_images(
 
     def check(image: CocoImage, content: str | bytes, size: int) -> CheckedImage:
         if size < 0:
-            return CheckedImage(dropped="listed but missing")
+            return CheckedImage(dropped=MISSING)
         return check_image(
             content,
             listed_width=image.width,
@@ -238,146 +291,3 @@ def _decode(encoded: bytes) -> None:
                 tf.io.decode_png(encoded, channels=3)
     except tf.errors.InvalidArgumentError as error:
         raise ValueError(error.message) from error
-
-
-@contextlib.contextmanager
-def _pillow_limit(limit: int | None) -> Iterator[None]:
-    """Switch off Pillow's own pixel limit; `max_pixels` replaces it."""
-    before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, limit
-    try:
-        yield
-    finally:
-        Image.MAX_IMAGE_PIXELS = before
-
-
-# --- writing ---------------------------------------------------------------------------------
-
-
-class _SplitWriter:
-    """Write kept images to the shards in turn and collect the ground truth."""
-
-    def __init__(
-        self, output: SplitOutput, folder: str, index: CocoIndex, keep_empty: bool, keep_crowd: bool
-    ) -> None:
-        self._label_map, self._report = index.label_map, index.report
-        self._keep_empty, self._keep_crowd = keep_empty, keep_crowd
-        self._shards = [os.path.join(folder, name) for name in output.shard_names()]
-        self._writers = [tf.io.TFRecordWriter(shard) for shard in self._shards]
-        self._counts = [0] * len(self._shards)
-        self._images: list[dict] = []
-        self._annotations: list[dict] = []
-        self._max_objects = self._num_empty = 0
-
-    def add(self, image: CocoImage, checked: CheckedImage) -> None:
-        """Write one image, or count the reason why it is dropped."""
-        report, name = self._report, image.file_name
-        if checked.dropped:
-            report.add("dropped images", checked.dropped, name)
-            return
-        boxes = self._valid_boxes(image, checked)
-        if not boxes and not self._keep_empty:
-            report.add("dropped images", "no valid object", name)
-            return
-        for reason in checked.repairs:
-            report.add("repaired images", reason, name)
-        for reason in checked.notes:
-            report.add("notes", reason, name)
-        self._num_empty += not boxes
-        self._max_objects = max(self._max_objects, len(boxes))
-        shard = len(self._images) % len(self._shards)
-        self._writers[shard].write(self._record(image, checked, boxes))
-        self._counts[shard] += 1
-        self._collect(image, checked, boxes)
-
-    def _valid_boxes(self, image: CocoImage, checked: CheckedImage) -> list[Box]:
-        boxes = []
-        for annotation in image.annotations:
-            result = check_box(
-                annotation, width=checked.width, height=checked.height, scale=checked.scale
-            )
-            item = f"annotation {annotation.get('id')} of {image.file_name}"
-            if result.box is not None and result.box.is_crowd and not self._keep_crowd:
-                result.box, result.dropped = None, "crowd region"
-            if result.box is None:
-                self._report.add("dropped boxes", result.dropped, item)
-                continue
-            for reason in result.repairs:
-                self._report.add("repaired boxes", reason, item)
-            boxes.append(result.box)
-        return boxes
-
-    def _record(self, image: CocoImage, checked: CheckedImage, boxes: list[Box]) -> bytes:
-        width, height = checked.width, checked.height
-        corners = [
-            (y / height, x / width, (y + h) / height, (x + w) / width)
-            for x, y, w, h in (box.bbox for box in boxes)
-        ]
-        names, to_class = self._label_map.names, self._label_map.to_class
-        return encode_example(
-            {
-                "encoded": checked.encoded,
-                "format": checked.format,
-                "filename": image.file_name,
-                "source_id": image.image_id,
-                "height": height,
-                "width": width,
-                "boxes": corners,
-                "labels": [box.category_id for box in boxes],
-                "texts": [names[to_class(box.category_id)] for box in boxes],
-                "is_crowd": [box.is_crowd for box in boxes],
-                "area": [box.area for box in boxes],
-            }
-        )
-
-    def _collect(self, image: CocoImage, checked: CheckedImage, boxes: list[Box]) -> None:
-        entry = {
-            "id": image.image_id,
-            "width": checked.width,
-            "height": checked.height,
-            "file_name": image.file_name,
-        }
-        if image.original_id != image.image_id:
-            entry["original_id"] = image.original_id
-        self._images.append(entry)
-        for box in boxes:
-            self._annotations.append(
-                {
-                    # From 1: evaluators take annotation 0 for "no match".
-                    "id": len(self._annotations) + 1,
-                    "image_id": image.image_id,
-                    "category_id": box.category_id,
-                    "bbox": list(box.bbox),
-                    "area": box.area,
-                    "iscrowd": int(box.is_crowd),
-                }
-            )
-
-    def close(self) -> None:
-        for writer in self._writers:
-            writer.close()
-
-    def info(self, options: dict) -> dict:
-        """Return the content of info.json; the writer must be closed."""
-        return {
-            "num_images": len(self._images),
-            "num_objects": len(self._annotations),
-            "num_crowd": sum(a["iscrowd"] for a in self._annotations),
-            "num_empty": self._num_empty,
-            "max_objects_per_image": self._max_objects,
-            "num_shards": len(self._shards),
-            "shards": [
-                {"file": os.path.basename(p), "num_images": n, "bytes": os.path.getsize(p)}
-                for p, n in zip(self._shards, self._counts, strict=True)
-            ],
-            "label_map": LABEL_MAP_NAME,
-            "report": self._report.to_dict(),
-            "input": options,
-        }
-
-    def ground_truth(self) -> dict:
-        """Return the ground truth for a COCO evaluation of this split."""
-        return {
-            "images": self._images,
-            "annotations": self._annotations,
-            "categories": self._label_map.to_categories(),
-        }

@@ -5,9 +5,11 @@ from __future__ import annotations
 import glob
 import os
 
+from ssd_centernet.data.box_units import WHOLE
 from ssd_centernet.data.convert import convert_coco
 from ssd_centernet.data.directory import LABEL_MAP_NAME
-from ssd_centernet.data.readers import read_annotations
+from ssd_centernet.data.readers import detect_format, read_annotations
+from ssd_centernet.data.readers.pictures import holds_only_pictures, read_pictures
 from ssd_centernet.files import read_text
 from ssd_centernet.labels import LabelMap
 
@@ -23,6 +25,7 @@ def convert_annotations(
     split: str = "train",
     label_map: LabelMap | None = None,
     drop_unknown_categories: bool = False,
+    box_units: str = "auto",
     **options,
 ) -> dict:
     """Convert one split of a data set to TFRecord shards; see `convert_coco` for what is written.
@@ -31,7 +34,9 @@ def convert_annotations(
     1; later ones use the label map that it left in `output_dir`, so that all agree.
 
     Args:
-        annotations: json, csv or yaml file, or folder; see `data.readers`.
+        annotations: json, csv or yaml file, or folder; see `data.readers`. A folder of pictures
+            alone, or COCO json without annotations, is a test set: with a label map it becomes
+            records without objects.
         output_dir: folder to write to.
         image_dir: folder of the images; None lets the reader find it; COCO json needs it.
         annotation_format: 'auto', or one of `data.readers.FORMATS`.
@@ -40,6 +45,7 @@ def convert_annotations(
         split: name of the split.
         label_map: the categories to keep.
         drop_unknown_categories: leave out boxes of categories outside the label map.
+        box_units: as in `convert_coco`; for coco, voc and csv.
         **options: other arguments of `convert_coco`.
 
     Returns:
@@ -49,24 +55,28 @@ def convert_annotations(
         ValueError, FileNotFoundError, FileExistsError: as for the readers and `convert_coco`.
     """
     shared = label_map or _shared_label_map(output_dir, split)
-    source = read_annotations(
-        annotations,
-        annotation_format=annotation_format,
-        split=split,
-        image_dir=image_dir,
-        image_list=image_list,
-        label_map=shared,
-        drop_unknown=drop_unknown_categories,
-        first_pixel=first_pixel,
-    )
+    if annotation_format == "auto" and holds_only_pictures(annotations):
+        source = read_pictures(annotations, label_map=shared, image_list=image_list)
+    else:
+        source = read_annotations(
+            annotations,
+            annotation_format=annotation_format,
+            split=split,
+            image_dir=image_dir,
+            image_list=image_list,
+            label_map=shared,
+            drop_unknown=drop_unknown_categories,
+            first_pixel=_first_pixel(annotations, annotation_format, box_units, first_pixel),
+        )
     return convert_coco(
         annotations if source is None else source,
         image_dir if source is None else source.image_dir,
         output_dir,
         split=split,
         # A reader has numbered the categories, and left unknown ones out.
-        label_map=shared if source is None else None,
+        label_map=label_map if source is None else None,
         drop_unknown_categories=drop_unknown_categories,
+        box_units=box_units,
         **options,
     )
 
@@ -83,6 +93,21 @@ def read_label_map(path: str | os.PathLike) -> LabelMap:
         return LabelMap([line.strip() for line in read_text(path).splitlines() if line.strip()])
     except ValueError as error:
         raise ValueError(f"Label map {os.fspath(path)}: {error}") from error
+
+
+def _first_pixel(
+    annotations: str | os.PathLike, annotation_format: str, box_units: str, first_pixel: int | None
+) -> int | None:
+    """Return the number of the first pixel; raise an error if a format has no other unit."""
+    if box_units not in WHOLE:
+        return first_pixel
+    kind = detect_format(annotations) if annotation_format == "auto" else annotation_format
+    if kind in ("yolo", "tfds"):
+        raise ValueError(
+            f"box_units is {box_units}, but {kind} itself says the unit of its boxes: leave it out."
+        )
+    # Counted from 1, fractions would be moved by the whole width of their picture.
+    return 0 if kind in ("voc", "csv") else first_pixel
 
 
 def _shared_label_map(output_dir: str | os.PathLike, split: str) -> LabelMap | None:

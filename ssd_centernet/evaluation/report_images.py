@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -11,6 +10,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from ssd_centernet.data.images import check_image, decode_with_pillow
+from ssd_centernet.data.orientation import decide_turning
 from ssd_centernet.labels import LabelMap
 
 Loader = Callable[[Sequence[int]], Mapping[int, np.ndarray]]
@@ -37,13 +38,20 @@ def images_of_folder(image_dir: str | os.PathLike, annotations: str | os.PathLik
         )
 
     def load(image_ids: Sequence[int]) -> dict[int, np.ndarray]:
-        with open(annotations, encoding="utf-8") as file:
+        with open(annotations, encoding="utf-8-sig") as file:
             entries = json.load(file)["images"]
-        names = {int(entry["id"]): entry.get("file_name") for entry in entries}
+        files: dict[int, tuple[Path, tuple[int, int]]] = {}
+        for entry in entries:
+            path = (folder / str(entry.get("file_name") or "")).resolve()
+            if path.is_file() and path.is_relative_to(folder):
+                size = (int(entry.get("width") or 0), int(entry.get("height") or 0))
+                files[int(entry["id"])] = path, size
+        # Boxes are drawn on the pictures: both have to be in one frame.
+        upright = decide_turning(files.values()).upright
         images = {}
         for image_id in image_ids:
-            path = (folder / str(names.get(image_id) or "")).resolve()
-            image = _decode(path) if path.is_file() and path.is_relative_to(folder) else None
+            path, size = files.get(image_id, (None, (0, 0)))
+            image = None if path is None else _decode(path, size, upright)
             if image is not None:
                 images[image_id] = image
         return images
@@ -78,7 +86,7 @@ def images_of_records(data_dir: str | os.PathLike, split: str, label_map: LabelM
         )
         images = {}
         for image_id, content in examples.as_numpy_iterator():
-            image = _decode(io.BytesIO(content))
+            image = _decode(content)
             if image is not None:
                 images[int(image_id)] = image
             if len(images) == len(wanted):
@@ -92,10 +100,14 @@ def _id_and_content(example: dict) -> tuple:
     return example["source_id"], example["encoded"]
 
 
-def _decode(source: Path | io.BytesIO) -> np.ndarray | None:
-    """Return uint8 [H, W, 3], or None if the data are not an image."""
-    try:
-        with Image.open(source) as image:
-            return np.asarray(image.convert("RGB"))
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+def _decode(
+    source: Path | bytes, listed: tuple[int, int] = (0, 0), upright: bool = False
+) -> np.ndarray | None:
+    """Return uint8 [H, W, 3] of the listed size, or None if the data are not an image."""
+    checked = check_image(source, listed_width=listed[0], listed_height=listed[1], upright=upright)
+    if not checked.encoded:
         return None
+    pixels = decode_with_pillow(checked.encoded)
+    if checked.scale == (1.0, 1.0):
+        return pixels
+    return np.asarray(Image.fromarray(pixels).resize(listed))

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import io
+import dataclasses
 import os
-import re
+import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -12,11 +12,9 @@ import numpy as np
 import tensorflow as tf
 from PIL import Image
 
+from ssd_centernet.data.images import NO_IMAGE, check_image, pillow_limit
 from ssd_centernet.ops import image as image_ops
 
-# Read by TensorFlow, as training and evaluation read them: decoders differ by some grey levels.
-_TENSORFLOW_FORMATS = ("JPEG", "PNG", "BMP")
-_ORIENTATION_TAG = 0x0112
 _LARGEST_ID = 2**53
 
 
@@ -48,8 +46,23 @@ def find_images(
     return list(found)
 
 
+@dataclasses.dataclass(kw_only=True)
+class Picture:
+    """Hold a picture as it is fed to a detector.
+
+    Attributes:
+        pixels: uint8 [H, W, 3].
+        scale: factors in x and y from pixels of the annotations to these; ones without annotations.
+        notes: what was changed or is odd, one phrase each.
+    """
+
+    pixels: np.ndarray
+    scale: tuple[float, float]
+    notes: list[str]
+
+
 def read_image(path: str | os.PathLike) -> np.ndarray:
-    """Read an image file as upright RGB.
+    """Read an image file as upright RGB, with the pixels that training would see.
 
     Args:
         path: of any format that Pillow reads.
@@ -60,70 +73,85 @@ def read_image(path: str | os.PathLike) -> np.ndarray:
 
     Raises:
         OSError: there is no such file, or it is not an image.
-        ValueError: the image is damaged, or has more pixels than Pillow allows.
+        ValueError: the image is damaged or too large.
     """
-    with open(path, "rb") as file:
-        data = file.read()
-    try:
-        with Image.open(io.BytesIO(data)) as picture:
-            orientation = picture.getexif().get(_ORIENTATION_TAG, 1)
-            if picture.format in _TENSORFLOW_FORMATS:
-                pixels = image_ops.decode_image(tf.constant(data)).numpy()
-            else:
-                pixels = _to_rgb(picture)
-    except Image.UnidentifiedImageError as error:
-        raise OSError("not an image of a format that Pillow reads") from error
-    # Pillow raises SyntaxError for broken PNGs.
-    except (tf.errors.OpError, Image.DecompressionBombError, SyntaxError) as error:
-        # TensorFlow adds the names of the function and of the operation to its reason.
-        reason = re.sub(r"\{\{.*?\}\}\s*|\s*\[Op:.*", "", str(error), flags=re.DOTALL)
-        raise ValueError(f"damaged, or too large: {reason[:200]}") from error
-    return np.ascontiguousarray(turn_upright(pixels, orientation))
+    return read_picture(path).pixels
 
 
-def turn_upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
-    """Turn an image by its EXIF orientation.
+def read_picture(
+    path: str | os.PathLike, *, listed: tuple[int, int] = (0, 0), upright: bool = True
+) -> Picture:
+    """Read an image file in the frame of its annotations.
 
     Args:
-        pixels: [H, W, 3].
-        orientation: 1..8; anything else leaves the image as it is.
+        path: of any format that Pillow reads.
+        listed: width and height in the annotations, zeros if unknown.
+        upright: whether annotations refer to pictures turned by their EXIF orientation.
 
     Returns:
-        [H, W, 3] or [W, H, 3].
+        The picture, with the pixels that `ssd_centernet convert` would store.
+
+    Raises:
+        OSError: there is no such file, or it is not an image.
+        ValueError: the image is damaged or too large.
     """
-    if orientation in (5, 6, 7, 8):
-        pixels = pixels.swapaxes(0, 1)
-    if orientation in (3, 4, 7, 8):
-        pixels = pixels[::-1]
-    if orientation in (2, 3, 6, 7):
-        pixels = pixels[:, ::-1]
-    return pixels
+    os.stat(path)  # The system's own words for a file that is not there.
+    decoded: list[np.ndarray] = []
+
+    def decode(encoded: bytes) -> None:
+        try:
+            decoded[:] = [image_ops.decode_image(tf.constant(encoded)).numpy()]
+        except tf.errors.OpError as error:
+            raise ValueError(error.message) from error
+
+    # The size in the header is checked against a limit of our own.
+    with pillow_limit(None):
+        checked = check_image(
+            path,
+            listed_width=listed[0],
+            listed_height=listed[1],
+            decode=decode,
+            upright=upright,
+        )
+    if checked.dropped and not checked.encoded:
+        kind = OSError if checked.dropped == NO_IMAGE else ValueError
+        raise kind(checked.dropped)
+    # How a picture would be stored is of no interest here, nor that it stands upright.
+    quiet = ("encoded again", "missing in the annotations")
+    quiet += ("EXIF",) if min(listed) <= 0 else ()
+    notes = [n for n in (*checked.repairs, *checked.notes) if not any(q in n for q in quiet)]
+    notes += [checked.dropped] if checked.dropped else []
+    return Picture(pixels=np.ascontiguousarray(decoded[0]), scale=checked.scale, notes=notes)
 
 
-def number_images(files: Sequence[str], known: Mapping[str, int]) -> dict[str, int]:
+def number_images(
+    files: Sequence[str], known: Mapping[str, int], *, notes: list[str] | None = None
+) -> dict[str, int]:
     """Give every file its own image id.
 
     Args:
         files: paths.
-        known: ids by file name without folder, as annotations have them.
+        known: ids by `file_name`, as annotations have them, with folders or without.
+        notes: receives a sentence for each file that may have the wrong id.
 
     Returns:
-        Path -> id: the known one, or the number in the file name (000000000139.jpg), or, if it is
-        not a number or already taken, the next free number from 1.
+        Path -> id: that of the `file_name` which shares the longest end with the path, or the
+        number in the file name (000000000139.jpg), or, if it is not a number or already taken, the
+        next free number from 1.
     """
-    ids: dict[str, int] = {}
-    taken: set[int] = set()
+    matched = match_names(files, tuple(known), notes=notes)
+    ids = {path: known[name] for path, name in matched.items()}
+    taken = set(ids.values())
+    reserved = set(known.values())
     for path in files:
-        name = os.path.basename(path)
-        stem = os.path.splitext(name)[0]
-        number = known.get(name)
-        if number is None and stem.isascii() and stem.isdigit() and int(stem) <= _LARGEST_ID:
-            number = int(stem)
-        if number is not None and number not in taken:
-            ids[path] = number
-            taken.add(number)
-    # Known ids stay free for their own images.
-    taken |= set(known.values())
+        stem = os.path.splitext(os.path.basename(path))[0]
+        if path in ids or not (stem.isascii() and stem.isdigit() and int(stem) <= _LARGEST_ID):
+            continue
+        # A known id is for its own image, even if that was not given.
+        if int(stem) not in taken and int(stem) not in reserved:
+            ids[path] = int(stem)
+            taken.add(int(stem))
+    taken |= reserved
     running = 1
     for path in files:
         if path not in ids:
@@ -131,7 +159,86 @@ def number_images(files: Sequence[str], known: Mapping[str, int]) -> dict[str, i
                 running += 1
             ids[path] = running
             taken.add(running)
-    return ids
+    return {path: ids[path] for path in files}
+
+
+def match_names(
+    files: Sequence[str], names: Sequence[str], *, notes: list[str] | None = None
+) -> dict[str, str]:
+    """Find the `file_name` of annotations that means each file.
+
+    A name means the file whose path shares the longest end with it. Bare names decide nothing where
+    several files or several names have them.
+
+    Args:
+        files: paths.
+        names: `file_name` of the annotations.
+        notes: receives a sentence for each kind of doubt.
+
+    Returns:
+        Path -> name, for the files that one name means.
+    """
+    by_base: dict[str, list[tuple[str, list[str]]]] = {}
+    for name in names:
+        parts = _parts(name)
+        if parts:
+            by_base.setdefault(parts[-1], []).append((name, parts))
+    best: dict[str, tuple[int, list[str]]] = {}
+    claims: dict[str, list[tuple[int, str]]] = {}
+    for path in files:
+        parts = _parts(os.path.abspath(path))
+        shared: dict[int, list[str]] = {}
+        for name, others in by_base.get(parts[-1], []):
+            shared.setdefault(_common_end(parts, others), []).append(name)
+        if shared:
+            best[path] = (max(shared), shared[max(shared)])
+            for name in best[path][1]:
+                claims.setdefault(name, []).append((best[path][0], path))
+    matched, moved, doubts = {}, [], []
+    for path, (length, candidates) in best.items():
+        free = [name for name in candidates if max(claims[name])[0] == length]
+        rivals = [other for name in free for n, other in claims[name] if n == length]
+        if free and len(candidates) == 1 and len(rivals) == 1:
+            matched[path] = free[0]
+            if length < len(_parts(free[0])):
+                moved.append((path, free[0]))
+        elif free:
+            doubts.append((path, candidates if len(candidates) > 1 else rivals))
+    _tell(moved, doubts, notes)
+    return matched
+
+
+def _tell(moved: list, doubts: list, notes: list[str] | None) -> None:
+    if notes is None:
+        return
+    if moved:
+        path, name = moved[0]
+        notes.append(
+            f"{len(moved)} files lie in other folders than the annotations say, and were found by "
+            f"the end of their paths: {path} as {name}"
+        )
+    if doubts:
+        path, others = doubts[0]
+        notes.append(
+            f"{len(doubts)} files have no image id of the annotations, as several files or names "
+            f"fit equally well: {path}, with {' and '.join(others[:3])}. Give the folder that "
+            "file_name is relative to"
+        )
+
+
+def _parts(name: str) -> list[str]:
+    """Split a path of any system; composed and decomposed letters are the same."""
+    text = unicodedata.normalize("NFC", os.fspath(name)).replace("\\", "/")
+    return [part for part in text.split("/") if part not in ("", ".")]
+
+
+def _common_end(left: Sequence[str], right: Sequence[str]) -> int:
+    count = 0
+    for a, b in zip(reversed(left), reversed(right), strict=False):
+        if a != b:
+            break
+        count += 1
+    return count
 
 
 def output_names(files: Sequence[str], ending: str, *, reserved: Sequence[str] = ()) -> dict:
@@ -157,11 +264,3 @@ def output_names(files: Sequence[str], ending: str, *, reserved: Sequence[str] =
         taken.add(candidate.lower())
         names[path] = candidate + ending
     return names
-
-
-def _to_rgb(picture: Image.Image) -> np.ndarray:
-    """Convert to uint8 RGB; scale 16-bit greys, which Pillow would clip."""
-    if picture.mode.startswith("I"):
-        grey = (np.asarray(picture).astype(np.float64) / 257.0).round().clip(0, 255)
-        return np.repeat(grey.astype(np.uint8)[..., np.newaxis], 3, axis=-1)
-    return np.asarray(picture.convert("RGB"))

@@ -12,13 +12,14 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from ssd_centernet.data.validate import Report
 from ssd_centernet.drawing import visualize
-from ssd_centernet.evaluation.ground_truth import CocoGroundTruth
 from ssd_centernet.evaluation.result import DetectionRows
 from ssd_centernet.files import write_atomically
 from ssd_centernet.labels import LabelMap
 from ssd_centernet.models.detector import Detector
-from ssd_centernet.predict.image_files import number_images, output_names, read_image
+from ssd_centernet.predict.image_files import number_images, output_names, read_picture
+from ssd_centernet.predict.truth import Truth
 from ssd_centernet.run_directory import DETECTIONS_NAME
 
 # Beyond this a sheet is too large to look at.
@@ -35,12 +36,14 @@ class Predictions:
         images: one dict per image that was read: `id`, `file_name`, `path`, `height`, `width`,
             `detections` (number drawn) and `drawing` (the file, or None).
         unreadable: path -> why it was skipped.
+        report: what was changed or is odd about pictures, see `data.validate.format_report`.
         contact_sheet: path of the sheet, or None.
     """
 
     rows: DetectionRows
     images: list[dict[str, Any]]
     unreadable: dict[str, str]
+    report: dict[str, dict] = dataclasses.field(default_factory=dict)
     contact_sheet: str | None = None
 
 
@@ -50,6 +53,7 @@ class _Picture:
 
     path: str
     pixels: np.ndarray
+    scale: tuple[float, float] = (1.0, 1.0)
     detections: dict[str, np.ndarray] | None = None
 
 
@@ -75,13 +79,14 @@ def predict(
     Args:
         detector: a detector with its weights.
         paths: image files, of any format that Pillow reads. They are turned by their EXIF
-            orientation.
+            orientation; with annotations only if these refer to the turned pictures, as the
+            conversion decides it.
         output_dir: folder to write to; made if missing.
         label_map: names and data set ids of the detector's classes.
         batch_size: images per step, at least 1.
         min_score: detections below it are not drawn, 0..1.
-        annotations: COCO json of these images; its objects are drawn beside the detections, and its
-            image ids are used.
+        annotations: COCO json of these images; its objects are drawn beside the detections. Its
+            image ids are used, found by the end of the path, and detections are in its pixels.
         contact_sheet: whether to put the first 64 drawings on one sheet.
         heading: heading of the sheet.
         progress: called after every image.
@@ -96,25 +101,33 @@ def predict(
     output_dir = os.fspath(output_dir)
     os.makedirs(output_dir, exist_ok=True)
     files = [os.fspath(path) for path in paths]
-    truth = None if annotations is None else _Truth(annotations, label_map)
-    if truth is not None and files:
-        truth.check_files(files)
-    ids = number_images(files, {} if truth is None else truth.ids)
+    report, notes = Report(), []
+    truth = None
+    if annotations is not None and files:
+        truth = Truth(annotations, label_map, files, notes)
+    ids = number_images(files, {}) if truth is None else truth.ids
+    for note in notes:
+        report.add("notes", note, os.fspath(annotations))
     drawings = output_names(files, ".png", reserved=("contact_sheet",))
+    names = _file_names(files, truth)
     found = Predictions(rows=DetectionRows.from_list([]), images=[], unreadable={})
     cells: list[np.ndarray] = []
     parts = []
-    for picture in _detections(detector, files, batch_size, found.unreadable, progress):
+    read = _reader(truth, report, found.unreadable)
+    for picture in _detections(detector, files, batch_size, read, progress):
         image_id = ids[picture.path]
-        objects = None if truth is None else truth.objects(image_id, picture.pixels.shape)
+        objects = None
+        if truth is not None:
+            objects = truth.objects(image_id, picture.pixels.shape, picture.scale)
         draw = _painter(picture, objects, label_map if truth is None else truth, min_score)
         target = os.path.join(output_dir, drawings[picture.path])
         visualize.save_png(target, draw(picture.pixels))
         if contact_sheet and len(cells) < _MOST_CELLS:
             cells.append(draw(visualize.fit(picture.pixels, _CELL)))
         parts.append(_rows(picture, image_id, label_map))
-        found.images.append(_describe(picture, image_id, target, min_score))
+        found.images.append(_describe(picture, image_id, names[picture.path], target, min_score))
     found.rows = DetectionRows.concatenate(parts)
+    found.report = report.to_dict()
     if cells:
         found.contact_sheet = _save_sheet(output_dir, cells, found.images, heading, truth)
     _save_lists(output_dir, found, label_map)
@@ -148,11 +161,30 @@ def fixed_size_step(detector: Detector, batch_size: int) -> tuple[Callable, Call
     return prepare, detect
 
 
+def _reader(
+    truth: Truth | None, report: Report, unreadable: dict[str, str]
+) -> Callable[[str], _Picture | None]:
+    """Return a function that reads a file in the frame of its annotations, None if it cannot."""
+
+    def read(path: str) -> _Picture | None:
+        frame = {} if truth is None else truth.frame(path)
+        try:
+            picture = read_picture(path, **frame)
+        except (OSError, ValueError) as error:
+            unreadable[path] = getattr(error, "strerror", None) or str(error)
+            return None
+        for note in picture.notes:
+            report.add("notes", note, os.path.basename(path))
+        return _Picture(path=path, pixels=picture.pixels, scale=picture.scale)
+
+    return read
+
+
 def _detections(
     detector: Detector,
     files: Sequence[str],
     batch_size: int,
-    unreadable: dict[str, str],
+    read: Callable[[str], _Picture | None],
     progress: Callable[[], None] | None,
 ) -> Iterator[_Picture]:
     """Read images, detect on them and yield them one by one, with one batch in memory."""
@@ -160,10 +192,9 @@ def _detections(
     prepare, detect = fixed_size_step(detector, batch_size)
     waiting: list[_Picture] = []
     for number, path in enumerate(files):
-        try:
-            waiting.append(_Picture(path=path, pixels=read_image(path)))
-        except (OSError, ValueError) as error:
-            unreadable[path] = getattr(error, "strerror", None) or str(error)
+        picture = read(path)
+        if picture is not None:
+            waiting.append(picture)
         if waiting and (len(waiting) == batch_size or number == len(files) - 1):
             inputs = np.zeros((batch_size, *detector.image_size, 3), np.float32)
             extents = np.ones((batch_size, 2), np.float32)
@@ -181,53 +212,18 @@ def _detections(
             progress()
 
 
-class _Truth:
-    """The annotations of images, found by file name; names of classes for both sides."""
-
-    def __init__(self, annotations: str | os.PathLike, label_map: LabelMap):
-        self._truth = CocoGroundTruth.load(annotations)
-        with open(annotations, encoding="utf-8") as file:
-            images = json.load(file)["images"]
-        # Without folders: the images may have moved since the annotations were written.
-        self._path = os.fspath(annotations)
-        self.ids = {
-            os.path.basename(image["file_name"]): int(image["id"])
-            for image in images
-            if "file_name" in image
-        }
-        # Categories that the detector does not know are drawn too; they come after its own.
-        extra = [c["name"] for c in self._truth.categories if c["name"] not in label_map.names]
-        self.names = (*label_map.names, *extra)
-        self._class_of = {c["id"]: self.names.index(c["name"]) for c in self._truth.categories}
-
-    def check_files(self, files: Sequence[str]) -> None:
-        """Raise an error if the annotations know none of the files."""
-        if not any(os.path.basename(path) in self.ids for path in files):
-            raise ValueError(
-                f"None of the {len(files)} images, such as {os.path.basename(files[0])}, is in "
-                f"{self._path}, which lists {', '.join(list(self.ids)[:3]) or 'no file names'}. "
-                "Are these annotations of another split?"
-            )
-
-    def objects(self, image_id: int, shape: Sequence[int]) -> dict[str, np.ndarray]:
-        """Return boxes [N, 4] as fractions of an image of this shape, classes and crowd marks."""
-        truth = self._truth
-        mine = truth.object_image_ids == image_id
-        x, y, width, height = truth.boxes[mine].T
-        boxes = np.stack([y, x, y + height, x + width], axis=1)
-        return {
-            "boxes": boxes / [shape[0], shape[1], shape[0], shape[1]],
-            "classes": np.array(
-                [self._class_of[i] for i in truth.object_category_ids[mine].tolist()], np.int64
-            ),
-            "is_crowd": truth.is_crowd[mine],
-        }
+def _file_names(files: Sequence[str], truth: Truth | None) -> dict[str, str]:
+    """Name each file as its annotations do, else by its path below the folder of all files."""
+    absolute = {path: os.path.abspath(path) for path in files}
+    top = os.path.commonpath([os.path.dirname(path) for path in absolute.values()] or [os.sep])
+    names = {path: Path(os.path.relpath(absolute[path], top)).as_posix() for path in files}
+    return names if truth is None else names | truth.names_of_files
 
 
 def _painter(
     picture: _Picture,
     objects: dict[str, np.ndarray] | None,
-    labels: LabelMap | _Truth,
+    labels: LabelMap | Truth,
     min_score: float,
 ) -> Callable[[np.ndarray], np.ndarray]:
     """Return a function that draws the detections on the image at any scale."""
@@ -251,7 +247,8 @@ def _rows(picture: _Picture, image_id: int, label_map: LabelMap) -> DetectionRow
     """Turn detections into COCO rows as the evaluation does: extents in float32."""
     height, width = picture.pixels.shape[:2]
     boxes = picture.detections["boxes"][:, [1, 0, 3, 2]]
-    scale = np.array([width, height], np.float64)
+    # The annotations may be of a copy of another size.
+    scale = np.array([width, height], np.float64) / picture.scale
     extent = (boxes[:, 2:] - boxes[:, :2]) * scale
     return DetectionRows(
         image_ids=np.full(len(boxes), image_id, np.int64),
@@ -261,11 +258,13 @@ def _rows(picture: _Picture, image_id: int, label_map: LabelMap) -> DetectionRow
     )
 
 
-def _describe(picture: _Picture, image_id: int, drawing: str, min_score: float) -> dict[str, Any]:
+def _describe(
+    picture: _Picture, image_id: int, name: str, drawing: str, min_score: float
+) -> dict[str, Any]:
     height, width = picture.pixels.shape[:2]
     return {
         "id": image_id,
-        "file_name": os.path.basename(picture.path),
+        "file_name": name,
         "path": os.path.abspath(picture.path),
         "height": height,
         "width": width,
@@ -279,7 +278,7 @@ def _save_sheet(
     cells: Sequence[np.ndarray],
     images: Sequence[dict[str, Any]],
     heading: str | None,
-    truth: _Truth | None,
+    truth: Truth | None,
 ) -> str:
     """Write the contact sheet; a truth and a prediction share a cell of double width."""
     titles = [f"{image['file_name']}: {image['detections']}" for image in images[: len(cells)]]
@@ -296,6 +295,7 @@ def _save_lists(output_dir: str, found: Predictions, label_map: LabelMap) -> Non
         "images": found.images,
         "categories": label_map.to_categories(),
         "unreadable": found.unreadable,
+        "report": found.report,
     }
     contents = {
         DETECTIONS_NAME: json.dumps(found.rows.to_list()),

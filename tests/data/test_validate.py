@@ -1,6 +1,5 @@
 """Each fault of annotations and image files has an answer, and the report names it."""
 
-import os
 import re
 
 import numpy as np
@@ -8,10 +7,9 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from ssd_centernet.data.readers.coco_objects import COPY
 from ssd_centernet.data.validate import check_box, format_report
 from ssd_centernet.labels import LabelMap
-from tests.data.coco_set import CocoSet, encode, picture
+from tests.data.coco_set import CocoSet, encode, faults, picture
 
 INF, NAN = float("inf"), float("nan")
 
@@ -23,8 +21,9 @@ def coco(tmp_path):
 
 def only_entry(info: dict, kind: str) -> tuple[str, int]:
     """The single reason of a report that has one kind of entries."""
-    assert list(info["report"]) == [kind], info["report"]
-    ((reason, entry),) = info["report"][kind].items()
+    report = faults(info)
+    assert list(report) == [kind], report
+    ((reason, entry),) = report[kind].items()
     return reason, entry["count"]
 
 
@@ -39,11 +38,11 @@ def only_entry(info: dict, kind: str) -> tuple[str, int]:
         ([40, 5, 5, 5], "outside the image"),
         ([-9, 5, 9, 5], "outside the image"),
         ([5, 30.5, 5, 5], "outside the image"),
-        ([NAN, 5, 5, 5], "not finite"),
-        ([5, 5, INF, 5], "not finite"),
-        ([5, 5, 5], "not four numbers"),
-        (["a", 5, 5, 5], "not four numbers"),
-        (None, "not four numbers"),
+        ([NAN, 5, 5, 5], "not four finite"),
+        ([5, 5, INF, 5], "not four finite"),
+        ([5, 5, 5], "not four finite numbers"),
+        (["a", 5, 5, 5], "not four finite numbers"),
+        (None, "not four finite numbers"),
     ],
 )
 def test_unusable_boxes_are_dropped(coco, bbox, reason):
@@ -53,8 +52,7 @@ def test_unusable_boxes_are_dropped(coco, bbox, reason):
     found, count = only_entry(info, "dropped boxes")
     assert reason in found and count == 1
     assert info["num_objects"] == 1 == len(coco.ground_truth()["annotations"])
-    (item,) = info["report"]["dropped boxes"][found]["first"]
-    assert item.split(":")[0] == "annotation 2 of a.jpg"
+    assert info["report"]["dropped boxes"][found]["first"] == ["annotation 2 of a.jpg"]
 
 
 def test_box_across_the_border_is_clipped():
@@ -99,9 +97,9 @@ def test_exact_copies_are_left_out(coco):
     coco.image(id=5).box(id=7).box(id=7).image("a.jpg", id=5)
     info = coco.convert()
     assert info["num_images"] == info["num_objects"] == 1
-    assert {kind: list(v) for kind, v in info["report"].items()} == {
-        "repaired images": ["listed twice: one copy kept"],
-        "repaired boxes": [COPY],
+    assert {kind: list(v) for kind, v in faults(info).items()} == {
+        "dropped images": ["listed twice: one copy kept"],
+        "dropped boxes": ["annotation listed twice: one copy kept"],
     }
 
 
@@ -115,7 +113,7 @@ def test_annotation_of_an_unlisted_image(coco):
 
 def test_unknown_categories_are_refused_or_dropped(coco):
     coco.image().box().box(category_id=2).box(category_id=2)
-    with pytest.raises(ValueError, match=r"id 2 \(2 boxes, first .*drop_unknown_categories"):
+    with pytest.raises(ValueError, match=r"2 \(2 boxes\).*drop_unknown_categories"):
         coco.convert()
     assert not coco.out.exists()
     info = coco.convert(drop_unknown_categories=True)
@@ -126,7 +124,7 @@ def test_unknown_categories_are_refused_or_dropped(coco):
 def test_a_label_map_chooses_categories(coco):
     coco.image().box().box(category_id=1)
     chosen = LabelMap(["emu"], [4])
-    with pytest.raises(ValueError, match=r"'cat' \(id 1\) \(1 boxes\)"):
+    with pytest.raises(ValueError, match="1 category ids"):
         coco.convert(label_map=chosen)
     coco.convert(label_map=chosen, drop_unknown_categories=True)
     np.testing.assert_array_equal(coco.examples()[0]["classes"], [0])
@@ -135,7 +133,7 @@ def test_a_label_map_chooses_categories(coco):
 
 def test_a_label_map_of_other_names_is_refused(coco):
     coco.image().box()
-    with pytest.raises(ValueError, match=r"not in the label map .*'emu' \(id 4\) \(1 boxes"):
+    with pytest.raises(ValueError, match="Category 4 is 'emu' .* but 'gnu'"):
         coco.convert(label_map=LabelMap(["cat", "gnu"], [1, 4]))
 
 
@@ -154,7 +152,7 @@ def test_missing_images_are_dropped_up_to_a_share(coco):
 
 def test_no_usable_image_is_an_error(coco):
     coco.image("a.jpg", b"nothing")
-    with pytest.raises(ValueError, match="No image .* could be used.*not an image"):
+    with pytest.raises(ValueError, match="(?s)No image .* could be used.*not an image"):
         coco.convert()
     assert coco.shards() == []
 
@@ -166,19 +164,12 @@ def test_one_image_id_for_two_files_is_refused(coco):
 
 
 @pytest.mark.parametrize(
-    "name", ["/etc/passwd", "../b.jpg", "x/../../b.jpg", "C:\\b.jpg", "\\b.jpg", "..\\b.jpg"]
+    "name", ["/etc/passwd", "../a.jpg", "x/../../a.jpg", "C:\\a.jpg", "\\a.jpg", "a\0.jpg", "..\\a"]
 )
-def test_names_that_lead_outside_are_not_opened(coco, name):
-    """They are looked for in the image folder, by their last parts."""
-    (coco.folder / "b.jpg").write_bytes(encode(picture()))
-    info = coco.image("a.jpg").box().image(name, None).box().convert()
-    assert info["num_images"] == 1
-    assert only_entry(info, "dropped images") == ("listed but missing", 1)
-    (coco.image_dir / "sub").mkdir()
-    (coco.image_dir / "sub" / os.path.basename(name.replace("\\", "/"))).write_bytes(
-        encode(picture())
-    )
-    assert coco.convert(overwrite=True)["num_images"] == (2 if name[-1] == "g" else 1)
+def test_names_that_lead_outside_are_refused(coco, name):
+    coco.image(name, None)
+    with pytest.raises(ValueError, match="leads out of the image folder"):
+        coco.convert()
 
 
 def test_image_ids_that_are_no_numbers_are_numbered(coco):
@@ -218,13 +209,13 @@ def stored(coco: CocoSet) -> tuple[dict, Image.Image]:
 
 def test_one_channel_jpeg_is_kept(coco):
     data = encode(picture(mode="L"))
-    assert coco.image("a.jpg", data).box().convert()["report"] == {}
+    assert faults(coco.image("a.jpg", data).box().convert()) == {}
     assert stored(coco)[0]["encoded"] == data
 
 
 def test_png_called_jpg_is_stored_as_png(coco):
     data = encode(picture(), "PNG")
-    assert coco.image("a.jpg", data).box().convert()["report"] == {}
+    assert faults(coco.image("a.jpg", data).box().convert()) == {}
     assert stored(coco)[0]["encoded"] == data
     record = next(iter(tf.data.TFRecordDataset(str(coco.out / coco.shards()[0]))))
     features = tf.train.Example.FromString(record.numpy()).features.feature
@@ -248,15 +239,23 @@ def test_other_formats_are_encoded_anew(coco, kind, mode):
 def test_truncated_images_are_dropped(coco, kind):
     noise = Image.fromarray(np.random.default_rng(0).integers(0, 255, (90, 90, 3), np.uint8))
     data = encode(noise, kind)
-    coco.image("good.jpg").image("a.jpg", data[: len(data) * 2 // 3], 90, 90).box()
+    coco.image("good.jpg").box().image("a.jpg", data[: len(data) * 2 // 3], 90, 90).box()
     assert only_entry(coco.convert(), "dropped images") == ("truncated or corrupt", 1)
 
 
-@pytest.mark.parametrize("data", [b"", b"\xff\xd8\xff", b"<html>not found</html>"])
-def test_files_that_are_no_image_are_dropped(coco, data):
-    coco.image("good.jpg").image("a.jpg", b"x").box()
+@pytest.mark.parametrize(
+    "data, reason",
+    [
+        (b"", "empty: 0 bytes"),
+        (b"\xff\xd8\xff", "not an image, or of a kind that Pillow cannot read"),
+        (b"<html>not found</html>", "not an image, or of a kind that Pillow cannot read"),
+        (b"\0\0\0\x18ftypheic" + bytes(64), "HEIC, which Pillow cannot read: convert it to JPEG"),
+    ],
+)
+def test_files_that_are_no_image_are_dropped(coco, data, reason):
+    coco.image("good.jpg").box().image("a.jpg", b"x").box()
     (coco.image_dir / "a.jpg").write_bytes(data)
-    assert only_entry(coco.convert(), "dropped images") == ("not an image", 1)
+    assert only_entry(coco.convert(), "dropped images") == (reason, 1)
 
 
 def test_images_beyond_max_pixels_are_dropped_unread(coco, monkeypatch):
@@ -273,7 +272,7 @@ def test_images_beyond_max_pixels_are_dropped_unread(coco, monkeypatch):
 def test_max_pixels_is_the_largest_size_that_is_kept(coco):
     coco.image("a.jpg", width=40, height=30).box()
     assert coco.convert(max_pixels=1200)["num_images"] == 1
-    with pytest.raises(ValueError, match="max_pixels = 1199"):
+    with pytest.raises(ValueError, match="(?s)No image.*max_pixels = 1199"):
         coco.convert(max_pixels=1199, overwrite=True)
 
 
@@ -295,7 +294,8 @@ def test_boxes_of_a_resized_copy_are_scaled(coco):
 
 
 def test_another_aspect_ratio_drops_the_image(coco):
-    coco.image("good.jpg").image("a.jpg", encode(picture(40, 30)), width=40, height=40).box()
+    coco.image("good.jpg").box()
+    coco.image("a.jpg", encode(picture(40, 30)), width=40, height=40).box()
     reason, _ = only_entry(coco.convert(), "dropped images")
     assert "aspect ratio" in reason
 

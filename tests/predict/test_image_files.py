@@ -60,7 +60,7 @@ def test_unusable_files_are_refused_with_the_reason(tmp_path):
     whole = tmp_path / "whole.jpg"
     Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)).save(whole)
     (tmp_path / "cut.jpg").write_bytes(whole.read_bytes()[:1200])
-    with pytest.raises(ValueError, match="^damaged, or too large: jpeg[^{}]*data"):
+    with pytest.raises(ValueError, match="^truncated or corrupt$"):
         files.read_image(tmp_path / "cut.jpg")
 
 

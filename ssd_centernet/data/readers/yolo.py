@@ -9,6 +9,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from ssd_centernet.data.orientation import ORIENTATION_TAG, SIDEWAYS
 from ssd_centernet.data.readers.data_yaml import read_data_yaml
 from ssd_centernet.data.readers.source import (
     IMAGE_SUFFIXES,
@@ -19,7 +20,7 @@ from ssd_centernet.data.readers.source import (
     parse_number,
     to_content,
 )
-from ssd_centernet.data.validate import EXIF_ORIENTATION, SIDEWAYS, Report
+from ssd_centernet.data.validate import Report
 from ssd_centernet.files import read_text
 from ssd_centernet.labels import LabelMap
 
@@ -217,7 +218,7 @@ def _upright_size(path: Path) -> tuple[int, int]:
     try:
         with Image.open(path) as image:
             width, height = image.size
-            turned = image.getexif().get(EXIF_ORIENTATION, 1) in SIDEWAYS
+            turned = image.getexif().get(ORIENTATION_TAG, 1) in SIDEWAYS
     except Exception:  # The conversion tells later why the file cannot be read.
         return 0, 0
     return (height, width) if turned else (width, height)

@@ -56,15 +56,13 @@ def test_the_second_split_takes_the_label_map_of_the_first(tmp_path):
     other.write_text("file;x1;y1;x2;y2;label\na.jpg;1;2;11,5;12;emus\n")
     with pytest.raises(ValueError, match=r"'emus' \(1 boxes, first in line 2, did you mean 'emu'"):
         convert(other, out, image_dir=tmp_path / "images", split="val", overwrite=True)
-    info = convert(
-        other,
-        out,
-        image_dir=tmp_path / "images",
-        split="val",
-        drop_unknown_categories=True,
-        overwrite=True,
-    )
-    assert info["num_objects"] == 0
+    options = {"image_dir": tmp_path / "images", "split": "val", "overwrite": True}
+    # Without the unknown class no box would be left, and that is no data set.
+    with pytest.raises(ValueError, match="(?s)No box of .* is left.*unknown category"):
+        convert(other, out, drop_unknown_categories=True, **options)
+    other.write_text(other.read_text() + "a.jpg;1;2;11;12;emu\n")
+    info = convert(other, out, drop_unknown_categories=True, **options)
+    assert info["num_objects"] == 1
     assert info["report"]["dropped boxes"]["unknown category"]["count"] == 1
 
 

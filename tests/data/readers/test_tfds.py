@@ -108,10 +108,14 @@ def test_what_is_no_image_is_dropped_with_its_reason(tmp_path):
         {"image": kinds.Image(shape=(None, None, 3)), "objects": objects},
         {"train": [{"image": image, "objects": [box]} for image in images]},
     )
-    info = convert_annotations(folder, tmp_path / "out", split="train", progress=False)
+    with pytest.raises(ValueError, match="2 of 3 images of the TFDS builder .*would be dropped"):
+        convert_annotations(folder, tmp_path / "out", split="train", progress=False)
+    info = convert_annotations(folder, tmp_path / "out", progress=False, max_dropped=0.7)
     assert (info["num_images"], info["num_objects"]) == (1, 1)
     dropped = info["report"]["dropped images"]
-    assert dropped["not an image"]["first"] == ["00000002.jpg"]
+    assert dropped["not an image, or of a kind that Pillow cannot read"]["first"] == [
+        "00000002.jpg"
+    ]
     assert dropped["truncated or corrupt"]["first"] == ["00000003.jpg"]
     assert own_set.truth_by_file(tmp_path / "out") == {"00000001.jpg": [([10, 6, 20, 15], 2)]}
 
