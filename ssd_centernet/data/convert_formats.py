@@ -74,7 +74,7 @@ def convert_annotations(
         output_dir,
         split=split,
         # A reader has numbered the categories, and left unknown ones out.
-        label_map=label_map if source is None else None,
+        label_map=shared if source is None else None,
         drop_unknown_categories=drop_unknown_categories,
         box_units=box_units,
         **options,

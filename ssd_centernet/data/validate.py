@@ -132,7 +132,7 @@ def check_box(
     """
     numbers = read_box(annotation.get("bbox"))
     if numbers is None:
-        return CheckedBox(None, "bbox is not four finite numbers [x, y, width, height]")
+        return CheckedBox(None, "bbox is not four numbers [x, y, width, height]")
     crowd = annotation.get("iscrowd")
     is_crowd = read_flag(crowd)
     if is_crowd is None and crowd is not None:

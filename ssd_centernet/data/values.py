@@ -88,6 +88,8 @@ def read_flag(value: object) -> bool | None:
     Returns:
         The flag, None for any other value.
     """
+    if type(value) is int:
+        return bool(value) if 0 <= value <= 1 else None
     if isinstance(value, bool):
         return value
     if isinstance(value, str):
@@ -109,7 +111,16 @@ def read_box(value: object) -> tuple[float, float, float, float] | None:
     Returns:
         The four finite numbers (x, y, width, height) in the file's unit, None for anything else.
     """
-    if isinstance(value, Mapping):
+    if type(value) is list and len(value) == 4:
+        x, y, width, height = value
+        # By far the most frequent form, of which there may be a million.
+        if type(x) is type(y) is type(width) is type(height) is float:
+            if math.isfinite(x) and math.isfinite(y):
+                if math.isfinite(width) and math.isfinite(height):
+                    return x, y, width, height
+            return None
+        parts = value
+    elif isinstance(value, Mapping):
         parts = _box_of_object(value)
     elif isinstance(value, str):
         parts = _box_of_text(value)
@@ -129,16 +140,16 @@ def _is_number(value: object) -> bool:
     return isinstance(value, numbers.Real) and not isinstance(value, bool)
 
 
-def _box_of_object(value: Mapping[Any, Any]) -> list[object] | None:
+def _box_of_object(value: Mapping[Any, Any]) -> list[float | None] | None:
     fields = {str(key).strip().lower(): item for key, item in value.items()}
     if any(read_number(fields.get(turn, 0)) != 0 for turn in ("rotation", "angle")):
         return None
     parts = []
     for names in _BOX_KEYS:
-        found = [fields[name] for name in names if name in fields]
-        if len(found) != 1:
+        found = {read_number(fields[name]) for name in names if name in fields}
+        if len(found) != 1:  # None of the names, or two that disagree.
             return None
-        parts.append(found[0])
+        parts.append(found.pop())
     return parts
 
 

@@ -6,13 +6,13 @@ This is the only module that imports pycocotools or faster_coco_eval, and only w
 import contextlib
 import importlib
 import io
-import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from ssd_centernet.data.readers.json_file import load_json
 from ssd_centernet.evaluation.checks import (
     check_known_categories,
     check_known_images,
@@ -284,14 +284,7 @@ def evaluate_detections_file(
     rows, origin = detections_json, "the detections"
     if isinstance(detections_json, (str, os.PathLike)):
         origin = os.fspath(detections_json)
-        try:
-            with open(detections_json, encoding="utf-8") as file:
-                rows = json.load(file)
-        except ValueError as error:  # Not JSON, or not text.
-            raise ValueError(
-                f"{origin} is not valid JSON ({error}); is it cut off, compressed or the wrong "
-                "file?"
-            ) from error
+        rows, _ = load_json(detections_json, "detections in COCO's result format")
     if not isinstance(rows, (list, tuple)):
         hint = (
             "It looks like annotations: are the two files swapped?"
@@ -299,7 +292,8 @@ def evaluate_detections_file(
             else "Write a list with one dict per detection."
         )
         raise ValueError(f"{origin}: got a {type(rows).__name__}, expected a list. {hint}")
-    return evaluate_rows(ground_truth, DetectionRows.from_list(rows), backend=backend)
+    rows, notes = ground_truth.read_detections(rows)
+    return evaluate_rows(ground_truth, rows, backend=backend, notes=notes)
 
 
 def _fields(detections: Mapping[str, np.ndarray] | Any) -> dict[str, np.ndarray]:
@@ -342,6 +336,7 @@ def _match(
     if not ground_truth.num_images or not ground_truth.categories:
         shape = (len(ground_truth.categories), 4, 3)
         return -np.ones((10, 101, *shape)), -np.ones((10, *shape)), name
+    ground_truth, rows = ground_truth.with_small_ids(rows)
     truth = ground_truth.to_coco()
     found = truth | {"annotations": _annotation_dicts(rows)}
     # Both libraries print progress, which would mix with the caller's output.

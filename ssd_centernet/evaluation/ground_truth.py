@@ -1,16 +1,29 @@
 """COCO ground truth: reading and repairing files, and building from decoded records."""
 
 import dataclasses
-import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from ssd_centernet.evaluation.result import whole_number
+from ssd_centernet.data.readers.coco_entries import (
+    CategoryEntry,
+    ImageEntry,
+    merge_images,
+    plain_name,
+    read_categories,
+    read_images,
+)
+from ssd_centernet.data.readers.coco_objects import NOT_LISTED, CocoObject, ObjectReader
+from ssd_centernet.data.readers.json_file import instances, load_json, without_collector
+from ssd_centernet.data.validate import Report
+from ssd_centernet.data.values import read_whole
+from ssd_centernet.evaluation.identity import Identity, numbers_of
+from ssd_centernet.evaluation.result import DetectionRows
 
 _EXAMPLES_SHOWN = 5
+_NOT_LISTED = "annotations of images that are not listed, left out"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -31,6 +44,7 @@ class CocoGroundTruth:
         areas: float64 [N], pixels^2: the mask area in COCO, width*height if unknown.
         is_crowd: bool [N].
         notes: what was repaired on loading: sentence -> number of times.
+        identity: what the ids in a detections file mean, None for numbers alone.
     """
 
     image_ids: np.ndarray
@@ -44,15 +58,17 @@ class CocoGroundTruth:
     areas: np.ndarray
     is_crowd: np.ndarray
     notes: dict[str, int] = dataclasses.field(default_factory=dict)
+    identity: Identity | None = None
 
     @classmethod
     def load(cls, source: str | os.PathLike | Mapping[str, Any]) -> "CocoGroundTruth":
-        """Read a COCO annotation file and repair what makes the COCO tools fail.
+        """Read a COCO annotation file as the converter does; repair what makes COCO's tools fail.
 
         A missing `iscrowd` becomes 0, a missing or zero `area` becomes width*height, annotation
         ids that are missing, repeated or below 1 are renumbered from 1 (the COCO tools read a match
-        with annotation 0 as "no match"), and annotations of images that are not listed are left
-        out. Each repair is counted in `notes`; the file or dict is never changed.
+        with annotation 0 as "no match"), annotations of images that are not listed and exact copies
+        of an object are left out, and a file that is listed under two ids is one image. Each repair
+        is counted in `notes`; the file or dict is never changed.
 
         Args:
             source: path of a COCO json, or its content.
@@ -62,23 +78,11 @@ class CocoGroundTruth:
 
         Raises:
             FileNotFoundError: there is no such file.
-            ValueError: these are not COCO annotations, an image or category id occurs twice, or an
-                annotation has no usable box or a category that is not listed.
+            ValueError: these are not COCO annotations, an id stands for two images or categories,
+                or an annotation has no usable box or a category that is not listed.
         """
-        content, origin = _read(source)
-        images, categories = content["images"], _categories(content["categories"], origin)
-        image_ids = _unique_ids(images, "image", origin)
-        order = np.argsort(image_ids)
-        notes: dict[str, int] = {}
-        objects = _objects(content.get("annotations", []), image_ids, categories, notes, origin)
-        return cls(
-            image_ids=image_ids[order],
-            heights=_int_array(images, "height")[order],
-            widths=_int_array(images, "width")[order],
-            categories=categories,
-            notes=notes,
-            **objects,
-        )
+        with without_collector():
+            return cls(**_load(source))
 
     @classmethod
     def from_examples(
@@ -114,6 +118,23 @@ class CocoGroundTruth:
             if int(example["source_id"]) != -1:
                 _append_example(content, example, np.asarray(ids))
         return cls.load(content)
+
+    def read_detections(self, rows: Sequence[Any]) -> tuple[DetectionRows, dict[str, int]]:
+        """Read detections whose ids may be text, file names or the second id of a file.
+
+        Args:
+            rows: mappings in COCO's result format.
+
+        Returns:
+            The rows with this ground truth's ids, and notes: sentence -> number of times.
+
+        Raises:
+            ValueError: as for `DetectionRows.from_list`, or an id is a text that means no image or
+                category of this ground truth.
+        """
+        if self.identity is None:
+            return DetectionRows.from_list(rows), {}
+        return self.identity.read_detections(rows)
 
     @property
     def category_ids(self) -> tuple[int, ...]:
@@ -162,6 +183,45 @@ class CocoGroundTruth:
         changes |= {name: getattr(self, name)[objects] for name in (*per_object, "is_crowd")}
         return dataclasses.replace(self, **changes)
 
+    def with_small_ids(self, rows: DetectionRows) -> tuple["CocoGroundTruth", DetectionRows]:
+        """Return both with ids from 1 where a float cannot hold the own ids.
+
+        faster_coco_eval keeps ids as floats of 53 bits, so that neighbouring ids of 19 digits
+        would be one. The order stays, and with it every number of an evaluation.
+
+        Args:
+            rows: detections with ids of this ground truth.
+
+        Returns:
+            The ground truth and the rows, with the new ids where they are needed.
+        """
+        all_ids = (self.image_ids, self.ids, np.array(self.category_ids, np.int64))
+        if all(np.abs(ids).max(initial=0) < 2**53 for ids in all_ids):
+            return self, rows
+        categories = np.array(self.category_ids, np.int64)
+
+        def images_of(ids: np.ndarray) -> np.ndarray:
+            return self.positions(ids) + 1
+
+        def categories_of(ids: np.ndarray) -> np.ndarray:
+            return np.searchsorted(categories, ids) + 1
+
+        truth = dataclasses.replace(
+            self,
+            image_ids=images_of(self.image_ids),
+            categories=tuple(
+                {**category, "id": place} for place, category in enumerate(self.categories, 1)
+            ),
+            ids=np.arange(1, len(self.ids) + 1),
+            object_image_ids=images_of(self.object_image_ids),
+            object_category_ids=categories_of(self.object_category_ids),
+        )
+        return truth, dataclasses.replace(
+            rows,
+            image_ids=images_of(rows.image_ids),
+            category_ids=categories_of(rows.category_ids),
+        )
+
     def to_coco(self) -> dict[str, list[dict[str, Any]]]:
         """Return a fresh COCO dict of `images`, `categories` and `annotations` (Python scalars)."""
         columns = zip(
@@ -184,169 +244,115 @@ class CocoGroundTruth:
         }
 
 
-def _read(source: str | os.PathLike | Mapping[str, Any]) -> tuple[Mapping[str, Any], str]:
-    """Return the content of an annotation file and its name for messages."""
+def _load(source: str | os.PathLike | Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields of a ground truth."""
     if isinstance(source, Mapping):
         content, origin = source, "the given dict"
     else:
         origin = os.fspath(source)
-        try:
-            with open(source, encoding="utf-8") as file:
-                content = json.load(file)
-        except ValueError as error:  # Not JSON, or not text.
-            raise ValueError(
-                f"{origin} is not valid JSON ({error}). Expected COCO annotations; the file may be "
-                "cut off: write or copy it again."
-            ) from error
-    missing = [
-        key
-        for key in ("images", "categories")
-        if not isinstance(content, Mapping) or not isinstance(content.get(key), list)
-    ]
-    if missing:
-        found = (
-            f"keys {sorted(content)}"
-            if isinstance(content, Mapping)
-            else f"a {type(content).__name__} (a list is a detections file)"
-        )
-        raise ValueError(
-            f"{origin} does not hold COCO annotations: got {found}, expected a dict with lists "
-            f"'images', 'categories' and 'annotations'; missing: {missing}."
-        )
-    return content, origin
-
-
-def _unique_ids(entries: Sequence[Mapping[str, Any]], kind: str, origin: str) -> np.ndarray:
-    """Return the ids of images or categories as int64; refuse repeated or unusable ones."""
-    try:
-        ids = np.array([whole_number(entry["id"]) for entry in entries], np.int64)
-    except (KeyError, TypeError, ValueError, OverflowError) as error:
-        raise ValueError(
-            f"{origin}: every {kind} needs an integer 'id' ({type(error).__name__}: {error})."
-        ) from error
-    values, counts = np.unique(ids, return_counts=True)
-    if (counts > 1).any():
-        repeated = values[counts > 1]
-        raise ValueError(
-            f"{origin}: {len(repeated)} {kind} ids occur more than once, for example "
-            f"{repeated[:_EXAMPLES_SHOWN].tolist()}. Each {kind} must be listed once, or its "
-            "objects are counted wrongly. Remove the repeats; were two files joined?"
-        )
-    return ids
-
-
-def _categories(entries: Sequence[Mapping[str, Any]], origin: str) -> tuple[dict[str, Any], ...]:
-    """Return id and name of each category, ascending by id."""
-    ids = _unique_ids(entries, "category", origin).tolist()
+        content, _ = load_json(source)
+    content, report = instances(content, origin), Report()
+    images = read_images(content["images"], report, origin, need_names=False)
+    files = [plain_name(image.file_name) for image in images]
+    owners = merge_images(images, files, report, origin)
+    categories = read_categories(content["categories"], report, origin)
+    reader = ObjectReader(images, owners, categories, report, origin, strict=True)
+    objects = reader.read(content.get("annotations", ()))
+    if reader.unknown:
+        _refuse_categories(reader.unknown, categories, origin)
+    image_ids = numbers_of(images, "image ids are not numbers, numbered from 1", report)
+    category_ids = numbers_of(categories, "category ids are not numbers, numbered from 1", report)
+    owners = np.array(owners, np.int64)
+    kept = np.flatnonzero(owners == np.arange(len(owners)))
+    order = kept[np.argsort(image_ids[kept], kind="stable")]
+    heights, widths = _sizes(images, owners)
     named = [
-        {"id": i, "name": str(entry.get("name", i))} for i, entry in zip(ids, entries, strict=True)
+        {"id": i, "name": c.name} for i, c in zip(category_ids.tolist(), categories, strict=True)
     ]
-    return tuple(sorted(named, key=lambda category: category["id"]))
+    notes = _notes(report)
+    return {
+        "image_ids": image_ids[order],
+        "heights": heights[order],
+        "widths": widths[order],
+        "categories": tuple(sorted(named, key=lambda category: category["id"])),
+        "identity": Identity(images, owners, image_ids, categories, category_ids),
+        **_columns(objects, image_ids, category_ids, notes),
+        "notes": notes,
+    }
 
 
-def _int_array(entries: Sequence[Mapping[str, Any]], key: str) -> np.ndarray:
-    return np.array([int(entry.get(key) or 0) for entry in entries], np.int64)
+def _refuse_categories(
+    unknown: Mapping[str, Sequence[str]], categories: Sequence[CategoryEntry], origin: str
+) -> None:
+    named = list(unknown)[:_EXAMPLES_SHOWN]
+    known = [category.original_id for category in categories]
+    raise ValueError(
+        f"{origin}: annotations name category ids [{', '.join(named)}] (first "
+        f"{unknown[named[0]][0]}) that 'categories' does not list (it lists {len(known)}: "
+        f"{known[:_EXAMPLES_SHOWN]}, ...). Add them to 'categories', or correct 'category_id' of "
+        "these annotations."
+    )
 
 
-def _objects(
-    annotations: Sequence[Mapping[str, Any]],
+def _sizes(images: Sequence[ImageEntry], owners: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return heights and widths; a merged image has the size that any of its entries has."""
+    heights = np.array([image.height for image in images], np.int64)
+    widths = np.array([image.width for image in images], np.int64)
+    for index in np.flatnonzero(owners != np.arange(len(owners))):
+        owner = owners[index]
+        if not (heights[owner] and widths[owner]):
+            heights[owner], widths[owner] = heights[index], widths[index]
+    return heights, widths
+
+
+def _notes(report: Report) -> dict[str, int]:
+    notes: dict[str, int] = {}
+    for kind, reasons in report.to_dict().items():
+        of = {"images": "images: ", "boxes": "annotations: "}.get(kind.split()[-1], "")
+        for reason, entry in reasons.items():
+            sentence = _NOT_LISTED if reason == NOT_LISTED else of + reason
+            notes[sentence] = notes.get(sentence, 0) + entry["count"]
+    return notes
+
+
+def _columns(
+    objects: Sequence[CocoObject],
     image_ids: np.ndarray,
-    categories: tuple[dict[str, Any], ...],
+    category_ids: np.ndarray,
     notes: dict[str, int],
-    origin: str,
 ) -> dict[str, np.ndarray]:
-    """Turn annotations into arrays; repair them and count the repairs in `notes`."""
-    object_images = _column(annotations, "image_id", origin)
-    listed = np.isin(object_images, image_ids)
-    _count(notes, "annotations of images that are not listed, left out", np.sum(~listed))
-    kept = [annotation for annotation, keep in zip(annotations, listed, strict=True) if keep]
-    object_categories = _column(kept, "category_id", origin)
-    _check_categories(object_categories, categories, origin)
-    boxes = _boxes(kept, origin)
+    """Turn objects into arrays; count in `notes` what they lack."""
+    images = np.array([one.image for one in objects], np.int64)
+    categories = np.array([one.category for one in objects], np.int64)
+    boxes = np.array([one.box for one in objects], np.float64).reshape(len(objects), 4)
     _count(
         notes,
         "annotations with a box of no width or height, kept (nothing can match them)",
         np.sum((boxes[:, 2:] <= 0).any(axis=1)),
     )
-    return {
-        "ids": _annotation_ids(kept, notes),
-        "object_image_ids": object_images[listed],
-        "object_category_ids": object_categories,
-        "boxes": boxes,
-        "areas": _areas(kept, boxes, notes),
-        "is_crowd": _crowd(kept, notes),
-    }
-
-
-def _column(annotations: Sequence[Mapping[str, Any]], key: str, origin: str) -> np.ndarray:
-    try:
-        return np.array([whole_number(annotation[key]) for annotation in annotations], np.int64)
-    except (KeyError, TypeError, ValueError, OverflowError) as error:
-        raise ValueError(
-            f"{origin}: every annotation needs an integer '{key}' "
-            f"({type(error).__name__}: {error})."
-        ) from error
-
-
-def _check_categories(
-    object_categories: np.ndarray, categories: tuple[dict[str, Any], ...], origin: str
-) -> None:
-    known = [category["id"] for category in categories]
-    unknown = np.setdiff1d(object_categories, known)
-    if len(unknown):
-        raise ValueError(
-            f"{origin}: annotations name category ids {unknown[:_EXAMPLES_SHOWN].tolist()} that "
-            f"'categories' does not list (it lists {len(known)}: {known[:_EXAMPLES_SHOWN]}, ...). "
-            "Add them to 'categories', or correct 'category_id' of these annotations."
-        )
-
-
-def _boxes(annotations: Sequence[Mapping[str, Any]], origin: str) -> np.ndarray:
-    """Return boxes float64 [N, 4]; refuse anything else."""
-    try:
-        boxes = np.array([annotation["bbox"] for annotation in annotations], np.float64)
-        boxes = boxes.reshape(len(annotations), 4)
-    except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(
-            f"{origin}: every annotation needs a 'bbox' of four numbers [x, y, width, height] in "
-            f"pixels ({type(error).__name__}: {error})."
-        ) from error
-    broken = np.flatnonzero(~np.isfinite(boxes).all(axis=1))
-    if len(broken):
-        first = annotations[broken[0]]
-        raise ValueError(
-            f"{origin}: {len(broken)} annotations have a 'bbox' that is not finite, for example "
-            f"annotation {first.get('id')} with {first['bbox']}."
-        )
-    return boxes
-
-
-def _annotation_ids(annotations: Sequence[Mapping[str, Any]], notes: dict[str, int]) -> np.ndarray:
-    """Keep the ids if they are unique and at least 1, else number all from 1."""
-    ids = [annotation.get("id") for annotation in annotations]
-    usable = all(type(i) is int and i >= 1 for i in ids) and len(set(ids)) == len(ids)
-    if usable:
-        return np.array(ids, np.int64)
-    _count(notes, "annotations renumbered from 1 (ids missing, repeated or below 1)", len(ids))
-    return np.arange(1, len(ids) + 1, dtype=np.int64)
-
-
-def _areas(
-    annotations: Sequence[Mapping[str, Any]], boxes: np.ndarray, notes: dict[str, int]
-) -> np.ndarray:
-    """Return the areas; width*height if they are missing or not above zero."""
-    areas = np.array([annotation.get("area") or 0 for annotation in annotations], np.float64)
+    areas = np.array([one.area or 0.0 for one in objects], np.float64)
     products = boxes[:, 2] * boxes[:, 3]
     replaced = (areas <= 0) & (products > 0)
     _count(notes, "annotations without area, taken as width*height", np.sum(replaced))
-    return np.where(replaced, products, areas)
-
-
-def _crowd(annotations: Sequence[Mapping[str, Any]], notes: dict[str, int]) -> np.ndarray:
-    values = [annotation.get("iscrowd") for annotation in annotations]
-    missing = sum(value is None for value in values)
+    missing = sum(one.is_crowd is None for one in objects)
     _count(notes, "annotations without iscrowd, taken as 0", missing)
-    return np.array([bool(value) for value in values], bool)
+    return {
+        "ids": _annotation_ids(objects, notes),
+        "object_image_ids": image_ids[images],
+        "object_category_ids": category_ids[categories],
+        "boxes": boxes,
+        "areas": np.where(replaced, products, areas),
+        "is_crowd": np.array([bool(one.is_crowd) for one in objects], bool),
+    }
+
+
+def _annotation_ids(objects: Sequence[CocoObject], notes: dict[str, int]) -> np.ndarray:
+    """Keep the ids if they are unique and at least 1, else number all from 1."""
+    ids = [read_whole(one.own_id) for one in objects]
+    if all(i is not None and i >= 1 for i in ids) and len(set(ids)) == len(ids):
+        return np.array(ids, np.int64)
+    _count(notes, "annotations renumbered from 1 (ids missing, repeated or below 1)", len(ids))
+    return np.arange(1, len(ids) + 1, dtype=np.int64)
 
 
 def _count(notes: dict[str, int], sentence: str, number: int) -> None:

@@ -6,11 +6,13 @@ import io
 import json
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from ssd_centernet.data.readers.json_file import shown
+from ssd_centernet.data.values import read_box, read_number, read_whole
 from ssd_centernet.files import write_atomically
 from ssd_centernet.run_directory import DETECTIONS_NAME, EVALUATION_METRICS_NAME, PER_CLASS_NAME
 from ssd_centernet.text_table import text_table
@@ -46,6 +48,9 @@ _MEANINGS = (
 )
 
 
+_KEYS = ("image_id", "category_id", "bbox", "score")
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DetectionRows:
     """Hold COCO result rows as arrays.
@@ -75,31 +80,49 @@ class DetectionRows:
         return cls(**{name: np.concatenate([getattr(p, name) for p in parts]) for name in fields})
 
     @classmethod
-    def from_list(cls, rows: Sequence[Mapping[str, Any]]) -> "DetectionRows":
+    def from_list(
+        cls,
+        rows: Sequence[Mapping[str, Any]],
+        *,
+        image_id: Callable[[Any], int | None] = read_whole,
+        category_id: Callable[[Any], int | None] = read_whole,
+    ) -> "DetectionRows":
         """Read COCO result rows; keys other than the four of COCO's bbox results are ignored.
+
+        Numbers may be text. Boxes and scores that are not finite are kept: scoring counts them.
 
         Args:
             rows: mappings with `image_id`, `category_id`, `bbox` [x, y, width, height], `score`.
+            image_id: reads an image id; None for a value that is none.
+            category_id: reads a category id in the same way.
 
         Returns:
             The same rows as arrays.
 
         Raises:
-            ValueError: a row lacks one of the four keys or x
+            ValueError: a row lacks one of the four keys, or one of its values is no number.
         """
-        try:
-            return cls(
-                image_ids=np.array([whole_number(row["image_id"]) for row in rows], np.int64),
-                category_ids=np.array([whole_number(row["category_id"]) for row in rows], np.int64),
-                boxes=np.array([row["bbox"] for row in rows], np.float64).reshape(len(rows), 4),
-                scores=np.array([row["score"] for row in rows], np.float64).reshape(len(rows)),
+        images, categories, boxes, scores = [], [], [], []
+        for index, row in enumerate(rows):
+            missing = [k for k in _KEYS if not isinstance(row, Mapping) or k not in row]
+            if missing:
+                _refuse_row(index, row, missing)
+            values = (
+                image_id(row["image_id"]),
+                category_id(row["category_id"]),
+                _box(row["bbox"]),
+                _score(row["score"]),
             )
-        except (KeyError, TypeError, ValueError, OverflowError) as error:
-            raise ValueError(
-                "Detections must be a list of dicts with 'image_id', 'category_id', 'bbox' "
-                "[x, y, width, height] in pixels and 'score', as COCO's result format has them; "
-                f"{_first_unusable(rows)} ({type(error).__name__}: {error})."
-            ) from error
+            if None in values:
+                _refuse_value(index, row, _KEYS[values.index(None)])
+            for column, value in zip((images, categories, boxes, scores), values, strict=True):
+                column.append(value)
+        return cls(
+            image_ids=np.array(images, np.int64),
+            category_ids=np.array(categories, np.int64),
+            boxes=np.array(boxes, np.float64).reshape(len(boxes), 4),
+            scores=np.array(scores, np.float64),
+        )
 
     def to_list(self) -> list[dict[str, Any]]:
         """Return COCO result rows: dicts of Python scalars, full float precision."""
@@ -125,35 +148,41 @@ class DetectionRows:
         return np.isfinite(self.boxes).all(axis=1) & np.isfinite(self.scores)
 
 
-def whole_number(value: Any) -> int:
-    """Read an id; refuse fractions, as a rounded id would be another one.
-
-    Args:
-        value: a number or its digits.
-
-    Returns:
-        The id.
-
-    Raises:
-        ValueError: it is not a whole number.
-    """
-    number = int(value)
-    if isinstance(value, float) and number != value:
-        raise ValueError(f"{value!r} is not a whole number")
-    return number
+_FORM = (
+    "Detections must be a list of objects with 'image_id', 'category_id', 'bbox' "
+    "[x, y, width, height] in pixels and 'score', as COCO's result format has them;"
+)
 
 
-def _first_unusable(rows: Sequence[Any]) -> str:
-    """Describe the first row that is not a COCO result row."""
-    for index, row in enumerate(rows):
-        if not isinstance(row, Mapping):
-            return f"row {index} is a {type(row).__name__}"
-        missing = [k for k in ("image_id", "category_id", "bbox", "score") if k not in row]
-        if missing:
-            return f"row {index} lacks {missing} and has {sorted(row)}"
-        if np.shape(row["bbox"]) != (4,):
-            return f"row {index} has bbox {row['bbox']!r}"
-    return "one of the values is not a number, or an id is not a whole number"
+def _box(value: Any) -> Sequence[float] | None:
+    if type(value) is list and len(value) == 4 and {*map(type, value)} <= {int, float}:
+        return value
+    if isinstance(value, np.ndarray):
+        value = value.tolist()
+    if isinstance(value, (list, tuple)) and len(value) == 4:
+        numbers = [_score(number) for number in value]
+        return None if None in numbers else numbers
+    return read_box(value)
+
+
+def _score(value: Any) -> float | None:
+    if type(value) is float:  # NaN and infinity stay: scoring counts them.
+        return value
+    return float(value) if isinstance(value, np.floating) else read_number(value)
+
+
+def _refuse_row(index: int, row: Any, missing: list[str]) -> None:
+    if not isinstance(row, Mapping):
+        raise ValueError(f"{_FORM} row {index} is {shown(row)}.")
+    raise ValueError(f"{_FORM} row {index} lacks {missing} and has {sorted(map(str, row))}.")
+
+
+def _refuse_value(index: int, row: Mapping[str, Any], key: str) -> None:
+    expected = {
+        "bbox": "four numbers [x, y, width, height]",
+        "score": "a number",
+    }.get(key, "an id of the annotations: it is not a whole number of 64 bits, nor a name there")
+    raise ValueError(f"{_FORM} row {index} has {key} {shown(row[key])}, expected {expected}.")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -302,7 +302,7 @@ def test_files_of_all_kinds(tmp_path):
     # An id cut to a whole number would be another image's.
     for image_id in (1.5, 10**30):
         found.write_text(json.dumps([rows[0] | {"image_id": image_id}]))
-        with pytest.raises(ValueError, match="or an id is not a whole number"):
+        with pytest.raises(ValueError, match="it is not a whole number"):
             evaluate_detections_file(found, annotations)
         content["annotations"][0]["image_id"] = image_id
         with pytest.raises(ValueError, match="every annotation needs an integer 'image_id'"):

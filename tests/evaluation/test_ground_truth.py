@@ -70,14 +70,22 @@ def test_boxes_without_extent_are_kept_and_counted():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda c: c["images"].append(c["images"][0]), r"1 image ids occur more than once.*\[1\]"),
-        (lambda c: c["categories"].append(c["categories"][1]), r"1 category ids occur.*\[3\]"),
+        (lambda c: c["images"].append(c["images"][0]), "image ids occur more than once.*id 1"),
+        (
+            lambda c: c["categories"].append({"id": "3", "name": "x"}),
+            "category ids occur more than once: 'c1' and 'x' both have the id '3'",
+        ),
         (lambda c: c["annotations"][0].update(category_id=90), r"category ids \[90\]"),
         (lambda c: c["annotations"][0].pop("bbox"), "needs a 'bbox' of four numbers"),
         (lambda c: c["annotations"][0].update(bbox=[1, 2, 3]), "needs a 'bbox' of four numbers"),
         (lambda c: c["annotations"][0].update(bbox=[1, 2, 3, float("nan")]), "not finite"),
         (lambda c: c["annotations"][0].pop("image_id"), "needs an integer 'image_id'"),
-        (lambda c: c["images"][0].update(id="a.jpg"), "image needs an integer 'id'"),
+        (lambda c: c["images"][0].update(id=[1]), r"entry 0 of 'images' needs an 'id'.*\[1\]"),
+        (lambda c: c["images"].append(None), "entry 2 of 'images' is nothing"),
+        (
+            lambda c: c["annotations"][2].update(iscrowd=-1),
+            "annotation 3 of image 2 has iscrowd -1",
+        ),
         (lambda c: c.pop("categories"), r"missing: \['categories'\]"),
     ],
 )
