@@ -3,26 +3,52 @@
 from __future__ import annotations
 
 import os
+import stat
 import tempfile
 from pathlib import Path
+
+
+def read_bytes(path: str | os.PathLike) -> bytes:
+    """Read a whole file; what has no end or may never begin is refused.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: the path is a pipe, a device or a socket.
+    """
+    mode = os.stat(path).st_mode
+    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+        raise ValueError(
+            f"{os.fspath(path)} is a pipe, a device or a socket. Expected a file: write its "
+            "content to one first."
+        )
+    with open(path, "rb") as file:
+        return file.read()
 
 
 def read_text(path: str | os.PathLike) -> str:
     """Read a text file that editors of any system wrote: a byte order mark is left out.
 
     Raises:
-        ValueError: the file is not UTF-8 (or UTF-16 with its mark).
+        OSError: the file cannot be read.
+        ValueError: the file is not UTF-8 (or UTF-16 with its mark), or no file; see `read_bytes`.
     """
-    with open(path, "rb") as file:
-        data = file.read()
+    data = read_bytes(path)
     wide = data[:2] in (b"\xff\xfe", b"\xfe\xff")
     try:
-        return data.decode("utf-16" if wide else "utf-8-sig")
+        text = data.decode("utf-16" if wide else "utf-8-sig")
     except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
         raise ValueError(
-            f"{os.fspath(path)} is not UTF-8 text (byte {error.start}). Save it again with the "
-            "encoding UTF-8."
+            f"{os.fspath(path)} is not UTF-8 text (byte {error.start}) in line {line}. Save it "
+            "again with the encoding UTF-8."
         ) from error
+    if "\0" in text:
+        line = text.count("\n", 0, text.index("\0")) + 1
+        raise ValueError(
+            f"{os.fspath(path)} is not text: it has a zero byte in line {line}. Is it UTF-16 "
+            "without its mark, or damaged? Save it again with the encoding UTF-8."
+        )
+    return text
 
 
 def write_atomically(path: str | os.PathLike, content: str | bytes) -> str:

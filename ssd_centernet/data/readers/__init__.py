@@ -14,6 +14,7 @@ from ssd_centernet.labels import LabelMap
 
 FORMATS = ("coco", "voc", "yolo", "csv", "tfds")
 _SUFFIXES = {".json": "coco", ".csv": "csv", ".tsv": "csv", ".yaml": "yolo", ".yml": "yolo"}
+_SUFFIXES[".data"] = "yolo"
 
 
 def detect_format(path: str | os.PathLike) -> str:
@@ -46,10 +47,12 @@ def detect_format(path: str | os.PathLike) -> str:
 
 def _formats_in(folder: Path) -> list[str]:
     found = []
-    if any((folder / "Annotations").glob("*.xml")) or any(folder.glob("*.xml")):
+    places = ("*.xml", "[Aa]nnotations/**/*.xml", "*/[Aa]nnotations/*.xml")
+    if any(any(folder.glob(place)) for place in places):
         found.append("voc")
     places = ("labels", "train/labels", "valid/labels", "val/labels", "test/labels")
-    described = any(folder.glob("*.yaml")) or any(folder.glob("*.yml"))
+    named = ("*.yaml", "*.yml", "obj.names", "obj.data", "obj_*_data")
+    described = any(any(folder.glob(place)) for place in named)
     if described or any((folder / place).is_dir() for place in places):
         found.append("yolo")
     if not found and find_builders(folder):

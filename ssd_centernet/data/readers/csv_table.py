@@ -2,38 +2,29 @@
 
 from __future__ import annotations
 
-import csv
 import os
-import re
 from collections.abc import Sequence
 
+from ssd_centernet.data.readers.csv_rows import COLUMNS, Table, read_table
+from ssd_centernet.data.readers.image_folder import ImageFolder, fold
 from ssd_centernet.data.readers.source import (
     AnnotationSource,
-    ImageFolder,
     NamedBox,
     NamedImage,
-    parse_number,
     to_content,
+    told,
 )
 from ssd_centernet.data.validate import Report
+from ssd_centernet.data.values import read_flag, read_number
 from ssd_centernet.files import read_text
 from ssd_centernet.labels import LabelMap
 
-COLUMNS = ("image", "xmin", "ymin", "xmax", "ymax", "class")
-_OPTIONAL = ("width", "height", "iscrowd", "split")
-_ALIASES = {
-    "image": "image imagepath path file filename filepath imagename imgpath img imagefile imageid",
-    "xmin": "xmin x1 left xtopleft bboxxmin x0",
-    "ymin": "ymin y1 top ytopleft bboxymin y0",
-    "xmax": "xmax x2 right xbottomright bboxxmax",
-    "ymax": "ymax y2 bottom ybottomright bboxymax",
-    "class": "class label classname labelname category name object",
-    "width": "width imagewidth imgwidth imgw",
-    "height": "height imageheight imgheight imgh",
-    "iscrowd": "iscrowd crowd difficult ignore",
-    "split": "split subset set",
+_WORDS = {"yes": True, "y": True, "no": False, "n": False, "": False}
+_SPLITS = {"training": "train", "validation": "val", "valid": "val", "testing": "test"}
+_READ_AS = {
+    "sizes": "columns {} read as left, top, width and height of the box",
+    "centers": "columns {} read as center, width and height of the box",
 }
-_COLUMN_OF = {alias: column for column, text in _ALIASES.items() for alias in text.split()}
 
 
 def read_csv(
@@ -48,11 +39,12 @@ def read_csv(
 ) -> AnnotationSource:
     """Read a table with the columns `COLUMNS`, in any order, under these or similar names.
 
-    A table without a header has exactly these six columns in this order. A row with only a path is
-    an image without objects. The columns `width`, `height` (of the image), `iscrowd` and `split`
-    are read if they are there; others are ignored. Separators are comma, semicolon or tab. The
-    classes are the names of the whole table in alphabetical order, or in numerical order if all are
-    numbers.
+    Instead of corners a box may have the columns x, y, w, h (left, top, width, height) or x_center,
+    y_center, w, h. A table without a header has exactly the six columns in this order. A row with
+    only a path is an image without objects. The columns `width`, `height` (of the image),
+    `iscrowd` and `split` are read if they are there; others are ignored. Separators are comma,
+    semicolon or tab. The classes are the names of the whole table in alphabetical order, or in
+    numerical order if all are numbers.
 
     Args:
         path: the file.
@@ -66,41 +58,43 @@ def read_csv(
 
     Raises:
         FileNotFoundError: no such file or folder.
-        ValueError: columns are missing, no row is a box in pixels, or see `to_content`.
+        ValueError: columns are missing or not clear (see `read_table`), no row is a box in pixels,
+            rows of one image give it different sizes, or see `to_content`.
     """
     source = f"the table {os.fspath(path)}"
-    rows = _rows(path)
+    table = read_table(path)
     report = Report()
+    if table.kind in _READ_AS:
+        report.add("notes", _READ_AS[table.kind].format(", ".join(table.box)), "all rows")
     folder = ImageFolder(image_dir or os.path.dirname(os.path.abspath(path)), report)
     wanted = None
     if image_list is not None:
         lines = (line.strip() for line in read_text(image_list).splitlines())
-        wanted = {folder.find(line) for line in lines if line}
+        wanted = set(folder.match(line for line in lines if line).values())
+    chosen = _of_split(table, split, report)
+    files = folder.match(row["image"] for number, row in table.rows if number in chosen)
     images: dict[str, NamedImage] = {}
-    paths: dict[str, str] = {}
     names: set[str] = set()
     boxes: list[NamedBox] = []
-    for number, row in rows:
-        written = row["image"]
-        if not written:
-            report.add("dropped boxes", "no image path", f"line {number}")
-            continue
-        box = _box(row, f"line {number}", report, first_pixel)
+    sizes: dict[str, tuple[int, list[str]]] = {}
+    for number, row in table.rows:
+        counts = Report() if number not in chosen else report
+        box = _box(row, table, f"line {number}", counts, first_pixel) if row["image"] else None
         if box is not None:
             box.name = _name(box.name, label_map)
             names.add(box.name)
             boxes.append(box)
-        if row.get("split") and row["split"].casefold() != split.casefold():
+        name = files.get(row["image"]) if number in chosen else None
+        if name is None or (wanted is not None and name not in wanted):
             continue
-        name = paths.setdefault(written, "") or folder.find(written)
-        paths[written] = name
-        if wanted is not None and name not in wanted:
-            continue
-        size = [int(parse_number(row.get(side) or 0) or 0) for side in ("width", "height")]
+        size = _size(table, number, row, sizes, name, path)
         image = images.setdefault(name, NamedImage(name, *size))
         if box is not None:
             image.boxes.append(box)
-    _check_rows(rows, boxes, images, source, split, report)
+    _check_rows(table, boxes, images, source, report)
+    others = {fold(_base(row["image"])) for _, row in table.rows} - set(map(fold, images))
+    known = (name for name in folder.files if fold(os.path.basename(name)) in others)
+    folder.note_unused([*files.values(), *known])
     content = to_content(
         list(images.values()),
         sorted(names, key=_order),
@@ -112,95 +106,117 @@ def read_csv(
     return AnnotationSource(source, folder.path, content, report)
 
 
-def _rows(path: str | os.PathLike) -> list[tuple[int, dict[str, str]]]:
-    """Return (line, column -> text) of every row that is not empty."""
-    lines = read_text(path).splitlines()
-    first = next((line for line in lines if line.strip()), "")
-    # The separator that the first line has most of; commas may be decimal ones.
-    separator = max(";\t,", key=first.count)
-    table = csv.reader(lines, delimiter=separator)
-    rows = [(table.line_num, [text.strip() for text in row]) for row in table if any(row)]
-    if not rows:
-        raise ValueError(f"{os.fspath(path)} is empty. Expected the columns {', '.join(COLUMNS)}.")
-    header = [_COLUMN_OF.get(re.sub(r"[^a-z0-9]", "", t.casefold())) for t in rows[0][1]]
-    if _is_data(rows[0][1]):
-        header = list(COLUMNS)
-    else:
-        _check_header(header, rows[0][1], path)
-        rows = rows[1:]
-    for number, row in rows:
-        if len(row) > len(header) or (len(row) < len(header) and len(row) > 1):
-            raise ValueError(
-                f"{os.fspath(path)} line {number} has {len(row)} columns, expected {len(header)}. "
-                "With decimal commas the separator must be ';'; put a name with a comma in quotes."
-            )
-    filled = ((n, [*row, *[""] * (len(header) - len(row))]) for n, row in rows)
-    return [(n, {c: t for c, t in zip(header, row, strict=True) if c}) for n, row in filled]
+def _of_split(table: Table, split: str, report: Report) -> set[int]:
+    """Return the lines of the split's rows that name an image."""
+
+    def plain(text: str) -> str:
+        return _SPLITS.get(text.casefold(), text.casefold())
+
+    chosen = set()
+    has_splits = any(row.get("split") for _, row in table.rows)
+    for number, row in table.rows:
+        if not row["image"]:
+            report.add("dropped boxes", "no image path", f"line {number}")
+        elif has_splits and not row["split"]:
+            report.add("dropped boxes", "the column split is empty", f"line {number}")
+        elif not has_splits or plain(row["split"]) == plain(split):
+            chosen.add(number)
+    if not chosen and has_splits:
+        values = sorted({row["split"] for _, row in table.rows if row["split"]})
+        raise ValueError(
+            f"the table has {len(table.rows)} rows but none for split {split!r}: its column "
+            f"'split' has {', '.join(values[:10])}{', ...' if len(values) > 10 else ''}. Choose "
+            "one of these as split; if the column means something else, rename it."
+        )
+    return chosen
 
 
-def _is_data(row: Sequence[str]) -> bool:
-    """Tell whether the first row is not a header: six columns, the middle ones numbers or empty."""
-    middle = row[1:5]
-    return len(row) == len(COLUMNS) and (
-        all(parse_number(text) is not None for text in middle)
-        or ("." in row[0] and not any(row[1:]))
-    )
+def _base(path: str) -> str:
+    return path.replace("\\", "/").rpartition("/")[2]
 
 
-def _check_header(header: list[str | None], written: list[str], path) -> None:
-    missing = [column for column in COLUMNS if column not in header]
-    twice = sorted({c for c in header if c is not None and header.count(c) > 1})
-    if not missing and not twice:
-        return
-    problem = f"lacks {', '.join(missing)}" if missing else f"has {', '.join(twice)} twice"
-    raise ValueError(
-        f"the header of {os.fspath(path)} {problem}: it is {', '.join(written)}. Expected the "
-        f"columns {', '.join(COLUMNS)} in any order, and perhaps {', '.join(_OPTIONAL)}; a table "
-        "without a header has only the first six, in this order. Rename the columns."
-    )
-
-
-def _box(row: dict[str, str], where: str, report: Report, first_pixel: int) -> NamedBox | None:
-    texts = [row[column] for column in COLUMNS[1:5]]
+def _box(
+    row: dict[str, str], table: Table, where: str, report: Report, first_pixel: int
+) -> NamedBox | None:
+    texts = [row[column] for column in table.box]
     if not any(texts) and not row["class"]:
         return None
-    values = [parse_number(text) for text in texts]
+    values = [read_number(text) for text in texts]
     if None in values:
-        report.add("dropped boxes", "corners are not four numbers", where)
+        of_box = "corners" if table.kind == "corners" else ", ".join(table.box)
+        report.add("dropped boxes", f"{of_box} are not four numbers", where)
         return None
     if not row["class"]:
         report.add("dropped boxes", "no class name", where)
         return None
     left, top, right, bottom = values
-    if first_pixel and left <= right and top <= bottom:
+    if table.kind == "corners":
+        if first_pixel and left <= right and top <= bottom:
+            left, top = left - first_pixel, top - first_pixel
+    elif right <= 0 or bottom <= 0:
+        report.add("dropped boxes", "zero or negative width or height", where)
+        return None
+    else:
+        if table.kind == "centers":
+            left, top = left - right / 2, top - bottom / 2
         left, top = left - first_pixel, top - first_pixel
-    is_crowd = row.get("iscrowd", "").casefold() in ("1", "true", "yes")
-    return NamedBox((left, top, right, bottom), row["class"], where, is_crowd)
+        right, bottom = left + right, top + bottom
+    written = row.get("iscrowd", "")
+    is_crowd = read_flag(written)
+    is_crowd = _WORDS.get(written.casefold()) if is_crowd is None else is_crowd
+    if is_crowd is None:
+        reason = "iscrowd is neither 0, 1, true nor false: taken as 0"
+        report.add("notes", reason, f"{written!r} in {where}")
+    return NamedBox((left, top, right, bottom), row["class"], where, bool(is_crowd))
+
+
+def _size(table: Table, number: int, row: dict[str, str], sizes: dict, name: str, path):
+    """Return the image's width and height as the row has them, which must be those of the others.
+
+    Raises:
+        ValueError: another row of the image has another size.
+    """
+    texts = [row.get(column, "") for column in table.size]
+    if any(texts):
+        first, written = sizes.setdefault(name, (number, texts))
+        if written != texts and [*map(read_number, written)] != [*map(read_number, texts)]:
+            raise ValueError(
+                f"{os.fspath(path)} line {number} has {table.size[0]} {texts[0]} and "
+                f"{table.size[1]} {texts[1]} for {name}, but line {first} has {written[0]} and "
+                f"{written[1]}. These columns are the size of the image, not of the box: correct "
+                "them, or call the sizes of boxes w and h."
+            )
+    numbers = [int(read_number(text) or 0) for text in texts]
+    return numbers or [0, 0]
 
 
 def _name(text: str, label_map: LabelMap | None) -> str:
     """Return the class name; a number may be the id of one in the label map."""
-    if label_map is None or text in label_map.names or not text.isdigit():
+    if label_map is None or text in label_map.names or not text.isdecimal():
         return text
     known = int(text) in label_map.ids
     return label_map.names[label_map.to_class(int(text))] if known else text
 
 
 def _order(name: str) -> tuple:
-    return (0, int(name), name) if name.isdigit() else (1, 0, name)
+    return (0, int(name), name) if name.isdecimal() else (1, 0, name)
 
 
-def _check_rows(rows, boxes: Sequence[NamedBox], images, source, split, report: Report) -> None:
+def _check_rows(table: Table, boxes: Sequence[NamedBox], images, source, report: Report) -> None:
     if not images:
         raise ValueError(
-            f"{source} has {len(rows)} rows but none for split {split!r}. Choose a split of its "
-            "column 'split', or another image_list."
+            f"{source} has {len(table.rows)} rows but none of an image of the list. Choose another "
+            "image_list."
         )
-    dropped = report.to_dict().get("dropped boxes")
-    if not boxes and dropped:
-        raise ValueError(f"no row of {source} is a box: {dropped}. Are columns swapped?")
-    if boxes and max(max(map(abs, box.corners)) for box in boxes) <= 1.0:
+    if not boxes and "dropped boxes" in report.to_dict():
         raise ValueError(
-            f"the corners in {source} are all within 0..1, so they are fractions of the image; "
-            "expected pixels. Multiply them by the width and height of the images."
+            f"no row of {source} is a box: {told(report, 'dropped boxes')}. Expected "
+            f"{', '.join(COLUMNS)}: are columns swapped?"
+        )
+    if boxes and max(max(map(abs, box.corners)) for box in boxes) <= 1.0:
+        first = boxes[0]
+        raise ValueError(
+            f"the corners in {source} are all within 0..1, first in {first.where} "
+            f"({', '.join(f'{value:g}' for value in first.corners)}), so they are fractions of the "
+            "image; expected pixels. Multiply them by the width and height of the images."
         )

@@ -5,16 +5,20 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
-import math
-import os
 import re
-from collections.abc import Callable, Iterator, Sequence
+import unicodedata
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from ssd_centernet.data.readers.image_folder import ImageFolder as ImageFolder
 from ssd_centernet.data.validate import LISTED, Report
 from ssd_centernet.labels import LabelMap
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff")
+LISTED_TWICE = "annotation listed twice: one copy kept"
+SWAPPED = "corners swapped: put in order"
+# Fewer objects than this make a class suspicious: a name typed wrongly once or twice.
+_RARE = 3
+_MOST_SWAPPED = 0.2
 
 
 @dataclass
@@ -116,17 +120,24 @@ def to_content(
             f"{source} has no box, so no class is known. Check the path; if all images are without "
             "objects, give the classes with --label_map."
         )
-    _note_alike(names, report)
     label_map = label_map or LabelMap(names)
     entries, annotations, unknown = [], [], {}
-    for place, image in enumerate(images, 1):
-        number = place if image.image_id is None else image.image_id
+    counts = dict.fromkeys(label_map.names, 0)
+    seen: set[tuple] = set()
+    for image in _merged(images, report):
+        number = len(entries) + 1 if image.image_id is None else image.image_id
         entry = {"id": number, "file_name": image.file_name}
         entries.append(entry | {"width": image.width, "height": image.height})
         for box in image.boxes:
-            if box.name not in label_map.names:
+            if box.name not in counts:
                 unknown.setdefault(box.name, []).append(box.where)
                 continue
+            what = (len(entries), box.name, tuple(box.corners), box.is_crowd)
+            if what in seen:
+                report.add("dropped boxes", LISTED_TWICE, box.where)
+                continue
+            seen.add(what)
+            counts[box.name] += 1
             category = label_map.ids[label_map.class_of(box.name)]
             annotations.append(_annotation(len(annotations) + 1, number, category, box, report))
     for name, places in unknown.items():
@@ -134,6 +145,8 @@ def to_content(
             report.add("dropped boxes", "unknown category", f"{name!r} in {place}")
     if unknown and not drop_unknown:
         raise ValueError(_unknown_names(unknown, label_map, source))
+    _check_order(len(annotations), report, source)
+    note_classes(counts, report, also=names)
     return {
         "images": entries,
         "annotations": annotations,
@@ -141,10 +154,21 @@ def to_content(
     }
 
 
+def _merged(images: Sequence[NamedImage], report: Report) -> list[NamedImage]:
+    """Put together the entries of one picture, such as two XML files of it."""
+    merged: dict[str, NamedImage] = {}
+    for image in images:
+        first = merged.setdefault(image.file_name, image)
+        if first is not image:
+            first.boxes.extend(image.boxes)
+            report.add("notes", "picture listed twice: its boxes put together", image.file_name)
+    return list(merged.values())
+
+
 def _annotation(number: int, image: int, category: int, box: NamedBox, report: Report) -> dict:
     left, top, right, bottom = box.corners
     if left > right or top > bottom:
-        report.add("repaired boxes", "corners swapped: put in order", box.where)
+        report.add("repaired boxes", SWAPPED, box.where)
         left, right = min(left, right), max(left, right)
         top, bottom = min(top, bottom), max(top, bottom)
     return {
@@ -157,13 +181,61 @@ def _annotation(number: int, image: int, category: int, box: NamedBox, report: R
     }
 
 
-def _note_alike(names: Sequence[str], report: Report) -> None:
-    seen: dict[str, str] = {}
+def _check_order(total: int, report: Report, source: str) -> None:
+    """Raise an error if so many corners were swapped that they are no corners."""
+    swapped = report.count("repaired boxes", SWAPPED)
+    if swapped >= _RARE and swapped > _MOST_SWAPPED * total:
+        places = report.to_dict()["repaired boxes"][SWAPPED]["first"]
+        raise ValueError(
+            f"{swapped} of {total} boxes of {source} end before they begin, first in "
+            f"{', '.join(map(str, places))}. Expected xmin < xmax and ymin < ymax: do the fields "
+            "hold x, y, width, height instead, or xmin, xmax, ymin, ymax in another order? "
+            "Correct their names or their order."
+        )
+
+
+def note_classes(counts: Mapping[str, int], report: Report, also: Iterable[str] = ()) -> None:
+    """Point out classes that may be typing errors: with few objects, or near another's name.
+
+    Args:
+        counts: number of objects of each class, by its name.
+        report: gets the notes.
+        also: further names of the data set, to be compared with the others.
+    """
+    for name, count in counts.items():
+        if count < _RARE:
+            reason = f"class with fewer than {_RARE} objects: is its name a typing error?"
+            report.add("notes", reason, f"{name!r} ({count})")
+    alike = "two classes with almost the same name: is one a typing error?"
+    for one, other in _near_pairs(list(dict.fromkeys([*counts, *also]))):
+        report.add("notes", alike, f"{one!r} and {other!r}")
+
+
+def _near_pairs(names: Sequence[str]) -> list[tuple[str, str]]:
+    """Return the pairs of names that differ by one letter, by case, blanks or hyphens."""
+    groups: dict[str, list[str]] = {}
     for name in names:
-        other = seen.setdefault(re.sub(r"[\s_-]+", "", name.casefold()), name)
-        if other != name:
-            reason = "two classes with almost the same name: is one a typing error?"
-            report.add("notes", reason, f"{other!r} and {name!r}")
+        plain = re.sub(r"[\s_-]+", "", unicodedata.normalize("NFKC", name).casefold())
+        # Two names that differ by one letter are the same without it.
+        shorter = {plain[:i] + plain[i + 1 :] for i in range(len(plain))}
+        for key in {plain} | (shorter if len(plain) > _RARE else set()):
+            groups.setdefault(key, []).append(name)
+    pairs = {}
+    for group in groups.values():
+        for place, one in enumerate(group):
+            for other in group[place + 1 :]:
+                if _may_be_one(one, other):
+                    pairs[one, other] = None
+    return list(pairs)
+
+
+def _may_be_one(one: str, other: str) -> bool:
+    """Tell whether two near names may be one: not 'type 1' and 'type 2', or 'class a' and 'b'."""
+    words = [re.findall(r"[^\W\d_]+|\d+", name.casefold()) for name in (one, other)]
+    if len(words[0]) != len(words[1]):
+        return True
+    apart = [pair for pair in zip(*words, strict=True) if pair[0] != pair[1]]
+    return not apart or any(max(map(len, pair)) > 3 and not pair[0].isdigit() for pair in apart)
 
 
 def _unknown_names(unknown: dict[str, list[str]], label_map: LabelMap, source: str) -> str:
@@ -180,84 +252,10 @@ def _unknown_names(unknown: dict[str, list[str]], label_map: LabelMap, source: s
     )
 
 
-def parse_number(text: object) -> float | None:
-    """Read a finite number, with a decimal point or a decimal comma; None for any other text."""
-    try:
-        number = float(str(text).strip().replace(",", "."))
-    except ValueError:
-        return None
-    return number if math.isfinite(number) else None
-
-
-class ImageFolder:
-    """The image files of a folder, found even by paths of another machine.
-
-    Args:
-        path: the folder.
-        report: counts names that were found by their last parts.
-
-    Raises:
-        FileNotFoundError: there is no such folder.
-    """
-
-    def __init__(self, path: str | os.PathLike, report: Report) -> None:
-        self.path, self._report = os.fspath(path), report
-        if not os.path.isdir(self.path):
-            raise FileNotFoundError(
-                f"The image folder {self.path} does not exist. Give the right one as image_dir."
-            )
-        self.files: list[str] = []
-        for folder, folders, names in os.walk(self.path):
-            folders.sort()
-            relative = os.path.relpath(folder, self.path)
-            for name in sorted(names):
-                if name.lower().endswith(IMAGE_SUFFIXES):
-                    self.files.append(os.path.normpath(os.path.join(relative, name)))
-        self._exact = set(self.files)
-        self._by_end: dict[str, list[str]] = {}
-        self._by_stem: dict[str, list[str]] = {}
-        for name in self.files:
-            base = os.path.basename(name).casefold()
-            self._by_end.setdefault(base, []).append(name)
-            self._by_stem.setdefault(os.path.splitext(base)[0], []).append(name)
-
-    def find(self, name: str) -> str:
-        """Return the relative path of a file, by its name or the last parts of it.
-
-        Backslashes, paths of another machine and upper or lower case do not matter. For a name that
-        fits no file or several files, the result is a relative path that does not exist.
-        """
-        parts = [p for p in re.split(r"[/\\]", name.strip()) if p not in ("", ".", "..")]
-        parts = [p for p in parts if not re.fullmatch(r"[A-Za-z]:", p)]
-        relative = os.path.join(*parts) if parts else "(empty name)"
-        if relative in self._exact:
-            return relative
-        candidates = self._by_end.get(parts[-1].casefold(), []) if parts else []
-        best, shared = [], 0
-        for candidate in candidates:
-            same = _same_end(parts, candidate.split(os.sep))
-            if same > shared:
-                best, shared = [], same
-            if same == shared:
-                best.append(candidate)
-        if len(best) != 1:
-            return relative
-        self._report.add("notes", "found in image_dir by the end of the path", name)
-        return best[0]
-
-    def find_stem(self, stem: str) -> str | None:
-        """Return the only file whose name without its ending is `stem`, None if there is none."""
-        exact = [f for f in self._by_stem.get(os.path.basename(stem).casefold(), [])]
-        below = [f for f in exact if os.path.splitext(f)[0] == os.path.normpath(stem)]
-        found = below or exact
-        return found[0] if len(found) == 1 else None
-
-
-def _same_end(left: Sequence[str], right: Sequence[str]) -> int:
-    """Return how many parts two paths share, counted from their ends."""
-    count = 0
-    for a, b in zip(reversed(left), reversed(right), strict=False):
-        if a.casefold() != b.casefold():
-            break
-        count += 1
-    return count
+def told(report: Report, kind: str) -> str:
+    """Write the reasons that a report counts under a kind in one line, with their first places."""
+    reasons = report.to_dict().get(kind, {})
+    return "; ".join(
+        f"{entry['count']}: {reason} ({', '.join(map(str, entry['first']))})"
+        for reason, entry in reasons.items()
+    )

@@ -4,30 +4,25 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from PIL import Image
 
 from ssd_centernet.data.orientation import ORIENTATION_TAG, SIDEWAYS
-from ssd_centernet.data.readers.data_yaml import read_data_yaml
-from ssd_centernet.data.readers.source import (
-    IMAGE_SUFFIXES,
-    AnnotationSource,
-    ImageFolder,
-    NamedBox,
-    NamedImage,
-    parse_number,
-    to_content,
-)
+from ssd_centernet.data.readers.data_yaml import read_data_yaml, read_obj_data
+from ssd_centernet.data.readers.image_folder import ImageFolder
+from ssd_centernet.data.readers.label_files import LabelFiles
+from ssd_centernet.data.readers.source import AnnotationSource, NamedImage, to_content, told
+from ssd_centernet.data.readers.yolo_lines import YoloLines
 from ssd_centernet.data.validate import Report
 from ssd_centernet.files import read_text
 from ssd_centernet.labels import LabelMap
 
 NAME_FILES = ("classes.txt", "obj.names", "names.txt", "_darknet.labels")
+_SPLITS = ("train", "val", "valid", "test")
 _SPLIT_NAMES = {"val": ("val", "valid", "validation"), "valid": ("valid", "val", "validation")}
-# Fractions are written with about six digits.
-_ROUNDING = 1e-3
 
 
 def read_yolo(
@@ -43,11 +38,13 @@ def read_yolo(
 
     The label file of `images/a.jpg` is `labels/a.txt`, or `a.txt` beside the image. An image
     without a label file has no objects. The classes are the names in their order; class 0 gets id
-    1. A polygon becomes the box around it. Boxes refer to the picture as it is shown, turned by its
-    EXIF orientation.
+    1. A polygon or an oriented box becomes the box around it, and of a box with points the points
+    are left out; see `yolo_lines` for how they are told apart. Boxes refer to the picture as it is
+    shown, turned by its EXIF orientation.
 
     Args:
-        path: `data.yaml`, or a folder with that file, or with `images/` and `labels/`.
+        path: `data.yaml`, darknet's `obj.data`, or a folder with one of them, or with `images/` and
+            `labels/`, or with `obj_train_data/`.
         split: name of the split.
         image_dir: folder of the images; None finds it by `path` and `split`.
         image_list: text file with one image per line; None takes all images of the folder.
@@ -57,29 +54,39 @@ def read_yolo(
 
     Raises:
         FileNotFoundError: no images of the split.
-        ValueError: there are no class names, label files have another form, or see `to_content`.
+        ValueError: there are no class names, no image has a label file, lines have another form or
+            more than one meaning, or see `to_content`.
     """
     path = Path(path)
     root = path if path.is_dir() else path.parent
     settings = _settings(path)
     names = _names(root, settings, label_map, path)
     report = Report()
-    folder_path, listed = _locate(root, settings, split, image_dir, image_list)
-    folder = ImageFolder(folder_path, report)
-    files = folder.files if listed is None else [folder.find(name) for name in listed]
-    images, lines = [], 0
-    for name in dict.fromkeys(files):
+    place = _locate(root, settings, split, image_dir, image_list, report)
+    folder = ImageFolder(place.path, report, place.folders)
+    files = list(dict.fromkeys(_chosen(folder, place)))
+    labels = LabelFiles(folder, root, report)
+    lines = YoloLines(names, report, points=settings.get("kpt_shape"), task=settings.get("task"))
+    images = []
+    for name in files:
         image = NamedImage(name, *_upright_size(Path(folder.path, name)))
-        label_file = _label_file(Path(folder.path, name), root)
-        if label_file is None:
-            report.add("notes", "no label file: an image without objects", name)
-        elif image.width:
-            lines += _read_labels(label_file, image, names, report)
+        label_file = labels.find(name)
+        if label_file is not None and image.width:
+            lines.add(label_file, image)
         images.append(image)
+    labels.note_strays(NAME_FILES)
     source = f"the YOLO labels of {os.fspath(path)}"
-    if lines and not any(image.boxes for image in images):
+    if files and not labels.found:
+        tried = ", ".join(str(place) for place in labels.places(files[0]))
         raise ValueError(
-            f"no line of {source} is a box: {report.to_dict()['dropped boxes']}. Expected "
+            f"none of the {len(files)} pictures of {folder.path} has a label file: looked for "
+            f"{tried} and the like. Put the label files there, one for each picture that has "
+            "objects."
+        )
+    lines.place_boxes()
+    if lines.count and not any(image.boxes for image in images):
+        raise ValueError(
+            f"no line of {source} is a box: {told(report, 'dropped boxes')}. Expected "
             "'class x_center y_center width height' with fractions 0..1 of the image."
         )
     content = to_content(
@@ -93,29 +100,36 @@ def read_yolo(
     return AnnotationSource(source, folder.path, content, report, upright=True)
 
 
-# --- where files are ------------------------------------------------------------------------
+# --- classes --------------------------------------------------------------------------------
 
 
 def _settings(path: Path) -> dict:
     if path.is_file():
-        return read_data_yaml(path)
+        return read_obj_data(path) if path.suffix.lower() == ".data" else read_data_yaml(path)
     found = sorted([*path.glob("*.yaml"), *path.glob("*.yml")])
+    found = [file for file in found if not file.name.startswith(".")]
     named = [file for file in found if file.stem in ("data", "dataset")] or found
     if len(named) > 1:
         raise ValueError(
             f"{path} has several yaml files: {', '.join(f.name for f in named)}. Give the path of "
             "the file that describes the data."
         )
+    if not named and (path / "obj.data").is_file():
+        return read_obj_data(path / "obj.data")
     return read_data_yaml(named[0]) if named else {}
 
 
 def _names(root: Path, settings: dict, label_map: LabelMap | None, path: Path) -> list[str]:
-    names = settings.get("names")
-    if not names:
+    names, file = settings.get("names"), None
+    if names and len(names) == 1 and names[0].lower().endswith((".names", ".txt")):
+        # Darknet gives the path of a file with the names.
+        file = _existing(root, "", names[0], Report())
+    elif not names:
         places = [*(root / n for n in NAME_FILES), *(root / "labels" / n for n in NAME_FILES)]
+        places += [*root.glob("*.names"), *(root / "data").glob("*.names")]
         file = next((place for place in places if place.is_file()), None)
-        if file is not None:
-            names = [line.strip() for line in read_text(file).splitlines() if line.strip()]
+    if file is not None:
+        names = _lines_of_names(file)
     if not names and label_map is not None:
         return list(label_map.names)
     if not names:
@@ -130,91 +144,126 @@ def _names(root: Path, settings: dict, label_map: LabelMap | None, path: Path) -
             f"{path} says nc: {count}, but names {len(names)} classes ({', '.join(names[:5])}...). "
             "Correct the one that is wrong, nc or names."
         )
+    twice = next((name for i, name in enumerate(names) if name in names[:i]), None)
+    if twice is not None:
+        numbers = [str(i) for i, name in enumerate(names) if name == twice]
+        raise ValueError(
+            f"{file or path} names the classes {' and '.join(numbers)} both {twice!r}. Give each "
+            "class its own name."
+        )
     return names
 
 
+def _lines_of_names(file: Path) -> list[str]:
+    names = [line.strip() for line in read_text(file).rstrip().splitlines()]
+    if "" in names:
+        raise ValueError(
+            f"{file} line {names.index('') + 1} is empty, so the numbers of the classes after it "
+            "are not clear. Expected one name per line from class 0 on; remove the line, or name "
+            "its class."
+        )
+    return names
+
+
+# --- where files are ------------------------------------------------------------------------
+
+
+@dataclass
+class _Place:
+    """Where the images of a split are: all of some folders below a path, and a list of names."""
+
+    path: str
+    folders: Sequence[str] = ("",)
+    taken: Sequence[str] = ("",)
+    names: Sequence[str] = ()
+
+
+def _chosen(folder: ImageFolder, place: _Place) -> Iterable[str]:
+    for taken in place.taken:
+        head = os.path.join(taken, "") if taken else ""
+        yield from (name for name in folder.files if name.startswith(head))
+    yield from folder.match(place.names).values()
+
+
 def _locate(
-    root: Path, settings: dict, split: str, image_dir, image_list
-) -> tuple[str, list[str] | None]:
-    """Return the folder of the images, and the names in its list if there is one."""
+    root: Path, settings: dict, split: str, image_dir, image_list, report: Report
+) -> _Place:
     if image_list is not None:
-        return os.fspath(image_dir or _first_folder(root, split) or root), _lines(image_list)
+        folder = os.fspath(image_dir or _first_folder(root, split) or root)
+        return _Place(folder, taken=(), names=_lines(image_list))
     if image_dir is not None:
-        return os.fspath(image_dir), None
+        return _Place(os.fspath(image_dir))
     splits = _SPLIT_NAMES.get(split, (split,))
     value = next((settings[name] for name in splits if settings.get(name)), None)
     if value is None:
-        folder = _first_folder(root, split)
+        described = [name for name in _SPLITS if settings.get(name)]
+        folder = _first_folder(root, split, flat=not described)
         if folder is None:
+            has = f"data.yaml has {', '.join(described)}; " if described else ""
             raise FileNotFoundError(
-                f"no images of split {split!r} below {root}: looked for {split} in data.yaml, "
-                f"images/{split}, {split}/images, {split} and images. Give the folder as image_dir."
+                f"no images of split {split!r} below {root}: {has}looked for {split} in data.yaml, "
+                f"images/{split}, {split}/images, {split}, obj_{split}_data and images. Give the "
+                "folder as image_dir."
             )
-        return folder, None
-    found = [_existing(root, settings.get("path", ""), entry) for entry in _as_list(value)]
+        return _Place(folder)
+    entries = [value] if isinstance(value, str) else value
+    found = [_existing(root, settings.get("path", ""), entry, report) for entry in entries]
     if len(found) == 1 and found[0].is_dir():
-        return os.fspath(found[0]), None
-    names: list[str] = []
-    for entry in found:
-        if entry.is_dir():
-            images = sorted(f for f in entry.rglob("*") if f.suffix.lower() in IMAGE_SUFFIXES)
-            names += [os.path.relpath(image, root) for image in images]
-        else:
-            names += _lines(entry)
-    return os.fspath(root), names
+        return _Place(os.fspath(found[0]))
+    folders = [os.path.abspath(entry) for entry in found if entry.is_dir()]
+    names = [name for entry in found if not entry.is_dir() for name in _lines(entry)]
+    outside = {os.path.dirname(name) for name in names if os.path.isabs(name)}
+    top = os.path.abspath(root)
+    places = [*folders, *(place for place in sorted(outside) if os.path.isdir(place))]
+    if all(os.path.commonpath([top, place]) == top for place in places):
+        return _Place(top, ("",), [os.path.relpath(f, top) for f in folders], names)
+    common = os.path.commonpath([top, *places])
+    relative = [os.path.relpath(place, common) for place in dict.fromkeys([*places, top])]
+    return _Place(common, relative, [os.path.relpath(f, common) for f in folders], names)
 
 
-def _as_list(value: str | list[str]) -> list[str]:
-    return [value] if isinstance(value, str) else value
-
-
-def _existing(root: Path, base: str, entry: str) -> Path:
+def _existing(root: Path, base: str, entry: str, report: Report) -> Path:
     """Return the folder of a path in data.yaml, relative to its `path` or to the file itself."""
-    entry, base = entry.replace("\\", "/"), base.replace("\\", "/")
+    entry, base = (os.path.expanduser(text.replace("\\", "/")) for text in (entry, base))
     # '../train/images' is what some exports write of a folder beside the file.
     inside = re.sub(r"^(\.\./)+", "", entry)
-    last = "/".join(Path(entry).parts[-2:])
-    tried = [root / base / entry, root / entry, root / inside, root / last]
+    parts = Path(inside).parts
+    ends = ["/".join(parts[-count:]) for count in range(len(parts) - 1, 0, -1)]
+    ends = [end for end in ends if end not in ("images", "labels")]
+    sure = [root / base / entry, root / entry, root / inside]
+    tried = list(dict.fromkeys([*sure, *(root / end for end in ends)]))
     found = next((place for place in tried if place.exists()), None)
     if found is None:
         raise FileNotFoundError(
             f"data.yaml says {entry!r} (path {base!r}), which does not exist: looked for "
-            f"{', '.join(str(place) for place in dict.fromkeys(tried))}. Correct 'path' in "
+            f"{', '.join(str(place) for place in tried)}. Correct 'path' in "
             "data.yaml, or give the folder as image_dir."
         )
+    if found not in sure:
+        report.add("notes", "path in data.yaml found by its last parts", entry)
     return found
 
 
-def _first_folder(root: Path, split: str) -> str | None:
+def _first_folder(root: Path, split: str, *, flat: bool = True) -> str | None:
     names = _SPLIT_NAMES.get(split, (split,))
     places = [root / "images" / name for name in names]
     places += [root / name / "images" for name in names] + [root / name for name in names]
+    places += [root / f"obj_{name}_data" for name in names]
     # A folder of all images, where none of them is kept by splits.
-    if not any(p.is_dir() for p in (root / "images").glob("*")):
+    if flat and not any(p.is_dir() for p in (root / "images").glob("*")):
         places.append(root / "images")
     return next((os.fspath(place) for place in places if place.is_dir()), None)
 
 
 def _lines(path: str | os.PathLike) -> list[str]:
-    return [line.strip() for line in read_text(path).splitlines() if line.strip()]
-
-
-def _label_file(image: Path, root: Path) -> Path | None:
-    """Return the label file of an image: `labels` for the last `images`, else beside it."""
-    parts = list(image.parts)
-    places = [image.with_suffix(".txt")]
-    for position in range(len(parts) - 2, -1, -1):
-        if parts[position] == "images":
-            swapped = [*parts[:position], "labels", *parts[position + 1 :]]
-            places.insert(0, Path(*swapped).with_suffix(".txt"))
-            break
-    else:
-        places.append(root / "labels" / f"{image.stem}.txt")
-    return next((place for place in places if place.is_file()), None)
+    lines = (line.strip().strip("\"'") for line in read_text(path).splitlines())
+    return [line for line in lines if line and not line.startswith("#")]
 
 
 def _upright_size(path: Path) -> tuple[int, int]:
     """Return width and height of the picture as it is shown; zeros if there is no image."""
+    if not path.is_file():
+        return 0, 0
     try:
         with Image.open(path) as image:
             width, height = image.size
@@ -222,57 +271,3 @@ def _upright_size(path: Path) -> tuple[int, int]:
     except Exception:  # The conversion tells later why the file cannot be read.
         return 0, 0
     return (height, width) if turned else (width, height)
-
-
-# --- label files -----------------------------------------------------------------------------
-
-
-def _read_labels(file: Path, image: NamedImage, names: Sequence[str], report: Report) -> int:
-    """Append the boxes of a label file to its image; return how many lines it has."""
-    lines = _lines(file)
-    for number, line in enumerate(lines, 1):
-        where = f"{file.name} line {number}"
-        values = [parse_number(text) for text in line.split()]
-        reason = _fault(values)
-        if reason:
-            report.add("dropped boxes", reason, where)
-            continue
-        index = int(values[0])
-        if index >= len(names):
-            raise ValueError(
-                f"{file} line {number} has class {index}, but the {len(names)} names are classes "
-                f"0..{len(names) - 1}. Label files count from 0: do these count from 1, or is "
-                "a name missing in the list?"
-            )
-        if len(values) > 5:
-            report.add("notes", "a polygon: replaced by the box around it", where)
-        image.boxes.append(NamedBox(_corners(values[1:], image), names[index], where))
-    return len(lines)
-
-
-def _fault(values: Sequence[float | None]) -> str:
-    """Return why the numbers of a line are not a box, '' if they are."""
-    if None in values:
-        return "not numbers"
-    if len(values) == 6:
-        return "six numbers: a file of predictions, with scores"
-    if len(values) != 5 and (len(values) < 7 or len(values) % 2 == 0):
-        return "not five numbers: class x_center y_center width height"
-    if values[0] < 0 or values[0] != int(values[0]):
-        return "the class is not a whole number, 0 or above"
-    if max(abs(value) for value in values[1:]) > 1 + 10 * _ROUNDING:
-        return "not fractions 0..1 of the image: are they pixels?"
-    return ""
-
-
-def _corners(values: Sequence[float], image: NamedImage) -> tuple[float, float, float, float]:
-    if len(values) == 4:
-        x, y, width, height = values
-        box = [x - width / 2, y - height / 2, x + width / 2, y + height / 2]
-    else:
-        xs, ys = values[0::2], values[1::2]
-        box = [min(xs), min(ys), max(xs), max(ys)]
-    # Six digits round: what passes the border by less is no fault of the box.
-    box = [min(max(v, 0.0), 1.0) if -_ROUNDING < v < 1 + _ROUNDING else v for v in box]
-    scale = (image.width, image.height, image.width, image.height)
-    return tuple(round(value * side, 4) for value, side in zip(box, scale, strict=True))

@@ -156,6 +156,12 @@ def write_tfds(root: Path, *, split="train", inner=None, **features) -> Path:
     return write_builder(root / "builders" / "own" / "1.0.0", declared, {split: examples})
 
 
+def reasons(source, kind="notes") -> dict[str, int]:
+    """Reason -> count of a report, without the note that so small a set has few objects."""
+    entries = source.report.to_dict().get(kind, {})
+    return {r: e["count"] for r, e in entries.items() if not r.startswith("class with fewer")}
+
+
 def truth_by_file(output: Path, split="train") -> dict:
     """File -> [(bbox, category id)] of the written ground truth."""
     truth = json.loads((output / f"coco_{split}.annotations.json").read_text())

@@ -47,10 +47,10 @@ def test_pixels_from_zero_or_one(tmp_path):
     folder = flat(tmp_path / "flat", a=xml)
     source = read_voc(folder, split="train")
     assert boxes(source) == [([-1, 4, 21, 16], 1, 0)]
-    [note] = source.report.to_dict()["notes"]
+    [note] = own_set.reasons(source)
     assert "first_pixel to 0" in note
     source = read_voc(folder, split="train", first_pixel=0)
-    assert boxes(source) == [([0, 5, 20, 15], 1, 0)] and source.report.to_dict() == {}
+    assert boxes(source) == [([0, 5, 20, 15], 1, 0)] and own_set.reasons(source) == {}
 
 
 def test_swapped_corners_difficult_and_decimal_commas(tmp_path):
@@ -100,5 +100,6 @@ def test_damaged_or_missing_files(tmp_path):
 def test_names_that_differ_little_are_noted(tmp_path):
     xml = own_set.voc_xml("a.jpg", [(1, 1, 9, 9, "stop sign"), (1, 1, 9, 9, "Stop_sign")])
     source = read_voc(flat(tmp_path / "flat", a=xml), split="train")
-    [note] = source.report.to_dict()["notes"].values()
+    [reason] = own_set.reasons(source)
+    note = source.report.to_dict()["notes"][reason]
     assert note["first"] == ["'Stop_sign' and 'stop sign'"]

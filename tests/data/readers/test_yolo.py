@@ -60,8 +60,8 @@ def test_data_yaml_keeps_words_and_leaves_out_nothing(tmp_path):
         ("a: 1\nnames: {0: cat, 0: emu}\n", "line 2, column 17: the key '0' occurs twice; remove"),
         ("names: [cat, [emu]]\n", "names: expected a list of names, or 'number: name', got"),
         ("names: {0: cat, 1: [emu]}\n", "names: expected a list of names"),
-        ("train: {a: b}\n", "train: expected a text or a list of texts, got {'a': 'b'}"),
-        ("- cat\n- emu\n", r"expected lines of 'key: value', got \['cat', 'emu'\]"),
+        ("train: {a: b}\n", "train: expected a text or a list of texts, got {a: b}"),
+        ("- cat\n- emu\n", r"expected lines of 'key: value', got \[cat, emu\]"),
         ("a: \x01\n", "this is not YAML: .*special characters are not allowed"),
     ],
 )
@@ -124,20 +124,25 @@ def test_lines_that_are_no_boxes(tmp_path):
         "0 0.5 0.5 0.25 0.2",
         "0 0,5 0,5 0,25 0,2",
         "1 0.25 0.1 0.75 0.1 0.5 0.6",  # a polygon
-        "1 0.5 0.5 0.5 0.5 0.97",  # a prediction
-        "1 20 15 10 10",  # pixels
         "0.5 0.5 0.5 0.5 0.5",
         "cat 0.5 0.5 0.5 0.5",
         "1 0.5 0.5",
+        "1 nan 0.5 0.5 0.5",
     ]
     (root / "labels/train/a.txt").write_text("\n".join(lines), encoding="utf-8-sig")
     (root / "labels/train/c.txt").write_text("")
     source = read_yolo(root, split="train")
     boxes = [a["bbox"] for a in source.content["annotations"]]
-    assert boxes[:2] == [[15, 12, 10, 6]] * 2 and boxes[2] == [10, 3, 20, 15]
-    assert sum(e["count"] for e in source.report.to_dict()["dropped boxes"].values()) == 5
-    (root / "labels/train/a.txt").write_text("1 20 15 10 10\n")
-    with pytest.raises(ValueError, match=r"no line of .* is a box: .*are they pixels\?"):
+    # The second line is the first one again, with decimal commas.
+    assert boxes == [[15, 12, 10, 6], [10, 3, 20, 15]]
+    assert own_set.reasons(source, "dropped boxes") == {
+        "not numbers": 2,
+        "not five numbers: class x_center y_center width height": 1,
+        "the class is not a whole number, 0 or above": 1,
+        "annotation listed twice: one copy kept": 1,
+    }
+    (root / "labels/train/a.txt").write_text("1 0.5 0.5\n")
+    with pytest.raises(ValueError, match=r"no line of .* is a box: 1: not five numbers.*\(a.txt"):
         read_yolo(root, split="train")
 
 

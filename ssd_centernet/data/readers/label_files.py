@@ -1,0 +1,117 @@
+"""Which label file belongs to which picture of a YOLO data set, and which files are left over."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+from ssd_centernet.data.readers.image_folder import ImageFolder, fold, list_files
+from ssd_centernet.data.validate import Report
+from ssd_centernet.data.values import read_number
+from ssd_centernet.files import read_text
+
+_IMAGES, _LABELS = ("images", "jpegimages"), ("labels", "Labels", "LABELS")
+
+
+class LabelFiles:
+    """The label files of the pictures of a folder.
+
+    Args:
+        folder: the pictures.
+        root: folder of the data set; labels are looked for below it, too.
+        report: counts what does not fit one to one.
+
+    Attributes:
+        found: label file -> the pictures that it was found for.
+    """
+
+    def __init__(self, folder: ImageFolder, root: Path, report: Report) -> None:
+        self._folder, self._report = folder, report
+        self._top, self._root = Path(os.path.abspath(folder.path)), Path(os.path.abspath(root))
+        self._listed: dict[str, dict[str, list[str]]] = {}
+        self.found: dict[Path, list[str]] = {}
+
+    def places(self, image: str) -> list[Path]:
+        """Return where the label file of an image may be."""
+        path = Path(self._top, image)
+        return [Path(folder, f"{path.stem}.txt") for folder in self._folders(path.parent)]
+
+    def _folders(self, folder: Path) -> list[str]:
+        """Return the folders of the labels: `labels` for the last `images`, then beside."""
+        parts = list(folder.parts)
+        below = len(self._root.parts) if folder.is_relative_to(self._root) else 0
+        for position in range(len(parts) - 1, below - 1, -1):
+            if parts[position].casefold() in _IMAGES:
+                swapped = [Path(*parts[:position], n, *parts[position + 1 :]) for n in _LABELS]
+                labels = next((place for place in swapped if place.is_dir()), swapped[0])
+                return [str(labels), str(folder)]
+        labels = self._root / "labels"
+        return [str(labels / folder.name), str(labels), str(folder)]
+
+    def _names(self, folder: str) -> dict[str, list[str]]:
+        """Return the text files of a folder by what their names have in common, see `fold`."""
+        if folder not in self._listed:
+            groups: dict[str, list[str]] = {}
+            names = os.listdir(folder) if os.path.isdir(folder) else []
+            for name in sorted(names):
+                if name.lower().endswith(".txt") and not name.startswith("._"):
+                    groups.setdefault(fold(name[:-4]), []).append(name)
+            self._listed[folder] = groups
+        return self._listed[folder]
+
+    def find(self, image: str) -> Path | None:
+        """Return the label file of an image, None if it has none; both are noted."""
+        path = Path(self._top, image)
+        for folder in self._folders(path.parent):
+            for stem in (path.stem, path.name):
+                names = self._names(folder).get(fold(stem), [])
+                exact = f"{stem}.txt"
+                if exact not in names and len(names) != 1:
+                    continue
+                name = exact if exact in names else names[0]
+                if name != exact:
+                    reason = "label file found in upper or lower case, or with other accents"
+                    self._report.add("notes", reason, name)
+                self.found.setdefault(Path(folder, name), []).append(image)
+                return Path(folder, name)
+        self._report.add("notes", "no label file: an image without objects", image)
+        return None
+
+    def note_strays(self, name_files: Iterable[str]) -> None:
+        """Note pictures that share a label file, and label files without a picture.
+
+        Args:
+            name_files: names of files that hold the names of the classes.
+        """
+        for images in self.found.values():
+            if len(images) > 1:
+                reason = "pictures that share one label file: each gets its boxes"
+                self._report.add("notes", reason, " and ".join(images))
+        stems: dict[str, set[str]] = {}
+        for image in self._folder.files:
+            path = Path(self._top, image)
+            for folder in self._folders(path.parent):
+                stems.setdefault(folder, set()).update((fold(path.stem), fold(path.name)))
+        top = self._folders(self._top)[0]
+        below = list_files(top, Report())[0] if os.path.isdir(top) else []
+        for folder in dict.fromkeys(os.path.join(top, os.path.dirname(f)) for f in below):
+            stems.setdefault(os.path.normpath(folder), set())
+        for folder, known in stems.items():
+            for stem, names in self._names(folder).items():
+                for name in names if stem not in known else ():
+                    if name not in name_files and _is_label_file(Path(folder, name)):
+                        self._report.add("notes", "label file without a picture: not used", name)
+
+
+def _is_label_file(path: Path) -> bool:
+    """Tell whether a text file has lines of labels, is no text, or is empty and among labels."""
+    if not path.is_file():
+        return False
+    try:
+        first = read_text(path).strip().partition("\n")[0].split()
+    except ValueError:
+        return True
+    if not first:
+        return "labels" in map(str.lower, path.parts)
+    return len(first) > 4 and all(read_number(text) is not None for text in first)
