@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import math
 import os
+import warnings
 from collections.abc import Iterator, Sequence
 from numbers import Integral
 from pathlib import Path
@@ -186,6 +187,8 @@ def training_data(
         of_recipe = Recipe().replace(**chosen)
         batches = of_recipe.training_batches(detector, data_dir, label_map=label_map, **options)
     steps_per_epoch = math.ceil(of_recipe.count_images(data_dir) / batch_size)
+    for note in of_recipe.notes(detector, data_dir, batches):
+        warnings.warn(note, stacklevel=2)
     # Without this Keras would run the first epoch for ever instead of asking for its length.
     endless = batches.apply(tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY))
     return TrainingData(endless, steps_per_epoch)

@@ -11,6 +11,7 @@ import difflib
 import functools
 import os
 import re
+import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from numbers import Integral
 from typing import TYPE_CHECKING
@@ -33,6 +34,7 @@ _COCO_NAMES = (
     "cell_phone microwave oven toaster sink refrigerator book clock vase scissors teddy_bear "
     "hair_drier toothbrush "
 )
+_NO_CLASS = ("background", "none of the above")
 _COCO_UNUSED_IDS = frozenset((12, 26, 29, 30, 45, 66, 68, 69, 71, 83))
 
 
@@ -43,13 +45,21 @@ class LabelMap:
         names: C distinct, non-empty names; class c is called names[c].
         ids: C distinct category ids in ascending order, 0 or greater; gaps are allowed. None
             numbers the names 1..C, as COCO-style tools expect.
+        other_names: category id -> what records may call the class too, such as the knowledge graph
+            id /m/01g317; it makes no difference between two label maps.
 
     Raises:
         ValueError: if the map is empty, a name or id occurs twice, a name is empty, an id is
             negative or not an integer, ids do not ascend, or id 0 is called background.
     """
 
-    def __init__(self, names: Sequence[str], ids: Sequence[int] | None = None) -> None:
+    def __init__(
+        self,
+        names: Sequence[str],
+        ids: Sequence[int] | None = None,
+        *,
+        other_names: Mapping[int, str] | None = None,
+    ) -> None:
         if isinstance(names, str):
             raise ValueError(f"names must be a sequence of names, got the single string {names!r}.")
         if ids is None:
@@ -59,6 +69,7 @@ class LabelMap:
         _check(self.names, self.ids)
         self._class_of_name = {name: c for c, name in enumerate(self.names)}
         self._class_of_id = {i: c for c, i in enumerate(self.ids)}
+        self.other_names: dict[int, str] = dict(other_names or {})
 
     @classmethod
     def coco(cls) -> LabelMap:
@@ -94,7 +105,8 @@ class LabelMap:
     def from_pbtxt(cls, path: str | os.PathLike) -> LabelMap:
         """Read a label map in the text format of the Object Detection API.
 
-        `display_name` is preferred to `name`, which may be a knowledge graph id such as /m/01g317.
+        `display_name` is preferred to `name`, which may be a knowledge graph id such as /m/01g317
+        and is kept as the class's other name.
 
         Args:
             path: the file; `item { id: 1 name: 'person' }` for each category.
@@ -104,11 +116,14 @@ class LabelMap:
 
         Raises:
             ValueError: if the text cannot be parsed, an item lacks an id or a name, or see the
-                constructor. The message names the file.
+                constructor. The message names the file and the line.
         """
         text = read_text(path)
         try:
-            return cls.from_categories(_parse_items(text))
+            items = sorted(_parse_items(text), key=lambda item: item["id"])
+            other_names = {item["id"]: item["other"] for item in items if item["other"]}
+            names, ids = ([item[key] for item in items] for key in ("name", "id"))
+            return cls(names, ids, other_names=other_names)
         except ValueError as error:
             raise ValueError(f"Label map {os.fspath(path)}: {error}") from error
 
@@ -122,10 +137,11 @@ class LabelMap:
         Args:
             path: the file to make or replace.
         """
-        items = (
-            f"item {{\n  id: {i}\n  name: {_quote(name)}\n}}\n"
-            for i, name in zip(self.ids, self.names, strict=True)
-        )
+        items = []
+        for i, name in zip(self.ids, self.names, strict=True):
+            lines = [f"id: {i}", f"name: {_quote(self.other_names.get(i, name))}"]
+            lines += [f"display_name: {_quote(name)}"] if i in self.other_names else []
+            items.append("item {\n" + "".join(f"  {line}\n" for line in lines) + "}\n")
         write_atomically(path, "".join(items))
 
     @property
@@ -161,6 +177,24 @@ class LabelMap:
         if name not in self._class_of_name:
             raise KeyError(f"No class is called {name!r}. {self._near_matches(name)}")
         return self._class_of_name[name]
+
+    def is_called(self, category_id: int, name: str) -> bool:
+        """Tell whether records mean a class by a name; its spelling and case may differ.
+
+        Args:
+            category_id: an id of the map.
+            name: in records, such as 'Traffic_Light'.
+        """
+        names = (self.names[self.to_class(category_id)], self.other_names.get(category_id))
+        return _folded(name) in [_folded(own) for own in names if own is not None]
+
+    def id_of(self, name: str) -> int | None:
+        """Return the category id of the class that records mean by a name, or None.
+
+        Args:
+            name: in records; its spelling and case may differ.
+        """
+        return next((i for i in self.ids if self.is_called(i, name)), None)
 
     def lookup(self) -> np.ndarray:
         """Return the vector that maps a category id to its class.
@@ -224,6 +258,11 @@ class LabelMap:
         return f"LabelMap({self.describe()})"
 
 
+def _folded(name: str) -> str:
+    """Return a name without case, and with one space for all that parts its words."""
+    return re.sub(r"[\s_-]+", " ", unicodedata.normalize("NFKC", name).casefold()).strip()
+
+
 def _checked_id(value: object) -> int:
     """Return an id as int; JSON from other tools may hold numpy numbers or 1.0."""
     is_whole = isinstance(value, float) and value.is_integer()
@@ -246,22 +285,23 @@ def _check(names: tuple[str, ...], ids: tuple[int, ...]) -> None:
     _check_distinct("id", ids, names)
     if list(ids) != sorted(ids):
         raise ValueError(f"ids must ascend, got {ids}. Sort names and ids together by id.")
-    if ids[0] == 0 and names[0].strip("_ ").casefold() == "background":
+    if ids[0] == 0 and _folded(names[0]) in _NO_CLASS:
         raise ValueError(
-            "id 0 is called 'background', but background is not a class of a label map. "
+            f"id 0 is called {names[0]!r}, but background is not a class of a label map. "
             "Remove the entry; the other ids may stay."
         )
 
 
-def _check_distinct(kind: str, values: tuple, partners: tuple) -> None:
+def _check_distinct(kind: str, values: tuple, partners: tuple, lines: tuple = ()) -> None:
     seen: dict = {}
-    for value, partner in zip(values, partners, strict=True):
+    for index, (value, partner) in enumerate(zip(values, partners, strict=True)):
+        told = f"{partner!r} in line {lines[index]}" if lines else repr(partner)
         if value in seen:
             raise ValueError(
-                f"The {kind} {value!r} occurs twice (for {seen[value]!r} and {partner!r}). "
+                f"The {kind} {value!r} occurs twice (for {seen[value]} and {told}). "
                 f"Each {kind} must belong to one category; rename or remove one of them."
             )
-        seen[value] = partner
+        seen[value] = told
 
 
 # --- the text format -------------------------------------------------------------------------
@@ -308,12 +348,12 @@ def _message_classes() -> tuple[type, type]:
 
 
 def _parse_items(text: str) -> list[dict]:
-    """Return one dict(id, name) for each item of the text."""
+    """Return one dict(id, name, other) for each item of the text; errors name the line."""
     from google.protobuf import text_format
 
     try:
         message = text_format.Parse(text, _message_classes()[0](), allow_unknown_field=True)
-        _refuse_other_messages(text_format.Tokenizer(text.split("\n")))
+        lines = _lines_of_items(text_format.Tokenizer(text.split("\n")))
     except text_format.ParseError as error:
         line = f"line {error.GetLine()}: " if error.GetLine() else ""
         reason = re.sub(r"^\d+:\d+ : ", "", str(error)).rstrip(".")
@@ -321,22 +361,40 @@ def _parse_items(text: str) -> list[dict]:
             f"{line}{reason}. Expected items such as item {{ id: 1 name: 'person' }}: is a bracket "
             "or a quote missing?"
         ) from error
-    items = []
-    for number, item in enumerate(message.item, 1):
+    items: list[dict] = []
+    for number, (item, line) in enumerate(zip(message.item, lines, strict=True), 1):
         name = item.display_name or item.name
-        if not item.HasField("id") or not name:
+        if not item.HasField("id") or not name.strip():
             missing = "a name" if item.HasField("id") else "an id"
             told = text_format.MessageToString(item, as_one_line=True, as_utf8=True) or "neither"
-            raise ValueError(f"item {number} lacks {missing}; it has {told.strip()}.")
-        items.append({"id": item.id, "name": name})
+            raise ValueError(f"line {line}: item {number} lacks {missing}; it has {told.strip()}.")
+        try:
+            _checked_id(item.id)
+        except ValueError as error:
+            raise ValueError(f"line {line}: {error}") from error
+        other = item.name if item.name not in ("", name) else None
+        items.append({"id": item.id, "name": name, "other": other, "line": line})
+    columns = {key: tuple(item[key] for item in items) for key in ("id", "name", "line")}
+    for key, other in (("id", "name"), ("name", "id")):
+        _check_distinct(key, columns[key], columns[other], columns["line"])
     return items
 
 
-def _refuse_other_messages(tokens) -> None:
-    """Raise an error for anything but items: unknown fields are ignored only inside items."""
-    depth = 0
+def _lines_of_items(tokens) -> list[int]:
+    """Return the line of each item.
+
+    Anything but items is an error: unknown fields are ignored only inside items.
+    """
+    depth, lines, listed = 0, [], False
     while not tokens.AtEnd():
-        if depth == 0 and re.match(r"\w", tokens.token) and tokens.token != "item":
-            raise tokens.ParseError(f"got {tokens.token!r}")
-        depth += (tokens.token in "{<[") - (tokens.token in "}>]")
+        token = tokens.token
+        if depth == 0 and re.match(r"\w", token):
+            if token != "item":
+                raise tokens.ParseError(f"got {token!r}")
+            listed = False
+        if token in "{<" and depth == int(listed):
+            lines.append(tokens.ParseError("").GetLine())
+        listed |= token == "[" and depth == 0
+        depth += (token in "{<[") - (token in "}>]")
         tokens.NextToken()
+    return lines

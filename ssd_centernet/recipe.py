@@ -24,6 +24,7 @@ from ssd_centernet.data.pipeline import (
     resize_only,
     training_batches,
 )
+from ssd_centernet.data.shards import RecordSource
 from ssd_centernet.evaluation.detector import fitting_batch_size
 from ssd_centernet.labels import LabelMap
 from ssd_centernet.layers.normalization import synchronize
@@ -188,6 +189,31 @@ class Recipe:
         return count_examples(
             str(data_dir), split=self.train_split, keep_empty=self.keep_empty, crowd=self.crowd
         )
+
+    def notes(
+        self, detector: Detector, data_dir: str | Path, batches: tf.data.Dataset
+    ) -> list[str]:
+        """Say what of the training split is left out, or taken although it looks odd, with counts.
+
+        Args:
+            detector: what is trained.
+            data_dir: directory that `ssd_centernet convert` wrote.
+            batches: of `training_batches`.
+
+        Returns:
+            A sentence each; nothing where all is used.
+        """
+        source = RecordSource(data_dir, self.train_split, 0, 1, self.keep_empty, self.crowd)
+        rows = batches.element_spec["boxes"].shape[1]
+        limit = detector.object_limit()
+        # Targets that the pipeline makes are made of all objects, before the fields are cut.
+        told = "batches and their pictures hold the first ones"
+        if not self.targets_in_pipeline or (limit is not None and limit[0] <= rows):
+            told = "the rest of theirs are left out of the batches"
+        notes = source.notes() + source.beyond(rows, "training_batches.max_boxes", told)
+        if limit is not None:
+            notes += source.beyond(*limit, "the rest of theirs are left out of the targets")
+        return notes
 
     def length(self, images: int, *, processes: int = 1) -> RunLength:
         """Work out how long a run is.

@@ -12,7 +12,8 @@ import tensorflow as tf
 
 from ssd_centernet import __version__, config, run_directory
 from ssd_centernet._keras import keras, keras_version
-from ssd_centernet.data.directory import load_label_map
+from ssd_centernet.data import shards
+from ssd_centernet.data.directory import find_label_map
 from ssd_centernet.evaluation.coco import CocoEvaluator
 from ssd_centernet.evaluation.detector import split_ground_truth
 from ssd_centernet.labels import LabelMap
@@ -54,7 +55,7 @@ def train(model_dir: str | Path, data_dir: str | Path, recipe: Recipe | None = N
     communicator = recipe.connect()
     strategy = select_device(recipe.device, index=communicator.local_rank)
     refuse_shared_devices(communicator.gather([claim_device(strategy, communicator.local_rank)]))
-    label_map = load_label_map(data_dir)
+    label_map, of_labels = find_label_map(data_dir)
     for earlier in filter(None, (model_dir, recipe.resume_from)):
         run_directory.check_classes(earlier, label_map)
     images = recipe.count_images(data_dir)
@@ -87,21 +88,26 @@ def train(model_dir: str | Path, data_dir: str | Path, recipe: Recipe | None = N
         if options.evaluate_every:
             evaluation = _evaluation(recipe, trainer, log, board, label_map, data_dir)
         _announce(recipe, trainer, log, images, data_dir)
-        board.show_inputs(trainer, batches)
+        for note in [of_labels, *recipe.notes(detector, data_dir, batches)]:
+            if note:
+                log.say(f"note: {note}")
         observers = make_observers(
             model_dir, trainer, log.say, recipe.profile, recipe.use_performance
         )
+        splits = [recipe.train_split, *([recipe.eval_split] if evaluation else [])]
         try:
-            return TrainLoop(
-                trainer,
-                prefetch_to_device(batches, strategy),
-                options=options,
-                checkpoints=checkpoints,
-                log=log,
-                evaluate=evaluation,
-                strategy=strategy,
-                observers=observers,
-            ).run()
+            with shards.failures_named(data_dir, splits):
+                board.show_inputs(trainer, batches)
+                return TrainLoop(
+                    trainer,
+                    prefetch_to_device(batches, strategy),
+                    options=options,
+                    checkpoints=checkpoints,
+                    log=log,
+                    evaluate=evaluation,
+                    strategy=strategy,
+                    observers=observers,
+                ).run()
         finally:
             log.close()
 
@@ -155,8 +161,7 @@ def _evaluation(
         ground_truth = split_ground_truth(data_dir, recipe.eval_split, label_map)
     except FileNotFoundError as error:
         raise FileNotFoundError(
-            f"no data to evaluate on: {error} Convert that split too, set train.eval_split to one "
-            "that is there, or train without evaluations: --mode=train."
+            f"no data to evaluate on: {error} Or train without evaluations: --mode=train."
         ) from error
     batches = recipe.evaluation_batches(
         trainer.detector,

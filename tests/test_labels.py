@@ -116,6 +116,24 @@ def test_reads_the_files_of_other_tools(tmp_path):
         ("item", 'line 1: .*Expected "{"'),
         ("item {\n id: 1 name: 'a' }\nitem {\n id: 1 name: 'b' }", "id 1 occurs twice"),
         ("", "at least one"),
+        (
+            "item { id: 1 name: 'a' }\n\nitem {\n id: 2 name: 'a' }",
+            "name 'a' occurs twice .for 1 in line 1 and 2 in line 3",
+        ),
+        (
+            "item { id: 1 name: 'a' }\nitem { id: 1 name: 'b' }",
+            "id 1 occurs twice .for 'a' in line 1 and 'b' in line 2",
+        ),
+        ("item { id: 3 name: 'a' }\nitem { id: -1 name: 'b' }", "line 2: .*got -1"),
+        ("item { id: 3 name: 'a' }\nitem { id: 2000000 name: 'b' }", "line 2: .*got 2000000"),
+        ("item { id: 1 name: 'a' }\nitem { name: 'b' }", "line 2: item 2 lacks an id"),
+        ("item { id: 1 name: 'a' }\nitem { id: 2 name: ' ' }", "line 2: item 2 lacks a name"),
+        (
+            "item: [ { id: 7, name: 'b' },\n { id: 7, name: 'a' } ]",
+            "id 7 occurs twice .for 'b' in line 1 and 'a' in line 2",
+        ),
+        ("item { id: 0 name: 'none_of_the_above' } item { id: 1 name: 'b' }", "not a class"),
+        ("model { item { id: 1 name: 'a' } }", "line 1: .*got 'model'"),
     ],
 )
 def test_pbtxt_errors_name_the_file(tmp_path, text, message):
@@ -147,6 +165,24 @@ def test_pbtxt_of_other_writers(tmp_path, content, names):
     path = tmp_path / "map.pbtxt"
     path.write_bytes(content)
     assert LabelMap.from_pbtxt(path).names == names
+
+
+def test_other_names_are_kept_and_make_no_difference(tmp_path):
+    path = tmp_path / "map.pbtxt"
+    path.write_text(
+        "item { id: 1 name: '/m/01g317' display_name: 'person' }\n"
+        "item { id: 2 name: 'traffic \"light\"' }\n"
+        "item { id: 3 name: '猫' display_name: '猫' }"
+    )
+    label_map = LabelMap.from_pbtxt(path)
+    assert label_map.names == ("person", 'traffic "light"', "猫")
+    assert label_map.other_names == {1: "/m/01g317"}
+    assert label_map == LabelMap(["person", 'traffic "light"', "猫"])
+    assert label_map.is_called(1, "/m/01g317") and label_map.is_called(1, "Person")
+    assert label_map.is_called(2, 'Traffic_"Light"') and not label_map.is_called(2, "person")
+    assert label_map.id_of("PERSON ") == 1 and label_map.id_of("people") is None
+    label_map.to_pbtxt(path)
+    assert LabelMap.from_pbtxt(path).other_names == {1: "/m/01g317"}
 
 
 def test_pbtxt_that_is_no_text(tmp_path):

@@ -43,10 +43,16 @@ def ceiling_batches(
         image = tf.io.decode_image(encoded, channels=3, expand_animations=False)
         return tf.cast(tf.image.resize(tf.ensure_shape(image, [None, None, 3]), size), tf.uint8)
 
-    files = tf.data.Dataset.from_tensor_slices(shards.find_shards(str(data_dir), split))
-    dataset = files.interleave(
-        tf.data.TFRecordDataset, num_parallel_calls=tf.data.AUTOTUNE
-    ).repeat()
+    paths = shards.find_shards(data_dir, split)
+    packed = shards.compression(paths)
+    dataset = (
+        tf.data.Dataset.from_tensor_slices(paths)
+        .interleave(
+            lambda path: tf.data.TFRecordDataset(path, compression_type=packed),
+            num_parallel_calls=tf.data.AUTOTUNE,
+        )
+        .repeat()
+    )
     dataset = dataset.map(load, tf.data.AUTOTUNE).batch(batch_size, drop_remainder=True)
     return dataset.prefetch(2)
 

@@ -46,6 +46,26 @@ def define_data_dir() -> None:
     )
 
 
+def define_train_split() -> None:
+    """Define --train_split."""
+    flags.DEFINE_string(
+        "train_split",
+        None,
+        "Prefix of the names of the training files, such as train for those of the TPU tools "
+        "(default: the recipe's, else coco_train).",
+    )
+
+
+def define_eval_split() -> None:
+    """Define --eval_split."""
+    flags.DEFINE_string(
+        "eval_split",
+        None,
+        "Prefix of the names of the evaluation files, such as val (default: the recipe's, else "
+        "coco_val).",
+    )
+
+
 def define_batch_size() -> None:
     """Define --batch_size."""
     flags.DEFINE_integer("batch_size", None, "Images per batch of one process.", lower_bound=1)

@@ -49,6 +49,7 @@ def define_flags() -> None:
     flags.DEFINE_integer("images", None, "eval: number of images (default: 2000).", lower_bound=1)
     _flags.define_gin()
     _flags.define_data_dir()
+    _flags.define_train_split()
     _flags.define_batch_size()
     _flags.define_dtype()
     _flags.define_device()
@@ -79,6 +80,7 @@ def main(argv: list[str]) -> int:
 def _refuse_unused(values: flags.FlagValues) -> None:
     uses = {
         "data_dir": ("input", "step"),
+        "train_split": ("input", "step"),
         "batch_size": _HAS_BATCHES,
         "dtype": ("step", "inference", "scaling"),
         "device": ("step", "inference", "postprocess", "scaling"),
@@ -108,7 +110,9 @@ def _recipe_lines(values: flags.FlagValues) -> list[dict]:
     config.parse(
         values.gin_file or [_RECIPE],
         values.gin_params,
-        flag_params=_flags.flag_bindings({"dtype": "build_detector.dtype"}),
+        flag_params=_flags.flag_bindings(
+            {"dtype": "build_detector.dtype", "train_split": "train.train_split"}
+        ),
     )
     recipe = Recipe()
     shared = {

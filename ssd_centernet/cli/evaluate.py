@@ -36,6 +36,7 @@ def define_flags() -> None:
     flags.DEFINE_string(
         "split", None, "Prefix of the record files (default: the run's, else coco_val)."
     )
+    flags.DEFINE_alias("eval_split", "split")
     flags.DEFINE_string("output_dir", None, "Where to write (default: MODEL_DIR/evaluation).")
     flags.DEFINE_string(
         "detections", None, "Score this file, a list in COCO's result format, instead of a model."

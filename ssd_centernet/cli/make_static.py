@@ -29,6 +29,7 @@ def define_flags() -> None:
     """Define the flags of this command."""
     _flags.define_gin()
     _flags.define_data_dir()
+    _flags.define_train_split()
     flags.DEFINE_string(
         "output_dir", None, "Where to write (default: DATA_DIR, where --static looks)."
     )
@@ -61,7 +62,8 @@ def main(argv: list[str]) -> int:
     from ssd_centernet.runtime.device import select_device
 
     select_device("cpu")  # Where the pipeline runs anyway.
-    bindings = _flags.flag_bindings({"batch_size": "train.batch_size", "seed": "train.seed"})
+    names = ("batch_size", "seed", "train_split")
+    bindings = _flags.flag_bindings({name: f"train.{name}" for name in names})
     config.parse(values.gin_file, values.gin_params, flag_params=bindings)
     bar = None
 

@@ -22,6 +22,7 @@ def define_flags() -> None:
     _flags.define_gin()
     _flags.define_data_dir()
     flags.DEFINE_string("split", None, "Split to read (default: the training split).")
+    flags.DEFINE_alias("train_split", "split")
     flags.DEFINE_integer(
         "max_images", None, "Use only the first N images with objects.", lower_bound=1
     )
@@ -35,6 +36,7 @@ def main(argv: list[str]) -> int:
     values = flags.FLAGS
     from ssd_centernet import config
     from ssd_centernet.data.directory import load_label_map
+    from ssd_centernet.data.splits import list_splits
     from ssd_centernet.preview.anchor_report import describe_anchors
     from ssd_centernet.recipe import Recipe
     from ssd_centernet.runtime.device import select_device
@@ -43,8 +45,8 @@ def main(argv: list[str]) -> int:
     select_device("cpu")
     config.parse(values.gin_file, values.gin_params)
     split = values.split
-    if split is not None and not split.startswith("coco_"):
-        split = f"coco_{split}"
+    if split is not None and split not in list_splits(values.data_dir):
+        split = f"coco_{split.removeprefix('coco_')}"
     recipe = Recipe()
     report = describe_anchors(
         recipe.detector(load_label_map(values.data_dir)),

@@ -21,6 +21,7 @@ def define_flags() -> None:
     """Define the flags of this command."""
     _flags.define_gin()
     _flags.define_data_dir()
+    _flags.define_train_split()
     _flags.define_seed()
     flags.DEFINE_string("output", None, "PNG file to write.")
     flags.DEFINE_integer("num_images", 16, "Number of images on the sheet.", lower_bound=1)
@@ -44,7 +45,8 @@ def main(argv: list[str]) -> int:
 
     # Nothing here is worth an accelerator's memory.
     select_device("cpu")
-    bindings = _flags.flag_bindings({"seed": "train.seed"})
+    names = {"seed": "train.seed", "train_split": "train.train_split"}
+    bindings = _flags.flag_bindings(names)
     config.parse(values.gin_file, values.gin_params, flag_params=bindings)
     recipe = Recipe()
     # More images a batch than are shown would only take time and memory.

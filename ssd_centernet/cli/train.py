@@ -26,6 +26,8 @@ _BINDINGS = {
     "epochs": "train.epochs",
     "num_steps": "train.steps",
     "seed": "train.seed",
+    "train_split": "train.train_split",
+    "eval_split": "train.eval_split",
     "device": "train.device",
     "dtype": "build_detector.dtype",
     "resume_from": "train.resume_from",
@@ -47,6 +49,8 @@ def define_flags() -> None:
     _flags.define_gin()
     _flags.define_model_dir()
     _flags.define_data_dir()
+    _flags.define_train_split()
+    _flags.define_eval_split()
     flags.DEFINE_enum(
         "mode",
         "train_and_eval",

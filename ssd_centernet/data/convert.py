@@ -174,7 +174,7 @@ def convert_coco(
                     writer.add(image, checked)
             writer.check(max_dropped)
             info = writer.info(options, output)
-            output.commit(folder, info, writer.ground_truth(), index.label_map)
+            output.commit(folder, info, writer.ground_truth(), index.label_map, overwrite)
     return info
 
 

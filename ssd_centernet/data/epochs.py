@@ -38,6 +38,7 @@ def read_epochs(
         The function; the seeds are int64 [2].
     """
     files = tf.constant(source.files)
+    packed = shards.compression(source.files)
     open_files = min(_OPEN_FILES, len(source.files))
     # Ranks that take turns must all see one order, or an image reaches two of them or none.
     in_order = deterministic or not source.by_file
@@ -50,7 +51,7 @@ def read_epochs(
         words = _epoch_words(seed, epoch)
         order = tf.random.experimental.stateless_shuffle(files, seed=words[:2])
         examples = tf.data.Dataset.from_tensor_slices(order).interleave(
-            tf.data.TFRecordDataset,
+            lambda file: tf.data.TFRecordDataset(file, compression_type=packed),
             cycle_length=open_files,
             num_parallel_calls=open_files,
             deterministic=in_order,
@@ -88,7 +89,7 @@ def cached_epochs(
     shards.check_fits_memory(source.files)
     mask = source.mask()
     used = tf.data.Dataset.zip(
-        (tf.data.TFRecordDataset(source.files), tf.data.Dataset.from_tensor_slices(mask))
+        (shards.read_records(source.files), tf.data.Dataset.from_tensor_slices(mask))
     ).filter(lambda _, keep: keep)
     # The records as one tensor of strings: an epoch is then a permutation of its indices, and no
     # buffer limits how well it is shuffled.

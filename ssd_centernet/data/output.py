@@ -31,6 +31,7 @@ class SplitOutput:
         self.directory, self.prefix = os.fspath(directory), prefix
         self._num_shards = num_shards
         self._info_path = self._path(f"{prefix}.info.json")
+        self._truth_path = self._path(f"{prefix}.annotations.json")
         self._partial = self._path(f".{prefix}.partial")
 
     def _path(self, name: str) -> str:
@@ -44,6 +45,8 @@ class SplitOutput:
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
         """Lock the split against other conversions; the lock of a killed process is released.
+
+        Other splits may be converted into the folder at the same time: `commit` locks the folder.
 
         Raises:
             BlockingIOError: if another process converts into the same files.
@@ -68,7 +71,7 @@ class SplitOutput:
                     return None
         except (OSError, ValueError, KeyError, TypeError):
             return None
-        return info if os.path.exists(self._path(f"{self.prefix}.annotations.json")) else None
+        return info if os.path.exists(self._truth_path) else None
 
     def check_replaceable(self, finished: dict | None, overwrite: bool) -> None:
         """Raise an error if there are shards of another conversion.
@@ -125,7 +128,14 @@ class SplitOutput:
         finally:
             shutil.rmtree(self._partial, ignore_errors=True)
 
-    def commit(self, folder: str, info: dict, ground_truth: dict, label_map: LabelMap) -> None:
+    def commit(
+        self,
+        folder: str,
+        info: dict,
+        ground_truth: dict,
+        label_map: LabelMap,
+        overwrite: bool = False,
+    ) -> None:
         """Replace the split's files by those of a complete conversion.
 
         Args:
@@ -133,14 +143,27 @@ class SplitOutput:
             info: content of the info file.
             ground_truth: content of the annotations file.
             label_map: the label map; written if it is not there.
+            overwrite: as in `check_label_map`.
+
+        Raises:
+            ValueError: meanwhile another split was written with other classes; nothing is changed.
         """
-        with contextlib.suppress(FileNotFoundError):
-            os.remove(self._info_path)
+        # The conversions of all splits take their turn here, a matter of renaming files.
+        with open(self._path(".convert.lock"), "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            self.check_label_map(label_map, overwrite)
+            self._replace(folder, info, ground_truth, label_map)
+
+    def _replace(self, folder: str, info: dict, ground_truth: dict, label_map: LabelMap) -> None:
+        """Remove what says that the split is complete, then replace its files, that one last."""
+        for name in (self._info_path, self._truth_path):
+            with contextlib.suppress(FileNotFoundError):
+                os.remove(name)
         for shard in self._existing_shards():
             os.remove(shard)
         for name in self.shard_names():
             os.replace(os.path.join(folder, name), self._path(name))
-        write_atomically(self._path(f"{self.prefix}.annotations.json"), json.dumps(ground_truth))
+        write_atomically(self._truth_path, json.dumps(ground_truth))
         label_map.to_pbtxt(self._path(LABEL_MAP_NAME))
         write_atomically(self._info_path, json.dumps(info, indent=1))
 

@@ -98,8 +98,8 @@ def training_batches(
 
     Raises:
         FileNotFoundError: no folder, or no complete set of record files in it.
-        ValueError: an argument is out of range, a file is damaged, no image is usable, or the cache
-            does not fit.
+        ValueError: an argument is out of range, a file is damaged, a record is not what can be
+            trained on (see `data/scan.py`), no image is usable, or the cache does not fit.
 
     Source: docs/reference/ssd_resnet34.md, sections 7.1 to 7.3
     """
@@ -108,6 +108,7 @@ def training_batches(
     shards.check_range("shuffle_buffer", shuffle_buffer, 1)
     shards.check_range("start_example", start_example, 0)
     source = shards.RecordSource(data_dir, split, rank, world_size, keep_empty, crowd)
+    source.check(label_map)
     source.check_not_empty()
 
     @as_written
@@ -180,19 +181,20 @@ def evaluation_batches(
 
     Raises:
         FileNotFoundError: no folder, or no complete set of record files in it.
-        ValueError: an argument out of range, or a record file that is cut short.
+        ValueError: an argument out of range, a record file that is cut short, or a record that is
+            not what it should be (see `data/scan.py`).
     """
     shards.check_range("batch_size", batch_size, 1)
     shards.check_range("max_boxes", max_boxes, 1)
     source = shards.RecordSource(data_dir, split, rank, world_size, keep_empty=True, crowd="ignore")
-    source.check_whole()
+    source.check(label_map)
 
     @as_written
     def load(serialized: tf.Tensor) -> Example:
         example = records.parse_example(serialized, label_map)
         return _finish(preprocess_example(example, preprocess), max_boxes, dtype)
 
-    serialized = tf.data.TFRecordDataset(source.files)
+    serialized = shards.read_records(source.files)
     if not source.by_file:
         serialized = serialized.shard(world_size, rank)
     batches = serialized.map(load, num_parallel_calls or _calls(), deterministic=True).batch(

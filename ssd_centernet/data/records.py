@@ -12,6 +12,7 @@ from collections.abc import Mapping
 import numpy as np
 import tensorflow as tf
 
+from ssd_centernet.data.scan import FLAT, SIDES, SLACK, SLACK_PIXELS
 from ssd_centernet.labels import LabelMap
 
 # Ids made from names lie in [2^52, 2^53): above every id that data sets number by hand, and still
@@ -54,7 +55,7 @@ def encode_example(example: Mapping) -> bytes:
         "image/height": _ints([example["height"]]),
         "image/width": _ints([example["width"]]),
     }
-    for column, name in enumerate(("ymin", "xmin", "ymax", "xmax")):
+    for column, name in enumerate(SIDES):
         features[f"image/object/bbox/{name}"] = _floats(boxes[:, column])
     for key, field, make in _OBJECT_LISTS:
         values = example.get(key) if key != "labels" else example["labels"]
@@ -72,8 +73,9 @@ def encode_example(example: Mapping) -> bytes:
 def parse_example(serialized: tf.Tensor, lookup: LabelMap | np.ndarray | tf.Tensor) -> dict:
     """Parse one record into an undecoded example; a pure graph function without Python.
 
-    Boxes are clipped to the image and boxes without area are left out, so that no degenerate box of
-    another tool's records reaches the loss. Missing fields: `is_crowd` is False, `area` is the area
+    Corners beyond the image by rounding are clipped and boxes without area are left out, so that no
+    degenerate box of another tool's records reaches the loss; `scan.summarize` counts them. What is
+    no fraction of the image is an error. Missing fields: `is_crowd` is False, `area` is the area
     of the box, height and width are read from the image. A numeric `source_id` is used as it is;
     otherwise the id is a stable hash of source_id, or else of the file name, the sha256 key or the
     image itself, in [2^52, 2^53).
@@ -91,13 +93,15 @@ def parse_example(serialized: tf.Tensor, lookup: LabelMap | np.ndarray | tf.Tens
 
     Raises:
         tf.errors.InvalidArgumentError: at run time, if a category id or name is not in the label
-            map, or an object list and the boxes differ in length.
+            map, an object list and the boxes differ in length, or a corner is no fraction. That
+            error does not know the file: `scan.summarize` finds the same and names it.
 
     Source: docs/reference/ssd_resnet34.md, section 7.1 (field names and defaults)
     """
     fields = tf.io.parse_single_example(serialized, _FEATURES)
     height, width = _image_size(fields)
-    boxes = tf.stack([fields[f"image/object/bbox/{k}"] for k in _COORDINATES], axis=1)
+    boxes = tf.stack([fields[f"image/object/bbox/{k}"] for k in SIDES], axis=1)
+    _assert_fractions(boxes, fields, height, width)
     boxes = tf.clip_by_value(boxes, 0.0, 1.0)
     sides = boxes[:, 2:] - boxes[:, :2]
     num_boxes = tf.shape(boxes)[0]
@@ -149,8 +153,6 @@ _OBJECT_LISTS = (
 
 # --- reading ---------------------------------------------------------------------------------
 
-_COORDINATES = ("ymin", "xmin", "ymax", "xmax")
-
 
 def _list_of(dtype: tf.DType) -> tf.io.FixedLenSequenceFeature:
     return tf.io.FixedLenSequenceFeature([], dtype, allow_missing=True)
@@ -163,7 +165,7 @@ _FEATURES = {
     "image/key/sha256": tf.io.FixedLenFeature([], tf.string, ""),
     "image/height": tf.io.FixedLenFeature([], tf.int64, 0),
     "image/width": tf.io.FixedLenFeature([], tf.int64, 0),
-    **{f"image/object/bbox/{k}": _list_of(tf.float32) for k in _COORDINATES},
+    **{f"image/object/bbox/{k}": _list_of(tf.float32) for k in SIDES},
     "image/object/class/label": _list_of(tf.int64),
     "image/object/class/text": _list_of(tf.string),
     "image/object/is_crowd": _list_of(tf.int64),
@@ -181,6 +183,24 @@ def _image_size(fields: dict) -> tuple[tf.Tensor, tf.Tensor]:
         return shape[0], shape[1]
 
     return tf.cond((height > 0) & (width > 0), lambda: (height, width), read)
+
+
+def _assert_fractions(boxes: tf.Tensor, fields: dict, height: tf.Tensor, width: tf.Tensor) -> None:
+    """Fail at run time where corners are no fractions or upside down, NaN included."""
+    extent = tf.cast(tf.stack([height, width, height, width]), tf.float32)
+    slack = tf.where(extent > 1.0, tf.maximum(SLACK, SLACK_PIXELS / extent), SLACK)
+    ordered = boxes[:, 2:] - boxes[:, :2] >= -FLAT
+    # Comparisons with NaN are false.
+    inside = (boxes >= -slack) & (boxes <= 1.0 + slack)
+    tf.debugging.Assert(
+        tf.reduce_all(inside) & tf.reduce_all(ordered),
+        [
+            "Corners ymin, xmin, ymax, xmax of a box are no fractions 0..1 of the picture, or the "
+            "larger one stands first. source_id:",
+            fields["image/source_id"],
+        ],
+        name="corners_are_fractions",
+    )
 
 
 def _source_id(fields: dict) -> tf.Tensor:
@@ -205,11 +225,15 @@ def _classes(fields: dict, lookup: LabelMap | np.ndarray | tf.Tensor, num_boxes)
         labels = tf.cond(by_name, lambda: _labels_of(texts, lookup), lambda: labels)
     else:
         table, described = lookup, "given as a lookup vector"
+    crowds, areas = (tf.size(fields[f"image/object/{name}"]) for name in ("is_crowd", "area"))
+    sizes = tf.stack([tf.size(labels), crowds, areas])
+    optional = tf.constant([False, True, True])
     tf.debugging.Assert(
-        tf.equal(tf.size(labels), num_boxes),
+        tf.reduce_all(tf.equal(sizes, num_boxes) | (optional & tf.equal(sizes, 0))),
         [
-            "The numbers of class labels and boxes of the record differ (labels, boxes): ",
-            tf.size(labels),
+            "The numbers of class labels, is_crowd or area and boxes of the record differ (these "
+            "three, boxes): ",
+            sizes,
             num_boxes,
             "source_id:",
             fields["image/source_id"],
@@ -240,13 +264,16 @@ def _classes(fields: dict, lookup: LabelMap | np.ndarray | tf.Tensor, num_boxes)
 
 def _labels_of(texts: tf.Tensor, label_map: LabelMap) -> tf.Tensor:
     """Return category ids int64 [N] of names, -1 for a name that the map does not have."""
-    matches = tf.equal(texts[:, tf.newaxis], tf.constant(label_map.names)[tf.newaxis])
-    ids = tf.gather(tf.constant(label_map.ids, tf.int64), tf.argmax(matches, axis=1))
+    others = label_map.other_names
+    names = tf.constant([*label_map.names, *others.values()])
+    ids = tf.constant([*label_map.ids, *others], tf.int64)
+    matches = tf.equal(texts[:, tf.newaxis], names[tf.newaxis])
+    ids = tf.gather(ids, tf.argmax(matches, axis=1))
     return tf.where(tf.reduce_any(matches, axis=1), ids, tf.constant(-1, tf.int64))
 
 
 def _without_degenerate(objects: dict, sides: tf.Tensor) -> dict:
-    """Leave out boxes without area, and those with NaN: a comparison with NaN is false."""
+    """Leave out boxes without area."""
     usable = tf.reduce_all(sides > 0.0, axis=1)
     keys = tuple(objects)
     values = tuple(objects[key] for key in keys)

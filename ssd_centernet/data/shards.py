@@ -1,80 +1,58 @@
-"""Record files of a data directory: finding, sharing out and counting them."""
+"""Record files of a data directory: reading, sharing out and counting them."""
 
 from __future__ import annotations
 
-import mmap
+import contextlib
+import functools
 import os
-import re
-import struct
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import islice
-from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
-# 8 bytes of length and 4 of its checksum before a TFRecord, 4 of the data's checksum after it.
-_HEADER, _FOOTER = 12, 4
+from ssd_centernet.data import wire
+from ssd_centernet.data.record_classes import check_classes
+from ssd_centernet.data.scan import Summary, place, summarize
+from ssd_centernet.data.splits import find_shards, read_info
+from ssd_centernet.labels import LabelMap
+from ssd_centernet.ops import image as image_ops
+
 CROWD_CHOICES = ("object", "drop", "ignore")
-_BBOX = b"image/object/bbox/"
-_SIDES = (b"ymin", b"xmin", b"ymax", b"xmax")
+# Pillow's own bound against decompression bombs: a quarter of a gigabyte of RGB.
+MAX_PIXELS = 89_478_485
+# Shards of one split hold about as many records each; an empty one among such is a broken copy.
+_RECORDS_OF_A_SHARD = 4
 
 
-class Objects(NamedTuple):
-    """The objects of one record: `boxes` with an area, and how many of them are crowd regions."""
-
-    boxes: int
-    crowds: int
-
-
-def find_shards(data_dir: str, split: str) -> list[str]:
-    """List the record files of a split in order.
-
-    Names may be `SPLIT.record-00000-of-00008`, `SPLIT-00000-of-00256` or
-    `SPLIT-00000-of-00256.tfrecord`.
+def read_records(files: Sequence[str]) -> tf.data.Dataset:
+    """Read the serialized records of files one after another, compressed or not.
 
     Args:
-        data_dir: folder of the record files.
-        split: prefix of their names, e.g. 'coco_train'.
+        files: of one split, of `find_shards`.
 
     Returns:
-        Paths, sorted.
+        Dataset of string scalars.
 
     Raises:
-        FileNotFoundError: no folder, no file of this split, or a shard is missing.
-        ValueError: files of two conversions with different shard counts.
+        ValueError: some of the files are compressed and others are not.
     """
-    if not os.path.isdir(data_dir):
-        raise FileNotFoundError(
-            f"The data directory {data_dir!r} does not exist. Set --data_dir to the folder that "
-            "`ssd_centernet convert` wrote."
-        )
-    pattern = re.compile(
-        re.escape(split) + r"(?:\.record|\.tfrecord)?-(\d+)-of-(\d+)(?:\.tfrecords?|\.record)?"
-    )
-    names = sorted(os.listdir(data_dir))
-    found = [(name, match) for name in names if (match := pattern.fullmatch(name))]
-    if not found:
-        splits = sorted({re.split(r"\.record|-\d+-of", n)[0] for n in names if "-of-" in n})
-        raise FileNotFoundError(
-            f"No record files of split {split!r} in {data_dir!r} (expected names such as "
-            f"{split}.record-00000-of-00008). Splits found there: {', '.join(splits) or 'none'}. "
-            "Set the split or --data_dir, or run `ssd_centernet convert`."
-        )
-    totals = sorted({int(match[2]) for _, match in found})
-    if len(totals) > 1:
+    return tf.data.TFRecordDataset(list(files), compression_type=compression(files))
+
+
+def compression(files: Sequence[str]) -> str:
+    """Tell how the files of a split are compressed, as `tf.data.TFRecordDataset` takes it.
+
+    Raises:
+        ValueError: some are and others are not.
+    """
+    found = {wire.compression_of(path): path for path in files if os.path.getsize(path)}
+    if len(found) > 1:
+        told = ", ".join(f"{os.path.basename(p)}: {c or 'none'}" for c, p in found.items())
         raise ValueError(
-            f"Split {split!r} in {data_dir!r} has files of {len(totals)} conversions (shard counts "
-            f"{totals}). Remove the files of all but one."
+            f"the record files of one split in {os.path.dirname(files[0])} are compressed in "
+            f"{len(found)} ways ({told}); expected one. Compress all of them, or none."
         )
-    missing = set(range(totals[0])) - {int(match[1]) for _, match in found}
-    if missing:
-        raise FileNotFoundError(
-            f"Split {split!r} in {data_dir!r} has {len(found)} of {totals[0]} shards; number "
-            f"{min(missing)} is missing. The conversion or a copy was probably interrupted: run "
-            "it again."
-        )
-    return [os.path.join(data_dir, name) for name, _ in found]
+    return next(iter(found), "")
 
 
 def shares_by_file(num_files: int, world_size: int) -> bool:
@@ -106,49 +84,128 @@ class RecordSource:
             raise ValueError(f"rank is {rank}; expected 0 <= rank < world_size ({world_size}).")
         if crowd not in CROWD_CHOICES:
             raise ValueError(f"crowd is {crowd!r}; expected one of {CROWD_CHOICES}.")
-        files = find_shards(data_dir, split)
-        self.by_file = shares_by_file(len(files), world_size)
-        self.files = files[rank::world_size] if self.by_file else files
+        self.data_dir, self.split = data_dir, split
+        self.all_files = find_shards(data_dir, split)
+        self.by_file = shares_by_file(len(self.all_files), world_size)
+        self.files = self.all_files[rank::world_size] if self.by_file else self.all_files
         self.rank, self.world_size = rank, world_size
         self.keep_empty, self.crowd = keep_empty, crowd
 
-    def _kept(self):
-        for path in self.files:
-            for objects in scan(path):
-                counted = objects.boxes - (0 if self.crowd == "object" else objects.crowds)
-                yield self.keep_empty or counted > 0
+    @functools.cached_property
+    def summaries(self) -> list[Summary]:
+        """What the files of this rank hold; each is checked when it is counted."""
+        return [summarize(path) for path in self.files]
 
-    def mask(self) -> list[bool]:
-        """Return for each record in the files whether this rank uses it."""
-        kept, total = list(self._kept()), 0
-        for index, keep in enumerate(kept):
-            if keep:
-                kept[index] = self.by_file or total % self.world_size == self.rank
-                total += 1
+    def check(self, label_map: LabelMap) -> None:
+        """Refuse files and records that training or evaluation could not use rightly.
+
+        Args:
+            label_map: of the data.
+
+        Raises:
+            ValueError: names the file, the record, the field and the value.
+        """
+        check_classes(self.summaries, label_map)
+        info = read_info(self.data_dir, self.split) or {}
+        self._check_pixels(max(MAX_PIXELS, info.get("input", {}).get("max_pixels", 0)))
+        self._check_counts(info)
+
+    def _check_pixels(self, limit: int) -> None:
+        """Refuse pictures that would unpack to more than memory should hold."""
+        for one in self.summaries:
+            large = np.flatnonzero(one.pixels > limit)
+            if len(large):
+                raise ValueError(
+                    f"{place(one.path, large[0])}: the header of image/encoded says "
+                    f"{one.pixels[large[0]]:,} pixels; expected at most {limit:,}. If it is no "
+                    "attack on memory, `ssd_centernet convert --max_pixels` allows larger pictures."
+                )
+
+    def _check_counts(self, info: Mapping) -> None:
+        counts = {one.path: len(one.boxes) for one in self.summaries}
+        noted = {shard["file"]: shard.get("num_images") for shard in info.get("shards", ())}
+        for path, count in counts.items():
+            wanted = noted.get(os.path.basename(path), count)
+            if wanted not in (None, count):
+                raise ValueError(
+                    f"{path} holds {count} records, expected {wanted} as {self.split}.info.json "
+                    "says: the files are of two conversions. Convert the split again with "
+                    "--overwrite."
+                )
+        full = [count for count in counts.values() if count]
+        empty = [path for path, count in counts.items() if not count]
+        if empty and not noted and full and np.mean(full) >= _RECORDS_OF_A_SHARD:
+            raise ValueError(
+                f"{empty[0]} has 0 bytes, while the other {len(full)} shards hold about "
+                f"{np.mean(full):.0f} records each: a copy was probably interrupted. Copy the file "
+                "again."
+            )
+
+    def notes(self) -> list[str]:
+        """Say what reading leaves out or takes as it is, with counts; nothing where all is well."""
+        notes = []
+        flat = [(one, number) for one in self.summaries for number in np.flatnonzero(one.flat)]
+        if flat:
+            boxes = sum(int(one.flat.sum()) for one in self.summaries)
+            notes.append(
+                f"{boxes} boxes without an area in {len(flat)} images of {self.split} are left out "
+                f"(first: {place(flat[0][0].path, flat[0][1])})"
+            )
+        sizes = [(one, number) for one in self.summaries for number in np.flatnonzero(one.resized)]
+        if sizes:
+            notes.append(
+                f"{len(sizes)} records of {self.split} say another size than their picture has; "
+                f"areas and evaluation use theirs (first: {place(sizes[0][0].path, sizes[0][1])})"
+            )
+        return notes
+
+    def objects(self) -> np.ndarray:
+        """Return how many objects each image of this rank has, after `crowd` chose among them."""
+        parts = [
+            one.boxes - (0 if self.crowd == "object" else one.crowds) for one in self.summaries
+        ]
+        return np.concatenate(parts) if parts else np.zeros(0, np.int32)
+
+    def beyond(self, limit: int, setting: str, consequence: str) -> list[str]:
+        """Say how many images have more objects than something can hold.
+
+        Args:
+            limit: objects of an image that it holds.
+            setting: that says so, such as 'training_batches.max_boxes'.
+            consequence: what becomes of the others, in words.
+
+        Returns:
+            A sentence with the counts, or nothing.
+        """
+        counts = self.objects()
+        many, most = int((counts > limit).sum()), int(counts.max(initial=0))
+        if not many:
+            return []
+        return [
+            f"{many} of {len(counts)} images of {self.split} have more than {limit} objects (most: "
+            f"{most}); {consequence}: set {setting} = {most}"
+        ]
+
+    def mask(self) -> np.ndarray:
+        """Return for each record in the files whether this rank uses it, as bool [R]."""
+        kept = np.full(len(self.objects()), True) if self.keep_empty else self.objects() > 0
+        if not self.by_file:
+            kept &= (np.cumsum(kept) - 1) % self.world_size == self.rank
         return kept
 
     def count(self) -> int:
         """Count the records that this rank uses in an epoch."""
-        return sum(self.mask())
+        return int(self.mask().sum())
 
     def check_not_empty(self) -> None:
         """Raise ValueError if this rank has no record to use."""
         # With no record to use, an endless stream would wait for ever.
-        needed = 1 if self.by_file else self.rank + 1
-        found = len(list(islice((keep for keep in self._kept() if keep), needed)))
-        if found < needed:
+        if not self.count():
             raise ValueError(
                 f"The record files ({self.files[0]}, ...) have no image for rank {self.rank} of "
                 f"{self.world_size} (keep_empty={self.keep_empty}, crowd={self.crowd!r}). Check "
                 "that the data set has boxes; use fewer processes, or set keep_empty=True."
             )
-
-    def check_whole(self) -> None:
-        """Raise ValueError, naming the file, if it is cut short or not a record file."""
-        # Tensorflow notices it in mid-reading and does not say in which file.
-        for path in self.files:
-            for _ in scan(path):
-                pass
 
     def uses(self, example: Mapping[str, tf.Tensor]) -> tf.Tensor:
         """Tell, in a graph, whether a parsed example is used; agree with `scan`."""
@@ -158,123 +215,54 @@ class RecordSource:
         return counted > 0
 
 
+@contextlib.contextmanager
+def failures_named(data_dir: str | os.PathLike, splits: Sequence[str]) -> Iterator[None]:
+    """Say in which file and record a picture or a checksum is damaged, which a graph cannot.
+
+    Args:
+        data_dir: folder of the record files that a block reads.
+        splits: that it reads.
+
+    Raises:
+        ValueError: instead of TensorFlow's error; names the record.
+    """
+    try:
+        yield
+    except (tf.errors.InvalidArgumentError, tf.errors.DataLossError) as error:
+        for split in splits:
+            for path in find_shards(data_dir, split):
+                _refuse_damaged(path, error)
+        raise
+
+
+def _refuse_damaged(path: str, cause: Exception) -> None:
+    """Raise ValueError for the first record of a file that cannot be read or decoded."""
+    number = -1
+    try:
+        for number, serialized in enumerate(read_records([path])):
+            encoded = tf.io.parse_single_example(
+                serialized, {"image/encoded": tf.io.FixedLenFeature([], tf.string)}
+            )["image/encoded"]
+            try:
+                image_ops.decode_image(encoded)
+            except (tf.errors.OpError, ValueError) as error:
+                reason = str(getattr(error, "message", error)).split("\n")[0]
+                reason = reason.split(" [Op:")[0].rpartition("}} ")[2]
+                raise ValueError(
+                    f"{place(path, number)}: image/encoded cannot be decoded: {reason} Write the "
+                    "record again, or leave it out."
+                ) from cause
+    except tf.errors.DataLossError as error:
+        raise ValueError(
+            f"{path}: record {number + 1} is damaged: its checksum is not that of its bytes. Copy "
+            "the file again, or convert the data again with --overwrite."
+        ) from error
+
+
 def check_range(name: str, value: int, least: int) -> None:
     """Raise ValueError where `value` is below `least`."""
     if value < least:
         raise ValueError(f"{name} is {value}; expected at least {least}.")
-
-
-def scan(path: str) -> Iterator[Objects]:
-    """Walk through a record file and count the objects of each record without reading images.
-
-    Only the pages that hold field headers are touched, so a record takes about 50 microseconds,
-    however large its image is. Boxes are counted as `records.parse_example` keeps them: those that
-    have an area after clipping to the image.
-
-    Args:
-        path: a TFRecord file of Examples, not compressed.
-
-    Yields:
-        `Objects` of each record, in order.
-
-    Raises:
-        ValueError: the file is damaged; names the file and the record.
-    """
-    size = os.path.getsize(path)
-    if size == 0:
-        return
-    with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        position, number = 0, 0
-        while position < size:
-            end = -1
-            if position + _HEADER <= size:
-                start = position + _HEADER
-                end = start + struct.unpack_from("<Q", data, position)[0]
-            if end < 0 or end + _FOOTER > size:
-                raise ValueError(
-                    f"{path}: record {number} at byte {position} is damaged: the file ends inside "
-                    "it, or it is not an (uncompressed) TFRecord file. A copy or a conversion "
-                    "was probably interrupted: write the file again."
-                )
-            try:
-                yield _count(_features(data, start, end))
-            except (IndexError, ValueError, struct.error) as error:
-                raise ValueError(
-                    f"{path}: record {number} at byte {position} is not a valid Example ({error}). "
-                    "Write the file again."
-                ) from error
-            position, number = end + _FOOTER, number + 1
-
-
-def _varint(data: mmap.mmap, position: int) -> tuple[int, int]:
-    value, shift = 0, 0
-    while True:
-        byte = data[position]
-        position += 1
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return value, position
-        shift += 7
-
-
-def _spans(data: mmap.mmap, position: int, end: int) -> Iterator[tuple[int, int, int]]:
-    """Yield (field number, start, end) of the fields of one protocol buffer message."""
-    while position < end:
-        tag, position = _varint(data, position)
-        wire = tag & 7
-        if wire == 2:
-            length, position = _varint(data, position)
-            stop = position + length
-        elif wire == 0:
-            _, stop = _varint(data, position)
-        else:
-            stop = position + {1: 8, 5: 4}[wire] if wire in (1, 5) else end + 1
-        if stop > end:
-            raise ValueError(f"a field reaches beyond its message at byte {position}")
-        yield tag >> 3, position, stop
-        position = stop
-
-
-def _features(data: mmap.mmap, start: int, end: int) -> dict[bytes, tuple[int, int, mmap.mmap]]:
-    """Return the places of the object fields of an Example: name -> (start, end, data)."""
-    fields = {}
-    for _, message_start, message_end in _spans(data, start, end):
-        for _, entry_start, entry_end in _spans(data, message_start, message_end):
-            entry = {field: span for field, *span in _spans(data, entry_start, entry_end)}
-            name = data[slice(*entry[1])] if 1 in entry else b""
-            if name.startswith(b"image/object/") and 2 in entry:
-                fields[name] = (*entry[2], data)
-    return fields
-
-
-def _floats(start: int, end: int, data: mmap.mmap) -> np.ndarray:
-    packed = b""
-    for _, list_start, list_end in _spans(data, start, end):
-        for _, value_start, value_end in _spans(data, list_start, list_end):
-            packed += data[value_start:value_end]
-    return np.frombuffer(packed, "<f4")
-
-
-def _ints(start: int, end: int, data: mmap.mmap) -> list[int]:
-    values = []
-    for _, list_start, list_end in _spans(data, start, end):
-        # Packed or not, the bytes of the values are varints one after another.
-        for _, position, value_end in _spans(data, list_start, list_end):
-            while position < value_end:
-                value, position = _varint(data, position)
-                values.append(value)
-    return values
-
-
-def _count(fields: dict[bytes, tuple[int, int, mmap.mmap]]) -> Objects:
-    spans = [fields.get(_BBOX + side) for side in _SIDES]
-    if None in spans:
-        return Objects(0, 0)
-    ymin, xmin, ymax, xmax = (np.clip(_floats(*span), 0.0, 1.0) for span in spans)
-    usable = (ymax - ymin > 0) & (xmax - xmin > 0)
-    crowds = fields.get(b"image/object/is_crowd")
-    flags = np.asarray(_ints(*crowds) if crowds else [], bool)[: len(usable)]
-    return Objects(int(usable.sum()), int((usable[: len(flags)] & flags).sum()))
 
 
 def check_fits_memory(paths: Sequence[str], share: float = 0.5) -> None:

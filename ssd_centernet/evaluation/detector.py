@@ -50,16 +50,59 @@ def split_ground_truth(data_dir: str | Path, split: str, label_map: LabelMap) ->
 
     Returns:
         The ground truth of every image of the split, also of those without objects.
+
+    Raises:
+        FileNotFoundError: no such data.
+        ValueError: records, annotations and label map are not of one conversion.
     """
+    source = shards.RecordSource(data_dir, split, 0, 1, keep_empty=True, crowd="ignore")
+    source.check(label_map)
     path = annotations_path(data_dir, split)
     if path is not None:
-        return CocoGroundTruth.load(path)
-    examples = tf.data.TFRecordDataset(shards.find_shards(str(data_dir), split)).map(
+        ground_truth = CocoGroundTruth.load(path)
+        _check_same_data(ground_truth, source, label_map, str(path))
+        return ground_truth
+    examples = shards.read_records(source.files).map(
         lambda serialized: records.parse_example(serialized, label_map)
     )
     return CocoGroundTruth.from_examples(
         examples.as_numpy_iterator(), names=label_map.names, ids=label_map.ids
     )
+
+
+def _check_same_data(
+    truth: CocoGroundTruth, source: shards.RecordSource, label_map: LabelMap, path: str
+) -> None:
+    """Refuse annotations whose classes, images or objects are not those of the records."""
+    again = "They are of two conversions: convert the split again with --overwrite."
+    names = {category["id"]: category["name"] for category in truth.categories}
+    for category_id, name in zip(label_map.ids, label_map.names, strict=True):
+        if names.get(category_id) != name:
+            raise ValueError(
+                f"{path} calls the category {category_id} {names.get(category_id)!r}, but the "
+                f"label map calls it {name!r}. {again}"
+            )
+    held = source.summaries
+    counts = {
+        "images": (truth.num_images, sum(len(one.boxes) for one in held)),
+        "objects": (len(truth.ids), sum(int((one.boxes + one.flat).sum()) for one in held)),
+    }
+    for what, (listed, found) in counts.items():
+        if listed != found:
+            raise ValueError(
+                f"{path} lists {listed} {what}, but the record files of {source.split} hold "
+                f"{found}. {again}"
+            )
+    labels = np.concatenate([one.labels for one in held]) if held else np.zeros(0, np.int64)
+    if len(labels) == len(truth.ids) and (labels >= 0).all():
+        for category_id in label_map.ids:
+            listed = int((truth.object_category_ids == category_id).sum())
+            if listed != (found := int((labels == category_id).sum())):
+                raise ValueError(
+                    f"{path} lists {listed} objects of the category {category_id} "
+                    f"({names[category_id]!r}), but the record files of {source.split} hold "
+                    f"{found}. {again}"
+                )
 
 
 def fitting_batch_size(batch_size: int, images: int, processes: int) -> int:

@@ -78,7 +78,7 @@ def images_of_records(data_dir: str | os.PathLike, split: str, label_map: LabelM
         from ssd_centernet.data import records, shards
 
         wanted = set(image_ids)
-        examples = tf.data.TFRecordDataset(shards.find_shards(str(data_dir), split)).map(
+        examples = shards.read_records(shards.find_shards(data_dir, split)).map(
             lambda serialized: _id_and_content(records.parse_example(serialized, label_map))
         )
         examples = examples.filter(

@@ -32,7 +32,7 @@ def pictures_of_records(
     Raises:
         FileNotFoundError: no such data.
     """
-    serialized = tf.data.TFRecordDataset(shards.find_shards(str(data_dir), split)).take(count)
+    serialized = shards.read_records(shards.find_shards(data_dir, split)).take(count)
     examples = serialized.map(lambda text: records.parse_example(text, label_map))
     return [image_ops.decode_image(example["encoded"]).numpy() for example in examples]
 

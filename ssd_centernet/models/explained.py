@@ -53,6 +53,16 @@ class ExplainedModel(FittedModel):
             lambda *fields: self.make_targets(*fields, extent=extent), *objects
         )
 
+    def object_limit(self) -> tuple[int, str] | None:
+        """Return how many objects of an image the targets hold, and the setting that says so.
+
+        Returns:
+            None if they hold all, as here unless the criterion has `max_boxes`.
+        """
+        criterion = getattr(self, "criterion", None)
+        limit = getattr(criterion, "max_boxes", None)
+        return None if limit is None else (limit, f"{type(criterion).__name__}.max_boxes")
+
     def realistic_outputs(self, boxes: np.ndarray, classes: np.ndarray, *, seed: int = 0) -> Any:
         """Make raw outputs that give `decode` about as much work as those of a trained detector.
 

@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from ssd_centernet.data.directory import load_label_map
 from ssd_centernet.data.records import parse_example
-from ssd_centernet.data.shards import find_shards
+from ssd_centernet.data.shards import RecordSource, read_records
 from ssd_centernet.drawing import chart, visualize
 from ssd_centernet.drawing.page import counted
 from ssd_centernet.models.detector import Detector
@@ -113,8 +113,9 @@ def _examples(data_dir: str, split: str, label_map, crowd: str) -> tf.data.Datas
             objects = {name: tf.boolean_mask(value, kept) for name, value in objects.items()}
         return objects | {"height": example["height"], "width": example["width"]}
 
-    records = tf.data.TFRecordDataset(find_shards(data_dir, split))
-    return records.map(load).filter(lambda one: tf.size(one["classes"]) > 0)
+    source = RecordSource(data_dir, split, 0, 1, keep_empty=True, crowd=crowd)
+    source.check(label_map)
+    return read_records(source.files).map(load).filter(lambda one: tf.size(one["classes"]) > 0)
 
 
 def match_objects(detector: Detector, examples) -> MatchedObjects:

@@ -12,6 +12,7 @@ import numpy as np
 
 from ssd_centernet.data.directory import LABEL_MAP_NAME, load_label_map
 from ssd_centernet.data.pipeline import evaluation_batches
+from ssd_centernet.data.shards import failures_named
 from ssd_centernet.evaluation.coco import CocoEvaluator, CocoResult
 from ssd_centernet.evaluation.detector import (
     detection_step,
@@ -73,26 +74,28 @@ def evaluate_run(
     """
     communicator = communicator or SingleProcess()
     split = split or run.eval_split
-    check_same_classes(run.label_map, load_label_map(data_dir), data_dir)
-    ground_truth = split_ground_truth(data_dir, split, run.label_map)
+    label_map = load_label_map(data_dir)
+    check_same_classes(run.label_map, label_map, data_dir)
+    ground_truth = split_ground_truth(data_dir, split, label_map)
     evaluator = CocoEvaluator(ground_truth, category_ids=run.label_map.ids)
     batches = evaluation_batches(
         str(data_dir),
         split=split,
-        label_map=run.label_map,
+        label_map=label_map,
         batch_size=fitting_batch_size(batch_size, ground_truth.num_images, communicator.size),
         preprocess=run.detector.preprocessing,
         rank=communicator.rank,
         world_size=communicator.size,
     )
-    result, losses = evaluate_detector(
-        run.detector,
-        batches,
-        evaluator,
-        step=detection_step(run.detector, with_losses=True),
-        progress=_counted(progress, ground_truth, communicator.size),
-        communicator=communicator,
-    )
+    with failures_named(data_dir, [split]):
+        result, losses = evaluate_detector(
+            run.detector,
+            batches,
+            evaluator,
+            step=detection_step(run.detector, with_losses=True),
+            progress=_counted(progress, ground_truth, communicator.size),
+            communicator=communicator,
+        )
     if result is None:
         return None
     return SplitResult(result=result, losses=losses, hint=diagnose(result, ground_truth))

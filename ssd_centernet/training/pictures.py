@@ -149,7 +149,7 @@ def first_images(
         The images; fewer if the split is smaller, and some without objects if few of its first
         images have any.
     """
-    examples = tf.data.TFRecordDataset(shards.find_shards(str(data_dir), split)).map(
+    examples = shards.read_records(shards.find_shards(data_dir, split)).map(
         lambda serialized: records.parse_example(serialized, label_map)
     )
     kept: list[dict] = []
