@@ -2,7 +2,7 @@
 
 import pytest
 
-from ssd_centernet.data import convert, output
+from ssd_centernet.data import output
 from ssd_centernet.labels import LabelMap
 from tests.data.coco_set import CATEGORIES, CocoSet
 
@@ -20,14 +20,14 @@ def sets(tmp_path):
 
 def convert_during(sets, monkeypatch, **options):
     """Convert the first set as train; when its shards are written, the second one as val."""
-    whole = convert._SplitWriter.info
+    whole = output.SplitOutput.commit
 
-    def info(writer, chosen):
-        monkeypatch.setattr(convert._SplitWriter, "info", whole)
+    def commit(*args):
+        monkeypatch.setattr(output.SplitOutput, "commit", whole)
         sets[1].convert(split="val")
-        return whole(writer, chosen)
+        whole(*args)
 
-    monkeypatch.setattr(convert._SplitWriter, "info", info)
+    monkeypatch.setattr(output.SplitOutput, "commit", commit)
     return sets[0].convert(split="train", **options)
 
 
