@@ -20,6 +20,7 @@ from ssd_centernet.evaluation.checks import (
     checked_limit,
 )
 from ssd_centernet.evaluation.ground_truth import CocoGroundTruth
+from ssd_centernet.evaluation.limits import COCO_LIMIT, detector_notes, limit_notes
 from ssd_centernet.evaluation.result import METRIC_NAMES, CocoResult, DetectionRows
 from ssd_centernet.evaluation.summary import (
     objects_by_area,
@@ -64,7 +65,7 @@ class CocoEvaluator:
         ground_truth: CocoGroundTruth,
         *,
         category_ids: Sequence[int] | None = None,
-        max_detections: int = 100,
+        max_detections: int = COCO_LIMIT,
         backend: str = "auto",
     ):
         """Prepare an evaluation.
@@ -94,6 +95,7 @@ class CocoEvaluator:
         self._parts: list[DetectionRows] = []
         self._seen = np.zeros(self.ground_truth.num_images, bool)
         self._other_size = 0
+        self._kept: int | None = None  # Detections of an image for which there is room.
 
     def add(
         self,
@@ -125,6 +127,7 @@ class CocoEvaluator:
         rows = self._rows(source_ids, sizes.astype(np.float64), images, fields)
         self._parts.append(rows)
         self._seen[positions] = True
+        self._kept = max(self._kept or 0, fields["scores"].shape[1])
         self._other_size += self._count_other_sizes(positions, sizes[images])
 
     def join(self, gather: Callable[[list], list]) -> None:
@@ -158,12 +161,15 @@ class CocoEvaluator:
                 self._other_size
             ),
         }
+        notes = {sentence: count for sentence, count in notes.items() if count}
+        if self._kept is not None:
+            notes |= detector_notes(self.ground_truth, self._kept, self.max_detections)
         return evaluate_rows(
             self.ground_truth,
             DetectionRows.concatenate(self._parts),
             max_detections=self.max_detections,
             backend=self.backend,
-            notes={sentence: count for sentence, count in notes.items() if count},
+            notes=notes,
         )
 
     def _new_positions(self, image_ids: np.ndarray) -> np.ndarray:
@@ -221,7 +227,7 @@ def evaluate_rows(
     ground_truth: CocoGroundTruth,
     rows: DetectionRows,
     *,
-    max_detections: int = 100,
+    max_detections: int = COCO_LIMIT,
     backend: str = "auto",
     notes: Mapping[str, int] | None = None,
 ) -> CocoResult:
@@ -249,6 +255,7 @@ def evaluate_rows(
     if not finite.all():
         rows = rows.select(finite)
         all_notes["detections were not finite (NaN or infinite), left out"] = int((~finite).sum())
+    all_notes |= limit_notes(ground_truth, limits[-1])
     precision, recall, name = _match(ground_truth, rows, limits, backend)
     return CocoResult(
         metrics=summarize(precision, recall, limits),
@@ -256,6 +263,7 @@ def evaluate_rows(
         rows=rows,
         num_images=ground_truth.num_images,
         backend=name,
+        max_detections=limits[-1],
         notes=all_notes,
     )
 
@@ -264,6 +272,8 @@ def evaluate_detections_file(
     detections_json: str | os.PathLike | Sequence[Mapping[str, Any]],
     annotations_json: str | os.PathLike | Mapping[str, Any],
     backend: str = "auto",
+    *,
+    max_detections: int = COCO_LIMIT,
 ) -> CocoResult:
     """Score any file in COCO's result format.
 
@@ -272,6 +282,7 @@ def evaluate_detections_file(
             and `score`; more keys (segmentation) are ignored; an empty list gives AP 0.
         annotations_json: COCO annotations, a path or their content.
         backend: `auto`, `faster_coco_eval` or `pycocotools`.
+        max_detections: most detections of one class that count in one image.
 
     Returns:
         The result over all images of the annotations.
@@ -293,7 +304,9 @@ def evaluate_detections_file(
         )
         raise ValueError(f"{origin}: got a {type(rows).__name__}, expected a list. {hint}")
     rows, notes = ground_truth.read_detections(rows)
-    return evaluate_rows(ground_truth, rows, backend=backend, notes=notes)
+    return evaluate_rows(
+        ground_truth, rows, backend=backend, max_detections=max_detections, notes=notes
+    )
 
 
 def _fields(detections: Mapping[str, np.ndarray] | Any) -> dict[str, np.ndarray]:

@@ -197,6 +197,7 @@ class CocoResult:
         rows: the detections that were scored.
         num_images: images of the ground truth, all of which count.
         backend: the library that matched: `faster_coco_eval` or `pycocotools`.
+        max_detections: most detections of one class that counted in one image; 100 in COCO.
         notes: what was repaired or left out: sentence -> number of times.
 
     Source: docs/reference/ssd_resnet34.md, section 13 (names and order of the numbers)
@@ -207,6 +208,7 @@ class CocoResult:
     rows: DetectionRows
     num_images: int
     backend: str
+    max_detections: int = 100
     notes: dict[str, int] = dataclasses.field(default_factory=dict)
 
     @property
@@ -238,6 +240,11 @@ class CocoResult:
             f"{self.num_images} images, {sum(c['num_objects'] for c in self.per_class)} objects, "
             f"{self.num_detections} detections; matched by {self.backend}",
         ]
+        if self.max_detections != 100:
+            lines.append(
+                f"at most {self.max_detections} detections of a class count in an image: these are "
+                "not COCO's numbers, which count 100"
+            )
         lines += [f"note: {count} {sentence}" for sentence, count in self.notes.items()]
         return "\n".join(lines)
 
@@ -275,6 +282,7 @@ class CocoResult:
             "num_images": self.num_images,
             "num_detections": self.num_detections,
             "backend": self.backend,
+            "max_detections": self.max_detections,
             "notes": self.notes,
             "per_class": classes,
         }

@@ -22,6 +22,7 @@ from ssd_centernet.evaluation.detector import (
 )
 from ssd_centernet.evaluation.diagnosis import diagnose
 from ssd_centernet.evaluation.ground_truth import CocoGroundTruth
+from ssd_centernet.evaluation.limits import COCO_LIMIT
 from ssd_centernet.evaluation.report import write_report
 from ssd_centernet.evaluation.report_images import images_of_records
 from ssd_centernet.files import write_atomically
@@ -52,6 +53,7 @@ def evaluate_run(
     *,
     split: str | None = None,
     batch_size: int = 16,
+    max_detections: int = COCO_LIMIT,
     progress: Callable[[int, int], None] | None = None,
     communicator: Communicator | None = None,
 ) -> SplitResult | None:
@@ -62,6 +64,7 @@ def evaluate_run(
         data_dir: folder of converted data with the classes of the run.
         split: prefix of the record files; None is that of the training.
         batch_size: images per step; it changes the speed and not the result.
+        max_detections: most detections of one class that count in one image.
         progress: called with (images done, images in all) after every batch.
         communicator: connects the processes, each of which evaluates its share of the images.
 
@@ -77,7 +80,9 @@ def evaluate_run(
     label_map = load_label_map(data_dir)
     check_same_classes(run.label_map, label_map, data_dir)
     ground_truth = split_ground_truth(data_dir, split, label_map)
-    evaluator = CocoEvaluator(ground_truth, category_ids=run.label_map.ids)
+    evaluator = CocoEvaluator(
+        ground_truth, category_ids=run.label_map.ids, max_detections=max_detections
+    )
     batches = evaluation_batches(
         str(data_dir),
         split=split,
