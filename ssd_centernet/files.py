@@ -37,7 +37,7 @@ def read_text(path: str | os.PathLike) -> str:
     try:
         text = data.decode("utf-16" if wide else "utf-8-sig")
     except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
+        line = 1 if wide else data.count(b"\n", 0, error.start) + 1
         raise ValueError(
             f"{os.fspath(path)} is not UTF-8 text (byte {error.start}) in line {line}. Save it "
             "again with the encoding UTF-8."

@@ -12,14 +12,17 @@ RUN/pictures/                 the last pictures of inputs and predictions
 RUN/evaluation/               metrics.json, detections.json, per_class.csv, report.html
 RUN/predictions/              what was found in image files: detections.json and drawings
 RUN/summary/summary.json      the speed of the last call
+RUN/data/                     records of annotations that the run was given as they are
 RUN/.lock                     held by the process that trains here
 """
 
 from __future__ import annotations
 
+import glob
 import os
 import re
 import shutil
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -47,7 +50,9 @@ DETECTIONS_NAME, PER_CLASS_NAME = "detections.json", "per_class.csv"
 REPORT_NAME = "report.html"
 PREDICTIONS_DIR = "predictions"
 SUMMARY_DIR, SUMMARY_NAME = "summary", "summary.json"
+_WILDCARDS = "*?[]\\"
 FAKE_DATA_DIR = "fake_data"
+CONVERTED_DATA_DIR = "data"
 LOCK_NAME = ".lock"
 
 
@@ -173,6 +178,44 @@ def named_weights(detector: tf.Module) -> dict[str, tf.Variable]:
     return weights
 
 
+def refuse_wildcards(model_dir: str | Path) -> None:
+    """Refuse a directory whose checkpoints TensorFlow could not manage.
+
+    Raises:
+        ValueError: its name holds a wildcard.
+    """
+    found = sorted(set(str(model_dir)) & set(_WILDCARDS))
+    if found:
+        raise ValueError(
+            f"--model_dir={str(model_dir)!r} holds {' '.join(found)}, which TensorFlow takes for "
+            "wildcards when it manages checkpoints: a training there could not be resumed, though "
+            "what lies there can be read. Choose a name without * ? [ ] and backslash; spaces are "
+            "allowed."
+        )
+
+
+def open_name(prefix: str) -> tuple[str, tempfile.TemporaryDirectory | None]:
+    """Find a name under which TensorFlow reads a checkpoint, whatever its folder is called.
+
+    TensorFlow looks for the files of a checkpoint as for a pattern, in which * ? [ ] mean others.
+
+    Args:
+        prefix: of the checkpoint's files.
+
+    Returns:
+        The prefix, or one of links to the files; and the folder of these links, which must not be
+        given up before all is read, or None.
+    """
+    if not set(prefix) & set(_WILDCARDS):
+        return prefix, None
+    folder = tempfile.TemporaryDirectory(prefix="checkpoint")
+    directory, name = Path(prefix).absolute().parent, Path(prefix).name
+    for path in directory.iterdir():
+        if path.name.startswith(f"{name}."):
+            (Path(folder.name) / f"linked{path.name.removeprefix(name)}").symlink_to(path)
+    return str(Path(folder.name) / "linked"), folder
+
+
 def mend_list(directory: Path) -> None:
     """Write the list of checkpoints anew where it is lost: a run must not begin again for that."""
     import tensorflow as tf
@@ -200,6 +243,8 @@ def mend_best(directory: Path) -> None:
 def damaged(path: str, error: Exception) -> ValueError:
     """Return the error to raise for files that cannot be read.
 
+    Nothing is to be deleted for it: what cannot be read here may be whole.
+
     Args:
         path: prefix of the checkpoint's files.
         error: of TensorFlow.
@@ -207,14 +252,27 @@ def damaged(path: str, error: Exception) -> ValueError:
     directory, name = Path(path).parent, Path(path).name
     others = [Path(other).name for other in _written(directory) if Path(other).name != name]
     advice = (
-        f"Download or copy {name}.* there again, whole; in a run without another checkpoint remove "
-        "them, and it begins anew."
+        f"Download or copy {name}.* there again, whole; in a run without another checkpoint move "
+        "them to another folder, and it begins anew."
     )
     if others:
-        advice = f"Remove the files {name}.* of {directory}; {others[-1]} is used then."
+        advice = f"Move the files {name}.* out of {directory}; {others[-1]} is used then."
     elif directory.name == BEST_DIR:
-        advice = f"Remove {directory}; the run's latest checkpoint is used then."
-    return ValueError(f"checkpoint {path} is damaged: {first_line(error)}. {advice}")
+        advice = f"Move {directory} to another folder; the run's latest checkpoint is used then."
+    state = _state(path)
+    return ValueError(f"checkpoint {path} is damaged: {first_line(error)} ({state}). {advice}")
+
+
+def _state(prefix: str) -> str:
+    """Say whether all files of a checkpoint are there."""
+    parts = list(Path(prefix).parent.glob(f"{glob.escape(Path(prefix).name)}.data-*-of-*"))
+    count = {int(part.name.rpartition("-")[2]) for part in parts}
+    if not Path(f"{prefix}.index").exists() or not count:
+        return "a file is missing"
+    if len(parts) < max(count):
+        return f"{len(parts)} of {max(count)} data files are there"
+    empty = [part.name for part in (Path(f"{prefix}.index"), *parts) if not part.stat().st_size]
+    return f"{empty[0]} is empty" if empty else "all its files are there; was the copy cut short?"
 
 
 def is_damage(error: Exception) -> bool:

@@ -39,7 +39,7 @@ from ssd_centernet.config.gin_state import (
     unused_message,
     used_keys,
 )
-from ssd_centernet.files import write_atomically
+from ssd_centernet.files import read_text, write_atomically
 
 # Modules whose import registers the names that recipes may use.
 MODULES: tuple[str, ...] = (
@@ -264,7 +264,7 @@ def _find(name: str, folders: Sequence[Path], parents: Sequence[Path] = ()) -> P
 def _read_file(path: Path, folders: Sequence[Path], parents: tuple[Path, ...]) -> None:
     path = path.resolve()
     _read_statements(
-        path.read_text(encoding="utf-8"),
+        read_text(path),
         place=str(path),
         folders=[path.parent, *folders],
         parents=(*parents, path),

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import tokenize
-from pathlib import Path
 
 from gin import config_parser
+
+from ssd_centernet.files import read_text
 
 
 class _Word(str):
@@ -40,7 +41,7 @@ def read_bindings(path: str | os.PathLike) -> dict[str, str]:
         FileNotFoundError: there is no such file.
         ValueError: it is not gin.
     """
-    text = Path(path).read_text(encoding="utf-8")
+    text = read_text(path)
     found = {}
     try:
         for statement in config_parser.ConfigParser(text, _Words()):

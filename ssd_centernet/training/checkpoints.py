@@ -21,6 +21,8 @@ from ssd_centernet.run_directory import (
     mend_best,
     mend_list,
     named_weights,
+    open_name,
+    refuse_wildcards,
 )
 from ssd_centernet.training.log_files import beats, recorded_evaluations
 from ssd_centernet.training.trainer import Trainer
@@ -46,13 +48,7 @@ class RunCheckpoints:
         Raises:
             ValueError: TensorFlow could not read checkpoints of a directory with this name.
         """
-        wildcards = sorted(set(str(model_dir)) & set("*?[]\\"))
-        if wildcards:
-            raise ValueError(
-                f"--model_dir={str(model_dir)!r} holds {' '.join(wildcards)}, which TensorFlow "
-                "takes for wildcards when it reads a checkpoint: the run could not be resumed "
-                "or evaluated. Choose a name without * ? [ ] and backslash; spaces are allowed."
-            )
+        refuse_wildcards(model_dir)
         self.trainer = trainer
         self.model_dir = Path(model_dir)
         # A variable, so that checkpoints carry it and a resume can compare.
@@ -98,7 +94,8 @@ class RunCheckpoints:
         seed = int(self._seed)
         try:
             # All or nothing: with new optimizer slots the run would not be the same any more.
-            self.checkpoint.restore(path).assert_existing_objects_matched()
+            name, self._links = open_name(path)
+            self.checkpoint.restore(name).assert_existing_objects_matched()
         except (AssertionError, IndexError, ValueError, tf.errors.OpError) as error:
             if is_damage(error):
                 raise damaged(path, error) from error

@@ -162,8 +162,9 @@ def _listing(path: Path) -> str:
 
 
 def _open_checkpoint(prefix: str) -> Weights:
+    name, links = run_directory.open_name(prefix)
     try:
-        reader = tf.train.load_checkpoint(prefix)
+        reader = tf.train.load_checkpoint(name)
         shapes = {name: tuple(s) for name, s in reader.get_variable_to_shape_map().items()}
         graph = None
         if _OBJECT_GRAPH in shapes:
@@ -172,7 +173,8 @@ def _open_checkpoint(prefix: str) -> Weights:
     except (IndexError, tf.errors.OpError) as error:
         raise run_directory.damaged(prefix, error) from error
 
-    def read(name: str) -> np.ndarray:
+    def read(name: str, links=links) -> np.ndarray:
+        del links  # Held until nothing is read any more.
         try:
             return reader.get_tensor(name)
         except (IndexError, tf.errors.OpError) as error:

@@ -1,13 +1,17 @@
 """Run directories: which checkpoint is taken, and what does not fit."""
 
+import re
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from ssd_centernet import config
-from ssd_centernet.run_directory import choose_checkpoint
+from ssd_centernet.run_directory import choose_checkpoint, refuse_wildcards
 from ssd_centernet.runs.opened import open_run
+from ssd_centernet.weights import restore
 
 
 def test_checkpoint_is_the_best_one_unless_told_otherwise(model_dir):
@@ -53,3 +57,40 @@ def test_run_without_settings_or_classes_is_refused(model_dir, tmp_path):
     (tmp_path / "config.gin").write_bytes((model_dir / "config.gin").read_bytes())
     with pytest.raises(FileNotFoundError, match="no mscoco_label_map.pbtxt"):
         open_run(tmp_path, checkpoint="ckpt-10")
+
+
+@pytest.mark.parametrize("name", ["exp [lr=0.01]", "what?", "all *", "a[b]c"])
+def test_a_run_whose_folder_has_wildcards_in_its_name_is_read_as_it_is(model_dir, tmp_path, name):
+    # A folder that the name as a pattern would find as well must not be read instead.
+    for folder in (name, "exp l", "whats", "all 1", "abc"):
+        shutil.copytree(model_dir, tmp_path / folder, dirs_exist_ok=True)
+    for other in ("exp l", "whats", "all 1", "abc"):
+        for file in (tmp_path / other).rglob("ckpt-*"):
+            file.write_bytes(b"")
+    image = np.full((1, 20, 30, 3), 90, np.uint8)
+    want = open_run(model_dir, device="cpu").detector.detect(image)
+    found = open_run(tmp_path / name, device="cpu")
+    assert found.checkpoint == str(tmp_path / name / "best" / "ckpt-5")
+    np.testing.assert_array_equal(found.detector.detect(image)["scores"], want["scores"])
+    fresh = open_run(model_dir, device="cpu").detector
+    for weight in fresh.trainable_variables:
+        weight.assign(tf.zeros_like(weight))
+    restore(fresh, tmp_path / name)
+    np.testing.assert_array_equal(fresh.detect(image)["scores"], want["scores"])
+    latest = open_run(tmp_path / name, checkpoint="latest", device="cpu")
+    assert latest.checkpoint == str(tmp_path / name / "ckpt-10")
+    with pytest.raises(ValueError, match="holds .*, which TensorFlow takes for wildcards"):
+        refuse_wildcards(tmp_path / name)
+
+
+def test_what_cannot_be_read_is_never_to_be_deleted(model_dir, tmp_path):
+    shutil.copytree(model_dir, tmp_path / "run")
+    index = tmp_path / "run" / "best" / "ckpt-5.index"
+    index.write_bytes(index.read_bytes()[:40])
+    with pytest.raises(ValueError, match="ckpt-5 is damaged: .*Move .*best to another") as told:
+        open_run(tmp_path / "run", device="cpu")
+    (tmp_path / "run" / "ckpt-10.data-00000-of-00001").write_bytes(b"")
+    with pytest.raises(ValueError, match=r"00001 is empty\). Move the files ckpt-10") as empty:
+        open_run(tmp_path / "run", checkpoint="latest", device="cpu")
+    for text in (str(told.value), str(empty.value)):
+        assert not re.search("[Rr]emove|[Dd]elete", text)

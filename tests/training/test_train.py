@@ -265,7 +265,7 @@ def test_damaged_checkpoint_is_named_and_can_be_removed(tmp_path, part, size):
         trainer.step.assign(step)
         checkpoints.save()
     os.truncate(tmp_path / f"ckpt-2.{part}", size)
-    with pytest.raises(ValueError, match=r"ckpt-2 is damaged: .* Remove the files ckpt-2\."):
+    with pytest.raises(ValueError, match=r"ckpt-2 is damaged: .* Move the files ckpt-2\."):
         RunCheckpoints(tiny_trainer(), tmp_path, seed=0).resume()
     with pytest.raises(ValueError, match="ckpt-2 is damaged"):
         restore(trainer.detector, tmp_path)
