@@ -2,16 +2,21 @@
 
 import functools
 import importlib.util
+import re
 import unicodedata
 from collections.abc import Sequence
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageFont, features
 
 LUMINANCE = np.array([0.299, 0.587, 0.114])
 CROWD_COLOR = (235, 64, 52)
 # A label covered by others for more than this share is not readable.
 _MOST_COVERED = 0.35
+# A label that is wider than its box and than this share of the picture is cut.
+_WIDEST_LABEL = 0.6
+# As many letters and digits of a name tell something without the others.
+_LEGIBLE_PART = 3
 
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
@@ -55,7 +60,7 @@ def draw_labels(
         if not texts[i]:
             continue
         width = int(corners[i, 2] - corners[i, 0])
-        text, font, size = _label_font(texts[i], width, font_size)
+        text, font, size = _label_font(texts[i], width, font_size, draw.im.size[0])
         place, covered = _free_place(corners[i].tolist(), size, draw.im.size, taken)
         if covered > _MOST_COVERED * size[0] * size[1]:
             continue
@@ -66,14 +71,28 @@ def draw_labels(
         draw.text(middle, text, fill=ink, font=font, anchor="mm")
 
 
-def _label_font(text: str, box_width: int, font_size: int) -> tuple[str, Font, tuple[int, int]]:
+def _label_font(
+    text: str, box_width: int, font_size: int, picture_width: int
+) -> tuple[str, Font, tuple[int, int]]:
     """Return a label, its font and its size with padding, smaller above narrow boxes."""
     shown, font = legible(text, font_size)
     if font.getlength(shown) > 1.25 * box_width:
         font_size = max(9, round(0.75 * font_size))
         shown, font = legible(text, font_size)
     pad = max(2, font_size // 5)
+    shown = _cut(shown, font, max(box_width, _WIDEST_LABEL * picture_width) - 2 * pad)
     return shown, font, (round(font.getlength(shown)) + 2 * pad, font_size + pad)
+
+
+def _cut(text: str, font: Font, width: float) -> str:
+    """Cut a text to a width in its middle: names may differ at both ends, and a score is last."""
+    if font.getlength(text) <= width:
+        return text
+    for kept in range(len(text) - 1, 2, -1):
+        shown = f"{text[: (kept + 1) // 2]}...{text[len(text) - kept // 2 :]}"
+        if font.getlength(shown) <= width:
+            return shown
+    return text[:1] + "..."
 
 
 def _free_place(
@@ -135,7 +154,64 @@ def legible(text: str, size: int) -> tuple[str, Font]:
         font = ImageFont.truetype(_wide_font(), size)
     missing = bytes(font.getmask("\U0010ffff"))
     known = [c if c.isascii() or bytes(font.getmask(c)) != missing else _plain(c) for c in text]
-    return "".join(known), font
+    return _in_visual_order("".join(known)), font
+
+
+def distinct(labels: Sequence[str], classes: Sequence[int] | None) -> list[str]:
+    """Name classes so that they stay apart where no font has the letters of their names.
+
+    Args:
+        labels: names of classes.
+        classes: their numbers from 0; None numbers the names that cannot be written.
+
+    Returns:
+        The names, but 'class 1' (counted from 1) for what cannot be written, and with that in
+        brackets for what can be written in part.
+    """
+    unwritable: dict[str, int] = {}
+    shown = []
+    for place, label in enumerate(labels):
+        written, _ = legible(label, 12)
+        if written.count("?") <= label.count("?"):
+            shown.append(label)
+            continue
+        number = unwritable.setdefault(label, len(unwritable))
+        number = number if classes is None else int(classes[place])
+        rest = "".join(char for char in written if char.isalnum())
+        told = f"class {number + 1}"
+        shown.append(f"{label} ({told})" if len(rest) >= _LEGIBLE_PART else told)
+    return shown
+
+
+def _in_visual_order(text: str) -> str:
+    """Put letters that are read from right to left in the order in which they are drawn.
+
+    Pillow does this itself where it has the library Raqm.
+    """
+    if not _is_right(text) or features.check("raqm"):
+        return text
+    runs = re.findall(r"[^\W\d_]+|[\d.,%:/-]+|.", text, re.DOTALL)
+    turned = [run[::-1] if _is_right(run) else run for run in runs]
+    strong = next(c for c in text if c.isalpha())
+    if _is_right(strong):
+        return "".join(turned[::-1])
+    ordered: list[str] = []
+    waiting: list[str] = []
+    for run in [*turned, ""]:
+        if _is_right(run) or (waiting and run and not run.strip()):
+            waiting.append(run)
+            continue
+        spaces = len(waiting) - max(
+            (n for n, w in enumerate(waiting, 1) if _is_right(w)), default=0
+        )
+        end = len(waiting) - spaces
+        ordered += [*waiting[:end][::-1], *waiting[end:], run]
+        waiting = []
+    return "".join(ordered)
+
+
+def _is_right(run: str) -> bool:
+    return any(unicodedata.bidirectional(char) in ("R", "AL") for char in run)
 
 
 @functools.cache

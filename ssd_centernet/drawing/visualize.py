@@ -10,6 +10,7 @@ from PIL import Image, ImageDraw
 from ssd_centernet.drawing.canvas import (
     CROWD_COLOR,
     LUMINANCE,
+    distinct,
     draw_labels,
     hatched,
     legible,
@@ -65,7 +66,8 @@ def draw_boxes(
     """Draw boxes with labels on a copy of an image.
 
     Big boxes are drawn first so that small ones stay visible. Labels come last, smaller on small
-    boxes and moved apart; a label without a free place is left out.
+    boxes and moved apart; a label without a free place is left out. Where no font has the letters
+    of a label, 'class 1' is written: the class, counted from 1.
 
     Args:
         image: uint8 [H, W, 3] (or [H, W]).
@@ -103,6 +105,7 @@ def draw_boxes(
         if is_crowd is not None and is_crowd[i]:
             picture = hatched(picture, corners[i], line_width)
         outline(ImageDraw.Draw(picture), corners[i], palette[i], line_width)
+    labels = labels if labels is None else distinct([str(one) for one in labels], classes)
     texts = _texts(len(boxes), labels, scores)
     draw_labels(ImageDraw.Draw(picture), corners, texts, palette, order, font_size)
     return np.asarray(picture)

@@ -228,3 +228,51 @@ def test_save_png_is_whole_or_absent(tmp_path, monkeypatch):
     with Image.open(path) as read:
         np.testing.assert_array_equal(np.asarray(read), image)
     assert os.listdir(tmp_path / "new") == ["a.png"]
+
+
+NO_FONT = "\U0002f9d4\U0002f9d5"  # Rare ideographs.
+
+
+def labelled(labels, classes=None):
+    boxes = np.array([[0.2, 0.1, 0.9, 0.9]] * len(labels))
+    colors = [(200, 0, 0)] * len(labels)
+    return visualize.draw_boxes(GREY, boxes, labels=labels, classes=classes, colors=colors)
+
+
+def test_classes_that_no_font_can_write_stay_apart():
+    names = [NO_FONT, f"bolt {NO_FONT}", "Болт", NO_FONT[:1]]
+    assert canvas.distinct(names, [0, 1, 2, 3]) == [
+        "class 1",
+        f"bolt {NO_FONT} (class 2)",
+        "Болт",
+        "class 4",
+    ]
+    assert canvas.distinct([NO_FONT, "cat", NO_FONT[:1], NO_FONT], None) == [
+        "class 1",
+        "cat",
+        "class 2",
+        "class 1",
+    ]
+    assert canvas.distinct(["what?", "a"], [0, 1]) == ["what?", "a"]
+    np.testing.assert_array_equal(labelled([NO_FONT], [4]), labelled(["class 5"], [4]))
+    assert (labelled([NO_FONT], [4]) != labelled([NO_FONT[:1]], [5])).any()
+
+
+def test_letters_from_right_to_left_are_drawn_in_their_order(monkeypatch):
+    monkeypatch.setattr(canvas.features, "check", lambda name: False)
+    first, last = "\u05d0", "\u05d1"
+    assert canvas.legible(f"{first}{last} 87%", 12)[0] == f"87% {last}{first}"
+    assert canvas.legible(f"nut {first}{last} {last} 87%", 12)[0] == f"nut {last} {last}{first} 87%"
+    monkeypatch.setattr(canvas.features, "check", lambda name: True)
+    assert canvas.legible(f"{first}{last}", 12)[0] == f"{first}{last}"
+
+
+def test_long_names_are_cut_in_the_middle_and_keep_their_score():
+    font = canvas.load_font(12)
+    name = "a class of things with a very long name 87%"
+    cut = canvas._cut(name, font, 120)
+    assert font.getlength(cut) <= 120 < font.getlength(name)
+    assert cut.startswith("a clas") and "..." in cut and cut.endswith("87%")
+    assert canvas._cut("cat 87%", font, 120) == "cat 87%"
+    wide = changed(labelled(["x" * 300]))
+    assert wide.any() and not wide[:, -2:].all()
