@@ -1,13 +1,55 @@
 """Single-stage object detectors on TensorFlow and Keras 2.
 
-`import ssd_centernet` is light: a public name imports its module (and so tensorflow) when it is
-first asked for.
+    import ssd_centernet as sc
+
+Every name below is imported, and tensorflow with it, when it is first asked for; `help(sc.build)`
+tells more of one. docs/python.md leads through them.
+
+Detectors
+    build              a detector of a recipe, with fresh weights
+    load               the detector of a run or of a .keras file, with its weights
+    recipes            the names of the installed recipes
+    restore            put published weights, or those of another run, into a detector
+    evaluate           COCO's numbers of a detector on a split, and a page with pictures
+    SSD, CenterNet     the two kinds, made of the parts below
+    Detector           what both have: detect, compile, fit, save
+
+Data
+    convert_annotations  write COCO, VOC, YOLO, CSV or TFDS annotations as records
+    make_synthetic       render a small COCO data set to try things on
+    load_label_map       the classes of a folder of records
+    LabelMap             names of classes and their ids
+    training_data        endless batches of records for fit
+    validation_data      one pass over a split for fit
+    batches              the same batches of images and boxes in memory
+
+Pictures
+    draw_detections    what detect has found, on its image
+    draw_boxes         any boxes on an image
+    draw_batch         what the network is fed, with the targets
+    draw_history       the curves of fit
+    describe_anchors   which objects a recipe can match, by size
+
+Parts of a detector
+    ResNet, BottleneckResNet, VGG16, Hourglass, ModelGardenBackbone    backbones
+    SSDExtraLevels, VGGExtraLevels, FPN, CenterNetFPN, PassLevels      necks
+    SSDHead, SharedSSDHead, CenterNetHead                              heads
+    DefaultBoxes, MultiscaleAnchors                                    anchors
+    MultiBoxLoss, FocalMultiBoxLoss, CenterNetLoss                     losses
+    SSDDecoder, SigmoidSSDDecoder, CenterNetDecoder                    from outputs to boxes
+    Preprocessing                                                      from pixels to inputs
+
+Training and evaluation of your own
+    keras              the Keras that all of this is made of
+    Momentum           the optimizer of the recipes
+    CocoEvaluator      COCO's numbers, batch by batch
+    CocoGroundTruth    the objects of a split
 """
 
-import contextlib
-import importlib
-import sys
-from typing import Any
+import contextlib as _contextlib
+import importlib as _importlib
+import sys as _sys
+from typing import Any as _Any
 
 __version__ = "0.1.0"
 
@@ -42,6 +84,7 @@ _PUBLIC: dict[str, str] = {
     "SigmoidSSDDecoder": "ssd_centernet.layers.decoders",
     "VGG16": "ssd_centernet.models.backbones.vgg",
     "VGGExtraLevels": "ssd_centernet.layers.necks",
+    "batches": "ssd_centernet.fit_data",
     "build": "ssd_centernet.api",
     "convert_annotations": "ssd_centernet.data.convert_formats",
     "describe_anchors": "ssd_centernet.preview.anchor_report",
@@ -56,23 +99,22 @@ _PUBLIC: dict[str, str] = {
     "make_synthetic": "ssd_centernet.data.synthetic",
     "recipes": "ssd_centernet.config",
     "restore": "ssd_centernet.weights",
-    "training_data": "ssd_centernet.api",
-    "validation_data": "ssd_centernet.api",
+    "training_data": "ssd_centernet.fit_data",
+    "validation_data": "ssd_centernet.fit_data",
 }
 
-__all__ = ["__version__", *_PUBLIC]
 
-
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> _Any:
     if name not in _PUBLIC:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    gin = sys.modules.get("gin")
+    gin = _sys.modules.get("gin")
     # A caller may have locked gin: what is imported registers its names all the same.
-    with gin.unlock_config() if gin else contextlib.nullcontext():
-        value = getattr(importlib.import_module(_PUBLIC[name]), name)
+    with gin.unlock_config() if gin else _contextlib.nullcontext():
+        value = getattr(_importlib.import_module(_PUBLIC[name]), name)
     globals()[name] = value
     return value
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_PUBLIC})
+    # Without __all__ `help` shows the text above and not every class with all that Keras gives it.
+    return ["__version__", *sorted(_PUBLIC)]

@@ -6,45 +6,23 @@ that what a caller has set with gin himself stays exactly as it was.
 
 from __future__ import annotations
 
-import contextlib
-import math
 import os
-import warnings
-from collections.abc import Iterator, Sequence
-from numbers import Integral
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
-
-import tensorflow as tf
+from typing import Any
 
 from ssd_centernet import config
 from ssd_centernet.building import UnknownClassesError, build_detector
-from ssd_centernet.data.directory import load_label_map
-from ssd_centernet.data.pipeline import FILLER_ID, evaluation_batches
 from ssd_centernet.drawing.chart import check_installed
+from ssd_centernet.evaluation.limits import COCO_LIMIT
 from ssd_centernet.evaluation.result import CocoResult
+from ssd_centernet.fit_data import as_lines, label_map_for, own_configuration, size_setting
 from ssd_centernet.labels import LabelMap
 from ssd_centernet.models.detector import Detector
 from ssd_centernet.models.saved import load_keras_file
-from ssd_centernet.recipe import Recipe
 from ssd_centernet.run_directory import CONFIG_NAME
 from ssd_centernet.runs.evaluation import evaluate_run, report_evaluation
 from ssd_centernet.runs.opened import OpenedRun, open_run
-
-# Options of `training_data` that are settings of a recipe; the others are of its `batches`.
-_SETTINGS = ("train_split", "batch_size", "keep_empty", "crowd", "seed")
-
-
-class TrainingData(NamedTuple):
-    """Hold what `fit` needs of a split.
-
-    Attributes:
-        batches: an endless data set that goes on from epoch to epoch.
-        steps_per_epoch: batches in one pass over the images.
-    """
-
-    batches: tf.data.Dataset
-    steps_per_epoch: int
 
 
 def build(
@@ -87,8 +65,8 @@ def build(
             f"num_classes={num_classes} and {label_map.num_classes} names were given: background "
             "is not a class. Leave num_classes out: it follows from the names."
         )
-    with _own_configuration():
-        config.parse([recipe], [*_size_setting(image_size), *_lines(settings)])
+    with own_configuration():
+        config.parse([recipe], [*size_setting(image_size), *as_lines(settings)])
         chosen: dict[str, Any] = {} if dtype is None else {"dtype": dtype}
         if label_map is not None:
             # What the recipe says of its own classes was for its own data.
@@ -137,101 +115,11 @@ def load(
             f"{path} is a checkpoint already; give load({str(model_dir)!r}, "
             f"checkpoint={checkpoint!r}), or no checkpoint."
         )
-    with _own_configuration():
+    with own_configuration():
         run = open_run(
-            model_dir, checkpoint=inside or checkpoint, gin_params=_lines(settings), device=None
+            model_dir, checkpoint=inside or checkpoint, gin_params=as_lines(settings), device=None
         )
     return run.detector
-
-
-def training_data(
-    data_dir: str | os.PathLike,
-    detector: Detector,
-    *,
-    recipe: str | os.PathLike | None = None,
-    batch_size: int = 8,
-    split: str | None = None,
-    settings: str | Sequence[str] = (),
-    **options: Any,
-) -> TrainingData:
-    """Make batches to `fit` a detector on, as `ssd_centernet train` makes them.
-
-    Args:
-        data_dir: folder that `ssd_centernet convert` or `convert_annotations` wrote.
-        detector: what is to be trained: its input's size, its normalisation, its targets.
-        recipe: whose augmentation is used, and whose way with empty images and crowd regions;
-            None resizes and normalises only.
-        batch_size: images per step.
-        split: prefix of the record files; None is that of the recipe, which is
-            'coco_train' where it does not say.
-        settings: gin bindings that win over the recipe's: 'SSDAugment.no_crop_probability = 0.9'.
-        **options: of `data.pipeline.training_batches`, such as `seed`, `keep_empty`, `cache`.
-
-    Returns:
-        The endless batches and how many of them are an epoch.
-
-    Raises:
-        FileNotFoundError: no such data or recipe.
-        ValueError: the data has other classes than the detector, or images would be normalised in
-            another way than the detector's.
-    """
-    label_map = _label_map_for(detector, data_dir)
-    if recipe is None and settings:
-        raise ValueError(f"settings={_lines(settings)} need a recipe that they change.")
-    with _own_configuration():
-        config.parse(
-            [recipe] if recipe else [], [*_size_setting(detector.image_size), *_lines(settings)]
-        )
-        options |= {"batch_size": batch_size} | ({"train_split": split} if split else {})
-        chosen = {name: options.pop(name) for name in _SETTINGS if name in options}
-        of_recipe = Recipe().replace(**chosen)
-        batches = of_recipe.training_batches(detector, data_dir, label_map=label_map, **options)
-    steps_per_epoch = math.ceil(of_recipe.count_images(data_dir) / batch_size)
-    for note in of_recipe.notes(detector, data_dir, batches):
-        warnings.warn(note, stacklevel=2)
-    # Without this Keras would run the first epoch for ever instead of asking for its length.
-    endless = batches.apply(tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY))
-    return TrainingData(endless, steps_per_epoch)
-
-
-def validation_data(
-    data_dir: str | os.PathLike,
-    detector: Detector,
-    *,
-    batch_size: int = 8,
-    split: str = "coco_val",
-    **options: Any,
-) -> tf.data.Dataset:
-    """Make one pass over a split, every image once, for `validation_data` of `fit`.
-
-    Args:
-        data_dir: folder of converted data.
-        detector: whose preprocessing the images go through.
-        batch_size: images per batch; the last one holds what is left.
-        split: prefix of the record files.
-        **options: of `data.pipeline.evaluation_batches`, such as `max_boxes`.
-
-    Returns:
-        Batches (see docs/architecture.md) without targets.
-
-    Raises:
-        FileNotFoundError: no such data.
-        ValueError: the data has other classes than the detector.
-    """
-    batches = evaluation_batches(
-        str(data_dir),
-        split=split,
-        label_map=_label_map_for(detector, data_dir),
-        batch_size=batch_size,
-        preprocess=detector.preprocessing,
-        **options,
-    )
-
-    def without_fillers(batch: dict) -> dict:
-        real = batch["source_id"] != FILLER_ID
-        return {name: tf.boolean_mask(value, real) for name, value in batch.items()}
-
-    return batches.map(without_fillers).prefetch(2)
 
 
 def evaluate(
@@ -240,6 +128,7 @@ def evaluate(
     *,
     split: str = "coco_val",
     batch_size: int = 8,
+    max_detections: int = COCO_LIMIT,
     report: str | os.PathLike | None = None,
 ) -> CocoResult:
     """Compute COCO's numbers for a detector on every image of a split.
@@ -249,6 +138,7 @@ def evaluate(
         data_dir: folder of converted data.
         split: prefix of the record files.
         batch_size: images per step; it changes the speed and not the result.
+        max_detections: most detections of one class that count in one image; COCO has 100.
         report: an HTML file to write, which shows the result and the worst images.
 
     Returns:
@@ -263,39 +153,14 @@ def evaluate(
         check_installed()
     run = OpenedRun(
         detector=detector,
-        label_map=_label_map_for(detector, data_dir),
+        label_map=label_map_for(detector, data_dir),
         checkpoint=detector.name,
         eval_split=split,
     )
-    evaluated = evaluate_run(run, data_dir, batch_size=batch_size)
+    evaluated = evaluate_run(run, data_dir, batch_size=batch_size, max_detections=max_detections)
     if report is not None:
         report_evaluation(evaluated, run, report, model_dir=None, data_dir=data_dir, split=split)
     return evaluated.result
-
-
-@contextlib.contextmanager
-def _own_configuration() -> Iterator[None]:
-    """Read recipes in a block without what the caller has set with gin, which comes back after."""
-    config.register_all()  # First, so that names which the caller also uses are known.
-    with config.set_aside():
-        yield
-
-
-def _size_setting(image_size: int | tuple[int, int] | None) -> list[str]:
-    """Return the binding of the macro that every installed recipe has.
-
-    Raises:
-        ValueError: no such size.
-    """
-    if image_size is None:
-        return []
-    size = tuple(image_size) if isinstance(image_size, Sequence) else (image_size, image_size)
-    if len(size) != 2 or not all(isinstance(side, Integral) and side > 0 for side in size):
-        raise ValueError(
-            f"image_size is {image_size!r}, expected (height, width) in whole pixels, such as "
-            "(300, 400), or one number for both."
-        )
-    return [f"IMAGE_SIZE = ({int(size[0])}, {int(size[1])})"]
 
 
 def _load_file(path: Path) -> Detector:
@@ -310,11 +175,6 @@ def _load_file(path: Path) -> Detector:
     return loaded
 
 
-def _lines(settings: str | Sequence[str]) -> list[str]:
-    """Return settings as a list; a text alone is one of them."""
-    return [settings] if isinstance(settings, str) else list(settings)
-
-
 def _run_and_checkpoint(path: Path) -> tuple[Path, str | None]:
     """Take a path apart into the run, whose settings lie in it, and the checkpoint if it is one."""
     if not (path / CONFIG_NAME).exists():
@@ -322,22 +182,3 @@ def _run_and_checkpoint(path: Path) -> tuple[Path, str | None]:
             if (model_dir / CONFIG_NAME).exists():
                 return model_dir, str(path)
     return path, None
-
-
-def _label_map_for(detector: Detector, data_dir: str | os.PathLike) -> LabelMap:
-    """Return the label map of some data.
-
-    Raises:
-        ValueError: its classes are not those of the detector.
-    """
-    found = load_label_map(data_dir)
-    names = detector.class_names
-    if names is None and detector.num_classes == found.num_classes:
-        return found
-    if names != found.names:
-        have = f"{detector.num_classes} without names" if names is None else ", ".join(names)
-        raise ValueError(
-            f"the classes of {data_dir} are {', '.join(found.names)}; the detector has {have}. "
-            "Build it with label_map=load_label_map(data_dir), or give data of its own classes."
-        )
-    return found

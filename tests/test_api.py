@@ -5,13 +5,16 @@ import sys
 import numpy as np
 import pytest
 import tensorflow as tf
+from PIL import Image
 
 import ssd_centernet as sc
 from ssd_centernet import config
 from ssd_centernet._keras import keras
+from ssd_centernet.data import records
 from ssd_centernet.data.augment.ssd import SSDAugment
 from ssd_centernet.data.directory import load_label_map
 from ssd_centernet.data.pipeline import training_batches
+from ssd_centernet.ops import image as image_ops
 from ssd_centernet.runs.evaluation import evaluate_run
 from ssd_centernet.runs.opened import open_run
 from tests.process import python, run
@@ -181,3 +184,111 @@ np.save({str(tmp_path / "logits.npy")!r}, [model(image)["class_logits"] for mode
     python(code)
     for logits in np.load(tmp_path / "logits.npy"):
         np.testing.assert_array_equal(logits, detector(image)["class_logits"])
+
+
+def arrays_of(data_dir):
+    """The images of the training split with their boxes in pixels, as arrays in memory."""
+    labels = load_label_map(data_dir)
+    files = sorted(data_dir.glob("coco_train.record-*"))
+    dataset = tf.data.TFRecordDataset([str(file) for file in files])
+    examples = [records.parse_example(one, labels) for one in dataset]
+    images = [image_ops.decode_image(one["encoded"]).numpy() for one in examples]
+    sizes = [np.tile(image.shape[:2], 2) for image in images]
+    boxes = [one["boxes"].numpy() * size for one, size in zip(examples, sizes, strict=True)]
+    return images, boxes, [one["classes"].numpy() for one in examples], sizes
+
+
+def test_batches_of_arrays_are_those_of_records(data_dir):
+    images, boxes, classes, sizes = arrays_of(data_dir)
+    labels = load_label_map(data_dir)
+    detector = sc.build("ssd_demo", label_map=labels, image_size=(64, 64))
+    same = {"recipe": "ssd_demo", "batch_size": 2, "seed": 5}
+    xyxy = [box[:, [1, 0, 3, 2]] for box in boxes]
+    xywh = [np.concatenate([box[:, :2], box[:, 2:] - box[:, :2]], axis=1) for box in xyxy]
+    center = [np.concatenate([box[:, :2] + box[:, 2:] / 2, box[:, 2:]], axis=1) for box in xywh]
+    unit = [box / size for box, size in zip(boxes, sizes, strict=True)]
+    names = [[labels.names[number] for number in of_image] for of_image in classes]
+    given = [
+        (images, boxes, classes, "pixels", "yxyx"),
+        ([Image.fromarray(image) for image in images], xyxy, names, "pixels", "xyxy"),
+        (images, xywh, classes, "pixels", "xywh"),
+        (images, center, names, "pixels", "cxcywh"),
+        (images, unit, classes, "fractions", "yxyx"),
+    ]
+    made = [
+        sc.batches(*arrays, detector, units=units, order=order, **same)
+        for *arrays, units, order in given
+    ]
+    first = [next(iter(one.batches)) for one in made]
+    assert made[0].steps_per_epoch == 2 and "targets" in first[0]
+    assert float(tf.reduce_sum(tf.cast(first[0]["valid"], tf.float32))) > 0
+    for other in first[1:]:
+        for want, got in zip(tf.nest.flatten(first[0]), tf.nest.flatten(other), strict=True):
+            np.testing.assert_allclose(got, want, atol=1e-4)
+    detector.compile(sc.keras.optimizers.Adam(1e-3))
+    history = detector.fit(made[0].batches, steps_per_epoch=2, verbose=0).history
+    assert np.isfinite(history["loss"]).all()
+
+
+def test_batches_of_arrays_keep_images_boxes_and_classes_together(data_dir):
+    images, boxes, classes, _ = arrays_of(data_dir)
+    labels = load_label_map(data_dir)
+    detector = sc.build("ssd_demo", label_map=labels, image_size=(64, 64))
+    made = sc.batches(images, boxes, classes, detector, units="pixels", order="yxyx", batch_size=1)
+    records_of = sc.training_data(data_dir, detector, batch_size=1)
+    want = {}
+    for batch in records_of.batches.take(records_of.steps_per_epoch):
+        valid = batch["valid"][0].numpy()
+        key = tuple(np.round(batch["boxes"][0].numpy()[valid].ravel(), 3))
+        want[key] = (batch["image"].numpy(), batch["classes"][0].numpy()[valid])
+    for batch in made.batches.take(made.steps_per_epoch):
+        valid = batch["valid"][0].numpy()
+        image, of_image = want.pop(tuple(np.round(batch["boxes"][0].numpy()[valid].ravel(), 3)))
+        np.testing.assert_array_equal(batch["image"], image)
+        np.testing.assert_array_equal(batch["classes"][0].numpy()[valid], of_image)
+    assert not want
+
+
+IMAGE = np.zeros((40, 60, 3), np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("boxes", "classes", "how", "message"),
+    [
+        ([[5, 6, 30, 40]], [0], ("fractions", "xyxy"), r"box 0 of image 1 is \[5, 6, 30, 40\]"),
+        ([[0.1, 0.2, 0.3, 0.4]], [0], ("pixels", "xyxy"), "they are fractions"),
+        (
+            [[30, 20, 10, 12]],
+            [0],
+            ("pixels", "xyxy"),
+            r"image 1 is \[30, 20, 10, 12\].*order='xywh'",
+        ),
+        ([[5, 6, 30, np.nan]], [0], ("pixels", "xyxy"), "box 0 of image 1 is not finite"),
+        ([[5, 6, 30, 40]], [0, 1], ("pixels", "xyxy"), r"shape \(1, 4\) and 2 classes"),
+        ([[5, 6, 30, 40]], [2], ("pixels", "xyxy"), r"the class 2; expected .* 0\.\.1"),
+        ([[5, 6, 30, 40]], ["dgo"], ("pixels", "xyxy"), "the class 'dgo'; expected a name .*cat"),
+        ([[5, 6, 30, 40]], [True], ("pixels", "xyxy"), "the class True"),
+        (
+            [[5, 6, 30, 40]],
+            [0],
+            ("percent", "xyxy"),
+            "units is 'percent'; expected one of 'pixels'",
+        ),
+        ([[5, 6, 30, 40]], [0], ("pixels", "wh"), "order is 'wh'; expected one of 'xyxy'"),
+    ],
+)
+def test_arrays_that_mean_something_else_are_refused(boxes, classes, how, message):
+    detector = sc.build("ssd_demo", class_names=["cat", "dog"], image_size=(64, 64))
+    units, order = how
+    with pytest.raises(ValueError, match=message):
+        sc.batches(
+            [IMAGE, IMAGE], [None, boxes], [None, classes], detector, units=units, order=order
+        )
+
+
+def test_what_is_dropped_from_arrays_is_told():
+    detector = sc.build("ssd_demo", class_names=["cat", "dog"], image_size=(64, 64))
+    images = [np.full((40, 60, 3), level, np.uint8) for level in range(12)]
+    boxes = [[[5, 6, 50, 30]]] * 11 + [[[5, 6, 5, 30]]]
+    with pytest.warns(UserWarning, match="zero or negative width"):
+        sc.batches(images, boxes, [["dog"]] * 12, detector, units="pixels", order="xyxy")

@@ -25,7 +25,7 @@ from ssd_centernet.models.matches import (
     find_owners,
     states_of,
 )
-from ssd_centernet.models.parts import build_head, check_method, check_parts
+from ssd_centernet.models.parts import build_head, check_method, check_parts, features_of
 
 # Of COCO's pixels, in the order blue, green, red: what the published Hourglass-104 was trained on.
 BGR_MEAN = (104.01362025, 114.03422265, 119.9165958)
@@ -97,7 +97,7 @@ class CenterNet(Detector):
         check_method("CenterNet.criterion", criterion, *method, **sizes)
         check_method("CenterNet.decoder", decoder, "call", "CenterNetDecoder", 0)
         images = keras.Input((*image_size, 3), name="image")
-        features = backbone(images)
+        features = features_of("CenterNet", backbone, images)
         maps = [features[key] for key in sorted(features, key=_level_and_stack)]
         if neck is not None:
             maps = neck(maps)

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import os
 import re
 import textwrap
 from collections.abc import Iterator, Sequence
 
+import numpy as np
 import tensorflow as tf
 
 from ssd_centernet._keras import keras
 from ssd_centernet.layers.preprocessing import Preprocessing
 from ssd_centernet.models.explained import ExplainedModel
+from ssd_centernet.models.given_images import as_batch, as_list
 from ssd_centernet.ops import boxes as box_ops
 from ssd_centernet.patterns import as_patterns, check_matches
 
@@ -151,12 +154,15 @@ class Detector(ExplainedModel):
         """Sum the loss parts with their weights; this is the only place that applies them."""
         return tf.add_n([self.loss_weights[name] * part for name, part in parts.items()])
 
-    def detect(self, images: tf.Tensor | Sequence, **limits) -> dict[str, tf.Tensor]:
+    def detect(
+        self, images: tf.Tensor | np.ndarray | str | os.PathLike | Sequence, **limits
+    ) -> dict[str, tf.Tensor]:
         """Detect objects.
 
         Args:
-            images: uint8 [B, H, W, 3] or [H, W, 3], RGB, any size; or a list or tuple of images [H,
-                W, 3], of any sizes.
+            images: uint8 [B, H, W, 3] or [H, W, 3], RGB, any size; the path of an image file, which
+                is turned by its EXIF orientation; a picture of Pillow, which is taken as it is; or
+                a list or tuple of these, of any sizes.
             **limits: `score_threshold` and `iou_threshold` instead of the decoder's own, floats or
                 scalar tensors.
 
@@ -167,14 +173,15 @@ class Detector(ExplainedModel):
 
         Raises:
             ValueError: the images are not uint8 RGB, or there are none.
+            OSError: a file is missing, or is not an image.
         """
-        if isinstance(images, list | tuple) and _are_images(images):
-            # One at a time, so that only one is in memory in its full size as floats.
-            pairs = [self._prepare(image[tf.newaxis]) for image in _checked_list(images)]
-            inputs, extent = (tf.concat(values, axis=0) for values in zip(*pairs, strict=True))
+        pictures = as_list(images)
+        if pictures is None:
+            inputs, extent = self._prepare(as_batch(images))
         else:
-            images = _checked_image(images)
-            inputs, extent = self._prepare(images if images.shape.rank == 4 else images[tf.newaxis])
+            # One at a time, so that only one is in memory in its full size as floats.
+            pairs = [self._prepare(picture[tf.newaxis]) for picture in pictures]
+            inputs, extent = (tf.concat(values, axis=0) for values in zip(*pairs, strict=True))
         return self.decode(self(inputs, training=False), extent, **limits)
 
     def _prepare(self, images: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -199,7 +206,18 @@ class Detector(ExplainedModel):
         network = keras.Model(self.inputs, self.outputs, name=self.name)
         network.summary(*args, print_fn=print_fn, **kwargs)
 
-    def _description(self) -> list[str]:
+    def __repr__(self) -> str:
+        """Describe the detector in one paragraph."""
+        try:
+            title, *lines = self._description(width=None)
+        except AttributeError:  # Its constructor is at work.
+            return super().__repr__()
+        facts = "; ".join(line.strip() for line in lines)
+        millions = self.count_params() / 1e6
+        precision = self.dtype_policy.name
+        return f"<{title}; {facts}; {millions:.1f} million weights, {precision}>"
+
+    def _description(self, *, width: int | None = 96) -> list[str]:
         names = ", ".join(self.class_names or ()) or "no names given"
         names = names if len(names) <= _NAMES_SHOWN else f"{names[:_NAMES_SHOWN]}..."
         parts = ((name, getattr(self, name)) for name in self.PARTS)
@@ -213,7 +231,7 @@ class Detector(ExplainedModel):
             f"parts: {shown}",
             f"loss: {loss}",
         ]
-        wrapped = (textwrap.wrap(line, 96, subsequent_indent="  ") for line in lines)
+        wrapped = (textwrap.wrap(line, width or 10**6, subsequent_indent="  ") for line in lines)
         title = f"{type(self).__name__} for images of {size_in_words(self.image_size)} pixels"
         return [title, *(f"  {line}" for line in itertools.chain(*wrapped))]
 
@@ -278,43 +296,3 @@ def _policy(name: str | None) -> Iterator[None]:
 def size_in_words(size: Sequence[int]) -> str:
     """Write (height, width) as '300 x 400'."""
     return " x ".join(map(str, size))
-
-
-def _are_images(images: Sequence) -> bool:
-    """Tell whether this is a list of images, not nested lists of numbers."""
-    return not images or hasattr(images[0], "shape")
-
-
-def _checked_list(images: Sequence) -> list[tf.Tensor]:
-    """Return uint8 [H, W, 3] for each image.
-
-    Raises:
-        ValueError: one of them is something else, or there are none.
-    """
-    checked = [_checked_image(image) for image in images]
-    for image in checked:
-        if image.shape.rank != 3:
-            raise ValueError(
-                "detect() takes a list of images [H, W, 3], but one of the list has shape "
-                f"{image.shape}; give a batch as it is, not in a list."
-            )
-    if not checked:
-        raise ValueError("detect() got an empty list of images; give at least one.")
-    return checked
-
-
-def _checked_image(images) -> tf.Tensor:
-    """Return uint8 [H, W, 3] or [B, H, W, 3].
-
-    Raises:
-        ValueError: it is something else.
-    """
-    images = tf.convert_to_tensor(images)
-    if images.dtype != tf.uint8 or images.shape.rank not in (3, 4) or images.shape[-1] != 3:
-        raise ValueError(
-            f"detect() takes uint8 RGB images [B, H, W, 3], got {images.dtype.name} "
-            f"{images.shape}; give pixels in 0..255, not resized or normalised."
-        )
-    if 0 in images.shape.as_list():
-        raise ValueError(f"detect() got images of shape {images.shape}: they have no pixels.")
-    return images

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import tensorflow as tf
 
 from ssd_centernet._keras import explain_foreign, keras
+from ssd_centernet.models.first_batch import FARTHEST, check_values, look_at, told
 from ssd_centernet.models.weight_decay import NORMS, add_weight_decay, decay_mask
 
 _OBJECTS = ("boxes", "classes")
-# Fractions may lie a little outside 0..1, pixels lie far outside.
-_FARTHEST = 4.0
 
 
 class FittedModel(keras.Model):
@@ -109,11 +109,14 @@ class FittedModel(keras.Model):
             TypeError: a callback is of another Keras.
         """
         _refuse_ground_truth(y, "fit")
-        _check_batches(x, self.input_shape, "x")
+        x = self._looked_at(x, "x")
         if kwargs.get("validation_data") is not None:
-            _check_batches(kwargs["validation_data"], self.input_shape, "validation_data")
+            kwargs["validation_data"] = self._looked_at(
+                kwargs["validation_data"], "validation_data"
+            )
         _check_callbacks(kwargs.get("callbacks"))
-        return super().fit(x, **kwargs)
+        with _without_graph():
+            return super().fit(x, **kwargs)
 
     def evaluate(self, x=None, y=None, **kwargs):
         """Compute the loss and its parts, not AP: see `keras.Model.evaluate`.
@@ -127,13 +130,26 @@ class FittedModel(keras.Model):
             Means over the images, in the order of `metrics_names`.
         """
         _refuse_ground_truth(y, "evaluate")
-        _check_batches(x, self.input_shape, "x")
+        # For the validation of `fit`, which has looked, Keras hands over batches of its own.
+        x = x if kwargs.get("_use_cached_eval_dataset") else self._looked_at(x, "x")
         _check_callbacks(kwargs.get("callbacks"))
-        return super().evaluate(x, **kwargs)
+        with _without_graph():
+            return super().evaluate(x, **kwargs)
+
+    def _looked_at(self, batches: Any, name: str) -> Any:
+        """Check batches as far as it can be done before Keras makes a graph of the step."""
+        _check_batches(batches, self.input_shape, name)
+
+        def check(batch: Any) -> None:
+            checked = _checked(batch, self.input_shape)
+            preprocessing = getattr(self, "preprocessing", None)
+            check_values(checked, num_classes=self.num_classes, preprocessing=preprocessing)
+
+        return look_at(batches, check)
 
     def train_step(self, data: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         """Update the weights once; called by `fit`."""
-        batch = _prepared(_checked(data, self.input_shape), self.num_classes)
+        batch = self._prepared(data)
         options = self._fitting.options
         variables = self.variables_to_train(options["freeze"])
         # In float16 small gradients become 0, so Keras' wrapper multiplies the loss beforehand.
@@ -153,9 +169,17 @@ class FittedModel(keras.Model):
         self.optimizer.apply_gradients(zip(gradients, variables, strict=True))
         return self._fitting.record({"loss": total, **parts}, batch["image"])
 
+    def _prepared(self, data: Any) -> dict[str, Any]:
+        """Check a batch in the graph, and say the shapes that batches of a generator lack."""
+        batch = _checked(data, self.input_shape)
+        batch["image"] = tf.ensure_shape(batch["image"], [None, *self.input_shape[1:]])
+        if "boxes" in batch:
+            batch["boxes"] = tf.ensure_shape(batch["boxes"], [None, None, 4])
+        return _prepared(batch, self.num_classes)
+
     def test_step(self, data: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         """Compute the loss of a batch; called by `evaluate` and for `validation_data`."""
-        batch = _prepared(_checked(data, self.input_shape), self.num_classes)
+        batch = self._prepared(data)
         parts = self.compute_losses(self(batch["image"], training=False), batch)
         return self._fitting.record({"loss": self.total_loss(parts), **parts}, batch["image"])
 
@@ -183,6 +207,18 @@ class FittedModel(keras.Model):
         self.compile(optimizer, **config)
         if hasattr(self.optimizer, "build"):  # The optimizers of Keras' past make slots later.
             self.optimizer.build(self.variables_to_train(config["freeze"]))
+
+
+@contextlib.contextmanager
+def _without_graph() -> Iterator[None]:
+    """Tell what a later batch is refused for in one sentence, without the trace of the graph."""
+    try:
+        yield
+    except tf.errors.InvalidArgumentError as error:
+        sentence = told(error)
+        if sentence is None:
+            raise
+        raise ValueError(sentence) from None
 
 
 class _Fitting:
@@ -321,7 +357,7 @@ def _prepared(batch: dict[str, Any], num_classes: int) -> dict[str, Any]:
     checks = [
         tf.debugging.assert_less(
             farthest,
-            _FARTHEST,
+            FARTHEST,
             "'boxes' of a batch are not fractions: divide pixels by the height and the width of "
             "the image. The largest number is",
         ),

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Mapping
 from typing import Any
 
+import tensorflow as tf
+
 from ssd_centernet._keras import explain_foreign, keras
+
+_SHAPES_SHOWN = 3
 
 
 def check_parts(owner: str, **parts: tuple[Any, str]) -> None:
@@ -90,6 +95,44 @@ def build_head(
             f"{setting} is {got}, which cannot be called as the head of this detector: "
             f"{_words(error)}. Expected a constructor such as {setting} = @{example}."
         ) from error
+
+
+def features_of(owner: str, backbone: keras.layers.Layer, images: tf.Tensor) -> dict:
+    """Apply a backbone to the input of a detector.
+
+    Args:
+        owner: name of the detector, for the message.
+        backbone: any Keras model.
+        images: symbolic input [B, h, w, 3].
+
+    Returns:
+        Feature maps by level, "3" or, with a stack, "2_0".
+
+    Raises:
+        ValueError: it does not take such images, or gives something else; says what a backbone
+            returns, and how a model of another library becomes one.
+    """
+    who = f"{owner}.backbone, the {type(backbone).__name__} {backbone.name!r},"
+    try:
+        features = backbone(images)
+    except (ValueError, TypeError) as error:
+        raise ValueError(
+            f"{who} does not take images of {tuple(images.shape[1:])}: {_words(error)}. Build it "
+            "for any size, such as keras.applications.ResNet50(include_top=False, "
+            "input_shape=(None, None, 3))."
+        ) from error
+    if isinstance(features, Mapping) and features:
+        if all(re.fullmatch(r"\d+(_\d+)?", str(key)) for key in features):
+            return features
+        got = f"maps named {', '.join(map(str, features))}"
+    else:
+        shapes = [str(tuple(one.shape)) for one in tf.nest.flatten(features)[:_SHAPES_SHOWN]]
+        got = f"{type(features).__name__} of {', '.join(shapes)}" if shapes else "nothing"
+    raise ValueError(
+        f"{who} returns {got}; expected a dict of feature maps by level, where level n has the "
+        "stride 2^n. Name layers of a model to make it one: keras.Model(model.input, "
+        "{'3': model.get_layer('conv3_block4_out').output, '4': ..., '5': ...})."
+    )
 
 
 def _words(error: Exception) -> str:

@@ -27,7 +27,7 @@ from ssd_centernet.models.matches import (
     find_owners,
     states_of,
 )
-from ssd_centernet.models.parts import build_head, check_method, check_parts
+from ssd_centernet.models.parts import build_head, check_method, check_parts, features_of
 from ssd_centernet.ops import boxes as box_ops
 
 # What a trained SSD300 leaves of an image of COCO at the threshold 0.05.
@@ -69,7 +69,8 @@ class SSD(Detector):
         """Build the detector.
 
         Args:
-            backbone: Keras model from images [B, h, w, 3] to a dict of feature maps by level.
+            backbone: Keras model from images [B, h, w, 3] to a dict of feature maps by level: "3"
+                has stride 8. docs/python.md makes one of any model of `keras.applications`.
             num_classes: C, without background.
             image_size: (height, width) of the network's input in pixels.
             neck: layer from the backbone's levels, finest first, to the head's levels; None means
@@ -101,7 +102,7 @@ class SSD(Detector):
         neck = neck or SSDExtraLevels()
         anchors = anchors or DefaultBoxes()
         images = keras.Input((*image_size, 3), name="image")
-        features = backbone(images)
+        features = features_of("SSD", backbone, images)
         levels = neck([features[key] for key in sorted(features, key=int)])
         criterion, decoder = criterion or MultiBoxLoss(), decoder or SSDDecoder()
         check_method("SSD.criterion", criterion, "make_targets", "MultiBoxLoss", *range(5))

@@ -1,7 +1,9 @@
 """Parts that cannot be parts: one line with the setting, what it is and what was expected."""
 
+import numpy as np
 import pytest
 
+from ssd_centernet._keras import keras
 from ssd_centernet.layers.anchors import DefaultBoxes
 from ssd_centernet.layers.centernet_criteria import CenterNetLoss
 from ssd_centernet.layers.centernet_decoder import CenterNetDecoder
@@ -28,6 +30,10 @@ def ssd(**parts):
 def centernet(**parts):
     backbone = ResNet((1,), widths=(8,), strides=(1,), stem_width=8)
     return CenterNet(backbone, num_classes=2, image_size=(64, 64), **parts)
+
+
+def centernet_of(backbone):
+    return CenterNet(backbone, num_classes=2, image_size=(64, 64))
 
 
 @pytest.mark.parametrize(
@@ -58,3 +64,48 @@ def test_a_part_that_cannot_be_one_is_told(build, parts, message):
 def test_parts_of_another_make_are_accepted():
     assert ssd(criterion=FocalMultiBoxLoss(), head=SSDHead).criterion.name
     assert centernet(head=CenterNetHead(2)).head.name
+
+
+def _application(**options):
+    network = keras.applications.MobileNetV2(weights=None, alpha=0.35, **options)
+    network._name = "mobilenet"
+    return network
+
+
+def test_a_model_of_keras_is_a_backbone_by_naming_its_layers(tmp_path):
+    network = _application(include_top=False, input_shape=(None, None, 3))
+    layers = {"3": "block_6_expand_relu", "4": "block_13_expand_relu"}
+    levels = {level: network.get_layer(name).output for level, name in layers.items()}
+    backbone = keras.Model(network.input, levels, name="levels")
+    detector = ssd(
+        backbone=backbone, anchors=DefaultBoxes((40, 90, 180, 280), aspect_ratios=((2,),) * 3)
+    )
+    image = np.random.default_rng(0).integers(0, 256, (50, 70, 3), dtype=np.uint8)
+    detector.save(tmp_path / "foreign.keras")
+    again = keras.models.load_model(tmp_path / "foreign.keras")
+    found, wanted = again.detect(image), detector.detect(image)
+    np.testing.assert_array_equal(found["boxes"], wanted["boxes"])
+
+
+@pytest.mark.parametrize("build", [ssd, centernet_of])
+@pytest.mark.parametrize(
+    ("backbone", "message"),
+    [
+        (lambda: _application(include_top=False, input_shape=(None, None, 3)), "returns .* of "),
+        (lambda: _application(include_top=False, input_shape=(64, 64, 1)), "does not take images"),
+        (
+            lambda: keras.layers.Dense(3, name="mobilenet"),
+            r"of \(None, 64, 64, 3\); expected a dict",
+        ),
+        (lambda: _Named(name="mobilenet"), "returns maps named fine, coarse; expected a dict"),
+    ],
+)
+def test_what_a_backbone_returns_is_told(build, backbone, message):
+    with pytest.raises(ValueError, match=rf"backbone, the \w+ 'mobilenet', .*{message}") as told:
+        build(backbone=backbone())
+    assert "\n" not in str(told.value)
+
+
+class _Named(keras.layers.Layer):
+    def call(self, images):
+        return {"fine": images, "coarse": images}

@@ -1,6 +1,7 @@
 """compile, fit, evaluate and .keras files: the same step as the trainer's, and what is refused."""
 
 import functools
+import re
 
 import numpy as np
 import pytest
@@ -264,3 +265,85 @@ def test_objects_of_another_keras_are_refused(fitted):
         ssd_centernet.SSD(fitted[0].backbone, num_classes=2, neck=OTHER_KERAS.layers.ReLU())
     with pytest.raises(ValueError, match="SSD.backbone: .*Sequential belongs to another Keras"):
         ssd_centernet.SSD(OTHER_KERAS.Sequential(), num_classes=2)
+
+
+@pytest.fixture(scope="module")
+def refusing():
+    """A detector that is asked for what it refuses, and must be usable afterwards."""
+    detector = fresh()
+    detector.compile(Momentum(0.9, learning_rate=0.01))
+    yield detector
+    assert np.isfinite(detector.fit(batches(1), verbose=0).history["loss"]).all()
+
+
+BOXES = tf.constant([[[0.2, 0.2, 0.7, 0.7]]] * 2)
+PIXELS = {"boxes": BOXES * 64}
+BEYOND = {"classes": tf.constant([[0], [2]])}
+BELOW = {"classes": tf.constant([[-1], [0]])}
+
+
+def refusal(detector, given):
+    with pytest.raises(ValueError) as refused:
+        detector.fit(given, verbose=0)
+    sentence = str(refused.value)
+    assert "\n" not in sentence and len(sentence) < 400
+    return sentence
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"image": tf.random.uniform([2, 64, 64, 3], 0, 255, seed=1)},
+            "is not normalised: its num",
+        ),
+        (
+            {"image": tf.random.uniform([2, 64, 64, 3], seed=1)},
+            r"lie in .*, those .* -2\.118\.\.2\.64",
+        ),
+        ({"image": tf.fill([2, 64, 64, 3], np.nan)}, "not finite"),
+        (
+            PIXELS,
+            r"box 0 of image 0 is \[12\.8, 12\.8, 44\.8, 44\.8\]; divide pixels",
+        ),
+        ({"boxes": BOXES * np.nan}, "are not fractions: box 0 of image 0"),
+        ({"boxes": BOXES[..., ::-1]}, "end before they begin: box 0 of image 0"),
+        ({"boxes": BOXES[0]}, r"has shape \(1, 4\), 'classes' \(2, 1\)"),
+        (BEYOND, r"must be in 0\.\.1 for num_classes=2, .*, got 2"),
+        (BELOW, "got -1; mark padding in 'valid'"),
+    ],
+)
+def test_values_of_a_first_batch_that_mean_something_else_are_refused(refusing, changes, message):
+    batch = {**tiny_batch(), **changes}
+    for given in (tf.data.Dataset.from_tensors(batch), iter([batch])):
+        assert re.search(message, refusal(refusing, given))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (PIXELS, "'boxes' of a batch are not fractions: .* The largest number is 44.8"),
+        (BEYOND, "'classes' of a batch must be in 0..1 .* The largest is 2"),
+        (BELOW, "'classes' of a batch has a number below 0"),
+    ],
+)
+def test_a_later_batch_is_refused_in_one_sentence_too(refusing, changes, message):
+    good, bad = (tf.data.Dataset.from_tensors({**tiny_batch(), **more}) for more in ({}, changes))
+    assert re.search(message, refusal(refusing, good.concatenate(bad)))
+
+
+def test_a_generator_is_trained_on_from_its_first_batch():
+    losses = []
+    for given in (batches(3), iter([tiny_batch(seed) for seed in range(3)])):
+        detector = fresh()
+        detector.compile(Momentum(0.9, learning_rate=0.01))
+        losses.append(detector.fit(given, verbose=0).history["loss"])
+    np.testing.assert_allclose(losses[0], losses[1], rtol=1e-6)
+
+
+def test_plain_and_dark_pictures_are_not_taken_for_unnormalised(refusing):
+    for level in (0, 130, 255):
+        picture = refusing.preprocessing(tf.fill([2, 30, 40, 3], tf.cast(level, tf.uint8)))
+        refusing.evaluate(
+            tf.data.Dataset.from_tensors({**tiny_batch(), "image": picture}), verbose=0
+        )
