@@ -6,6 +6,7 @@ import dataclasses
 import functools
 import os
 import platform
+from collections.abc import Callable
 from pathlib import Path
 
 import tensorflow as tf
@@ -35,13 +36,22 @@ from ssd_centernet.training.trainer import Trainer
 from ssd_centernet.weights import restore
 
 
-def train(model_dir: str | Path, data_dir: str | Path, recipe: Recipe | None = None) -> str:
+def train(
+    model_dir: str | Path,
+    data_dir: str | Path,
+    recipe: Recipe | None = None,
+    *,
+    prepare: Callable[[str, str | None, Callable[[str], None]], None] | None = None,
+) -> str:
     """Train a recipe; go on where `model_dir` holds a checkpoint.
 
     Args:
         model_dir: directory of the run; `run_directory.py` lists what it gets.
         data_dir: directory that `ssd_centernet convert` wrote.
         recipe: the settings; None takes those that gin has parsed.
+        prepare: writes `data_dir`, where it is not there yet: called by the first process with the
+            split to train on, that to evaluate on or None, and a function that prints; the others
+            wait.
 
     Returns:
         Why the run ended: "finished", "stopped early" or the name of a signal.
@@ -55,6 +65,10 @@ def train(model_dir: str | Path, data_dir: str | Path, recipe: Recipe | None = N
     communicator = recipe.connect()
     strategy = select_device(recipe.device, index=communicator.local_rank)
     refuse_shared_devices(communicator.gather([claim_device(strategy, communicator.local_rank)]))
+    if prepare is not None:
+        if communicator.is_chief:
+            prepare(recipe.train_split, recipe.eval_split, functools.partial(print, flush=True))
+        communicator.barrier()
     label_map, of_labels = find_label_map(data_dir)
     for earlier in filter(None, (model_dir, recipe.resume_from)):
         run_directory.check_classes(earlier, label_map)

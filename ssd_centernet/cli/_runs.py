@@ -65,6 +65,52 @@ def open_run_of_flags(
     )
 
 
+def data_dir_of_flags(*, say: bool = True) -> str:
+    """Return --data_dir, or the data that the run of --model_dir was trained on.
+
+    Args:
+        say: whether data that was not given is told.
+
+    Raises:
+        flags.IllegalFlagValueError: it is not given, and the run knows none that is still there.
+    """
+    values = flags.FLAGS
+    if values.data_dir:
+        return values.data_dir
+    from ssd_centernet.runs.own_data import data_of_run
+
+    found = data_of_run(values.model_dir)
+    if found is None:
+        raise flags.IllegalFlagValueError(
+            f"--data_dir must be given: the data that {values.model_dir} was trained on is not "
+            "where it was, or the run does not say."
+        )
+    if say:
+        print(f"--data_dir={found}, as the run was trained on it")
+    return found
+
+
+def images_of_run() -> list[str]:
+    """Return the image files that the run of --model_dir is evaluated on.
+
+    Raises:
+        flags.Error: the run does not know them, or they are not there any more.
+    """
+    from ssd_centernet.runs.own_data import data_of_run, eval_split_of_run, images_of_split
+
+    model_dir = flags.FLAGS.model_dir
+    data_dir = data_of_run(model_dir)
+    split = eval_split_of_run(model_dir)
+    found = [] if data_dir is None else images_of_split(data_dir, split)
+    if not found:
+        raise flags.Error(
+            f"Give image files or folders after the flags: those that {model_dir} was evaluated "
+            "on are not known, or not there any more."
+        )
+    print(f"images: the {len(found)} of {split} of {data_dir}, as the run was evaluated on them")
+    return found
+
+
 def refuse_arguments(argv: list[str]) -> None:
     """Refuse words that are no flags, such as a value after a space after a boolean flag."""
     if len(argv) > 1:

@@ -17,12 +17,9 @@ Examples; run it once for each split:
 Columns of a CSV table: image, xmin, ymin, xmax, ymax, class; corners in pixels.
 """
 
-from collections.abc import Sequence
-
 from absl import flags
 
 FLAGS = flags.FLAGS
-_NAMES_SHOWN = 20
 
 
 def define_flags() -> None:
@@ -104,9 +101,7 @@ def main(argv: list[str]) -> None:
     if len(argv) > 1:
         raise flags.Error(f"Unexpected arguments {argv[1:]}; write every option as --flag=value.")
     from ssd_centernet.data.convert import DEFAULT_MAX_PIXELS
-    from ssd_centernet.data.convert_formats import convert_annotations, read_label_map
-    from ssd_centernet.data.directory import load_label_map
-    from ssd_centernet.data.validate import format_report, wrapped
+    from ssd_centernet.data.convert_formats import convert_annotations, read_label_map, told
 
     info = convert_annotations(
         FLAGS.annotations,
@@ -129,29 +124,4 @@ def main(argv: list[str]) -> None:
         box_units=FLAGS.box_units,
         overwrite=FLAGS.overwrite,
     )
-    print(format_report(info["report"]))
-    print(
-        f"{FLAGS.output_dir}: {info['num_images']} images ({info['num_empty']} without objects), "
-        f"{info['num_objects']} objects ({info['num_crowd']} crowd regions), "
-        f"{info['num_shards']} shards."
-    )
-    counts = info.get("objects_per_class", {})
-    if not info["num_objects"]:
-        names = load_label_map(FLAGS.output_dir).names
-        print(
-            "No image has an object: there is nothing to learn or to score. `ssd_centernet "
-            "evaluate` and `predict` write the detections of these images."
-        )
-        print(wrapped(f"Classes: {_shortened(names)}."))
-    elif counts:
-        ordered = sorted(counts, key=counts.get, reverse=True)
-        told = [f"{name} {counts[name]}" for name in ordered]
-        print(wrapped(f"Objects per class: {_shortened(told)}."))
-
-
-def _shortened(parts: Sequence[str]) -> str:
-    """Join the first parts; the last two of many too, as they tell most about rare classes."""
-    if len(parts) <= _NAMES_SHOWN:
-        return ", ".join(parts)
-    first = ", ".join(parts[: _NAMES_SHOWN - 2])
-    return f"{first}, ..., {', '.join(parts[-2:])} ({len(parts)} in all)"
+    print(told(info, FLAGS.output_dir))

@@ -1,11 +1,13 @@
 """Score a trained detector on a split, or any file of detections.
 
 Examples:
-  ssd_centernet evaluate --model_dir=runs/ssd300 --data_dir=data/coco
+  ssd_centernet evaluate --model_dir=runs/ssd300
+  ssd_centernet evaluate --model_dir=runs/ssd300 --data_dir=data/coco --split=coco_test
   ssd_centernet evaluate --detections=detections.json --annotations=instances_val2017.json
   ssd_centernet evaluate --model_dir=runs/ssd300 --data_dir=data/coco --report
 
-With --model_dir, the settings and classes are those that the run saved. Each form prints the
+With --model_dir, the settings and classes are those that the run saved, and so is the data where
+--data_dir is left out. Each form prints the
 table of classes and the 12 COCO numbers over all images, and writes metrics.json, detections.json
 and per_class.csv: to MODEL_DIR/evaluation, or, for a file of detections, to --output_dir if that
 is given. Scoring a file needs neither a model nor tensorflow. --report adds report.html: one page
@@ -42,6 +44,13 @@ def define_flags() -> None:
         "detections", None, "Score this file, a list in COCO's result format, instead of a model."
     )
     flags.DEFINE_string("annotations", None, "COCO annotations of the images in --detections.")
+    flags.DEFINE_integer(
+        "max_detections",
+        None,
+        "Most detections of one class that count in one image (default: 100, COCO's). With another "
+        "limit the numbers are not COCO's.",
+        lower_bound=11,
+    )
     flags.DEFINE_boolean("report", None, "Write the page report.html too.")
     flags.DEFINE_string(
         "image_dir", None, "Folder of the images in --annotations, for the pictures of --report."
@@ -67,6 +76,7 @@ def main(argv: list[str]) -> int:
             split=values.split,
             output_dir=values.output_dir,
             report=bool(values.report),
+            max_detections=values.max_detections,
         )
     _flags.require("detections", "annotations")
     unused = ("model_dir", "data_dir", "checkpoint", "split", "batch_size", "gin_params")
@@ -80,7 +90,7 @@ def main(argv: list[str]) -> int:
         _flags.require("output_dir")
     elif values.image_dir is not None:
         raise flags.Error("--image_dir is for the pictures of --report, which was not given.")
-    return _evaluate_file(values.detections, values.annotations, values.output_dir)
+    return _evaluate_file()
 
 
 def evaluate_model_dir(
@@ -89,6 +99,7 @@ def evaluate_model_dir(
     split: str | None = None,
     output_dir: str | None = None,
     report: bool = False,
+    max_detections: int | None = None,
     allow: Sequence[str] = (),
 ) -> int:
     """Evaluate the run of --model_dir on --data_dir and print the result.
@@ -98,17 +109,19 @@ def evaluate_model_dir(
         split: prefix of the record files; None is that of the run.
         output_dir: where to write; None is `evaluation` in the run's directory.
         report: whether to write the page too.
+        max_detections: most detections of one class that count in one image; None is COCO's 100.
         allow: names whose overrides may be without effect.
 
     Returns:
         The exit status.
     """
-    _flags.require("model_dir", "data_dir")
+    _flags.require("model_dir")
     values = flags.FLAGS
     from ssd_centernet.runs.evaluation import evaluate_run, report_evaluation, save_evaluation
     from ssd_centernet.runtime.distribution import connect
 
     communicator = connect(bool(values.use_horovod))
+    data_dir = _runs.data_dir_of_flags(say=communicator.is_chief)
     run = _runs.open_run_of_flags(checkpoint=checkpoint, allow=allow, communicator=communicator)
     split = split or run.eval_split
     bar = None
@@ -118,10 +131,11 @@ def evaluate_model_dir(
         bar = bar or _runs.progress_bar(total)
         bar.update(done - bar.n)
 
-    options = {"batch_size": values.batch_size} if values.batch_size else {}
+    options = {"batch_size": values.batch_size, "max_detections": max_detections}
+    options = {name: value for name, value in options.items() if value}
     evaluated = evaluate_run(
         run,
-        values.data_dir,
+        data_dir,
         split=split,
         progress=progress if communicator.is_chief else None,
         communicator=communicator,
@@ -136,9 +150,9 @@ def evaluate_model_dir(
     if report:
         path = Path(directory) / REPORT_NAME
         paths[REPORT_NAME] = report_evaluation(
-            evaluated, run, path, model_dir=values.model_dir, data_dir=values.data_dir, split=split
+            evaluated, run, path, model_dir=values.model_dir, data_dir=data_dir, split=split
         )
-    print(f"{run.checkpoint} on {split} of {values.data_dir}\n")
+    print(f"{run.checkpoint} on {split} of {data_dir}\n")
     print(evaluated.result.table())
     if evaluated.losses:
         parts = ", ".join(f"{name} {value:.4f}" for name, value in evaluated.losses.items())
@@ -147,21 +161,24 @@ def evaluate_model_dir(
     return 0
 
 
-def _evaluate_file(detections: str, annotations: str, output_dir: str | None) -> int:
+def _evaluate_file() -> int:
     """Score a result file; tensorflow stays out of it."""
     from ssd_centernet.evaluation.coco import evaluate_detections_file
     from ssd_centernet.evaluation.diagnosis import diagnose
     from ssd_centernet.evaluation.ground_truth import CocoGroundTruth
 
-    result = evaluate_detections_file(detections, annotations)
+    values = flags.FLAGS
+    detections, annotations = values.detections, values.annotations
+    limit = {"max_detections": values.max_detections} if values.max_detections else {}
+    result = evaluate_detections_file(detections, annotations, **limit)
     print(f"{detections} against {annotations}\n")
     print(result.table())
     # Asked only where it will answer: it reads the annotations once more.
     hint = None
     if result.metrics["AP"] < 0.001:
         hint = diagnose(result, CocoGroundTruth.load(annotations))
-    paths = result.save(output_dir) if output_dir else {}
-    if flags.FLAGS.report:
+    paths = result.save(values.output_dir) if values.output_dir else {}
+    if values.report:
         paths[REPORT_NAME] = _write_report_of_file(result, hint)
     _tell(hint, paths)
     return 0

@@ -5,11 +5,12 @@ Examples:
   ssd_centernet predict --model_dir=runs/ssd300 --contact_sheet val2017 --max_images=64 \\
       --annotations=instances_val2017.json
 
-Arguments are image files and folders. Every image is drawn to OUTPUT_DIR/NAME.png with the
-detections above --min_score. OUTPUT_DIR/detections.json holds all detections, also those of low
-score, for `ssd_centernet evaluate --detections`. An image_id is the number in the file name, or
-a running number; images.json lists them. With --annotations the ground truth is drawn beside,
-and the ids are those of the file_name that the end of a path is.
+Arguments are image files and folders; without any, the images that the run was evaluated on.
+Every image is drawn to OUTPUT_DIR/NAME.png with the detections above --min_score.
+OUTPUT_DIR/detections.json holds all detections, also those of low score, for `ssd_centernet
+evaluate --detections`. An image_id is the number in the file name, or a running number;
+images.json lists them. With --annotations the ground truth is drawn beside, and the ids are those
+of the file_name that the end of a path is.
 """
 
 from __future__ import annotations
@@ -56,10 +57,8 @@ def main(argv: list[str]) -> int:
     """
     values = flags.FLAGS
     _flags.require("model_dir")
-    if len(argv) < 2:
-        raise flags.Error("Give image files or folders after the flags.")
     return predict_run(
-        argv[1:],
+        argv[1:] or _runs.images_of_run(),
         output_dir=values.output_dir,
         checkpoint=values.checkpoint,
         max_images=values.max_images,

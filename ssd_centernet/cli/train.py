@@ -1,24 +1,36 @@
 """Train a detector.
 
-Example:
+Examples:
   ssd_centernet train --gin_file=ssd300_resnet34 --data_dir=data/coco --model_dir=runs/ssd300
+  ssd_centernet train --gin_file=ssd300_resnet34 --annotations=data.yaml --model_dir=runs/mine
+  ssd_centernet train --gin_file=ssd300_resnet34 --annotations=train.json --image_dir=images \\
+      --val_annotations=val.json --model_dir=runs/mine
+
+--data_dir is what `ssd_centernet convert` wrote. With --annotations this is done here, once, into
+MODEL_DIR/data (or --data_dir), with the same checks and the same report.
 
 Give the same command again to go on with a run that was stopped. The run directory gets
 checkpoints, config.gin (the settings), metrics.jsonl, TensorBoard events, evaluation/ and best/.
 The flags of the published systems work too; docs/flags.md says what each one means here.
 """
 
+from __future__ import annotations
+
 import contextlib
 import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from absl import flags
 
 from ssd_centernet.cli import _flags, _runs, _vendor_flags
 from ssd_centernet.cli._vendor_flags import Statement
 from ssd_centernet.run_directory import FAKE_DATA_DIR
+
+if TYPE_CHECKING:
+    from ssd_centernet.runs.own_data import OwnData
 
 _BINDINGS = {
     "batch_size": "train.batch_size",
@@ -39,6 +51,15 @@ _BINDINGS = {
     "use_performance": "train.use_performance",
     "use_horovod": "train.use_horovod",
     "distributed_bn": "train.sync_batch_norm",
+}
+# Annotations as they are, and what belongs to them.
+_ANNOTATIONS = {
+    "annotations": "Annotations to train on as they are: COCO json, CSV table or data.yaml, or a "
+    "folder (VOC, YOLO, TFDS). They are converted once, into --data_dir or MODEL_DIR/data.",
+    "image_dir": "Folder of the images in --annotations; needed for COCO, found for the others.",
+    "val_annotations": "Annotations to evaluate on; not needed where --annotations hold a split "
+    "val, as a data.yaml does. Without any, the run is not evaluated.",
+    "val_image_dir": "Folder of the images in --val_annotations (default: --image_dir).",
 }
 # What --profile means in the original when it is not given.
 _NO_PROFILE = ["0", "0"]
@@ -117,6 +138,8 @@ def _define_beginning() -> None:
 
 
 def _define_data() -> None:
+    for name, text in _ANNOTATIONS.items():
+        flags.DEFINE_string(name, None, text)
     flags.DEFINE_boolean(
         "static", None, "Read the batches that `ssd_centernet make_static` wrote to --data_dir."
     )
@@ -156,22 +179,51 @@ def main(argv: list[str]) -> int:
     if values.mode == "eval":
         return _evaluate(statements)
     _flags.require("gin_file", "model_dir")
-    if not values.use_fake_data:
+    own = _own_data()
+    if not (values.use_fake_data or own):
         _flags.require("data_dir")
-    parse_recipe(statements)
-    data_dir = values.data_dir or _noise(Path(values.model_dir) / FAKE_DATA_DIR)
+    parse_recipe(statements, evaluable=own is None or own.has_validation)
     from ssd_centernet.train import train
 
-    ended = train(values.model_dir, data_dir)
+    if own:
+        ended = train(values.model_dir, own.folder, prepare=own.convert)
+    else:
+        data_dir = values.data_dir or _noise(Path(values.model_dir) / FAKE_DATA_DIR)
+        ended = train(values.model_dir, data_dir)
     print(f"{ended}: {values.model_dir}")
     return 0
 
 
-def parse_recipe(statements: Sequence[Statement]) -> None:
+def _own_data() -> OwnData | None:
+    """Return the annotations to train on as they are, if they are given.
+
+    Raises:
+        flags.IllegalFlagValueError: flags that belong to them, without them.
+    """
+    values = flags.FLAGS
+    given = {name: values[name].value for name in _ANNOTATIONS if values[name].value}
+    if not given:
+        return None
+    if "annotations" not in given:
+        raise flags.IllegalFlagValueError(
+            f"--{next(iter(given))} belongs to --annotations, which is not given."
+        )
+    for name, value in (("static", values.static), ("use_fake_data", values.use_fake_data)):
+        if value:
+            raise flags.IllegalFlagValueError(
+                f"--{name} and --annotations are two sources of training batches: give only one."
+            )
+    from ssd_centernet.runs.own_data import OwnData
+
+    return OwnData(model_dir=values.model_dir, data_dir=values.data_dir, **given)
+
+
+def parse_recipe(statements: Sequence[Statement], *, evaluable: bool = True) -> None:
     """Parse the recipe with what the flags set.
 
     Args:
         statements: of `_vendor_flags.resolve`.
+        evaluable: whether there are annotations to evaluate on.
 
     Raises:
         flags.IllegalFlagValueError: flags that contradict each other, or have no effect on this
@@ -184,7 +236,8 @@ def parse_recipe(statements: Sequence[Statement]) -> None:
     if values.fine_tune_checkpoint == "":
         # Said by the original's scripts, where it leaves the recipe's as it is.
         bindings.remove("train.fine_tune_checkpoint = ''")
-    if values.mode == "train" or not values.data_dir:
+    noise = not (values.data_dir or values.annotations)
+    if values.mode == "train" or noise or not evaluable:
         bindings.append("train.evaluate_every = 0")
     if values.profile not in (None, _NO_PROFILE):
         bindings.append(f"train.profile = {_profiled_steps(values.profile)}")
@@ -215,9 +268,9 @@ def _noise(folder: Path) -> str:
 
     if not folder.exists():
         with tempfile.TemporaryDirectory(dir=_made(folder.parent), prefix=".noise.") as partial:
-            write_records(Path(partial) / "data")
+            write_records(Path(partial) / "noise")
             with contextlib.suppress(OSError):  # Another process of the run was faster.
-                (Path(partial) / "data").rename(folder)
+                (Path(partial) / "noise").rename(folder)
     return str(folder)
 
 
@@ -246,7 +299,7 @@ def _evaluate(statements: Sequence[Statement]) -> int:
 
 def _warn_of_unused(used: Sequence[str], statements: Sequence[Statement]) -> None:
     """Say which flags of a training have no effect on what a trained run is asked."""
-    unused = [name for name in ("gin_file", *_BINDINGS) if name not in used]
+    unused = [name for name in ("gin_file", *_ANNOTATIONS, *_BINDINGS) if name not in used]
     given = [f"--{name}" for name in unused if flags.FLAGS[name].value not in (None, [], "")]
     given += [statement.flag for statement in statements]
     if given:

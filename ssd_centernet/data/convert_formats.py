@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import glob
 import os
+from collections.abc import Sequence
 
 from ssd_centernet.data.box_units import WHOLE
 from ssd_centernet.data.convert import convert_coco
-from ssd_centernet.data.directory import LABEL_MAP_NAME
+from ssd_centernet.data.directory import LABEL_MAP_NAME, load_label_map
 from ssd_centernet.data.readers import detect_format, read_annotations
 from ssd_centernet.data.readers.pictures import holds_only_pictures, read_pictures
+from ssd_centernet.data.validate import format_report, wrapped
 from ssd_centernet.files import read_text
 from ssd_centernet.labels import LabelMap
+
+_NAMES_SHOWN = 20
 
 
 def convert_annotations(
@@ -79,6 +83,41 @@ def convert_annotations(
         box_units=box_units,
         **options,
     )
+
+
+def told(info: dict, output_dir: str | os.PathLike) -> str:
+    """Say what a conversion wrote: its report, the counts, and how often each class occurs.
+
+    Args:
+        info: of `convert_annotations`.
+        output_dir: the folder that it wrote to.
+    """
+    lines = [
+        format_report(info["report"]),
+        f"{os.fspath(output_dir)}: {info['num_images']} images ({info['num_empty']} without "
+        f"objects), {info['num_objects']} objects ({info['num_crowd']} crowd regions), "
+        f"{info['num_shards']} shards.",
+    ]
+    counts = info.get("objects_per_class", {})
+    if not info["num_objects"]:
+        lines.append(
+            "No image has an object: there is nothing to learn or to score. `ssd_centernet "
+            "evaluate` and `predict` write the detections of these images."
+        )
+        lines.append(wrapped(f"Classes: {_shortened(load_label_map(output_dir).names)}."))
+    elif counts:
+        ordered = sorted(counts, key=counts.get, reverse=True)
+        of_class = [f"{name} {counts[name]}" for name in ordered]
+        lines.append(wrapped(f"Objects per class: {_shortened(of_class)}."))
+    return "\n".join(lines)
+
+
+def _shortened(parts: Sequence[str]) -> str:
+    """Join the first parts; the last two of many too, as they tell most about rare classes."""
+    if len(parts) <= _NAMES_SHOWN:
+        return ", ".join(parts)
+    first = ", ".join(parts[: _NAMES_SHOWN - 2])
+    return f"{first}, ..., {', '.join(parts[-2:])} ({len(parts)} in all)"
 
 
 def read_label_map(path: str | os.PathLike) -> LabelMap:

@@ -82,7 +82,7 @@ def test_undefined_ap_is_not_called_near_zero(scored_files, tmp_path):
         (["--detections=a.json"], 2, "--annotations must be given"),
         (["--detections=a", "--annotations=b", "--model_dir=c"], 2, "--model_dir cannot be used"),
         (["--detections=none.json", "--annotations=none.json"], 1, "No such file.*none.json"),
-        ([], 2, "--model_dir, --data_dir must be given"),
+        ([], 2, "--model_dir must be given"),
         (["stray"], 2, r"Unexpected arguments \['stray'\]"),
     ],
 )
@@ -90,3 +90,44 @@ def test_wrong_command_lines_of_evaluate(arguments, code, message):
     done = without_tensorflow("evaluate", *arguments, status=code)
     assert re.search(message, done.stderr)
     assert "Traceback" not in done.stderr
+
+
+def test_a_limit_above_cocos_counts_all_objects_of_a_crowded_image(scored_files, tmp_path):
+    truth = json.loads((scored_files / "truth.json").read_text())
+    boxes = [[4 + i % 50, 2 + i // 50, 1, 1] for i in range(150)]
+    truth["annotations"] = [
+        {"id": i + 1, "image_id": 1, "category_id": 5, "bbox": box, "area": 1, "iscrowd": 0}
+        for i, box in enumerate(boxes)
+    ]
+    rows = [{"image_id": 1, "category_id": 5, "bbox": box, "score": 0.5} for box in boxes]
+    (tmp_path / "truth.json").write_text(json.dumps(truth))
+    # As Windows writes it, with a byte order mark.
+    (tmp_path / "rows.json").write_text(json.dumps(rows), encoding="utf-8-sig")
+    files = [f"--detections={tmp_path / 'rows.json'}", f"--annotations={tmp_path / 'truth.json'}"]
+    usual = without_tensorflow("evaluate", *files).stdout
+    assert re.search(r"^ARmax100 +0\.667", usual, re.MULTILINE)
+    assert re.search(r"^note: 1 image has more than 100 objects of a class", usual, re.MULTILINE)
+    assert "66.6 % of the objects can be found at all, and AP cannot pass 0.67" in usual
+    output = tmp_path / "out"
+    whole = without_tensorflow("evaluate", *files, "--max_detections=150", f"--output_dir={output}")
+    assert re.search(r"^AP +1\.000", whole.stdout, re.MULTILINE)
+    assert re.search(r"^ARmax150 +1\.000", whole.stdout, re.MULTILINE)
+    assert json.loads((output / "metrics.json").read_text())["max_detections"] == 150
+    refused = without_tensorflow("evaluate", *files, "--max_detections=10", status=2)
+    assert "max_detections" in refused.stderr
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"\xff[]", "is not valid JSON"),
+        (b'[{"image_id": 1', "is not valid JSON"),
+        (b"{}", "expected a list"),
+    ],
+)
+def test_detections_that_cannot_be_read_are_named(scored_files, content, message):
+    path = scored_files / "rows.json"
+    path.write_bytes(content)
+    files = [f"--detections={path}", f"--annotations={scored_files / 'truth.json'}"]
+    done = without_tensorflow("evaluate", *files, status=1)
+    assert message in done.stderr and "rows.json" in done.stderr and "Traceback" not in done.stderr

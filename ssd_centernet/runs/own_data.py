@@ -1,0 +1,186 @@
+"""The data of a run: converted from a user's annotations, and found again later."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+from ssd_centernet.config.text import read_bindings
+from ssd_centernet.data.convert_formats import convert_annotations, told
+from ssd_centernet.data.directory import annotations_path
+from ssd_centernet.data.readers import detect_format
+from ssd_centernet.data.readers.splits import holds_validation
+from ssd_centernet.run_directory import CONFIG_NAME, CONVERTED_DATA_DIR, has_checkpoint
+from ssd_centernet.runs.opened import DEFAULT_SPLIT
+from ssd_centernet.training.log_files import recorded_sessions
+
+# Formats whose images are not found beside the annotations.
+_WITHOUT_IMAGES = ("coco", "csv")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class OwnData:
+    """Hold annotations to train on as they are, without a conversion by hand.
+
+    Attributes:
+        model_dir: directory of the run.
+        data_dir: where the records go; None is a folder in the run's directory.
+        annotations: of the training, in any format of `data.readers`.
+        image_dir: folder of their images; None lets the reader find it.
+        val_annotations: of the evaluation; None takes the split `val` of `annotations` if they hold
+            one.
+        val_image_dir: folder of its images; None is `image_dir` where the format needs one.
+    """
+
+    model_dir: str
+    annotations: str
+    data_dir: str | None = None
+    image_dir: str | None = None
+    val_annotations: str | None = None
+    val_image_dir: str | None = None
+
+    def __post_init__(self):
+        """Refuse a folder of images without annotations for it."""
+        if self.val_image_dir and not self.has_validation:
+            raise ValueError(
+                f"--val_image_dir={self.val_image_dir} has no annotations: give --val_annotations "
+                "too, or leave it out."
+            )
+
+    @property
+    def folder(self) -> str:
+        """Return the folder of the records."""
+        return self.data_dir or os.path.join(self.model_dir, CONVERTED_DATA_DIR)
+
+    @property
+    def has_validation(self) -> bool:
+        """Tell whether there is a split to evaluate on."""
+        return self.val_annotations is not None or holds_validation(self.annotations)
+
+    def convert(self, train_split: str, eval_split: str | None, say: Callable[[str], None]) -> None:
+        """Write the records, or find that they are there already.
+
+        Args:
+            train_split: what the names of the records to train on start with.
+            eval_split: the same of the evaluation; None converts no such split.
+            say: told what was read, dropped and repaired.
+
+        Raises:
+            FileExistsError: the records in the folder are of other annotations.
+            FileNotFoundError, ValueError: see `convert_annotations`; the message names the split.
+        """
+        for flag, split in (("--train_split", train_split), ("--eval_split", eval_split)):
+            if split and not split.startswith("coco_"):
+                raise ValueError(
+                    f"the recipe's {flag.lstrip('-')} is {split!r}, but records that --annotations "
+                    f"is converted to begin with coco_: give {flag}=coco_{split}."
+                )
+        # Of a run that has not begun: its annotations may have been corrected since.
+        own = self.data_dir is None and not has_checkpoint(self.model_dir)
+        replaceable = own and any(Path(self.folder).glob("*.info.json"))
+        try:
+            self._convert_all(train_split, eval_split, say)
+        except (FileExistsError, ValueError):
+            if not replaceable:
+                raise
+            say(f"{self.folder} is of other annotations, and nothing is trained yet: it goes.")
+            shutil.rmtree(self.folder)
+            self._convert_all(train_split, eval_split, say)
+
+    def _convert_all(self, train_split, eval_split, say: Callable[[str], None]) -> None:
+        self._convert_split("--annotations", self.annotations, self.image_dir, train_split, say)
+        if not (eval_split and self.has_validation):
+            say(
+                "no annotations to evaluate on: the run is not evaluated, and keeps no best "
+                "checkpoint. Give --val_annotations to have both."
+            )
+            return
+        path = self.val_annotations or self.annotations
+        images = self.val_image_dir
+        if images is None and (self.val_annotations or self.annotations) == self.annotations:
+            images = None if detect_format(path) == "yolo" else self.image_dir
+        elif images is None and detect_format(path) in _WITHOUT_IMAGES:
+            images = self.image_dir
+        self._convert_split("--val_annotations", path, images, eval_split, say)
+
+    def _convert_split(
+        self, flag: str, path: str, image_dir: str | None, split: str, say: Callable[[str], None]
+    ) -> None:
+        info_path = Path(self.folder) / f"{split}.info.json"
+        before = info_path.stat() if info_path.exists() else None
+        name = split.removeprefix("coco_")
+        try:
+            info = convert_annotations(path, self.folder, image_dir=image_dir, split=name)
+        except FileExistsError as error:
+            raise FileExistsError(
+                f"{self.folder} holds records of other annotations or images than {flag}={path}. "
+                "A run goes on with the data that it began with: leave out --annotations and give "
+                f"--data_dir={self.folder} to go on with these, or another --model_dir for the new "
+                "ones (--fine_tune_checkpoint takes over the weights)."
+            ) from error
+        except (FileNotFoundError, ValueError) as error:
+            hint = f"ssd_centernet convert --annotations={path} --output_dir={self.folder}"
+            raise type(error)(
+                f"{flag}={path}: {error} Options of the conversion are flags of `{hint} --split="
+                f"{name}`; train with --data_dir={self.folder} then."
+            ) from error
+        known = before is not None and info_path.stat().st_mtime_ns == before.st_mtime_ns
+        if known:
+            say(
+                f"{split}: {path} was converted before: {info['num_images']} images, "
+                f"{info['num_objects']} objects in {self.folder}"
+            )
+        else:
+            say(f"{split}: {path} is converted.")
+            say(told(info, self.folder))
+
+
+def data_of_run(model_dir: str | os.PathLike) -> str | None:
+    """Find the data that a run was trained on.
+
+    Args:
+        model_dir: directory of the run.
+
+    Returns:
+        The folder that the last training said, or the one in the run's directory, where it still
+        holds data; None where no such folder is there.
+    """
+    begun = [one for one in recorded_sessions(model_dir) if one.get("event") == "begin"]
+    told = [one.get("data_dir") for one in reversed(begun)]
+    for folder in (*told, os.path.join(model_dir, CONVERTED_DATA_DIR)):
+        if isinstance(folder, str) and Path(folder).is_dir() and any(Path(folder).iterdir()):
+            return folder
+    return None
+
+
+def eval_split_of_run(model_dir: str | os.PathLike) -> str:
+    """Return what the names of the records start with that a run is evaluated on."""
+    settings = Path(model_dir) / CONFIG_NAME
+    bound = read_bindings(settings).get("train.eval_split", "") if settings.is_file() else ""
+    split = bound.strip("'\"")
+    return split if split not in ("", "None") else DEFAULT_SPLIT
+
+
+def images_of_split(data_dir: str | os.PathLike, split: str) -> list[str]:
+    """List the image files that a split was converted from, where they are still there.
+
+    Args:
+        data_dir: folder of converted data.
+        split: what the names of its records start with.
+
+    Returns:
+        Paths in the order of the records; empty where the folder does not say them.
+    """
+    info, truth = Path(data_dir) / f"{split}.info.json", annotations_path(data_dir, split)
+    if truth is None or not info.is_file():
+        return []
+    folder = json.loads(info.read_text(encoding="utf-8")).get("image_dir")
+    if not folder:
+        return []
+    images = json.loads(truth.read_text(encoding="utf-8"))["images"]
+    paths = [os.path.join(folder, image["file_name"]) for image in images]
+    return [path for path in paths if os.path.isfile(path)]
