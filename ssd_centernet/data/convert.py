@@ -103,16 +103,7 @@ def convert_coco(
         raise ValueError(f"num_shards must be in 1..{MAX_SHARDS}, got {num_shards}.")
     if max_images is not None and max_images < 1:
         raise ValueError(f"max_images must be 1 or more, got {max_images}.")
-    if max_pixels < 1 or not 0 <= max_missing <= 1 or (workers is not None and workers < 1):
-        raise ValueError(
-            "max_pixels and workers must be 1 or more and max_missing in 0..1, got "
-            f"max_pixels={max_pixels}, workers={workers}, max_missing={max_missing}."
-        )
-    if box_units not in UNITS or not 0 <= max_dropped <= 1:
-        raise ValueError(
-            f"box_units must be one of {', '.join(UNITS)} and max_dropped in 0..1, got "
-            f"box_units={box_units}, max_dropped={max_dropped}."
-        )
+    _check_ranges(max_pixels, max_missing, max_dropped, workers, box_units)
     index = read_coco(
         annotations,
         image_dir,
@@ -122,6 +113,8 @@ def convert_coco(
     is_read = isinstance(annotations, AnnotationSource)
     source = annotations.name if is_read else os.fspath(annotations)
     encoded = annotations.encoded if is_read else None
+    if is_read:
+        _tell_places(index, annotations.content["annotations"])
     if max_images is not None:
         index.images[:] = [image for image in index.images if image.annotations][:max_images]
     if box_units == "auto":
@@ -164,6 +157,7 @@ def convert_coco(
                 keep_empty=keep_empty,
                 keep_crowd=keep_crowd,
                 box_units=box_units,
+                notes_on_classes=is_read,
             )
             contents = _contents(index.images, image_dir, encoded)
             images = _checked_images(index, contents, files, max_pixels, workers)
@@ -178,7 +172,31 @@ def convert_coco(
     return info
 
 
+def _check_ranges(
+    max_pixels: int, max_missing: float, max_dropped: float, workers: int | None, box_units: str
+) -> None:
+    """Raise an error for options out of range."""
+    if max_pixels < 1 or not 0 <= max_missing <= 1 or (workers is not None and workers < 1):
+        raise ValueError(
+            "max_pixels and workers must be 1 or more and max_missing in 0..1, got "
+            f"max_pixels={max_pixels}, workers={workers}, max_missing={max_missing}."
+        )
+    if box_units not in UNITS or not 0 <= max_dropped <= 1:
+        raise ValueError(
+            f"box_units must be one of {', '.join(UNITS)} and max_dropped in 0..1, got "
+            f"box_units={box_units}, max_dropped={max_dropped}."
+        )
+
+
 # --- reading ---------------------------------------------------------------------------------
+
+
+def _tell_places(index: CocoIndex, annotations: list[dict]) -> None:
+    """Give annotations the places where their reader found them: files and lines."""
+    places = {annotation["id"]: annotation.get("where") for annotation in annotations}
+    for image in index.images:
+        for annotation in image.annotations:
+            annotation["where"] = places.get(annotation["id"])
 
 
 def _check_listed(index: CocoIndex, source: str) -> None:

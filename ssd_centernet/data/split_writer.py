@@ -16,12 +16,11 @@ from ssd_centernet.data.directory import LABEL_MAP_NAME
 from ssd_centernet.data.images import CheckedImage
 from ssd_centernet.data.output import SplitOutput
 from ssd_centernet.data.readers.coco import CocoImage, CocoIndex
+from ssd_centernet.data.readers.source import note_classes
 from ssd_centernet.data.records import encode_example
 from ssd_centernet.data.validate import MISSING, Box, Report, check_box, count_lost, format_report
 from ssd_centernet.data.values import read_box, read_number
 
-# A class with fewer objects than this cannot be learned, or its name is a typing error.
-FEW_OBJECTS = 3
 _DIGEST_DIGITS = 16
 
 
@@ -34,6 +33,7 @@ class SplitWriter:
         index: what was read; its report goes on counting.
         source: name of the annotations in messages.
         keep_empty, keep_crowd, box_units: as in `convert_coco`.
+        notes_on_classes: whether the reader has looked at the names and numbers of classes.
     """
 
     def __init__(
@@ -46,10 +46,12 @@ class SplitWriter:
         keep_empty: bool,
         keep_crowd: bool,
         box_units: str,
+        notes_on_classes: bool,
     ) -> None:
         self._label_map, self._report = index.label_map, index.report
         self._keep_empty, self._keep_crowd = keep_empty, keep_crowd
         self._source, self._units = source, box_units
+        self._has_notes_on_classes = notes_on_classes
         self._shards = [os.path.join(folder, name) for name in output.shard_names()]
         self._writers = [tf.io.TFRecordWriter(shard) for shard in self._shards]
         self._counts = [0] * len(self._shards)
@@ -216,8 +218,8 @@ class SplitWriter:
         for annotation in self._annotations:
             if not annotation["iscrowd"]:
                 counts[names[self._label_map.to_class(annotation["category_id"])]] += 1
-        if self._annotations:
-            _note_rare(counts, self._report)
+        if self._annotations and not self._has_notes_on_classes:
+            note_classes(counts, self._report)
         self._note_equal_pictures(output)
         return {
             "num_images": len(self._images),
@@ -297,12 +299,14 @@ class RawBoxes:
 
     def check(self, source: str, report: Report) -> None:
         """Call `check_units` on all boxes; add what may be wrong to the report."""
+        # Formats other than COCO's have fields of other names.
+        is_coco = all(annotation.get("where") is None for annotation, _ in self._places[:1])
         numbers = np.array(self._numbers, np.float64).reshape(-1, 6)
         sentences = check_units(
             numbers[:, :4],
             numbers[:, 4:],
             where=lambda i: place_of(*self._places[i]),
-            field="bbox",
+            field="bbox" if is_coco else "box",
             source=source,
         )
         for sentence in sentences:
@@ -322,13 +326,6 @@ def _scaled(annotation: dict, bbox: tuple, unit: str, checked: CheckedImage) -> 
     # The area of a mask; what is larger than the box is in another unit, or no area.
     area = share * checked.width * checked.height
     return {**annotation, "bbox": [x, y, w, h], "area": area if 0 < area < w * h else w * h}
-
-
-def _note_rare(counts: dict[str, int], report: Report) -> None:
-    for name, count in counts.items():
-        if count < FEW_OBJECTS:
-            reason = f"class with fewer than {FEW_OBJECTS} objects: is its name right?"
-            report.add("notes", reason, f"{name}: {count}")
 
 
 def _other_digests(output: SplitOutput) -> list[tuple[str, dict[str, int]]]:

@@ -34,7 +34,7 @@ def faults(info: dict) -> dict:
     """The report of a conversion, but for what all sets here have: few objects, equal pictures."""
     report = {kind: dict(reasons) for kind, reasons in info["report"].items()}
     notes = report.get("notes", {})
-    notes.pop("class with fewer than 3 objects: is its name right?", None)
+    notes.pop("class with fewer than 3 objects: is its name a typing error?", None)
     notes.pop("equal pictures in this split", None)
     return {kind: reasons for kind, reasons in report.items() if reasons}
 

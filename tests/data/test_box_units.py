@@ -220,10 +220,24 @@ def write_voc(root, boxes):
     return root
 
 
-@pytest.mark.parametrize("write", [write_voc])
-def test_fractions_in_other_formats(tmp_path, write):
+def write_csv(root, boxes):
+    root.mkdir(parents=True)
+    (root / "a.jpg").write_bytes(encode(picture(40, 30)))
+    lines = [f"a.jpg,{','.join(map(str, fractions(box)))},cat" for box in boxes]
+    (root / "boxes.csv").write_text("\n".join(["image,xmin,ymin,xmax,ymax,class", *lines]))
+    return root / "boxes.csv"
+
+
+@pytest.mark.parametrize(
+    "write, place",
+    [
+        (write_voc, r"object 1 of a\.xml has box \[0.25, 0.2, 0.5, 0.5\]"),
+        (write_csv, r"line 2 has box \[0.25, 0.2, 0.5, 0.5\]"),
+    ],
+)
+def test_fractions_in_other_formats(tmp_path, write, place):
     annotations, out = write(tmp_path / "in", PIXELS), tmp_path / "out"
-    with pytest.raises(ValueError, match="0..1"):
+    with pytest.raises(ValueError, match=f"3 of 3 boxes lie within 0..1.*{place}"):
         convert_annotations(annotations, out, progress=False)
     convert_annotations(annotations, out, progress=False, box_units="fractions")
     truth = json.loads((out / "coco_train.annotations.json").read_text())

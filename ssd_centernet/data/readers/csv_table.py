@@ -213,10 +213,3 @@ def _check_rows(table: Table, boxes: Sequence[NamedBox], images, source, report:
             f"no row of {source} is a box: {told(report, 'dropped boxes')}. Expected "
             f"{', '.join(COLUMNS)}: are columns swapped?"
         )
-    if boxes and max(max(map(abs, box.corners)) for box in boxes) <= 1.0:
-        first = boxes[0]
-        raise ValueError(
-            f"the corners in {source} are all within 0..1, first in {first.where} "
-            f"({', '.join(f'{value:g}' for value in first.corners)}), so they are fractions of the "
-            "image; expected pixels. Multiply them by the width and height of the images."
-        )

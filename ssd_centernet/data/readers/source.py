@@ -178,6 +178,7 @@ def _annotation(number: int, image: int, category: int, box: NamedBox, report: R
         "bbox": [left, top, right - left, bottom - top],
         "area": (right - left) * (bottom - top) if box.area is None else box.area,
         "iscrowd": int(box.is_crowd),
+        "where": box.where,
     }
 
 

@@ -85,13 +85,6 @@ def test_images_without_objects_and_bad_rows(read):
         read("image,xmin,ymin,xmax,ymax,class\na.jpg,cat,1,2,11,12\n")
 
 
-def test_fractions_are_refused(read):
-    with pytest.raises(
-        ValueError, match=r"all within 0..1, first in line 2 \(0.1, .*so they are fract"
-    ):
-        read("image,xmin,ymin,xmax,ymax,class\na.jpg,0.1,0.2,0.5,0.9,cat\n")
-
-
 def test_paths_of_another_machine(read, tmp_path):
     own_set.write_images(tmp_path / "images/night", ["a.jpg"])
     head = "image,xmin,ymin,xmax,ymax,class\n"
