@@ -212,11 +212,15 @@ def note_classes(counts: Mapping[str, int], report: Report, also: Iterable[str] 
         report.add("notes", alike, f"{one!r} and {other!r}")
 
 
+def _plain(name: str) -> str:
+    return unicodedata.normalize("NFKC", name).casefold()
+
+
 def _near_pairs(names: Sequence[str]) -> list[tuple[str, str]]:
     """Return the pairs of names that differ by one letter, by case, blanks or hyphens."""
     groups: dict[str, list[str]] = {}
     for name in names:
-        plain = re.sub(r"[\s_-]+", "", unicodedata.normalize("NFKC", name).casefold())
+        plain = re.sub(r"[\s_-]+", "", _plain(name))
         # Two names that differ by one letter are the same without it.
         shorter = {plain[:i] + plain[i + 1 :] for i in range(len(plain))}
         for key in {plain} | (shorter if len(plain) > _RARE else set()):
@@ -232,7 +236,7 @@ def _near_pairs(names: Sequence[str]) -> list[tuple[str, str]]:
 
 def _may_be_one(one: str, other: str) -> bool:
     """Tell whether two near names may be one: not 'type 1' and 'type 2', or 'class a' and 'b'."""
-    words = [re.findall(r"[^\W\d_]+|\d+", name.casefold()) for name in (one, other)]
+    words = [re.findall(r"[^\W\d_]+|\d+", _plain(name)) for name in (one, other)]
     if len(words[0]) != len(words[1]):
         return True
     apart = [pair for pair in zip(*words, strict=True) if pair[0] != pair[1]]
