@@ -7,7 +7,7 @@ import re
 import urllib.parse
 from collections.abc import Sequence
 
-from ssd_centernet.data.readers.source import ImageFolder
+from ssd_centernet.data.readers.image_folder import UNUSED, ImageFolder
 from ssd_centernet.data.validate import Report
 
 # Two letters or more: C: is a drive.
@@ -66,6 +66,8 @@ def find_files(
                 "no other file, but they are of two folders. Keep the folders of the pictures in "
                 "image_dir, or correct file_name."
             )
+    for file in folder.unused(found):
+        report.add("notes", UNUSED, file)
     return found
 
 

@@ -15,10 +15,10 @@ from ssd_centernet.data.readers.coco_entries import (
 )
 from ssd_centernet.data.readers.json_file import shown
 from ssd_centernet.data.readers.masks import box_around, box_around_turned
+from ssd_centernet.data.readers.source import COPY
 from ssd_centernet.data.validate import Report
 from ssd_centernet.data.values import read_box, read_flag, read_number
 
-COPY = "exact copy of another object of the picture (same class and box): left out"
 NOT_LISTED = "image_id is not listed"
 _CORNERS = (("xmin", "ymin", "xmax", "ymax"), ("x1", "y1", "x2", "y2"))
 

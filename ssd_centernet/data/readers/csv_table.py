@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 
 from ssd_centernet.data.readers.csv_rows import COLUMNS, Table, read_table
-from ssd_centernet.data.readers.image_folder import ImageFolder, fold
+from ssd_centernet.data.readers.image_folder import UNUSED, ImageFolder, fold
 from ssd_centernet.data.readers.source import (
     AnnotationSource,
     NamedBox,
@@ -92,9 +92,10 @@ def read_csv(
         if box is not None:
             image.boxes.append(box)
     _check_rows(table, boxes, images, source, report)
-    others = {fold(_base(row["image"])) for _, row in table.rows} - set(map(fold, images))
-    known = (name for name in folder.files if fold(os.path.basename(name)) in others)
-    folder.note_unused([*files.values(), *known])
+    rows_of_others = {fold(_base(row["image"])) for n, row in table.rows if n not in chosen}
+    for name in folder.unused(files.values()):
+        if fold(os.path.basename(name)) not in rows_of_others:
+            report.add("notes", UNUSED, name)
     content = to_content(
         list(images.values()),
         sorted(names, key=_order),

@@ -27,6 +27,7 @@ _CLUTTER = frozenset(
     ".ipynb_checkpoints $recycle.bin #recycle .thumbnails lost+found __pycache__".split(" ")
 )
 _APPLE_DOUBLE = b"\x00\x05\x16\x07"
+UNUSED = "picture that no annotation lists: not used"
 BY_END = "found in image_dir by the end of the path"
 
 
@@ -257,14 +258,10 @@ class ImageFolder:
             self._report.add("notes", _difference(parts[-1], name), stem)
         return best[0]
 
-    def note_unused(
-        self, used: Iterable[str], reason: str = "picture that no annotation lists: not used"
-    ) -> None:
-        """Count the pictures of the folder that are not among `used`."""
+    def unused(self, used: Iterable[str]) -> list[str]:
+        """Return the pictures of the folder that are not among `used`."""
         known = set(used)
-        for name in self.files:
-            if name not in known:
-                self._report.add("notes", reason, name)
+        return [name for name in self.files if name not in known]
 
 
 def _parts(name: str) -> list[str]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from ssd_centernet.data.readers.source import AnnotationSource, ImageFolder
+from ssd_centernet.data.readers.image_folder import ImageFolder
+from ssd_centernet.data.readers.source import AnnotationSource
 from ssd_centernet.data.validate import Report
 from ssd_centernet.files import read_text
 from ssd_centernet.labels import LabelMap

@@ -10,15 +10,15 @@ import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from ssd_centernet.data.readers.image_folder import ImageFolder as ImageFolder
 from ssd_centernet.data.validate import LISTED, Report
 from ssd_centernet.labels import LabelMap
 
-LISTED_TWICE = "annotation listed twice: one copy kept"
+COPY = "exact copy of another object of the picture (same class and box): left out"
 SWAPPED = "corners swapped: put in order"
 # Fewer objects than this make a class suspicious: a name typed wrongly once or twice.
 _RARE = 3
-_MOST_SWAPPED = 0.2
+# More boxes than this, and a larger share than this, are not swapped by a careless hand.
+_FEW_SWAPPED, _MOST_SWAPPED = 2, 0.2
 
 
 @dataclass
@@ -134,7 +134,7 @@ def to_content(
                 continue
             what = (len(entries), box.name, tuple(box.corners), box.is_crowd)
             if what in seen:
-                report.add("dropped boxes", LISTED_TWICE, box.where)
+                report.add("repaired boxes", COPY, box.where)
                 continue
             seen.add(what)
             counts[box.name] += 1
@@ -185,7 +185,7 @@ def _annotation(number: int, image: int, category: int, box: NamedBox, report: R
 def _check_order(total: int, report: Report, source: str) -> None:
     """Raise an error if so many corners were swapped that they are no corners."""
     swapped = report.count("repaired boxes", SWAPPED)
-    if swapped >= _RARE and swapped > _MOST_SWAPPED * total:
+    if swapped > _FEW_SWAPPED and swapped > _MOST_SWAPPED * total:
         places = report.to_dict()["repaired boxes"][SWAPPED]["first"]
         raise ValueError(
             f"{swapped} of {total} boxes of {source} end before they begin, first in "
@@ -223,7 +223,7 @@ def _near_pairs(names: Sequence[str]) -> list[tuple[str, str]]:
         plain = re.sub(r"[\s_-]+", "", _plain(name))
         # Two names that differ by one letter are the same without it.
         shorter = {plain[:i] + plain[i + 1 :] for i in range(len(plain))}
-        for key in {plain} | (shorter if len(plain) > _RARE else set()):
+        for key in {plain} | (shorter if len(plain) > 3 else set()):
             groups.setdefault(key, []).append(name)
     pairs = {}
     for group in groups.values():

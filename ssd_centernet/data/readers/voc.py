@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -68,10 +67,11 @@ def read_voc(
     for key in origin.keys() - set(chosen):  # Of other splits: only their classes count here.
         content = read_voc_xml(origin[key].files[key], f"{key}.xml", Report(), first_pixel)
         names |= {box.name for box in content.boxes}
-    if keys is None:
-        folder.note_unused(images, "image without an XML file: not used")
-    else:
-        _note_strays(origin, folder, report)
+    # With lists of splits, a picture of another one has an XML file, too.
+    stems = set() if keys is None else {fold(os.path.basename(key)) for key in origin}
+    for name in folder.unused(images):
+        if fold(os.path.splitext(os.path.basename(name))[0]) not in stems:
+            report.add("notes", "image without an XML file: not used", name)
     source = f"the VOC annotations of {os.fspath(path)}"
     content = to_content(
         list(images.values()),
@@ -166,14 +166,6 @@ def _picture(content: VocFile, one: _Set, key: str, folder: ImageFolder, report:
         reason = "no picture of the XML file's own name: that of <filename> taken"
         report.add("notes", reason, f"{written} in {key}.xml")
     return name
-
-
-def _note_strays(keys: Iterable[str], folder: ImageFolder, report: Report) -> None:
-    """Note pictures without an XML file, whatever list they may be in."""
-    stems = {fold(os.path.basename(key)) for key in keys}
-    for name in folder.files:
-        if fold(os.path.splitext(os.path.basename(name))[0]) not in stems:
-            report.add("notes", "image without an XML file: not used", name)
 
 
 def _listed(origin, sets, split: str, image_list, report: Report) -> list[str] | None:

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from ssd_centernet.data.readers.image_folder import UNUSED
 from tests.data.readers.coco_files import CLEAN, Files, first, found, picture, reasons
 
 BIG = 1699188312345678900
@@ -189,11 +190,15 @@ def test_a_name_that_is_a_path_of_the_folder_is_that_file(files):
         files.add(name)
         files.entries[0]["file_name"] = name
         index = files.read()
-        assert found(index)[name] == CLEAN["a.jpg"] and index.report.to_dict() == {}
+        assert found(index)[name] == CLEAN["a.jpg"]
+        assert list(reasons(index)) == [("notes", UNUSED)]  # a.jpg, and the files before.
     files.entries[0]["file_name"] = "sub\\a.jpg"
     index = files.read()
     assert found(index)["sub/a.jpg"] == CLEAN["a.jpg"]
-    assert reasons(index) == {("notes", "backslashes in file_name read as folders"): 1}
+    assert reasons(index) == {
+        ("notes", "backslashes in file_name read as folders"): 1,
+        ("notes", UNUSED): 3,
+    }
 
 
 def test_nothing_outside_the_folder_is_named(files):

@@ -5,6 +5,7 @@ import os
 import pytest
 
 from ssd_centernet.data.readers.csv_table import read_csv
+from ssd_centernet.data.readers.source import COPY
 from tests.data.readers import own_set
 
 HEAD = "image,xmin,ymin,xmax,ymax,class\n"
@@ -193,10 +194,10 @@ def test_rows_that_are_no_objects_are_counted(read):
     source = read(HEAD + "\n".join(rows) + "\n")
     assert boxes(source) == [[1, 2, 10, 10], [1, 2, 10, 11]] and names(source) == ["cat"]
     assert own_set.reasons(source, "dropped boxes") == {
-        "annotation listed twice: one copy kept": 2,
         "corners are not four numbers": 2,
         "no class name": 1,
     }
+    assert own_set.reasons(source, "repaired boxes") == {COPY: 2}
 
 
 def test_flags(read):

@@ -2,6 +2,7 @@
 
 import pytest
 
+from ssd_centernet.data.convert_formats import convert_annotations
 from ssd_centernet.data.readers.csv_table import read_csv
 from ssd_centernet.labels import LabelMap
 from tests.data.readers import own_set
@@ -83,6 +84,17 @@ def test_images_without_objects_and_bad_rows(read):
     ]
     with pytest.raises(ValueError, match=r"no row of .* is a box: 1: .* \(line 2\).*swapped\?"):
         read("image,xmin,ymin,xmax,ymax,class\na.jpg,cat,1,2,11,12\n")
+
+
+def test_fractions_are_refused(read, tmp_path):
+    text = "image,xmin,ymin,xmax,ymax,class\na.jpg,0.1,0.2,0.5,0.9,cat\n"
+    read(text)  # The conversion sees the unit by all boxes together, and may be told it.
+    with pytest.raises(
+        ValueError, match=r"lie within 0..1: for example line 2 has box \[0.1, 0.2"
+    ):
+        convert_annotations(
+            tmp_path / "boxes.csv", tmp_path / "out", image_dir=tmp_path / "images", progress=False
+        )
 
 
 def test_paths_of_another_machine(read, tmp_path):

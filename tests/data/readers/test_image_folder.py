@@ -133,10 +133,9 @@ def test_one_file_is_never_two_pictures(tmp_path):
         folder.match(["cam1/b.jpg", "cam2/b.jpg"])
 
 
-def test_unused_pictures_are_counted(tmp_path):
-    folder, report = read(make(tmp_path, "a.jpg", "b.jpg", "c.jpg"))
-    folder.note_unused(["b.jpg"])
-    assert notes(report) == {"picture that no annotation lists: not used": ["a.jpg", "c.jpg"]}
+def test_unused_pictures(tmp_path):
+    folder, _ = read(make(tmp_path, "a.jpg", "b.jpg", "c.jpg"))
+    assert folder.unused(["b.jpg"]) == ["a.jpg", "c.jpg"]
 
 
 def test_stems(tmp_path):

@@ -265,4 +265,4 @@ def test_two_files_of_one_picture_are_put_together(tmp_path):
     source = read(root)
     assert boxes(source) == [FULL, FULL]  # emu and cat; the three copies of emu are one.
     assert own_set.reasons(source) == {"picture of two XML files: the objects of both taken": 1}
-    assert sum(own_set.reasons(source, "dropped boxes").values()) == 2
+    assert sum(own_set.reasons(source, "repaired boxes").values()) == 2
