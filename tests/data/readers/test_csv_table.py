@@ -89,9 +89,7 @@ def test_images_without_objects_and_bad_rows(read):
 def test_fractions_are_refused(read, tmp_path):
     text = "image,xmin,ymin,xmax,ymax,class\na.jpg,0.1,0.2,0.5,0.9,cat\n"
     read(text)  # The conversion sees the unit by all boxes together, and may be told it.
-    with pytest.raises(
-        ValueError, match=r"lie within 0..1: for example line 2 has box \[0.1, 0.2"
-    ):
+    with pytest.raises(ValueError, match=r"lie within 0..1: for example line 2 has box \[0.1, 0.2"):
         convert_annotations(
             tmp_path / "boxes.csv", tmp_path / "out", image_dir=tmp_path / "images", progress=False
         )
