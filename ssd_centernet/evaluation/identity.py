@@ -61,11 +61,17 @@ class Identity:
     ) -> None:
         self._images = Ids(image.original_id for image in images)
         self._names = by_file_name(images)
+        self._listed = [image.file_name for image in images]
         self._owners, self._image_ids = owners.tolist(), image_ids.tolist()
         self._categories = Ids(category.original_id for category in categories)
         names = [category.name for category in categories]
         self._category_names = {n: i for i, n in enumerate(names) if names.count(n) == 1}
         self._category_ids = category_ids.tolist()
+
+    def images_by_name(self) -> dict[str, int]:
+        """Return the number of each image by its `file_name` as it is listed."""
+        ids = (self._image_ids[owner] for owner in self._owners)
+        return {name: number for name, number in zip(self._listed, ids, strict=True) if name}
 
     def read_detections(self, rows: Sequence[Any]) -> tuple[DetectionRows, dict[str, int]]:
         """Read rows in COCO's result format; see `CocoGroundTruth.read_detections`."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -43,7 +42,7 @@ class Truth:
     ) -> None:
         self._path = os.fspath(annotations)
         self._truth = CocoGroundTruth.load(annotations)
-        known = _file_names(annotations)
+        known = self._truth.identity.images_by_name()
         self.ids = number_images(files, known, notes=notes)
         self.names_of_files = match_names(files, tuple(known))
         if not self.names_of_files:
@@ -114,9 +113,3 @@ class Truth:
 
 def _is_undecided(path: str) -> bool:
     return read_orientation(path) != 1
-
-
-def _file_names(annotations: str | os.PathLike) -> dict[str, int]:
-    with open(annotations, encoding="utf-8-sig") as file:
-        images = json.load(file)["images"]
-    return {str(image["file_name"]): int(image["id"]) for image in images if "file_name" in image}

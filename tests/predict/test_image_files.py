@@ -1,5 +1,6 @@
 """Image files of all kinds, their numbers and the names of drawings."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -88,6 +89,54 @@ def test_image_ids_come_from_annotations_then_names_then_numbers():
         "2.jpg": 2,
         "cow.jpg": 5,
     }
+
+
+def test_ids_come_from_the_longest_common_end_of_the_path(tmp_path):
+    known = {f"site{s}/cam{c}/0001.jpg": 100 * s + c for s in (1, 2) for c in (1, 2, 3)}
+    paths = [str(tmp_path / "images" / name) for name in known]
+    notes = []
+    ids = files.number_images(paths[::-1], known, notes=notes)
+    assert [ids[path] for path in paths] == list(known.values()) and notes == []
+    # A single camera, and paths from inside its folder.
+    (tmp_path / "images/site2/cam3").mkdir(parents=True)
+    before = os.getcwd()
+    os.chdir(tmp_path / "images/site2/cam3")
+    try:
+        assert files.number_images(["0001.jpg"], known, notes=notes) == {"0001.jpg": 203}
+    finally:
+        os.chdir(before)
+    assert notes == []
+
+
+def test_a_bare_name_that_several_have_decides_nothing(tmp_path):
+    known = {"cam1/0001.jpg": 5, "cam2/0001.jpg": 6}
+    path, notes = str(tmp_path / "cam3" / "0001.jpg"), []
+    assert files.number_images([path], known, notes=notes) == {path: 1}
+    (note,) = notes
+    assert path in note and "cam1/0001.jpg and cam2/0001.jpg" in note
+    # Two files, and one name for both.
+    two = [str(tmp_path / folder / "0002.jpg") for folder in ("x", "y")]
+    ids = files.number_images(two, {"0002.jpg": 9}, notes=notes)
+    assert set(ids.values()).isdisjoint({9}) and two[0] in notes[1] and two[1] in notes[1]
+
+
+def test_a_picture_that_is_not_listed_never_takes_the_id_of_one_that_is(tmp_path):
+    known = {"cam1/0001.jpg": 7, "cam1/0002.jpg": 8}
+    paths = [str(tmp_path / folder / "0001.jpg") for folder in ("cam9", "cam1")]
+    notes = []
+    ids = files.number_images(paths, known, notes=notes)
+    assert ids == {paths[0]: 1, paths[1]: 7} and notes == []
+    # The number in a name may be the id of another listed picture.
+    assert files.number_images(["8.jpg"], known) == {"8.jpg": 1}
+
+
+def test_moved_folders_other_systems_and_composed_letters(tmp_path):
+    known = {"C:\\data\\night\\cafe\u0301.jpg": 3, "/old/machine/day/b.jpg": 4}
+    paths = [str(tmp_path / "night" / "caf\u00e9.jpg"), str(tmp_path / "moved" / "b.jpg")]
+    notes = []
+    assert list(files.number_images(paths, known, notes=notes).values()) == [3, 4]
+    (note,) = notes
+    assert "2 files lie in other folders than the annotations say" in note
 
 
 def test_output_names_never_collide():

@@ -119,6 +119,68 @@ def test_annotations_of_another_split_are_refused(tmp_path):
         predict(RedFinder(), [path], output_dir=tmp_path / "out", **settings)
 
 
+def _truth(folder, images, annotations=()):
+    categories = [{"id": 3, "name": "apple"}, {"id": 8, "name": "plum"}]
+    content = {"images": images, "categories": categories, "annotations": list(annotations)}
+    (folder / "truth.json").write_text(json.dumps(content))
+    return folder / "truth.json"
+
+
+def test_equal_names_in_folders_keep_their_ids_and_names(tmp_path):
+    paths = []
+    for camera in ("cam1", "cam2"):
+        (tmp_path / "set" / camera).mkdir(parents=True)
+        paths.append(_red(tmp_path / "set" / camera / "0001.png", 40, 80))
+    images = [
+        {"id": f"{n}", "file_name": f"cam{n}/0001.png", "height": 40, "width": 80} for n in (2, 1)
+    ]
+    truth = _truth(tmp_path, images)
+    options = {"output_dir": tmp_path / "out", "label_map": FRUIT}
+    found = predict(RedFinder(), paths, annotations=truth, **options)
+    assert [(i["id"], i["file_name"]) for i in found.images] == [
+        (1, "cam1/0001.png"),
+        (2, "cam2/0001.png"),
+    ]
+    assert found.report == {}
+    # Without annotations names have the folders that tell them apart.
+    found = predict(RedFinder(), paths, **options)
+    assert [i["file_name"] for i in found.images] == ["cam1/0001.png", "cam2/0001.png"]
+
+
+def test_detections_are_in_the_pixels_of_the_annotations(tmp_path):
+    """The picture lies on its side; its annotations are of the picture as stored, twice as big."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (80, 40), (255, 0, 0)).save(tmp_path / "a.png", exif=exif)
+    options = {"output_dir": tmp_path / "out", "label_map": FRUIT}
+    sizes = {"stored": (80, 40), "shown": (40, 80), "copy": (160, 80)}
+    expected = {"stored": [0, 10, 40, 20], "shown": [0, 20, 20, 40], "copy": [0, 20, 80, 40]}
+    for kind, (width, height) in sizes.items():
+        image = {"id": 4, "file_name": "a.png", "height": height, "width": width}
+        truth = _truth(tmp_path, [image])
+        found = predict(RedFinder(), [tmp_path / "a.png"], annotations=truth, **options)
+        first = json.loads((tmp_path / "out" / "detections.json").read_text())[0]
+        assert first["bbox"] == expected[kind] and first["image_id"] == 4, kind
+        notes = " ".join(found.report["notes"])
+        assert "EXIF" in notes, kind
+    found = predict(RedFinder(), [tmp_path / "a.png"], **options)
+    assert (
+        json.loads((tmp_path / "out" / "detections.json").read_text())[0]["bbox"]
+        == (expected["shown"])
+    )
+    assert found.report == {}
+
+
+def test_a_size_that_does_not_fit_is_noted_and_the_picture_used(tmp_path):
+    path = _red(tmp_path / "a.png", 40, 80)
+    truth = _truth(tmp_path, [{"id": 4, "file_name": "a.png", "height": 80, "width": 90}])
+    found = predict(
+        RedFinder(), [path], annotations=truth, output_dir=tmp_path / "out", label_map=FRUIT
+    )
+    assert [image["id"] for image in found.images] == [4]
+    assert any("aspect ratio differs" in note for note in found.report["notes"])
+
+
 def test_sizes_and_odd_batches_make_no_further_traces(model_dir):
     detector = open_run(model_dir, device="cpu").detector
     prepare, detect = fixed_size_step(detector, 2)
