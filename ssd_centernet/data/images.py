@@ -36,6 +36,7 @@ _MAX_BYTES = 2**31 - 1
 
 NO_IMAGE = "not an image, or of a kind that Pillow cannot read"
 DAMAGED = "truncated or corrupt"
+NO_SIZE = "width or height missing in the annotations: taken from the file"
 _READ_AS_IS = {"JPEG": "jpeg", "MPO": "jpeg", "PNG": "png"}
 _LOSSY = ("JPEG", "MPO", "WEBP", "AVIF")
 _SOI, _EOI = b"\xff\xd8", b"\xff\xd9"
@@ -318,7 +319,7 @@ def _compare_sizes(result: CheckedImage, listed_width: int, listed_height: int) 
     if (listed_width, listed_height) == (result.width, result.height):
         return
     if listed_width <= 0 or listed_height <= 0:
-        result.notes.append("width or height missing in the annotations: taken from the file")
+        result.notes.append(NO_SIZE)
         return
     scale = (result.width / listed_width, result.height / listed_height)
     # One pixel of rounding is allowed for on either side, which matters for small pictures.

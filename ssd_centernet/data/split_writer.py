@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from ssd_centernet.data.box_units import WHOLE, check_units, to_pixels
 from ssd_centernet.data.directory import LABEL_MAP_NAME
-from ssd_centernet.data.images import CheckedImage
+from ssd_centernet.data.images import NO_SIZE, CheckedImage
 from ssd_centernet.data.output import SplitOutput
 from ssd_centernet.data.readers.coco import CocoImage, CocoIndex
 from ssd_centernet.data.readers.source import note_classes
@@ -78,7 +78,9 @@ class SplitWriter:
         for reason in checked.repairs:
             report.add("repaired images", reason, name)
         for reason in checked.notes:
-            report.add("notes", reason, name)
+            # Without boxes nothing depends on the size.
+            if reason != NO_SIZE or image.annotations:
+                report.add("notes", reason, name)
         self._num_empty += not boxes
         self._max_objects = max(self._max_objects, len(boxes))
         shard = len(self._images) % len(self._shards)

@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 from PIL import Image
 
-from ssd_centernet.data.images import NO_IMAGE, check_image, pillow_limit
+from ssd_centernet.data.images import NO_IMAGE, NO_SIZE, check_image, pillow_limit
 from ssd_centernet.ops import image as image_ops
 
 _LARGEST_ID = 2**53
@@ -117,7 +117,7 @@ def read_picture(
         kind = OSError if checked.dropped == NO_IMAGE else ValueError
         raise kind(checked.dropped)
     # How a picture would be stored is of no interest here, nor that it stands upright.
-    quiet = ("encoded again", "missing in the annotations")
+    quiet = ("encoded again", NO_SIZE)
     quiet += ("EXIF",) if min(listed) <= 0 else ()
     notes = [n for n in (*checked.repairs, *checked.notes) if not any(q in n for q in quiet)]
     notes += [checked.dropped] if checked.dropped else []
