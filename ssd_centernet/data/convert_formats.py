@@ -101,8 +101,10 @@ def told(info: dict, output_dir: str | os.PathLike) -> str:
     counts = info.get("objects_per_class", {})
     if not info["num_objects"]:
         lines.append(
-            "No image has an object: there is nothing to learn or to score. `ssd_centernet "
-            "evaluate` and `predict` write the detections of these images."
+            wrapped(
+                "No image has an object: there is nothing to learn or to score. `ssd_centernet "
+                "evaluate` writes the detections of these images all the same."
+            )
         )
         lines.append(wrapped(f"Classes: {_shortened(load_label_map(output_dir).names)}."))
     elif counts:

@@ -59,7 +59,9 @@ def _no_truth(rows: DetectionRows, truth: CocoGroundTruth) -> str | None:
         return None
     return (
         f"AP is undefined: the ground truth has {truth.num_images} images but no object "
-        f"({np.count_nonzero(truth.is_crowd)} crowd regions); are these the right annotations?"
+        f"({np.count_nonzero(truth.is_crowd)} crowd regions), so there is nothing to score. Of a "
+        "test set without annotations, the detections are what a benchmark asks for; else: are "
+        "these the right annotations?"
     )
 
 

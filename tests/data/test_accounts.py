@@ -1,14 +1,19 @@
 """What a conversion says about all that it read: losses, classes, equal pictures, test sets."""
 
 import json
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from ssd_centernet.data.convert_formats import convert_annotations
+from ssd_centernet.data.directory import load_label_map
 from ssd_centernet.data.validate import format_report
 from ssd_centernet.labels import LabelMap
+from ssd_centernet.runs.evaluation import evaluate_run, save_evaluation
+from ssd_centernet.runs.opened import open_run
 from tests.data.coco_set import CocoSet, encode, faults, picture
 from tests.data.readers import own_set
 
@@ -193,11 +198,31 @@ def test_a_folder_of_pictures_needs_classes_and_keeps_ids(tmp_path):
     options = {"split": "test", "num_shards": 1, "progress": False}
     info = convert_annotations(folder, tmp_path / "out", label_map=BIRDS, **options)
     assert (info["num_images"], info["num_empty"]) == (2, 2)
-    assert "pictures without annotations: records without objects" in info["report"]["notes"]
+    assert list(info["report"]["notes"]) == [
+        "pictures without annotations: records without objects"
+    ]
     truth = json.loads((tmp_path / "out" / "coco_test.annotations.json").read_text())
     ids = {image["file_name"]: image["id"] for image in truth["images"]}
     assert ids == {"000000000581.jpg": 581, "more/000000000139.jpg": 139}
     assert [(i["width"], i["height"]) for i in truth["images"]] == [(40, 30)] * 2
+
+
+def test_a_test_set_is_evaluated_for_its_detections(tmp_path, model_dir, data_dir, pictures):
+    """Training data has the same pictures: what is found on them is the same with no object."""
+    folder, _ = pictures
+    labels = load_label_map(data_dir)
+    bare = tmp_path / "test2017"
+    shutil.copytree(folder / "val", bare)
+    out = tmp_path / "out"
+    convert_annotations(bare, out, split="test", label_map=labels, progress=False)
+    run = open_run(model_dir, device="cpu")
+    found = evaluate_run(run, out, split="coco_test")
+    assert "nothing to score" in found.hint
+    paths = save_evaluation(found, tmp_path / "evaluation")
+    rows = json.loads(Path(paths["detections.json"]).read_text())
+    expected = evaluate_run(run, data_dir).result.rows.to_list()
+    assert len(rows) == len(expected) > 0
+    assert {row["image_id"] for row in rows} <= {int(p.stem) for p in bare.glob("*.jpg")}
 
 
 def test_pictures_whose_names_are_no_numbers_are_numbered(tmp_path):
