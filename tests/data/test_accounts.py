@@ -167,6 +167,7 @@ def test_another_encoding_is_another_picture_and_older_folders_still_work(coco):
     (coco.out / "coco_train.info.json").write_text(json.dumps(info))
     (coco.out / "coco_old.info.json").write_text("[]")
     coco.content["images"], coco.content["annotations"] = [], []
+    (coco.image_dir / "a.jpg").unlink()
     coco.image("b.jpg", encode(picture(), quality=91)).box()
     assert faults(coco.convert(split="val")) == {}
 
