@@ -1,4 +1,4 @@
-"""Convert a data set to TFRecord shards: COCO json, Pascal VOC, YOLO, CSV or TFDS.
+"""Convert a data set to TFRecord shards: COCO json, Pascal VOC, YOLO, CSV, TFDS or an export.
 
 Writes coco_<split>.record-*, coco_<split>.info.json, coco_<split>.annotations.json and
 mscoco_label_map.pbtxt, and reports every image and box that was repaired or dropped, with the
@@ -14,7 +14,8 @@ Examples; run it once for each split:
   ssd_centernet convert --annotations=tensorflow_datasets/voc/2007/5.0.0 --output_dir=data/voc
   ssd_centernet convert --annotations=test2017 --label_map=coco.pbtxt --output_dir=data/test
 
-Columns of a CSV table: image, xmin, ymin, xmax, ymax, class; corners in pixels.
+Columns of a CSV table: image, xmin, ymin, xmax, ymax, class; corners in pixels. The exports of
+CVAT (annotations.xml), Label Studio (JSON), VoTT (JSON) and Open Images are recognised too.
 """
 
 from absl import flags
@@ -25,12 +26,14 @@ FLAGS = flags.FLAGS
 def define_flags() -> None:
     """Define the flags of this command."""
     flags.DEFINE_string(
-        "annotations", None, "COCO json, CSV table or data.yaml, or a folder (VOC, YOLO, TFDS)."
+        "annotations",
+        None,
+        "COCO json, CSV table, data.yaml, a tool's export, or a folder (VOC, YOLO, TFDS).",
     )
     flags.DEFINE_enum(
         "format",
         "auto",
-        ["auto", "coco", "voc", "yolo", "csv", "tfds"],
+        "auto coco voc yolo csv tfds cvat labelstudio vott openimages".split(),
         "Format of the annotations; auto finds it from what the path holds.",
     )
     flags.DEFINE_string(

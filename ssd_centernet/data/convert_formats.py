@@ -143,7 +143,7 @@ def _first_pixel(
     if box_units not in WHOLE:
         return first_pixel
     kind = detect_format(annotations) if annotation_format == "auto" else annotation_format
-    if kind in ("yolo", "tfds"):
+    if kind not in ("coco", "voc", "csv"):
         raise ValueError(
             f"box_units is {box_units}, but {kind} itself says the unit of its boxes: leave it out."
         )

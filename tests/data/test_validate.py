@@ -40,11 +40,11 @@ def only_entry(info: dict, kind: str) -> tuple[str, int]:
         ([40, 5, 5, 5], "outside the image"),
         ([-9, 5, 9, 5], "outside the image"),
         ([5, 30.5, 5, 5], "outside the image"),
-        ([NAN, 5, 5, 5], "not finite"),
-        ([5, 5, INF, 5], "not finite"),
-        ([5, 5, 5], "not four numbers"),
-        (["a", 5, 5, 5], "not four numbers"),
-        (None, "not four numbers"),
+        ([NAN, 5, 5, 5], "not four finite"),
+        ([5, 5, INF, 5], "not four finite"),
+        ([5, 5, 5], "not four finite numbers"),
+        (["a", 5, 5, 5], "not four finite numbers"),
+        (None, "not four finite numbers"),
     ],
 )
 def test_unusable_boxes_are_dropped(coco, bbox, reason):

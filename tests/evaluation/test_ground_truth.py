@@ -78,7 +78,7 @@ def test_boxes_without_extent_are_kept_and_counted():
         (lambda c: c["annotations"][0].update(category_id=90), r"category ids \[90\]"),
         (lambda c: c["annotations"][0].pop("bbox"), "needs a 'bbox' of four numbers"),
         (lambda c: c["annotations"][0].update(bbox=[1, 2, 3]), "needs a 'bbox' of four numbers"),
-        (lambda c: c["annotations"][0].update(bbox=[1, 2, 3, float("nan")]), "not finite"),
+        (lambda c: c["annotations"][0].update(bbox=[1, 2, 3, float("nan")]), "not four finite"),
         (lambda c: c["annotations"][0].pop("image_id"), "needs an integer 'image_id'"),
         (lambda c: c["images"][0].update(id=[1]), r"entry 0 of 'images' needs an 'id'.*\[1\]"),
         (lambda c: c["images"].append(None), "entry 2 of 'images' is nothing"),

@@ -189,7 +189,9 @@ def test_rows_that_are_no_objects_are_refused(content, rows, row):
 
 def test_the_truth_names_what_it_refuses(content):
     content["annotations"][1].update(bbox=None)
-    with pytest.raises(ValueError, match=r"annotation 2 of p001.jpg: bbox is not four .*nothing"):
+    with pytest.raises(
+        ValueError, match=r"annotation 2 of p001.jpg: bbox is not four finite .*nothing"
+    ):
         CocoGroundTruth.load(content)
 
 

@@ -1,27 +1,33 @@
-"""Readers of annotations: COCO json, Pascal VOC, YOLO, CSV and TFDS, turned into COCO's form."""
+"""Readers of annotations, turned into COCO's form: COCO, VOC, YOLO, CSV, TFDS, tools' exports."""
 
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 from ssd_centernet.data.readers.csv_table import read_csv
+from ssd_centernet.data.readers.exports import read_export
+from ssd_centernet.data.readers.open_images import is_open_images, read_open_images
 from ssd_centernet.data.readers.source import AnnotationSource
 from ssd_centernet.data.readers.tfds import find_builders, read_tfds
 from ssd_centernet.data.readers.voc import read_voc
 from ssd_centernet.data.readers.yolo import read_yolo
 from ssd_centernet.labels import LabelMap
 
-FORMATS = ("coco", "voc", "yolo", "csv", "tfds")
+_EXPORTS = ("cvat", "labelstudio", "vott")
+FORMATS = ("coco", "voc", "yolo", "csv", "tfds", *_EXPORTS, "openimages")
 _SUFFIXES = {".json": "coco", ".csv": "csv", ".tsv": "csv", ".yaml": "yolo", ".yml": "yolo"}
 _SUFFIXES[".data"] = "yolo"
+# How much of a json file is looked at: COCO's may be half a gigabyte.
+_HEAD = 1 << 18
 
 
 def detect_format(path: str | os.PathLike) -> str:
-    """Detect the format of annotations from their path.
+    """Detect the format of annotations.
 
     Args:
-        path: a file, judged by its ending, or a folder, judged by its content.
+        path: a file, judged by its ending and its first part, or a folder, judged by its content.
 
     Returns:
         One of `FORMATS`.
@@ -33,20 +39,46 @@ def detect_format(path: str | os.PathLike) -> str:
     path = Path(path)
     if not path.exists():
         raise FileNotFoundError(f"The annotations {path} do not exist.")
-    found = _formats_in(path) if path.is_dir() else [_SUFFIXES.get(path.suffix.lower())]
+    found = _formats_in(path) if path.is_dir() else [_format_of(path)]
     if len(found) == 1 and found[0] is not None:
         return found[0]
     kinds = " and ".join(found) if len(found) > 1 else "none"
     raise ValueError(
         f"{path} looks like {kinds} of the formats {', '.join(FORMATS)}. Expected a COCO json file "
         "for coco, a folder with XML files (or Annotations/*.xml) for voc, data.yaml or a folder "
-        "with images/ and labels/ for yolo, a prepared builder for tfds, or a .csv file. Give one "
-        "of these as annotations, or set annotation_format (--format)."
+        "with images/ and labels/ for yolo, a prepared builder for tfds, a .csv file, or an export "
+        "of CVAT (annotations.xml, 'for images 1.1'), Label Studio or VoTT (.json). Give one of "
+        "these as annotations, or set annotation_format (--format)."
     )
+
+
+def _format_of(file: Path) -> str | None:
+    kind = _SUFFIXES.get(file.suffix.lower())
+    if kind == "csv" and is_open_images(file):
+        return "openimages"
+    if kind == "coco":
+        head = _head(file)
+        if head.startswith("["):
+            return "labelstudio" if re.search(r'"original_width"|"data":\s*\{', head) else kind
+        if re.search(r'"assets":\s*\{', head) and not re.search(r'"images":\s*\[', head):
+            return "vott"
+    if file.suffix.lower() == ".xml" and re.search(r"<annotations[\s>]", _head(file)):
+        return "cvat"
+    return kind
+
+
+def _head(file: Path) -> str:
+    """Return the beginning of a text file without blanks, in whatever of its encodings."""
+    with open(file, "rb") as opened:
+        data = opened.read(_HEAD)
+    wide = data[:2] in (b"\xff\xfe", b"\xfe\xff")
+    return data.decode("utf-16" if wide else "utf-8-sig", errors="replace").lstrip()
 
 
 def _formats_in(folder: Path) -> list[str]:
     found = []
+    if (folder / "annotations.xml").is_file() and _format_of(folder / "annotations.xml"):
+        return ["cvat"]
     places = ("*.xml", "[Aa]nnotations/**/*.xml", "*/[Aa]nnotations/*.xml")
     if any(any(folder.glob(place)) for place in places):
         found.append("voc")
@@ -119,5 +151,7 @@ def read_annotations(
     options |= {"image_list": image_list, "label_map": label_map, "drop_unknown": drop_unknown}
     if first_pixel is not None:
         options["first_pixel"] = first_pixel
-    reader = {"voc": read_voc, "yolo": read_yolo, "csv": read_csv}[kind]
-    return reader(path, **options)
+    if kind in _EXPORTS:
+        return read_export(path, kind, **options)
+    readers = {"voc": read_voc, "yolo": read_yolo, "csv": read_csv, "openimages": read_open_images}
+    return readers[kind](path, **options)

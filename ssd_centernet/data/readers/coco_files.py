@@ -7,7 +7,7 @@ import re
 import urllib.parse
 from collections.abc import Sequence
 
-from ssd_centernet.data.readers.image_folder import UNUSED, ImageFolder
+from ssd_centernet.data.readers.image_folder import BY_END, UNUSED, ImageFolder
 from ssd_centernet.data.validate import Report
 
 # Two letters or more: C: is a drive.
@@ -27,7 +27,7 @@ def find_files(
     Args:
         names: `file_name` of each image.
         image_dir: the folder; nothing outside it is looked at.
-        report: counts names that were found by their last parts.
+        report: counts names that were found by their last parts, and files that no name means.
         origin: name of the annotation file in messages.
 
     Returns:
@@ -36,7 +36,7 @@ def find_files(
     Raises:
         ValueError: two names that disagree fit the same file only.
     """
-    folder = ImageFolder(image_dir, Report())  # What was found is counted here, once a name.
+    folder = ImageFolder(image_dir, report)
     known = set(folder.files)
     found: list[str] = []
     exact: dict[str, str] = {}  # File -> the name that is its path.
@@ -59,7 +59,6 @@ def find_files(
         other = exact.get(file, by_end.setdefault(file, name))
         if _agree(name, other):
             found[position] = file
-            _note(name, file, report)
         elif file not in exact:
             raise ValueError(
                 f"{origin}: file_name {other!r} and {name!r} both fit {file} in {folder.path} and "
@@ -76,7 +75,7 @@ def _note(name: str, file: str, report: Report) -> None:
         return
     slashes = name.replace("\\", os.sep) == file
     reason = "backslashes in file_name read as folders"
-    report.add("notes", reason if slashes else "found in image_dir by the end of the path", name)
+    report.add("notes", reason if slashes else BY_END, name)
 
 
 def local_path(name: str) -> str:
@@ -115,7 +114,7 @@ def _inside(name: str) -> str:
 def _find_by_end(folder: ImageFolder, name: str) -> str | None:
     path = local_path(name)
     *folders, base = _parts(path) or [""]
-    candidates = [path, urllib.parse.unquote(path)]
+    candidates = [name, path]
     if _UPLOADED.match(base):
         candidates.append("/".join([*folders, _UPLOADED.sub("", base, count=1)]))
     for candidate in candidates:

@@ -181,10 +181,7 @@ class ObjectReader:
 
     def _no_box(self, annotation: Mapping, position: int, image: int) -> None:
         value = annotation.get("bbox")
-        reason = "bbox is not four numbers [x, y, width, height]"
-        if isinstance(value, (list, tuple)) and len(value) == 4:
-            if all(isinstance(n, (int, float)) and not isinstance(n, bool) for n in value):
-                reason = "bbox is not finite"
+        reason = "bbox is not four finite numbers [x, y, width, height]"
         where = self._where(annotation, position, image)
         if self._strict:
             raise ValueError(

@@ -44,7 +44,7 @@ def read_voc_xml(file: Path, name: str, report: Report, first_pixel: int) -> Voc
         ValueError: the file is not XML, holds no VOC annotation, or has a field twice with
             different values.
     """
-    tree = _parse(file)
+    tree = parse_xml(file)
     for element in tree.iter():
         if isinstance(element.tag, str):
             element.tag = element.tag.rpartition("}")[2].lower()
@@ -67,7 +67,8 @@ def read_voc_xml(file: Path, name: str, report: Report, first_pixel: int) -> Voc
     return content
 
 
-def _parse(file: Path) -> ElementTree.Element:
+def parse_xml(file: Path) -> ElementTree.Element:
+    """Return the root of an XML file; raise ValueError if it is none."""
     data = read_bytes(file)
     try:
         # Parsed from bytes: the file itself says its encoding.

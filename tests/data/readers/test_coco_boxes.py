@@ -55,7 +55,7 @@ def test_without_box_and_polygon_an_object_is_left_out(files, segmentation):
     files.annotations[1].update(bbox=None, segmentation=segmentation)
     index = files.read()
     assert found(index)["a.jpg"] == CLEAN["a.jpg"][:1]
-    reason = "bbox is not four numbers [x, y, width, height]"
+    reason = "bbox is not four finite numbers [x, y, width, height]"
     assert reasons(index) == {("dropped boxes", reason): 1}
     assert first(index) == ["annotation 11 of a.jpg: nothing"]
 
