@@ -25,7 +25,7 @@ _SURE = 10
 # An explanation has to fit this share of the boxes.
 _FITS = 0.98
 # Natural logarithms of the chance that boxes stay within 100 pixels of the corner by accident.
-_LIKELY, _CERTAIN, _CERTAIN_FOR_ONE_SIZE = -5.0, -25.0, -100.0
+_LIKELY, _CERTAIN, _CERTAIN_FOR_ONE_SIZE = -3.0, -25.0, -100.0
 
 
 def check_units(
@@ -35,6 +35,7 @@ def check_units(
     where: Callable[[int], str],
     field: str,
     source: str,
+    scaled: bool = False,
 ) -> list[str]:
     """Refuse boxes that are not left, top, width and height in pixels.
 
@@ -47,6 +48,7 @@ def check_units(
         where: names the place of a box: the annotation or line, and the picture.
         field: the field that holds the boxes, such as bbox.
         source: name of the annotations.
+        scaled: whether the boxes were scaled to pixels on demand: then only their order is checked.
 
     Returns:
         What may be wrong but cannot be told for sure, one sentence each.
@@ -62,13 +64,14 @@ def check_units(
         return []
     place = np.flatnonzero(usable)
     tell = _Telling(boxes[usable], lambda i: where(int(place[i])), field, source)
-    notes = _check_fractions(tell)
+    notes = [] if scaled else _check_fractions(tell)
     known = usable & (sizes > 0).all(axis=1)
     if known.any():
         place = np.flatnonzero(known)
         tell = _Telling(boxes[known], lambda i: where(int(place[i])), field, source)
-        notes += _check_percent(tell, sizes[known])
-        notes += _check_borders(tell, sizes[known])
+        notes += [] if scaled else _check_percent(tell, sizes[known])
+        notes += _check_borders(tell, sizes[known], "" if scaled else _IF_RIGHT)
+        notes += _check_reach(tell, sizes[known])
     return notes
 
 
@@ -120,8 +123,11 @@ class _Telling:
 def _check_fractions(tell: _Telling) -> list[str]:
     boxes = tell.boxes
     ends = boxes[:, :2] + boxes[:, 2:]
-    near = (boxes[:, :2] >= -1.0).all(axis=1) & (ends <= 1.0 + 1e-3).all(axis=1)
-    tiny = near & (boxes[:, 2:] > 0).all(axis=1) & (boxes[:, 2:] <= 2.0).all(axis=1)
+    # The last two may be corners.
+    tiny = (boxes >= -1e-3).all(axis=1) & (boxes <= 1 + 1e-3).all(axis=1)
+    # A reader that counts pixels from 1 has taken 1 from the near corners.
+    tiny |= (boxes[:, :2] >= -1).all(axis=1) & (ends <= 1 + 1e-3).all(axis=1)
+    tiny &= (boxes[:, 2:] > 0).all(axis=1) & (boxes[:, 2:] <= 2).all(axis=1)
     fractions = tiny & (boxes % 1.0 != 0).any(axis=1)
     count, total = int(fractions.sum()), len(boxes)
     if not count:
@@ -148,7 +154,9 @@ def _check_fractions(tell: _Telling) -> list[str]:
 
 def _check_percent(tell: _Telling, sizes: np.ndarray) -> list[str]:
     boxes = tell.boxes
-    reach = (boxes[:, :2] + boxes[:, 2:]).max(axis=0)
+    # The last two may be corners.
+    sizes_end = (boxes[:, :2] + boxes[:, 2:]).max(axis=0)
+    reach = sizes_end if sizes_end.max() <= 100.5 else boxes.reshape(-1, 2, 2).max(axis=(0, 1))
     if len(boxes) < _ENOUGH or boxes.min() < -0.5 or reach.max() > 100.5 or reach.min() < 80:
         return []
     # How likely it is that boxes anywhere in their pictures end within the first 100 pixels.
@@ -161,7 +169,7 @@ def _check_percent(tell: _Telling, sizes: np.ndarray) -> list[str]:
     if share_beyond > MAX_BEYOND or (is_sure and chance < limit):
         raise tell.error(
             np.ones(len(boxes), bool),
-            f"end below 100, though pictures are up to {int(sizes.max())} pixels wide or high",
+            f"are within 0..100, though pictures are up to {int(sizes.max())} pixels wide or high",
             "These look like per cent of the picture: set box_units to percent to scale them "
             "(--box_units=percent), or to pixels if they are right.",
         )
@@ -189,20 +197,29 @@ def _beyond(boxes: np.ndarray, sizes: np.ndarray) -> np.ndarray:
     return (boxes[:, :2] < -slack).any(axis=1) | (ends > sizes + slack).any(axis=1)
 
 
-def _check_borders(tell: _Telling, sizes: np.ndarray) -> list[str]:
+def _check_reach(tell: _Telling, sizes: np.ndarray) -> list[str]:
+    reach = ((tell.boxes[:, :2] + tell.boxes[:, 2:]) / sizes).max(axis=0)
+    if len(tell.boxes) < 2 * _SURE or reach.max() > 0.67 or reach.max() > 1.1 * reach.min():
+        return []
+    return [
+        f"no box reaches beyond {reach.max():.0%} of its picture: are they those of smaller copies?"
+    ]
+
+
+def _check_borders(tell: _Telling, sizes: np.ndarray, if_right: str) -> list[str]:
     boxes = tell.boxes
     beyond = _beyond(boxes, sizes)
     if not beyond.any():
         return []
     share, causes = float(beyond.mean()), _causes(boxes, sizes)
-    likely = f"Likely: {' or '.join((list(causes) or _UNKNOWN)[:2])}. {_IF_RIGHT}"
+    likely = f"Likely: {' or '.join((list(causes) or _UNKNOWN)[:2])}. {if_right}"
     if share > MAX_BEYOND and len(boxes) >= _ENOUGH:
         raise tell.error(beyond, "reach beyond the border of their picture", likely)
     # Where most boxes are near the left top corner, other orders let only few pass a border.
     far = ((boxes[:, :2] + boxes[:, 2:]) > sizes * 1.1).any(axis=1).sum()
     is_other = _CORNERS in causes or (causes.get(_CENTRE) == 1.0 and share > 0.05)
     if is_other and far >= 3 and len(boxes) >= _SURE:
-        likely = f"Likely: {_CORNERS if _CORNERS in causes else _CENTRE}. {_IF_RIGHT}"
+        likely = f"Likely: {_CORNERS if _CORNERS in causes else _CENTRE}. {if_right}"
         raise tell.error(beyond, "reach beyond the border, and none if read otherwise", likely)
     if causes and beyond.all():
         return [f"boxes reach beyond the border: perhaps {next(iter(causes))}?"]

@@ -97,8 +97,7 @@ class SplitWriter:
             if self._units in WHOLE and (bbox := read_box(annotation.get("bbox"))):
                 annotation, scale = _scaled(annotation, bbox, self._units, checked), (1.0, 1.0)
                 self._report.add("repaired boxes", f"{self._units} scaled to pixels", item)
-            else:
-                self._raw.add(annotation, image, (checked.width, checked.height), scale)
+            self._raw.add(annotation, image, (checked.width, checked.height), scale)
             result = check_box(annotation, width=checked.width, height=checked.height, scale=scale)
             if result.box is not None and result.box.is_crowd and not self._keep_crowd:
                 result.box, result.dropped = None, "crowd region"
@@ -171,8 +170,8 @@ class SplitWriter:
             ValueError: boxes are not in pixels, see `check_units`; no image or no box is left; or
                 more was dropped than allowed.
         """
-        if self._units == "auto":
-            self._raw.check(self._source, self._report)
+        if self._units != "pixels":
+            self._raw.check(self._source, self._report, scaled=self._units in WHOLE)
         self._check_losses(max_dropped)
 
     def _check_losses(self, max_dropped: float) -> None:
@@ -299,7 +298,7 @@ class RawBoxes:
             self._numbers.extend((*bbox, size[0] / scale[0], size[1] / scale[1]))
             self._places.append((annotation, image))
 
-    def check(self, source: str, report: Report) -> None:
+    def check(self, source: str, report: Report, scaled: bool = False) -> None:
         """Call `check_units` on all boxes; add what may be wrong to the report."""
         # Formats other than COCO's have fields of other names.
         is_coco = all(annotation.get("where") is None for annotation, _ in self._places[:1])
@@ -310,6 +309,7 @@ class RawBoxes:
             where=lambda i: place_of(*self._places[i]),
             field="bbox" if is_coco else "box",
             source=source,
+            scaled=scaled,
         )
         for sentence in sentences:
             if not report.count("notes", sentence):

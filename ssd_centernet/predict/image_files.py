@@ -25,7 +25,8 @@ def find_images(
 
     Args:
         arguments: files, and folders; from a folder and its sub-folders, all files with an ending
-            that Pillow reads are taken, in order of their names.
+            that Pillow reads are taken, in order of their names, but no hidden ones and none of
+            __MACOSX, which hold no pictures.
         without: a folder to leave out, such as that of earlier drawings.
 
     Returns:
@@ -40,6 +41,9 @@ def find_images(
             found[str(argument)] = None
             continue
         for path in sorted(argument.rglob("*")):
+            parts = path.relative_to(argument).parts
+            if any(part.startswith(".") or part == "__MACOSX" for part in parts):
+                continue
             inside = skipped is not None and skipped in path.resolve().parents
             if path.suffix.lower() in endings and path.is_file() and not inside:
                 found[str(path)] = None

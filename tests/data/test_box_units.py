@@ -13,6 +13,11 @@ from tests.data.coco_set import CocoSet, encode, faults, picture
 MINI = Path(__file__).parents[3] / "shared" / "data" / "coco_open_mini"
 
 
+@pytest.fixture
+def coco(tmp_path):
+    return CocoSet(tmp_path)
+
+
 def scene(count=40, sizes=((640, 480), (500, 375), (333, 500)), seed=0):
     """Boxes [N, 4] anywhere in pictures of some sizes, and these sizes [N, 2]."""
     draw = np.random.default_rng(seed)
@@ -63,7 +68,10 @@ def test_real_annotations_pass_without_a_word(split):
     "change, words",
     [
         (lambda b, s: b / np.tile(s, 2), "40 of 40 boxes lie within 0..1.*box_units=fractions"),
-        (lambda b, s: b / np.tile(s, 2) * 100, "40 of 40 boxes end below 100.*box_units=percent"),
+        (lambda b, s: corners(b) / np.tile(s, 2), "40 of 40 boxes lie within 0..1"),
+        (lambda b, s: centred(b) / np.tile(s, 2), "40 of 40 boxes lie within 0..1"),
+        (lambda b, s: b / np.tile(s, 2) * 100, "40 of 40 boxes are within 0..100.*=percent"),
+        (lambda b, s: corners(b) / np.tile(s, 2) * 100, "40 of 40 boxes are within 0..100"),
         (lambda b, s: corners(b), "right and bottom corner, not width and height"),
         (lambda b, s: corners(b)[:, [0, 2, 1, 3]], "beyond the border.*left, right, top, bottom"),
         (lambda b, s: b[:, [1, 0, 3, 2]], "beyond the border.*y, x, height, width"),
@@ -136,6 +144,24 @@ def test_per_cent_is_a_note_where_it_is_only_likely():
     assert check(boxes, sizes) == []
 
 
+def test_boxes_of_smaller_copies_are_noted():
+    boxes, sizes = scene(40)
+    (note,) = check(boxes / 2, sizes)
+    assert note == "no box reaches beyond 50% of its picture: are they those of smaller copies?"
+
+
+def test_the_order_of_scaled_boxes_is_checked_too(coco):
+    """Fractions that are corners: scaled as told, they would be clipped to most of the picture."""
+    coco.image(width=0, height=0, data=encode(picture(40, 30)))
+    for number in range(6):
+        coco.box([0.5, 0.4 + number / 100, 0.9, 0.9])
+    with pytest.raises(
+        ValueError, match="6 of 6 boxes reach beyond .*right and bottom corner"
+    ) as e:
+        coco.convert(box_units="fractions")
+    assert "set box_units" not in str(e.value) and not coco.shards()
+
+
 def test_unknown_sizes_still_tell_fractions():
     boxes, sizes = scene()
     assert check(corners(boxes), 0 * sizes) == []
@@ -152,11 +178,6 @@ def test_scaled_boxes_by_hand():
 # --- in a conversion -------------------------------------------------------------------------
 
 PIXELS = [[10, 6, 20, 15], [0, 3, 8, 6], [20, 15, 20, 15]]
-
-
-@pytest.fixture
-def coco(tmp_path):
-    return CocoSet(tmp_path)
 
 
 @pytest.mark.parametrize("unit, whole", [("fractions", 1), ("percent", 100)])

@@ -65,10 +65,13 @@ def test_unusable_files_are_refused_with_the_reason(tmp_path):
         files.read_image(tmp_path / "cut.jpg")
 
 
+HIDDEN = ("._a.jpg", ".cache/x.jpg", "__MACOSX/sub/b.jpg")
+
+
 def test_folders_are_searched_without_earlier_drawings(tmp_path):
-    for name in ("b.jpg", "a.PNG", "sub/c.webp", "notes.txt", "out/a.png"):
+    for name in ("b.jpg", "a.PNG", "sub/c.webp", "notes.txt", "out/a.png", *HIDDEN):
         path = tmp_path / name
-        path.parent.mkdir(exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
     found = files.find_images([tmp_path, tmp_path / "b.jpg"], without=tmp_path / "out")
     assert [Path(p).relative_to(tmp_path).as_posix() for p in found] == [
