@@ -8,6 +8,8 @@ from pathlib import Path
 
 from ssd_centernet.data.readers.csv_table import read_csv
 from ssd_centernet.data.readers.exports import read_export
+from ssd_centernet.data.readers.image_folder import find_folder
+from ssd_centernet.data.readers.json_file import without_collector
 from ssd_centernet.data.readers.open_images import is_open_images, read_open_images
 from ssd_centernet.data.readers.source import AnnotationSource
 from ssd_centernet.data.readers.tfds import find_builders, read_tfds
@@ -83,9 +85,9 @@ def _formats_in(folder: Path) -> list[str]:
     if any(any(folder.glob(place)) for place in places):
         found.append("voc")
     places = ("labels", "train/labels", "valid/labels", "val/labels", "test/labels")
-    named = ("*.yaml", "*.yml", "obj.names", "obj.data", "obj_*_data")
+    named = ("*.yaml", "*.yml", "classes.txt", "obj.names", "obj.data", "obj_*_data")
     described = any(any(folder.glob(place)) for place in named)
-    if described or any((folder / place).is_dir() for place in places):
+    if described or any(find_folder(folder, place) for place in places):
         found.append("yolo")
     if not found and find_builders(folder):
         found.append("tfds")
@@ -151,7 +153,8 @@ def read_annotations(
     options |= {"image_list": image_list, "label_map": label_map, "drop_unknown": drop_unknown}
     if first_pixel is not None:
         options["first_pixel"] = first_pixel
-    if kind in _EXPORTS:
-        return read_export(path, kind, **options)
     readers = {"voc": read_voc, "yolo": read_yolo, "csv": read_csv, "openimages": read_open_images}
-    return readers[kind](path, **options)
+    with without_collector():
+        if kind in _EXPORTS:
+            return read_export(path, kind, **options)
+        return readers[kind](path, **options)

@@ -76,7 +76,8 @@ def read_table(path: str | os.PathLike) -> Table:
             many columns, columns are missing or stand twice, it is not clear what columns mean, or
             whether commas or points separate decimals.
     """
-    rows = list(_split_rows(path))
+    several: set[int] = set()
+    rows = list(_split_rows(path, several))
     if not rows:
         raise ValueError(f"{os.fspath(path)} is empty. Expected the columns {', '.join(COLUMNS)}.")
     written = rows[0][1]
@@ -95,7 +96,7 @@ def read_table(path: str | os.PathLike) -> Table:
             )
     filled = ((n, [*row, *[""] * (len(header) - len(row))]) for n, row in rows)
     named = [(n, {c: t for c, t in zip(header, row, strict=True) if c}) for n, row in filled]
-    _check_no_line_breaks(named, path)
+    _check_no_line_breaks([(n, row) for n, row in named if n in several], path)
     _check_decimals(named, box, path)
     size: tuple[str, ...] = ("imagewidth", "imageheight")
     if size[0] not in header:
@@ -105,8 +106,8 @@ def read_table(path: str | os.PathLike) -> Table:
     return Table(named, kind, box, size)
 
 
-def _split_rows(path: str | os.PathLike) -> Iterator[tuple[int, list[str]]]:
-    """Yield (line, texts) of every row that is not empty."""
+def _split_rows(path: str | os.PathLike, several: set[int]) -> Iterator[tuple[int, list[str]]]:
+    """Yield (line, texts) of rows that are not empty; add those of several lines to `several`."""
     text = read_text(path)
     first = next((line for line in text.splitlines() if line.strip()), "")
     # The separator that the first line has most of; commas may be decimal ones.
@@ -121,6 +122,8 @@ def _split_rows(path: str | os.PathLike) -> Iterator[tuple[int, list[str]]]:
         for row in table:
             if any(text.strip() for text in row):
                 yield begin, [text.strip() for text in row]
+            if table.line_num > begin:
+                several.add(begin)
             begin = table.line_num + 1
     except csv.Error as error:
         raise ValueError(

@@ -19,7 +19,7 @@ from ssd_centernet.data.values import read_flag, read_number
 from ssd_centernet.files import read_text
 from ssd_centernet.labels import LabelMap
 
-_WORDS = {"yes": True, "y": True, "no": False, "n": False, "": False}
+_WORDS = {"yes": True, "y": True, "no": False, "n": False}
 _SPLITS = {"training": "train", "validation": "val", "valid": "val", "testing": "test"}
 _READ_AS = {
     "sizes": "columns {} read as left, top, width and height of the box",
@@ -162,7 +162,9 @@ def _box(
             left, top = left - right / 2, top - bottom / 2
         left, top = left - first_pixel, top - first_pixel
         right, bottom = left + right, top + bottom
-    written = row.get("iscrowd", "")
+    written = row.get("iscrowd")
+    if not written:
+        return NamedBox((left, top, right, bottom), row["class"], where)
     is_crowd = read_flag(written)
     is_crowd = _WORDS.get(written.casefold()) if is_crowd is None else is_crowd
     if is_crowd is None:

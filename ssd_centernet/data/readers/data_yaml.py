@@ -9,7 +9,7 @@ import yaml
 
 from ssd_centernet.files import read_text
 
-KEYS = ("path", "train", "val", "valid", "test", "nc", "names", "kpt_shape", "task")
+KEYS = "path train val valid validation test nc names kpt_shape task".split()
 _NOTHING = ("", "~", "null", "Null", "NULL")
 
 
@@ -32,8 +32,9 @@ def read_data_yaml(path: str | os.PathLike) -> dict:
         path: the file. Keys other than `KEYS` are ignored.
 
     Returns:
-        `path`, `train`, `val`, `valid`, `test` as text or list of texts, `nc` and `task` as text,
-        `names` as list, and `kpt_shape` as (points, numbers a point), each only if the file has it.
+        `path`, `train`, `val`, `valid`, `validation`, `test` as text or list of texts, `nc` and
+        `task` as text, `names` as list, and `kpt_shape` as (points, numbers a point), each only if
+        the file has it.
 
     Raises:
         ValueError: the file is not YAML, a value has the wrong type, or the names are not numbered
@@ -149,6 +150,9 @@ def _numbered(names: object) -> list[str]:
         return names
     if not isinstance(names, dict) or not _is_texts(list(names.values())):
         raise ValueError(f"expected a list of names, or 'number: name', got {_shown(names)}.")
+    if sorted(names.values(), key=_as_number) == [str(i) for i in range(len(names))]:
+        if not any(name.isdecimal() for name in names):  # cat: 0, emu: 1
+            names = {number: name for name, number in names.items()}
     if sorted(names, key=_as_number) != [str(i) for i in range(len(names))]:
         raise ValueError(
             f"classes are numbered {', '.join(names)}; expected 0 to {len(names) - 1} without a "
@@ -158,4 +162,4 @@ def _numbered(names: object) -> list[str]:
 
 
 def _as_number(text: str) -> int:
-    return int(text) if text.isdigit() else -1
+    return int(text) if text.isdecimal() else -1

@@ -7,6 +7,7 @@ import os
 import re
 import unicodedata
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from ssd_centernet.data.validate import Report
@@ -38,8 +39,25 @@ def is_clutter(path: str) -> bool:
         return True
     if not name.startswith("._") or not os.path.isfile(path):
         return False
-    with open(path, "rb") as file:
-        return file.read(4) in (_APPLE_DOUBLE, b"")
+    try:
+        with open(path, "rb") as file:
+            return file.read(4) in (_APPLE_DOUBLE, b"")
+    except OSError:  # What cannot be read is told when it is used.
+        return False
+
+
+def find_folder(root: str | os.PathLike, relative: str) -> Path | None:
+    """Return a folder below `root`, in upper or lower case if not as it is written; else None."""
+    place = Path(root)
+    if (place / relative).is_dir():
+        return place / relative
+    for part in Path(relative).parts:
+        inner = sorted(place.iterdir()) if place.is_dir() else []
+        found = [p for p in inner if p.name.casefold() == part.casefold() and p.is_dir()]
+        if not found:
+            return None
+        place = found[0]
+    return place
 
 
 def list_files(

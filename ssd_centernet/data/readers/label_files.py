@@ -30,15 +30,22 @@ class LabelFiles:
         self._folder, self._report = folder, report
         self._top, self._root = Path(os.path.abspath(folder.path)), Path(os.path.abspath(root))
         self._listed: dict[str, dict[str, list[str]]] = {}
+        self._label_folders: dict[str, list[str]] = {}
         self.found: dict[Path, list[str]] = {}
 
-    def places(self, image: str) -> list[Path]:
+    def places(self, image: str) -> list[str]:
         """Return where the label file of an image may be."""
-        path = Path(self._top, image)
-        return [Path(folder, f"{path.stem}.txt") for folder in self._folders(path.parent)]
+        stem = os.path.splitext(os.path.basename(image))[0]
+        return [os.path.join(folder, f"{stem}.txt") for folder in self._folders(image)]
 
-    def _folders(self, folder: Path) -> list[str]:
-        """Return the folders of the labels: `labels` for the last `images`, then beside."""
+    def _folders(self, image: str) -> list[str]:
+        """Return the folders of an image's label file: `labels` for the last `images`, beside."""
+        relative = os.path.dirname(image)
+        if relative not in self._label_folders:
+            self._label_folders[relative] = self._find_folders(Path(self._top, relative))
+        return self._label_folders[relative]
+
+    def _find_folders(self, folder: Path) -> list[str]:
         parts = list(folder.parts)
         below = len(self._root.parts) if folder.is_relative_to(self._root) else 0
         for position in range(len(parts) - 1, below - 1, -1):
@@ -62,9 +69,9 @@ class LabelFiles:
 
     def find(self, image: str) -> Path | None:
         """Return the label file of an image, None if it has none; both are noted."""
-        path = Path(self._top, image)
-        for folder in self._folders(path.parent):
-            for stem in (path.stem, path.name):
+        base = os.path.basename(image)
+        for folder in self._folders(image):
+            for stem in (os.path.splitext(base)[0], base):
                 names = self._names(folder).get(fold(stem), [])
                 exact = f"{stem}.txt"
                 if exact not in names and len(names) != 1:
@@ -90,10 +97,10 @@ class LabelFiles:
                 self._report.add("notes", reason, " and ".join(images))
         stems: dict[str, set[str]] = {}
         for image in self._folder.files:
-            path = Path(self._top, image)
-            for folder in self._folders(path.parent):
-                stems.setdefault(folder, set()).update((fold(path.stem), fold(path.name)))
-        top = self._folders(self._top)[0]
+            name = fold(os.path.basename(image))
+            for folder in self._folders(image):
+                stems.setdefault(folder, set()).update((name, os.path.splitext(name)[0]))
+        top = self._folders("")[0]
         below = list_files(top, Report())[0] if os.path.isdir(top) else []
         for folder in dict.fromkeys(os.path.join(top, os.path.dirname(f)) for f in below):
             stems.setdefault(os.path.normpath(folder), set())

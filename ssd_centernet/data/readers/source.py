@@ -124,15 +124,15 @@ def to_content(
     entries, annotations, unknown = [], [], {}
     counts = dict.fromkeys(label_map.names, 0)
     seen: set[tuple] = set()
-    for image in _merged(images, report):
-        number = len(entries) + 1 if image.image_id is None else image.image_id
+    for place, image in enumerate(images, 1):
+        number = place if image.image_id is None else image.image_id
         entry = {"id": number, "file_name": image.file_name}
         entries.append(entry | {"width": image.width, "height": image.height})
         for box in image.boxes:
             if box.name not in counts:
                 unknown.setdefault(box.name, []).append(box.where)
                 continue
-            what = (len(entries), box.name, tuple(box.corners), box.is_crowd)
+            what = (place, box.name, tuple(box.corners), box.is_crowd)
             if what in seen:
                 report.add("repaired boxes", COPY, box.where)
                 continue
@@ -152,17 +152,6 @@ def to_content(
         "annotations": annotations,
         "categories": label_map.to_categories(),
     }
-
-
-def _merged(images: Sequence[NamedImage], report: Report) -> list[NamedImage]:
-    """Put together the entries of one picture, such as two XML files of it."""
-    merged: dict[str, NamedImage] = {}
-    for image in images:
-        first = merged.setdefault(image.file_name, image)
-        if first is not image:
-            first.boxes.extend(image.boxes)
-            report.add("notes", "picture listed twice: its boxes put together", image.file_name)
-    return list(merged.values())
 
 
 def _annotation(number: int, image: int, category: int, box: NamedBox, report: Report) -> dict:

@@ -12,7 +12,7 @@ from PIL import Image
 
 from ssd_centernet.data.orientation import ORIENTATION_TAG, SIDEWAYS
 from ssd_centernet.data.readers.data_yaml import read_data_yaml, read_obj_data
-from ssd_centernet.data.readers.image_folder import ImageFolder
+from ssd_centernet.data.readers.image_folder import IMAGE_SUFFIXES, ImageFolder, find_folder
 from ssd_centernet.data.readers.label_files import LabelFiles
 from ssd_centernet.data.readers.source import AnnotationSource, NamedImage, to_content, told
 from ssd_centernet.data.readers.yolo_lines import YoloLines
@@ -21,7 +21,7 @@ from ssd_centernet.files import read_text
 from ssd_centernet.labels import LabelMap
 
 NAME_FILES = ("classes.txt", "obj.names", "names.txt", "_darknet.labels")
-_SPLITS = ("train", "val", "valid", "test")
+_SPLITS = ("train", "val", "valid", "validation", "test")
 _SPLIT_NAMES = {"val": ("val", "valid", "validation"), "valid": ("valid", "val", "validation")}
 
 
@@ -69,7 +69,7 @@ def read_yolo(
     lines = YoloLines(names, report, points=settings.get("kpt_shape"), task=settings.get("task"))
     images = []
     for name in files:
-        image = NamedImage(name, *_upright_size(Path(folder.path, name)))
+        image = NamedImage(name, *_upright_size(os.path.join(folder.path, name)))
         label_file = labels.find(name)
         if label_file is not None and image.width:
             lines.add(label_file, image)
@@ -77,7 +77,7 @@ def read_yolo(
     labels.note_strays(NAME_FILES)
     source = f"the YOLO labels of {os.fspath(path)}"
     if files and not labels.found:
-        tried = ", ".join(str(place) for place in labels.places(files[0]))
+        tried = ", ".join(labels.places(files[0]))
         raise ValueError(
             f"none of the {len(files)} pictures of {folder.path} has a label file: looked for "
             f"{tried} and the like. Put the label files there, one for each picture that has "
@@ -246,13 +246,20 @@ def _existing(root: Path, base: str, entry: str, report: Report) -> Path:
 
 def _first_folder(root: Path, split: str, *, flat: bool = True) -> str | None:
     names = _SPLIT_NAMES.get(split, (split,))
-    places = [root / "images" / name for name in names]
-    places += [root / name / "images" for name in names] + [root / name for name in names]
-    places += [root / f"obj_{name}_data" for name in names]
+    places = [f"images/{name}" for name in names]
+    places += [f"{name}/images" for name in names] + list(names)
+    places += [f"obj_{name}_data" for name in names]
     # A folder of all images, where none of them is kept by splits.
-    if flat and not any(p.is_dir() for p in (root / "images").glob("*")):
-        places.append(root / "images")
-    return next((os.fspath(place) for place in places if place.is_dir()), None)
+    images = find_folder(root, "images")
+    if flat and images is not None and not any(p.is_dir() for p in images.glob("*")):
+        places.append("images")
+    found = (find_folder(root, place) for place in places)
+    folder = next((place for place in found if place is not None), None)
+    if folder is None and flat and images is None and root.is_dir():
+        # Pictures and label files beside data.yaml or classes.txt, as labelling tools leave them.
+        here = any(p.suffix.lower() in IMAGE_SUFFIXES for p in root.iterdir())
+        folder = root if here else None
+    return None if folder is None else os.fspath(folder)
 
 
 def _lines(path: str | os.PathLike) -> list[str]:
@@ -260,9 +267,9 @@ def _lines(path: str | os.PathLike) -> list[str]:
     return [line for line in lines if line and not line.startswith("#")]
 
 
-def _upright_size(path: Path) -> tuple[int, int]:
+def _upright_size(path: str) -> tuple[int, int]:
     """Return width and height of the picture as it is shown; zeros if there is no image."""
-    if not path.is_file():
+    if not os.path.isfile(path):
         return 0, 0
     try:
         with Image.open(path) as image:

@@ -186,6 +186,9 @@ class YoloLines:
         self._check_fractions(reasons)
         for line in self._lines:
             reason = reasons[line.count]
+            if reason not in _SHAPES and min(line.box[2:]) <= 0:
+                self._report.add("dropped boxes", "zero or negative width or height", line.where)
+                continue
             if reason:
                 self._report.add("notes", reason, line.where)
             corners = line.around if reason in _SHAPES else corners_of(line.box)

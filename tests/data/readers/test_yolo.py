@@ -23,6 +23,7 @@ def files(source):
         "names:\n  - cat\n  - 'big emu'",
         "names:\n  0: cat\n  1: big emu",
         "names: {0: cat, 1: 'big emu'}",
+        "names: {big emu: 1, cat: 0}",
         "'names':\r\n  0: \"cat\"\r\n  1: big emu\r",
         "names: &all\n  - cat\n  - >-\n    big\n    emu",
     ],
@@ -128,6 +129,8 @@ def test_lines_that_are_no_boxes(tmp_path):
         "cat 0.5 0.5 0.5 0.5",
         "1 0.5 0.5",
         "1 nan 0.5 0.5 0.5",
+        "1 0.5 0.5 -0.5 0.5",
+        "1 0.5 0.5 0.5 0",
     ]
     (root / "labels/train/a.txt").write_text("\n".join(lines), encoding="utf-8-sig")
     (root / "labels/train/c.txt").write_text("")
@@ -139,6 +142,7 @@ def test_lines_that_are_no_boxes(tmp_path):
         "not numbers": 2,
         "not five numbers: class x_center y_center width height": 1,
         "the class is not a whole number, 0 or above": 1,
+        "zero or negative width or height": 2,
     }
     assert sum(own_set.reasons(source, "repaired boxes").values()) == 1
     (root / "labels/train/a.txt").write_text("1 0.5 0.5\n")

@@ -117,6 +117,18 @@ def test_data_yaml_of_many_tools(yaml, tmp_path):
     assert {os.path.basename(n): c for n, c in found(source).items()} == {"a.jpg": 1, "b.jpg": 1}
 
 
+def test_folders_in_upper_case_and_pictures_beside_their_labels(tmp_path):
+    root = make(tmp_path / "one", ["Images/Train/a.jpg"], ["Labels/Train/a.txt"], "")
+    (root / "classes.txt").write_text("cat\nemu\n")
+    assert detect_format(root) == "yolo" and found(read_yolo(root, split="train")) == {"a.jpg": 1}
+    root = make(tmp_path / "two", ["a.jpg", "b.jpg"], ["a.txt"], "")
+    (root / "classes.txt").write_text("cat\nemu\n")
+    assert detect_format(root) == "yolo"
+    source = read_yolo(root, split="train")
+    assert found(source) == {"a.jpg": 1, "b.jpg": 0}
+    assert own_set.reasons(source) == {"no label file: an image without objects": 1}
+
+
 def test_lists_of_folders_elsewhere(tmp_path):
     yaml = f"train: [{tmp_path}/one/images, {tmp_path}/two/images]\nnames: [cat, emu]\n"
     make(tmp_path, ["one/images/a.jpg", "two/images/a.jpg"], ["one/labels/a.txt"], "")
