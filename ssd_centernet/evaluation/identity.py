@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -64,8 +65,8 @@ class Identity:
         self._listed = [image.file_name for image in images]
         self._owners, self._image_ids = owners.tolist(), image_ids.tolist()
         self._categories = Ids(category.original_id for category in categories)
-        names = [category.name for category in categories]
-        self._category_names = {n: i for i, n in enumerate(names) if names.count(n) == 1}
+        count = Counter(category.name for category in categories)
+        self._category_names = {c.name: i for i, c in enumerate(categories) if count[c.name] == 1}
         self._category_ids = category_ids.tolist()
 
     def images_by_name(self) -> dict[str, int]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -12,6 +11,9 @@ from PIL import Image
 
 from ssd_centernet.data.images import check_image, decode_with_pillow
 from ssd_centernet.data.orientation import decide_turning
+from ssd_centernet.data.readers.coco_files import find_files
+from ssd_centernet.data.validate import Report
+from ssd_centernet.evaluation.ground_truth import CocoGroundTruth
 from ssd_centernet.labels import LabelMap
 
 Loader = Callable[[Sequence[int]], Mapping[int, np.ndarray]]
@@ -38,14 +40,21 @@ def images_of_folder(image_dir: str | os.PathLike, annotations: str | os.PathLik
         )
 
     def load(image_ids: Sequence[int]) -> dict[int, np.ndarray]:
-        with open(annotations, encoding="utf-8-sig") as file:
-            entries = json.load(file)["images"]
-        files: dict[int, tuple[Path, tuple[int, int]]] = {}
-        for entry in entries:
-            path = (folder / str(entry.get("file_name") or "")).resolve()
-            if path.is_file() and path.is_relative_to(folder):
-                size = (int(entry.get("width") or 0), int(entry.get("height") or 0))
-                files[int(entry["id"])] = path, size
+        truth = CocoGroundTruth.load(annotations)
+        sizes = dict(
+            zip(
+                truth.image_ids.tolist(),
+                zip(truth.widths.tolist(), truth.heights.tolist(), strict=True),
+                strict=True,
+            )
+        )
+        names = {} if truth.identity is None else truth.identity.images_by_name()
+        found = find_files(list(names), folder, Report(), os.fspath(annotations))
+        files = {
+            image_id: (folder / name, sizes[image_id])
+            for image_id, name in zip(names.values(), found, strict=True)
+            if (folder / name).is_file()
+        }
         # Boxes are drawn on the pictures: both have to be in one frame.
         upright = decide_turning(files.values()).upright
         images = {}

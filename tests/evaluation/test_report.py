@@ -140,10 +140,12 @@ def test_images_of_a_folder(tmp_path):
     (tmp_path / "images" / "broken.jpg").write_bytes(b"no image")
     names = {1: "a.png", 2: "../outside.png", 3: "broken.jpg", 4: "absent.png"}
     entries = [{"id": i, "file_name": name} for i, name in names.items()] + [{"id": 5}]
-    (tmp_path / "truth.json").write_text(json.dumps({"images": entries}))
+    entries.append({"id": "6", "file_name": "C:\\photos\\a.png"})  # The first under another id.
+    truth = {"images": entries, "categories": [{"id": 1, "name": "cat"}]}
+    (tmp_path / "truth.json").write_text(json.dumps(truth), encoding="utf-8-sig")
     load = images_of_folder(tmp_path / "images", tmp_path / "truth.json")
     images = load([1, 2, 3, 4, 5, 6])
-    assert list(images) == [1]
+    assert list(images) == [1, 6]
     assert images[1].shape == (4, 6, 3) and (images[1] == 200).all()
     with pytest.raises(NotADirectoryError, match="--image_dir=.*none"):
         images_of_folder(tmp_path / "none", tmp_path / "truth.json")

@@ -96,7 +96,7 @@ def _box_of_mask(mask: Mapping) -> Box | None:
 def _unpack(text: bytes) -> list[int] | None:
     """Return the run lengths of COCO's compressed text: 5 bits a letter, differences of two back.
 
-    Source: the format of pycocotools' `rleToString`, described in its header maskApi.h.
+    Source: https://github.com/cocodataset/cocoapi/blob/master/common/maskApi.h (rleToString)
     """
     runs: list[int] = []
     value = shift = 0
