@@ -143,6 +143,7 @@ def convert_coco(
         finished = output.finished_info()
         if finished is not None and finished.get("input") == options:
             return finished
+        _check_version(finished, output, overwrite)
         output.check_replaceable(finished, overwrite)
         output.check_label_map(index.label_map, overwrite)
         workers = workers or os.cpu_count()
@@ -185,6 +186,17 @@ def _check_ranges(
         raise ValueError(
             f"box_units must be one of {', '.join(UNITS)} and max_dropped in 0..1, got "
             f"box_units={box_units}, max_dropped={max_dropped}."
+        )
+
+
+def _check_version(finished: dict | None, output: SplitOutput, overwrite: bool) -> None:
+    """Raise an error that says why a conversion of an earlier version is not this one."""
+    version = (finished or {}).get("input", {}).get("format_version", FORMAT_VERSION)
+    if version != FORMAT_VERSION and not overwrite:
+        raise FileExistsError(
+            f"{output.directory} holds {output.prefix} as an earlier version of this program wrote "
+            "it. Training and evaluation read it as it is; this version checks more and reads some "
+            "pictures differently. To convert again, set overwrite."
         )
 
 

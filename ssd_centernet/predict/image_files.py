@@ -146,15 +146,22 @@ def number_images(
     matched = match_names(files, tuple(known), notes=notes)
     ids = {path: known[name] for path, name in matched.items()}
     taken = set(ids.values())
-    reserved = set(known.values())
+    reserved, again = set(known.values()), []
     for path in files:
         stem = os.path.splitext(os.path.basename(path))[0]
         if path in ids or not (stem.isascii() and stem.isdigit() and int(stem) <= _LARGEST_ID):
             continue
         # A known id is for its own image, even if that was not given.
-        if int(stem) not in taken and int(stem) not in reserved:
+        if int(stem) in taken or int(stem) in reserved:
+            again.append(path)
+        else:
             ids[path] = int(stem)
             taken.add(int(stem))
+    if again and notes is not None:
+        notes.append(
+            f"{len(again)} files have a number as their name that is the id of another image: "
+            f"they get the next free numbers, first {again[0]}"
+        )
     taken |= reserved
     running = 1
     for path in files:

@@ -105,9 +105,9 @@ def predict(
     truth = None
     if annotations is not None and files:
         truth = Truth(annotations, label_map, files, notes)
-    ids = number_images(files, {}) if truth is None else truth.ids
+    ids = number_images(files, {}, notes=notes) if truth is None else truth.ids
     for note in notes:
-        report.add("notes", note, os.fspath(annotations))
+        report.add("notes", note, "images.json lists all")
     drawings = output_names(files, ".png", reserved=("contact_sheet",))
     names = _file_names(files, truth)
     found = Predictions(rows=DetectionRows.from_list([]), images=[], unreadable={})

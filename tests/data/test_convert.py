@@ -139,6 +139,16 @@ def test_second_run_does_nothing_and_other_input_is_refused(coco):
     assert coco.shards() == [f"coco_train.record-{i:05d}-of-00003" for i in range(3)]
 
 
+def test_a_conversion_of_an_earlier_version_is_told_as_that(coco):
+    coco.image().box()
+    info = coco.convert()
+    info["input"]["format_version"] = 1
+    (coco.out / "coco_train.info.json").write_text(json.dumps(info))
+    with pytest.raises(FileExistsError, match="earlier version of this program.*set overwrite"):
+        coco.convert()
+    assert coco.convert(overwrite=True)["input"]["format_version"] > 1
+
+
 def test_a_changed_image_is_other_input(coco):
     coco.image().box()
     coco.convert()

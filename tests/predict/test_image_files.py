@@ -130,7 +130,11 @@ def test_a_picture_that_is_not_listed_never_takes_the_id_of_one_that_is(tmp_path
     ids = files.number_images(paths, known, notes=notes)
     assert ids == {paths[0]: 1, paths[1]: 7} and notes == []
     # The number in a name may be the id of another listed picture.
-    assert files.number_images(["8.jpg"], known) == {"8.jpg": 1}
+    assert files.number_images(["8.jpg"], known, notes=notes) == {"8.jpg": 1}
+    assert notes == [
+        "1 files have a number as their name that is the id of another image: they get the next "
+        "free numbers, first 8.jpg"
+    ]
 
 
 def test_moved_folders_other_systems_and_composed_letters(tmp_path):
