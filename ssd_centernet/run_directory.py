@@ -178,19 +178,23 @@ def named_weights(detector: tf.Module) -> dict[str, tf.Variable]:
     return weights
 
 
-def refuse_wildcards(model_dir: str | Path) -> None:
-    """Refuse a directory whose checkpoints TensorFlow could not manage.
+def refuse_wildcards(folder: str | Path, flag: str, consequence: str) -> None:
+    """Refuse a folder in which TensorFlow would not find its own files again.
+
+    Args:
+        folder: to write to.
+        flag: that names it.
+        consequence: what could not be done with it.
 
     Raises:
         ValueError: its name holds a wildcard.
     """
-    found = sorted(set(str(model_dir)) & set(_WILDCARDS))
+    found = sorted(set(str(folder)) & set(_WILDCARDS))
     if found:
         raise ValueError(
-            f"--model_dir={str(model_dir)!r} holds {' '.join(found)}, which TensorFlow takes for "
-            "wildcards when it manages checkpoints: a training there could not be resumed, though "
-            "what lies there can be read. Choose a name without * ? [ ] and backslash; spaces are "
-            "allowed."
+            f"{flag}={str(folder)!r} holds {' '.join(found)}, which TensorFlow takes for wildcards "
+            f"when it looks for its files: {consequence}. Choose a name without * ? [ ] and "
+            "backslash; spaces are allowed."
         )
 
 
@@ -280,11 +284,13 @@ def is_damage(error: Exception) -> bool:
     return bool(re.search(r"bytes than requested|sstable|No such file|[Cc]hecksum", str(error)))
 
 
-def _last_of_list(directory: Path) -> str | None:
+def _last_of_list(directory: Path) -> str:
     """Return the checkpoint that TensorFlow's list calls the latest."""
     import tensorflow as tf
 
-    return tf.train.latest_checkpoint(str(directory))
+    # TensorFlow's own search takes the name of the folder for a pattern.
+    state = tf.train.get_checkpoint_state(str(directory))
+    return str(directory / Path(state.model_checkpoint_path).name)
 
 
 def _has_list(directory: Path) -> bool:

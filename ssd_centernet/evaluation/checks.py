@@ -14,8 +14,9 @@ def check_shapes(source_ids: np.ndarray, fields: dict[str, np.ndarray]) -> None:
     slots = shapes["scores"]
     expected = {"boxes": (*slots, 4), "scores": slots, "classes": slots, "count": batch}
     if len(slots) != 2 or slots[:1] != batch or shapes != expected:
+        got = ", ".join(f"{name} {shape}" for name, shape in shapes.items())
         raise ValueError(
-            f"The detections of {batch[0]} images have shapes {shapes}; expected boxes [B, D, 4], "
+            f"The detections of {batch[0]} images have shapes {got}; expected boxes [B, D, 4], "
             "scores [B, D], classes [B, D] and count [B] with B the number of source ids."
         )
 

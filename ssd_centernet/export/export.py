@@ -20,6 +20,7 @@ from ssd_centernet.export.pictures import rendered_pictures
 from ssd_centernet.files import write_atomically
 from ssd_centernet.labels import LabelMap
 from ssd_centernet.models.detector import Detector
+from ssd_centernet.run_directory import refuse_wildcards
 
 LABELS_NAME = "labels.txt"
 _PICTURES = 8
@@ -139,12 +140,14 @@ def export(
 
     Raises:
         FileExistsError: the folder is there, and `overwrite` is off or it is not an export.
-        ValueError: an argument out of range.
+        ValueError: an argument out of range, or a folder whose name holds wildcards.
         ParityError: a file does not detect what the detector detects.
         ImportError: a package is missing that a format needs.
     """
     thresholds = _thresholds(detector, score_threshold, iou_threshold)
     names = _check(detector, formats, label_map, pairs)
+    if "saved_model" in formats:
+        refuse_wildcards(output_dir, "--output", "a SavedModel there could not be loaded")
     target = _check_target(Path(output_dir), overwrite)
     images = rendered_pictures(_PICTURES) if images is None else list(images)
     if not images:

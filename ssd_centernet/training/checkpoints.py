@@ -48,7 +48,11 @@ class RunCheckpoints:
         Raises:
             ValueError: TensorFlow could not read checkpoints of a directory with this name.
         """
-        refuse_wildcards(model_dir)
+        refuse_wildcards(
+            model_dir,
+            "--model_dir",
+            "a training there could not be resumed, though a run that was moved there can be read",
+        )
         self.trainer = trainer
         self.model_dir = Path(model_dir)
         # A variable, so that checkpoints carry it and a resume can compare.

@@ -9,9 +9,12 @@ import pytest
 import tensorflow as tf
 
 from ssd_centernet import config
-from ssd_centernet.run_directory import choose_checkpoint, refuse_wildcards
+from ssd_centernet.export.export import export
+from ssd_centernet.run_directory import choose_checkpoint
 from ssd_centernet.runs.opened import open_run
+from ssd_centernet.training.checkpoints import RunCheckpoints
 from ssd_centernet.weights import restore
+from tests.tiny import tiny_trainer
 
 
 def test_checkpoint_is_the_best_one_unless_told_otherwise(model_dir):
@@ -80,7 +83,9 @@ def test_a_run_whose_folder_has_wildcards_in_its_name_is_read_as_it_is(model_dir
     latest = open_run(tmp_path / name, checkpoint="latest", device="cpu")
     assert latest.checkpoint == str(tmp_path / name / "ckpt-10")
     with pytest.raises(ValueError, match="holds .*, which TensorFlow takes for wildcards"):
-        refuse_wildcards(tmp_path / name)
+        RunCheckpoints(tiny_trainer(), tmp_path / name, seed=0)
+    with pytest.raises(ValueError, match="--output='.*a SavedModel there could not be loaded"):
+        export(fresh, tmp_path / "models [1]")
 
 
 def test_what_cannot_be_read_is_never_to_be_deleted(model_dir, tmp_path):
