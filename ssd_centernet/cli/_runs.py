@@ -72,15 +72,18 @@ def data_dir_of_flags(*, say: bool = True) -> str:
         say: whether data that was not given is told.
 
     Raises:
+        FileNotFoundError: it is not given, and there is no run.
         flags.IllegalFlagValueError: it is not given, and the run knows none that is still there.
     """
     values = flags.FLAGS
     if values.data_dir:
         return values.data_dir
+    from ssd_centernet.run_directory import choose_checkpoint
     from ssd_centernet.runs.own_data import data_of_run
 
     found = data_of_run(values.model_dir)
     if found is None:
+        choose_checkpoint(values.model_dir)  # Raises an error where there is no run at all.
         raise flags.IllegalFlagValueError(
             f"--data_dir must be given: the data that {values.model_dir} was trained on is not "
             "where it was, or the run does not say."

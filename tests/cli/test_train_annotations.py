@@ -189,3 +189,18 @@ def test_images_to_evaluate_on_need_annotations(train, tmp_path):
     (tmp_path / "a.json").write_text("{}")
     given = (f"--annotations={tmp_path / 'a.json'}", "--image_dir=.", "--val_image_dir=.")
     assert "--val_image_dir=. has no annotations" in train(tmp_path / "r", *given, status=1).stderr
+
+
+def test_several_processes_wait_for_the_first_to_convert(recipe, warm, tmp_path):
+    pytest.importorskip("horovod", reason="Horovod is not installed")
+    root = write_voc(tmp_path / "voc")
+    run = tmp_path / "run"
+    launch = ("launch", "--num_processes=2", "--", "train", f"--gin_file={recipe}")
+    given = (f"--model_dir={run}", f"--annotations={root}", "--device=cpu", "--batch_size=1")
+    printed = cli(*launch, *given, python=warm).text
+    assert printed.count("is converted.") == 2  # Each split once, by one process.
+    assert "2 processes" in printed and f"finished: {run}" in printed
+    assert boxes_of(run / "data", "val") == {"c.png": [([8, 9, 32, 21], 1)]}
+    root.joinpath("Annotations", "a.xml").write_text("<annotation>")
+    refused = cli(*launch, *given, "--num_steps=5", python=warm, status=1).stderr
+    assert "a.xml" in refused and "Traceback" not in refused
