@@ -175,8 +175,7 @@ def instances(content: object, origin: str) -> dict[str, list]:
     if not missing:
         lists = {key: content[key] for key in (*keys, "annotations") if key in content}
         wrong = [key for key, value in lists.items() if not isinstance(value, (list, tuple))]
-        first = next(iter(lists.get("annotations") or []), None)
-        if not wrong and not (isinstance(first, Mapping) and "segments_info" in first):
+        if not wrong and "segments_info" not in _first(lists.get("annotations")):
             return lists
         if wrong:
             raise ValueError(
