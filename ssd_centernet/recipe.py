@@ -204,15 +204,18 @@ class Recipe:
             A sentence each; nothing where all is used.
         """
         source = RecordSource(data_dir, self.train_split, 0, 1, self.keep_empty, self.crowd)
-        rows = batches.element_spec["boxes"].shape[1]
-        limit = detector.object_limit()
+        rows, setting = batches.element_spec["boxes"].shape[1], "training_batches.max_boxes"
+        limit, owner = detector.object_limit() or (None, None)
+        left_out = "the rest of theirs are left out"
+        if limit == rows:
+            return source.notes() + source.beyond(rows, f"{setting} and {owner}", left_out)
         # Targets that the pipeline makes are made of all objects, before the fields are cut.
-        told = "batches and their pictures hold the first ones"
-        if not self.targets_in_pipeline or (limit is not None and limit[0] <= rows):
-            told = "the rest of theirs are left out of the batches"
-        notes = source.notes() + source.beyond(rows, "training_batches.max_boxes", told)
+        of_batches = f"{left_out} of the batches"
+        if self.targets_in_pipeline:
+            of_batches = "the batches and their pictures hold the first ones"
+        notes = source.notes() + source.beyond(rows, setting, of_batches)
         if limit is not None:
-            notes += source.beyond(*limit, "the rest of theirs are left out of the targets")
+            notes += source.beyond(limit, owner, f"{left_out} of the targets")
         return notes
 
     def length(self, images: int, *, processes: int = 1) -> RunLength:

@@ -301,11 +301,11 @@ class _Reader:
             index = np.flatnonzero(bad.any(axis=0))[0]
             side = np.flatnonzero(bad[:, index])[0]
             value = boxes[side, index]
-            cause = _likely_unit(boxes) if np.isfinite(value) else "a number is missing"
+            cause = _likely_unit(boxes) if np.isfinite(value) else "a number is missing."
             self._fail(
                 owners[index],
                 f"{_BBOX}{SIDES[side]} is {value:.7g}; expected fractions 0..1 of the picture, got "
-                f"{value:.7g}: {cause}. Divide by the picture's width and height when the records "
+                f"{value:.7g}: {cause} Divide by the picture's width and height when the records "
                 "are written.",
             )
         for low, high in ((0, 2), (1, 3)):
@@ -385,7 +385,7 @@ def _likely_unit(boxes: np.ndarray) -> str:
     finite = boxes[np.isfinite(boxes)]
     largest = np.abs(finite).max(initial=0.0)
     if largest <= 2.0:
-        return "does the box reach beyond the picture? Clip it"
+        return "does the box reach beyond the picture? Clip it then."
     if largest <= 100.0:
         return "per cent, or pixels?"
     return "pixels?"

@@ -171,7 +171,7 @@ class RecordSource:
 
         Args:
             limit: objects of an image that it holds.
-            setting: that says so, such as 'training_batches.max_boxes'.
+            setting: that says so, such as 'training_batches.max_boxes', or 'one and another'.
             consequence: what becomes of the others, in words.
 
         Returns:
@@ -183,7 +183,7 @@ class RecordSource:
             return []
         return [
             f"{many} of {len(counts)} images of {self.split} have more than {limit} objects (most: "
-            f"{most}); {consequence}: set {setting} = {most}"
+            f"{most}); {consequence}: set {setting.replace(' and ', f' = {most} and ')} = {most}"
         ]
 
     def mask(self) -> np.ndarray:

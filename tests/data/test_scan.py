@@ -286,8 +286,8 @@ def crowded(tmp_path):
 def test_more_objects_than_batches_hold_are_said_with_the_setting(crowded):
     (note,) = notes_of(crowded, None)
     assert note == (
-        "3 of 4 images of train have more than 4 objects (most: 9); batches and their pictures "
-        "hold the first ones: set training_batches.max_boxes = 9"
+        "3 of 4 images of train have more than 4 objects (most: 9); the batches and their "
+        "pictures hold the first ones: set training_batches.max_boxes = 9"
     )
     (note,) = notes_of(crowded, None, targets_in_pipeline=False)
     assert "the rest of theirs are left out of the batches: set training_batches.max_boxes" in note
@@ -302,3 +302,7 @@ def test_more_objects_than_the_targets_hold_are_said_with_the_setting(crowded):
         "out of the targets: set CenterNetLoss.max_boxes = 9"
     )
     assert len(notes_of(crowded, 9)) == 1
+    assert notes_of(crowded, 4) == [
+        "3 of 4 images of train have more than 4 objects (most: 9); the rest of theirs are left "
+        "out: set training_batches.max_boxes = 9 and CenterNetLoss.max_boxes = 9"
+    ]
