@@ -5,12 +5,12 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 import tensorflow as tf
 
-from ssd_centernet.data import wire
+from ssd_centernet.data import records, wire
 from ssd_centernet.data.record_classes import check_classes
 from ssd_centernet.data.scan import Summary, place, summarize
 from ssd_centernet.data.splits import find_shards, read_info
@@ -79,9 +79,7 @@ class RecordSource:
     def __init__(
         self, data_dir: str, split: str, rank: int, world_size: int, keep_empty: bool, crowd: str
     ):
-        check_range("world_size", world_size, 1)
-        if not 0 <= rank < world_size:
-            raise ValueError(f"rank is {rank}; expected 0 <= rank < world_size ({world_size}).")
+        check_rank(rank, world_size)
         if crowd not in CROWD_CHOICES:
             raise ValueError(f"crowd is {crowd!r}; expected one of {CROWD_CHOICES}.")
         self.data_dir, self.split = data_dir, split
@@ -140,6 +138,10 @@ class RecordSource:
                 f"{np.mean(full):.0f} records each: a copy was probably interrupted. Copy the file "
                 "again."
             )
+
+    def parser(self, label_map: LabelMap) -> Callable[[tf.Tensor], dict]:
+        """Make the graph function serialized record -> example."""
+        return lambda serialized: records.parse_example(serialized, label_map)
 
     def notes(self) -> list[str]:
         """Say what reading leaves out or takes as it is, with counts; nothing where all is well."""
@@ -257,6 +259,13 @@ def _refuse_damaged(path: str, cause: Exception) -> None:
             f"{path}: record {number + 1} is damaged: its checksum is not that of its bytes. Copy "
             "the file again, or convert the data again with --overwrite."
         ) from error
+
+
+def check_rank(rank: int, world_size: int) -> None:
+    """Raise ValueError where there is no such process."""
+    check_range("world_size", world_size, 1)
+    if not 0 <= rank < world_size:
+        raise ValueError(f"rank is {rank}; expected 0 <= rank < world_size ({world_size}).")
 
 
 def check_range(name: str, value: int, least: int) -> None:
