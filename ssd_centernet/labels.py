@@ -181,12 +181,7 @@ class LabelMap:
         return self._class_of_name[name]
 
     def is_called(self, category_id: int, name: str) -> bool:
-        """Tell whether records mean a class by a name; its spelling and case may differ.
-
-        Args:
-            category_id: an id of the map.
-            name: in records, such as 'Traffic_Light'.
-        """
+        """Tell whether records mean a class by a name such as 'Traffic_Light'; case may differ."""
         names = (self.names[self.to_class(category_id)], self.other_names.get(category_id))
         return _folded(name) in [_folded(own) for own in names if own is not None]
 

@@ -95,6 +95,8 @@ TELLTALES = {
     "keep_empty": ("True", FEED, {"batches.keep_empty": True}),
     "crowd": ("'drop'", (*FEED, "show_anchors"), {"batches.crowd": "drop"}),
     "seed": ("7", FEED, {"batches.seed": 7}),
+    "data_weights": ("(2.0,)", FEED, {"batches.data_weights": (2.0,)}),
+    "repeat_threshold": ("0.125", FEED, {"batches.repeat_threshold": 0.125}),
     "train_split": ("'coco_val'", (*FEED, "show_anchors"), {"batches.split": "coco_val"}),
     "targets_in_pipeline": ("False", FEED, {"batches.make_targets": None}),
     "optimizer": ("@TelltaleMomentum", STEP, {"Trainer.optimizer": TelltaleMomentum}),

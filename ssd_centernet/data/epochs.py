@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import numpy as np
 import tensorflow as tf
 
 from ssd_centernet.data import shards
@@ -136,7 +135,7 @@ def mixed_epochs(
     def epoch_of(epoch: tf.Tensor) -> tf.data.Dataset:
         tf.random.set_seed(1)
         words = _epoch_words(seed, epoch)
-        often = mixture_copies(parts, words[1:3])
+        often = mixture_copies(parts, mixture.folder_numbers(), words[1:3])
 
         def read(file: tf.Tensor) -> tf.data.Dataset:
             begin = tf.where(file > 0, ends[tf.maximum(file, 1) - 1], 0)
@@ -182,12 +181,12 @@ def cached_mixed_epochs(
     for source in mixture.sources:
         kept += list(shards.read_records(source.files).as_numpy_iterator())
     held = tf.constant(kept)
-    folders = tf.constant(np.repeat(np.arange(len(mixture.sources)), mixture.sizes()), tf.int32)
+    folders = tf.constant(mixture.folder_numbers())
 
     @as_written
     def epoch_of(epoch: tf.Tensor) -> tf.data.Dataset:
         words = _epoch_words(seed, epoch)
-        often = mixture_copies(parts, words[1:3])
+        often = mixture_copies(parts, mixture.folder_numbers(), words[1:3])
         order = tf.repeat(tf.range(len(parts)), often)
         order = tf.random.experimental.stateless_shuffle(order, seed=words[:2])
         order = order[mixture.rank :: mixture.world_size]

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -122,9 +123,9 @@ class Mixture:
         self.rank, self.world_size, self.split = rank, world_size, split
         shards.check_rank(rank, world_size)
         self.label_map = label_map or merged_label_map(self.folders)[0]
-        self.label_maps = [find_label_map(folder)[0] for folder in self.folders]
-        if len(self.folders) == 1:
-            self.label_maps = [self.label_map]
+        self.label_maps = [self.label_map]
+        if len(self.folders) > 1:
+            self.label_maps = [find_label_map(folder)[0] for folder in self.folders]
         self.files = [path for source in self.sources for path in source.files]
         self._weights, self._threshold = weights, repeat_threshold
         if weights is not None and (
@@ -165,21 +166,21 @@ class Mixture:
     def parts(self) -> np.ndarray:
         """Return how often each record comes in an epoch on average, int64 [R] in parts.
 
-        The sum is a whole number of examples.
+        The sum over each folder is a whole number of examples.
         """
-        masks = [source.mask() for source in self.sources]
-        often = np.concatenate(masks).astype(np.float64)
+        often = np.concatenate([source.mask() for source in self.sources]).astype(np.float64)
         if self._threshold is not None:
             often *= self._repeats(often > 0)
         if self._weights is not None:
-            often *= self._of_folders(often, [len(mask) for mask in masks])
+            often *= self._of_folders(often)
         parts = np.round(often * _PARTS).astype(np.int64)
-        # To a whole number of examples, by as little as possible from each.
-        missing = -(-parts.sum() // _PARTS) * _PARTS - parts.sum()
-        used = np.flatnonzero(parts % _PARTS)
-        if missing and len(used):
-            parts[used] += missing // len(used)
-            parts[used[: missing % len(used)]] += 1
+        # Up to a whole number of examples, by as little as possible for each.
+        for of_folder in np.split(parts, np.cumsum(self.sizes())[:-1]):
+            missing = -of_folder.sum() % _PARTS
+            used = np.flatnonzero(of_folder % _PARTS)
+            if missing:
+                of_folder[used] += missing // len(used)
+                of_folder[used[: missing % len(used)]] += 1
         return parts
 
     def _repeats(self, used: np.ndarray) -> np.ndarray:
@@ -201,10 +202,10 @@ class Mixture:
         np.maximum.at(result, pairs // size, factor[pairs % size])
         return result
 
-    def _of_folders(self, often: np.ndarray, sizes: Sequence[int]) -> np.ndarray:
+    def _of_folders(self, often: np.ndarray) -> np.ndarray:
         """Return the factor of each record that gives the folders their shares of an epoch."""
-        folder = np.repeat(np.arange(len(sizes)), sizes)
-        held = np.bincount(folder, often, minlength=len(sizes))
+        folder = self.folder_numbers()
+        held = np.bincount(folder, often, minlength=len(self.folders))
         shares = np.asarray(self._weights, np.float64) / sum(self._weights)
         empty = np.flatnonzero((held == 0) & (shares > 0))
         if len(empty):
@@ -217,6 +218,10 @@ class Mixture:
     def sizes(self) -> list[int]:
         """Return how many records each folder has."""
         return [len(source.objects()) for source in self.sources]
+
+    def folder_numbers(self) -> np.ndarray:
+        """Return the number of each record's folder, int32 [R]."""
+        return np.repeat(np.arange(len(self.sources)), self.sizes()).astype(np.int32)
 
     def places(self) -> tuple[np.ndarray, np.ndarray]:
         """Return for each file its folder, and the count of records up to its end; int32 [F]."""
@@ -254,8 +259,7 @@ class Mixture:
         """Say what the sources say, and how an epoch is made up."""
         notes = [note for source in self.sources for note in source.notes()]
         total = int(self.parts().sum()) // _PARTS
-        ends = np.cumsum([len(source.objects()) for source in self.sources])
-        often = [part.sum() / _PARTS for part in np.split(self.parts(), ends[:-1])]
+        often = np.bincount(self.folder_numbers(), self.parts() / _PARTS, len(self.folders))
         if len(self.folders) > 1:
             told = ", ".join(f"{f}: {n:.0f}" for f, n in zip(self.folders, often, strict=True))
             notes.append(f"an epoch has {total} images ({told})")
@@ -283,25 +287,79 @@ def _class_of(own: LabelMap, label: int | None, text: bytes | None) -> int:
     return own.to_class(label)
 
 
-def copies(parts: np.ndarray, seed: tf.Tensor) -> tf.Tensor:
+def copies(parts: np.ndarray, folders: np.ndarray, seed: tf.Tensor) -> tf.Tensor:
     """Draw how often each record comes in an epoch: its whole copies, and one more or none.
 
-    The fractions are laid end to end in a random order, and a comb of distance 1 takes from them.
-    Each record has one more copy with the probability of its fraction, and the sum is always that
-    of `parts`.
+    The fractions of a folder are laid end to end in a random order, and a comb of distance 1 takes
+    from them. Each record has one more copy with the probability of its fraction, and the sum over
+    a folder is always that of `parts`.
 
     Args:
         parts: int64 [R] of `Mixture.parts`.
+        folders: int [R], the folder of each record, ascending.
         seed: int64 [2] of the epoch.
 
     Returns:
         int64 [R].
     """
     fractions = tf.constant(parts % _PARTS)
-    order = tf.random.experimental.stateless_shuffle(tf.range(len(parts), dtype=tf.int64), seed)
+    keys = tf.random.stateless_uniform([len(parts)], seed, dtype=tf.float64)
+    order = tf.argsort(keys + tf.cast(folders, tf.float64))
     start = tf.random.stateless_uniform([], seed, maxval=_PARTS, dtype=tf.int64)
     ends = tf.cumsum(tf.gather(fractions, order)) + start
     begins = tf.concat([start[tf.newaxis], ends[:-1]], 0)
     more = ends // _PARTS - begins // _PARTS
     drawn = tf.scatter_nd(order[:, tf.newaxis], more, [len(parts)])
     return tf.constant(parts // _PARTS) + drawn
+
+
+def training_source(
+    data_dir: DataDir,
+    *choice: Any,
+    label_map: LabelMap | None = None,
+    data_weights: Sequence[float] | None = None,
+    repeat_threshold: float | None = None,
+) -> shards.RecordSource | Mixture:
+    """Return the records of one folder as they are, or a mixture of several or with copies.
+
+    Args:
+        data_dir: as in `training_batches`.
+        *choice: split, rank, world_size, keep_empty and crowd of `RecordSource`.
+        label_map: of all folders together; None reads it.
+        data_weights: as in `training_batches`.
+        repeat_threshold: as in `training_batches`.
+    """
+    folders = folders_of(data_dir)
+    if len(folders) == 1 and repeat_threshold is None and data_weights is None:
+        return shards.RecordSource(folders[0], *choice)
+    mixed = {"weights": data_weights, "repeat_threshold": repeat_threshold}
+    return Mixture(folders, *choice, label_map=label_map, **mixed)
+
+
+def training_notes(
+    source: shards.RecordSource | Mixture,
+    max_boxes: int,
+    limit: tuple[int, str] | None,
+    targets_in_pipeline: bool,
+) -> list[str]:
+    """Say what of a split is left out, or taken although it looks odd, with counts.
+
+    Args:
+        source: of `training_source`.
+        max_boxes: rows of objects of the batches.
+        limit: how many objects of an image the targets hold, and the setting that says so; None if
+            they hold all.
+        targets_in_pipeline: whether the pipeline makes the targets, of all objects, before it cuts
+            the fields of the batches.
+
+    Returns:
+        A sentence each; nothing where all is used.
+    """
+    setting, left_out = "training_batches.max_boxes", "the rest of theirs are left out"
+    if limit is not None and limit[0] == max_boxes:
+        return source.notes() + source.beyond(max_boxes, f"{setting} and {limit[1]}", left_out)
+    of_batches = f"{left_out} of the batches"
+    if targets_in_pipeline:
+        of_batches = "the batches and their pictures hold the first ones"
+    notes = source.notes() + source.beyond(max_boxes, setting, of_batches)
+    return notes + (source.beyond(*limit, f"{left_out} of the targets") if limit else [])

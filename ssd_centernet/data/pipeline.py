@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 import gin
 import tensorflow as tf
@@ -22,7 +21,7 @@ from ssd_centernet.data.epochs import (
     mixed_epochs,
     read_epochs,
 )
-from ssd_centernet.data.mixture import DataDir, Mixture, folders_of
+from ssd_centernet.data.mixture import DataDir, Mixture, training_source
 from ssd_centernet.labels import LabelMap
 from ssd_centernet.ops import image as image_ops
 
@@ -123,8 +122,8 @@ def training_batches(
     shards.check_range("max_boxes", max_boxes, 1)
     shards.check_range("shuffle_buffer", shuffle_buffer, 1)
     shards.check_range("start_example", start_example, 0)
-    mixed = {"weights": data_weights, "repeat_threshold": repeat_threshold}
-    source = _source(
+    mixed = {"data_weights": data_weights, "repeat_threshold": repeat_threshold}
+    source = training_source(
         data_dir, split, rank, world_size, keep_empty, crowd, label_map=label_map, **mixed
     )
     source.check(label_map)
@@ -297,18 +296,8 @@ def count_examples(
         FileNotFoundError: no folder, or no complete set of record files in it.
         ValueError: a damaged file; names the file and the record.
     """
-    mixed = {"weights": data_weights, "repeat_threshold": repeat_threshold}
-    return _source(data_dir, split, rank, world_size, keep_empty, crowd, **mixed).count()
-
-
-def _source(
-    data_dir: DataDir, *choice: Any, label_map: LabelMap | None = None, **mixed: Any
-) -> shards.RecordSource | Mixture:
-    """Return the one folder as it is, or a mixture where there are several or copies."""
-    folders = folders_of(data_dir)
-    if len(folders) == 1 and mixed["repeat_threshold"] is None and mixed["weights"] is None:
-        return shards.RecordSource(folders[0], *choice)
-    return Mixture(folders, *choice, label_map=label_map, **mixed)
+    mixed = {"data_weights": data_weights, "repeat_threshold": repeat_threshold}
+    return training_source(data_dir, split, rank, world_size, keep_empty, crowd, **mixed).count()
 
 
 def _is_ours(function: Callable) -> bool:

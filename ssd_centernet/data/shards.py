@@ -13,7 +13,7 @@ import tensorflow as tf
 from ssd_centernet.data import records, wire
 from ssd_centernet.data.record_classes import check_classes
 from ssd_centernet.data.scan import Summary, place, summarize
-from ssd_centernet.data.splits import find_shards, read_info
+from ssd_centernet.data.splits import find_shards, list_splits, read_info
 from ssd_centernet.labels import LabelMap
 from ssd_centernet.ops import image as image_ops
 
@@ -218,11 +218,13 @@ class RecordSource:
 
 
 @contextlib.contextmanager
-def failures_named(data_dir: str | os.PathLike, splits: Sequence[str]) -> Iterator[None]:
+def failures_named(
+    data_dir: str | os.PathLike | Sequence[str | os.PathLike], splits: Sequence[str]
+) -> Iterator[None]:
     """Say in which file and record a picture or a checksum is damaged, which a graph cannot.
 
     Args:
-        data_dir: folder of the record files that a block reads.
+        data_dir: folder of the record files that a block reads, or several.
         splits: that it reads.
 
     Raises:
@@ -231,9 +233,11 @@ def failures_named(data_dir: str | os.PathLike, splits: Sequence[str]) -> Iterat
     try:
         yield
     except (tf.errors.InvalidArgumentError, tf.errors.DataLossError) as error:
-        for split in splits:
-            for path in find_shards(data_dir, split):
-                _refuse_damaged(path, error)
+        several = not isinstance(data_dir, str | os.PathLike)
+        for folder in data_dir if several else [data_dir]:
+            for split in splits:
+                for path in find_shards(folder, split) if split in list_splits(folder) else ():
+                    _refuse_damaged(path, error)
         raise
 
 
