@@ -174,10 +174,12 @@ class Mixture:
         if self._weights is not None:
             often *= self._of_folders(often)
         parts = np.round(often * _PARTS).astype(np.int64)
-        # Up to a whole number of examples, by as little as possible for each.
+        # Up to a whole number of examples, by as little as possible for each; rounding to parts
+        # alone makes no further example.
         for of_folder in np.split(parts, np.cumsum(self.sizes())[:-1]):
-            missing = -of_folder.sum() % _PARTS
             used = np.flatnonzero(of_folder % _PARTS)
+            total = of_folder.sum()
+            missing = -((len(used) - total) // _PARTS) * _PARTS - total
             if missing:
                 of_folder[used] += missing // len(used)
                 of_folder[used[: missing % len(used)]] += 1
