@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import gin
 import pytest
 
-from ssd_centernet import api, config
+from ssd_centernet import api, config, fit_data
 from ssd_centernet import recipe as recipe_module
 from ssd_centernet import train as train_module
 from ssd_centernet.benchmark import measure
@@ -213,7 +213,7 @@ def run_command(command, recipe, data_dir, folder):
             assert [line.status for line in lines] == ["ok"], lines
     elif command == "fit":
         detector = api.build(recipe, label_map=load_label_map(data_dir))
-        api.training_data(data_dir, detector, recipe=recipe)
+        fit_data.training_data(data_dir, detector, recipe=recipe)
     else:
         device = ["--device=cpu"] if command == "benchmark step" else []
         call("benchmark", *files, f"--part={command.split()[1]}", *device)
