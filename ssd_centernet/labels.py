@@ -70,8 +70,6 @@ class LabelMap:
         self._class_of_name = {name: c for c, name in enumerate(self.names)}
         self._class_of_id = {i: c for c, i in enumerate(self.ids)}
         self.other_names: dict[int, str] = dict(other_names or {})
-        folded = [*self.other_names.items(), *zip(self.ids[::-1], self.names[::-1], strict=True)]
-        self._id_of_folded = {_folded(name): i for i, name in folded}
 
     @classmethod
     def coco(cls) -> LabelMap:
@@ -181,7 +179,12 @@ class LabelMap:
         return self._class_of_name[name]
 
     def is_called(self, category_id: int, name: str) -> bool:
-        """Tell whether records mean a class by a name such as 'Traffic_Light'; case may differ."""
+        """Tell whether records mean a class by a name; its spelling and case may differ.
+
+        Args:
+            category_id: an id of the map.
+            name: in records, such as 'Traffic_Light'.
+        """
         names = (self.names[self.to_class(category_id)], self.other_names.get(category_id))
         return _folded(name) in [_folded(own) for own in names if own is not None]
 
@@ -191,7 +194,7 @@ class LabelMap:
         Args:
             name: in records; its spelling and case may differ.
         """
-        return self._id_of_folded.get(_folded(name))
+        return next((i for i in self.ids if self.is_called(i, name)), None)
 
     def lookup(self) -> np.ndarray:
         """Return the vector that maps a category id to its class.
@@ -276,8 +279,8 @@ def _check(names: tuple[str, ...], ids: tuple[int, ...]) -> None:
     if len(names) != len(ids):
         raise ValueError(f"Got {len(names)} names but {len(ids)} ids; each class needs both.")
     for name, category_id in zip(names, ids, strict=True):
-        if not isinstance(name, str) or not name.strip():
-            raise ValueError(f"Category {category_id} needs a name, got {name!r}.")
+        if not isinstance(name, str) or not name.strip() or min(name) < " ":
+            raise ValueError(f"Category {category_id} needs a name that prints, got {name!r}.")
     _check_distinct("name", names, ids)
     _check_distinct("id", ids, names)
     if list(ids) != sorted(ids):

@@ -119,7 +119,7 @@ def convert_coco(
         index.images[:] = [image for image in index.images if image.annotations][:max_images]
     if box_units == "auto":
         _check_listed(index, source)
-    files = _stat_images(index.images, image_dir, max_missing, encoded)
+    files = _stat_images(index.images, image_dir, max_missing, encoded, source)
     if num_shards is None:
         num_shards = max(min(8, len(index.images)), min(256, len(index.images) // 400), 1)
     options = {
@@ -242,7 +242,11 @@ def _decide_turning(index: CocoIndex, image_dir, workers: int) -> None:
 
 
 def _stat_images(
-    images: list[CocoImage], image_dir, max_missing: float, encoded: EncodedImages | None
+    images: list[CocoImage],
+    image_dir,
+    max_missing: float,
+    encoded: EncodedImages | None,
+    source: str,
 ) -> list[tuple]:
     """Return (name, bytes, time of change) of each image; size -1 where there is no file."""
     if encoded is not None:
@@ -259,7 +263,8 @@ def _stat_images(
         raise FileNotFoundError(
             f"{len(missing)} of {len(images)} listed images are not in {os.fspath(image_dir)}, for "
             f"example {', '.join(missing[:LISTED])}; at most a share of {max_missing} may be "
-            "missing. Check image_dir (is it the folder of this split?), or raise max_missing."
+            "missing. Check image_dir (is it the folder of this split?) and the names in "
+            f"{source}, or raise max_missing."
         )
     return files
 

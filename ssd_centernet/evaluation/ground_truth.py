@@ -15,7 +15,12 @@ from ssd_centernet.data.readers.coco_entries import (
     read_categories,
     read_images,
 )
-from ssd_centernet.data.readers.coco_objects import NOT_LISTED, CocoObject, ObjectReader
+from ssd_centernet.data.readers.coco_objects import (
+    NOT_LISTED,
+    CocoObject,
+    ObjectReader,
+    check_truth,
+)
 from ssd_centernet.data.readers.json_file import instances, load_json, without_collector
 from ssd_centernet.data.validate import Report
 from ssd_centernet.data.values import read_whole
@@ -260,6 +265,7 @@ def _load(source: str | os.PathLike | Mapping[str, Any]) -> dict[str, Any]:
     objects = reader.read(content.get("annotations", ()))
     if reader.unknown:
         _refuse_categories(reader.unknown, categories, origin)
+    check_truth(objects, images, report, origin)
     image_ids = numbers_of(images, "image ids are not numbers, numbered from 1", report)
     category_ids = numbers_of(categories, "category ids are not numbers, numbered from 1", report)
     owners = np.array(owners, np.int64)
@@ -311,6 +317,8 @@ def _notes(report: Report) -> dict[str, int]:
         of = {"images": "images: ", "boxes": "annotations: "}.get(kind.split()[-1], "")
         for reason, entry in reasons.items():
             sentence = _NOT_LISTED if reason == NOT_LISTED else of + reason
+            if kind.endswith("boxes"):
+                sentence += f" (first: {entry['first'][0]})"
             notes[sentence] = notes.get(sentence, 0) + entry["count"]
     return notes
 
@@ -325,14 +333,8 @@ def _columns(
     images = np.array([one.image for one in objects], np.int64)
     categories = np.array([one.category for one in objects], np.int64)
     boxes = np.array([one.box for one in objects], np.float64).reshape(len(objects), 4)
-    _count(
-        notes,
-        "annotations with a box of no width or height, kept (nothing can match them)",
-        np.sum((boxes[:, 2:] <= 0).any(axis=1)),
-    )
     areas = np.array([one.area or 0.0 for one in objects], np.float64)
-    with np.errstate(over="ignore"):
-        products = boxes[:, 2] * boxes[:, 3]
+    products = boxes[:, 2] * boxes[:, 3]
     replaced = (areas <= 0) & (products > 0)
     _count(notes, "annotations without area, taken as width*height", np.sum(replaced))
     missing = sum(one.is_crowd is None for one in objects)

@@ -39,7 +39,7 @@ def test_load_repairs_and_counts_without_changing_its_argument():
     assert truth.is_crowd.tolist() == [False, False, False]
     assert truth.areas.tolist() == [1800.0, 1870.0, 1870.0]
     assert truth.notes == {
-        "annotations of images that are not listed, left out": 1,
+        "annotations of images that are not listed, left out (first: annotation 3: 77)": 1,
         "annotations without area, taken as width*height": 2,
         "annotations without iscrowd, taken as 0": 1,
     }

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
+
+from ssd_centernet.data.box_units import check_units
 from ssd_centernet.data.readers.coco_entries import (
     CategoryEntry,
     Ids,
@@ -20,6 +23,8 @@ from ssd_centernet.data.validate import Report
 from ssd_centernet.data.values import read_box, read_flag, read_number
 
 NOT_LISTED = "image_id is not listed"
+_NO_AREA = "a box of no width or height, kept (nothing can match it)"
+_OUTSIDE = "a box outside of its image, kept (nothing can match it)"
 _CORNERS = (("xmin", "ymin", "xmax", "ymax"), ("x1", "y1", "x2", "y2"))
 
 
@@ -237,3 +242,48 @@ def _box_of_corners(value: Mapping) -> tuple | None:
         if None not in (left, top, right, bottom):
             return left, top, right - left, bottom - top
     return None
+
+
+def check_truth(
+    objects: Sequence[CocoObject], images: Sequence[ImageEntry], report: Report, origin: str
+) -> None:
+    """Refuse boxes of a ground truth that are in another unit or order than pixels.
+
+    Boxes that no detection can match are counted; COCO's own tools keep them too.
+
+    Args:
+        objects: with positions in `images`.
+        images: the listed images.
+        report: counts boxes.
+        origin: name of the file in messages.
+
+    Raises:
+        ValueError: see `check_units`; or there are annotations, but no image is listed.
+    """
+    strays = report.count("dropped boxes", NOT_LISTED)
+    if strays and not images:
+        raise ValueError(
+            f"{origin}: 'images' is empty, but 'annotations' has {strays} entries. Was the file "
+            "cut or filtered? List all images of the split."
+        )
+    boxes = np.array([one.box for one in objects], np.float64).reshape(len(objects), 4)
+    sizes = np.array([images[one.image][2:] for one in objects], np.float64).reshape(-1, 2)
+
+    def where(index: int) -> str:
+        one = objects[index]
+        name = images[one.image].file_name or f"image {images[one.image].original_id}"
+        return f"annotation {one.own_id} of {name}"
+
+    try:
+        check_units(boxes, sizes, where=where, field="bbox", source=origin)
+    except ValueError as error:
+        raise ValueError(
+            f"{error} What --box_units says is for `ssd_centernet convert`: evaluate against the "
+            "annotations that it writes."
+        ) from error
+    ends = boxes[:, :2] + boxes[:, 2:]
+    flat = (boxes[:, 2:] <= 0).any(axis=1)
+    outside = ((boxes[:, :2] >= sizes) | (ends <= 0)).any(axis=1) & (sizes > 0).all(axis=1)
+    for reason, chosen in ((_NO_AREA, flat), (_OUTSIDE, outside & ~flat)):
+        for index in np.flatnonzero(chosen):
+            report.add("repaired boxes", reason, where(int(index)))

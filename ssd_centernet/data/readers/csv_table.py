@@ -21,6 +21,7 @@ from ssd_centernet.labels import LabelMap
 
 _WORDS = {"yes": True, "y": True, "no": False, "n": False}
 _SPLITS = {"training": "train", "validation": "val", "valid": "val", "testing": "test"}
+_USUAL = ("train", "val", "test")
 _READ_AS = {
     "sizes": "columns {} read as left, top, width and height of the box",
     "centers": "columns {} read as center, width and height of the box",
@@ -77,6 +78,7 @@ def read_csv(
     names: set[str] = set()
     boxes: list[NamedBox] = []
     sizes: dict[str, tuple[int, list[str]]] = {}
+    bare: list[tuple[int, str]] = []
     for number, row in table.rows:
         counts = Report() if number not in chosen else report
         box = _box(row, table, f"line {number}", counts, first_pixel) if row["image"] else None
@@ -91,6 +93,12 @@ def read_csv(
         image = images.setdefault(name, NamedImage(name, *size))
         if box is not None:
             image.boxes.append(box)
+        elif not any(row[column] for column in (*table.box, "class")):
+            bare.append((number, name))
+    for number, name in bare:
+        if images[name].boxes:
+            reason = "only a path, though other rows have objects of the image"
+            report.add("dropped boxes", reason, f"line {number}")
     _check_rows(table, boxes, images, source, report)
     rows_of_others = {fold(_base(row["image"])) for n, row in table.rows if n not in chosen}
     for name in folder.unused(files.values()):
@@ -122,6 +130,9 @@ def _of_split(table: Table, split: str, report: Report) -> set[int]:
             report.add("dropped boxes", "the column split is empty", f"line {number}")
         elif not has_splits or plain(row["split"]) == plain(split):
             chosen.add(number)
+        elif plain(split) in _USUAL and plain(row["split"]) not in _USUAL:
+            item = f"{row['split']!r} in line {number}, {row['image']}"
+            report.add("notes", "row of another split than train, val and test: not used", item)
     if not chosen and has_splits:
         values = sorted({row["split"] for _, row in table.rows if row["split"]})
         raise ValueError(

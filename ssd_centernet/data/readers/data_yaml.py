@@ -40,10 +40,11 @@ def read_data_yaml(path: str | os.PathLike) -> dict:
         ValueError: the file is not YAML, a value has the wrong type, or the names are not numbered
             0..C-1.
     """
+    text = read_text(path)
     try:
-        content = yaml.load(read_text(path), Loader=_Loader)
+        content = yaml.load(text, Loader=_Loader)
     except yaml.YAMLError as error:
-        raise ValueError(f"{os.fspath(path)}: {_told(error)}") from error
+        raise ValueError(f"{os.fspath(path)}: {_told(error, text)}") from error
     if content in _NOTHING or content is None:
         return {}
     if not isinstance(content, dict):
@@ -90,8 +91,13 @@ def read_obj_data(path: str | os.PathLike) -> dict:
     return {key: value for key, value in values.items() if key in KEYS and value}
 
 
-def _told(error: yaml.YAMLError) -> str:
+def _told(error: yaml.YAMLError, text: str) -> str:
     """Write an error of the parser in one line, with its place in the file."""
+    if isinstance(error, yaml.reader.ReaderError):
+        line = text.count("\n", 0, error.position) + 1
+        return (
+            f"line {line}: the character {chr(error.character)!r} cannot stand in YAML; remove it"
+        )
     mark = getattr(error, "problem_mark", None)
     if mark is None:
         return f"this is not YAML: {error}"

@@ -120,7 +120,10 @@ def to_content(
             f"{source} has no box, so no class is known. Check the path; if all images are without "
             "objects, give the classes with --label_map."
         )
-    label_map = label_map or LabelMap(names)
+    try:
+        label_map = label_map or LabelMap(names)
+    except ValueError as error:
+        raise ValueError(f"the class names of {source}: {error}") from error
     entries, annotations, unknown = [], [], {}
     counts = dict.fromkeys(label_map.names, 0)
     seen: set[tuple] = set()

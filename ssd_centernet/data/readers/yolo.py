@@ -60,7 +60,7 @@ def read_yolo(
     path = Path(path)
     root = path if path.is_dir() else path.parent
     settings = _settings(path)
-    names = _names(root, settings, label_map, path)
+    names = _names(root, settings, label_map, settings.get("file", path))
     report = Report()
     place = _locate(root, settings, split, image_dir, image_list, report)
     folder = ImageFolder(place.path, report, place.folders)
@@ -105,7 +105,8 @@ def read_yolo(
 
 def _settings(path: Path) -> dict:
     if path.is_file():
-        return read_obj_data(path) if path.suffix.lower() == ".data" else read_data_yaml(path)
+        read = read_obj_data if path.suffix.lower() == ".data" else read_data_yaml
+        return {**read(path), "file": path}
     found = sorted([*path.glob("*.yaml"), *path.glob("*.yml")])
     found = [file for file in found if not file.name.startswith(".")]
     named = [file for file in found if file.stem in ("data", "dataset")] or found
@@ -115,8 +116,8 @@ def _settings(path: Path) -> dict:
             "the file that describes the data."
         )
     if not named and (path / "obj.data").is_file():
-        return read_obj_data(path / "obj.data")
-    return read_data_yaml(named[0]) if named else {}
+        named = [path / "obj.data"]
+    return _settings(named[0]) if named else {}
 
 
 def _names(root: Path, settings: dict, label_map: LabelMap | None, path: Path) -> list[str]:
@@ -143,6 +144,11 @@ def _names(root: Path, settings: dict, label_map: LabelMap | None, path: Path) -
         raise ValueError(
             f"{path} says nc: {count}, but names {len(names)} classes ({', '.join(names[:5])}...). "
             "Correct the one that is wrong, nc or names."
+        )
+    if "" in names:
+        raise ValueError(
+            f"{file or path} gives class {names.index('')} an empty name. Write its name, or "
+            "remove it if label files do not count it."
         )
     twice = next((name for i, name in enumerate(names) if name in names[:i]), None)
     if twice is not None:

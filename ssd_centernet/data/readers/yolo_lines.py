@@ -348,6 +348,8 @@ def _fault(values: Sequence[float | None]) -> str:
         return "not five numbers: class x_center y_center width height"
     if values[0] < 0 or values[0] != int(values[0]):
         return "the class is not a whole number, 0 or above"
+    if len(values) == 5 and min(values[3:]) <= 0:
+        return "zero or negative width or height"
     return ""
 
 

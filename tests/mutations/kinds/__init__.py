@@ -1,0 +1,17 @@
+"""The kinds of inputs; each is a function that makes one with its changes."""
+
+from tests.mutations.kinds.coco import coco, ground_truth
+from tests.mutations.kinds.csv_table import csv_table
+from tests.mutations.kinds.label_map import label_map
+from tests.mutations.kinds.voc import voc
+from tests.mutations.kinds.yolo import data_yaml, yolo
+
+KINDS = {
+    "coco": coco,
+    "truth": ground_truth,
+    "voc": voc,
+    "yolo": yolo,
+    "data.yaml": data_yaml,
+    "csv": csv_table,
+    "label map": label_map,
+}
