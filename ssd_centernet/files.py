@@ -8,11 +8,11 @@ import tempfile
 from pathlib import Path
 
 
-def read_bytes(path: str | os.PathLike) -> bytes:
-    """Read a whole file; what has no end or may never begin is refused.
+def check_is_file(path: str | os.PathLike) -> None:
+    """Refuse to open what has no end or may never begin.
 
     Raises:
-        OSError: the file cannot be read.
+        OSError: there is no such path.
         ValueError: the path is a pipe, a device or a socket.
     """
     mode = os.stat(path).st_mode
@@ -21,6 +21,16 @@ def read_bytes(path: str | os.PathLike) -> bytes:
             f"{os.fspath(path)} is a pipe, a device or a socket. Expected a file: write its "
             "content to one first."
         )
+
+
+def read_bytes(path: str | os.PathLike) -> bytes:
+    """Read a whole file.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: it is no file, see `check_is_file`.
+    """
+    check_is_file(path)
     with open(path, "rb") as file:
         return file.read()
 

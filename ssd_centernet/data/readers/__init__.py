@@ -15,6 +15,7 @@ from ssd_centernet.data.readers.source import AnnotationSource
 from ssd_centernet.data.readers.tfds import find_builders, read_tfds
 from ssd_centernet.data.readers.voc import read_voc
 from ssd_centernet.data.readers.yolo import read_yolo
+from ssd_centernet.files import check_is_file
 from ssd_centernet.labels import LabelMap
 
 _EXPORTS = ("cvat", "labelstudio", "vott")
@@ -41,6 +42,7 @@ def detect_format(path: str | os.PathLike) -> str:
     path = Path(path)
     if not path.exists():
         raise FileNotFoundError(f"The annotations {path} do not exist.")
+    check_is_file(path)
     found = _formats_in(path) if path.is_dir() else [_format_of(path)]
     if len(found) == 1 and found[0] is not None:
         return found[0]
@@ -128,6 +130,8 @@ def read_annotations(
             f"annotation_format must be auto or one of {', '.join(FORMATS)}, got "
             f"{annotation_format!r}."
         )
+    if os.path.exists(path):
+        check_is_file(path)
     kind = detect_format(path) if annotation_format == "auto" else annotation_format
     if first_pixel is not None and kind not in ("voc", "csv"):
         raise ValueError(

@@ -110,8 +110,9 @@ def _split_rows(path: str | os.PathLike, several: set[int]) -> Iterator[tuple[in
     """Yield (line, texts) of rows that are not empty; add those of several lines to `several`."""
     text = read_text(path)
     first = next((line for line in text.splitlines() if line.strip()), "")
-    # The separator that the first line has most of; commas may be decimal ones.
-    separator = max(";\t,", key=first.count)
+    hint = re.fullmatch(r"sep=(.)", first.strip("\ufeff\"'\r\n"))  # As Excel reads and writes.
+    # Else the separator that the first line has most of; commas may be decimal ones.
+    separator = hint[1] if hint else max(";\t,|", key=first.count)
     # A field may be longer than the limit of the csv module, such as the codes of a mask.
     limit = csv.field_size_limit(sys.maxsize)
     table = csv.reader(
@@ -120,7 +121,7 @@ def _split_rows(path: str | os.PathLike, several: set[int]) -> Iterator[tuple[in
     begin = 1
     try:
         for row in table:
-            if any(text.strip() for text in row):
+            if any(text.strip() for text in row) and not (hint and begin == 1):
                 yield begin, [text.strip() for text in row]
             if table.line_num > begin:
                 several.add(begin)

@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 
 from ssd_centernet.data.readers.csv_rows import COLUMNS, Table, read_table
-from ssd_centernet.data.readers.image_folder import UNUSED, ImageFolder, fold
+from ssd_centernet.data.readers.image_folder import UNUSED, ImageFolder, fold, read_list
 from ssd_centernet.data.readers.source import (
     AnnotationSource,
     NamedBox,
@@ -16,7 +16,6 @@ from ssd_centernet.data.readers.source import (
 )
 from ssd_centernet.data.validate import Report
 from ssd_centernet.data.values import read_flag, read_number
-from ssd_centernet.files import read_text
 from ssd_centernet.labels import LabelMap
 
 _WORDS = {"yes": True, "y": True, "no": False, "n": False}
@@ -70,8 +69,7 @@ def read_csv(
     folder = ImageFolder(image_dir or os.path.dirname(os.path.abspath(path)), report)
     wanted = None
     if image_list is not None:
-        lines = (line.strip() for line in read_text(image_list).splitlines())
-        wanted = set(folder.match(line for line in lines if line).values())
+        wanted = set(folder.match(read_list(image_list)).values())
     chosen = _of_split(table, split, report)
     files = folder.match(row["image"] for number, row in table.rows if number in chosen)
     images: dict[str, NamedImage] = {}

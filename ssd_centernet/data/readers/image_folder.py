@@ -11,6 +11,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from ssd_centernet.data.validate import Report
+from ssd_centernet.files import read_text
 
 IMAGE_SUFFIXES = tuple(
     ".jpg .jpeg .jpe .jfif .jif .png .apng .bmp .dib .gif .webp .avif .tif .tiff .jp2 .j2k .ppm "
@@ -44,6 +45,16 @@ def is_clutter(path: str) -> bool:
             return file.read(4) in (_APPLE_DOUBLE, b"")
     except OSError:  # What cannot be read is told when it is used.
         return False
+
+
+def read_list(path: str | os.PathLike) -> list[str]:
+    """Read a list of pictures, one name or path a line; blank lines and # comments are left out."""
+    lines = (line.strip().strip("\"'") for line in read_text(path).splitlines())
+    return [
+        line
+        for line in lines
+        if line and (not line.startswith("#") or line.lower().endswith(IMAGE_SUFFIXES))
+    ]
 
 
 def find_folder(root: str | os.PathLike, relative: str) -> Path | None:

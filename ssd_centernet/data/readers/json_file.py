@@ -10,6 +10,8 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from ssd_centernet.files import read_bytes
+
 _SHOWN = 80
 
 # What a list or an object holds when it is not COCO instances: keys of its first entry (or of
@@ -88,8 +90,7 @@ def load_json(path: str | os.PathLike, what: str = "COCO annotations") -> tuple[
             count, and a whole list of annotations could vanish.
     """
     name = os.fspath(path)
-    with open(path, "rb") as file:
-        data = file.read()
+    data = read_bytes(path)
     if data[:2] == b"\x1f\x8b":
         raise ValueError(
             f"{name} is not valid JSON but gzip data (it cannot be read as utf-8). Unpack it first."

@@ -67,23 +67,30 @@ class LabelFiles:
             self._listed[folder] = groups
         return self._listed[folder]
 
-    def find(self, image: str) -> Path | None:
-        """Return the label file of an image, None if it has none; both are noted."""
+    def _match(self, image: str) -> tuple[str, str, bool] | None:
+        """Return folder and name of an image's label file, and whether it has the image's stem."""
         base = os.path.basename(image)
         for folder in self._folders(image):
             for stem in (os.path.splitext(base)[0], base):
-                names = self._names(folder).get(fold(stem), [])
-                exact = f"{stem}.txt"
-                if exact not in names and len(names) != 1:
-                    continue
-                name = exact if exact in names else names[0]
-                if name != exact:
-                    reason = "label file found in upper or lower case, or with other accents"
-                    self._report.add("notes", reason, name)
-                self.found.setdefault(Path(folder, name), []).append(image)
-                return Path(folder, name)
-        self._report.add("notes", "no label file: an image without objects", image)
+                names, exact = self._names(folder).get(fold(stem), []), f"{stem}.txt"
+                if exact in names:
+                    return folder, exact, True
+                if len(names) == 1:
+                    return folder, names[0], False
         return None
+
+    def find(self, image: str) -> Path | None:
+        """Return the label file of an image, None if it has none; both are noted."""
+        match = self._match(image)
+        if match is None:
+            self._report.add("notes", "no label file: an image without objects", image)
+            return None
+        folder, name, is_exact = match
+        if not is_exact:
+            reason = "label file found in upper or lower case, or with other accents"
+            self._report.add("notes", reason, name)
+        self.found.setdefault(Path(folder, name), []).append(image)
+        return Path(folder, name)
 
     def note_strays(self, name_files: Iterable[str]) -> None:
         """Note pictures that share a label file, and label files without a picture.
@@ -95,20 +102,18 @@ class LabelFiles:
             if len(images) > 1:
                 reason = "pictures that share one label file: each gets its boxes"
                 self._report.add("notes", reason, " and ".join(images))
-        stems: dict[str, set[str]] = {}
-        for image in self._folder.files:
-            name = fold(os.path.basename(image))
-            for folder in self._folders(image):
-                stems.setdefault(folder, set()).update((name, os.path.splitext(name)[0]))
+        used = {match[:2] for match in map(self._match, self._folder.files) if match}
+        folders = {folder for places in self._label_folders.values() for folder in places}
         top = self._folders("")[0]
-        below = list_files(top, Report())[0] if os.path.isdir(top) else []
-        for folder in dict.fromkeys(os.path.join(top, os.path.dirname(f)) for f in below):
-            stems.setdefault(os.path.normpath(folder), set())
-        for folder, known in stems.items():
-            for stem, names in self._names(folder).items():
-                for name in names if stem not in known else ():
-                    if name not in name_files and _is_label_file(Path(folder, name)):
-                        self._report.add("notes", "label file without a picture: not used", name)
+        if os.path.isdir(top):
+            below = {os.path.join(top, os.path.dirname(f)) for f in list_files(top, Report())[0]}
+            folders |= set(map(os.path.normpath, below))
+        for folder in sorted(folders):
+            for name in sorted(name for names in self._names(folder).values() for name in names):
+                is_known = (folder, name) in used or name in name_files
+                if not is_known and _is_label_file(Path(folder, name)):
+                    reason = "label file without a picture of its own: not used"
+                    self._report.add("notes", reason, name)
 
 
 def _is_label_file(path: Path) -> bool:

@@ -5,10 +5,9 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from ssd_centernet.data.readers.image_folder import ImageFolder
+from ssd_centernet.data.readers.image_folder import ImageFolder, read_list
 from ssd_centernet.data.readers.source import AnnotationSource
 from ssd_centernet.data.validate import Report
-from ssd_centernet.files import read_text
 from ssd_centernet.labels import LabelMap
 
 # Files beside pictures that may be annotations, in a form that no reader knows.
@@ -56,8 +55,7 @@ def read_pictures(
     folder = ImageFolder(path, report)
     names = list(folder.files)
     if image_list is not None:
-        lines = [line.strip() for line in read_text(image_list).splitlines()]
-        wanted = {folder.find(line) for line in lines if line}
+        wanted = set(folder.match(read_list(image_list)).values())
         names = [name for name in names if name in wanted]
         if not names:
             raise ValueError(f"{os.fspath(image_list)} names no picture of {os.fspath(path)}.")

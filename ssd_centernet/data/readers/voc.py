@@ -6,11 +6,16 @@ import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ssd_centernet.data.readers.image_folder import IMAGE_SUFFIXES, ImageFolder, fold, list_files
+from ssd_centernet.data.readers.image_folder import (
+    IMAGE_SUFFIXES,
+    ImageFolder,
+    fold,
+    list_files,
+    read_list,
+)
 from ssd_centernet.data.readers.source import AnnotationSource, NamedImage, to_content
 from ssd_centernet.data.readers.voc_xml import VocFile, read_voc_xml
 from ssd_centernet.data.validate import Report
-from ssd_centernet.files import read_text
 from ssd_centernet.labels import LabelMap
 
 _SPLIT_FOLDER = Path("ImageSets", "Main")
@@ -178,7 +183,7 @@ def _listed(origin, sets, split: str, image_list, report: Report) -> list[str] |
         return None
     keys: dict[str, None] = {}
     for head, file in lists:
-        for line in filter(None, map(str.strip, read_text(file).splitlines())):
+        for line in read_list(file):
             found = _matching(line, head, origin, by_end)
             if found is None:
                 reason = "in the list of the split, but has no XML file"

@@ -12,7 +12,12 @@ from PIL import Image
 
 from ssd_centernet.data.orientation import ORIENTATION_TAG, SIDEWAYS
 from ssd_centernet.data.readers.data_yaml import read_data_yaml, read_obj_data
-from ssd_centernet.data.readers.image_folder import IMAGE_SUFFIXES, ImageFolder, find_folder
+from ssd_centernet.data.readers.image_folder import (
+    IMAGE_SUFFIXES,
+    ImageFolder,
+    find_folder,
+    read_list,
+)
 from ssd_centernet.data.readers.label_files import LabelFiles
 from ssd_centernet.data.readers.source import AnnotationSource, NamedImage, to_content, told
 from ssd_centernet.data.readers.yolo_lines import YoloLines
@@ -196,7 +201,7 @@ def _locate(
 ) -> _Place:
     if image_list is not None:
         folder = os.fspath(image_dir or _first_folder(root, split) or root)
-        return _Place(folder, taken=(), names=_lines(image_list))
+        return _Place(folder, taken=(), names=read_list(image_list))
     if image_dir is not None:
         return _Place(os.fspath(image_dir))
     splits = _SPLIT_NAMES.get(split, (split,))
@@ -217,7 +222,7 @@ def _locate(
     if len(found) == 1 and found[0].is_dir():
         return _Place(os.fspath(found[0]))
     folders = [os.path.abspath(entry) for entry in found if entry.is_dir()]
-    names = [name for entry in found if not entry.is_dir() for name in _lines(entry)]
+    names = [name for entry in found if not entry.is_dir() for name in read_list(entry)]
     outside = {os.path.dirname(name) for name in names if os.path.isabs(name)}
     top = os.path.abspath(root)
     places = [*folders, *(place for place in sorted(outside) if os.path.isdir(place))]
@@ -246,7 +251,7 @@ def _existing(root: Path, base: str, entry: str, report: Report) -> Path:
             "data.yaml, or give the folder as image_dir."
         )
     if found not in sure:
-        report.add("notes", "path in data.yaml found by its last parts", entry)
+        report.add("notes", "path of a list or folder found by its last parts", entry)
     return found
 
 
@@ -266,11 +271,6 @@ def _first_folder(root: Path, split: str, *, flat: bool = True) -> str | None:
         here = any(p.suffix.lower() in IMAGE_SUFFIXES for p in root.iterdir())
         folder = root if here else None
     return None if folder is None else os.fspath(folder)
-
-
-def _lines(path: str | os.PathLike) -> list[str]:
-    lines = (line.strip().strip("\"'") for line in read_text(path).splitlines())
-    return [line for line in lines if line and not line.startswith("#")]
 
 
 def _upright_size(path: str) -> tuple[int, int]:

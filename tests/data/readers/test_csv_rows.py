@@ -54,6 +54,12 @@ def test_quotes_that_are_right(read):
     assert names(source) == ['5" pipe', 'stop, "red"']
 
 
+@pytest.mark.parametrize("head", ["sep=;\r\n", '"sep=;"\n', "\ufeffsep=;\n", ""])
+def test_the_first_line_of_excel(head, read):
+    source = read(head + "image;xmin;ymin;xmax;ymax;class\na.jpg;1;2;11;12;cat, red\n")
+    assert boxes(source) == [[1, 2, 10, 10]] and names(source) == ["cat, red"]
+
+
 def test_fields_of_any_length(read):
     codes = "1 " * 100_000
     source = read(f'image,mask,xmin,ymin,xmax,ymax,class\na.jpg,"{codes}",1,2,11,12,cat\n')

@@ -1,11 +1,14 @@
 """The same data set in four formats makes the same records; the format is told by the path."""
 
+import os
+
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from ssd_centernet.data.convert_formats import convert_annotations, read_label_map
-from ssd_centernet.data.readers import detect_format
+from ssd_centernet.data.readers import detect_format, read_annotations
+from ssd_centernet.data.readers.coco import read_coco
 from ssd_centernet.labels import LabelMap
 from tests.data.coco_set import parser
 from tests.data.readers import own_set
@@ -121,3 +124,17 @@ def test_coco_with_windows_paths_and_byte_order_mark(tmp_path):
     info = convert(path, tmp_path / "out", image_dir=tmp_path / "images")
     assert info["num_images"] == 3
     assert info["report"]["notes"]["backslashes in file_name read as folders"]["count"] == 1
+
+
+@pytest.mark.parametrize("kind", ["auto", "coco", "voc", "yolo", "csv"])
+@pytest.mark.parametrize("ending", ["json", "csv", "yaml", "xml"])
+def test_pipes_and_devices_are_refused_and_never_opened(kind, ending, tmp_path):
+    own_set.write_images(tmp_path / "images")
+    os.mkfifo(tmp_path / f"pipe.{ending}")
+    (tmp_path / f"zero.{ending}").symlink_to("/dev/zero")
+    for name in ("pipe", "zero"):
+        path = tmp_path / f"{name}.{ending}"
+        with pytest.raises(ValueError, match=rf"{name}\.{ending} is a pipe, a device or a socket"):
+            read_annotations(path, annotation_format=kind, image_dir=tmp_path / "images")
+    with pytest.raises(ValueError, match=rf"pipe\.{ending} is a pipe, a device or a socket"):
+        read_coco(tmp_path / f"pipe.{ending}", tmp_path / "images")

@@ -5,7 +5,7 @@ import unicodedata
 
 import pytest
 
-from ssd_centernet.data.readers.image_folder import ImageFolder
+from ssd_centernet.data.readers.image_folder import ImageFolder, read_list
 from ssd_centernet.data.validate import Report
 
 FORK = b"\x00\x05\x16\x07\x00\x02\x00\x00Mac OS X        "
@@ -149,3 +149,12 @@ def test_stems(tmp_path):
         "found in upper or lower case",
         "found with accents that are composed in another way",
     ]
+
+
+def test_lists(tmp_path):
+    text = "\ufeff# my pictures\r\n\r\n a.jpg \r\n'b c.jpg'\r\n#1.jpg\r\n50%.jpg\r\n# x\r\n"
+    (tmp_path / "list.txt").write_bytes(text.encode())
+    names = read_list(tmp_path / "list.txt")
+    assert names == ["a.jpg", "b c.jpg", "#1.jpg", "50%.jpg"]
+    folder, report = read(make(tmp_path / "x", *names))
+    assert list(folder.match(names).values()) == names and notes(report) == {}

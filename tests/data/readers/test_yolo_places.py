@@ -37,7 +37,7 @@ def test_pictures_and_label_files_that_do_not_fit(tmp_path):
     root = make(
         tmp_path,
         ["images/train/a.jpg", "images/train/a.png", "images/train/B.JPG", "images/train/c.jfif"],
-        [f"labels/train/{n}.txt" for n in ("a", "b", "gone", "c.jfif")] + ["labels/train/s/d.txt"],
+        [f"labels/train/{n}.txt" for n in ("a", "A", "b", "c.jfif", "gone", "s/d")],
     )
     (root / "labels/train/classes.txt").write_text("cat\nemu\n")
     (root / "labels/train/._a.txt").write_bytes(b"\x00\x05\x16\x07")
@@ -46,10 +46,14 @@ def test_pictures_and_label_files_that_do_not_fit(tmp_path):
     assert own_set.reasons(source) == {
         "label file found in upper or lower case, or with other accents": 1,
         "pictures that share one label file: each gets its boxes": 1,
-        "label file without a picture: not used": 2,
+        "label file without a picture of its own: not used": 3,
     }
     notes = source.report.to_dict()["notes"]
-    assert notes["label file without a picture: not used"]["first"] == ["gone.txt", "d.txt"]
+    assert notes["label file without a picture of its own: not used"]["first"] == [
+        "A.txt",
+        "gone.txt",
+        "d.txt",
+    ]
     shared = notes["pictures that share one label file: each gets its boxes"]
     assert shared["first"] == ["a.jpg and a.png"]
 
