@@ -24,7 +24,7 @@ from ssd_centernet.data.readers.yolo_shapes import (
     is_box,
     is_box_of,
     is_parallelogram,
-    is_polygon,
+    polygon_likeness,
 )
 from ssd_centernet.data.validate import LISTED, Report
 from ssd_centernet.data.values import read_number
@@ -79,6 +79,7 @@ class _Evidence:
     three: int = 0
     flagged: int = 0
     polygon: int = 0
+    untidy: int = 0
     oriented: int = 0
     whole_end: int = 0
     end_above_one: int = 0
@@ -156,11 +157,13 @@ class YoloLines:
         two = len(values) % 2 == 1 and is_box_of(numbers, 2)
         three = len(values) % 3 == 2 and is_box_of(numbers, 3)
         flagged = three and has_flags(numbers)
-        polygon = len(values) % 2 == 1 and is_polygon(numbers)
+        likeness = polygon_likeness(numbers) if len(values) % 2 else 0.0
+        polygon = likeness == 1
         evidence.two += two
         evidence.three += three
         evidence.flagged += flagged
         evidence.polygon += polygon
+        evidence.untidy += 0 < likeness < 1
         evidence.oriented += len(values) == 9 and is_parallelogram(numbers)
         evidence.whole_end += values[-1] == int(values[-1])
         evidence.end_above_one += values[-1] > 1
@@ -260,8 +263,15 @@ class YoloLines:
         if evidence.oriented == seen:
             return _ORIENTED
         flagged = evidence.flagged == seen
-        points = max(evidence.two, evidence.three) >= _POINTS_FIT * seen
-        polygons = evidence.polygon >= _POLYGONS_FIT * seen and not flagged
+        fit = max(evidence.two, evidence.three)
+        points = fit >= _POINTS_FIT * seen
+        perhaps = evidence.polygon + evidence.untidy
+        polygons = evidence.polygon >= _POLYGONS_FIT * seen
+        # Untidy polygons are some all the same, if points are excluded, or else not excluded.
+        polygons |= perhaps >= (_VARIED_FIT if points else _POLYGONS_FIT) * seen and (
+            points or fit < _VARIED_FIT * seen
+        )
+        polygons &= not flagged
         if points == polygons:
             raise ValueError(self._unclear(length, evidence, both=points))
         other = evidence.only_polygon if points else evidence.only_points

@@ -9,6 +9,7 @@ import numpy as np
 # Fractions are written with about six digits.
 ROUNDING = 1e-3
 BORDER = 10 * ROUNDING
+_FEW_CROSSINGS = 2
 
 
 def corners_of(box: Sequence[float]) -> tuple[float, ...]:
@@ -44,29 +45,36 @@ def has_flags(numbers: np.ndarray) -> bool:
     return bool(np.isin(numbers[6::3], (0.0, 1.0, 2.0)).all())
 
 
-def is_polygon(numbers: np.ndarray) -> bool:
-    """Tell whether numbers are x y of a polygon's corners: near each other, edges not crossing."""
+def polygon_likeness(numbers: np.ndarray) -> float:
+    """Tell whether numbers are x y of a polygon's corners.
+
+    Returns:
+        1 if they are near each other and edges do not cross; 0.5 if a few edges cross or corners
+        stand twice, as masks of several parts have it; 0 for no polygon.
+    """
     points = numbers.reshape(-1, 2)
     if points.min() < -BORDER or points.max() > 1 + BORDER:
-        return False
+        return 0.0
     if len(points) > 3 and np.array_equal(points[0], points[-1]):
         points = points[:-1]
     x, y = points.T
     if abs(np.dot(x, np.roll(y, -1)) - np.dot(y, np.roll(x, -1))) < 1e-9:
-        return False
+        return 0.0
     if len(points) > 4:
         # A width and a height are no place near the others.
         low, high = points[2:].min(axis=0), points[2:].max(axis=0)
         reach = float((high - low).max())
         if (points[:2] < low - reach).any() or (points[:2] > high + reach).any():
-            return False
-        if len(np.unique(points, axis=0)) < len(points) and len(points) < 20:
-            return False
-    return len(points) > 100 or not _crosses(points)
+            return 0.0
+    crossings = 0 if len(points) > 100 else _count_crossings(points)
+    if crossings > _FEW_CROSSINGS:
+        return 0.0
+    twice = len(np.unique(points, axis=0)) < len(points) < 20
+    return 0.5 if crossings or twice else 1.0
 
 
-def _crosses(points: np.ndarray) -> bool:
-    """Tell whether edges of a closed polygon cross."""
+def _count_crossings(points: np.ndarray) -> int:
+    """Return how many pairs of edges of a closed polygon cross."""
     start, end = points, np.roll(points, -1, axis=0)
 
     def side(a, b, c):
@@ -75,11 +83,12 @@ def _crosses(points: np.ndarray) -> bool:
 
     a, b = start[:, None], end[:, None]
     c, d = start[None], end[None]
-    return bool(((side(a, b, c) * side(a, b, d) < 0) & (side(c, d, a) * side(c, d, b) < 0)).any())
+    crossing = (side(a, b, c) * side(a, b, d) < 0) & (side(c, d, a) * side(c, d, b) < 0)
+    return int(crossing.sum()) // 2
 
 
 def is_parallelogram(numbers: np.ndarray) -> bool:
     """Tell whether eight numbers are the corners of a rectangle that may be turned."""
     points = numbers.reshape(4, 2)
     first, second = points[0] + points[2], points[1] + points[3]
-    return bool(np.abs(first - second).max() <= 2 * ROUNDING) and is_polygon(numbers)
+    return bool(np.abs(first - second).max() <= 2 * ROUNDING) and polygon_likeness(numbers) == 1
