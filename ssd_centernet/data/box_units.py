@@ -212,7 +212,7 @@ def _check_borders(tell: _Telling, sizes: np.ndarray, if_right: str) -> list[str
     if not beyond.any():
         return []
     share, causes = float(beyond.mean()), _causes(boxes, sizes)
-    likely = f"Likely: {' or '.join((list(causes) or _UNKNOWN)[:2])}. {if_right}"
+    likely = f"Likely: {'; or '.join([*causes, *_UNKNOWN][:2])}. {if_right}"
     if share > MAX_BEYOND and len(boxes) >= _ENOUGH:
         raise tell.error(beyond, "reach beyond the border of their picture", likely)
     # Where most boxes are near the left top corner, other orders let only few pass a border.

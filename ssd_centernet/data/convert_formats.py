@@ -59,7 +59,7 @@ def convert_annotations(
         ValueError, FileNotFoundError, FileExistsError: as for the readers and `convert_coco`.
     """
     shared = label_map or _shared_label_map(output_dir, split)
-    if annotation_format == "auto" and holds_only_pictures(annotations):
+    if annotation_format == "auto" and _is_test_set(annotations):
         source = read_pictures(annotations, label_map=shared, image_list=image_list)
     else:
         source = read_annotations(
@@ -83,6 +83,15 @@ def convert_annotations(
         box_units=box_units,
         **options,
     )
+
+
+def _is_test_set(annotations: str | os.PathLike) -> bool:
+    """Tell whether annotations are in no format, as they are pictures alone."""
+    try:
+        detect_format(annotations)
+    except ValueError:
+        return holds_only_pictures(annotations)
+    return False
 
 
 def told(info: dict, output_dir: str | os.PathLike) -> str:

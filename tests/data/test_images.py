@@ -112,6 +112,13 @@ def test_galleries_show_the_same_pixels_without_tensorflow(records, name):
     assert np.abs(shown - pixels[name]).max() <= (6 if checked.format == "jpeg" else 0)
 
 
+def decoded_by_tensorflow(encoded: bytes) -> None:
+    try:
+        decode_image(tf.constant(encoded))
+    except tf.errors.OpError as error:
+        raise ValueError(error.message) from error
+
+
 def test_the_report_names_what_was_done(records):
     report = faults(records[0].info)
     repaired = {reason: entry["count"] for reason, entry in report["repaired images"].items()}
@@ -150,6 +157,30 @@ def test_the_end_marker_is_added_and_nothing_else():
     data = encode(GREY)
     checked = check_image(data[:-2])
     assert checked.encoded == data and not ImageFile.LOAD_TRUNCATED_IMAGES
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning:PIL")  # It tells what it skips of a bad TIFF.
+@pytest.mark.parametrize("name", KINDS)
+def test_a_damaged_file_is_dropped_or_has_the_size_that_is_stored(name):
+    data = KINDS[name][0]
+    draw = np.random.default_rng(len(data))
+    kept = 0
+    for number in range(16):
+        changed = bytearray(data)
+        for _ in range(3):
+            # Headers are short, so they are hit as often as all the rest.
+            reach = min(len(data), 300) if number % 2 else len(data)
+            changed[draw.integers(reach)] = draw.integers(256)
+        if number % 4 == 3:
+            del changed[draw.integers(len(data)) :]
+        checked = check_image(bytes(changed), decode=decoded_by_tensorflow, max_pixels=10_000_000)
+        if checked.encoded:
+            kept += 1
+            size = decode_image(tf.constant(checked.encoded)).shape[:2]
+            assert size == (checked.height, checked.width)
+        else:
+            assert checked.dropped
+    assert kept < 16
 
 
 # --- colours and levels ----------------------------------------------------------------------
