@@ -16,6 +16,7 @@ import tensorflow as tf
 from ssd_centernet import config
 from ssd_centernet.data.arrays import write_arrays
 from ssd_centernet.data.directory import load_label_map
+from ssd_centernet.data.mixture import DataDir, merged_label_map
 from ssd_centernet.data.pipeline import FILLER_ID, evaluation_batches
 from ssd_centernet.data.validate import format_report
 from ssd_centernet.labels import LabelMap
@@ -26,7 +27,15 @@ from ssd_centernet.recipe import Recipe
 # Folders of images that were in memory; they go when Python ends.
 _FOLDERS: list[tempfile.TemporaryDirectory] = []
 # Options of `training_data` that are settings of a recipe; the others are of its `batches`.
-_SETTINGS = ("train_split", "batch_size", "keep_empty", "crowd", "seed")
+_SETTINGS = (
+    "train_split",
+    "batch_size",
+    "keep_empty",
+    "crowd",
+    "seed",
+    "data_weights",
+    "repeat_threshold",
+)
 
 
 class TrainingData(NamedTuple):
@@ -42,7 +51,7 @@ class TrainingData(NamedTuple):
 
 
 def training_data(
-    data_dir: str | os.PathLike,
+    data_dir: DataDir,
     detector: Detector,
     *,
     recipe: str | os.PathLike | None = None,
@@ -54,7 +63,8 @@ def training_data(
     """Make batches to `fit` a detector on, as `ssd_centernet train` makes them.
 
     Args:
-        data_dir: folder that `ssd_centernet convert` or `convert_annotations` wrote.
+        data_dir: folder that `ssd_centernet convert` or `convert_annotations` wrote, or several of
+            them, which are mixed; build the detector with the classes of all.
         detector: what is to be trained: its input's size, its normalisation, its targets.
         recipe: whose augmentation is used, and whose way with empty images and crowd regions;
             None resizes and normalises only.
@@ -223,13 +233,14 @@ def as_lines(settings: str | Sequence[str]) -> list[str]:
     return [settings] if isinstance(settings, str) else list(settings)
 
 
-def label_map_for(detector: Detector, data_dir: str | os.PathLike) -> LabelMap:
+def label_map_for(detector: Detector, data_dir: DataDir) -> LabelMap:
     """Return the label map of some data.
 
     Raises:
         ValueError: its classes are not those of the detector.
     """
-    found = load_label_map(data_dir)
+    several = not isinstance(data_dir, str | os.PathLike)
+    found = merged_label_map(data_dir)[0] if several else load_label_map(data_dir)
     names = detector.class_names
     if names is None and detector.num_classes == found.num_classes:
         return found

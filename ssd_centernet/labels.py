@@ -70,6 +70,8 @@ class LabelMap:
         self._class_of_name = {name: c for c, name in enumerate(self.names)}
         self._class_of_id = {i: c for c, i in enumerate(self.ids)}
         self.other_names: dict[int, str] = dict(other_names or {})
+        folded = [*self.other_names.items(), *zip(self.ids[::-1], self.names[::-1], strict=True)]
+        self._id_of_folded = {_folded(name): i for i, name in folded}
 
     @classmethod
     def coco(cls) -> LabelMap:
@@ -179,12 +181,7 @@ class LabelMap:
         return self._class_of_name[name]
 
     def is_called(self, category_id: int, name: str) -> bool:
-        """Tell whether records mean a class by a name; its spelling and case may differ.
-
-        Args:
-            category_id: an id of the map.
-            name: in records, such as 'Traffic_Light'.
-        """
+        """Tell whether records mean a class by a name such as 'Traffic_Light'; case may differ."""
         names = (self.names[self.to_class(category_id)], self.other_names.get(category_id))
         return _folded(name) in [_folded(own) for own in names if own is not None]
 
@@ -194,7 +191,7 @@ class LabelMap:
         Args:
             name: in records; its spelling and case may differ.
         """
-        return next((i for i in self.ids if self.is_called(i, name)), None)
+        return self._id_of_folded.get(_folded(name))
 
     def lookup(self) -> np.ndarray:
         """Return the vector that maps a category id to its class.

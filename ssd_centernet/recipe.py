@@ -18,8 +18,15 @@ import tensorflow as tf
 from ssd_centernet.building import build_detector
 from ssd_centernet.config import expectations as may_be
 from ssd_centernet.data.directory import load_label_map
+from ssd_centernet.data.mixture import (
+    DataDir,
+    Mixture,
+    folders_of,
+    merged_label_map,
+    training_notes,
+    training_source,
+)
 from ssd_centernet.data.pipeline import (
-    count_examples,
     evaluation_batches,
     resize_only,
     training_batches,
@@ -81,6 +88,10 @@ class Recipe:
             where it is not that of its format.
         keep_empty: whether images without objects are trained on.
         crowd: what the pipeline does with crowd regions: "object", "drop" or "ignore".
+        data_weights: share of each of several data directories in an epoch, in any unit; None takes
+            every image once.
+        repeat_threshold: share of the images below which a class is rare: images with it come
+            max(1, sqrt(repeat_threshold / share)) times in an epoch; None repeats none.
         train_split: prefix of the training shards.
         eval_split: prefix of the evaluation shards; None for no evaluation.
         eval_batch_size: images per step of the evaluation; None means batch_size.
@@ -128,6 +139,8 @@ class Recipe:
     fine_tune_channels: str | None = None
     keep_empty: Annotated[bool, may_be.SWITCH] = False
     crowd: str = "object"
+    data_weights: Annotated[Sequence[float] | None, may_be.WEIGHTS] = None
+    repeat_threshold: Annotated[float | None, may_be.ABOVE_ZERO] = None
     train_split: Annotated[str, may_be.TEXT] = "coco_train"
     eval_split: Annotated[str | None, may_be.TEXT] = "coco_val"
     eval_batch_size: Annotated[int | None, may_be.COUNT] = None
@@ -184,15 +197,20 @@ class Recipe:
         """
         return build_detector(label_map=label_map, **classes)
 
-    def count_images(self, data_dir: str | Path) -> int:
+    def count_images(self, data_dir: DataDir) -> int:
         """Count the images of an epoch over all processes."""
-        return count_examples(
-            str(data_dir), split=self.train_split, keep_empty=self.keep_empty, crowd=self.crowd
-        )
+        return self._source(data_dir).count()
 
-    def notes(
-        self, detector: Detector, data_dir: str | Path, batches: tf.data.Dataset
-    ) -> list[str]:
+    def _source(self, data_dir: DataDir) -> RecordSource | Mixture:
+        choice = (self.train_split, 0, 1, self.keep_empty, self.crowd)
+        return training_source(data_dir, *choice, **self._mixed())
+
+    def _mixed(self) -> dict[str, Any]:
+        """Return the settings that only a mixture has: other functions may not know them."""
+        mixed = {"data_weights": self.data_weights, "repeat_threshold": self.repeat_threshold}
+        return {name: value for name, value in mixed.items() if value is not None}
+
+    def notes(self, detector: Detector, data_dir: DataDir, batches: tf.data.Dataset) -> list[str]:
         """Say what of the training split is left out, or taken although it looks odd, with counts.
 
         Args:
@@ -203,17 +221,9 @@ class Recipe:
         Returns:
             A sentence each; nothing where all is used.
         """
-        source = RecordSource(data_dir, self.train_split, 0, 1, self.keep_empty, self.crowd)
         rows = batches.element_spec["boxes"].shape[1]
         limit = detector.object_limit()
-        # Targets that the pipeline makes are made of all objects, before the fields are cut.
-        told = "batches and their pictures hold the first ones"
-        if not self.targets_in_pipeline or (limit is not None and limit[0] <= rows):
-            told = "the rest of theirs are left out of the batches"
-        notes = source.notes() + source.beyond(rows, "training_batches.max_boxes", told)
-        if limit is not None:
-            notes += source.beyond(*limit, "the rest of theirs are left out of the targets")
-        return notes
+        return training_notes(self._source(data_dir), rows, limit, self.targets_in_pipeline)
 
     def length(self, images: int, *, processes: int = 1) -> RunLength:
         """Work out how long a run is.
@@ -247,7 +257,7 @@ class Recipe:
     def training_batches(
         self,
         detector: Detector,
-        data_dir: str | Path,
+        data_dir: DataDir,
         *,
         label_map: LabelMap | None = None,
         rank: int = 0,
@@ -259,7 +269,7 @@ class Recipe:
 
         Args:
             detector: what is trained: its input's size, its normalisation, its targets.
-            data_dir: directory that `ssd_centernet convert` wrote.
+            data_dir: directory that `ssd_centernet convert` wrote, or several.
             label_map: of the data; None reads it.
             rank: number of this process.
             world_size: number of processes.
@@ -275,11 +285,12 @@ class Recipe:
         """
         chain = self.augment or resize_only(detector.preprocessing)
         check_normalization(chain, detector)
+        folders = folders_of(data_dir)
         return self.batches(
-            str(data_dir),
+            folders[0] if len(folders) == 1 else folders,
             image_size=detector.image_size,
             split=self.train_split,
-            label_map=label_map or load_label_map(data_dir),
+            label_map=label_map or merged_label_map(folders)[0],
             batch_size=self.batch_size,
             augment=chain,
             make_targets=detector.make_targets if self.targets_in_pipeline else None,
@@ -289,6 +300,7 @@ class Recipe:
             rank=rank,
             world_size=world_size,
             start_example=start_example,
+            **self._mixed(),
             **options,
         )
 

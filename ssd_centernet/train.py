@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import os
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import tensorflow as tf
@@ -14,7 +14,7 @@ import tensorflow as tf
 from ssd_centernet import __version__, config, run_directory
 from ssd_centernet._keras import keras, keras_version
 from ssd_centernet.data import shards
-from ssd_centernet.data.directory import find_label_map
+from ssd_centernet.data.mixture import DataDir, folders_of, merged_label_map
 from ssd_centernet.evaluation.coco import CocoEvaluator
 from ssd_centernet.evaluation.detector import split_ground_truth
 from ssd_centernet.labels import LabelMap
@@ -38,7 +38,7 @@ from ssd_centernet.weights import restore
 
 def train(
     model_dir: str | Path,
-    data_dir: str | Path,
+    data_dir: DataDir,
     recipe: Recipe | None = None,
     *,
     prepare: Callable[[str, str | None, Callable[[str], None]], None] | None = None,
@@ -47,7 +47,8 @@ def train(
 
     Args:
         model_dir: directory of the run; `run_directory.py` lists what it gets.
-        data_dir: directory that `ssd_centernet convert` wrote.
+        data_dir: directory that `ssd_centernet convert` wrote, or several, which are mixed; the
+            first one is evaluated on.
         recipe: the settings; None takes those that gin has parsed.
         prepare: writes `data_dir`, where it is not there yet: called by the first process with the
             split to train on, that to evaluate on or None, and a function that prints; the others
@@ -69,7 +70,7 @@ def train(
         if communicator.is_chief:
             prepare(recipe.train_split, recipe.eval_split, functools.partial(print, flush=True))
         communicator.barrier()
-    label_map, of_labels = find_label_map(data_dir)
+    label_map, of_labels = merged_label_map(data_dir)
     for earlier in filter(None, (model_dir, recipe.resume_from)):
         run_directory.check_classes(earlier, label_map)
     images = recipe.count_images(data_dir)
@@ -100,11 +101,11 @@ def train(
         board = PictureBoard(log, label_map, number=recipe.pictures)
         evaluation = None
         if options.evaluate_every:
-            evaluation = _evaluation(recipe, trainer, log, board, label_map, data_dir)
-        _announce(recipe, trainer, log, images, data_dir)
-        for note in [of_labels, *recipe.notes(detector, data_dir, batches)]:
-            if note:
-                log.say(f"note: {note}")
+            first = folders_of(data_dir)[0]
+            evaluation = _evaluation(recipe, trainer, log, board, label_map, first)
+        _announce(recipe, trainer, log, images, folders_of(data_dir))
+        for note in [*of_labels, *recipe.notes(detector, data_dir, batches)]:
+            log.say(f"note: {note}")
         observers = make_observers(
             model_dir, trainer, log.say, recipe.profile, recipe.use_performance
         )
@@ -190,7 +191,7 @@ def _evaluation(
 
 
 def _announce(
-    recipe: Recipe, trainer: Trainer, log: TrainLog, images: int, data_dir: str | Path
+    recipe: Recipe, trainer: Trainer, log: TrainLog, images: int, folders: Sequence[str]
 ) -> None:
     """Tell what kind of run begins, and whether its schedule fits."""
     length, processes = trainer.length, trainer.communicator.size
@@ -202,7 +203,8 @@ def _announce(
         processes=processes,
         device=_device_of(trainer),
         precision=trainer.detector.dtype_policy.name,
-        data_dir=os.path.abspath(data_dir),
+        data_dir=os.path.abspath(folders[0]),
+        **({"mixed_with": [os.path.abspath(one) for one in folders[1:]]} if folders[1:] else {}),
         versions={
             "ssd_centernet": __version__,
             "tensorflow": tf.__version__,

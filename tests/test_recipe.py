@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import gin
 import pytest
 
-from ssd_centernet import api, config
+from ssd_centernet import api, config, fit_data
 from ssd_centernet import recipe as recipe_module
 from ssd_centernet import train as train_module
 from ssd_centernet.benchmark import measure
@@ -95,6 +95,8 @@ TELLTALES = {
     "keep_empty": ("True", FEED, {"batches.keep_empty": True}),
     "crowd": ("'drop'", (*FEED, "show_anchors"), {"batches.crowd": "drop"}),
     "seed": ("7", FEED, {"batches.seed": 7}),
+    "data_weights": ("(2.0,)", FEED, {"batches.data_weights": (2.0,)}),
+    "repeat_threshold": ("0.125", FEED, {"batches.repeat_threshold": 0.125}),
     "train_split": ("'coco_val'", (*FEED, "show_anchors"), {"batches.split": "coco_val"}),
     "targets_in_pipeline": ("False", FEED, {"batches.make_targets": None}),
     "optimizer": ("@TelltaleMomentum", STEP, {"Trainer.optimizer": TelltaleMomentum}),
@@ -211,7 +213,7 @@ def run_command(command, recipe, data_dir, folder):
             assert [line.status for line in lines] == ["ok"], lines
     elif command == "fit":
         detector = api.build(recipe, label_map=load_label_map(data_dir))
-        api.training_data(data_dir, detector, recipe=recipe)
+        fit_data.training_data(data_dir, detector, recipe=recipe)
     else:
         device = ["--device=cpu"] if command == "benchmark step" else []
         call("benchmark", *files, f"--part={command.split()[1]}", *device)

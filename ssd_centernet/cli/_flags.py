@@ -39,6 +39,37 @@ def define_model_dir(help_text: str | None = None) -> None:
     )
 
 
+class _Folders(flags.Flag):
+    """A flag that is one text as a rule, and a list where it is given several times."""
+
+    def parse(self, argument) -> None:
+        before = self.value if self.present else None
+        self.value = argument
+        if before is not None:
+            self.value = [*([before] if isinstance(before, str) else before), argument]
+        self.present += 1
+
+
+def define_data_dirs() -> None:
+    """Define a --data_dir that may be given several times, and --data_weights."""
+    flags.DEFINE_flag(
+        _Folders(
+            flags.ArgumentParser(),
+            flags.ArgumentSerializer(),
+            "data_dir",
+            None,
+            "Folder of converted data (*.record-* files and the label map). Given several times, "
+            "the data sets are mixed: classes of one name are one class, and the first folder is "
+            "evaluated on.",
+        )
+    )
+    flags.DEFINE_list(
+        "data_weights",
+        None,
+        "Share of each --data_dir in an epoch, such as 2,1 (default: every image once).",
+    )
+
+
 def define_data_dir() -> None:
     """Define --data_dir."""
     flags.DEFINE_string(

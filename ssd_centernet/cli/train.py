@@ -69,7 +69,7 @@ def define_flags() -> None:
     """Define the flags of this command."""
     _flags.define_gin()
     _flags.define_model_dir()
-    _flags.define_data_dir()
+    _flags.define_data_dirs()
     _flags.define_train_split()
     _flags.define_eval_split()
     flags.DEFINE_enum(
@@ -177,9 +177,12 @@ def main(argv: list[str]) -> int:
     if values.inference:
         return _predict(statements)
     if values.mode == "eval":
+        _refuse_several("an evaluation")
         return _evaluate(statements)
     _flags.require("gin_file", "model_dir")
     own = _own_data()
+    if own or values.static:
+        _refuse_several("--annotations" if own else "--static")
     if not (values.use_fake_data or own):
         _flags.require("data_dir")
     parse_recipe(statements, evaluable=own is None or own.has_validation)
@@ -233,6 +236,8 @@ def parse_recipe(statements: Sequence[Statement], *, evaluable: bool = True) -> 
     from ssd_centernet import config
 
     bindings = _flags.flag_bindings(_BINDINGS)
+    if values.data_weights:
+        bindings.append(f"train.data_weights = {_weights(values.data_weights)}")
     if values.fine_tune_checkpoint == "":
         # Said by the original's scripts, where it leaves the recipe's as it is.
         bindings.remove("train.fine_tune_checkpoint = ''")
@@ -251,6 +256,24 @@ def parse_recipe(statements: Sequence[Statement], *, evaluable: bool = True) -> 
         # What these flags set depends on the recipe that was just read.
         bindings += _vendor_flags.bindings(statements, data=data)
         config.parse(values.gin_file, values.gin_params, flag_params=bindings)
+
+
+def _weights(words: Sequence[str]) -> tuple[float, ...]:
+    try:
+        return tuple(float(word) for word in words)
+    except ValueError as error:
+        raise flags.IllegalFlagValueError(
+            f"--data_weights={','.join(words)}: expected a number for each --data_dir, such as 2,1."
+        ) from error
+
+
+def _refuse_several(use: str) -> None:
+    """Refuse several data directories where only one has a meaning."""
+    if isinstance(flags.FLAGS.data_dir, list):
+        raise flags.IllegalFlagValueError(
+            f"--data_dir is given {len(flags.FLAGS.data_dir)} times, but {use} takes one: give the "
+            "one that is meant."
+        )
 
 
 def _profiled_steps(words: Sequence[str]) -> tuple[int, ...]:

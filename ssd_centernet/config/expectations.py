@@ -104,6 +104,10 @@ SWITCH = Expectation(lambda value: isinstance(value, bool), "True or False, with
 TEXT = Expectation(lambda value: isinstance(value, str), "a text in quotes")
 PATH = Expectation(lambda v: isinstance(v, str | os.PathLike), "a path in quotes")
 PATTERNS = Expectation(_are_patterns, "a regular expression in quotes, or a tuple of them")
+WEIGHTS = Expectation(
+    lambda v: isinstance(v, Sequence) and all(_is_number(one) and one >= 0 for one in v),
+    "a tuple of numbers of 0 or more, such as (2.0, 1.0)",
+)
 DURATION = Expectation(
     lambda value: isinstance(value, str) or _is_integer(value),
     "a number of steps, or a text such as '2.5 epochs'",

@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from absl import logging
-
 from ssd_centernet.data.splits import check_folder, list_splits
 from ssd_centernet.labels import LabelMap
 
@@ -32,6 +30,8 @@ def load_label_map(data_dir: str | Path) -> LabelMap:
     """
     label_map, note = find_label_map(data_dir)
     if note and os.path.abspath(data_dir) not in _SAID:
+        from absl import logging  # Its flags are those of the commands that load data.
+
         _SAID.add(os.path.abspath(data_dir))
         logging.warning(note)
     return label_map

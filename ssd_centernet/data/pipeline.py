@@ -8,13 +8,20 @@ examples consumed, is therefore the position, and a checkpoint needs no iterator
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import gin
 import tensorflow as tf
 
 from ssd_centernet.data import records, shards
-from ssd_centernet.data.epochs import as_written, cached_epochs, read_epochs
+from ssd_centernet.data.epochs import (
+    as_written,
+    cached_epochs,
+    cached_mixed_epochs,
+    mixed_epochs,
+    read_epochs,
+)
+from ssd_centernet.data.mixture import DataDir, Mixture, training_source
 from ssd_centernet.labels import LabelMap
 from ssd_centernet.ops import image as image_ops
 
@@ -32,7 +39,7 @@ _RECORDS_AHEAD = 64
 
 @gin.register
 def training_batches(
-    data_dir: str,
+    data_dir: DataDir,
     *,
     label_map: LabelMap,
     batch_size: int,
@@ -43,6 +50,8 @@ def training_batches(
     max_boxes: int = 100,
     keep_empty: bool = False,
     crowd: str = "object",
+    data_weights: Sequence[float] | None = None,
+    repeat_threshold: float | None = None,
     seed: int = 0,
     rank: int = 0,
     world_size: int = 1,
@@ -60,8 +69,10 @@ def training_batches(
     its example k on, if all other arguments are the same.
 
     Args:
-        data_dir: folder with the record files.
-        label_map: from the data set's category ids to classes.
+        data_dir: folder with the record files, or several folders that are mixed; classes are
+            joined by their names.
+        label_map: from the data set's category ids to classes; of several folders, that of
+            `mixture.merged_label_map`.
         batch_size: images per batch of this process.
         augment: `(example with 'encoded', seed [2]) -> example with 'image'`, e.g. `SSDAugment`;
             your own chain may use Python's `if` and `while` on tensors.
@@ -76,6 +87,10 @@ def training_batches(
         crowd: what to do with crowd regions: use them as ordinary objects ('object': their
             `is_crowd` is cleared), leave them out ('drop'), or mark them for the criterion to
             ignore ('ignore'). With the last two, an image with crowd regions alone counts as empty.
+        data_weights: share of each folder in an epoch, in any unit; None takes every image once.
+        repeat_threshold: share of the images below which a class is rare: an image with it comes
+            max(1, sqrt(repeat_threshold / share)) times in an epoch on average (the repeat factor
+            sampling of LVIS); None repeats none.
         seed: seed of order and augmentation.
         rank: number of this process, 0 <= rank < world_size.
         world_size: number of processes; each record goes to one of them.
@@ -107,21 +122,29 @@ def training_batches(
     shards.check_range("max_boxes", max_boxes, 1)
     shards.check_range("shuffle_buffer", shuffle_buffer, 1)
     shards.check_range("start_example", start_example, 0)
-    source = shards.RecordSource(data_dir, split, rank, world_size, keep_empty, crowd)
+    mixed = {"data_weights": data_weights, "repeat_threshold": repeat_threshold}
+    source = training_source(
+        data_dir, split, rank, world_size, keep_empty, crowd, label_map=label_map, **mixed
+    )
     source.check(label_map)
     source.check_not_empty()
 
+    parse_record = source.parser(label_map)
+
     @as_written
-    def parse(serialized: tf.Tensor) -> Example:
-        return _treat_crowd(records.parse_example(serialized, label_map), crowd)
+    def parse(*record: tf.Tensor) -> Example:
+        return _treat_crowd(parse_record(*record), crowd)
 
     first_epoch, offset = 0, 0
     if start_example:
         first_epoch, offset = divmod(start_example, source.count())
+    mixed = isinstance(source, Mixture)
     if cache:
-        epoch_of = cached_epochs(source, parse, seed, deterministic)
+        make = cached_mixed_epochs if mixed else cached_epochs
+        epoch_of = make(source, parse, seed, deterministic)
     else:
-        epoch_of = read_epochs(source, parse, seed, shuffle_buffer, deterministic)
+        make = mixed_epochs if mixed else read_epochs
+        epoch_of = make(source, parse, seed, shuffle_buffer, deterministic)
 
     if not _is_ours(augment):
         augment = tf.function(augment)
@@ -244,11 +267,13 @@ def preprocess_example(
 
 
 def count_examples(
-    data_dir: str,
+    data_dir: DataDir,
     *,
     split: str = "coco_train",
     keep_empty: bool = False,
     crowd: str = "object",
+    data_weights: Sequence[float] | None = None,
+    repeat_threshold: float | None = None,
     rank: int = 0,
     world_size: int = 1,
 ) -> int:
@@ -259,6 +284,8 @@ def count_examples(
         split: prefix of the record files.
         keep_empty: as in `training_batches`.
         crowd: as in `training_batches`.
+        data_weights: as in `training_batches`.
+        repeat_threshold: as in `training_batches`.
         rank: number of the process whose images are counted.
         world_size: number of processes; 1 counts all images.
 
@@ -269,7 +296,8 @@ def count_examples(
         FileNotFoundError: no folder, or no complete set of record files in it.
         ValueError: a damaged file; names the file and the record.
     """
-    return shards.RecordSource(data_dir, split, rank, world_size, keep_empty, crowd).count()
+    mixed = {"data_weights": data_weights, "repeat_threshold": repeat_threshold}
+    return training_source(data_dir, split, rank, world_size, keep_empty, crowd, **mixed).count()
 
 
 def _is_ours(function: Callable) -> bool:

@@ -49,7 +49,7 @@ class Summary:
         crowds: int32 [R], how many of them are crowd regions.
         flat: int32 [R], boxes without an area, which reading leaves out.
         classes: (label or None, text or None) -> number of the first record with an object of them.
-        labels: int64 [N], the label of each box that has an area.
+        kinds: int32 [N], for each box that has an area which of `classes` it is, in their order.
         owners: int32 [N], the record of each of them.
         pixels: int64 [R], pixels of each picture as its header says, 0 where it does not.
         resized: bool [R], whether a record says another size than its picture has.
@@ -60,7 +60,7 @@ class Summary:
     crowds: np.ndarray
     flat: np.ndarray
     classes: dict[tuple[int | None, bytes | None], int]
-    labels: np.ndarray
+    kinds: np.ndarray
     owners: np.ndarray
     pixels: np.ndarray
     resized: np.ndarray
@@ -193,7 +193,7 @@ class _Reader:
         area, given = self._values(_AREA, counts)
         bad = ~np.isfinite(area) | (area < 0)
         self._check_values(_AREA, area, given, bad, "pixels^2 of 0 or more")
-        labels, texts = self._classes(counts)
+        classes, kinds = self._first_of_each(*self._classes(counts), owners)
         self._check_rotated(rotated, counts)
         clipped = np.clip(boxes, 0.0, 1.0)
         usable = (clipped[2] > clipped[0]) & (clipped[3] > clipped[1])
@@ -204,8 +204,8 @@ class _Reader:
             boxes=self._per_record(owners[usable]),
             crowds=self._per_record(owners[usable & crowd]),
             flat=self._per_record(owners[~usable]),
-            classes=self._first_of_each(labels, texts, owners),
-            labels=labels[usable],
+            classes=classes,
+            kinds=kinds[usable],
             owners=owners[usable].astype(np.int32),
             pixels=pixels,
             resized=resized,
@@ -301,11 +301,11 @@ class _Reader:
             index = np.flatnonzero(bad.any(axis=0))[0]
             side = np.flatnonzero(bad[:, index])[0]
             value = boxes[side, index]
-            cause = _likely_unit(boxes) if np.isfinite(value) else "a number is missing"
+            cause = _likely_unit(boxes) if np.isfinite(value) else "a number is missing."
             self._fail(
                 owners[index],
                 f"{_BBOX}{SIDES[side]} is {value:.7g}; expected fractions 0..1 of the picture, got "
-                f"{value:.7g}: {cause}. Divide by the picture's width and height when the records "
+                f"{value:.7g}: {cause} Divide by the picture's width and height when the records "
                 "are written.",
             )
         for low, high in ((0, 2), (1, 3)):
@@ -362,15 +362,19 @@ class _Reader:
 
     def _first_of_each(
         self, labels: np.ndarray, texts: np.ndarray, owners: np.ndarray
-    ) -> dict[tuple[int | None, bytes | None], int]:
+    ) -> tuple[dict[tuple[int | None, bytes | None], int], np.ndarray]:
+        """Return each pair of label and text with its first record, and the pair of each box."""
         if not len(owners):
-            return {}
+            return {}, np.zeros(0, np.int32)
         names = list(self._codes)
-        pairs, first = np.unique(np.stack([labels, texts], axis=1), axis=0, return_index=True)
-        return {
+        pairs, first, kinds = np.unique(
+            np.stack([labels, texts], axis=1), axis=0, return_index=True, return_inverse=True
+        )
+        classes = {
             (None if label == NO_LABEL else int(label), None if code < 0 else names[code]): int(at)
             for (label, code), at in zip(pairs.tolist(), owners[first], strict=True)
         }
+        return classes, kinds.reshape(-1).astype(np.int32)
 
 
 def _spread(values: np.ndarray, counts: np.ndarray, wanted: np.ndarray, missing: int) -> np.ndarray:
@@ -385,7 +389,7 @@ def _likely_unit(boxes: np.ndarray) -> str:
     finite = boxes[np.isfinite(boxes)]
     largest = np.abs(finite).max(initial=0.0)
     if largest <= 2.0:
-        return "does the box reach beyond the picture? Clip it"
+        return "does the box reach beyond the picture? Clip it then."
     if largest <= 100.0:
         return "per cent, or pixels?"
     return "pixels?"

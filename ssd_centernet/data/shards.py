@@ -5,15 +5,15 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 import tensorflow as tf
 
-from ssd_centernet.data import wire
+from ssd_centernet.data import records, wire
 from ssd_centernet.data.record_classes import check_classes
 from ssd_centernet.data.scan import Summary, place, summarize
-from ssd_centernet.data.splits import find_shards, read_info
+from ssd_centernet.data.splits import find_shards, list_splits, read_info
 from ssd_centernet.labels import LabelMap
 from ssd_centernet.ops import image as image_ops
 
@@ -79,9 +79,7 @@ class RecordSource:
     def __init__(
         self, data_dir: str, split: str, rank: int, world_size: int, keep_empty: bool, crowd: str
     ):
-        check_range("world_size", world_size, 1)
-        if not 0 <= rank < world_size:
-            raise ValueError(f"rank is {rank}; expected 0 <= rank < world_size ({world_size}).")
+        check_rank(rank, world_size)
         if crowd not in CROWD_CHOICES:
             raise ValueError(f"crowd is {crowd!r}; expected one of {CROWD_CHOICES}.")
         self.data_dir, self.split = data_dir, split
@@ -141,6 +139,10 @@ class RecordSource:
                 "again."
             )
 
+    def parser(self, label_map: LabelMap) -> Callable[[tf.Tensor], dict]:
+        """Make the graph function serialized record -> example."""
+        return lambda serialized: records.parse_example(serialized, label_map)
+
     def notes(self) -> list[str]:
         """Say what reading leaves out or takes as it is, with counts; nothing where all is well."""
         notes = []
@@ -171,7 +173,7 @@ class RecordSource:
 
         Args:
             limit: objects of an image that it holds.
-            setting: that says so, such as 'training_batches.max_boxes'.
+            setting: that says so, such as 'training_batches.max_boxes', or 'one and another'.
             consequence: what becomes of the others, in words.
 
         Returns:
@@ -183,7 +185,7 @@ class RecordSource:
             return []
         return [
             f"{many} of {len(counts)} images of {self.split} have more than {limit} objects (most: "
-            f"{most}); {consequence}: set {setting} = {most}"
+            f"{most}); {consequence}: set {setting.replace(' and ', f' = {most} and ')} = {most}"
         ]
 
     def mask(self) -> np.ndarray:
@@ -216,11 +218,13 @@ class RecordSource:
 
 
 @contextlib.contextmanager
-def failures_named(data_dir: str | os.PathLike, splits: Sequence[str]) -> Iterator[None]:
+def failures_named(
+    data_dir: str | os.PathLike | Sequence[str | os.PathLike], splits: Sequence[str]
+) -> Iterator[None]:
     """Say in which file and record a picture or a checksum is damaged, which a graph cannot.
 
     Args:
-        data_dir: folder of the record files that a block reads.
+        data_dir: folder of the record files that a block reads, or several.
         splits: that it reads.
 
     Raises:
@@ -229,9 +233,11 @@ def failures_named(data_dir: str | os.PathLike, splits: Sequence[str]) -> Iterat
     try:
         yield
     except (tf.errors.InvalidArgumentError, tf.errors.DataLossError) as error:
-        for split in splits:
-            for path in find_shards(data_dir, split):
-                _refuse_damaged(path, error)
+        several = not isinstance(data_dir, str | os.PathLike)
+        for folder in data_dir if several else [data_dir]:
+            for split in splits:
+                for path in find_shards(folder, split) if split in list_splits(folder) else ():
+                    _refuse_damaged(path, error)
         raise
 
 
@@ -257,6 +263,13 @@ def _refuse_damaged(path: str, cause: Exception) -> None:
             f"{path}: record {number + 1} is damaged: its checksum is not that of its bytes. Copy "
             "the file again, or convert the data again with --overwrite."
         ) from error
+
+
+def check_rank(rank: int, world_size: int) -> None:
+    """Raise ValueError where there is no such process."""
+    check_range("world_size", world_size, 1)
+    if not 0 <= rank < world_size:
+        raise ValueError(f"rank is {rank}; expected 0 <= rank < world_size ({world_size}).")
 
 
 def check_range(name: str, value: int, least: int) -> None:

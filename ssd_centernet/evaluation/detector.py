@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -61,7 +62,8 @@ def split_ground_truth(data_dir: str | Path, split: str, label_map: LabelMap) ->
     if path is not None:
         ground_truth = CocoGroundTruth.load(path)
         _check_same_data(ground_truth, source, label_map, str(path))
-        return ground_truth
+        # A detector that was trained on several data sets has classes that this one does not have.
+        return dataclasses.replace(ground_truth, categories=tuple(label_map.to_categories()))
     examples = shards.read_records(source.files).map(
         lambda serialized: records.parse_example(serialized, label_map)
     )
@@ -76,11 +78,12 @@ def _check_same_data(
     """Refuse annotations whose classes, images or objects are not those of the records."""
     again = "They are of two conversions: convert the split again with --overwrite."
     names = {category["id"]: category["name"] for category in truth.categories}
-    for category_id, name in zip(label_map.ids, label_map.names, strict=True):
-        if names.get(category_id) != name:
+    known = dict(zip(label_map.ids, label_map.names, strict=True))
+    for category_id, name in names.items():
+        if known.get(category_id) != name:
             raise ValueError(
-                f"{path} calls the category {category_id} {names.get(category_id)!r}, but the "
-                f"label map calls it {name!r}. {again}"
+                f"{path} calls the category {category_id} {name!r}, but the label map calls it "
+                f"{known.get(category_id)!r}. {again}"
             )
     held = source.summaries
     counts = {
@@ -93,9 +96,12 @@ def _check_same_data(
                 f"{path} lists {listed} {what}, but the record files of {source.split} hold "
                 f"{found}. {again}"
             )
-    labels = np.concatenate([one.labels for one in held]) if held else np.zeros(0, np.int64)
+    parts = [[-1 if label is None else label for label, _ in one.classes] for one in held]
+    labels = np.concatenate(
+        [np.array(ids, np.int64)[one.kinds] for ids, one in zip(parts, held, strict=True)]
+    )
     if len(labels) == len(truth.ids) and (labels >= 0).all():
-        for category_id in label_map.ids:
+        for category_id in names:
             listed = int((truth.object_category_ids == category_id).sum())
             if listed != (found := int((labels == category_id).sum())):
                 raise ValueError(

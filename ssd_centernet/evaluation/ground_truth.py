@@ -334,7 +334,8 @@ def _columns(
     categories = np.array([one.category for one in objects], np.int64)
     boxes = np.array([one.box for one in objects], np.float64).reshape(len(objects), 4)
     areas = np.array([one.area or 0.0 for one in objects], np.float64)
-    products = boxes[:, 2] * boxes[:, 3]
+    with np.errstate(over="ignore"):
+        products = boxes[:, 2] * boxes[:, 3]
     replaced = (areas <= 0) & (products > 0)
     _count(notes, "annotations without area, taken as width*height", np.sum(replaced))
     missing = sum(one.is_crowd is None for one in objects)

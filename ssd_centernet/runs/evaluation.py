@@ -77,8 +77,10 @@ def evaluate_run(
     """
     communicator = communicator or SingleProcess()
     split = split or run.eval_split
-    label_map = load_label_map(data_dir)
-    check_same_classes(run.label_map, label_map, data_dir)
+    data = load_label_map(data_dir)
+    check_same_classes(run.label_map, data, data_dir)
+    own = run.label_map
+    label_map = LabelMap(own.names, own.ids, other_names=own.other_names | data.other_names)
     ground_truth = split_ground_truth(data_dir, split, label_map)
     evaluator = CocoEvaluator(
         ground_truth, category_ids=run.label_map.ids, max_detections=max_detections
@@ -173,7 +175,10 @@ def report_evaluation(
 
 
 def check_same_classes(trained: LabelMap, data: LabelMap, data_dir: str | Path) -> None:
-    """Refuse data whose classes are not those that the detector was trained on.
+    """Refuse data whose classes are not among those that the detector was trained on.
+
+    The data may have fewer, as one of several data sets that were mixed: the others have no
+    objects there, and metrics are those of the data's own.
 
     Args:
         trained: label map of the run.
@@ -183,9 +188,10 @@ def check_same_classes(trained: LabelMap, data: LabelMap, data_dir: str | Path) 
     Raises:
         ValueError: names or ids differ; tells the first difference.
     """
-    if trained == data:
+    known = dict(zip(trained.ids, trained.names, strict=True))
+    if all(known.get(i) == name for i, name in zip(data.ids, data.names, strict=True)):
         return
-    first = "the run has more of them" if len(trained) > len(data) else "the data has more of them"
+    first = "the data has more of them"
     pairs = [list(zip(labels.names, labels.ids, strict=True)) for labels in (trained, data)]
     for number, (ours, theirs) in enumerate(zip(*pairs, strict=False)):
         if ours != theirs:

@@ -212,7 +212,8 @@ def test_counts_are_those_of_parsing(tmp_path):
     np.testing.assert_array_equal(summary.boxes, [60, 0, 0, 2])
     np.testing.assert_array_equal(summary.crowds, [20, 0, 0, 0])
     assert set(summary.classes) == {(1, None), (2, None), (300, None), (1_000_000, None)}
-    np.testing.assert_array_equal(summary.labels[-2:], [300, 1_000_000])
+    kinds = [list(summary.classes)[kind][0] for kind in summary.kinds]
+    assert kinds == [1, 2] * 30 + [300, 1_000_000]
     assert place(path, 3) == f"{path}: record 3 (source_id '4')"
     # A file that was replaced is counted anew.
     write(path, items[:1])
@@ -286,8 +287,8 @@ def crowded(tmp_path):
 def test_more_objects_than_batches_hold_are_said_with_the_setting(crowded):
     (note,) = notes_of(crowded, None)
     assert note == (
-        "3 of 4 images of train have more than 4 objects (most: 9); batches and their pictures "
-        "hold the first ones: set training_batches.max_boxes = 9"
+        "3 of 4 images of train have more than 4 objects (most: 9); the batches and their "
+        "pictures hold the first ones: set training_batches.max_boxes = 9"
     )
     (note,) = notes_of(crowded, None, targets_in_pipeline=False)
     assert "the rest of theirs are left out of the batches: set training_batches.max_boxes" in note
@@ -302,3 +303,7 @@ def test_more_objects_than_the_targets_hold_are_said_with_the_setting(crowded):
         "out of the targets: set CenterNetLoss.max_boxes = 9"
     )
     assert len(notes_of(crowded, 9)) == 1
+    assert notes_of(crowded, 4) == [
+        "3 of 4 images of train have more than 4 objects (most: 9); the rest of theirs are left "
+        "out: set training_batches.max_boxes = 9 and CenterNetLoss.max_boxes = 9"
+    ]

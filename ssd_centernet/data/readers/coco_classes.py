@@ -169,24 +169,32 @@ def _by_name(
     report: Report,
 ) -> Classes:
     numbers = Ids(category.original_id for category in categories).numbers
+    count = Counter(name for index, name in enumerate(names) if index not in left_out)
     ids: list[int | None] = []
     for index, name in enumerate(names):
         number, told = numbers[index], f"{name!r} (id {categories[index].original_id})"
-        twice = name != categories[index].name or names.count(name) > 1
+        twice = name != categories[index].name or count[name] > 1
         if index in left_out:
             ids.append(None)
-        elif name in label_map.names and names.count(name) == 1:
+        elif name in label_map.names and count[name] == 1:
             ids.append(label_map.ids[label_map.class_of(name)])
             if ids[-1] != number:
                 reason = "category has another id in the label map: found by its name"
                 report.add("notes", reason, f"{told}: {ids[-1]}")
-        elif twice and number in label_map.ids:
+        elif twice and _is_named_like(label_map, number, categories[index].name):
             ids.append(number)
             reason = "class whose name occurs twice: found in the label map by its id"
             report.add("notes", reason, f"{told}: {label_map.names[label_map.to_class(number)]!r}")
         else:
             ids.append(None)
     return Classes(label_map, ids)
+
+
+def _is_named_like(label_map: LabelMap, number: int | None, name: str) -> bool:
+    """Tell whether a class of the label map has this id, and the name as a part of its own."""
+    if number not in label_map.ids:
+        return False
+    return name.casefold() in label_map.names[label_map.to_class(number)].casefold()
 
 
 def _unknown_message(

@@ -102,8 +102,10 @@ def read_images(
                 f"{where} needs an 'id' and a 'file_name': its {lacks!r} is "
                 f"{shown(entry.get(lacks))}, and it has {', '.join(map(str, entry))}."
             )
-        if "\0" in name:
-            raise ValueError(f"{where} has a null character in its file_name {name!r}.")
+        if "\0" in name or not _is_text(name):
+            raise ValueError(
+                f"{where} has a null character, or half of one, in its file_name {name!r}."
+            )
         sides = [_side(entry, side, name or entry["id"], report) for side in ("width", "height")]
         image = ImageEntry(entry["id"], name, *sides)
         other = images.setdefault(key, image)
@@ -127,6 +129,15 @@ def _file_name(entry: Mapping[str, Any]) -> str:
     value = entry.get("file_name") or entry.get("coco_url")
     is_text = isinstance(value, (str, int)) and not isinstance(value, bool)
     return str(value).strip() if is_text else ""
+
+
+def _is_text(name: str) -> bool:
+    """Tell whether a text can be written: json may hold one half of a pair of codes."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _side(entry: Mapping[str, Any], key: str, item: object, report: Report) -> int:
@@ -195,13 +206,15 @@ def read_categories(entries: Sequence[Any], report: Report, origin: str) -> list
         if not isinstance(entry, Mapping):
             raise ValueError(f"{where} is {shown(entry)}, expected an object with id and name.")
         key, name = canonical(entry.get("id")), entry.get("name")
-        is_named = isinstance(name, (str, int, float)) and not isinstance(name, bool)
+        is_named = isinstance(name, (str, int)) and not isinstance(name, bool)
         if key is None or not is_named or not str(name).strip():
             lacks = "id" if key is None else "name"
             raise ValueError(
                 f"{where} needs an 'id' and a 'name': its {lacks!r} is {shown(entry.get(lacks))}. "
                 "Add the missing one to 'categories'."
             )
+        if "\0" in str(name) or not _is_text(str(name)):
+            raise ValueError(f"{where} has a null character, or half of one, in its name {name!r}.")
         above = entry.get("supercategory")
         above = above.strip() if isinstance(above, str) else ""
         above = "" if above.casefold() in ("none", "null") else above

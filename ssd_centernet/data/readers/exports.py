@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -90,13 +90,21 @@ def _add(
     image: NamedImage, box: Box | None, names: Iterable[object], where: str, report: Report, **more
 ) -> None:
     """Append an object for each of its class names, or count why there is none."""
-    names = [str(name).strip() for name in names if name is not None and str(name).strip()]
+    names = [name.strip() for name in names if isinstance(name, str) and name.strip()]
     if box is None or not names:
         report.add("dropped boxes", _NO_NAME if box else "box is not four numbers", where)
         return
     x, y, width, height = box
     for name in names:
         image.boxes.append(NamedBox((x, y, x + width, y + height), name, where, **more))
+
+
+def _objects(value: object, where: str) -> list[Mapping[str, Any]]:
+    """Return a list of objects of a json file; nothing is an empty one."""
+    entries = [] if value is None else value
+    if not isinstance(entries, list) or not all(isinstance(one, Mapping) for one in entries):
+        raise ValueError(f"{where} is {shown(value)}, expected a list of objects.")
+    return entries
 
 
 def _side(value: object) -> int:
@@ -209,8 +217,9 @@ def _read_label_studio(
         )
     images: list[NamedImage] = []
     for position, task in enumerate(content):
-        place = f"task {task.get('id', position)}"
-        results = _task_results(task, place, report)
+        own_id = task.get("id")
+        place = f"task {own_id if isinstance(own_id, (int, str)) else f'no. {position}'}"
+        results = _task_results(task, place, path, report)
         if results is None:
             continue
         image = NamedImage(_picture_of(task, place, path))
@@ -220,14 +229,15 @@ def _read_label_studio(
     return images, names
 
 
-def _task_results(task: Mapping, place: str, report: Report) -> list[Mapping] | None:
+def _task_results(task: Mapping, place: str, path: Path, report: Report) -> list[Mapping] | None:
     """Return the results of the annotation of a task that counts, None if it has none."""
     given = task.get("annotations", task.get("completions"))
     if given is None:  # JSON-MIN: the results stand beside the picture.
         lists = [value for value in task.values() if isinstance(value, list)]
         found = [one for values in lists for one in values if isinstance(one, Mapping)]
         return [{"value": one, **one} for one in found if "original_width" in one]
-    kept = [a for a in given if isinstance(a, Mapping) and not a.get("was_cancelled")]
+    where = f"{path}: 'annotations' of {place}"
+    kept = [one for one in _objects(given, where) if not one.get("was_cancelled")]
     if not kept:
         report.add("dropped images", "task was skipped or not annotated: left out", place)
         return None
@@ -235,7 +245,7 @@ def _task_results(task: Mapping, place: str, report: Report) -> list[Mapping] | 
         reason = "task with several annotations: the one marked as ground truth, or the first, used"
         report.add("notes", reason, f"{place}: {len(kept)}")
         kept.sort(key=lambda annotation: not annotation.get("ground_truth"))
-    return [one for one in kept[0].get("result") or [] if isinstance(one, Mapping)]
+    return _objects(kept[0].get("result"), f"{path}: 'result' of {place}")
 
 
 def _picture_of(task: Mapping, place: str, path: Path) -> str:
@@ -345,8 +355,8 @@ def _read_vott(path: Path, split: str, report: Report) -> tuple[list[NamedImage]
             f"{path} is no VoTT export: expected an object with 'assets' and 'tags', got "
             f"{shown(content)}. {describe(content)}"
         )
-    tags = content.get("tags") or []
-    names = [str(tag.get("name") if isinstance(tag, Mapping) else tag) for tag in tags]
+    tags = _objects(content.get("tags"), f"{path}: 'tags'")
+    names = [str(tag["name"]).strip() for tag in tags if tag.get("name")]
     images = []
     for position, entry in enumerate(assets):
         asset = entry.get("asset") if isinstance(entry, Mapping) else None
@@ -355,13 +365,15 @@ def _read_vott(path: Path, split: str, report: Report) -> tuple[list[NamedImage]
         image = _vott_image(asset, report)
         if image is None:
             continue
-        for number, region in enumerate(_regions(entry), 1):
-            where = f"region {number} of {asset.get('name') or image.file_name}"
+        name = str(asset.get("name") or image.file_name)
+        regions = _objects(entry.get("regions"), f"{path}: 'regions' of {name}")
+        for number, region in enumerate(regions, 1):
+            where = f"region {number} of {name}"
             if region.get("type") not in ("RECTANGLE", "SQUARE", None):
                 report.add("repaired boxes", OUTLINE, where)
-            _add(
-                image, read_box(region.get("boundingBox")), region.get("tags") or (), where, report
-            )
+            tags = region.get("tags")
+            tags = tags if isinstance(tags, list) else [tags]
+            _add(image, read_box(region.get("boundingBox")), tags, where, report)
         images.append(image)
     found = sorted({box.name for image in images for box in image.boxes})
     return images, list(dict.fromkeys([*names, *found]))
@@ -377,7 +389,3 @@ def _vott_image(asset: Mapping[str, Any], report: Report) -> NamedImage | None:
         return None
     size = asset.get("size") if isinstance(asset.get("size"), Mapping) else {}
     return NamedImage(name, _side(size.get("width")), _side(size.get("height")))
-
-
-def _regions(entry: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
-    yield from (one for one in entry.get("regions") or () if isinstance(one, Mapping))

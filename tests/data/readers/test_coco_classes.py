@@ -88,6 +88,8 @@ def test_equal_names_are_told_apart_by_their_supercategories(files):
     # A label map by ids, or by the longer names, helps too.
     by_id = LabelMap(["other car", "other man"], [1, 2])
     assert [a["category_id"] for a in files.read(label_map=by_id).images[0].annotations] == [1, 2]
+    with pytest.raises(ValueError, match=r"'vehicle/other' \(id 1\)"):
+        files.read(label_map=LabelMap(["nut", "bolt"]))  # Its ids mean other classes.
     by_name = LabelMap(["person/other", "vehicle/other"])
     index = files.read(label_map=by_name)
     assert [a["category_id"] for a in index.images[0].annotations] == [2, 1]
@@ -186,6 +188,8 @@ def test_byte_order_marks_and_wide_characters(files, encoding):
         ('{"images": [], "categories": ["nut"]}', "entry 0 of 'categories' is \"nut\""),
         ('{"images": [], "categories": [{"id": 1}]}', "entry 0 of 'categories' needs .* 'name'"),
         ('{"images": [], "categories": [{"id": 1, "name": " "}]}', "'name' is \" \""),
+        ('{"images": [], "categories": [{"id": 1, "name": "a\\u0000"}]}', "null character"),
+        ('{"images": [], "categories": [{"id": 1, "name": "\\ud800"}]}', "half of one"),
         ('{"images": [], "categories": []}', "'categories' is not usable: .*at least one class"),
         (
             '{"images": [], "annotations": [3], "categories": [{"id": 1, "name": "a"}]}',
