@@ -73,7 +73,8 @@ class CocoGroundTruth:
         ids that are missing, repeated or below 1 are renumbered from 1 (the COCO tools read a match
         with annotation 0 as "no match"), annotations of images that are not listed and exact copies
         of an object are left out, and a file that is listed under two ids is one image. Each repair
-        is counted in `notes`; the file or dict is never changed.
+        is counted in `notes`; the file or dict is never changed. The unit of boxes is
+        checked in files only: a dict comes from a program.
 
         Args:
             source: path of a COCO json, or its content.
@@ -84,7 +85,8 @@ class CocoGroundTruth:
         Raises:
             FileNotFoundError: there is no such file.
             ValueError: these are not COCO annotations, an id stands for two images or categories,
-                or an annotation has no usable box or a category that is not listed.
+                an annotation has no usable box or a category that is not listed, or boxes are in
+                another unit or order (`box_units.check_units`).
         """
         with without_collector():
             return cls(**_load(source))
@@ -265,7 +267,7 @@ def _load(source: str | os.PathLike | Mapping[str, Any]) -> dict[str, Any]:
     objects = reader.read(content.get("annotations", ()))
     if reader.unknown:
         _refuse_categories(reader.unknown, categories, origin)
-    check_truth(objects, images, report, origin)
+    check_truth(objects, images, report, origin, units=not isinstance(source, Mapping))
     image_ids = numbers_of(images, "image ids are not numbers, numbered from 1", report)
     category_ids = numbers_of(categories, "category ids are not numbers, numbered from 1", report)
     owners = np.array(owners, np.int64)

@@ -245,7 +245,12 @@ def _box_of_corners(value: Mapping) -> tuple | None:
 
 
 def check_truth(
-    objects: Sequence[CocoObject], images: Sequence[ImageEntry], report: Report, origin: str
+    objects: Sequence[CocoObject],
+    images: Sequence[ImageEntry],
+    report: Report,
+    origin: str,
+    *,
+    units: bool,
 ) -> None:
     """Refuse boxes of a ground truth that are in another unit or order than pixels.
 
@@ -256,6 +261,7 @@ def check_truth(
         images: the listed images.
         report: counts boxes.
         origin: name of the file in messages.
+        units: whether to check the unit of the boxes.
 
     Raises:
         ValueError: see `check_units`; or there are annotations, but no image is listed.
@@ -275,7 +281,8 @@ def check_truth(
         return f"annotation {one.own_id} of {name}"
 
     try:
-        check_units(boxes, sizes, where=where, field="bbox", source=origin)
+        if units:
+            check_units(boxes, sizes, where=where, field="bbox", source=origin)
     except ValueError as error:
         raise ValueError(
             f"{error} What --box_units says is for `ssd_centernet convert`: evaluate against the "
