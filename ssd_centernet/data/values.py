@@ -128,6 +128,8 @@ def read_box(value: object) -> tuple[float, float, float, float] | None:
         parts = value if isinstance(value, (list, tuple)) else value.tolist()
     else:
         return None
+    if isinstance(parts, (list, tuple)) and len(parts) == 1 and isinstance(parts[0], (list, tuple)):
+        parts = parts[0]  # MATLAB writes a matrix of one row.
     if not isinstance(parts, Sequence) or len(parts) != 4:
         return None
     x, y, width, height = map(read_number, parts)

@@ -61,7 +61,9 @@ class Identity:
         category_ids: np.ndarray,
     ) -> None:
         self._images = Ids(image.original_id for image in images)
-        self._names = by_file_name(images)
+        # Texts alone: a former number could be the new one of another image.
+        former = {i.former_id: n for n, i in enumerate(images) if isinstance(i.former_id, str)}
+        self._names = {**by_file_name(images), **former}
         self._listed = [image.file_name for image in images]
         self._owners, self._image_ids = owners.tolist(), image_ids.tolist()
         self._categories = Ids(category.original_id for category in categories)

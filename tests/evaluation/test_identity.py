@@ -131,6 +131,15 @@ def test_ids_of_any_kind_agree_in_both_files(content, rows, number):
         assert evaluate_detections_file(renamed, other, backend=backend).metrics == expected
 
 
+def test_detections_with_the_ids_from_before_a_conversion(content, rows):
+    """Converted annotations say which text each number was."""
+    expected = metrics(rows, content)
+    for image in content["images"]:
+        image["original_id"] = f"shot {image['id']}"
+    renamed = changed(rows, "image_id", lambda i: f"shot {i}")
+    assert metrics(renamed, content) == expected
+
+
 def test_a_perfect_detector_of_a_file_under_two_ids(content):
     """It finds the objects of both entries in both, since the picture is the same."""
     content["images"].append({**content["images"][0], "id": 901})

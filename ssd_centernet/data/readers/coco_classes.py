@@ -172,11 +172,14 @@ def _by_name(
     count = Counter(name for index, name in enumerate(names) if index not in left_out)
     ids: list[int | None] = []
     for index, name in enumerate(names):
+        above = categories[index].supercategory
+        if name not in label_map.names and above and f"{above}/{name}" in label_map.names:
+            name = f"{above}/{name}"  # Told apart in another split, which has its namesake.
         number, told = numbers[index], f"{name!r} (id {categories[index].original_id})"
         twice = name != categories[index].name or count[name] > 1
         if index in left_out:
             ids.append(None)
-        elif name in label_map.names and count[name] == 1:
+        elif name in label_map.names and count[name] < 2:
             ids.append(label_map.ids[label_map.class_of(name)])
             if ids[-1] != number:
                 reason = "category has another id in the label map: found by its name"

@@ -59,12 +59,16 @@ def canonical(value: object) -> int | str | None:
 
 
 class ImageEntry(NamedTuple):
-    """One listed image: its id as written, its file name, and its size (0 if it is unknown)."""
+    """One listed image: its id as written, its file name, and its size (0 if it is unknown).
+
+    `former_id` is the id before a conversion numbered the images, None if it did not.
+    """
 
     original_id: object
     file_name: str
     width: int
     height: int
+    former_id: object = None
 
 
 class CategoryEntry(NamedTuple):
@@ -107,7 +111,7 @@ def read_images(
                 f"{where} has a null character, or half of one, in its file_name {name!r}."
             )
         sides = [_side(entry, side, name or entry["id"], report) for side in ("width", "height")]
-        image = ImageEntry(entry["id"], name, *sides)
+        image = ImageEntry(entry["id"], name, *sides, entry.get("original_id"))
         other = images.setdefault(key, image)
         if other is image:
             continue

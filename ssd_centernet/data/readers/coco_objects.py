@@ -171,7 +171,7 @@ class ObjectReader:
                 reason = "no usable bbox: the box around its polygon or mask is taken"
                 report.add("repaired boxes", reason, self._where(annotation, position, image))
                 return around
-        elif type(value) is not list or str in map(type, value):
+        elif type(value) is not list or len(value) != 4 or str in map(type, value):
             reason = "bbox is an object or text: read as its four numbers"
             item = f"{self._where(annotation, position, image)}: {shown(value)}"
             report.add("repaired boxes", reason, item)

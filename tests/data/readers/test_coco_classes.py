@@ -95,6 +95,16 @@ def test_equal_names_are_told_apart_by_their_supercategories(files):
     assert [a["category_id"] for a in index.images[0].annotations] == [2, 1]
 
 
+def test_a_split_with_one_of_two_namesakes_finds_it_in_the_shared_label_map(files):
+    shared = LabelMap(["vehicle/other", "person/other", "bolt"])
+    files.categories[0].update(name="other", supercategory="person")
+    index = files.read(label_map=shared)
+    assert [a["category_id"] for a in index.images[0].annotations] == [2, 3]
+    files.categories[0].update(supercategory="animal")
+    with pytest.raises(ValueError, match=r"'other' \(id 1\) \(2 boxes"):
+        files.read(label_map=shared)
+
+
 @pytest.mark.parametrize("above", ["", "none", "part", None])
 def test_equal_names_without_a_difference_are_refused(files, above):
     files.categories[1]["name"] = "nut"
