@@ -273,7 +273,8 @@ def check_truth(
             "cut or filtered? List all images of the split."
         )
     boxes = np.array([one.box for one in objects], np.float64).reshape(len(objects), 4)
-    sizes = np.array([images[one.image][2:] for one in objects], np.float64).reshape(-1, 2)
+    listed = [(image.width, image.height) for image in images]
+    sizes = np.array([listed[one.image] for one in objects], np.float64).reshape(-1, 2)
 
     def where(index: int) -> str:
         one = objects[index]
