@@ -35,7 +35,7 @@ LOSSES = {
 NOTED_LOSSES = {
     "no label file: an image without objects": "the picture is named, and its objects cannot be",
     "image without an XML file: not used": "the picture is named, and its objects cannot be",
-    "label file without a picture: not used": "its objects have no picture; the file is named",
+    "label file without a picture of its own: not used": "the file is named",
     "row of another split than train, val and test: not used": "the picture and line are named",
 }
 

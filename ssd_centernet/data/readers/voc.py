@@ -117,8 +117,13 @@ def _find_sets(root: Path, report: Report) -> list[_Set]:
         names = list_files(one.xml_dir, report)[0] if one.xml_dir.is_dir() else []
         for name in names:
             stem, ending = os.path.splitext(name)
-            if ending.lower() == ".xml":
+            if ending.lower() == ".xml" and one.head + stem in one.files:
+                report.add("notes", "second XML file of one name: not used", name)
+            elif ending.lower() == ".xml":
                 one.files[one.head + stem] = one.xml_dir / name
+        if one.xml_dir != one.root:
+            for file in sorted(one.root.glob("*.xml")):
+                report.add("notes", "XML file beside Annotations: not used", file.name)
     if not any(one.files for one in sets):
         raise FileNotFoundError(
             f"no XML file in {sets[0].xml_dir}. A Pascal VOC data set has Annotations/*.xml; give "

@@ -247,6 +247,17 @@ def test_sub_folders_and_several_years_are_one_set(tmp_path):
     }
 
 
+def test_xml_files_that_are_not_used_are_noted(tmp_path):
+    root = own_set.write_voc(tmp_path)
+    (root / "Annotations/a.XML").write_text(f"<annotation>{OBJECT}</annotation>")
+    (root / "info.xml").write_text("<info/>")
+    source = read(root)
+    assert own_set.reasons(source) == {
+        "second XML file of one name: not used": 1,
+        "XML file beside Annotations: not used": 1,
+    }
+
+
 def test_names_with_blanks_in_lists(tmp_path):
     for name in ("my frame 1", "my frame", "b"):
         write(tmp_path / "x", f"<annotation>{OBJECT}</annotation>", name=name)
