@@ -103,9 +103,12 @@ def told(info: dict, output_dir: str | os.PathLike) -> str:
     """
     lines = [
         format_report(info["report"]),
-        f"{os.fspath(output_dir)}: {info['num_images']} images ({info['num_empty']} without "
-        f"objects), {info['num_objects']} objects ({info['num_crowd']} crowd regions), "
-        f"{info['num_shards']} shards.",
+        wrapped(
+            f"{os.fspath(output_dir)}: {info['num_images']} images ({info['num_empty']} without "
+            f"objects), {info['num_objects']} objects ({info['num_crowd']} crowd regions), "
+            f"{info['num_shards']} shards.",
+            indent=2,
+        ),
     ]
     counts = info.get("objects_per_class", {})
     if not info["num_objects"]:

@@ -278,11 +278,14 @@ def _scale_levels(levels: np.ndarray, bits: int) -> tuple[str, np.ndarray]:
         finite = np.isfinite(levels)
         levels = np.where(finite, levels, 0.0)
         low, high = float(levels.min()), float(levels.max())
-        if low >= 0.0 and high <= 1.0:
-            return "float pixels of 0..1 scaled to 8 bits", np.rint(levels * 255).astype(np.uint8)
-        if low >= 0.0 and high <= 255.0:
-            return "float pixels of 0..255 rounded to 8 bits", np.rint(levels).astype(np.uint8)
-        if low >= 0.0 and high <= 65535.0:
+        # Resampling overshoots a little.
+        if low >= -0.1 and high <= 1.1:
+            scaled = np.rint(levels.clip(0, 1) * 255).astype(np.uint8)
+            return "float pixels of 0..1 scaled to 8 bits", scaled
+        if low >= -8.0 and 16.0 < high <= 263.0:
+            scaled = np.rint(levels.clip(0, 255)).astype(np.uint8)
+            return "float pixels of 0..255 rounded to 8 bits", scaled
+        if low >= 0.0 and 263.0 < high <= 65535.0:
             levels = np.rint(levels).astype(np.int64)
     low, high = levels.min(), levels.max()
     if levels.dtype.kind == "f" or low < 0 or high > 65535:

@@ -11,6 +11,7 @@ from ssd_centernet.data.values import read_box, read_flag, read_number
 LISTED = 5
 # COCO's coordinates have two decimals: rounding alone may push x + width over the border.
 ROUNDING_PIXELS = 0.01
+_UNBROKEN = "\u2007"
 MISSING = "listed but missing"
 # Reasons for dropping that a setting asked for; for missing images there is max_missing.
 ASKED_FOR = ("unknown category", "crowd region", "no valid object", MISSING)
@@ -57,9 +58,10 @@ def format_report(report: dict) -> str:
         lines.append(f"{kind}:")
         for reason, entry in sorted(reasons.items()):
             more = ", ..." if entry["count"] > len(entry["first"]) else ""
-            first = ", ".join(str(item) for item in entry["first"])
+            # Lines break between items, not inside them.
+            first = ", ".join(str(item).replace(" ", _UNBROKEN) for item in entry["first"])
             text = f"  {entry['count']:>7}  {reason} ({first}{more})"
-            lines.append(wrapped(text, indent=11))
+            lines.append(wrapped(text, indent=11).replace(_UNBROKEN, " "))
     return "\n".join(lines)
 
 

@@ -134,11 +134,13 @@ def test_other_formats_note_classes_once(tmp_path):
 
 
 def test_the_report_reads_well_in_80_columns():
-    first = [f"annotation {n} of a/rather/long/path/{n:012d}.jpg" for n in range(5)]
+    first = [f"annotation {n} of a rather/long/path/{n:012d}.jpg" for n in range(5)]
     text = format_report(
         {"dropped boxes": {"outside the image": {"count": 123456, "first": first}}}
     )
     assert max(map(len, text.splitlines())) <= 80 and text.count("\n") > 3
+    # No item is broken in two.
+    assert all(any(item in line for line in text.splitlines()) for item in first)
     assert " ".join(text.split()).endswith(f"({', '.join(first)}, ...)")
 
 

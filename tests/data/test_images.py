@@ -67,6 +67,7 @@ KINDS = {
     "eight_of_16.tif": (tiff_of_bits(LEVELS), GREY, 0),
     "grey32.tif": (tiff_of_bits(LEVELS.astype(np.int32) * 257), GREY, 0),
     "float1.tif": (tiff_of_bits((LEVELS / 255).astype(np.float32)), GREY, 0),
+    "overshoot.tif": (tiff_of_bits((LEVELS / 255 * 1.02 - 0.01).astype(np.float32)), GREY, 3),
     "float255.tif": (tiff_of_bits(LEVELS.astype(np.float32)), GREY, 0),
     "float65535.tif": (tiff_of_bits(LEVELS.astype(np.float32) * 257), GREY, 0),
     "pages.tif": (encode(RGB, "TIFF", save_all=True, append_images=[OTHER.copy()]), RGB, 0),
@@ -125,7 +126,7 @@ def test_the_report_names_what_was_done(records):
     assert repaired["grey levels of 16 bits scaled to 8"] == 4
     assert repaired["grey levels of 16 bits that use 12: scaled to 8"] == 2
     assert repaired["grey levels of 16 bits that use 8: scaled to 8"] == 1
-    assert repaired["float pixels of 0..1 scaled to 8 bits"] == 1
+    assert repaired["float pixels of 0..1 scaled to 8 bits"] == 2
     assert repaired["JPEG without its end marker: added, all pixels are there"] == 1
     several = report["notes"]["holds several pictures: the first one is used"]
     assert several["first"] == ["two.mpo", "film.png", "pages.tif", "film.gif"]
@@ -203,13 +204,15 @@ def test_cmyk_of_others_than_adobe_is_not_inverted():
     assert np.abs(apart.astype(int)).mean() > 50
 
 
-def test_levels_of_an_unknown_range_are_stretched_and_never_flat():
-    levels = (LEVELS.astype(np.float32) - 100) * 3
+@pytest.mark.parametrize("offset, factor", [(-100, 3), (0, 0.02), (-128, 1 / 128), (0, 1e6)])
+def test_levels_of_an_unknown_range_are_stretched_and_never_flat(offset, factor):
+    levels = (LEVELS.astype(np.float32) + offset) * factor
     levels[0, 0] = np.nan
     checked = check_image(tiff_of_bits(levels))
     assert "pixels of an unknown range: its own range scaled to 8 bits" in checked.repairs
     pixels = decode_with_pillow(checked.encoded)
-    assert (pixels.min(), pixels.max()) == (0, 255)
+    # The one that is no number is taken for 0.
+    assert pixels.max() == 255 and len(np.unique(pixels)) > 50
 
 
 def test_colours_of_16_bits_that_use_12_are_refused_by_name():
