@@ -50,9 +50,15 @@ def find_files(
             _note(name, file, report)
         found.append(file)
     by_end: dict[str, str] = {}
+    quiet = None
     for position in others:
         name = names[position]
         file = _find_by_end(folder, name)
+        if file is None and _UPLOADED.match((_parts(local_path(name)) or [""])[-1]):
+            quiet = quiet or ImageFolder(image_dir, Report())  # The note names the whole name.
+            file = _find_by_end(quiet, _without_digits(name))
+            if file is not None:
+                report.add("notes", "found without Label Studio's digits before the name", name)
         if file is None:
             continue
         # A picture of another folder is another picture, though it has the same last part.
@@ -112,16 +118,16 @@ def _inside(name: str) -> str:
 
 
 def _find_by_end(folder: ImageFolder, name: str) -> str | None:
-    path = local_path(name)
-    *folders, base = _parts(path) or [""]
-    candidates = [name, path]
-    if _UPLOADED.match(base):
-        candidates.append("/".join([*folders, _UPLOADED.sub("", base, count=1)]))
-    for candidate in candidates:
+    for candidate in (name, local_path(name)):
         file = folder.find(candidate)
         if os.path.isfile(os.path.join(folder.path, file)):
             return file
     return None
+
+
+def _without_digits(name: str) -> str:
+    *folders, base = _parts(local_path(name))
+    return "/".join([*folders, _UPLOADED.sub("", base, count=1)])
 
 
 def _agree(one: str, other: str) -> bool:

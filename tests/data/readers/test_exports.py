@@ -195,6 +195,7 @@ def test_label_studio(images, prefix):
     assert {why for _, why in reasons(source)} <= {
         "found in image_dir by the end of the path",
         "found by a name with percent codes",
+        "found without Label Studio's digits before the name",
     }
     assert [(i["width"], i["height"]) for i in source.content["images"]] == [SIZE, SIZE, (0, 0)]
 
