@@ -36,6 +36,7 @@ def check_units(
     field: str,
     source: str,
     scaled: bool = False,
+    found: bool = False,
 ) -> list[str]:
     """Refuse boxes that are not left, top, width and height in pixels.
 
@@ -49,6 +50,8 @@ def check_units(
         field: the field that holds the boxes, such as bbox.
         source: name of the annotations.
         scaled: whether the boxes were scaled to pixels on demand: then only their order is checked.
+        found: whether a detector found the boxes: these may reach beyond the border, so that only
+            what another unit or order explains is refused.
 
     Returns:
         What may be wrong but cannot be told for sure, one sentence each.
@@ -70,7 +73,8 @@ def check_units(
         place = np.flatnonzero(known)
         tell = _Telling(boxes[known], lambda i: where(int(place[i])), field, source)
         notes += [] if scaled else _check_percent(tell, sizes[known])
-        notes += _check_borders(tell, sizes[known], "" if scaled else _IF_RIGHT)
+        if not found or _causes(boxes[known], sizes[known]):
+            notes += _check_borders(tell, sizes[known], "" if scaled or found else _IF_RIGHT)
         notes += _check_reach(tell, sizes[known])
     return notes
 

@@ -12,13 +12,13 @@ from typing import Any
 
 import numpy as np
 
-from ssd_centernet.data.readers.json_file import load_json
 from ssd_centernet.evaluation.checks import (
     check_known_categories,
     check_known_images,
     check_shapes,
     checked_limit,
 )
+from ssd_centernet.evaluation.detections_file import read_detections_file
 from ssd_centernet.evaluation.ground_truth import CocoGroundTruth
 from ssd_centernet.evaluation.limits import COCO_LIMIT, detector_notes, limit_notes
 from ssd_centernet.evaluation.result import METRIC_NAMES, CocoResult, DetectionRows
@@ -254,7 +254,9 @@ def evaluate_rows(
     all_notes = dict(ground_truth.notes) | dict(notes or {})
     if not finite.all():
         rows = rows.select(finite)
-        all_notes["detections were not finite (NaN or infinite), left out"] = int((~finite).sum())
+        first = f"(first: row {np.flatnonzero(~finite)[0]})"
+        sentence = f"detections were not finite (NaN or infinite), left out {first}"
+        all_notes[sentence] = int((~finite).sum())
     all_notes |= limit_notes(ground_truth, limits[-1])
     precision, recall, name = _match(ground_truth, rows, limits, backend)
     return CocoResult(
@@ -289,21 +291,11 @@ def evaluate_detections_file(
 
     Raises:
         FileNotFoundError: a file is missing.
-        ValueError: a file does not hold COCO results, or ids are not in the annotations.
+        ValueError: a file does not hold COCO results, ids are not in the annotations, or boxes are
+            in another unit than pixels.
     """
     ground_truth = CocoGroundTruth.load(annotations_json)
-    rows, origin = detections_json, "the detections"
-    if isinstance(detections_json, (str, os.PathLike)):
-        origin = os.fspath(detections_json)
-        rows, _ = load_json(detections_json, "detections in COCO's result format")
-    if not isinstance(rows, (list, tuple)):
-        hint = (
-            "It looks like annotations: are the two files swapped?"
-            if isinstance(rows, Mapping) and "annotations" in rows
-            else "Write a list with one dict per detection."
-        )
-        raise ValueError(f"{origin}: got a {type(rows).__name__}, expected a list. {hint}")
-    rows, notes = ground_truth.read_detections(rows)
+    rows, notes = read_detections_file(detections_json, ground_truth)
     return evaluate_rows(
         ground_truth, rows, backend=backend, max_detections=max_detections, notes=notes
     )

@@ -2,7 +2,9 @@
 
 from tests.mutations.kinds.coco import coco, ground_truth
 from tests.mutations.kinds.csv_table import csv_table
+from tests.mutations.kinds.detections import detections
 from tests.mutations.kinds.label_map import label_map
+from tests.mutations.kinds.records import fields, records
 from tests.mutations.kinds.voc import voc
 from tests.mutations.kinds.yolo import data_yaml, yolo
 
@@ -14,4 +16,7 @@ KINDS = {
     "data.yaml": data_yaml,
     "csv": csv_table,
     "label map": label_map,
+    "records": records,
+    "fields": fields,
+    "detections": detections,
 }
