@@ -63,6 +63,24 @@ def test_files_then_flags_then_params(folder):
     assert cook() == {"dish": "rice", "minutes": 20, "helper": None, "spice": None}
 
 
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+@pytest.mark.parametrize("ends", ["\n", "\r\n"])
+def test_recipes_are_read_as_editors_of_any_system_write_them(folder, encoding, ends):
+    text = "# Größe\ncook.dish = 'rice'\ncook.minutes = 20\n".replace("\n", ends)
+    folder("a.gin", "").write_bytes(text.encode(encoding))
+    config.parse(["a.gin"])
+    assert cook() == {"dish": "rice", "minutes": 20, "helper": None, "spice": None}
+    folder("b.gin", "include 'a.gin'\ncook.minutes = 5\n")
+    config.parse(["b.gin"])
+    assert cook()["dish"] == "rice" and cook()["minutes"] == 5
+
+
+def test_a_recipe_in_another_encoding_is_named_with_its_line(folder):
+    folder("a.gin", "").write_bytes("cook.minutes = 20\n# Größe\n".encode("latin-1"))
+    with pytest.raises(ValueError, match=r"a\.gin is not UTF-8 text \(byte 22\) in line 2"):
+        config.parse(["a.gin"])
+
+
 def test_notebook_path_needs_no_gin():
     config.parse([], ["Helper.hands = 5"])
     assert Helper().hands == 2
