@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from ssd_centernet.data.scan import Summary, place
+from ssd_centernet.data.scan import Summary
+from ssd_centernet.data.wire import place
 from ssd_centernet.labels import LabelMap
 
 _LABEL, _TEXT = "image/object/class/label", "image/object/class/text"

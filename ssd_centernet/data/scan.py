@@ -19,8 +19,7 @@ from ssd_centernet.ops import image as image_ops
 
 # Of the sides; beyond them a coordinate is rounded, further out it is something else.
 SLACK, SLACK_PIXELS = 0.01, 2.0
-# Upside down by less than this is a box without area, which rounding makes.
-FLAT = 1e-4
+FLAT = 1e-4  # Upside down by less than this is a box without area, which rounding makes.
 SIDES = ("ymin", "xmin", "ymax", "xmax")
 
 _BBOX = "image/object/bbox/"
@@ -34,9 +33,10 @@ _NUMBERS = {
     "image/height": wire.INTS,
     "image/width": wire.INTS,
 }
-_KEYS = {name: name.encode() for name in (*_NUMBERS, _TEXT, "image/encoded")}
-# Stands where a record has no label, or no text.
-NO_LABEL, NO_TEXT = np.iinfo(np.int64).min, -1
+# At most one text each.
+_NAMES = ("image/source_id", "image/filename", "image/key/sha256")
+_KEYS = {name: name.encode() for name in (*_NUMBERS, *_NAMES, _TEXT, "image/encoded")}
+_NO_TEXT = -1  # The code of the text where a record has none.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,26 +90,6 @@ def summarize(path: str | os.PathLike) -> Summary:
     return _KNOWN[path][1]
 
 
-def place(path: str | os.PathLike, number: int) -> str:
-    """Name a record as its owner knows it: the file, its number from 0, its id or file name.
-
-    Args:
-        path: the file.
-        number: of the record.
-    """
-    told = ""
-    for index, (data, start, end) in enumerate(wire.read_records(os.fspath(path))):
-        if index == number:
-            fields = wire.features(data, start, end)
-            for name in ("source_id", "filename"):
-                spans = wire.texts(data, fields.get(f"image/{name}".encode()))
-                if spans and (text := data[slice(*spans[0])]):
-                    told = f" ({name} {text.decode('utf-8', 'replace')!r})"
-                    break
-            break
-    return f"{os.fspath(path)}: record {number}{told}"
-
-
 class _Reader:
     """Collects the fields of a file's records, checks them and counts.
 
@@ -128,15 +108,20 @@ class _Reader:
         self._read()
 
     def _fail(self, number: int, problem: str) -> None:
-        raise ValueError(f"{place(self._path, number)}: {problem}")
+        raise ValueError(f"{wire.place(self._path, number)}: {problem}")
 
     def _read(self) -> None:
         number = -1
         for number, (data, start, end) in enumerate(wire.read_records(self._path)):
             try:
                 fields = wire.features(data, start, end)
+                b"".join(fields).decode()  # Names of fields are texts.
                 for name, kind in _NUMBERS.items():
                     self._raw[name].append(wire.packed(data, fields.get(_KEYS[name]), kind))
+                told = {}
+                for name in _NAMES:
+                    if (span := fields.get(_KEYS[name])) and span[0] < span[1]:
+                        told[name] = len(wire.texts(data, span))
                 name = _TEXT
                 self._text_lists.append(self._coded(data, fields.get(_KEYS[name])))
                 name = "image/encoded"
@@ -149,6 +134,9 @@ class _Reader:
                     f"{self._path}: record {number} is not a valid Example ({error}). Write the "
                     "file again."
                 ) from error
+            for name, count in told.items():
+                if count != 1:
+                    self._fail(number, f"{name} has {count} values; expected one or no field.")
             if len(pictures) != 1 or pictures[0][0] == pictures[0][1]:
                 found = len(pictures) if len(pictures) != 1 else "an empty text"
                 self._fail(number, f"image/encoded holds {found}; expected one JPEG or PNG file.")
@@ -193,7 +181,7 @@ class _Reader:
         area, given = self._values(_AREA, counts)
         bad = ~np.isfinite(area) | (area < 0)
         self._check_values(_AREA, area, given, bad, "pixels^2 of 0 or more")
-        classes, kinds = self._first_of_each(*self._classes(counts), owners)
+        classes, kinds = self._first_of_each(self._classes(counts), owners)
         self._check_rotated(rotated, counts)
         clipped = np.clip(boxes, 0.0, 1.0)
         usable = (clipped[2] > clipped[0]) & (clipped[3] > clipped[1])
@@ -344,8 +332,8 @@ class _Reader:
             owner = np.repeat(np.arange(self._count), counts)[wrong[0]]
             self._fail(owner, f"{name} holds {values[wrong[0]]:.7g}; expected {expected}.")
 
-    def _classes(self, wanted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return the label and the code of the text of each box."""
+    def _classes(self, wanted: np.ndarray) -> np.ndarray:
+        """Return for each box whether it has a label, the label, the code of its text: [N, 3]."""
         labels, label_counts = self._numbers(_LABEL)
         self._check_length(_LABEL, label_counts, wanted)
         text_counts = np.fromiter(map(len, self._text_lists), np.int64, self._count)
@@ -355,24 +343,24 @@ class _Reader:
             first = without[0]
             self._fail(first, f"has {wanted[first]} boxes, but neither {_LABEL} nor {_TEXT}.")
         codes = np.fromiter((c for codes in self._text_lists for c in codes), np.int64)
-        return (
-            _spread(labels, label_counts, wanted, NO_LABEL),
-            _spread(codes, text_counts, wanted, NO_TEXT),
+        columns = (
+            np.repeat(label_counts > 0, wanted),
+            _spread(labels, label_counts, wanted, 0),
+            _spread(codes, text_counts, wanted, _NO_TEXT),
         )
+        return np.stack(columns, axis=1).astype(np.int64)
 
     def _first_of_each(
-        self, labels: np.ndarray, texts: np.ndarray, owners: np.ndarray
+        self, objects: np.ndarray, owners: np.ndarray
     ) -> tuple[dict[tuple[int | None, bytes | None], int], np.ndarray]:
         """Return each pair of label and text with its first record, and the pair of each box."""
         if not len(owners):
             return {}, np.zeros(0, np.int32)
         names = list(self._codes)
-        pairs, first, kinds = np.unique(
-            np.stack([labels, texts], axis=1), axis=0, return_index=True, return_inverse=True
-        )
+        pairs, first, kinds = np.unique(objects, axis=0, return_index=True, return_inverse=True)
         classes = {
-            (None if label == NO_LABEL else int(label), None if code < 0 else names[code]): int(at)
-            for (label, code), at in zip(pairs.tolist(), owners[first], strict=True)
+            (label if has_label else None, None if code == _NO_TEXT else names[code]): int(at)
+            for (has_label, label, code), at in zip(pairs.tolist(), owners[first], strict=True)
         }
         return classes, kinds.reshape(-1).astype(np.int32)
 
@@ -390,6 +378,4 @@ def _likely_unit(boxes: np.ndarray) -> str:
     largest = np.abs(finite).max(initial=0.0)
     if largest <= 2.0:
         return "does the box reach beyond the picture? Clip it then."
-    if largest <= 100.0:
-        return "per cent, or pixels?"
-    return "pixels?"
+    return "per cent, or pixels?" if largest <= 100.0 else "pixels?"

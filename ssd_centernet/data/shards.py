@@ -12,8 +12,9 @@ import tensorflow as tf
 
 from ssd_centernet.data import records, wire
 from ssd_centernet.data.record_classes import check_classes
-from ssd_centernet.data.scan import Summary, place, summarize
+from ssd_centernet.data.scan import Summary, summarize
 from ssd_centernet.data.splits import find_shards, list_splits, read_info
+from ssd_centernet.data.wire import place
 from ssd_centernet.labels import LabelMap
 from ssd_centernet.ops import image as image_ops
 

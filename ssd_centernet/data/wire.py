@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import gzip
 import io
+import itertools
 import mmap
 import os
 import struct
@@ -249,8 +250,35 @@ def packed(data: Buffer, span: Span | None, kind: int) -> bytes:
     for field, list_start, list_end in _spans(data, start, end):
         if field << 3 | 2 != kind:
             raise WrongKindError(KINDS.get(field << 3 | 2, "something else"))
-        parts += [data[first:last] for _, first, last in _spans(data, list_start, list_end)]
+        loose = {FLOATS: 0x0D, INTS: 0x08}[kind]
+        parts += [data[first:last] for first, last in _items(data, list_start, list_end, loose)]
     return b"".join(parts)
+
+
+def _items(data: Buffer, position: int, end: int, loose: int | None = None) -> Iterator[Span]:
+    """Yield the places of a list's values, as strictly as TensorFlow reads it.
+
+    Args:
+        data: what holds the list.
+        position: its first byte.
+        end: the byte after its last.
+        loose: tag of a number that is not packed, 0x0D or 0x08; None where there are none.
+    """
+    while position < end:
+        tag = data[position]
+        if tag == 0x0A:
+            length, start = data[position + 1], position + 2
+            if length >= 0x80:
+                length, start = _varint(data, position + 1)
+            position = start + length
+        elif tag == loose:
+            start = position + 1
+            position = start + 4 if tag == 0x0D else _varint(data, start)[1]
+        else:
+            raise ValueError(f"a list holds the tag {tag} at byte {position}")
+        if position > end:
+            raise ValueError(f"a value reaches beyond its list at byte {start}")
+        yield start, position
 
 
 def texts(data: Buffer, span: Span | None) -> list[Span]:
@@ -270,8 +298,27 @@ def texts(data: Buffer, span: Span | None) -> list[Span]:
     for field, start, end in _spans(data, *span):
         if field << 3 | 2 != BYTES:
             raise WrongKindError(KINDS.get(field << 3 | 2, "something else"))
-        found += [(first, last) for _, first, last in _spans(data, start, end)]
+        found += _items(data, start, end)
     return found
+
+
+def place(path: str | os.PathLike, number: int) -> str:
+    """Name a record as its owner knows it: the file, its number from 0, its id or file name.
+
+    Args:
+        path: the file.
+        number: of the record.
+    """
+    told = ""
+    for data, start, end in itertools.islice(read_records(os.fspath(path)), number, number + 1):
+        # What is told of a damaged record may itself be damaged.
+        with contextlib.suppress(ValueError, IndexError):
+            fields = features(data, start, end)
+            for name in ("filename", "source_id"):
+                spans = texts(data, fields.get(f"image/{name}".encode()))
+                if spans and (text := data[slice(*spans[0])]):
+                    told = f" ({name} {text.decode('utf-8', 'replace')!r})"
+    return f"{os.fspath(path)}: record {number}{told}"
 
 
 def picture_size(data: Buffer, start: int, end: int) -> tuple[int, int]:

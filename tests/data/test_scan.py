@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from ssd_centernet.data import pipeline, records, shards, wire
 from ssd_centernet.data.augment.ssd import SSDAugment
-from ssd_centernet.data.scan import place, summarize
+from ssd_centernet.data.scan import summarize
 from ssd_centernet.labels import LabelMap
 from ssd_centernet.recipe import Recipe
 from tests.data.foreign import BOXES, feature, picture, record, write
@@ -103,6 +103,8 @@ def test_rounding_is_clipped_and_flat_boxes_are_left_out_and_said(tmp_path):
         ({"encoded": [3]}, "image/encoded holds whole numbers; expected texts"),
         ({"encoded": None}, "image/encoded holds 0; expected one JPEG"),
         ({"encoded": [b""]}, "image/encoded holds an empty text; expected one JPEG"),
+        ({"filename": ["a.jpg", "b.jpg"]}, "image/filename has 2 values; expected one"),
+        ({"source_id": [7]}, "image/source_id holds whole numbers; expected texts"),
         ({"height": [30, 30]}, "image/height has 2 values; expected one"),
         ({"height": [40], "width": [30]}, "say 40 x 30, but the picture has 30 x 40 .*EXIF"),
     ],
@@ -172,6 +174,7 @@ def test_a_bomb_is_refused_by_its_header(tmp_path):
         ((1, 7), ("cat", "emu"), "label 7, whose .*text is 'emu', is not in the label map"),
         ((0, 1), None, "label 0 is not in the label map"),
         ((1, -5), None, "label -5 is not in the label map"),
+        ((1, -(1 << 63)), ("cat", "dog"), "label -9223372036854775808, .* is not in the label map"),
         (None, ("cat", "gnu"), "text is 'gnu' and there is no label; expected a name of"),
         (None, ("cat", "Dog"), "text is 'Dog' and there is no label; .* Is it 'dog'"),
     ],
@@ -214,7 +217,7 @@ def test_counts_are_those_of_parsing(tmp_path):
     assert set(summary.classes) == {(1, None), (2, None), (300, None), (1_000_000, None)}
     kinds = [list(summary.classes)[kind][0] for kind in summary.kinds]
     assert kinds == [1, 2] * 30 + [300, 1_000_000]
-    assert place(path, 3) == f"{path}: record 3 (source_id '4')"
+    assert wire.place(path, 3) == f"{path}: record 3 (source_id '4')"
     # A file that was replaced is counted anew.
     write(path, items[:1])
     np.testing.assert_array_equal(summarize(path).boxes, [60])
