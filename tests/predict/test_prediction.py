@@ -171,6 +171,20 @@ def test_detections_are_in_the_pixels_of_the_annotations(tmp_path):
     assert found.report == {}
 
 
+def test_a_list_of_images_without_annotations_gives_the_ids(tmp_path):
+    """Such as image_info_test2017.json, for a benchmark that keeps its annotations."""
+    path = _red(tmp_path / "a.png", 40, 80)
+    content = json.loads(
+        _truth(tmp_path, [{"id": 581, "file_name": "a.png", "height": 40, "width": 80}]).read_text()
+    )
+    del content["annotations"]
+    (tmp_path / "info.json").write_text(json.dumps(content))
+    options = {"annotations": tmp_path / "info.json", "label_map": FRUIT}
+    predict(RedFinder(), [path], output_dir=tmp_path / "out", **options)
+    rows = json.loads((tmp_path / "out" / "detections.json").read_text())
+    assert {row["image_id"] for row in rows} == {581}
+
+
 def test_a_size_that_does_not_fit_is_noted_and_the_picture_used(tmp_path):
     path = _red(tmp_path / "a.png", 40, 80)
     truth = _truth(tmp_path, [{"id": 4, "file_name": "a.png", "height": 80, "width": 90}])

@@ -1,0 +1,55 @@
+"""The command convert: what it prints, its exit status, and what it leaves behind."""
+
+import json
+
+import pytest
+
+from tests.cli.command_line import as_a_user
+from tests.data.coco_set import CocoSet
+
+
+@pytest.fixture
+def convert(tmp_path):
+    """A small COCO set, and a function that converts it as a user does."""
+    coco = CocoSet(tmp_path)
+
+    def run(*flags, status=0):
+        coco.json.write_text(json.dumps(coco.content))
+        places = [f"--annotations={coco.json}", f"--image_dir={coco.image_dir}"]
+        return as_a_user("convert", *places, f"--output_dir={coco.out}", *flags, status=status)
+
+    return coco, run
+
+
+def test_losing_most_of_the_data_ends_with_1_and_no_shards(convert):
+    coco, run = convert
+    coco.image()
+    for number in range(4):
+        coco.box([number, 5, 8, 0 if number else 8])
+    done = run(status=1)
+    assert "3 of 4 boxes of" in done.stderr and "--max_dropped" in done.stderr
+    assert "3  zero or negative width or height (annotation 2 of a.jpg" in done.stderr
+    assert "Traceback" not in done.stderr and not coco.shards()
+    done = run("--max_dropped=0.8")
+    assert "1 objects" in done.stdout and "Objects per class: emu 1, cat 0." in done.stdout
+    assert len(coco.shards()) > 0
+
+
+def test_fractions_end_with_1_and_are_scaled_when_told(convert):
+    coco, run = convert
+    coco.image().box([0.25, 0.2, 0.5, 0.5], area=0.1)
+    done = run(status=1)
+    assert "annotation 1 of a.jpg has bbox [0.25, 0.2, 0.5, 0.5]" in done.stderr
+    assert "--box_units=fractions" in done.stderr and not coco.shards()
+    run("--box_units=fractions")
+    (found,) = coco.ground_truth()["annotations"]
+    assert found["bbox"] == [10, 6, 20, 15] and found["area"] == 120
+
+
+def test_a_test_set_says_that_there_is_nothing_to_score(convert):
+    coco, run = convert
+    coco.image("000000000007.jpg", id=7)
+    del coco.content["annotations"]
+    done = run("--split=test")
+    assert "nothing to learn or to score" in done.stdout and "Classes: cat, emu." in done.stdout
+    assert "All images and boxes are good." not in done.stdout
