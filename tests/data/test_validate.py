@@ -136,7 +136,9 @@ def test_a_label_map_chooses_categories(coco):
 
 def test_a_label_map_of_other_names_is_refused(coco):
     coco.image().box()
-    with pytest.raises(ValueError, match=r"not in the label map .*'emu' \(id 4\) \(1 boxes"):
+    with pytest.raises(
+        ValueError, match=r"that the label map, given or of .*'emu' \(id 4\) \(1 boxes"
+    ):
         coco.convert(label_map=LabelMap(["cat", "gnu"], [1, 4]))
 
 

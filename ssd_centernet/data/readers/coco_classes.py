@@ -219,11 +219,12 @@ def _unknown_message(
     if unknown:
         where.append("category ids that 'categories' does not list")
     if len(unknown) < len(lost):
-        where.append("classes that are not in the label map")
+        where.append("classes that the label map, given or of the folder's other splits, lacks")
     more = f", ... ({len(lost)} in all)" if len(lost) > LISTED else ""
     return (
         f"{origin}: annotations have {' and '.join(where)} ({label_map.describe()}): "
         f"{', '.join(parts)}{more}. Categories are found by their names; their "
         "numbers need not agree. Correct the names or ids, add the missing classes to "
-        "'categories' or to the label map, or set drop_unknown_categories to leave these boxes out."
+        "'categories' or to a label map (or convert the split that has all of them first), or set "
+        "drop_unknown_categories to leave these boxes out."
     )
