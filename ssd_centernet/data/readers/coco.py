@@ -106,6 +106,9 @@ def _read(annotations, image_dir, label_map: LabelMap | None, drop: bool) -> Coc
     if encoded is None:
         owners = merge_images(entries, names, report, origin)
     categories = read_categories(content["categories"], report, origin)
+    if not categories and label_map is not None:
+        report.add("notes", "'categories' is empty: ids are those of the label map", origin)
+        categories = read_categories(label_map.to_categories(), report, origin)
     reader = ObjectReader(entries, owners, categories, report, origin)
     objects = reader.read(content.get("annotations", ()))
     _count_repeated_ids(objects, report)

@@ -13,6 +13,8 @@ from typing import Any
 from ssd_centernet.files import read_bytes
 
 _SHOWN = 80
+# Where other tools put the objects of a picture.
+_OBJECT_LISTS = ("annotations", "annotation", "objects", "boxes", "bboxes", "labels", "regions")
 
 # What a list or an object holds when it is not COCO instances: keys of its first entry (or of
 # itself), what has them, and what to do.
@@ -31,9 +33,13 @@ _LISTS = (
     (
         ("data", "annotations"),
         "a Label Studio export",
-        "Read it with --format=labelstudio",
+        "Read it with `ssd_centernet convert --format=labelstudio`",
     ),
-    (("data", "completions"), "a Label Studio export", "Read it with --format=labelstudio"),
+    (
+        ("data", "completions"),
+        "a Label Studio export",
+        "Read it with `ssd_centernet convert --format=labelstudio`",
+    ),
     (
         ("image", "annotations"),
         "a CreateML file",
@@ -57,7 +63,7 @@ _OBJECTS = (
         "Convert the folder with labelme's own labelme2voc.py or labelme2coco.py, or write a CSV "
         "table",
     ),
-    (("assets", "tags"), "a VoTT export", "Read it with --format=vott"),
+    (("assets", "tags"), "a VoTT export", "Read it with `ssd_centernet convert --format=vott`"),
     (("frames", "inputTags"), "an export of VoTT 1", "Export it as Pascal VOC instead"),
     (
         ("_via_img_metadata",),
@@ -177,6 +183,8 @@ def instances(content: object, origin: str) -> dict[str, list]:
         lists = {key: content[key] for key in (*keys, "annotations") if key in content}
         wrong = [key for key, value in lists.items() if not isinstance(value, (list, tuple))]
         if not wrong and "segments_info" not in _first(lists.get("annotations")):
+            if "annotations" not in lists:
+                _check_no_objects(content, origin)
             return lists
         if wrong:
             raise ValueError(
@@ -194,6 +202,23 @@ def instances(content: object, origin: str) -> dict[str, list]:
         f"lists 'images', 'categories' and 'annotations'; missing: {missing}. "
         f"{describe(content)}"
     )
+
+
+def _check_no_objects(content: Mapping, origin: str) -> None:
+    """Refuse a file without 'annotations' that has objects in another place."""
+    for key, value in content.items():
+        first = _first(value)
+        if key == "images":
+            place = next((k for k in _OBJECT_LISTS if isinstance(first.get(k), list)), None)
+            place = place and f"images have a list {place!r} each"
+        else:
+            has_objects = "bbox" in first or "image_id" in first or "segmentation" in first
+            place = f"list {key!r} looks like them" if has_objects else None
+        if place:
+            raise ValueError(
+                f"{origin} is not a COCO instances file: it has no 'annotations', but its {place}. "
+                "Write all objects into one list 'annotations', each with its image_id."
+            )
 
 
 def describe(content: object) -> str:

@@ -265,3 +265,24 @@ def test_images_alone_have_no_objects(files):
     }
     files.content["annotations"] = []
     assert files.read().has_annotations
+
+
+@pytest.mark.parametrize("key", ["annotation", "Annotations", "objects"])
+def test_objects_in_another_place_are_not_passed_over(files, key):
+    files.content[key] = files.content.pop("annotations")
+    with pytest.raises(ValueError, match=f"no 'annotations', but its list '{key}' looks like them"):
+        files.read()
+    objects = files.content.pop(key)
+    for entry in files.entries:
+        entry["annotations"] = [a for a in objects if a["image_id"] == entry["id"]]
+    with pytest.raises(ValueError, match="but its images have a list 'annotations' each"):
+        files.read()
+
+
+def test_without_categories_the_ids_are_those_of_a_label_map(files):
+    files.categories.clear()
+    with pytest.raises(ValueError, match="category ids that 'categories' does not list"):
+        files.read(label_map=LabelMap(["nut"], [9]))
+    index = files.read(label_map=LabelMap(["nut", "bolt"]))
+    assert found(index) == CLEAN
+    assert reasons(index) == {("notes", "'categories' is empty: ids are those of the label map"): 1}
