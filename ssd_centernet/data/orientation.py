@@ -86,6 +86,20 @@ def read_orientation(path: str | os.PathLike) -> int:
         return 1
 
 
+def shown_size(path: str | os.PathLike) -> tuple[int, int]:
+    """Return width and height of a picture file as it is shown; zeros if it is no picture."""
+    try:
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            return 0, 0
+        with Image.open(path) as image:
+            # Pillow would unpack every PNG to look for a tag.
+            orientation = orientation_of(image) if _may_have_tag(path) else 1
+            width, height = stored_size(image, orientation)
+    except Exception:  # Why a file cannot be read is told where it is read whole.
+        return 0, 0
+    return (height, width) if orientation in SIDEWAYS else (width, height)
+
+
 def stored_size(image: Image.Image, orientation: int) -> tuple[int, int]:
     """Return width and height of the stored pixels of a picture that was just opened."""
     width, height = image.size

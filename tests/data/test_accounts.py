@@ -98,6 +98,17 @@ def test_no_box_left_is_an_error_whatever_is_allowed(coco, kept):
     assert coco.shards() == []
 
 
+def test_listed_sizes_that_are_swapped_are_said_as_that(coco):
+    for number in range(3):
+        coco.image(f"{number}.jpg", noise(number), width=30, height=40).box((1, 1, 5, 5))
+    with pytest.raises(ValueError, match="3  listed width and height are swapped"):
+        coco.convert()
+    for number in range(5):
+        coco.box((20, 2, 19, 5 + number))
+    with pytest.raises(ValueError, match="width and height of the pictures are swapped"):
+        coco.convert()
+
+
 def test_max_dropped_out_of_range(coco):
     with pytest.raises(ValueError, match="max_dropped=1.5"):
         coco.image().convert(max_dropped=1.5)

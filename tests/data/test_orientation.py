@@ -9,7 +9,7 @@ import tensorflow as tf
 from PIL import Image, ImageOps
 
 from ssd_centernet.data.images import check_image, decode_with_pillow
-from ssd_centernet.data.orientation import decide_turning, read_orientation
+from ssd_centernet.data.orientation import decide_turning, read_orientation, shown_size
 from ssd_centernet.evaluation.report_images import images_of_folder
 from ssd_centernet.labels import LabelMap
 from ssd_centernet.predict.image_files import read_picture
@@ -90,6 +90,18 @@ def test_all_orientations_in_both_frames_and_everywhere(tmp_path, ending, seen):
     assert predicted_boxes(coco) == found
     shown = images_of_folder(coco.image_dir, coco.json)(range(1, 9))
     np.testing.assert_allclose([red_box(shown[i + 1]) for i in range(8)], found, atol=1)
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_sizes_as_shown_are_read_from_the_head(tmp_path, ending):
+    coco = write(CocoSet(tmp_path), range(1, 9), seen=True, ending=ending)
+    for image in coco.content["images"]:
+        size = (image["width"], image["height"])
+        assert shown_size(coco.image_dir / image["file_name"]) == size
+    (tmp_path / "text.jpg").write_text("no picture")
+    os.mkfifo(tmp_path / "pipe.jpg")
+    for name in ("text.jpg", "pipe.jpg", "gone.jpg"):
+        assert shown_size(tmp_path / name) == (0, 0)
 
 
 def test_half_turned_pictures_follow_the_others_of_their_file(tmp_path):

@@ -8,9 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from PIL import Image
-
-from ssd_centernet.data.orientation import ORIENTATION_TAG, SIDEWAYS
+from ssd_centernet.data.orientation import shown_size
 from ssd_centernet.data.readers.data_yaml import read_data_yaml, read_obj_data
 from ssd_centernet.data.readers.image_folder import (
     IMAGE_SUFFIXES,
@@ -74,7 +72,7 @@ def read_yolo(
     lines = YoloLines(names, report, points=settings.get("kpt_shape"), task=settings.get("task"))
     images = []
     for name in files:
-        image = NamedImage(name, *_upright_size(os.path.join(folder.path, name)))
+        image = NamedImage(name, *shown_size(os.path.join(folder.path, name)))
         label_file = labels.find(name)
         if label_file is not None and image.width:
             lines.add(label_file, image)
@@ -271,16 +269,3 @@ def _first_folder(root: Path, split: str, *, flat: bool = True) -> str | None:
         here = any(p.suffix.lower() in IMAGE_SUFFIXES for p in root.iterdir())
         folder = root if here else None
     return None if folder is None else os.fspath(folder)
-
-
-def _upright_size(path: str) -> tuple[int, int]:
-    """Return width and height of the picture as it is shown; zeros if there is no image."""
-    if not os.path.isfile(path):
-        return 0, 0
-    try:
-        with Image.open(path) as image:
-            width, height = image.size
-            turned = image.getexif().get(ORIENTATION_TAG, 1) in SIDEWAYS
-    except Exception:  # The conversion tells later why the file cannot be read.
-        return 0, 0
-    return (height, width) if turned else (width, height)
