@@ -45,6 +45,7 @@ class Summary:
 
     Attributes:
         path: the file.
+        ids: the source id of each record as it stands there, empty where it has none.
         boxes: int32 [R], the boxes of each record that have an area.
         crowds: int32 [R], how many of them are crowd regions.
         flat: int32 [R], boxes without an area, which reading leaves out.
@@ -56,6 +57,7 @@ class Summary:
     """
 
     path: str
+    ids: list[bytes]
     boxes: np.ndarray
     crowds: np.ndarray
     flat: np.ndarray
@@ -105,6 +107,7 @@ class _Reader:
         self._lists: dict[bytes, tuple[int, ...]] = {b"": ()}
         self._codes: dict[bytes, int] = {}
         self._sizes: list[tuple[int, int]] = []
+        self._ids: list[bytes] = []
         self._read()
 
     def _fail(self, number: int, problem: str) -> None:
@@ -121,7 +124,7 @@ class _Reader:
                 told = {}
                 for name in _NAMES:
                     if (span := fields.get(_KEYS[name])) and span[0] < span[1]:
-                        told[name] = len(wire.texts(data, span))
+                        told[name] = wire.texts(data, span)
                 name = _TEXT
                 self._text_lists.append(self._coded(data, fields.get(_KEYS[name])))
                 name = "image/encoded"
@@ -134,9 +137,10 @@ class _Reader:
                     f"{self._path}: record {number} is not a valid Example ({error}). Write the "
                     "file again."
                 ) from error
-            for name, count in told.items():
-                if count != 1:
-                    self._fail(number, f"{name} has {count} values; expected one or no field.")
+            for name, found in told.items():
+                if len(found) != 1:
+                    self._fail(number, f"{name} has {len(found)} values; expected one or no field.")
+            self._ids.append(data[slice(*told.get("image/source_id", [(0, 0)])[0])])
             if len(pictures) != 1 or pictures[0][0] == pictures[0][1]:
                 found = len(pictures) if len(pictures) != 1 else "an empty text"
                 self._fail(number, f"image/encoded holds {found}; expected one JPEG or PNG file.")
@@ -189,6 +193,7 @@ class _Reader:
         crowd[np.isin(owners, flags)] = is_crowd > 0
         return Summary(
             path=self._path,
+            ids=self._ids,
             boxes=self._per_record(owners[usable]),
             crowds=self._per_record(owners[usable & crowd]),
             flat=self._per_record(owners[~usable]),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import functools
 import os
@@ -153,6 +154,13 @@ class RecordSource:
             notes.append(
                 f"{boxes} boxes without an area in {len(flat)} images of {self.split} are left out "
                 f"(first: {place(flat[0][0].path, flat[0][1])})"
+            )
+        ids = collections.Counter(i for one in self.summaries for i in one.ids if i)
+        again = [i.decode("utf-8", "replace") for i, count in ids.items() if count > 1]
+        if again:
+            notes.append(
+                f"{len(again)} image ids of {self.split} occur more than once, such as "
+                f"{again[0]!r}: is a record file there twice?"
             )
         sizes = [(one, number) for one in self.summaries for number in np.flatnonzero(one.resized)]
         if sizes:

@@ -60,16 +60,20 @@ def split_ground_truth(data_dir: str | Path, split: str, label_map: LabelMap) ->
     source.check(label_map)
     path = annotations_path(data_dir, split)
     if path is not None:
-        ground_truth = CocoGroundTruth.load(path)
-        _check_same_data(ground_truth, source, label_map, str(path))
-        # A detector that was trained on several data sets has classes that this one does not have.
-        return dataclasses.replace(ground_truth, categories=tuple(label_map.to_categories()))
-    examples = shards.read_records(source.files).map(
-        lambda serialized: records.parse_example(serialized, label_map)
-    )
-    return CocoGroundTruth.from_examples(
-        examples.as_numpy_iterator(), names=label_map.names, ids=label_map.ids
-    )
+        truth = CocoGroundTruth.load(path)
+        _check_same_data(truth, source, label_map, str(path))
+    else:
+        examples = shards.read_records(source.files).map(
+            lambda serialized: records.parse_example(serialized, label_map)
+        )
+        truth = CocoGroundTruth.from_examples(
+            examples.as_numpy_iterator(), names=label_map.names, ids=label_map.ids
+        )
+    flat = sum(int(one.flat.sum()) for one in source.summaries)
+    notes = {"boxes of the records have no area and are left out": flat} if flat else {}
+    # A detector that was trained on several data sets has classes that this one does not have.
+    categories = tuple(label_map.to_categories())
+    return dataclasses.replace(truth, categories=categories, notes={**truth.notes, **notes})
 
 
 def _check_same_data(

@@ -79,6 +79,16 @@ def test_rounding_is_clipped_and_flat_boxes_are_left_out_and_said(tmp_path):
     assert got["boxes"].shape == (0, 4)
 
 
+def test_a_file_that_is_there_twice_is_said(tmp_path):
+    items = [record(7), record(8), record(9, source_id=[""])]
+    write(tmp_path / "train-00000-of-00002", items)
+    write(tmp_path / "train-00001-of-00002", items)
+    source = shards.RecordSource(str(tmp_path), "train", 0, 1, False, "object")
+    assert source.notes() == [
+        "2 image ids of train occur more than once, such as '7': is a record file there twice?"
+    ]
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -282,7 +292,9 @@ def crowded(tmp_path):
         for number, count in enumerate(counts):
             boxes = [[0.0, 0.05 * i, 1.0, 0.05 * i + 0.1] for i in range(count)]
             crowds = [int(i < 5 and shard == 1) for i in range(count)]
-            items.append(record(number, boxes, [1] * count, None, object__is_crowd=crowds))
+            items.append(
+                record(10 * shard + number, boxes, [1] * count, None, object__is_crowd=crowds)
+            )
         write(tmp_path / f"train-{shard:05d}-of-00002", items)
     return tmp_path
 

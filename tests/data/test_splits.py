@@ -176,6 +176,14 @@ def test_annotations_are_those_of_the_records(converted):
     refused("objects of the category .* but the record files of coco_val hold")
 
 
+def test_an_evaluation_says_which_boxes_of_the_records_have_no_area(tmp_path):
+    boxes = [[0.1, 0.2, 0.1, 0.6], [0.25, 0.5, 0.75, 1.0]]
+    write(tmp_path / "val.tfrecord", [record(1), record(2, boxes), record(3, boxes)])
+    truth = split_ground_truth(tmp_path, "val", LABELS)
+    assert truth.num_objects == 4
+    assert truth.notes == {"boxes of the records have no area and are left out": 2}
+
+
 # --- label maps ------------------------------------------------------------------------------
 
 
