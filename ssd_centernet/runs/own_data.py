@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -20,6 +21,8 @@ from ssd_centernet.training.log_files import recorded_sessions
 
 # Formats whose images are not found beside the annotations.
 _WITHOUT_IMAGES = ("coco", "csv")
+# What errors of a conversion call its options.
+_OPTIONS = "max_|box_units|label.?map|drop_unknown|first_pixel|format|image_list|keep_"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -123,11 +126,11 @@ class OwnData:
                 "ones (--fine_tune_checkpoint takes over the weights)."
             ) from error
         except (FileNotFoundError, ValueError) as error:
-            hint = f"ssd_centernet convert --annotations={path} --output_dir={self.folder}"
-            raise type(error)(
-                f"{flag}={path}: {error} Options of the conversion are flags of `{hint} --split="
-                f"{name}`; train with --data_dir={self.folder} then."
-            ) from error
+            # Errors of decoders have constructors of their own.
+            kind = FileNotFoundError if isinstance(error, FileNotFoundError) else ValueError
+            where = "" if path in str(error) else f"{flag}={path}: "
+            options = self._options(str(error), path, image_dir, name)
+            raise kind(f"{where}{error}{options}") from error
         known = before is not None and info_path.stat().st_mtime_ns == before.st_mtime_ns
         if known:
             say(
@@ -137,6 +140,17 @@ class OwnData:
         else:
             say(f"{split}: {path} is converted.")
             say(told(info, self.folder))
+
+    def _options(self, text: str, path: str, image_dir: str | None, split: str) -> str:
+        """Say how an option of the conversion is given, where an error asks for one."""
+        if not re.search(_OPTIONS, text):
+            return ""
+        images = f" --image_dir={image_dir}" if image_dir else ""
+        return (
+            f" Options are flags of the conversion: run `ssd_centernet convert --annotations={path}"
+            f"{images} --output_dir={self.folder} --split={split}` with them, and train with "
+            f"--data_dir={self.folder}."
+        )
 
 
 def data_of_run(model_dir: str | os.PathLike) -> str | None:

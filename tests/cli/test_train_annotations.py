@@ -6,7 +6,6 @@ import shutil
 from pathlib import Path
 
 import pytest
-from PIL import Image
 
 from tests.data.readers.own_set import BOXES, write_voc, write_yolo
 from tests.process import cli
@@ -162,14 +161,20 @@ def test_corrected_annotations_are_read_anew_until_the_run_has_begun(train, tmp_
 
 def test_what_convert_refuses_is_refused_with_the_way_to_its_options(train, tmp_path):
     root = write_voc(tmp_path / "voc")
-    Image.new("RGB", (40, 30)).save(root / "JPEGImages" / "a.jpg")
-    for name in ("a", "b"):
-        xml = root / "Annotations" / f"{name}.xml"
-        xml.write_text(xml.read_text().replace("<object>", "<object"))
-    printed = train(tmp_path / "run", f"--annotations={root}", status=1).stderr
-    assert f"--annotations={root}: " in printed and "a.xml" in printed
-    assert "ssd_centernet convert" in printed and "Traceback" not in printed
-    assert not list((tmp_path / "run").glob("data/*.record*"))
+    for file in ("a.jpg", "b.jpg"):
+        (root / "JPEGImages" / file).write_bytes(b"no picture")
+    run = tmp_path / "run"
+    printed = train(run, f"--annotations={root}", status=1).stderr
+    assert "max_dropped" in printed and "a.jpg" in printed and "Traceback" not in printed
+    convert = (
+        f"`ssd_centernet convert --annotations={root} --output_dir={run / 'data'} --split=train`"
+    )
+    assert f"run {convert} with them, and train with --data_dir={run / 'data'}." in printed
+    assert not list(run.glob("data/*.record*"))
+    xml = root / "Annotations" / "a.xml"
+    xml.write_text(xml.read_text().replace("<object>", "<object"))
+    printed = train(run, f"--annotations={root}", status=1).stderr
+    assert "a.xml" in printed and "Options are flags" not in printed
 
 
 @pytest.mark.parametrize(
