@@ -36,7 +36,7 @@ def read_bytes(path: str | os.PathLike) -> bytes:
 
 
 def read_text(path: str | os.PathLike) -> str:
-    """Read a text file that editors of any system wrote: a byte order mark is left out.
+    """Read a text file that editors of any system wrote, without its mark and with one line end.
 
     Raises:
         OSError: the file cannot be read.
@@ -58,7 +58,7 @@ def read_text(path: str | os.PathLike) -> str:
             f"{os.fspath(path)} is not text: it has a zero byte in line {line}. Is it UTF-16 "
             "without its mark, or damaged? Save it again with the encoding UTF-8."
         )
-    return text
+    return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
 def write_atomically(path: str | os.PathLike, content: str | bytes) -> str:

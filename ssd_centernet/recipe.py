@@ -121,8 +121,8 @@ class Recipe:
     """
 
     batch_size: Annotated[int, may_be.COUNT] = 32
-    steps: Annotated[int | None, may_be.NUMBER] = None
-    epochs: Annotated[float | None, may_be.NUMBER] = None
+    steps: Annotated[int | None, may_be.ABOVE_ZERO] = None
+    epochs: Annotated[float | None, may_be.ABOVE_ZERO] = None
     optimizer: Annotated[Callable, may_be.constructor("Adam")] = Momentum
     schedule: Annotated[Callable, may_be.constructor("ConstantRate")] = ConstantRate
     batches: Annotated[Callable, may_be.constructor("training_batches")] = training_batches

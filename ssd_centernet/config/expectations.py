@@ -5,11 +5,18 @@ from __future__ import annotations
 import dataclasses
 import functools
 import inspect
+import math
 import numbers
 import os
+import re
 import typing
 from collections.abc import Callable, Sequence
 from typing import Any
+
+from ssd_centernet.config.gin_state import place_of
+
+# As `training.length.to_steps` reads it.
+_DURATION = re.compile(r"\s*(\d+(\.\d*)?|\.\d+)\s*(steps?|epochs?)?\s*")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,9 +48,11 @@ def check(settings: Any, *, prefix: str) -> None:
         for expectation in getattr(hint, "__metadata__", ()):
             optional = type(None) in typing.get_args(hint.__origin__)
             if not (optional and value is None) and not expectation.accepts(value):
+                place = place_of(f"{prefix}.{name}", value)
                 raise ValueError(
-                    f"{prefix}.{name} is {shown(value)}, expected {expectation.expected}. Set it "
-                    f'in the recipe, or with --gin_params="{prefix}.{name} = ...".'
+                    f"{prefix}.{name} is {shown(value)}, expected {expectation.expected}"
+                    f"{f' ({place})' if place else ''}. Set it in the recipe, or with "
+                    f'--gin_params="{prefix}.{name} = ...".'
                 )
 
 
@@ -74,7 +83,8 @@ def _is_function(value: Any) -> bool:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, numbers.Real) and not isinstance(value, bool)
+    is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
+    return is_number and math.isfinite(value)
 
 
 def _is_integer(value: Any) -> bool:
@@ -97,11 +107,12 @@ COUNT_OR_ZERO = Expectation(
     lambda v: _is_integer(v) and v >= 0, "a whole number of 0 or more, 0 for none"
 )
 SEED = Expectation(lambda v: _is_integer(v) and 0 <= v < 2**32, "a whole number in 0..2**32 - 1")
-NUMBER = Expectation(_is_number, "a number without quotes")
 FACTOR = Expectation(lambda v: _is_number(v) and v >= 0, "a number of 0 or more without quotes")
 ABOVE_ZERO = Expectation(lambda v: _is_number(v) and v > 0, "a number above 0 without quotes")
 SWITCH = Expectation(lambda value: isinstance(value, bool), "True or False, without quotes")
-TEXT = Expectation(lambda value: isinstance(value, str), "a text in quotes")
+TEXT = Expectation(
+    lambda value: isinstance(value, str) and value.isprintable(), "a printable text in quotes"
+)
 PATH = Expectation(lambda v: isinstance(v, str | os.PathLike), "a path in quotes")
 PATTERNS = Expectation(_are_patterns, "a regular expression in quotes, or a tuple of them")
 WEIGHTS = Expectation(
@@ -109,8 +120,8 @@ WEIGHTS = Expectation(
     "a tuple of numbers of 0 or more, such as (2.0, 1.0)",
 )
 DURATION = Expectation(
-    lambda value: isinstance(value, str) or _is_integer(value),
-    "a number of steps, or a text such as '2.5 epochs'",
+    lambda v: _DURATION.fullmatch(str(v)) is not None and (isinstance(v, str) or _is_integer(v)),
+    "a number of steps or text such as '500 steps' or '2.5 epochs'",
 )
 CHAIN = Expectation(
     lambda value: callable(value) and not inspect.isclass(value),

@@ -27,6 +27,7 @@ _OURS = ("ssd_centernet.", "keras.", "gin.")
 Key = tuple[str, str, str]  # Scope, selector, parameter.
 
 _gin = gin.config
+_REFERENCE = _gin.ConfigurableReference
 
 
 class Binding(NamedTuple):
@@ -208,6 +209,22 @@ def registered(selector: str) -> Any | None:
 def short_name(selector: str) -> str:
     """Return the shortest name that gin resolves to a selector."""
     return _gin._REGISTRY.minimal_selector(selector)
+
+
+def place_of(name: str, value: Any) -> str:
+    """Return where a parameter was set to a value, such as 'mine.gin, line 3'; '' if nowhere.
+
+    Args:
+        name: such as 'train.batch_size'.
+        value: what it has now: one that was set in Python has no place.
+    """
+    selector, _, parameter = name.rpartition(".")
+    for (scope, long_name, own), binding in bindings.items():
+        if own == parameter and not scope and short_name(long_name) == selector:
+            bound = gin.query_parameter(name)
+            is_bound = bound is value or bound == value or isinstance(bound, _REFERENCE)
+            return binding.place if is_bound else ""
+    return ""
 
 
 def parameter_names(configurable: Any) -> set[str]:

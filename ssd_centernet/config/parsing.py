@@ -80,7 +80,7 @@ MODULES: tuple[str, ...] = (
 # needs not know which of them a recipe uses.
 ALTERNATIVES: dict[str, str] = {"train.steps": "train.epochs", "train.epochs": "train.steps"}
 
-_PARSE_ERRORS = (SyntaxError, ValueError, IndexError, tokenize.TokenError)
+_PARSE_ERRORS = (SyntaxError, ValueError, IndexError, tokenize.TokenError, RecursionError)
 _PACKAGE = Path(__file__).resolve().parents[1]
 
 
@@ -244,7 +244,9 @@ def assert_all_used(allow: Iterable[str] = (), *, overrides_only: bool = False) 
 # Reading ------------------------------------------------------------------------------------------
 
 
-def _find(name: str, folders: Sequence[Path], parents: Sequence[Path] = ()) -> Path:
+def _find(
+    name: str, folders: Sequence[Path], parents: Sequence[Path] = (), place: str = ""
+) -> Path:
     for folder in folders:
         for ending in ("", ".gin"):
             path = folder / f"{name}{ending}"
@@ -253,7 +255,7 @@ def _find(name: str, folders: Sequence[Path], parents: Sequence[Path] = ()) -> P
                 return path
     available = recipes()
     looked = dict.fromkeys(str(folder.resolve()) for folder in folders)
-    including = " (a file cannot include itself)" if parents else ""
+    including = f" (included in {place}; a file cannot include itself)" if parents else ""
     raise FileNotFoundError(
         f"There is no gin file {name!r} in {', '.join(looked)}{including}. "
         f"{near(Path(name).stem, available)}"
@@ -288,7 +290,7 @@ def _read_statements(
         line = statement.location.line_num
         here = f"{place}, line {line}" if parents else f"{place}: {text.strip()}"
         if isinstance(statement, config_parser.IncludeStatement):
-            _read_file(_find(statement.filename, folders, parents), folders, parents)
+            _read_file(_find(statement.filename, folders, parents, here), folders, parents)
         elif isinstance(statement, config_parser.ImportStatement):
             _import(statement, here)
         elif isinstance(statement, config_parser.BlockDeclaration):
@@ -363,6 +365,8 @@ def _explain(error: Exception, text: str, place: str) -> str:
     if reference:
         name = reference.group(1)
         message = f"Nothing is named {name!r}, to which '@{name}' refers. {near_names(name)}"
+    elif isinstance(error, RecursionError):
+        message = "Brackets are nested too deep."
     elif isinstance(error, tokenize.TokenError):
         message = "A bracket or a quote is not closed."
     elif "malformed node" in message or "Unable to parse value" in message:

@@ -287,7 +287,7 @@ def _open_safetensors(path: Path) -> Weights:
         length = int.from_bytes(file.read(8), "little")
         if not 2 <= length <= min(size - 8, _MAX_HEADER):
             raise ValueError(f"the header should have {length} bytes, but the file has {size}")
-        header = json.loads(file.read(length))
+        header = json.loads(file.read(length), object_pairs_hook=_without_repeats)
     if not isinstance(header, dict):
         raise ValueError(f"the header is a {type(header).__name__}, not a table of tensors")
     header.pop("__metadata__", None)
@@ -303,12 +303,30 @@ def _open_safetensors(path: Path) -> Weights:
                 "which is not its size, or outside the file"
             )
         tensors[name] = (dtype, shape, begin + start, count)
+    _refuse_shared_bytes(tensors)
 
     def read(name: str) -> np.ndarray:
         dtype, shape, offset, count = tensors[name]
         return np.fromfile(path, dtype, count, offset=offset).reshape(shape)
 
     return Weights(str(path), "safetensors", {n: t[1] for n, t in tensors.items()}, read)
+
+
+def _without_repeats(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        name = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"the header names tensor {name} twice")
+    return found
+
+
+def _refuse_shared_bytes(tensors: Mapping[str, tuple]) -> None:
+    spans = sorted((at, at + n * kind.itemsize, name) for name, (kind, _, at, n) in tensors.items())
+    spans = [span for span in spans if span[0] < span[1]]
+    for (_, end, name), (start, _, other) in zip(spans, spans[1:], strict=False):
+        if start < end:
+            raise ValueError(f"tensors {name} and {other} share bytes of the file")
 
 
 def _first_line(error: BaseException) -> str:

@@ -267,15 +267,18 @@ class _Plan:
     def value(self, name: str, *, flip: bool) -> np.ndarray:
         """Read the new value of a variable, in its precision."""
         key, dtype = self._keys[name], self.variables[name].dtype.as_numpy_dtype
-        value = self._in_our_order(name, self._checked(key), flip=flip).astype(dtype)
+        value = self._in_our_order(name, self._checked(key, dtype), flip=flip).astype(dtype)
         _check_finite(value, self._source.weights.path, key)
         return value
 
-    def _checked(self, key: str) -> np.ndarray:
-        """Read a tensor of numbers, all of them finite."""
+    def _checked(self, key: str, dtype: np.dtype) -> np.ndarray:
+        """Read a tensor of numbers of a variable's kind, all of them finite."""
         path, value = self._source.weights.path, self._source.read(key)
         if value.dtype.kind in "OSUV" and value.dtype != tf.bfloat16.as_numpy_dtype:
             raise ValueError(_BAD_TENSOR.format(key=key, path=path, what="holds texts or objects"))
+        if value.dtype.kind in "biu" and np.dtype(dtype).kind not in "biu":
+            what = f"holds {value.dtype} numbers, expected floats (is the file quantized?)"
+            raise ValueError(_BAD_TENSOR.format(key=key, path=path, what=what))
         if value.dtype.kind == "c":
             raise ValueError(_BAD_TENSOR.format(key=key, path=path, what="holds complex numbers"))
         _check_finite(value, path, key)

@@ -27,12 +27,14 @@ CHANGED = Changed({}, "set.json", r"annotation 7")
 
 @pytest.mark.parametrize("name", KINDS)
 def test_no_label_moves_without_a_word(name):
-    results = list(run_kind(KINDS[name](), seed=1, rounds=1))
+    kind = KINDS[name]()
+    results = list(run_kind(kind, seed=1, rounds=1))
     wrong = [
         f"{r.mutation} [{r.claim}]: {r.verdict.why}" for r in results if r.verdict.verdict == WRONG
     ]
     assert not wrong, "\n".join(wrong)
-    assert len(results) > 20
+    # Some find nothing to change with this seed, or change what another did.
+    assert len(results) > 0.8 * len(kind.mutations)
     assert f"\n{name} " in table(results)
 
 

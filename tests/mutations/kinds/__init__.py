@@ -4,8 +4,10 @@ from tests.mutations.kinds.coco import coco, ground_truth
 from tests.mutations.kinds.csv_table import csv_table
 from tests.mutations.kinds.detections import detections
 from tests.mutations.kinds.label_map import label_map
+from tests.mutations.kinds.recipes import recipes
 from tests.mutations.kinds.records import fields, records
 from tests.mutations.kinds.voc import voc
+from tests.mutations.kinds.weights import h5, npz, safetensors
 from tests.mutations.kinds.yolo import data_yaml, yolo
 
 KINDS = {
@@ -19,4 +21,8 @@ KINDS = {
     "records": records,
     "fields": fields,
     "detections": detections,
+    "recipes": recipes,
+    "npz": npz,
+    "safetensors": safetensors,
+    "h5": h5,
 }
