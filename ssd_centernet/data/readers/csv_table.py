@@ -98,6 +98,7 @@ def read_csv(
             reason = "only a path, though other rows have objects of the image"
             report.add("dropped boxes", reason, f"line {number}")
     _check_rows(table, boxes, images, source, report)
+    _check_quotes(boxes, names, path)
     rows_of_others = {fold(_base(row["image"])) for n, row in table.rows if n not in chosen}
     for name in folder.unused(files.values()):
         if fold(os.path.basename(name)) not in rows_of_others:
@@ -141,6 +142,17 @@ def _of_split(table: Table, split: str, report: Report) -> set[int]:
     return chosen
 
 
+def _check_quotes(boxes: Sequence[NamedBox], names: set[str], path) -> None:
+    """Raise an error if a class differs from another one by a quote that was not opened."""
+    for box in boxes:
+        bare = box.name.strip('"').strip()
+        if bare != box.name and bare in names:
+            raise ValueError(
+                f"{os.fspath(path)} {box.where} has the class {box.name!r}, which other rows have "
+                "without the quote. A quote is not opened or stands twice: correct the row."
+            )
+
+
 def _base(path: str) -> str:
     return path.replace("\\", "/").rpartition("/")[2]
 
@@ -177,8 +189,7 @@ def _box(
     is_crowd = read_flag(written)
     is_crowd = _WORDS.get(written.casefold()) if is_crowd is None else is_crowd
     if is_crowd is None:
-        reason = "iscrowd is neither 0, 1, true nor false: taken as 0"
-        report.add("notes", reason, f"{written!r} in {where}")
+        raise ValueError(f"{where} has iscrowd {written!r}. Expected 0, 1, true or false.")
     return NamedBox((left, top, right, bottom), row["class"], where, bool(is_crowd))
 
 

@@ -41,8 +41,8 @@ def read_voc_xml(file: Path, name: str, report: Report, first_pixel: int) -> Voc
         first_pixel: number of the leftmost pixel.
 
     Raises:
-        ValueError: the file is not XML, holds no VOC annotation, or has a field twice with
-            different values.
+        ValueError: the file is not XML, holds no VOC annotation, has a field twice with different
+            values, or a flag that is neither 0 nor 1.
     """
     tree = parse_xml(file)
     for element in tree.iter():
@@ -114,15 +114,19 @@ def _object(
 ) -> NamedBox | None:
     label = _text(one, "name", where)
     corners, reason = _corners(one, where, report, first_pixel)
+    if label.startswith(">"):  # <name>>cat</name> is XML, too.
+        reason, corners = "class name that begins with '>': is a mark written twice?", None
     if not label or corners is None:
         report.add("dropped boxes", reason if label else "no class name", where)
         return None
     written = _text(one, "difficult", where)
     difficult = read_flag(written) if written else False
     if difficult is None:
-        reason = "difficult is neither 0, 1, true nor false: taken as 0"
-        report.add("notes", reason, f"{written!r} in {where}")
-    elif difficult:
+        raise ValueError(
+            f"{where} has <difficult> {written!r}. Expected 0, 1, true or false; 1 and true make "
+            "the object a crowd region, which the evaluation leaves out."
+        )
+    if difficult:
         report.add("notes", "difficult: kept as a crowd region", where)
     if one.find("part/bndbox") is not None:
         report.add("notes", "object with parts that have boxes: the parts are not used", where)
@@ -185,10 +189,11 @@ def _from_pixels(values: list, where: str, report: Report, first_pixel: int) -> 
 
 
 def _count_others(tree: ElementTree.Element, name: str, report: Report) -> None:
-    """Count boxes that stand in no object and in no part of one."""
+    """Count boxes that stand in no object and in no part of one; refuse flags in no object."""
     for parent in tree.iter():
+        where = f"<{parent.tag}> of {name}"
         if parent.tag not in ("object", "part"):
-            for kind in ("bndbox", "robndbox"):
-                for _ in parent.findall(kind):
-                    reason = "bndbox that is in no <object>"
-                    report.add("dropped boxes", reason, f"<{parent.tag}> of {name}")
+            for _ in (*parent.findall("bndbox"), *parent.findall("robndbox")):
+                report.add("dropped boxes", "bndbox that is in no <object>", where)
+        if parent.tag != "object" and parent.find("difficult") is not None:
+            raise ValueError(f"<difficult> stands in {where}. Expected it in an <object>; move it.")

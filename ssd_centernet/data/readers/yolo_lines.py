@@ -19,6 +19,7 @@ from ssd_centernet.data.readers.source import NamedBox, NamedImage
 from ssd_centernet.data.readers.yolo_shapes import (
     BORDER,
     ROUNDING,
+    are_joined_boxes,
     corners_of,
     has_flags,
     is_box,
@@ -81,6 +82,7 @@ class _Evidence:
     polygon: int = 0
     untidy: int = 0
     oriented: int = 0
+    joined: int = 0
     whole_end: int = 0
     end_above_one: int = 0
     first: str = ""
@@ -112,6 +114,7 @@ class YoloLines:
         self._names, self._report, self._points, self._task = names, report, points, task
         self._lines: list[_Line] = []
         self._evidence: dict[int, _Evidence] = collections.defaultdict(_Evidence)
+        self._short: set[tuple[Path, int]] = set()
         self.count = 0
 
     def add(self, file: Path, image: NamedImage) -> None:
@@ -130,6 +133,8 @@ class YoloLines:
             values = _values(tokens, read)
             reason = _fault(values)
             if reason:
+                if len(values) < 5:
+                    self._short.add((file, number))
                 self._report.add("dropped boxes", reason, f"{file.name} line {number}")
                 continue
             index = int(values[0])
@@ -165,6 +170,7 @@ class YoloLines:
         evidence.polygon += polygon
         evidence.untidy += 0 < likeness < 1
         evidence.oriented += len(values) == 9 and is_parallelogram(numbers)
+        evidence.joined += are_joined_boxes(numbers)
         evidence.whole_end += values[-1] == int(values[-1])
         evidence.end_above_one += values[-1] > 1
         if flagged and not polygon:
@@ -185,6 +191,7 @@ class YoloLines:
             reasons = {5 + math.prod(self._points): _POINTS}
             self._check_points(reasons)
         elif self._evidence:
+            self._check_line_ends()
             reasons |= self._readings()
         self._check_fractions(reasons)
         for line in self._lines:
@@ -209,6 +216,16 @@ class YoloLines:
                 f"expected {expected}, the class, a box of four numbers and {count} points of "
                 f"{size}. Correct these lines or kpt_shape."
             )
+
+    def _check_line_ends(self) -> None:
+        """Raise an error if a long line stands beside a short one, as if broken elsewhere."""
+        for line in self._lines if self._short else ():
+            for number in (line.number - 1, line.number + 1):
+                if line.count > 5 and (line.file, number) in self._short:
+                    raise ValueError(
+                        f"{line.place} has {line.count} numbers and line {number} less than five: "
+                        "is the line end in the wrong place? Write one object a line."
+                    )
 
     def _readings(self) -> dict[int, str]:
         """Return what lines of each length above 5 are: the reason to note."""
@@ -262,6 +279,13 @@ class YoloLines:
         seen = evidence.seen
         if evidence.oriented == seen:
             return _ORIENTED
+        plain = len(self._lines) - evidence.lines
+        if 2 * evidence.joined >= seen and evidence.lines <= plain:
+            raise ValueError(
+                f"{evidence.first} has {length} numbers, and {plain} other lines have five: were "
+                "two lines joined, their line end lost? Write one object a line; or, if the line "
+                f"is a polygon or a box with points, say so. {_WAY_OUT}"
+            )
         flagged = evidence.flagged == seen
         fit = max(evidence.two, evidence.three)
         points = fit >= _POINTS_FIT * seen

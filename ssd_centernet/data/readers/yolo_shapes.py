@@ -40,6 +40,15 @@ def is_box_of(numbers: np.ndarray, size: int) -> bool:
     return bool(inside.mean() > 0.5)
 
 
+def are_joined_boxes(numbers: np.ndarray) -> bool:
+    """Tell whether the numbers may be several lines whose ends are lost, their classes with them.
+
+    Of '0 0.5 0.5 0.2 0.2' and '1 0.3 ...' without a line end, the 1 joins the number before it.
+    """
+    chunks = numbers.reshape(-1, 4) if len(numbers) % 4 == 0 else ()
+    return len(chunks) > 1 and all(map(is_box, chunks))
+
+
 def has_flags(numbers: np.ndarray) -> bool:
     """Tell whether every third number after the first four is 0, 1 or 2."""
     return bool(np.isin(numbers[6::3], (0.0, 1.0, 2.0)).all())

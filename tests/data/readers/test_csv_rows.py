@@ -40,6 +40,7 @@ def names(source):
         (HEAD + 'a.jpg,1,2,12,13,"cat\nb.jpg,1,2,11,12,emu"\nc.png,1,2,11,12,emu\n', 2),
         (HEAD + 'a.jpg,1,2,12,13,cat\n"b.jpg,1,2,11,12,emu\nc.png,1,2,11,12,"a ""b"""\n', 3),
         (HEAD + 'a.jpg,1,2,12,13,"cat"x\nb.jpg,1,2,11,12,emu\n', 2),
+        (HEAD + 'a.jpg,1,2,12,13,cat\nb.jpg,1,2,11,12,cat"\n', 3),
     ],
 )
 def test_an_open_quote_is_an_error_with_its_line(text, line, read):
@@ -208,12 +209,14 @@ def test_rows_that_are_no_objects_are_counted(read):
 
 def test_flags(read):
     head = "image,xmin,ymin,xmax,ymax,class,iscrowd\n"
-    flags = ("1", "TRUE", "yes", "0", "no", "", "2", "-1")
+    flags = ("1", "TRUE", "yes", "0", "no", "")
     rows = [f"a.jpg,1,2,{20 + i},12,cat,{flag}\n" for i, flag in enumerate(flags)]
     source = read(head + "".join(rows))
     crowd = [a["iscrowd"] for a in source.content["annotations"]]
-    assert crowd == [1, 1, 1, 0, 0, 0, 0, 0]
-    assert own_set.reasons(source)["iscrowd is neither 0, 1, true nor false: taken as 0"] == 2
+    assert crowd == [1, 1, 1, 0, 0, 0]
+    for flag in ("2", "-1", "maybe"):
+        with pytest.raises(ValueError, match=rf"line 8 has iscrowd '{flag}'. Expected 0, 1, true"):
+            read(head + "".join(rows) + f"a.jpg,1,2,30,12,cat,{flag}\n")
 
 
 def test_one_file_is_not_two_pictures(read):

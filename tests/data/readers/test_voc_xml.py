@@ -113,8 +113,6 @@ def test_fields_that_stand_twice_are_refused(old, new, message, tmp_path):
         ("0", 0, {}),
         ("false", 0, {}),
         ("", 0, {}),
-        ("2", 0, {"difficult is neither 0, 1, true nor false: taken as 0": 1}),
-        ("-1", 0, {"difficult is neither 0, 1, true nor false: taken as 0": 1}),
     ],
 )
 def test_difficult_in_words_and_numbers(difficult, crowd, notes, tmp_path):
@@ -123,6 +121,16 @@ def test_difficult_in_words_and_numbers(difficult, crowd, notes, tmp_path):
     source = read(write(tmp_path, xml))
     assert [a["iscrowd"] for a in source.content["annotations"]] == [crowd]
     assert own_set.reasons(source) == notes
+
+
+@pytest.mark.parametrize("value", ["2", "-1", "NaN", "yes"])
+def test_a_flag_that_is_none_is_refused(value, tmp_path):
+    xml = f"<annotation>{OBJECT}</annotation>"
+    flag = f"<difficult>{value}</difficult>"
+    with pytest.raises(ValueError, match=rf"object 1 of a\.xml has <difficult> '{value}'"):
+        read(write(tmp_path, xml.replace("</object>", f"{flag}</object>")))
+    with pytest.raises(ValueError, match=r"<difficult> stands in <bndbox> of a\.xml"):
+        read(write(tmp_path, xml.replace("</bndbox>", f"{flag}</bndbox>")))
 
 
 @pytest.mark.parametrize(
@@ -161,6 +169,7 @@ def test_objects_without_a_shape_are_counted_with_their_reason(tmp_path):
         "<object><name>emu</name><polygon><pt><x>1</x><y>1</y></pt></polygon></object>",
         "<object><name>emu</name><robndbox><cx>1</cx></robndbox></object>",
         OBJECT.replace("11", "NaN"),
+        OBJECT.replace("<name>", "<name>>"),
     ]
     source = read(write(tmp_path, f"<annotation>{OBJECT}{''.join(bad)}</annotation>"))
     assert boxes(source) == [FULL]
@@ -169,6 +178,7 @@ def test_objects_without_a_shape_are_counted_with_their_reason(tmp_path):
         "polygon is not three points or more": 1,
         "robndbox is not five numbers": 1,
         "bndbox is not four numbers": 1,
+        "class name that begins with '>': is a mark written twice?": 1,
     }
 
 

@@ -175,6 +175,22 @@ def test_sets_that_mix_readings_are_refused(lines, tmp_path):
         read_yolo(write(tmp_path, lines), split="train")
 
 
+def test_lines_whose_end_is_lost_are_refused(tmp_path):
+    root = write(tmp_path, [[0, *p] for p in PLACES])
+    path = root / "labels/train/a.txt"
+    text = path.read_text()
+    for count in (1, 2):
+        path.write_text(text.replace("\n", "", count))
+        with pytest.raises(ValueError, match=r"a\.txt line 1 has (9|13) numbers, .*lines joined"):
+            read_yolo(root, split="train")
+    path.write_text("0 0.2 0.3 0.2 0.3 1 0.7\n0.25 0.3 0.2\n" + text)
+    with pytest.raises(ValueError, match=r"a\.txt line 1 has 7 numbers and line 2 less than five"):
+        read_yolo(root, split="train")
+    path.write_text(text.replace("\n", " ", 1))
+    with pytest.raises(ValueError, match=r"10 numbers, first .*a\.txt line 1, which fit no r"):
+        read_yolo(root, split="train")
+
+
 def test_what_fits_two_readings_is_refused_until_data_yaml_says_which(tmp_path):
     # A quadrangle near the middle is a box with two points, too.
     line = [0, 0.5, 0.5, 0.6, 0.55, 0.62, 0.66, 0.45, 0.6]
