@@ -86,6 +86,7 @@ def read_table(path: str | os.PathLike) -> Table:
         _check_without_header(rows, path)
         header = list(COLUMNS)
     else:
+        _check_header_quotes(rows[0], path)
         rows = rows[1:]
     kind, box = _box_columns(header, written, path)
     for number, row in rows:
@@ -165,6 +166,15 @@ def _check_without_header(rows, path) -> None:
         f"columns {', '.join(COLUMNS)} in this order: its columns are {', '.join(kinds)}. Write a "
         "first line with the names of the columns."
     )
+
+
+def _check_header_quotes(row: tuple[int, list[str]], path) -> None:
+    for text in row[1]:
+        if '"' in text:
+            raise ValueError(
+                f"{os.fspath(path)} line {row[0]}: the name of a column has a quote that is not "
+                f"opened or stands twice, {text!r}. Correct the header."
+            )
 
 
 def _box_columns(header: list[str | None], written: list[str], path) -> tuple[str, tuple[str, ...]]:

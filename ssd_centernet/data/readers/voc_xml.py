@@ -192,8 +192,10 @@ def _count_others(tree: ElementTree.Element, name: str, report: Report) -> None:
     """Count boxes that stand in no object and in no part of one; refuse flags in no object."""
     for parent in tree.iter():
         where = f"<{parent.tag}> of {name}"
-        if parent.tag not in ("object", "part"):
-            for _ in (*parent.findall("bndbox"), *parent.findall("robndbox")):
-                report.add("dropped boxes", "bndbox that is in no <object>", where)
-        if parent.tag != "object" and parent.find("difficult") is not None:
+        boxes = [*parent.findall("bndbox"), *parent.findall("robndbox")]
+        if parent.tag == "object":
+            continue
+        for _ in boxes if parent.tag != "part" else ():
+            report.add("dropped boxes", "bndbox that is in no <object>", where)
+        if not boxes and parent.find("difficult") is not None:
             raise ValueError(f"<difficult> stands in {where}. Expected it in an <object>; move it.")

@@ -40,6 +40,7 @@ def names(source):
         (HEAD + 'a.jpg,1,2,12,13,"cat\nb.jpg,1,2,11,12,emu"\nc.png,1,2,11,12,emu\n', 2),
         (HEAD + 'a.jpg,1,2,12,13,cat\n"b.jpg,1,2,11,12,emu\nc.png,1,2,11,12,"a ""b"""\n', 3),
         (HEAD + 'a.jpg,1,2,12,13,"cat"x\nb.jpg,1,2,11,12,emu\n', 2),
+        (HEAD.replace("xmin", 'xmin"') + "a.jpg,1,2,12,13,cat\n", 1),
         (HEAD + 'a.jpg,1,2,12,13,cat\nb.jpg,1,2,11,12,cat"\n', 3),
     ],
 )
