@@ -60,12 +60,14 @@ class Table:
             'centers' (center x and y, width, height).
         box: the names of these four columns.
         size: the columns of the image's width and height, () if there are none.
+        path: the file.
     """
 
     rows: list[tuple[int, dict[str, str]]]
     kind: str
     box: tuple[str, ...]
     size: tuple[str, ...]
+    path: str
 
 
 def read_table(path: str | os.PathLike) -> Table:
@@ -104,7 +106,7 @@ def read_table(path: str | os.PathLike) -> Table:
         size = ("width", "height") if "width" not in box else ()
     if "width" in box:
         _check_sizes_of_boxes(named, path)
-    return Table(named, kind, box, size)
+    return Table(named, kind, box, size, os.fspath(path))
 
 
 def _split_rows(path: str | os.PathLike, several: set[int]) -> Iterator[tuple[int, list[str]]]:

@@ -135,9 +135,9 @@ def _of_split(table: Table, split: str, report: Report) -> set[int]:
     if not chosen and has_splits:
         values = sorted({row["split"] for _, row in table.rows if row["split"]})
         raise ValueError(
-            f"the table has {len(table.rows)} rows but none for split {split!r}: its column "
-            f"'split' has {', '.join(values[:10])}{', ...' if len(values) > 10 else ''}. Choose "
-            "one of these as split; if the column means something else, rename it."
+            f"the table {table.path} has {len(table.rows)} rows but none for split {split!r}: its "
+            f"column 'split' has {', '.join(values[:10])}{', ...' if len(values) > 10 else ''}. "
+            "Choose one of these as split; if the column means something else, rename it."
         )
     return chosen
 
@@ -189,7 +189,9 @@ def _box(
     is_crowd = read_flag(written)
     is_crowd = _WORDS.get(written.casefold()) if is_crowd is None else is_crowd
     if is_crowd is None:
-        raise ValueError(f"{where} has iscrowd {written!r}. Expected 0, 1, true or false.")
+        raise ValueError(
+            f"{table.path} {where} has iscrowd {written!r}. Expected 0, 1, true or false."
+        )
     return NamedBox((left, top, right, bottom), row["class"], where, bool(is_crowd))
 
 

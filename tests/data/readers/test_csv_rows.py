@@ -216,7 +216,9 @@ def test_flags(read):
     crowd = [a["iscrowd"] for a in source.content["annotations"]]
     assert crowd == [1, 1, 1, 0, 0, 0]
     for flag in ("2", "-1", "maybe"):
-        with pytest.raises(ValueError, match=rf"line 8 has iscrowd '{flag}'. Expected 0, 1, true"):
+        with pytest.raises(
+            ValueError, match=rf"csv line 8 has iscrowd '{flag}'. Expected 0, 1, true"
+        ):
             read(head + "".join(rows) + f"a.jpg,1,2,30,12,cat,{flag}\n")
 
 
