@@ -193,7 +193,13 @@ def test_warmup_shrinks_with_a_run_that_it_was_not_made_for():
         (StepDecay(unit="steps", boundaries=(90, 120), warmup_steps=0), 100, "fall at step 120"),
         (StepDecay(boundaries=(), warmup_steps=500), 100, "StepDecay.warmup_steps"),
         (ConstantRate(warmup_steps=10), 10, "ConstantRate.warmup_steps"),
-        (WarmupCosine(), 100, "until epoch 55, but the run ends at 10"),
+        (WarmupCosine(), 100, "until epoch 55, but the run ends at 10. Set"),
+        (WarmupCosine(), 1000, "until epoch 55, .* ends at 100; the rest has 1 % of the peak"),
+        (
+            StepDecay(unit="steps", boundaries=(90, 120)),
+            1000,
+            "falls last at step 120, .* ends at 1000",
+        ),
     ],
 )
 def test_schedules_say_where_they_do_not_fit_the_run(schedule, total, message):
@@ -204,10 +210,10 @@ def test_schedules_say_where_they_do_not_fit_the_run(schedule, total, message):
     "schedule",
     [
         WarmupCosineSteps(total_steps=1000),
-        StepDecay(unit="steps", boundaries=(90, 120)),
+        StepDecay(unit="steps", boundaries=(600, 900)),
         StepDecay(boundaries=(80, 110), length=120, warmup_steps=0),
         ConstantRate(),
-        WarmupCosine(),
+        WarmupCosine(plateau_until_epoch=27.0, decay_until_epoch=86.0),
         WarmupCosine(span_run=True, decay_until_epoch=1000.0),
     ],
 )
