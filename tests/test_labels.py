@@ -219,3 +219,10 @@ def test_equality_and_hash():
     assert LabelMap(["a"], [1]) == LabelMap(["a"], [1]) != LabelMap(["a"], [2])
     assert len({LabelMap(["a"]), LabelMap(["a"]), LabelMap(["b"])}) == 2
     assert LabelMap(["a"]) != "a"
+
+
+def test_names_with_control_characters_are_refused(tmp_path):
+    path = tmp_path / "labels.pbtxt"
+    path.write_text("item { id: 4 name: 'cat\x1b' }")
+    with pytest.raises(ValueError, match=r"labels\.pbtxt: Category 4 needs a name that prints"):
+        LabelMap.from_pbtxt(path)

@@ -35,6 +35,7 @@ NOT_RUN = {
     r"python (-m )?benchmarks[./]compare_model_garden": "minutes, and needs tf-models-official",
     r"python scripts/readme_picture\.py": "needs the run of the demo",
     r"python -m tests\.parity": "minutes; tests/parity/test_parity.py runs it",
+    r"python -m tests\.mutations": "a minute; tests/mutations/test_mutations.py runs a part of it",
     r"bash scripts/install_horovod\.sh": "builds for minutes; scripts/test.sh runs it",
 }
 if importlib.util.find_spec("horovod") is None:

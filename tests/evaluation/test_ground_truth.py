@@ -154,3 +154,41 @@ def test_positions_and_subset():
     assert part.boxes.tolist() == [[22.0, 10.0, 30.0, 60.0]]
     empty = truth.subset(np.array([], np.int64))
     assert empty.positions(np.array([1])).tolist() == [-1]
+
+
+def boxes_in_file(tmp_path, change):
+    content = scene(2, 6)
+    for image in content["images"]:
+        image.update(width=200, height=160)
+    for number, one in enumerate(content["annotations"]):
+        one["bbox"] = change(60 + 5 * number, 70 + number, 80, 75)
+        one["area"] = 100
+    path = tmp_path / "instances.json"
+    path.write_text(json.dumps(content))
+    return path
+
+
+def test_boxes_of_a_file_in_other_units_are_refused(tmp_path):
+    good = CocoGroundTruth.load(boxes_in_file(tmp_path, lambda *box: list(box)))
+    assert good.boxes[0].tolist() == [60, 70, 80, 75] and not good.notes
+    for change in (
+        lambda x, y, w, h: [x / 200, y / 160, w / 200, h / 160],
+        lambda x, y, w, h: [x, y, x + w, y + h],
+    ):
+        with pytest.raises(ValueError, match=r"instances\.json: 12 of 12 boxes .*annotation 1 of"):
+            CocoGroundTruth.load(boxes_in_file(tmp_path, change))
+
+
+def test_what_no_detection_can_match_is_counted_with_its_place(tmp_path):
+    path = boxes_in_file(tmp_path, lambda *box: list(box))
+    content = json.loads(path.read_text())
+    content["annotations"][2]["bbox"] = [900, 10, 20, 20]
+    content["annotations"][4]["bbox"] = [10, 10, 0, 20]
+    notes = CocoGroundTruth.load(content).notes
+    assert [(count, sentence.split(" (first: ")[1]) for sentence, count in notes.items()] == [
+        (1, "annotation 5 of image 1)"),
+        (1, "annotation 3 of image 1)"),
+    ]
+    content["images"] = []
+    with pytest.raises(ValueError, match="'images' is empty, but 'annotations' has 12 entries"):
+        CocoGroundTruth.load(content)

@@ -20,6 +20,8 @@ VERDICTS = (READ, REFUSED, COUNTED, WRONG)
 ANY_PLACE = (
     r"\b(line|column|byte|row|record|entry|item|annotation|image_id|field|key|tensor|detection"
     r"|[Cc]ategory)s? \S|'[a-z_]+'|\b\w+\.\w+ (is|has)\b"
+    # An element of XML that is in another one.
+    r"|<\w+> stands in <\w+>"
     # Pictures that are not there, by their names.
     r"|for example \S"
 )

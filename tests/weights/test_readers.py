@@ -1,3 +1,4 @@
+import json
 import pickle
 import struct
 import sys
@@ -232,3 +233,25 @@ def test_the_working_directory_can_be_a_run(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for path in (".", "./", "ckpt-3", str(tmp_path)):
         assert_holds(open_weights(path), "tf1")
+
+
+def header(**tensors) -> bytes:
+    text = json.dumps(tensors).encode()
+    return struct.pack("<Q", len(text)) + text + bytes(32)
+
+
+def tensor(begin: int, end: int) -> dict:
+    return {"dtype": "F32", "shape": [(end - begin) // 4], "data_offsets": [begin, end]}
+
+
+def test_safetensors_whose_tensors_share_bytes_are_refused(tmp_path):
+    path = tmp_path / "w.safetensors"
+    path.write_bytes(header(a=tensor(0, 16), b=tensor(16, 32)))
+    assert set(open_weights(path).shapes) == {"a", "b"}
+    path.write_bytes(header(a=tensor(0, 16), b=tensor(12, 28)))
+    with pytest.raises(ValueError, match=r"w\.safetensors .*tensors a and b share bytes"):
+        open_weights(path)
+    twice = header(a=tensor(0, 16), b=tensor(16, 32)).replace(b'"b"', b'"a"')
+    path.write_bytes(twice)
+    with pytest.raises(ValueError, match="the header names tensor a twice"):
+        open_weights(path)

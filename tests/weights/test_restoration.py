@@ -242,6 +242,8 @@ def test_long_reports_are_cut_but_counted(tmp_path):
         (1e39, "has 1152 of 1152 values that are not finite"),  # Beyond float32.
         (1 + 2j, "holds complex numbers"),
         ("text", "holds texts or objects"),
+        (np.int8(5), r"holds int8 numbers, expected floats \(is the file quantized\?\)"),
+        (True, "holds bool numbers"),
     ],
 )
 def test_tensors_that_would_spoil_a_run_are_refused_and_nothing_is_set(tmp_path, bad, message):

@@ -131,3 +131,19 @@ def test_classes_that_are_numbers(read):
     assert [c for _, c in boxes(read(text, label_map=label_map))] == [10, 2, 0]
     with pytest.raises(ValueError, match=r"'10' \(1 boxes, first in line 2\)"):
         read(text, label_map=LabelMap(["x", "y", "z"], [0, 1, 2]))
+
+
+def test_a_row_cut_off_after_its_path_is_counted(read):
+    head = "image,xmin,ymin,xmax,ymax,class\n"
+    source = read(f"{head}a.jpg,1,2,11,12,cat\na.jpg,5,6,15,16,dog\na.jpg\n")
+    assert boxes(source) == [([1, 2, 10, 10], 1), ([5, 6, 10, 10], 2)]
+    reason = "only a path, though other rows have objects of the image"
+    assert source.report.to_dict()["dropped boxes"][reason] == {"count": 1, "first": ["line 4"]}
+
+
+def test_a_split_that_is_misspelt_is_noted(read):
+    rows = ["image,xmin,ymin,xmax,ymax,class,split", "a.jpg,1,2,11,12,cat,train"]
+    rows += ["b.jpg,1,2,11,12,cat,trian", "b.jpg,4,5,11,12,cat,val"]
+    report = read("\n".join(rows) + "\n").report.to_dict()
+    noted = report["notes"]["row of another split than train, val and test: not used"]
+    assert noted == {"count": 1, "first": ["'trian' in line 3, b.jpg"]}

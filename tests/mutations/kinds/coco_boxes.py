@@ -40,7 +40,6 @@ def add_boxes(kind: Kind) -> None:
                 True,
                 {},
                 {"x": 1, "y": 2},
-                [[1, 2, 3, 4]],
             )
         )
         return place(one)
