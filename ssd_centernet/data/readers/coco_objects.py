@@ -16,8 +16,9 @@ from ssd_centernet.data.readers.coco_entries import (
     canonical,
     find_file_name,
 )
+from ssd_centernet.data.readers.coco_evidence import check_areas, check_outlines
 from ssd_centernet.data.readers.json_file import shown
-from ssd_centernet.data.readers.masks import box_around, box_around_turned
+from ssd_centernet.data.readers.masks import Box, box_around, box_around_turned
 from ssd_centernet.data.readers.source import COPY
 from ssd_centernet.data.validate import Report
 from ssd_centernet.data.values import read_box, read_flag, read_number
@@ -25,6 +26,8 @@ from ssd_centernet.data.values import read_box, read_flag, read_number
 NOT_LISTED = "image_id is not listed"
 _NO_AREA = "a box of no width or height, kept (nothing can match it)"
 _OUTSIDE = "a box outside of its image, kept (nothing can match it)"
+# Segmentations are compared with about this many boxes of a file, areas with ten times as many.
+_COMPARED = 2000
 _CORNERS = (("xmin", "ymin", "xmax", "ymax"), ("x1", "y1", "x2", "y2"))
 
 
@@ -81,13 +84,16 @@ class ObjectReader:
         Annotations of categories that are not listed are left out, and named in `unknown`.
 
         Raises:
-            ValueError: an entry is no object, or a flag is neither 0 nor 1; with `strict`, also an
-                annotation without an image_id or a usable box.
+            ValueError: an entry is no object, or a flag is neither 0 nor 1; areas or segmentations
+                show that boxes are in another order; with `strict`, also an annotation without an
+                image_id or a usable box.
         """
         objects, seen, report = [], set(), self._report
+        outlines: list[tuple[int, Box]] = []
         # Nearly all ids are plain numbers: these need no more than a look into a table.
         images = {n: self._owners[i] for n, i in self._image_ids.plain().items()}
         categories = self._category_ids.plain()
+        every = max(1, len(annotations) // _COMPARED)
         for position, annotation in enumerate(annotations):
             if type(annotation) is not dict and not isinstance(annotation, Mapping):
                 raise ValueError(
@@ -115,9 +121,32 @@ class ObjectReader:
                 report.add("repaired boxes", COPY, self._where(annotation, position, image))
                 continue
             seen.add(key)
+            if position % every == 0 and annotation.get("segmentation"):
+                around = box_around(annotation["segmentation"])
+                outlines += [] if around is None else [(len(objects), around)]
             area, own_id = read_number(annotation.get("area")), annotation.get("id")
             objects.append(CocoObject(image, category, box, area, crowd, own_id))
+        self._check_evidence(objects, outlines)
         return objects
+
+    def _check_evidence(self, objects: list[CocoObject], outlines: list[tuple[int, Box]]) -> None:
+        """Check boxes against areas and outlines, for objects spread over the whole file."""
+
+        def place(one: CocoObject) -> str:
+            entry = self._images[one.image]
+            return f"annotation {one.own_id} of {entry.file_name or entry.original_id}"
+
+        some = objects[:: max(1, len(objects) // (10 * _COMPARED))]
+        areas = np.array([np.nan if one.area is None else one.area for one in some], np.float64)
+        boxes = np.array([one.box for one in some], np.float64).reshape(-1, 4)
+        check_areas(boxes, areas, lambda i: place(some[i]), self._origin)
+        having = [objects[index] for index, _ in outlines]
+        boxes = np.array([one.box for one in having], np.float64).reshape(-1, 4)
+        others = np.array([around for _, around in outlines], np.float64).reshape(-1, 4)
+        note = check_outlines(boxes, others, lambda i: place(having[i]), self._origin)
+        if note:
+            reason = "bbox is not the box around the segmentation: bbox is used"
+            self._report.add("notes", reason, note)
 
     def _where(self, annotation: Mapping, position: int, image: int) -> str:
         entry = self._images[image]
