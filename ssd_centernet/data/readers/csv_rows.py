@@ -61,6 +61,7 @@ class Table:
         box: the names of these four columns.
         size: the columns of the image's width and height, () if there are none.
         path: the file.
+        headers: lines in which the header stands once more, as where tables were joined.
     """
 
     rows: list[tuple[int, dict[str, str]]]
@@ -68,6 +69,7 @@ class Table:
     box: tuple[str, ...]
     size: tuple[str, ...]
     path: str
+    headers: list[int]
 
 
 def read_table(path: str | os.PathLike) -> Table:
@@ -83,7 +85,7 @@ def read_table(path: str | os.PathLike) -> Table:
     if not rows:
         raise ValueError(f"{os.fspath(path)} is empty. Expected the columns {', '.join(COLUMNS)}.")
     written = rows[0][1]
-    header = [_COLUMN_OF.get(re.sub(r"[^a-z0-9]", "", text.casefold())) for text in written]
+    header = [_column(text) for text in written]
     if _is_data(written, header):
         _check_without_header(rows, path)
         header = list(COLUMNS)
@@ -91,6 +93,7 @@ def read_table(path: str | os.PathLike) -> Table:
         _check_header_quotes(rows[0], path)
         rows = rows[1:]
     kind, box = _box_columns(header, written, path)
+    rows, again = _without_headers(rows, header, path)
     for number, row in rows:
         if len(row) > len(header) or (len(row) < len(header) and len(row) > 1):
             raise ValueError(
@@ -106,7 +109,7 @@ def read_table(path: str | os.PathLike) -> Table:
         size = ("width", "height") if "width" not in box else ()
     if "width" in box:
         _check_sizes_of_boxes(named, path)
-    return Table(named, kind, box, size, os.fspath(path))
+    return Table(named, kind, box, size, os.fspath(path), again)
 
 
 def _split_rows(path: str | os.PathLike, several: set[int]) -> Iterator[tuple[int, list[str]]]:
@@ -143,6 +146,34 @@ def _is_data(row: Sequence[str], header: Sequence[str | None]) -> bool:
     """Tell whether the first row is not a header: it has numbers, or only a path."""
     numbers = sum(read_number(text) is not None for text in row)
     return numbers > 0 or (not any(header) and not any(row[1:]))
+
+
+def _without_headers(rows, header: list[str | None], path) -> tuple[list, list[int]]:
+    """Return the rows that are no second header, and the lines of those that are.
+
+    Raises:
+        ValueError: a second header has other columns than the first, or another order.
+    """
+    kept, again = [], []
+    for number, row in rows:
+        # Numbers and paths are no names of columns, so rows of boxes are out after two looks.
+        is_header = len(row) >= len(COLUMNS) and any(map(_column, row[1:3]))
+        named = [_column(text) for text in row] if is_header else []
+        if len(set(named) - {None}) < len(COLUMNS):
+            kept.append((number, row))
+        elif named == header:
+            again.append(number)
+        else:
+            raise ValueError(
+                f"{os.fspath(path)} line {number} is a second header whose columns are not those "
+                f"of the first: {', '.join(row)}. Were two tables joined? Give all rows the same "
+                "columns in the same order."
+            )
+    return kept, again
+
+
+def _column(text: str) -> str | None:
+    return _COLUMN_OF.get(re.sub(r"[^a-z0-9]", "", text.casefold()))
 
 
 def _check_without_header(rows, path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Sequence
 
 from ssd_centernet.data.readers.csv_rows import COLUMNS, Table, read_table
@@ -20,6 +21,8 @@ from ssd_centernet.labels import LabelMap
 
 _WORDS = {"yes": True, "y": True, "no": False, "n": False}
 _SPLITS = {"training": "train", "validation": "val", "valid": "val", "testing": "test"}
+# How programs write that a field is empty.
+_NOTHING = ("", "nan", "none", "null", "na", "n/a", "<na>")
 _USUAL = ("train", "val", "test")
 _READ_AS = {
     "sizes": "columns {} read as left, top, width and height of the box",
@@ -41,10 +44,10 @@ def read_csv(
 
     Instead of corners a box may have the columns x, y, w, h (left, top, width, height) or x_center,
     y_center, w, h. A table without a header has exactly the six columns in this order. A row with
-    only a path is an image without objects. The columns `width`, `height` (of the image),
-    `iscrowd` and `split` are read if they are there; others are ignored. Separators are comma,
-    semicolon or tab. The classes are the names of the whole table in alphabetical order, or in
-    numerical order if all are numbers.
+    only a path, or with nan in all other columns, is an image without objects. The columns `width`,
+    `height` (of the image), `iscrowd` and `split` are read if they are there; others are ignored.
+    Separators are comma, semicolon or tab. The classes are the names of the whole table in
+    alphabetical order, or in numerical order if all are numbers; 1.0 is the number 1.
 
     Args:
         path: the file.
@@ -66,6 +69,8 @@ def read_csv(
     report = Report()
     if table.kind in _READ_AS:
         report.add("notes", _READ_AS[table.kind].format(", ".join(table.box)), "all rows")
+    for number in table.headers:
+        report.add("notes", "the header once more: passed over", f"line {number}")
     folder = ImageFolder(image_dir or os.path.dirname(os.path.abspath(path)), report)
     wanted = None
     if image_list is not None:
@@ -77,11 +82,12 @@ def read_csv(
     boxes: list[NamedBox] = []
     sizes: dict[str, tuple[int, list[str]]] = {}
     bare: list[tuple[int, str]] = []
+    wholes = _whole_classes(table, label_map, report)
     for number, row in table.rows:
         counts = Report() if number not in chosen else report
         box = _box(row, table, f"line {number}", counts, first_pixel) if row["image"] else None
         if box is not None:
-            box.name = _name(box.name, label_map)
+            box.name = _name(wholes.get(box.name, box.name), label_map)
             names.add(box.name)
             boxes.append(box)
         name = files.get(row["image"]) if number in chosen else None
@@ -161,7 +167,7 @@ def _box(
     row: dict[str, str], table: Table, where: str, report: Report, first_pixel: int
 ) -> NamedBox | None:
     texts = [row[column] for column in table.box]
-    if not any(texts) and not row["class"]:
+    if all(text.casefold() in _NOTHING for text in (*texts, row["class"])):
         return None
     values = [read_number(text) for text in texts]
     if None in values:
@@ -213,6 +219,20 @@ def _size(table: Table, number: int, row: dict[str, str], sizes: dict, name: str
             )
     numbers = [int(read_number(text) or 0) for text in texts]
     return numbers or [0, 0]
+
+
+def _whole_classes(table: Table, label_map: LabelMap | None, report: Report) -> dict[str, str]:
+    """Return the numbers of classes that are written as 1.0 -> 1, as pandas writes a column."""
+    names = dict.fromkeys(row["class"] for _, row in table.rows)
+    known = () if label_map is None else label_map.names
+    fractions = [name for name in names if re.fullmatch(r"\d+\.\d*[1-9]\d*", name)]
+    found = {}
+    for name in names:
+        number = re.fullmatch(r"(\d+)\.0*", name)
+        if number and not fractions and name not in known:
+            found[name] = number[1]
+            report.add("notes", "class number with a decimal point: read as whole", name)
+    return found
 
 
 def _name(text: str, label_map: LabelMap | None) -> str:

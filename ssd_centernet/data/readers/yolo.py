@@ -63,8 +63,8 @@ def read_yolo(
     path = Path(path)
     root = path if path.is_dir() else path.parent
     settings = _settings(path)
-    names = _names(root, settings, label_map, settings.get("file", path))
     report = Report()
+    names = _names(root, settings, label_map, settings.get("file", path), report)
     place = _locate(root, settings, split, image_dir, image_list, report)
     folder = ImageFolder(place.path, report, place.folders)
     files = list(dict.fromkeys(_chosen(folder, place)))
@@ -123,15 +123,20 @@ def _settings(path: Path) -> dict:
     return _settings(named[0]) if named else {}
 
 
-def _names(root: Path, settings: dict, label_map: LabelMap | None, path: Path) -> list[str]:
+def _names(
+    root: Path, settings: dict, label_map: LabelMap | None, path: Path, report: Report
+) -> list[str]:
     names, file = settings.get("names"), None
+    places = [*(root / n for n in NAME_FILES), *(root / "labels" / n for n in NAME_FILES)]
+    places += [*root.glob("*.names"), *(root / "data").glob("*.names")]
+    # labelImg writes the list beside the label files.
+    places += sorted(root.glob("labels/*/classes.txt"))
+    lists = [place for place in dict.fromkeys(places) if place.is_file()]
     if names and len(names) == 1 and names[0].lower().endswith((".names", ".txt")):
         # Darknet gives the path of a file with the names.
         file = _existing(root, "", names[0], Report())
     elif not names:
-        places = [*(root / n for n in NAME_FILES), *(root / "labels" / n for n in NAME_FILES)]
-        places += [*root.glob("*.names"), *(root / "data").glob("*.names")]
-        file = next((place for place in places if place.is_file()), None)
+        file = next(iter(lists), None)
     if file is not None:
         names = _lines_of_names(file)
     if not names and label_map is not None:
@@ -160,7 +165,30 @@ def _names(root: Path, settings: dict, label_map: LabelMap | None, path: Path) -
             f"{file or path} names the classes {' and '.join(numbers)} both {twice!r}. Give each "
             "class its own name."
         )
+    _compare_lists(names, lists, file, report)
     return names
+
+
+def _compare_lists(names: list[str], lists: list[Path], used: Path | None, report: Report) -> None:
+    """Note lists of names that number the classes in another way than the one that is used.
+
+    Raises:
+        ValueError: nothing but two such lists says how the classes are numbered.
+    """
+    for other in lists:
+        if other == used:
+            continue
+        theirs = [line.strip() for line in read_text(other).rstrip().splitlines()]
+        if all(one == two for one, two in zip(names, theirs, strict=False)):
+            continue
+        if used in lists:
+            raise ValueError(
+                f"{used} and {other} number the classes in different ways: "
+                f"{', '.join(names[:5])} and {', '.join(theirs[:5])}. Remove the one that is "
+                "wrong, or write names into data.yaml."
+            )
+        item = f"{other}: {', '.join(theirs[:5])}"
+        report.add("notes", "another list of class names, in another order: not used", item)
 
 
 def _lines_of_names(file: Path) -> list[str]:

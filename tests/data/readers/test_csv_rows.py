@@ -6,6 +6,7 @@ import pytest
 
 from ssd_centernet.data.readers.csv_table import read_csv
 from ssd_centernet.data.readers.source import COPY
+from ssd_centernet.labels import LabelMap
 from tests.data.readers import own_set
 
 HEAD = "image,xmin,ymin,xmax,ymax,class\n"
@@ -232,3 +233,46 @@ def test_a_pipe_is_refused(tmp_path):
     os.mkfifo(tmp_path / "boxes.csv")
     with pytest.raises(ValueError, match=r"boxes\.csv is a pipe, a device or a socket"):
         read_csv(tmp_path / "boxes.csv", split="train")
+
+
+@pytest.mark.parametrize("again", [HEAD, "Image, X min,Y min,xmax,ymax,label\n"])
+def test_a_header_between_rows_is_no_picture(again, read):
+    source = read(HEAD + "a.jpg,1,2,11,12,cat\n" + again + "b.jpg,2,3,12,13,emu\n")
+    assert boxes(source) == [[1, 2, 10, 10], [2, 3, 10, 10]] and names(source) == ["cat", "emu"]
+    assert [image["file_name"] for image in source.content["images"]] == ["a.jpg", "b.jpg"]
+    assert source.report.to_dict()["notes"]["the header once more: passed over"] == {
+        "count": 1,
+        "first": ["line 3"],
+    }
+
+
+@pytest.mark.parametrize("again", ["image,xmin,xmax,ymin,ymax,class\n", "image,x,y,w,h,label\n"])
+def test_rows_of_another_table_are_refused_at_their_header(again, read):
+    text = HEAD + "a.jpg,1,2,11,12,cat\n" + again + "b.jpg,2,12,3,13,emu\n"
+    with pytest.raises(ValueError, match=r"boxes\.csv line 3 is a second header whose columns"):
+        read(text)
+
+
+def test_class_numbers_with_a_decimal_point_are_the_same_classes(read):
+    rows = "a.jpg,1,2,11,12,1.0\na.jpg,2,3,12,13,1\nb.jpg,2,3,12,13,2.0\nc.png,2,3,12,13,10\n"
+    source = read(HEAD + rows)
+    assert names(source) == ["1", "2", "10"]
+    assert [a["category_id"] for a in source.content["annotations"]] == [1, 1, 2, 3]
+    reason = "class number with a decimal point: read as whole"
+    assert source.report.to_dict()["notes"][reason] == {"count": 2, "first": ["1.0", "2.0"]}
+    ids = read(HEAD + rows, label_map=LabelMap(["emu", "cat", "owl"], ids=[1, 2, 10]))
+    assert [a["category_id"] for a in ids.content["annotations"]] == [1, 1, 2, 10]
+
+
+def test_class_names_that_are_fractions_stay_as_they_are(read):
+    source = read(HEAD + "a.jpg,1,2,11,12,1.0\na.jpg,2,3,12,13,1.5\n")
+    assert names(source) == ["1.0", "1.5"]
+
+
+@pytest.mark.parametrize("nothing", ["nan", "NaN", "None", "<NA>"])
+def test_rows_of_nan_are_images_without_objects(nothing, read):
+    text = HEAD + f"a.jpg,1,2,11,12,cat\nb.jpg{f',{nothing}' * 5}\n"
+    source = read(text)
+    assert [image["file_name"] for image in source.content["images"]] == ["a.jpg", "b.jpg"]
+    assert boxes(source) == [[1, 2, 10, 10]] and names(source) == ["cat"]
+    assert "dropped boxes" not in source.report.to_dict()

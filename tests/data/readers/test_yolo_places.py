@@ -199,3 +199,30 @@ def test_pipes_never_hang(tmp_path):
     os.mkfifo(root / "labels/train/a.txt")
     with pytest.raises(ValueError, match=r"a\.txt is a pipe, a device or a socket"):
         read_yolo(root, split="train")
+
+
+def test_lists_of_names_that_differ_are_told(tmp_path):
+    root = make(tmp_path, ["images/train/a.jpg"], ["labels/train/a.txt"])
+    # As labelImg leaves it beside the label files: in the order of the session.
+    (root / "labels/train/classes.txt").write_text("emu\ncat\n")
+    source = read_yolo(root, split="train")
+    assert [c["name"] for c in source.content["categories"]] == ["cat", "emu"]
+    reason = "another list of class names, in another order: not used"
+    entry = source.report.to_dict()["notes"][reason]
+    assert entry["count"] == 1 and "classes.txt: emu, cat" in entry["first"][0]
+    (root / "data.yaml").unlink()
+    (root / "classes.txt").write_text("cat\nemu\n")
+    with pytest.raises(ValueError, match="classes.txt number the classes in different ways: cat"):
+        read_yolo(root, split="train")
+
+
+def test_the_list_beside_the_label_files_names_the_classes(tmp_path):
+    root = make(tmp_path, ["images/train/a.jpg"], ["labels/train/a.txt"], yaml="")
+    (root / "labels/train/classes.txt").write_text("cat\nemu\n")
+    (root / "classes.txt").write_text("cat\nemu\nowl\n")
+    source = read_yolo(root, split="train")
+    assert [c["name"] for c in source.content["categories"]] == ["cat", "emu", "owl"]
+    (root / "classes.txt").unlink()
+    source = read_yolo(root, split="train")
+    assert [c["name"] for c in source.content["categories"]] == ["cat", "emu"]
+    assert found(source) == {"a.jpg": 1}
