@@ -24,6 +24,8 @@ _ENOUGH = 5
 _SURE = 10
 # An explanation has to fit this share of the boxes.
 _FITS = 0.98
+# No set of pictures has all its objects in so small a part of the left top corner.
+_CORNER_OF_ALL = 0.05
 # Natural logarithms of the chance that boxes stay within 100 pixels of the corner by accident.
 _LIKELY, _CERTAIN, _CERTAIN_FOR_ONE_SIZE = -3.0, -25.0, -100.0
 
@@ -203,11 +205,24 @@ def _beyond(boxes: np.ndarray, sizes: np.ndarray) -> np.ndarray:
 
 def _check_reach(tell: _Telling, sizes: np.ndarray) -> list[str]:
     reach = ((tell.boxes[:, :2] + tell.boxes[:, 2:]) / sizes).max(axis=0)
+    if len(tell.boxes) >= 2 * _SURE and reach.max() < _CORNER_OF_ALL:
+        raise tell.error(
+            np.ones(len(tell.boxes), bool),
+            f"end within the first {reach.max():.1%} of their picture",
+            "Likely: they are fractions that were taken for per cent, or those of much smaller "
+            f"copies. {_IF_RIGHT}",
+        )
     if len(tell.boxes) < 2 * _SURE or reach.max() > 0.67 or reach.max() > 1.1 * reach.min():
         return []
     return [
-        f"no box reaches beyond {reach.max():.0%} of its picture: are they those of smaller copies?"
+        f"no box reaches beyond {reach.max():.0%} of its picture: are they those of smaller copies"
+        f"{', or corners' if _may_be_corners(tell.boxes) else ''}?"
     ]
+
+
+def _may_be_corners(boxes: np.ndarray) -> bool:
+    """Tell whether every box, read as two corners, ends after it begins."""
+    return bool((boxes[:, 2:] > boxes[:, :2]).all())
 
 
 def _check_borders(tell: _Telling, sizes: np.ndarray, if_right: str) -> list[str]:

@@ -150,6 +150,22 @@ def test_boxes_of_smaller_copies_are_noted():
     assert note == "no box reaches beyond 50% of its picture: are they those of smaller copies?"
 
 
+def test_boxes_all_in_the_left_top_corner_are_refused():
+    boxes, sizes = scene()
+    with pytest.raises(
+        ValueError, match=r"end within the first \d\.\d% of their picture.*per cent"
+    ):
+        check(boxes / 100, sizes)
+    # Fewer of them may lie there.
+    check(boxes[:10] / 100 + [7, 7, 0, 0], sizes[:10])
+
+
+def test_corners_far_from_the_border_are_noted():
+    boxes, sizes = scene()
+    (note,) = check(corners(boxes / 4), sizes)
+    assert note.endswith("of its picture: are they those of smaller copies, or corners?")
+
+
 def test_the_order_of_scaled_boxes_is_checked_too(coco):
     """Fractions that are corners: scaled as told, they would be clipped to most of the picture."""
     coco.image(width=0, height=0, data=encode(picture(40, 30)))

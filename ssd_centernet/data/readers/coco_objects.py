@@ -189,6 +189,8 @@ class ObjectReader:
 
     def _box(self, annotation: Mapping, position: int, image: int) -> tuple | None:
         value, report = annotation.get("bbox"), self._report
+        if "bbox_mode" in annotation or "bbox_format" in annotation:
+            self._check_mode(annotation, position, image)
         box = read_box(value)
         if box is None and isinstance(value, Mapping):
             box = _box_of_corners(value)
@@ -212,6 +214,19 @@ class ObjectReader:
             report.add("repaired boxes", reason, self._where(annotation, position, image))
             return box_around_turned(box, degrees, around="centre")
         return box
+
+    def _check_mode(self, annotation: Mapping, position: int, image: int) -> None:
+        """Raise an error if an annotation says that its box is no x, y, width, height in pixels."""
+        for key in ("bbox_mode", "bbox_format"):
+            mode = str(annotation.get(key, "")).rpartition(".")[2].strip().casefold()
+            # 1 is detectron2's number of it.
+            if mode not in ("", "none", "1", "xywh", "xywh_abs", "coco"):
+                raise ValueError(
+                    f"{self._origin}: {self._where(annotation, position, image)} has {key} "
+                    f"{shown(annotation[key])}, so its bbox {shown(annotation.get('bbox'))} is not "
+                    "x, y, width, height in pixels (xywh; 1 in detectron2). Convert the boxes, and "
+                    f"leave {key} out."
+                )
 
     def _no_box(self, annotation: Mapping, position: int, image: int) -> None:
         value = annotation.get("bbox")

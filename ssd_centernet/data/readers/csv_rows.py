@@ -222,14 +222,33 @@ def _box_columns(header: list[str | None], written: list[str], path) -> tuple[st
     ]
     if found and not missing and not twice:
         return found[0]
-    missing = [column for column in COLUMNS if column not in header]
+    if not found:
+        missing = [column for column in COLUMNS if column not in header]
     problem = f"has {', '.join(twice)} twice" if twice else f"lacks {', '.join(missing)}"
     raise ValueError(
         f"the header of {os.fspath(path)} {problem}: it is {', '.join(written)}. Expected the "
         f"columns {', '.join(COLUMNS)} in any order, or x, y, w, h or x_center, y_center, w, h for "
         f"the box, and perhaps {', '.join(_OPTIONAL)}; a table without a header has only the first "
-        "six, in this order. Rename the columns."
+        f"six, in this order. {_advice(written, bool(found))}"
     )
+
+
+def _advice(written: Sequence[str], has_box: bool) -> str:
+    """Return what to do about a header that lacks columns."""
+    plain = {re.sub(r"[^a-z0-9]", "", text.casefold()): text for text in written}
+    if "regionshapeattributes" in plain:
+        return (
+            "It looks like a table of the VGG Image Annotator. Export its project in COCO's format "
+            "(Annotation > Export annotations (COCO format))."
+        )
+    whole = next((plain[name] for name in ("bbox", "box", "boundingbox") if name in plain), None)
+    if whole is not None and not has_box:
+        return (
+            f"Split {whole!r} into four columns: x, y, w, h if it holds left, top, width and "
+            "height, or xmin, ymin, xmax, ymax if it holds corners. A column 'class' is needed "
+            "too, with the same word in all rows if there is only one class."
+        )
+    return "Rename the columns, or add those that are missing."
 
 
 def _check_no_line_breaks(rows, path) -> None:

@@ -22,6 +22,7 @@ from ssd_centernet.labels import LabelMap
 TURNED = "turned box: the upright box around it is taken"
 OUTLINE = "polygon, ellipse or mask: the box around it is taken"
 _NO_NAME = "no class name"
+_TURNED_VIEW = "picture was turned in Label Studio (image_rotation): its boxes are not clear"
 # Where a tool's export has its pictures.
 _IMAGE_FOLDERS = ("images", "vott-json-export")
 _PICTURE_KEYS = ("image", "img", "picture", "photo", "url")
@@ -289,6 +290,9 @@ def _read_regions(image: NamedImage, results: list[Mapping], place: str, report:
             report.add("dropped boxes", "no original_width and original_height", where)
             continue
         image.width, image.height = size
+        if read_number(one.get("image_rotation") or 0) != 0:
+            report.add("dropped boxes", _TURNED_VIEW, f"{where}: {one.get('image_rotation')}")
+            continue
         box, reason = _label_studio_box(value, size)
         if box is None:
             report.add("dropped boxes", reason, where)

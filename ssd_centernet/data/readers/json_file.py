@@ -111,7 +111,21 @@ def load_json(path: str | os.PathLike, what: str = "COCO annotations") -> tuple[
             f"{name} is not valid JSON for this reader: lists or objects are nested too deep. "
             f"Expected {what}; is this the right file?"
         ) from error
-    except ValueError as error:  # Not JSON, or not text.
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise ValueError(
+            f"{name} is not valid JSON: it is not {error.encoding.upper()} text (byte "
+            f"{error.start}) in line {line}. Expected {what}; save it again with the encoding "
+            "UTF-8."
+        ) from error
+    except json.JSONDecodeError as error:
+        likely = "is it cut off, or a file of another kind"
+        if error.msg == "Extra data":
+            likely = "were two files joined, or is each line a text of its own"
+        raise ValueError(
+            f"{name} is not valid JSON ({error}). Expected {what}: {likely}?"
+        ) from error
+    except ValueError as error:  # Such as a number of too many digits.
         raise ValueError(
             f"{name} is not valid JSON ({error}). Expected {what}: is it cut off, or a file of "
             "another kind?"
@@ -197,10 +211,10 @@ def instances(content: object, origin: str) -> dict[str, list]:
         got = f"a list of {len(content)} entries (a list is a detections file)"
     else:
         got = shown(content)
+    lacking = f"; missing: {', '.join(missing)}" if missing else ""
     raise ValueError(
         f"{origin} is not a COCO instances file: got {got[:300]}, expected an object with the "
-        f"lists 'images', 'categories' and 'annotations'; missing: {missing}. "
-        f"{describe(content)}"
+        f"lists 'images', 'categories' and 'annotations'{lacking}. {describe(content)}"
     )
 
 

@@ -93,3 +93,26 @@ def test_one_box_that_does_not_fit_is_left_in_peace(files):
     files.annotations[0].update(bbox=[x, y, x + w, y + h])
     index = files.read()
     assert (x, y, x + w, y + h) in boxes_of(index) and reasons(index) == {}
+
+
+@pytest.mark.parametrize(
+    ("key", "mode"),
+    [
+        ("bbox_mode", 0),
+        ("bbox_mode", "BoxMode.XYXY_ABS"),
+        ("bbox_format", "xyxy"),
+        ("bbox_mode", 3),
+    ],
+)
+def test_what_an_annotation_says_of_its_numbers_counts(files, key, mode):
+    for annotation in files.annotations:
+        annotation[key] = mode
+    with pytest.raises(ValueError, match=f"annotation 1 of b.jpg has {key} .*, so its bbox .6, 4"):
+        files.read()
+
+
+@pytest.mark.parametrize("mode", [1, "XYWH_ABS", "xywh", None])
+def test_boxes_that_are_said_to_be_what_they_are_are_read(files, mode):
+    for annotation in files.annotations:
+        annotation["bbox_mode"] = mode
+    assert boxes_of(files.read()) == sorted(INSIDE)

@@ -276,3 +276,16 @@ def test_rows_of_nan_are_images_without_objects(nothing, read):
     assert [image["file_name"] for image in source.content["images"]] == ["a.jpg", "b.jpg"]
     assert boxes(source) == [[1, 2, 10, 10]] and names(source) == ["cat"]
     assert "dropped boxes" not in source.report.to_dict()
+
+
+@pytest.mark.parametrize(
+    ("header", "lacks", "advice"),
+    [
+        ("image,x,y,w,h", "lacks class: it is image, x, y, w, h", "add those that are missing"),
+        ("image_id,width,height,bbox,source", "lacks xmin, .*class: ", "Split 'bbox' into four"),
+        ("filename,region_shape_attributes", "lacks xmin", "VGG Image Annotator. Export"),
+    ],
+)
+def test_what_to_do_about_a_header_that_lacks_columns(header, lacks, advice, read):
+    with pytest.raises(ValueError, match=rf"header of .*boxes\.csv {lacks}.*{advice}"):
+        read(header + "\n")

@@ -136,6 +136,19 @@ def test_other_files_of_cvat_are_refused(images, text, message):
 # --- Label Studio ----------------------------------------------------------------------------
 
 
+def test_boxes_of_pictures_that_were_turned_in_label_studio_are_counted(images):
+    content = tasks()
+    turned = content[0]["annotations"][0]["result"][0]
+    turned["image_rotation"] = 90
+    source = read_tasks(images, content)
+    reason = "picture was turned in Label Studio (image_rotation): its boxes are not clear"
+    entry = source.report.to_dict()["dropped boxes"][reason]
+    assert entry["count"] == 1 and entry["first"][0].endswith("(1a2b3c4d-a.jpg): 90")
+    kept = {name: boxes[:] for name, boxes in EXPECTED.items()}
+    del kept["a.jpg"][0]
+    assert found(source) == kept
+
+
 def region(x, y, w, h, name, **value) -> dict:
     """A rectangle in per cent of the picture."""
     width, height = SIZE
