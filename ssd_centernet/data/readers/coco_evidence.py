@@ -35,9 +35,10 @@ def check_areas(
     x, y, w, h = boxes.T
     known = np.isfinite(areas) & (areas > 0)
     inside = known & (w > x) & (h > y) & (x > 0) & (y > 0)
-    between, counted = (w - x) * (h - y), (w - x + 1) * (h - y + 1)
+    with np.errstate(over="ignore"):  # Numbers of 300 digits are for others to refuse.
+        between, counted, sides = (w - x) * (h - y), (w - x + 1) * (h - y + 1), w * h
     fits = np.isclose(areas, between, rtol=1e-3) | np.isclose(areas, counted, rtol=1e-3)
-    chosen = inside & fits & ~np.isclose(areas, w * h, rtol=0.02)
+    chosen = inside & fits & ~np.isclose(areas, sides, rtol=0.02)
     if chosen.sum() < max(_ENOUGH, _SHARE * known.sum()):
         return
     index = int(np.flatnonzero(chosen)[0])

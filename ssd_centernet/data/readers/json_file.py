@@ -114,9 +114,8 @@ def load_json(path: str | os.PathLike, what: str = "COCO annotations") -> tuple[
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         raise ValueError(
-            f"{name} is not valid JSON: it is not {error.encoding.upper()} text (byte "
-            f"{error.start}) in line {line}. Expected {what}; save it again with the encoding "
-            "UTF-8."
+            f"{name} is not valid JSON (not {error.encoding} text: byte {error.start}, in line "
+            f"{line}). Expected {what}; save it again with the encoding UTF-8."
         ) from error
     except json.JSONDecodeError as error:
         likely = "is it cut off, or a file of another kind"

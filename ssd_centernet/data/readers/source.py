@@ -116,9 +116,10 @@ def to_content(
             `drop_unknown` is off; the message lists similar names.
     """
     if label_map is None and not names:
+        lost = told(report, "dropped boxes")
         raise ValueError(
-            f"{source} has no box, so no class is known. Check the path; if all images are without "
-            "objects, give the classes with --label_map."
+            f"{source} has no box, so no class is known. {f'Left out: {lost}. ' if lost else ''}"
+            "Check the path; if all images are without objects, give the classes with --label_map."
         )
     try:
         label_map = label_map or LabelMap(names)

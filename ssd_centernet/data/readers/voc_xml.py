@@ -112,6 +112,9 @@ def _text(parent: ElementTree.Element | None, tag: str, where: str) -> str:
 def _object(
     one: ElementTree.Element, where: str, report: Report, first_pixel: int
 ) -> NamedBox | None:
+    if read_flag(_text(one, "deleted", where)):  # LabelMe keeps what its users removed.
+        report.add("notes", "marked as deleted: left out", where)
+        return None
     label = _text(one, "name", where)
     corners, reason = _corners(one, where, report, first_pixel)
     if label.startswith(">"):  # <name>>cat</name> is XML, too.
@@ -141,6 +144,9 @@ def _corners(
     if box is not None:
         values = [read_number(_text(box, corner, where)) for corner in _CORNERS]
         if None in values:
+            tags = [child.tag for child in box]
+            if tags and not set(tags) & set(_CORNERS):
+                return None, f"bndbox has {', '.join(tags)}, expected {', '.join(_CORNERS)}"
             return None, "bndbox is not four numbers"
         return _from_pixels(values, where, report, first_pixel), ""
     turned = _only(one, "robndbox", where)

@@ -287,3 +287,19 @@ def test_two_files_of_one_picture_are_put_together(tmp_path):
     assert boxes(source) == [FULL, FULL]  # emu and cat; the three copies of emu are one.
     assert own_set.reasons(source) == {"picture of two XML files: the objects of both taken": 1}
     assert sum(own_set.reasons(source, "repaired boxes").values()) == 2
+
+
+def test_objects_that_are_marked_as_deleted_are_left_out(tmp_path):
+    xml = f"<annotation>{OBJECT}{OBJECT.replace('11', '3')}</annotation>"
+    xml = xml.replace("</name>", "</name><deleted>1</deleted>", 1)
+    xml = xml[::-1].replace("</name>"[::-1], "</name><deleted>0</deleted>"[::-1], 1)[::-1]
+    source = read(write(tmp_path, xml))
+    assert boxes(source) == [[2, 6, 28, 15]]
+    assert own_set.reasons(source) == {"marked as deleted: left out": 1}
+
+
+def test_boxes_of_other_fields_are_named_where_no_box_is_left(tmp_path):
+    box = "<bndbox><x>1</x><y>2</y><w>3</w><h>4</h></bndbox>"
+    xml = f"<annotation><object><name>emu</name>{box}</object></annotation>"
+    with pytest.raises(ValueError, match="1: bndbox has x, y, w, h, expected xmin.*object 1 of a"):
+        read(write(tmp_path, xml))
