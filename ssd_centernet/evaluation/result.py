@@ -155,7 +155,7 @@ _FORM = (
 
 
 def _box(value: Any) -> Sequence[float] | None:
-    if type(value) is list and len(value) == 4 and {*map(type, value)} <= {int, float}:
+    if type(value) is list and len(value) == 4 and {*map(type, value)} == {float}:
         return value
     if isinstance(value, np.ndarray):
         value = value.tolist()
