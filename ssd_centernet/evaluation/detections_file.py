@@ -14,6 +14,7 @@ from ssd_centernet.evaluation.checks import check_known_categories, check_known_
 from ssd_centernet.evaluation.ground_truth import CocoGroundTruth
 from ssd_centernet.evaluation.result import DetectionRows
 
+_COPY = "detections are exact copies of others: each counts as a false one, as in COCO's tools"
 _NO_AREA = "detections have a box of no width or height (nothing can match them)"
 
 
@@ -53,10 +54,24 @@ def read_detections_file(
     check_known_categories(found.category_ids, truth, origin)
     if rows is not source:  # A list comes from a program, which knows its units.
         _check_units(found, truth, origin)
+    copies = _copies(found)
+    if len(copies):
+        notes[f"{_COPY} (first: row {copies[0]})"] = len(copies)
     flat = np.flatnonzero((found.boxes[:, 2:] <= 0).any(axis=1))
     if len(flat):
         notes[f"{_NO_AREA} (first: row {flat[0]})"] = len(flat)
     return found, notes
+
+
+def _copies(rows: DetectionRows) -> np.ndarray:
+    """Return the rows, ascending, that are equal to an earlier one: image, class, box and score."""
+    columns = (*rows.boxes.T, rows.scores, rows.category_ids, rows.image_ids)
+    order = np.lexsort(columns)
+    equal = np.ones(max(len(order) - 1, 0), bool)
+    for column in columns:
+        ordered = column[order]
+        equal &= ordered[1:] == ordered[:-1]
+    return np.sort(order[1:][equal])
 
 
 def _check_units(rows: DetectionRows, truth: CocoGroundTruth, origin: str) -> None:

@@ -156,6 +156,7 @@ def test_boxes_all_in_the_left_top_corner_are_refused():
         ValueError, match=r"end within the first \d\.\d% of their picture.*per cent"
     ):
         check(boxes / 100, sizes)
+    check_units(boxes / 100, sizes, where=str, field="bbox", source="d.json", found=True)
     # Fewer of them may lie there.
     check(boxes[:10] / 100 + [7, 7, 0, 0], sizes[:10])
 

@@ -230,3 +230,11 @@ def test_scoring_a_file_imports_no_tensorflow():
         "assert not {'tensorflow', 'tf_keras'} & set(sys.modules)"
     )
     python(code)
+
+
+def test_exact_copies_of_detections_are_noted_and_scored(rows, content):
+    once = evaluate_detections_file(rows, content)
+    assert not any("exact copies" in note for note in once.notes)
+    twice = evaluate_detections_file([*rows, *rows[:5]], content)
+    (note,) = [note for note in twice.notes if "exact copies" in note]
+    assert note.endswith(f"(first: row {len(rows)})") and "5" in str(twice.notes[note])
