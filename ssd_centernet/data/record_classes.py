@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from ssd_centernet.data.scan import Summary
 from ssd_centernet.data.wire import place
@@ -17,7 +17,8 @@ _WITHOUT_GAPS = 80
 def check_classes(summaries: Iterable[Summary], label_map: LabelMap) -> None:
     """Refuse records whose classes are not those of a label map.
 
-    Texts may differ from the map's names in case and in what stands between words.
+    Texts may differ from the map's names in case and in what stands between words. A text that is
+    no name of the map and stands beside several labels is a filler of whoever wrote the records.
 
     Args:
         summaries: of the record files.
@@ -26,11 +27,24 @@ def check_classes(summaries: Iterable[Summary], label_map: LabelMap) -> None:
     Raises:
         ValueError: a label or text is not in the map, or they name two classes; names the record.
     """
+    summaries = list(summaries)
+    fillers = _fillers(summaries, label_map)
     for summary in summaries:
         for (label, text), number in sorted(summary.classes.items(), key=lambda item: item[1]):
-            problem = _problem(label, text, label_map)
+            filler = label is not None and text in fillers
+            problem = _problem(label, None if filler else text, label_map)
             if problem:
                 raise ValueError(f"{place(summary.path, number)}: {problem}")
+
+
+def _fillers(summaries: Sequence[Summary], label_map: LabelMap) -> set[bytes]:
+    """Return the texts that cannot be names, since several classes have them."""
+    labels: dict[bytes, set[int]] = {}
+    for label, text in (pair for summary in summaries for pair in summary.classes):
+        if text and label in label_map.ids:
+            labels.setdefault(text, set()).add(label)
+    several = {text for text, found in labels.items() if len(found) > 1}
+    return {text for text in several if label_map.id_of(text.decode("utf-8", "replace")) is None}
 
 
 def _problem(label: int | None, text: bytes | None, label_map: LabelMap) -> str | None:

@@ -193,6 +193,18 @@ def test_texts_and_labels_that_disagree(tmp_path, labels, texts, message):
     refused(tmp_path, record(5, labels=labels, texts=texts), message)
 
 
+def test_a_text_beside_several_labels_is_a_filler(tmp_path):
+    items = [record(1, labels=(1, 2), texts=("x", "x")), record(2, labels=(2, 1), texts=("", "x"))]
+    write(tmp_path / "train.tfrecord", items)
+    train_on(tmp_path)
+    assert [records.parse_example(item, LABELS)["classes"].numpy().tolist() for item in items] == [
+        [0, 1],
+        [1, 0],
+    ]
+    # Beside one label alone it may be the name that another label map gives it.
+    refused(tmp_path, record(5, labels=(1, 1), texts=("cat", "x")), "calls 'cat', but .* is 'x'")
+
+
 def test_spelling_and_other_names_make_no_difference(tmp_path):
     label_map = LabelMap(["traffic light", "dog"], other_names={2: "/m/0bt9lr"})
     write(
