@@ -15,6 +15,7 @@ from ssd_centernet.data.convert_formats import convert_annotations, told
 from ssd_centernet.data.directory import annotations_path
 from ssd_centernet.data.readers import detect_format
 from ssd_centernet.data.readers.splits import holds_validation
+from ssd_centernet.data.splits import list_splits
 from ssd_centernet.run_directory import CONFIG_NAME, CONVERTED_DATA_DIR, has_checkpoint
 from ssd_centernet.runs.opened import DEFAULT_SPLIT
 from ssd_centernet.training.log_files import recorded_sessions
@@ -47,7 +48,10 @@ class OwnData:
     val_image_dir: str | None = None
 
     def __post_init__(self):
-        """Refuse a folder of images without annotations for it."""
+        """Refuse a folder of images without annotations for it, and records for annotations."""
+        for flag in ("annotations", "val_annotations"):
+            if path := getattr(self, flag):
+                _refuse_records(f"--{flag}={path}", path)
         if self.val_image_dir and not self.has_validation:
             raise ValueError(
                 f"--val_image_dir={self.val_image_dir} has no annotations: give --val_annotations "
@@ -85,17 +89,14 @@ class OwnData:
         # Of a run that has not begun: its annotations may have been corrected since.
         own = self.data_dir is None and not has_checkpoint(self.model_dir)
         replaceable = own and any(Path(self.folder).glob("*.info.json"))
+        given = ("--annotations", self.annotations, self.image_dir, train_split, say)
         try:
-            self._convert_all(train_split, eval_split, say)
+            self._convert_split(*given)
         except (FileExistsError, ValueError):
             if not replaceable:
                 raise
             say(f"{self.folder} is of other annotations, and nothing is trained yet: it goes.")
-            shutil.rmtree(self.folder)
-            self._convert_all(train_split, eval_split, say)
-
-    def _convert_all(self, train_split, eval_split, say: Callable[[str], None]) -> None:
-        self._convert_split("--annotations", self.annotations, self.image_dir, train_split, say)
+            self._convert_anew(*given)
         if not (eval_split and self.has_validation):
             say(
                 "no annotations to evaluate on: the run is not evaluated, and keeps no best "
@@ -108,19 +109,44 @@ class OwnData:
             images = None if detect_format(path) == "yolo" else self.image_dir
         elif images is None and detect_format(path) in _WITHOUT_IMAGES:
             images = self.image_dir
-        self._convert_split("--val_annotations", path, images, eval_split, say)
+        # The training split is right by now, and stays whatever becomes of this one.
+        overwrite = own and eval_split != train_split
+        self._convert_split("--val_annotations", path, images, eval_split, say, overwrite=overwrite)
+
+    def _convert_anew(self, *given) -> None:
+        """Replace all records; where new ones cannot be made, those of before stay."""
+        before = f"{self.folder}.before"
+        shutil.rmtree(before, ignore_errors=True)
+        os.rename(self.folder, before)
+        try:
+            self._convert_split(*given)
+        except BaseException:
+            shutil.rmtree(self.folder, ignore_errors=True)
+            os.rename(before, self.folder)
+            raise
+        shutil.rmtree(before)
 
     def _convert_split(
-        self, flag: str, path: str, image_dir: str | None, split: str, say: Callable[[str], None]
+        self,
+        flag: str,
+        path: str,
+        image_dir: str | None,
+        split: str,
+        say: Callable[[str], None],
+        *,
+        overwrite: bool = False,
     ) -> None:
         info_path = Path(self.folder) / f"{split}.info.json"
         before = info_path.stat() if info_path.exists() else None
         name = split.removeprefix("coco_")
         try:
-            info = convert_annotations(path, self.folder, image_dir=image_dir, split=name)
+            info = convert_annotations(
+                path, self.folder, image_dir=image_dir, split=name, overwrite=overwrite
+            )
         except FileExistsError as error:
             raise FileExistsError(
-                f"{self.folder} holds records of other annotations or images than {flag}={path}. "
+                f"{self.folder} holds records of other annotations or images than {flag}={path}, "
+                "or they were converted with other options. "
                 "A run goes on with the data that it began with: leave out --annotations and give "
                 f"--data_dir={self.folder} to go on with these, or another --model_dir for the new "
                 "ones (--fine_tune_checkpoint takes over the weights)."
@@ -129,8 +155,12 @@ class OwnData:
             # Errors of decoders have constructors of their own.
             kind = FileNotFoundError if isinstance(error, FileNotFoundError) else ValueError
             where = "" if path in str(error) else f"{flag}={path}: "
+            setting = ""
+            if "image_dir" in str(error):
+                folder = flag.replace("annotations", "image_dir")
+                setting = f" Their image_dir is {folder}={image_dir or 'FOLDER'} here."
             options = self._options(str(error), path, image_dir, name)
-            raise kind(f"{where}{error}{options}") from error
+            raise kind(f"{where}{error}{setting}{options}") from error
         known = before is not None and info_path.stat().st_mtime_ns == before.st_mtime_ns
         if known:
             say(
@@ -151,6 +181,18 @@ class OwnData:
             f"{images} --output_dir={self.folder} --split={split}` with them, and train with "
             f"--data_dir={self.folder}."
         )
+
+
+def _refuse_records(given: str, path: str) -> None:
+    """Raise an error where a folder holds records and no annotations."""
+    try:
+        detect_format(path)
+    except ValueError:
+        if splits := list_splits(path):
+            raise ValueError(
+                f"{given} holds records ({', '.join(list(splits)[:4])}) and no annotations: give "
+                f"--data_dir={path} to use them as they are."
+            ) from None
 
 
 def data_of_run(model_dir: str | os.PathLike) -> str | None:

@@ -140,10 +140,9 @@ def read_annotations(
         )
     if kind == "coco":
         if image_list is not None or image_dir is None:
-            what = "has its own list of images" if image_list else "needs image_dir"
-            raise ValueError(
-                f"COCO json {what}: give --annotations and --image_dir, but no image_list."
-            )
+            if image_list is not None:
+                raise ValueError("COCO json has its own list of images: leave out image_list.")
+            raise ValueError("COCO json does not say where its images are: give their image_dir.")
         return None
     if kind == "tfds":
         if image_dir is not None or image_list is not None:

@@ -112,7 +112,7 @@ def test_what_is_none_of_the_formats(tmp_path):
     with pytest.raises(ValueError, match="first_pixel is 1, but it is for voc and csv only"):
         convert(tmp_path, tmp_path / "out", annotation_format="yolo", first_pixel=1)
     path = own_set.write_coco(tmp_path)
-    with pytest.raises(ValueError, match="needs image_dir"):
+    with pytest.raises(ValueError, match="give their image_dir"):
         convert(path, tmp_path / "out")
 
 
