@@ -123,7 +123,7 @@ def evaluate_model_dir(
     communicator = connect(bool(values.use_horovod))
     data_dir = _runs.data_dir_of_flags(say=communicator.is_chief)
     run = _runs.open_run_of_flags(checkpoint=checkpoint, allow=allow, communicator=communicator)
-    split = split or run.eval_split
+    split = _full_name(split or run.eval_split, data_dir)
     bar = None
 
     def progress(done: int, total: int) -> None:
@@ -159,6 +159,22 @@ def evaluate_model_dir(
         print(f"loss parts: {parts}")
     _tell(evaluated.hint, paths)
     return 0
+
+
+def _full_name(split: str, data_dir: str) -> str:
+    """Return the split that is meant: `val` is coco_val too, as it is for `convert --split`."""
+    from ssd_centernet.data.splits import list_splits
+
+    known = list_splits(data_dir)
+    full = f"coco_{split}"
+    if split in known or not known:
+        return split
+    if full not in known:
+        raise FileNotFoundError(
+            f"{data_dir} has no records of the split {split!r}, but of {', '.join(known)}: give "
+            f"--eval_split={next(reversed(known))}, or another --data_dir."
+        )
+    return full
 
 
 def _evaluate_file() -> int:

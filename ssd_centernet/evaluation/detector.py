@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from ssd_centernet.data import records, shards
 from ssd_centernet.data.directory import annotations_path
+from ssd_centernet.data.scan import Summary
 from ssd_centernet.evaluation.coco import CocoEvaluator
 from ssd_centernet.evaluation.ground_truth import CocoGroundTruth
 from ssd_centernet.evaluation.result import CocoResult
@@ -58,6 +59,12 @@ def split_ground_truth(data_dir: str | Path, split: str, label_map: LabelMap) ->
     """
     source = shards.RecordSource(data_dir, split, 0, 1, keep_empty=True, crowd="ignore")
     source.check(label_map)
+    if not any(len(one.boxes) for one in source.summaries):
+        raise ValueError(
+            f"the record files of {split!r} in {data_dir} hold no record (such as "
+            f"{Path(source.files[0]).name}): a copy or a conversion was probably interrupted. "
+            "Write them again, or give another --eval_split."
+        )
     path = annotations_path(data_dir, split)
     if path is not None:
         truth = CocoGroundTruth.load(path)
@@ -67,13 +74,31 @@ def split_ground_truth(data_dir: str | Path, split: str, label_map: LabelMap) ->
             lambda serialized: records.parse_example(serialized, label_map)
         )
         truth = CocoGroundTruth.from_examples(
-            examples.as_numpy_iterator(), names=label_map.names, ids=label_map.ids
+            _each_once(examples.as_numpy_iterator(), source.summaries),
+            names=label_map.names,
+            ids=label_map.ids,
         )
     flat = sum(int(one.flat.sum()) for one in source.summaries)
     notes = {"boxes of the records have no area and are left out": flat} if flat else {}
     # A detector that was trained on several data sets has classes that this one does not have.
     categories = tuple(label_map.to_categories())
     return dataclasses.replace(truth, categories=categories, notes={**truth.notes, **notes})
+
+
+def _each_once(examples: Iterable[dict], held: Sequence[Summary]) -> Iterator[dict]:
+    """Yield the examples of record files; refuse two images of one id."""
+    places = ((one.path, record) for one in held for record in range(len(one.boxes)))
+    seen: dict[int, tuple[str, int]] = {}
+    for example, place in zip(examples, places, strict=True):
+        image_id = int(example["source_id"])
+        path, record = seen.setdefault(image_id, place)
+        if (path, record) != place:
+            raise ValueError(
+                f"{place[0]}: record {place[1]} has the image/source_id {image_id}, which record "
+                f"{record} of {path} has too; expected another one for each picture, as the "
+                "evaluation takes each once. Were two data sets joined? Number the pictures anew."
+            )
+        yield example
 
 
 def _check_same_data(

@@ -86,6 +86,12 @@ def test_evaluate_and_predict_know_the_data_of_the_run(run_of_coco, warm, tmp_pa
     drawn = cli("predict", *run, f"--output_dir={tmp_path / 'p'}", python=warm).stdout
     assert "images: the 7 of coco_val" in drawn
     assert len(list((tmp_path / "p").glob("*.png"))) == 7
+    # A split has the name that `convert --split` gave it, and another is told with the right flag.
+    short = (f"--output_dir={tmp_path / 's'}", "--split=train")
+    assert "on coco_train of" in cli("evaluate", *run, *short, python=warm).stdout
+    assert json.loads((tmp_path / "s" / "metrics.json").read_text())["num_images"] == 4
+    wrong = cli("evaluate", *run, "--split=training", python=warm, status=1).stderr
+    assert "'training', but of coco_train, coco_val: give --eval_split=coco_val" in wrong
     # The data may move with the run, and then it is found in it.
     moved = tmp_path / "moved"
     shutil.copytree(folder, moved)

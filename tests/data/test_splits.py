@@ -148,6 +148,23 @@ def test_an_empty_shard_among_full_ones_of_another_tool(tmp_path):
         source.check(LABELS)
 
 
+def test_each_record_to_evaluate_on_has_an_id_of_its_own(tmp_path):
+    for number in range(2):
+        items = [record(10 * number + n) for n in range(3)]
+        write(tmp_path / f"val-{number:05d}-of-00002.tfrecord", items)
+    assert split_ground_truth(tmp_path, "val", LABELS).image_ids.tolist() == [0, 1, 2, 10, 11, 12]
+    write(tmp_path / "val-00001-of-00002.tfrecord", [record(10), record(2)])
+    place = r"val-00001-of-00002.tfrecord: record 1 has the image/source_id 2, which record 2 of "
+    with pytest.raises(ValueError, match=place + r".*val-00000-of-00002.tfrecord"):
+        split_ground_truth(tmp_path, "val", LABELS)
+
+
+def test_files_without_any_record_are_nothing_to_evaluate_on(tmp_path):
+    write(tmp_path / "val.tfrecord", [])
+    with pytest.raises(ValueError, match="'val' in .* hold no record .such as val.tfrecord"):
+        split_ground_truth(tmp_path, "val", LABELS)
+
+
 def test_annotations_are_those_of_the_records(converted):
     label_map = load_label_map(converted)
     assert split_ground_truth(converted, "coco_val", label_map).num_images == 7
