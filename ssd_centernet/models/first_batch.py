@@ -82,6 +82,14 @@ def check_values(batch: Mapping[str, Any], *, num_classes: int, preprocessing: A
             f"{_listed(boxes[tuple(place)])}; expected fractions [ymin, xmin, ymax, xmax], not "
             "sizes."
         )
+    flat = valid & (boxes[..., :2] == boxes[..., 2:]).any(axis=-1)
+    place = [int(index) for index in np.argwhere(flat)[:1].ravel()]
+    if place:
+        raise ValueError(
+            f"'boxes' of a batch hold one without area: box {place[1]} of image {place[0]} is "
+            f"{_listed(boxes[tuple(place)])}; leave it out or, if it is padding, give 'valid' "
+            "bool [B, M], which is False there."
+        )
     wrong = valid & ((classes < 0) | (classes >= num_classes))
     if wrong.any():
         raise ValueError(

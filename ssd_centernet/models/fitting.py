@@ -354,7 +354,13 @@ def _prepared(batch: dict[str, Any], num_classes: int) -> dict[str, Any]:
     valid = tf.ones_like(classes, tf.bool) if valid is None else tf.cast(valid, tf.bool)
     counted = tf.where(valid, classes, 0)
     farthest = tf.reduce_max(tf.where(valid[..., tf.newaxis], tf.abs(boxes), 0.0))
+    sides = tf.where(valid[..., tf.newaxis], boxes[..., 2:] - boxes[..., :2], 1.0)
     checks = [
+        tf.debugging.assert_positive(
+            tf.reduce_min(sides),
+            "'boxes' of a batch hold one without area, or one that ends before it begins; expected "
+            "fractions in the order ymin, xmin, ymax, xmax, and False in 'valid' for padding.",
+        ),
         tf.debugging.assert_less(
             farthest,
             FARTHEST,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 import re
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -11,6 +12,8 @@ import tensorflow as tf
 
 from ssd_centernet._keras import explain_foreign, keras
 
+# Least side of a map in cells whose stride is checked.
+_CELLS = 4
 _SHAPES_SHOWN = 3
 
 
@@ -123,6 +126,7 @@ def features_of(owner: str, backbone: keras.layers.Layer, images: tf.Tensor) -> 
         ) from error
     if isinstance(features, Mapping) and features:
         if all(re.fullmatch(r"\d+(_\d+)?", str(key)) for key in features):
+            _check_strides(who, features, images)
             return features
         got = f"maps named {', '.join(map(str, features))}"
     else:
@@ -133,6 +137,26 @@ def features_of(owner: str, backbone: keras.layers.Layer, images: tf.Tensor) -> 
         "stride 2^n. Name layers of a model to make it one: keras.Model(model.input, "
         "{'3': model.get_layer('conv3_block4_out').output, '4': ..., '5': ...})."
     )
+
+
+def _check_strides(who: str, features: Mapping[str, tf.Tensor], images: tf.Tensor) -> None:
+    """Refuse a map whose level is not that of its size: a neck would join maps that do not fit."""
+    for key, one in features.items():
+        level = int(str(key).split("_")[0])
+        for side, got in zip(images.shape[1:3], one.shape[1:3], strict=True):
+            # Rounding hides the strides of maps of a few cells.
+            if (
+                side
+                and got
+                and side >= _CELLS << level
+                and abs(math.log2(side / got) - level) > 0.5
+            ):
+                size, found = tuple(images.shape[1:3]), tuple(one.shape[1:3])
+                raise ValueError(
+                    f"{who} returns a map of {found[0]} x {found[1]} for level {key!r} of images "
+                    f"of {size[0]} x {size[1]}; expected the stride {2**level}. Was a layer of "
+                    f"another level named? This map is one of level {round(math.log2(side / got))}."
+                )
 
 
 def _words(error: Exception) -> str:

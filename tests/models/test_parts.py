@@ -14,6 +14,7 @@ from ssd_centernet.layers.heads import CenterNetHead, SSDHead
 from ssd_centernet.layers.necks import PassLevels, SSDExtraLevels
 from ssd_centernet.models.backbones.resnet import ResNet
 from ssd_centernet.models.centernet import CenterNet
+from ssd_centernet.models.parts import features_of
 from ssd_centernet.models.ssd import SSD
 
 
@@ -109,3 +110,25 @@ def test_what_a_backbone_returns_is_told(build, backbone, message):
 class _Named(keras.layers.Layer):
     def call(self, images):
         return {"fine": images, "coarse": images}
+
+
+def _levels(**layers):
+    """A network of strides 8 and 16 with two of its layers named."""
+    image = keras.Input([64, 64, 3])
+    maps = {"fine": keras.layers.Conv2D(4, 3, strides=8, padding="same")(image)}
+    maps["coarse"] = keras.layers.Conv2D(4, 3, strides=2, padding="same")(maps["fine"])
+    return keras.Model(image, {level: maps[name] for level, name in layers.items()}, name="mine")
+
+
+def test_a_layer_that_is_named_for_another_level_is_refused_with_its_own():
+    right = _levels(**{"3": "fine", "4": "coarse"})
+    assert set(features_of("SSD", right, keras.Input([64, 64, 3]))) == {"3", "4"}
+    exchanged = _levels(**{"3": "coarse", "4": "fine"})
+    words = (
+        r"mine.*a map of 4 x 4 for level '3' of images of 64 x 64; expected the stride 8.*level 4"
+    )
+    with pytest.raises(ValueError, match=words) as refused:
+        features_of("SSD", exchanged, keras.Input([64, 64, 3]))
+    assert "\n" not in str(refused.value)
+    # Small maps are rounded up, and say nothing.
+    assert features_of("SSD", _levels(**{"6": "coarse"}), keras.Input([40, 40, 3]))

@@ -280,6 +280,12 @@ BOXES = tf.constant([[[0.2, 0.2, 0.7, 0.7]]] * 2)
 PIXELS = {"boxes": BOXES * 64}
 BEYOND = {"classes": tf.constant([[0], [2]])}
 BELOW = {"classes": tf.constant([[-1], [0]])}
+# Rows of zeros that nothing marks as padding.
+PADDED = {
+    "boxes": tf.pad(BOXES, [[0, 0], [0, 1], [0, 0]]),
+    "classes": tf.zeros([2, 2], tf.int32),
+    "valid": tf.ones([2, 2], tf.bool),
+}
 
 
 def refusal(detector, given):
@@ -308,6 +314,7 @@ def refusal(detector, given):
         ),
         ({"boxes": BOXES * np.nan}, "are not fractions: box 0 of image 0"),
         ({"boxes": BOXES[..., ::-1]}, "end before they begin: box 0 of image 0"),
+        (PADDED, r"without area: box 1 of image 0 is \[0, 0, 0, 0\]; .* give 'valid'"),
         ({"boxes": BOXES[0]}, r"has shape \(1, 4\), 'classes' \(2, 1\)"),
         (BEYOND, r"must be in 0\.\.1 for num_classes=2, .*, got 2"),
         (BELOW, "got -1; mark padding in 'valid'"),
@@ -325,6 +332,8 @@ def test_values_of_a_first_batch_that_mean_something_else_are_refused(refusing, 
         (PIXELS, "'boxes' of a batch are not fractions: .* The largest number is 44.8"),
         (BEYOND, "'classes' of a batch must be in 0..1 .* The largest is 2"),
         (BELOW, "'classes' of a batch has a number below 0"),
+        ({"boxes": BOXES[..., ::-1]}, "one without area, or one that ends before it begins"),
+        ({"boxes": BOXES * [1, 1, 1, 0] + [0, 0, 0, 0.2]}, "one without area"),
     ],
 )
 def test_a_later_batch_is_refused_in_one_sentence_too(refusing, changes, message):
