@@ -9,7 +9,7 @@ from pathlib import Path
 from ssd_centernet.data.readers.csv_table import read_csv
 from ssd_centernet.data.readers.exports import read_export
 from ssd_centernet.data.readers.image_folder import find_folder
-from ssd_centernet.data.readers.json_file import without_collector
+from ssd_centernet.data.readers.json_file import describe, load_json, without_collector
 from ssd_centernet.data.readers.open_images import is_open_images, read_open_images
 from ssd_centernet.data.readers.source import AnnotationSource
 from ssd_centernet.data.readers.tfds import find_builders, read_tfds
@@ -52,8 +52,22 @@ def detect_format(path: str | os.PathLike) -> str:
         "for coco, a folder with XML files (or Annotations/*.xml) for voc, data.yaml or a folder "
         "with images/ and labels/ for yolo, a prepared builder for tfds, a .csv file, or an export "
         "of CVAT (annotations.xml, 'for images 1.1'), Label Studio or VoTT (.json). Give one of "
-        "these as annotations, or set annotation_format (--format)."
+        f"these as annotations, or set annotation_format (--format).{_about_json(path)}"
     )
+
+
+def _about_json(folder: Path) -> str:
+    """Return what the json files of a folder of no known format look like; '' without any."""
+    files = sorted([*folder.glob("*.json"), *folder.glob("*/*.json")])
+    if not files:
+        return ""
+    try:
+        content, _ = load_json(files[0])
+    except ValueError:
+        return ""
+    is_coco = isinstance(content, dict) and "images" in content and "annotations" in content
+    what = "It looks like COCO json: give the file." if is_coco else describe(content)
+    return f" It holds json files, such as {files[0].relative_to(folder)}. {what}"
 
 
 def _format_of(file: Path) -> str | None:

@@ -1,5 +1,6 @@
 """The same data set in four formats makes the same records; the format is told by the path."""
 
+import json
 import os
 
 import numpy as np
@@ -138,3 +139,26 @@ def test_pipes_and_devices_are_refused_and_never_opened(kind, ending, tmp_path):
             read_annotations(path, annotation_format=kind, image_dir=tmp_path / "images")
     with pytest.raises(ValueError, match=rf"pipe\.{ending} is a pipe, a device or a socket"):
         read_coco(tmp_path / f"pipe.{ending}", tmp_path / "images")
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "words"),
+    [
+        (
+            "a.json",
+            {"shapes": [], "imagePath": "a.jpg", "version": "5"},
+            "a.json. It looks .*[Ll]abelme",
+        ),
+        ("ann/a.jpg.json", {"objects": [], "size": {}}, "a.jpg.json. It looks like a Supervisely"),
+        (
+            "_annotations.coco.json",
+            {"images": [], "annotations": [], "categories": []},
+            "_annotations.coco.json. It looks like COCO json: give the file",
+        ),
+    ],
+)
+def test_a_folder_of_json_files_is_told_what_they_are(file, content, words, tmp_path):
+    (tmp_path / file).parent.mkdir(exist_ok=True)
+    (tmp_path / file).write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=f"looks like none of the formats.*{words}"):
+        detect_format(tmp_path)
