@@ -265,6 +265,8 @@ IMAGE = np.zeros((40, 60, 3), np.uint8)
         ),
         ([[5, 6, 30, np.nan]], [0], ("pixels", "xyxy"), "box 0 of image 1 is not finite"),
         ([[5, 6, 30, 40]], [0, 1], ("pixels", "xyxy"), r"shape \(1, 4\) and 2 classes"),
+        (["cat"], [[5, 6, 30, 40]], ("pixels", "xyxy"), r"of image 1 are \['cat'\].*exchanged"),
+        ([[5, 6, 30, 40], [1, 2]], [0, 0], ("pixels", "xyxy"), r"of image 1 are .*\[1, 2\]"),
         ([[5, 6, 30, 40]], [2], ("pixels", "xyxy"), r"the class 2; expected .* 0\.\.1"),
         ([[5, 6, 30, 40]], ["dgo"], ("pixels", "xyxy"), "the class 'dgo'; expected a name .*cat"),
         ([[5, 6, 30, 40]], [True], ("pixels", "xyxy"), "the class True"),

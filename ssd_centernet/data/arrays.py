@@ -103,7 +103,13 @@ def _encoded(names: Sequence[str], images: Sequence[np.ndarray]) -> EncodedImage
 
 def _rows(place: int, boxes, classes, label_map: LabelMap) -> tuple[np.ndarray, list[int]]:
     """Return the boxes [M, 4] of an image and the ids of their classes."""
-    boxes = np.asarray([] if boxes is None else boxes, np.float64)
+    try:
+        boxes = np.asarray([] if boxes is None else boxes, np.float64)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"the boxes of image {place} are {str(boxes)[:60]}; expected four numbers for each "
+            "object. Were boxes and classes exchanged?"
+        ) from error
     boxes = boxes.reshape(0, 4) if not boxes.size else boxes
     classes = [] if classes is None else np.asarray(classes).ravel().tolist()
     if boxes.ndim != 2 or boxes.shape[1] != 4 or len(boxes) != len(classes):

@@ -16,7 +16,12 @@ from ssd_centernet.data.directory import annotations_path
 from ssd_centernet.data.readers import detect_format
 from ssd_centernet.data.readers.splits import holds_validation
 from ssd_centernet.data.splits import list_splits
-from ssd_centernet.run_directory import CONFIG_NAME, CONVERTED_DATA_DIR, has_checkpoint
+from ssd_centernet.run_directory import (
+    CONFIG_NAME,
+    CONVERTED_DATA_DIR,
+    has_checkpoint,
+    refuse_wildcards,
+)
 from ssd_centernet.runs.opened import DEFAULT_SPLIT
 from ssd_centernet.training.log_files import recorded_sessions
 
@@ -86,6 +91,8 @@ class OwnData:
                     f"the recipe's {flag.lstrip('-')} is {split!r}, but records that --annotations "
                     f"is converted to begin with coco_: give {flag}=coco_{split}."
                 )
+        # Before minutes of conversion, not after them.
+        refuse_wildcards(self.model_dir, "--model_dir", "a training there could not be resumed")
         # Of a run that has not begun: its annotations may have been corrected since.
         own = self.data_dir is None and not has_checkpoint(self.model_dir)
         replaceable = own and any(Path(self.folder).glob("*.info.json"))

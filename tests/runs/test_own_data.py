@@ -97,3 +97,9 @@ def test_a_missing_folder_of_images_is_named_by_its_flag(given, tmp_path):
     coco.write_text(json.dumps({"images": [], "annotations": [], "categories": []}))
     with pytest.raises(ValueError, match=r"where its images are.*--image_dir=FOLDER"):
         convert(given | {"annotations": str(coco), "image_dir": None})
+
+
+def test_a_folder_that_no_run_can_have_is_refused_before_the_conversion(given, tmp_path):
+    with pytest.raises(ValueError, match=r"--model_dir=.* holds \[ \]"):
+        convert(given | {"model_dir": str(tmp_path / "run[1]")})
+    assert not (tmp_path / "run[1]").exists()
