@@ -27,6 +27,7 @@ from ssd_centernet.runtime.device import (
     select_device,
 )
 from ssd_centernet.training.checkpoints import RunCheckpoints
+from ssd_centernet.training.log_files import recorded_sessions
 from ssd_centernet.training.logging import TrainLog
 from ssd_centernet.training.loop import TrainLoop
 from ssd_centernet.training.observers import make_observers
@@ -103,8 +104,9 @@ def train(
         if options.evaluate_every:
             first = folders_of(data_dir)[0]
             evaluation = _evaluation(recipe, trainer, log, board, label_map, first)
+        other_data = _other_data(model_dir, _data_of(recipe, folders_of(data_dir)))
         _announce(recipe, trainer, log, images, folders_of(data_dir))
-        for note in [*of_labels, *recipe.notes(detector, data_dir, batches)]:
+        for note in [*of_labels, *other_data, *recipe.notes(detector, data_dir, batches)]:
             log.say(f"note: {note}")
         observers = make_observers(
             model_dir, trainer, log.say, recipe.profile, recipe.use_performance
@@ -203,8 +205,7 @@ def _announce(
         processes=processes,
         device=_device_of(trainer),
         precision=trainer.detector.dtype_policy.name,
-        data_dir=os.path.abspath(folders[0]),
-        **({"mixed_with": [os.path.abspath(one) for one in folders[1:]]} if folders[1:] else {}),
+        **_data_of(recipe, folders),
         versions={
             "ssd_centernet": __version__,
             "tensorflow": tf.__version__,
@@ -223,6 +224,34 @@ def _announce(
         + (f"{processes} processes, " if processes > 1 else "")
         + f"{len(trainer.train_variables)} variables to train on {_device_of(trainer)}"
     )
+
+
+def _data_of(recipe: Recipe, folders: Sequence[str]) -> dict:
+    """Return what `sessions.jsonl` holds of the data of a run."""
+    first, *others = map(os.path.abspath, folders)
+    weights = list(recipe.data_weights or ())
+    return {
+        "data_dir": first,
+        **({"mixed_with": others} if others else {}),
+        **({"data_weights": weights} if weights else {}),
+    }
+
+
+def _other_data(model_dir: str | Path, data: dict) -> list[str]:
+    """Say what is other than when the run was last begun: it goes on, but in another order."""
+    begun = [one for one in recorded_sessions(model_dir) if one.get("event") == "begin"]
+    if not begun:
+        return []
+    changed = [
+        (name, begun[-1].get(name) or "not given", data.get(name) or "not given")
+        for name in ("data_dir", "mixed_with", "data_weights")
+    ]
+    return [
+        f"{name} was {before} and is {now} now: only with the same data does the run go on as if "
+        "it had not stopped"
+        for name, before, now in changed
+        if before != now
+    ]
 
 
 def _device_of(trainer: Trainer) -> str:

@@ -1,6 +1,7 @@
 """`train` with several data directories, and with splits of other names."""
 
 import json
+import shutil
 
 import pytest
 from absl import flags
@@ -53,7 +54,20 @@ def test_several_data_directories_are_mixed(recipe, folders, tmp_path, capsys):
     assert "AP" in said and (tmp_path / "run" / "best" / "metrics.json").exists()
     # It goes on as any run does, also with another number of steps.
     assert run(recipe, folders, tmp_path / "run", "--data_weights=2,1", steps=3) == 0
-    assert "resuming from" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "resuming from" in said and " was " not in said
+    # With data in another order it goes on too, and says so.
+    assert run(recipe, folders, tmp_path / "run", "--data_weights=1,1", steps=4) == 0
+    told = "note: data_weights was [2.0, 1.0] and is [1.0, 1.0] now: only with the same data does"
+    assert told in capsys.readouterr().out
+
+
+def test_a_run_that_goes_on_with_another_folder_says_so(recipe, folders, tmp_path, capsys):
+    other = shutil.copytree(folders[0], tmp_path / "other")
+    assert run(recipe, folders[:1], tmp_path / "run") == 0
+    assert "note: data_dir" not in capsys.readouterr().out
+    assert run(recipe, [other], tmp_path / "run", steps=3) == 0
+    assert f"note: data_dir was {folders[0]} and is {other} now" in capsys.readouterr().out
 
 
 def test_rare_classes_and_one_folder(recipe, folders, tmp_path, capsys):
