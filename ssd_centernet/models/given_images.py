@@ -27,7 +27,7 @@ def as_list(images: Any) -> list[tf.Tensor] | None:
     if not isinstance(images, list | tuple):
         return None
     if not images:
-        raise ValueError("the list of images is empty; give at least one.")
+        raise ValueError("got an empty list of images; give at least one.")
     if not all(_is_single(image) or hasattr(image, "shape") for image in images):
         return None  # Nested lists of numbers.
     return [_one(image, f"image {place} of the list") for place, image in enumerate(images)]
