@@ -35,6 +35,7 @@ def faults(info: dict) -> dict:
     report = {kind: dict(reasons) for kind, reasons in info["report"].items()}
     notes = report.get("notes", {})
     notes.pop("class with fewer than 3 objects: is its name a typing error?", None)
+    notes.pop("class without objects in this split", None)
     notes.pop("equal pictures in this split", None)
     return {kind: reasons for kind, reasons in report.items() if reasons}
 

@@ -130,7 +130,8 @@ def test_objects_per_class_are_counted_and_rare_or_near_names_noted(coco):
     assert list(info["objects_per_class"]) == list(names)
     notes = info["report"]["notes"]
     rare = notes["class with fewer than 3 objects: is its name a typing error?"]
-    assert rare == {"count": 2, "first": ["'peson' (1)", "'emu' (0)"]}
+    assert rare == {"count": 1, "first": ["'peson' (1)"]}
+    assert notes["class without objects in this split"] == {"count": 1, "first": ["'emu'"]}
     near = notes["two classes with almost the same name: is one a typing error?"]
     assert near["first"] == ["'person' and 'peson'"]
 
@@ -140,7 +141,7 @@ def test_other_formats_note_classes_once(tmp_path):
     info = convert_annotations(
         table, tmp_path / "out", image_dir=tmp_path / "images", progress=False
     )
-    notes = [reason for reason in info["report"]["notes"] if "fewer than" in reason]
+    notes = [reason for reason in info["report"]["notes"] if reason.startswith("class with")]
     assert len(notes) == 1 and sum(info["objects_per_class"].values()) == info["num_objects"]
 
 

@@ -197,7 +197,10 @@ def note_classes(counts: Mapping[str, int], report: Report, also: Iterable[str] 
         also: further names of the data set, to be compared with the others.
     """
     for name, count in counts.items():
-        if count < _RARE:
+        if not count:
+            # Of a later split, or of a label map: its name was chosen before.
+            report.add("notes", "class without objects in this split", repr(name))
+        elif count < _RARE:
             reason = f"class with fewer than {_RARE} objects: is its name a typing error?"
             report.add("notes", reason, f"{name!r} ({count})")
     alike = "two classes with almost the same name: is one a typing error?"

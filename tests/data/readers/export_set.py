@@ -41,5 +41,5 @@ def reasons(source, *, classes=False) -> dict:
         (kind, why): entry["count"]
         for kind, whys in report.items()
         for why, entry in whys.items()
-        if classes or "fewer than" not in why
+        if classes or not why.startswith("class with")
     }

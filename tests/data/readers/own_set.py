@@ -159,7 +159,7 @@ def write_tfds(root: Path, *, split="train", inner=None, **features) -> Path:
 def reasons(source, kind="notes") -> dict[str, int]:
     """Reason -> count of a report, without the note that so small a set has few objects."""
     entries = source.report.to_dict().get(kind, {})
-    return {r: e["count"] for r, e in entries.items() if not r.startswith("class with fewer")}
+    return {r: e["count"] for r, e in entries.items() if not r.startswith("class with")}
 
 
 def truth_by_file(output: Path, split="train") -> dict:

@@ -57,7 +57,8 @@ def test_rare_classes():
     report = Report()
     note_classes({"nut": 3, "bolt": 2, "washer": 0}, report, also=["boltt"])
     found = report.to_dict()["notes"]
-    assert found[RARE] == {"count": 2, "first": ["'bolt' (2)", "'washer' (0)"]}
+    assert found[RARE] == {"count": 1, "first": ["'bolt' (2)"]}
+    assert found["class without objects in this split"] == {"count": 1, "first": ["'washer'"]}
     assert found[ALIKE]["first"] == ["'bolt' and 'boltt'"]
 
 
