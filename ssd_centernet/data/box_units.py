@@ -39,6 +39,7 @@ def check_units(
     source: str,
     scaled: bool = False,
     found: bool = False,
+    settable: bool = True,
 ) -> list[str]:
     """Refuse boxes that are not left, top, width and height in pixels.
 
@@ -54,6 +55,7 @@ def check_units(
         scaled: whether the boxes were scaled to pixels on demand: then only their order is checked.
         found: whether a detector found the boxes: these may reach beyond the border, so that only
             what another unit or order explains is refused.
+        settable: whether the caller takes `box_units`, which the advice then names.
 
     Returns:
         What may be wrong but cannot be told for sure, one sentence each.
@@ -68,15 +70,17 @@ def check_units(
     if not usable.any():
         return []
     place = np.flatnonzero(usable)
-    tell = _Telling(boxes[usable], lambda i: where(int(place[i])), field, source)
+    words = (field, source, settable)
+    tell = _Telling(boxes[usable], lambda i: where(int(place[i])), *words)
     notes = [] if scaled else _check_fractions(tell)
     known = usable & (sizes > 0).all(axis=1)
     if known.any():
         place = np.flatnonzero(known)
-        tell = _Telling(boxes[known], lambda i: where(int(place[i])), field, source)
+        tell = _Telling(boxes[known], lambda i: where(int(place[i])), *words)
         notes += [] if scaled else _check_percent(tell, sizes[known])
         if not found or _causes(boxes[known], sizes[known]):
-            notes += _check_borders(tell, sizes[known], "" if scaled or found else _IF_RIGHT)
+            advice = tell.advice(_IF_RIGHT, "Correct the file.")
+            notes += _check_borders(tell, sizes[known], "" if scaled else advice)
         notes += _check_reach(tell, sizes[known], found)
     return notes
 
@@ -101,13 +105,24 @@ def to_pixels(
 class _Telling:
     """Boxes, and the words of a message about some of them."""
 
-    def __init__(self, boxes: np.ndarray, where: Callable[[int], str], field: str, source: str):
+    def __init__(
+        self,
+        boxes: np.ndarray,
+        where: Callable[[int], str],
+        field: str,
+        source: str,
+        settable: bool,
+    ):
         self.boxes, self._where = boxes, where
-        self._field, self._source = field, source
+        self._field, self._source, self._settable = field, source, settable
 
     def showing(self, boxes: np.ndarray) -> _Telling:
         """Return the same words about other numbers."""
-        return _Telling(boxes, self._where, self._field, self._source)
+        return _Telling(boxes, self._where, self._field, self._source, self._settable)
+
+    def advice(self, setting: str, otherwise: str = "") -> str:
+        """Return advice to set `box_units` where the caller takes it, else another."""
+        return setting if self._settable else otherwise
 
     def first(self, chosen: np.ndarray) -> str:
         """Name the first chosen box: its place, field and value."""
@@ -150,8 +165,9 @@ def _check_fractions(tell: _Telling) -> list[str]:
         raise tell.error(
             fractions,
             "lie within 0..1",
-            "These look like fractions of the picture: set box_units to fractions to scale them "
-            f"(--box_units=fractions), or multiply them by its width and height.{some}",
+            "These look like fractions of the picture: "
+            + tell.advice("set box_units to fractions to scale them (--box_units=fractions), or ")
+            + f"multiply them by its width and height.{some}",
         )
     return [
         f"{count} boxes lie within 0..1: are they fractions? For example {tell.first(fractions)}"
@@ -176,10 +192,15 @@ def _check_percent(tell: _Telling, sizes: np.ndarray) -> list[str]:
         raise tell.error(
             np.ones(len(boxes), bool),
             f"are within 0..100, though pictures are up to {int(sizes.max())} pixels wide or high",
-            "These look like per cent of the picture: set box_units to percent to scale them "
-            "(--box_units=percent), or to pixels if they are right.",
+            "These look like per cent of the picture: "
+            + tell.advice(
+                "set box_units to percent to scale them (--box_units=percent), or to pixels if "
+                "they are right.",
+                "multiply them by its width and height, over 100.",
+            ),
         )
-    return ["no box reaches beyond 100: if they are per cent, set box_units to percent"]
+    setting = tell.advice("set box_units to percent", "correct the file")
+    return [f"no box reaches beyond 100: if they are per cent, {setting}"]
 
 
 # --- the border ------------------------------------------------------------------------------
@@ -211,7 +232,7 @@ def _check_reach(tell: _Telling, sizes: np.ndarray, found: bool) -> list[str]:
             np.ones(len(tell.boxes), bool),
             f"end within the first {reach.max():.1%} of their picture",
             "Likely: they are fractions that were taken for per cent, or those of much smaller "
-            f"copies. {_IF_RIGHT}",
+            f"copies. {tell.advice(_IF_RIGHT, 'Correct the file.')}",
         )
     if len(tell.boxes) < 2 * _SURE or reach.max() > 0.67 or reach.max() > 1.1 * reach.min():
         return []

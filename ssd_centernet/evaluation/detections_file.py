@@ -81,10 +81,5 @@ def _check_units(rows: DetectionRows, truth: CocoGroundTruth, origin: str) -> No
     def where(index: int) -> str:
         return f"row {index} (image {rows.image_ids[index]})"
 
-    try:
-        check_units(rows.boxes, sizes, where=where, field="bbox", source=origin, found=True)
-    except ValueError as error:
-        raise ValueError(
-            f"{error} What --box_units says is for `ssd_centernet convert`; detections must be in "
-            "pixels."
-        ) from error
+    words = {"where": where, "field": "bbox", "source": origin, "settable": False}
+    check_units(rows.boxes, sizes, found=True, **words)

@@ -327,11 +327,10 @@ def check_truth(
 
     try:
         if units:
-            check_units(boxes, sizes, where=where, field="bbox", source=origin)
+            check_units(boxes, sizes, where=where, field="bbox", source=origin, settable=False)
     except ValueError as error:
         raise ValueError(
-            f"{error} What --box_units says is for `ssd_centernet convert`: evaluate against the "
-            "annotations that it writes."
+            f"{error} `ssd_centernet convert --box_units=...` writes annotations in pixels too."
         ) from error
     ends = boxes[:, :2] + boxes[:, 2:]
     flat = (boxes[:, 2:] <= 0).any(axis=1)
