@@ -92,7 +92,8 @@ class Recipe:
             every image once.
         repeat_threshold: share of the images below which a class is rare: images with it come
             max(1, sqrt(repeat_threshold / share)) times in an epoch; None repeats none.
-        train_split: prefix of the training shards.
+        train_split: prefix of the training shards; of several folders with other names one each,
+            with commas between them.
         eval_split: prefix of the evaluation shards; None for no evaluation.
         eval_batch_size: images per step of the evaluation; None means batch_size.
         targets_in_pipeline: whether anchors are matched by the input pipeline (on the CPU, beside

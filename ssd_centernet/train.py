@@ -111,7 +111,7 @@ def train(
         observers = make_observers(
             model_dir, trainer, log.say, recipe.profile, recipe.use_performance
         )
-        splits = [recipe.train_split, *([recipe.eval_split] if evaluation else [])]
+        splits = [*recipe.train_split.split(","), *([recipe.eval_split] if evaluation else [])]
         try:
             with shards.failures_named(data_dir, splits):
                 board.show_inputs(trainer, batches)

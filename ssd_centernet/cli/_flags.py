@@ -82,8 +82,9 @@ def define_train_split() -> None:
     flags.DEFINE_string(
         "train_split",
         None,
-        "Prefix of the names of the training files, such as train for those of the TPU tools "
-        "(default: the recipe's, else coco_train).",
+        "Prefix of the names of the training files, such as train for those of the TPU tools; one "
+        "for each --data_dir, with commas, where they differ (default: the recipe's, else "
+        "coco_train).",
     )
 
 

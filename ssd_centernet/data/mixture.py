@@ -42,6 +42,26 @@ def folders_of(data_dir: DataDir) -> list[str]:
     return folders
 
 
+def splits_of(split: str, count: int) -> list[str]:
+    """Return the split of each of several folders.
+
+    Args:
+        split: one name for all, or as many as there are folders with commas between them:
+            'coco_train,train'.
+        count: number of folders.
+
+    Raises:
+        ValueError: there is another number of names.
+    """
+    names = [name.strip() for name in split.split(",")]
+    if len(names) not in (1, count):
+        raise ValueError(
+            f"the split {split!r} names {len(names)} splits for {count} data directories; expected "
+            "one for all, or one for each in their order (--train_split=coco_train,train)."
+        )
+    return names * (count if len(names) == 1 else 1)
+
+
 def merged_label_map(data_dir: DataDir) -> tuple[LabelMap, list[str]]:
     """Read the label maps of several data sets and join them by the names of the classes.
 
@@ -88,7 +108,7 @@ class Mixture:
 
     Args:
         data_dir: a folder or several.
-        split: prefix of the names of their record files.
+        split: prefix of the names of their record files; see `splits_of`.
         rank: number of the process.
         world_size: number of processes; all read all files and take turns.
         keep_empty: whether to use images without objects.
@@ -118,7 +138,10 @@ class Mixture:
     ):
         self.folders = folders_of(data_dir)
         self.sources = [
-            shards.RecordSource(folder, split, 0, 1, keep_empty, crowd) for folder in self.folders
+            shards.RecordSource(folder, of_folder, 0, 1, keep_empty, crowd)
+            for folder, of_folder in zip(
+                self.folders, splits_of(split, len(self.folders)), strict=True
+            )
         ]
         self.rank, self.world_size, self.split = rank, world_size, split
         shards.check_rank(rank, world_size)

@@ -54,6 +54,22 @@ def test_label_maps_are_joined_by_name(folders):
     assert merged_label_map(folders[0]) == (LabelMap(["cat", "dog"]), [])
 
 
+def test_folders_may_name_their_splits_differently(folders, tmp_path):
+    three = tmp_path / "three"
+    write(three / "coco_train.record", [record(200)])
+    write_labels(three)
+    several = [*folders, str(three)]
+    assert sorted(take(train_on(several, split="train, train,coco_train"), 13)) == [
+        *range(8),
+        *range(100, 104),
+        200,
+    ]
+    with pytest.raises(ValueError, match="'train,coco_train' names 2 splits for 3 data dir"):
+        train_on(several, split="train,coco_train")
+    with pytest.raises(FileNotFoundError, match="three.*Give --train_split=coco_train"):
+        train_on(several)
+
+
 @pytest.mark.parametrize("cache", [False, True])
 def test_an_epoch_has_every_image_of_both_with_the_joined_classes(folders, cache):
     got = take(train_on(folders, cache=cache), 24, key=None)
