@@ -241,7 +241,8 @@ def failures_named(
     """
     try:
         yield
-    except (tf.errors.InvalidArgumentError, tf.errors.DataLossError) as error:
+    # TensorFlow quotes the bytes of what it cannot parse, which Python may then fail to decode.
+    except (tf.errors.InvalidArgumentError, tf.errors.DataLossError, UnicodeDecodeError) as error:
         several = not isinstance(data_dir, str | os.PathLike)
         for folder in data_dir if several else [data_dir]:
             for split in splits:
@@ -255,10 +256,9 @@ def _refuse_damaged(path: str, cause: Exception) -> None:
     number = -1
     try:
         for number, serialized in enumerate(read_records([path])):
-            encoded = tf.io.parse_single_example(
-                serialized, {"image/encoded": tf.io.FixedLenFeature([], tf.string)}
-            )["image/encoded"]
             try:
+                fields = {"image/encoded": tf.io.FixedLenFeature([], tf.string)}
+                encoded = tf.io.parse_single_example(serialized, fields)["image/encoded"]
                 image_ops.decode_image(encoded)
             except (tf.errors.OpError, ValueError) as error:
                 reason = str(getattr(error, "message", error)).split("\n")[0]

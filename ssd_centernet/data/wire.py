@@ -19,6 +19,9 @@ _HEADER, _FOOTER = 12, 4
 BYTES, FLOATS, INTS = 0x0A, 0x12, 0x1A
 KINDS = {BYTES: "texts", FLOATS: "floats", INTS: "whole numbers"}
 
+# Tags of an entry of the map of features.
+_KEY, _VALUE = 0x0A, 0x12
+
 Buffer = mmap.mmap | bytes
 Span = tuple[int, int]
 
@@ -173,7 +176,7 @@ def _varint(data: Buffer, position: int) -> tuple[int, int]:
 
 
 def _spans(data: Buffer, position: int, end: int) -> Iterator[tuple[int, int, int]]:
-    """Yield (field number, start, end) of the fields of one protocol buffer message."""
+    """Yield (tag, start, end) of the fields of one protocol buffer message."""
     while position < end:
         # One byte as a rule, for which a call would take longest.
         tag, position = data[position], position + 1
@@ -191,7 +194,7 @@ def _spans(data: Buffer, position: int, end: int) -> Iterator[tuple[int, int, in
             stop = position + {1: 8, 5: 4}[wire] if wire in (1, 5) else end + 1
         if stop > end:
             raise ValueError(f"a field reaches beyond its message at byte {position}")
-        yield tag >> 3, position, stop
+        yield tag, position, stop
         position = stop
 
 
@@ -207,22 +210,25 @@ def features(data: Buffer, start: int, end: int) -> dict[bytes, Span]:
         ValueError: this is not an Example; or IndexError.
     """
     found = {}
-    for field, message, message_end in _spans(data, start, end):
-        if field != 1:
+    for tag, message, message_end in _spans(data, start, end):
+        if tag != _KEY:  # TensorFlow passes over other fields here, and nowhere below.
             continue
-        for _, entry, entry_end in _spans(data, message, message_end):
+        for tag, entry, entry_end in _spans(data, message, message_end):
+            if tag != _KEY:
+                raise ValueError(f"a field that is no feature before byte {entry}")
             # As every writer writes it: the key, shorter than 128 bytes, then the value.
             value = entry + 2 + data[entry + 1] if entry < entry_end else entry_end
-            if value < entry_end and data[entry] == 0x0A and data[value] == 0x12:
+            if value < entry_end and data[entry] == _KEY and data[value] == _VALUE:
                 length, position = data[value + 1], value + 2
                 if length >= 0x80:
                     length, position = _varint(data, value + 1)
                 if position + length == entry_end:
                     found[data[entry + 2 : value]] = (position, entry_end)
                     continue
-            parts = {field: span for field, *span in _spans(data, entry, entry_end)}
-            name = data[slice(*parts[1])] if 1 in parts else b""
-            found[name] = tuple(parts[2]) if 2 in parts else (entry_end, entry_end)
+            parts = sorted(_spans(data, entry, entry_end))
+            if [tag for tag, _, _ in parts] != [_KEY, _VALUE]:
+                raise ValueError(f"a feature is not one name and one value at byte {entry}")
+            found[data[slice(*parts[0][1:])]] = parts[1][1:]
     return found
 
 
@@ -247,9 +253,9 @@ def packed(data: Buffer, span: Span | None, kind: int) -> bytes:
             if start + 2 + data[start + 1] == end:
                 return data[start + 4 : end]
     parts = []
-    for field, list_start, list_end in _spans(data, start, end):
-        if field << 3 | 2 != kind:
-            raise WrongKindError(KINDS.get(field << 3 | 2, "something else"))
+    for tag, list_start, list_end in _spans(data, start, end):
+        if tag != kind:
+            raise WrongKindError(KINDS.get(tag, "something else"))
         loose = {FLOATS: 0x0D, INTS: 0x08}[kind]
         parts += [data[first:last] for first, last in _items(data, list_start, list_end, loose)]
     return b"".join(parts)
@@ -295,9 +301,9 @@ def texts(data: Buffer, span: Span | None) -> list[Span]:
     found: list[Span] = []
     if span is None:
         return found
-    for field, start, end in _spans(data, *span):
-        if field << 3 | 2 != BYTES:
-            raise WrongKindError(KINDS.get(field << 3 | 2, "something else"))
+    for tag, start, end in _spans(data, *span):
+        if tag != BYTES:
+            raise WrongKindError(KINDS.get(tag, "something else"))
         found += _items(data, start, end)
     return found
 
