@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 import os
 import shlex
 import signal
@@ -155,3 +156,12 @@ def python(code: str, *arguments, **options) -> Ended:
 def bash(script: str, **options) -> Ended:
     """Run lines of bash, the first failure of which ends it; `options` are those of `run`."""
     return run("bash", "-euo", "pipefail", "-c", script, **options)
+
+
+def need_horovod() -> None:
+    """Skip where Horovod was not built, unless the one who runs the tests asked for it."""
+    if importlib.util.find_spec("horovod") is None:
+        message = "Horovod is not installed: bash scripts/install_horovod.sh"
+        if os.environ.get("REQUIRE_HOROVOD") == "1":
+            pytest.fail(message)
+        pytest.skip(message)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.data.readers.own_set import BOXES, write_voc, write_yolo
-from tests.process import cli
+from tests.process import cli, need_horovod
 from tests.tiny import RUN_RECIPE
 
 
@@ -203,7 +203,7 @@ def test_images_to_evaluate_on_need_annotations(train, tmp_path):
 
 
 def test_several_processes_wait_for_the_first_to_convert(recipe, warm, tmp_path):
-    pytest.importorskip("horovod", reason="Horovod is not installed")
+    need_horovod()
     root = write_voc(tmp_path / "voc")
     run = tmp_path / "run"
     launch = ("launch", "--num_processes=2", "--", "train", f"--gin_file={recipe}")

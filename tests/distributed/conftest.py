@@ -1,7 +1,5 @@
 """Real processes under Horovod's launcher, and a tiny run that they train."""
 
-import importlib.util
-import os
 import sys
 from pathlib import Path
 
@@ -16,12 +14,7 @@ WORKERS = Path(__file__).parent / "workers"
 
 @pytest.fixture(scope="session", autouse=True)
 def _horovod():
-    """Skip where Horovod was not built, unless the one who runs the tests asked for it."""
-    if importlib.util.find_spec("horovod") is None:
-        message = "Horovod is not installed: bash scripts/install_horovod.sh"
-        if os.environ.get("REQUIRE_HOROVOD") == "1":
-            pytest.fail(message)
-        pytest.skip(message)
+    process.need_horovod()
 
 
 def environment(**variables) -> dict[str, str]:

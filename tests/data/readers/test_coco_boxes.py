@@ -61,8 +61,8 @@ def test_without_box_and_polygon_an_object_is_left_out(files, segmentation):
 
 
 def test_the_box_of_a_mask():
-    mask = pytest.importorskip("pycocotools.mask")
     import numpy as np
+    from pycocotools import mask
 
     rng = np.random.default_rng(4)
     for _ in range(200):
