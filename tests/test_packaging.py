@@ -1,10 +1,13 @@
 """What gets installed."""
 
+import json
 import re
 import shutil
 import sys
+import sysconfig
 import tarfile
 import zipfile
+from pathlib import Path
 
 import pytest
 
@@ -19,17 +22,39 @@ def copy_sources(place, *folders):
 
 
 @pytest.fixture(scope="module")
-def wheel(tmp_path_factory):
-    """Build the wheel from a copy of the sources, offline."""
+def sdist(tmp_path_factory):
+    """Build the source distribution from a copy of the sources, offline."""
     pytest.importorskip("setuptools")
-    pytest.importorskip("wheel")
     source = tmp_path_factory.mktemp("source")
-    copy_sources(source)
+    copy_sources(source, "constraints", "docs", "tests")
+    code = "from setuptools import build_meta; print(build_meta.build_sdist('.'))"
+    python(code, cwd=source, env=environment(PYTHONPATH=None))
+    return next(source.glob("*.tar.gz"))
+
+
+@pytest.fixture(scope="module")
+def wheel(sdist, tmp_path_factory):
+    """Build the wheel from the source distribution, so that nothing of the checkout is at hand."""
+    pytest.importorskip("wheel")
     out = tmp_path_factory.mktemp("wheel")
     command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-index"]
-    command += ["--no-build-isolation", "--wheel-dir", str(out), str(source)]
+    command += ["--no-build-isolation", "--wheel-dir", str(out), str(sdist)]
     run(*command)
     return next(out.glob("*.whl"))
+
+
+@pytest.fixture(scope="module")
+def installed(wheel, tmp_path_factory):
+    """Install the wheel into an environment that borrows every other package of this one."""
+    place = tmp_path_factory.mktemp("installed") / "venv"
+    run(sys.executable, "-m", "venv", "--without-pip", place)
+    own = sysconfig.get_path("purelib", vars={"base": str(place), "platbase": str(place)})
+    # A path file adds the folder behind this environment's own, and no path files of that folder:
+    # an editable installation there is not seen.
+    (Path(own) / "borrowed.pth").write_text(sysconfig.get_path("purelib") + "\n", "utf-8")
+    command = [sys.executable, "-m", "pip", "--python", place / "bin" / "python", "install"]
+    run(*command, "--quiet", "--no-deps", "--no-index", wheel)
+    return place / "bin"
 
 
 def test_wheel_has_every_module_and_recipe(wheel):
@@ -52,25 +77,31 @@ def test_wheel_has_every_module_and_recipe(wheel):
     assert not [name for name in names if name.startswith("tests")]
 
 
-def test_source_distribution_has_what_is_installed_and_no_vectors(tmp_path):
-    pytest.importorskip("setuptools")
-    copy_sources(tmp_path, "constraints", "docs", "tests")
-    code = "from setuptools import build_meta; print(build_meta.build_sdist('.'))"
-    python(code, cwd=tmp_path, env=environment(PYTHONPATH=None))
-    with tarfile.open(next(tmp_path.glob("*.tar.gz"))) as archive:
+def test_source_distribution_has_what_is_installed_and_no_vectors(sdist):
+    with tarfile.open(sdist) as archive:
         names = [name.partition("/")[2] for name in archive.getnames()]
     folders = {name.partition("/")[0] for name in names if "/" in name}
     assert folders == {"constraints", "gin_configs", "ssd_centernet", "ssd_centernet.egg-info"}
     assert "ssd_centernet/train.py" in names and "gin_configs/ssd_demo.gin" in names
 
 
-def test_wheel_finds_its_recipes_without_the_checkout(wheel, tmp_path):
-    zipfile.ZipFile(wheel).extractall(tmp_path)
-    code = "from ssd_centernet import config; print(config.recipe_directory(), config.recipes())"
-    result = python(code, cwd=tmp_path, env=environment(PYTHONPATH=tmp_path))
-    assert str(tmp_path / "ssd_centernet" / "gin_configs") in result.stdout
-    for recipe in (ROOT / "gin_configs").glob("*.gin"):
-        assert recipe.stem in result.stdout
+def test_installed_wheel_makes_data_and_trains_on_it_far_from_the_checkout(installed, tmp_path):
+    env = environment(PYTHONPATH=None)
+    command, python_there = installed / "ssd_centernet", installed / "python"
+    code = "import ssd_centernet, json; from ssd_centernet import config\n"
+    code += "print(json.dumps([ssd_centernet.__file__, config.recipes()]))"
+    place, recipes = json.loads(run(python_there, "-c", code, cwd=tmp_path, env=env).stdout)
+    assert Path(place).is_relative_to(installed.parent)
+    assert recipes == sorted(path.stem for path in (ROOT / "gin_configs").glob("*.gin"))
+
+    small = ("--num_train=8", "--num_val=4", "--min_size=64", "--max_size=96")
+    run(command, "make_synthetic", "--output_dir=shapes", *small, cwd=tmp_path, env=env)
+    demo = ("--gin_file=ssd_demo", "--device=cpu", "--model_dir=run")
+    data = ("--annotations=shapes/annotations/instances_train.json", "--image_dir=shapes/train")
+    few = ("--num_steps=2", "--batch_size=2")
+    run(command, "train", *demo, *data, *few, cwd=tmp_path, env=env)
+    assert (tmp_path / "run" / "ckpt-2.index").exists()
+    assert "gin_configs" not in (tmp_path / "run" / "config.gin").read_text("utf-8")
 
 
 def test_wheel_metadata(wheel):
