@@ -1,11 +1,27 @@
-"""Text files as editors of any system write them, and files that appear whole or not at all."""
+"""Text files as editors of any system write them, and files that appear whole or not at all.
+
+What is being written is hidden and lies beside its target, as `.NAME.ssd-XXXXXXXXXX.tmp` with ten
+hexadecimal digits, a file or a folder. Who writes it holds a lock on it, which ends with the
+process: `remove_leftovers` knows by the name and by the lock what a killed command has left.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
+import fnmatch
 import os
+import re
+import secrets
+import shutil
 import stat
-import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+
+# Where a file system knows no locks, what nobody has written to for so many seconds is left over.
+LEFTOVER_AGE = 3600.0
+_TEMPORARY = re.compile(r"\.(?P<name>.+)\.ssd-[0-9a-f]{10}\.tmp", re.DOTALL)
 
 
 def check_is_file(path: str | os.PathLike) -> None:
@@ -77,18 +93,133 @@ def write_atomically(path: str | os.PathLike, content: str | bytes) -> str:
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
     data = content.encode("utf-8") if isinstance(content, str) else content
-    handle, temporary = tempfile.mkstemp(
-        dir=target.parent, prefix=f".{target.name}.", suffix=".tmp"
-    )
+    temporary = _temporary_name(target)
+    # Who may read it is what the umask says, as for any other file.
+    handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
     try:
         with os.fdopen(handle, "wb") as file:
+            _hold(file.fileno())
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        # mkstemp makes private files; what is written here is meant to be read by others.
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, target)
+            os.replace(temporary, target)
     except BaseException:
-        os.unlink(temporary)
+        temporary.unlink(missing_ok=True)
         raise
     return os.fspath(path)
+
+
+@contextlib.contextmanager
+def temporary_folder(target: str | os.PathLike) -> Iterator[Path]:
+    """Make a hidden folder beside a target, to be filled and renamed to it; remove it at the end.
+
+    Args:
+        target: what the folder is to become; missing folders above it are made.
+
+    Yields:
+        The folder, empty; whoever may open it is what the umask says. Once it is renamed, nothing
+        is removed.
+
+    Raises:
+        OSError: the folder above cannot be written to.
+    """
+    target = Path(target)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    folder = _temporary_name(target)
+    folder.mkdir()
+    handle = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        _hold(handle)
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        os.close(handle)
+
+
+def remove_leftovers(
+    folder: str | os.PathLike,
+    patterns: Sequence[str] = ("*",),
+    *,
+    older_than: float = LEFTOVER_AGE,
+    say: Callable[[str], None] | None = None,
+) -> list[str]:
+    """Remove what killed commands of this library were writing in a folder.
+
+    Only names that `write_atomically` and `temporary_folder` give are looked at, and of these none
+    that a running process holds.
+
+    Args:
+        folder: where it may lie; folders in it are not searched.
+        patterns: of the names of the targets, such as `*.json`, as in `fnmatch`.
+        older_than: seconds without a change before something is removed; where the file system
+            knows no locks, at least `LEFTOVER_AGE`.
+        say: called with one line where something was removed.
+
+    Returns:
+        The names that were removed, sorted. What cannot be removed stays, as does everything in a
+        folder that cannot be read.
+    """
+    removed = []
+    for path in leftovers(folder, patterns, older_than=older_than):
+        with contextlib.suppress(OSError):
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
+            removed.append(path.name)
+    if removed and say is not None:
+        say(f"removed what a killed command had left in {folder}: {', '.join(removed)}")
+    return removed
+
+
+def leftovers(
+    folder: str | os.PathLike,
+    patterns: Sequence[str] = ("*",),
+    *,
+    older_than: float = LEFTOVER_AGE,
+) -> list[Path]:
+    """List what `remove_leftovers` would remove, sorted."""
+    try:
+        found = sorted(Path(folder).iterdir())
+    except OSError:
+        return []
+    return [
+        path
+        for path in found
+        if (named := _TEMPORARY.fullmatch(path.name))
+        and any(fnmatch.fnmatchcase(named["name"], pattern) for pattern in patterns)
+        and _is_left_over(path, older_than)
+    ]
+
+
+def _temporary_name(target: Path) -> Path:
+    """Choose a name beside a target that nothing else has."""
+    # A file system takes names of 255 bytes.
+    name = target.name.encode("utf-8", "surrogateescape")[:200].decode("utf-8", "ignore")
+    return target.with_name(f".{name}.ssd-{secrets.token_hex(5)}.tmp")
+
+
+def _hold(handle: int) -> None:
+    """Lock what is being written for as long as this process has it open."""
+    with contextlib.suppress(OSError):  # A file system without locks: its age must do.
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def _is_left_over(path: Path, older_than: float) -> bool:
+    """Whether nobody holds a temporary, and nothing has changed in it for so long."""
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        finally:
+            os.close(handle)
+    except BlockingIOError:
+        return False
+    except OSError:
+        older_than = max(older_than, LEFTOVER_AGE)
+    try:
+        inside = [path, *path.rglob("*")] if path.is_dir() else [path]
+        changed = max(one.lstat().st_mtime for one in inside)
+    except OSError:  # It is gone, or being written to.
+        return False
+    return time.time() - changed >= older_than

@@ -1,13 +1,30 @@
 """Files appear whole or not at all."""
 
 import os
+import sys
+import time
 
 import pytest
 
-from ssd_centernet.files import write_atomically
+from ssd_centernet.files import (
+    LEFTOVER_AGE,
+    leftovers,
+    remove_leftovers,
+    temporary_folder,
+    write_atomically,
+)
+from tests.process import Running
 
 
-def test_text_and_bytes_are_written_and_readable_by_others(tmp_path):
+@pytest.fixture
+def umask():
+    """Set the umask, and put it back."""
+    before = os.umask(0o022)
+    yield os.umask
+    os.umask(before)
+
+
+def test_text_and_bytes_are_written_and_readable_by_others(tmp_path, umask):
     path = tmp_path / "new" / "a.txt"
     assert write_atomically(path, "é\n") == str(path)
     assert path.read_bytes() == "é\n".encode()
@@ -29,3 +46,90 @@ def test_a_failed_write_keeps_the_old_file(tmp_path, monkeypatch):
         write_atomically(path, "new")
     assert path.read_text() == "old"
     assert os.listdir(tmp_path) == ["a.txt"]
+
+
+@pytest.mark.parametrize("mask", [0o077, 0o027, 0o000], ids=oct)
+def test_who_may_read_is_what_the_umask_says(tmp_path, umask, mask):
+    umask(mask)
+    write_atomically(tmp_path / "a.txt", "a")
+    with temporary_folder(tmp_path / "b") as folder:
+        folder.rename(tmp_path / "b")
+    assert os.stat(tmp_path / "a.txt").st_mode & 0o777 == 0o666 & ~mask
+    assert os.stat(tmp_path / "b").st_mode & 0o777 == 0o777 & ~mask
+
+
+def test_a_name_as_long_as_the_file_system_takes_is_written(tmp_path):
+    path = tmp_path / ("ä" * 125 + ".json")
+    write_atomically(path, "a")
+    assert os.listdir(tmp_path) == [path.name]
+
+
+def test_a_temporary_folder_becomes_its_target_or_nothing(tmp_path):
+    target = tmp_path / "new" / "a"
+    with temporary_folder(target) as folder:
+        (folder / "one").touch()
+        folder.rename(target)
+    assert os.listdir(tmp_path / "new") == ["a"]
+    with pytest.raises(KeyError), temporary_folder(target) as folder:
+        (folder / "two").touch()
+        raise KeyError
+    assert os.listdir(tmp_path / "new") == ["a"] and os.listdir(target) == ["one"]
+
+
+_WRITERS = """
+import os, sys, time
+from pathlib import Path
+from ssd_centernet import files
+folder = Path(sys.argv[1])
+os.fsync = lambda handle: ((folder / "ready").touch(), time.sleep(600))
+with files.temporary_folder(folder / "model") as partial:
+    (partial / "weights").write_text("half")
+    files.write_atomically(folder / "a [1].json", "half")
+"""
+
+
+def _temporaries(folder):
+    return sorted(path.name for path in folder.glob(".*.tmp"))
+
+
+def test_what_a_killed_command_left_is_removed_and_what_a_running_one_writes_is_not(tmp_path):
+    write_atomically(tmp_path / "a [1].json", "old")
+    own = [".config.tmp", ".a.20240101.tmp", ".a.ssd-12345.tmp", "a.ssd-0123456789.tmp"]
+    own += [".a.ssd-0123456789.tmp.gz", ".a.ssd-012345678X.tmp"]
+    for name in own:
+        (tmp_path / name).touch()
+    with Running(sys.executable, "-c", _WRITERS, tmp_path) as writing:
+        writing.wait_until((tmp_path / "ready").exists)
+        assert remove_leftovers(tmp_path, older_than=0.0) == []
+        written = set(_temporaries(tmp_path)) - set(own)
+        assert len(written) == 2
+        writing.kill()
+    # It may be another command's turn in a moment: what is new stays unless asked for.
+    assert remove_leftovers(tmp_path) == []
+    assert remove_leftovers(tmp_path, ["*.txt"], older_than=0.0) == []
+    assert {path.name for path in leftovers(tmp_path, older_than=0.0)} == written
+    said = []
+    assert remove_leftovers(tmp_path, ["*.json"], older_than=0.0, say=said.append)
+    assert remove_leftovers(tmp_path, older_than=0.0) == [
+        name for name in written if name.startswith(".model.")
+    ]
+    assert len(said) == 1 and ".a [1].json.ssd-" in said[0] and str(tmp_path) in said[0]
+    assert sorted(os.listdir(tmp_path)) == sorted([*own, "a [1].json", "ready"])
+    assert (tmp_path / "a [1].json").read_text() == "old"
+
+
+def test_without_locks_age_decides(tmp_path, monkeypatch):
+    def no_locks(*_):
+        raise OSError("Operation not supported")
+
+    monkeypatch.setattr("fcntl.flock", no_locks)
+    folder = tmp_path / ".model.ssd-0123456789.tmp"
+    (folder / "variables").mkdir(parents=True)
+    old = time.time() - LEFTOVER_AGE - 1
+    (folder / "variables" / "data").touch()
+    os.utime(folder, (old, old))
+    os.utime(folder / "variables", (old, old))
+    assert remove_leftovers(tmp_path, older_than=0.0) == []
+    os.utime(folder / "variables" / "data", (old, old))
+    assert remove_leftovers(tmp_path) == [folder.name]
+    assert remove_leftovers(tmp_path / "none") == []

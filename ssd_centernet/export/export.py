@@ -17,7 +17,7 @@ import tensorflow as tf
 
 from ssd_centernet.export import card, parity, portable, serving
 from ssd_centernet.export.pictures import rendered_pictures
-from ssd_centernet.files import write_atomically
+from ssd_centernet.files import temporary_folder, write_atomically
 from ssd_centernet.labels import LabelMap
 from ssd_centernet.models.detector import Detector
 from ssd_centernet.run_directory import refuse_wildcards
@@ -152,10 +152,8 @@ def export(
     images = rendered_pictures(_PICTURES) if images is None else list(images)
     if not images:
         raise ValueError("there are no images to check the export on; give at least one.")
-    target.parent.mkdir(parents=True, exist_ok=True)
     # Beside the target: a rename at the end must not cross file systems.
-    folder = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
-    try:
+    with temporary_folder(target) as folder:
         write_atomically(folder / LABELS_NAME, "".join(f"{name}\n" for name in names))
         order = _Order(
             detector=detector,
@@ -182,10 +180,7 @@ def export(
             "bytes": card.file_sizes(folder),
         }
         write_atomically(folder / card.CARD_NAME, json.dumps(content, indent=1) + "\n")
-        os.chmod(folder, 0o755)  # mkdtemp makes folders that only their owner can open.
         _put_in_place(folder, target)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
     return content
 
 
