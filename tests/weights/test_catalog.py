@@ -1,0 +1,55 @@
+"""The table of published weights: what it says fits together, and it costs nothing to read."""
+
+import re
+
+import pytest
+
+from ssd_centernet import config
+from ssd_centernet.weights import catalog
+from tests.process import python
+
+ROWS = list(catalog.ROWS.values())
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
+def test_rows_are_whole(row):
+    assert re.fullmatch(r"[a-z0-9_]+", row.name) and row.title and row.licence
+    assert row.source.startswith("https://")
+    assert {row.recipe, *row.begins} <= set(config.recipes())
+    assert bool(row.files) == bool(row.opens), "what is fetched is opened"
+    for file in row.files:
+        assert re.fullmatch(r"https?://[\w./-]+", file.url), file.url
+        # MD5 whole; of SHA-256 the first digits that stand in the file's name.
+        if file.digest is None:
+            continue
+        kind, digits = file.digest.split(":")
+        if kind == "sha256":
+            assert file.name.endswith(f"-{digits}.pth")
+        else:
+            assert re.fullmatch(r"[0-9a-f]{32}", digits)
+    if not row.archive and len(row.files) == 1:
+        assert row.opens == row.files[0].name
+
+
+def test_every_published_recipe_with_a_pretrained_start_has_its_weights():
+    begun = {name for row in ROWS for name in row.begins}
+    assert begun == {
+        "ssd300_resnet34",
+        "ssd320_resnet50_fpn",
+        "ssd300_vgg16",
+        "ssd512_vgg16",
+        "centernet_hourglass104",
+    }
+    assert catalog.initial_weights("ssd512_vgg16").name == "vgg16_caffe"
+    assert catalog.initial_weights("ssd_demo") is None
+
+
+def test_an_unknown_name_names_near_ones():
+    with pytest.raises(KeyError, match="Did you mean vgg16_caffe"):
+        catalog.find("vgg16_cafe")
+    assert catalog.named("vgg16_cafe") is None
+
+
+def test_the_table_needs_no_tensorflow():
+    code = "import sys; from ssd_centernet.weights import catalog; print('numpy' in sys.modules)"
+    assert python(code).stdout.strip() == "False"
