@@ -105,6 +105,7 @@ def predict_run(
     run = _runs.open_run_of_flags(checkpoint=checkpoint, allow=allow)
     if values.batch_size:
         options["batch_size"] = values.batch_size
+    title = f"{Path(values.model_dir).name}, {Path(run.checkpoint).name}"
     with _runs.progress_bar(len(files)) as bar:
         found = predict(
             run.detector,
@@ -112,7 +113,7 @@ def predict_run(
             output_dir=output_dir,
             label_map=run.label_map,
             min_score=min_score,
-            heading=f"{run.checkpoint}\nscore {min_score:g} or more",
+            heading=f"{title}\nscore {min_score:g} or more",
             progress=bar.update,
             **options,
         )

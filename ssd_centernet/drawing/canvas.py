@@ -11,6 +11,8 @@ from PIL import Image, ImageDraw, ImageFont, features
 
 LUMINANCE = np.array([0.299, 0.587, 0.114])
 CROWD_COLOR = (235, 64, 52)
+# Pixels; smaller letters are hard to read.
+SMALLEST_FONT = 12
 # A label covered by others for more than this share is not readable.
 _MOST_COVERED = 0.35
 # A label that is wider than its box and than this share of the picture is cut.
@@ -77,11 +79,11 @@ def _label_font(
     """Return a label, its font and its size with padding, smaller above narrow boxes."""
     shown, font = legible(text, font_size)
     if font.getlength(shown) > 1.25 * box_width:
-        font_size = max(9, round(0.75 * font_size))
+        font_size = max(SMALLEST_FONT, round(0.75 * font_size))
         shown, font = legible(text, font_size)
     pad = max(2, font_size // 5)
     shown = _cut(shown, font, max(box_width, _WIDEST_LABEL * picture_width) - 2 * pad)
-    return shown, font, (round(font.getlength(shown)) + 2 * pad, font_size + pad)
+    return shown, font, (round(font.getlength(shown)) + 2 * pad, font_size + pad + 2)
 
 
 def _cut(text: str, font: Font, width: float) -> str:

@@ -10,6 +10,7 @@ from PIL import Image, ImageDraw
 from ssd_centernet.drawing.canvas import (
     CROWD_COLOR,
     LUMINANCE,
+    SMALLEST_FONT,
     distinct,
     draw_labels,
     hatched,
@@ -98,7 +99,7 @@ def draw_boxes(
     palette = _palette(len(boxes), labels, classes, colors, is_crowd)
     short_side = min(picture.size)
     line_width = line_width or int(np.clip(round(short_side / 180), 1, 6))
-    font_size = font_size or int(np.clip(round(short_side / 32), 10, 36))
+    font_size = font_size or int(np.clip(round(short_side / 32), SMALLEST_FONT, 36))
     areas = np.prod(corners[:, 2:] - corners[:, :2], axis=1)
     order = np.argsort(-areas, kind="stable")
     for i in order:
@@ -249,11 +250,13 @@ def contact_sheet(
     for i, image in enumerate(images):
         x = _MARGIN + i % columns * (width + _MARGIN)
         y = top + i // columns * (height + line + _MARGIN)
-        _paste(sheet, image, (x, y, width, height))
+        left = _paste(sheet, image, (x, y, width, height))
         if titles is not None:
             text, font = written[i]
-            text = shortened(text, font, width)
-            draw.text((x, y + height + 2), text, fill=_FAINT_INK, font=font)
+            # A caption begins where its picture does, unless it then leaves the cell.
+            left = int(max(x, min(left, x + width - font.getlength(text))))
+            text = shortened(text, font, x + width - left)
+            draw.text((left, y + height + 2), text, fill=_FAINT_INK, font=font)
     return np.asarray(sheet)
 
 
@@ -371,12 +374,13 @@ def _texts(number: int, labels: Sequence[str] | None, scores: np.ndarray | None)
     return [f"{word} {float(score):.0%}".strip() for word, score in zip(words, scores, strict=True)]
 
 
-def _paste(sheet: Image.Image, image: np.ndarray, cell: tuple[int, int, int, int]) -> None:
-    """Put an image in the middle of a cell, with its aspect ratio kept."""
+def _paste(sheet: Image.Image, image: np.ndarray, cell: tuple[int, int, int, int]) -> int:
+    """Put an image at the foot of a cell, above its caption; return its left edge."""
     x, y, width, height = cell
     picture = Image.fromarray(fit(image, (height, width)))
-    left, top = (width - picture.width) // 2, (height - picture.height) // 2
-    sheet.paste(picture, (x + left, y + top))
+    left = x + (width - picture.width) // 2
+    sheet.paste(picture, (left, y + height - picture.height))
+    return left
 
 
 def _names(classes: np.ndarray, names: Sequence[str] | None) -> list[str]:

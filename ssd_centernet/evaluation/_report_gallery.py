@@ -42,6 +42,12 @@ def worst_images(found: Analysis, truth: CocoGroundTruth, number: int) -> list[i
     return truth.image_ids[order[errors[order] > 0]].tolist()
 
 
+def image_titles(truth: CocoGroundTruth, image_ids: Sequence[int]) -> list[str]:
+    """Name images by their files, or as 'image 7' where the annotations name no file."""
+    names = {} if truth.identity is None else truth.identity.names_by_image()
+    return [names.get(image_id, f"image {image_id}") for image_id in image_ids]
+
+
 def gallery(
     found: Analysis,
     truth: CocoGroundTruth,
@@ -59,10 +65,11 @@ def gallery(
     Returns:
         The element that holds the pictures.
     """
-    drawn = [_picture(found, truth, i, images[i]) for i in image_ids if i in images]
+    titles = zip(image_ids, image_titles(truth, image_ids), strict=True)
+    drawn = [_picture(found, truth, i, images[i], title) for i, title in titles if i in images]
     key = (
         '<ul class="legend key"><li class="found"><i></i>object that was found</li>'
-        '<li class="wrong"><i></i>wrong detection, with its kind and score</li>'
+        '<li class="wrong"><i></i>wrong detection, with its score</li>'
         '<li class="lost"><i></i>object that was not found</li></ul>'
     )
     return f'{key}<div class="gallery">{"".join(drawn)}</div>'
@@ -73,7 +80,9 @@ def _wrong(found: Analysis) -> np.ndarray:
     return (found.kinds >= 0) & (found.rows.scores >= found.score_threshold)
 
 
-def _picture(found: Analysis, truth: CocoGroundTruth, image_id: int, image: np.ndarray) -> str:
+def _picture(
+    found: Analysis, truth: CocoGroundTruth, image_id: int, image: np.ndarray, title: str
+) -> str:
     place = truth.positions(np.array([image_id]))[0]
     # Boxes are in pixels of the image size in the annotations, if they have one.
     height = int(truth.heights[place]) or image.shape[0]
@@ -93,17 +102,19 @@ def _picture(found: Analysis, truth: CocoGroundTruth, image_id: int, image: np.n
         found.rows.scores[wrong].tolist(),
         strict=True,
     )
-    wrong_texts = [f"{names[c]} {s:.2f} ({ERRORS[kind]})" for kind, c, s in rows]
+    rows = [(f"{names[c]} {score:.2f}", ERRORS[kind]) for kind, c, score in rows]
+    wrong_texts = [f"{text} ({kind})" for text, kind in rows]
     taken: list[tuple[float, float, float]] = []
     layers = [
-        _boxes("found", truth.boxes[targets] * scale, [""] * len(targets), size, taken),
-        _boxes("lost", truth.boxes[lost] * scale, lost_texts, size, taken),
-        _boxes("wrong", found.rows.boxes[wrong] * scale, wrong_texts, size, taken),
+        _boxes("found", truth.boxes[targets] * scale, ["found"] * len(targets), size),
+        _boxes("lost", truth.boxes[lost] * scale, lost_texts, size),
+        _boxes("wrong", found.rows.boxes[wrong] * scale, wrong_texts, size),
+        # The kind of an error stands below the picture: with it, labels would pile up.
+        _labels("lost", truth.boxes[lost] * scale, lost_texts, size, taken),
+        _labels("wrong", found.rows.boxes[wrong] * scale, [text for text, _ in rows], size, taken),
     ]
-    # All labels above all frames.
-    drawn = "".join(frames for frames, _ in layers) + "".join(labels for _, labels in layers)
     counts = f"{len(targets)} found, {len(wrong)} wrong, {len(lost)} not found"
-    told = f"Image {image_id}: {counts}."
+    told = f"{title}: {counts}."
     more = "; ".join(
         f"{word}: {html.escape(_listed(texts))}"
         for word, texts in (("wrong", wrong_texts), ("not found", lost_texts))
@@ -113,8 +124,8 @@ def _picture(found: Analysis, truth: CocoGroundTruth, image_id: int, image: np.n
         f'<figure><svg viewBox="0 0 {size[0]} {size[1]}" role="img" '
         f'aria-label="{html.escape(told)} {html.escape(more)}">'
         f'<image width="{size[0]}" height="{size[1]}" preserveAspectRatio="none" '
-        f'href="{_data_url(image, size)}"/>{drawn}</svg>'
-        f"<figcaption><b>image {image_id}</b>: {counts}<br>{more}</figcaption></figure>"
+        f'href="{_data_url(image, size)}"/>{"".join(layers)}</svg>'
+        f"<figcaption><b>{html.escape(title)}</b>: {counts}<br>{more}</figcaption></figure>"
     )
 
 
@@ -125,43 +136,62 @@ def _listed(texts: Sequence[str]) -> str:
     return ", ".join(words) + (", …" if len(counted) > _LABELS_LISTED else "")
 
 
-def _boxes(
+def _boxes(style: str, boxes: np.ndarray, texts: Sequence[str], size: tuple[int, int]) -> str:
+    """Return frames with a dark rim, each with its text as a hint."""
+    rims, frames = [], []
+    for (left, top, right, bottom), text in zip(_corners(boxes, size), texts, strict=False):
+        sides = f'width="{max(right - left, 1):.1f}" height="{max(bottom - top, 1):.1f}"'
+        rect = f'<rect x="{left:.1f}" y="{top:.1f}" {sides}'
+        rims.append(f"{rect}/>")
+        frames.append(f"{rect}><title>{html.escape(text)}</title></rect>")
+    return (
+        f'<g class="rim" aria-hidden="true">{"".join(rims)}</g>'
+        f'<g class="{style}">{"".join(frames)}</g>'
+    )
+
+
+def _labels(
     style: str,
     boxes: np.ndarray,
     texts: Sequence[str],
     size: tuple[int, int],
     taken: list[tuple[float, float, float]],
-) -> tuple[str, str]:
-    """Return frames with a dark rim, and labels of the first ones where there is room."""
-    rims, frames, labels = [], [], []
-    for (x, y, width, height), text in zip(boxes[:_BOXES_DRAWN].tolist(), texts, strict=False):
-        left, top = min(max(x, 1), size[0] - 1), min(max(y, 1), size[1] - 1)
-        right, bottom = min(x + width, size[0] - 1), min(y + height, size[1] - 1)
-        sides = f'width="{max(right - left, 1):.1f}" height="{max(bottom - top, 1):.1f}"'
-        rect = f'<rect x="{left:.1f}" y="{top:.1f}" {sides}'
-        rims.append(f"{rect}/>")
-        frames.append(f"{rect}><title>{html.escape(text or 'found')}</title></rect>")
-        if text and len(labels) < _LABELS_DRAWN:
-            written = _label(text, (left, top, bottom), size, taken)
+) -> str:
+    """Return labels of the first boxes where there is room for them."""
+    labels: list[str] = []
+    for corners, text in zip(_corners(boxes, size), texts, strict=False):
+        if len(labels) < _LABELS_DRAWN:
+            written = _label(text, corners, size, taken)
             labels += [written] if written else []
-    return (
-        f'<g class="rim" aria-hidden="true">{"".join(rims)}</g>'
-        f'<g class="{style}">{"".join(frames)}</g>',
-        f'<g class="{style}">{"".join(labels)}</g>',
-    )
+    return f'<g class="{style}">{"".join(labels)}</g>'
+
+
+def _corners(boxes: np.ndarray, size: tuple[int, int]) -> list[tuple[float, float, float, float]]:
+    """Return left, top, right, bottom of the boxes that are drawn, inside the picture."""
+    return [
+        (
+            min(max(x, 1), size[0] - 1),
+            min(max(y, 1), size[1] - 1),
+            min(x + width, size[0] - 1),
+            min(y + height, size[1] - 1),
+        )
+        for x, y, width, height in boxes[:_BOXES_DRAWN].tolist()
+    ]
 
 
 def _label(
     text: str,
-    box: tuple[float, float, float],
+    box: tuple[float, float, float, float],
     size: tuple[int, int],
     taken: list[tuple[float, float, float]],
 ) -> str:
     """Write a label above its box, or inside or below it, where there is no other label."""
-    text = text if len(text) <= 34 else text[:33] + "…"
+    text = text if len(text) <= 30 else text[:29] + "…"
     length = 8.3 * len(text)
-    x = max(2.0, min(box[0], size[0] - length - 2))
-    for y in (box[1] - 5, box[1] + 16, box[2] - 6, box[2] + 16):
+    left, top, right, bottom = box
+    rows = (top - 5, top + 16, bottom - 6, bottom + 16)
+    for x, y in [(left + 2, y) for y in rows] + [(right - length - 2, y) for y in rows]:
+        x = max(2.0, min(x, size[0] - length - 2))
         free = all(
             abs(y - other) > _CLEAR or x > end or x + length < start for start, end, other in taken
         )

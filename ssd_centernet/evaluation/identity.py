@@ -76,6 +76,10 @@ class Identity:
         ids = (self._image_ids[owner] for owner in self._owners)
         return {name: number for name, number in zip(self._listed, ids, strict=True) if name}
 
+    def names_by_image(self) -> dict[int, str]:
+        """Return the `file_name` of each image by its number: the first one that is listed."""
+        return {number: name for name, number in reversed(self.images_by_name().items())}
+
     def read_detections(self, rows: Sequence[Any]) -> tuple[DetectionRows, dict[str, int]]:
         """Read rows in COCO's result format; see `CocoGroundTruth.read_detections`."""
         entries: list[int] = []  # The listed image of each row, -1 for an unknown number.

@@ -11,7 +11,7 @@ import numpy as np
 
 from ssd_centernet.drawing.page import counted, number, page, sparkline, table
 from ssd_centernet.evaluation import _report_charts as charts
-from ssd_centernet.evaluation._report_gallery import gallery, worst_images
+from ssd_centernet.evaluation._report_gallery import gallery, image_titles, worst_images
 from ssd_centernet.evaluation.analysis import Analysis, analyse
 from ssd_centernet.evaluation.ground_truth import CocoGroundTruth
 from ssd_centernet.evaluation.result import CocoResult
@@ -167,14 +167,15 @@ def _images_section(
     if not chosen:
         return '<p class="faint">No image has an error.</p>'
     images = load_images(chosen) if load_images is not None else {}
-    listed = ", ".join(str(i) for i in chosen)
+    names = image_titles(truth, chosen)
+    listed = html.escape(", ".join(names))
     if not images:
         return (
             '<p class="faint">The pictures are not available. The images with the most errors are: '
             f"{listed}.</p>"
         )
-    absent = [str(i) for i in chosen if i not in images]
-    note = f" Without a picture: {', '.join(absent)}." if absent else ""
+    absent = [name for i, name in zip(chosen, names, strict=True) if i not in images]
+    note = f" Without a picture: {html.escape(', '.join(absent))}." if absent else ""
     return (
         "<p>The images with the most errors: objects not found, and wrong detections with a "
         f"score of {found.score_threshold:.2f} or "

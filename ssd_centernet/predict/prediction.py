@@ -281,7 +281,9 @@ def _save_sheet(
     truth: Truth | None,
 ) -> str:
     """Write the contact sheet; a truth and a prediction share a cell of double width."""
-    titles = [f"{image['file_name']}: {image['detections']}" for image in images[: len(cells)]]
+    titles = [
+        f"{image['file_name']}: {image['detections']} found" for image in images[: len(cells)]
+    ]
     size = _CELL if truth is None else (_CELL, 2 * _CELL)
     columns = None if truth is None else min(2, len(cells))
     sheet = visualize.contact_sheet(

@@ -48,6 +48,10 @@ _COLUMNS: dict[str, Callable[[RunLog], str]] = {
 }
 
 
+# A terminal has 80 columns; the steps of the best evaluations stand in their own table there.
+_PAGE_ALONE = ("images seen", "at step")
+
+
 def text_report(runs: Sequence[RunLog]) -> str:
     """Lay runs beside each other as text.
 
@@ -58,13 +62,14 @@ def text_report(runs: Sequence[RunLog]) -> str:
         Lines for a terminal: the state of each run, COCO's numbers of its best evaluation, the
         settings that differ.
     """
-    rows = [["run", *_COLUMNS], *([run.label, *_cells(run)] for run in runs)]
+    told = {name: cell for name, cell in _COLUMNS.items() if name not in _PAGE_ALONE}
+    rows = [["run", *told], *([run.label, *(cell(run) for cell in told.values())] for run in runs)]
     parts = [text_table(rows, words=(0, 1))]  # The second is the state.
     evaluated = [run for run in runs if run.best]
-    if evaluated:
-        rows = [["best evaluation", "step", *METRIC_NAMES]]
+    for names in (METRIC_NAMES[:6], METRIC_NAMES[6:]) if evaluated else ():
+        rows = [["best evaluation", "step", *names]]
         rows += [
-            [run.label, f"{run.best['step']:,}", *(_metric(run.best, m) for m in METRIC_NAMES)]
+            [run.label, f"{run.best['step']:,}", *(_metric(run.best, m) for m in names)]
             for run in evaluated
         ]
         parts.append(text_table(rows))
@@ -94,7 +99,8 @@ def runs_page(runs: Sequence[RunLog]) -> str:
         "Facts": _facts_section(runs),
     }
     names = [run.label for run in runs[:3]] + (["..."] if len(runs) > 3 else [])
-    return page(", ".join(names), head=head, opening="", sections=sections)
+    title = f"{'Runs' if len(runs) > 1 else 'Run'}: {', '.join(names)}"
+    return page(title, head=head, opening="", sections=sections)
 
 
 def write_runs_page(path: str | os.PathLike, runs: Sequence[RunLog]) -> str:
@@ -181,8 +187,12 @@ def _metrics_section(runs: Sequence[RunLog]) -> str:
     if not any(run.best for run in runs):
         return '<p class="faint">None of the runs has been evaluated.</p>'
     tables = []
-    for title, chosen in (("best", [r.best for r in runs]), ("last", [r.last for r in runs])):
-        caption = f"The {title} evaluation of each run; the highest number of a column is bold."
+    best, last = [run.best for run in runs], [run.last for run in runs]
+    kinds = {"best": best} if best == last else {"best": best, "last": last}
+    for title, chosen in kinds.items():
+        both = ", which is also its last" if len(kinds) == 1 else ""
+        bold = "; the highest number of a column is bold" if len(runs) > 1 else ""
+        caption = f"The {title} evaluation of each run{both}{bold}."
         highest = {
             name: max((one.get(name, -1.0) for one in chosen if one), default=-1.0)
             for name in METRIC_NAMES

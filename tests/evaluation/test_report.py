@@ -130,7 +130,17 @@ def test_images_with_most_errors_come_first(tmp_path):
     # Of image 2 both objects are missing, of image 3 one, of image 1 none.
     assert asked == [2, 3]
     assert "image 2 : 0 found, 0 wrong, 2 not found" in page.text
-    assert "Without a picture: 3." in page.text
+    assert "Without a picture: image 3." in page.text
+
+
+def test_images_are_called_by_their_file_names():
+    entries = [{"id": i, "width": 32, "height": 32, "file_name": f"<{i}>.jpg"} for i in (7, 8)]
+    boxes = [{"id": i, "image_id": i, "category_id": 1, "bbox": [1, 1, 9, 9]} for i in (7, 8)]
+    content = {"images": entries, "annotations": boxes}
+    truth = CocoGroundTruth.load({**content, "categories": [{"id": 1, "name": "cat"}]})
+    page = Document(_page(truth, NONE, load_images=lambda _: _noise([7])))
+    assert "<7>.jpg : 0 found, 0 wrong, 1 not found" in page.text
+    assert "Without a picture: <8>.jpg." in page.text
 
 
 def test_images_of_a_folder(tmp_path):
