@@ -4,6 +4,7 @@ RUN/config.gin                the settings, which evaluate, predict and export r
 RUN/mscoco_label_map.pbtxt    the classes
 RUN/initial_weights.txt       what the run began with, weight by weight
 RUN/ckpt-STEP.*               checkpoints; `checkpoint` is TensorFlow's list of them
+RUN/ckpt-STEP.sha256          digests of a checkpoint's files
 RUN/best/                     the best checkpoint, and its metrics.json
 RUN/metrics.jsonl             windows of training and evaluations, one JSON object a line
 RUN/sessions.jsonl            when processes began and ended to train here
@@ -13,19 +14,18 @@ RUN/evaluation/               metrics.json, detections.json, per_class.csv, repo
 RUN/predictions/              what was found in image files: detections.json and drawings
 RUN/summary/summary.json      the speed of the last call
 RUN/data/                     records of annotations that the run was given as they are
+RUN/damaged/                  files of checkpoints that could not be read when the run went on
 RUN/.lock                     held by the process that trains here
 """
 
 from __future__ import annotations
 
-import glob
-import os
-import re
-import shutil
-import tempfile
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ssd_centernet import checkpoint_files
+from ssd_centernet.checkpoint_files import BEST_DIR, CHECKPOINT_PREFIX
 from ssd_centernet.data.directory import LABEL_MAP_NAME
 from ssd_centernet.labels import LabelMap
 
@@ -34,9 +34,8 @@ if TYPE_CHECKING:  # What only reads names and numbers of a run needs no tensorf
 
 CONFIG_NAME = "config.gin"
 INITIAL_WEIGHTS_NAME = "initial_weights.txt"
-CHECKPOINT_PREFIX = "ckpt"
-BEST_DIR = "best"
 NEW_BEST_DIR, OLD_BEST_DIR = f".{BEST_DIR}.new", f".{BEST_DIR}.old"
+DAMAGED_DIR = "damaged"
 BEST_METRICS_NAME = "metrics.json"
 METRICS_NAME = "metrics.jsonl"
 SESSIONS_NAME = "sessions.jsonl"
@@ -50,10 +49,11 @@ DETECTIONS_NAME, PER_CLASS_NAME = "detections.json", "per_class.csv"
 REPORT_NAME = "report.html"
 PREDICTIONS_DIR = "predictions"
 SUMMARY_DIR, SUMMARY_NAME = "summary", "summary.json"
-_WILDCARDS = "*?[]\\"
 FAKE_DATA_DIR = "fake_data"
 CONVERTED_DATA_DIR = "data"
 LOCK_NAME = ".lock"
+# Two renames take far less.
+_EXCHANGE_SECONDS = 0.2
 
 
 def choose_checkpoint(model_dir: str | Path, checkpoint: str | None = None) -> str:
@@ -77,7 +77,7 @@ def choose_checkpoint(model_dir: str | Path, checkpoint: str | None = None) -> s
             f"there is no run directory {model_dir}: --model_dir must be what `ssd_centernet "
             "train` was given."
         )
-    best = model_dir / BEST_DIR
+    best = _best_dir(model_dir)
     if checkpoint is None:
         checkpoint = "best" if best.is_dir() else "latest"
     places = {"best": [best], "latest": [model_dir]}
@@ -100,6 +100,16 @@ def choose_checkpoint(model_dir: str | Path, checkpoint: str | None = None) -> s
     )
 
 
+def _best_dir(model_dir: Path) -> Path:
+    """Return the folder of the best checkpoint, also between the two renames of its exchange."""
+    best, new = model_dir / BEST_DIR, model_dir / NEW_BEST_DIR
+    if best.is_dir() or not (model_dir / OLD_BEST_DIR).is_dir():
+        return best
+    # The new one is complete. A training that was killed here leaves it so.
+    time.sleep(_EXCHANGE_SECONDS)
+    return best if best.is_dir() or not new.is_dir() else new
+
+
 def find_checkpoint(path: str | Path) -> str:
     """Find a checkpoint.
 
@@ -117,8 +127,9 @@ def find_checkpoint(path: str | Path) -> str:
         return str(path)
     latest = None
     if path.is_dir():
-        latest = _last_of_list(path) if _has_list(path) else None
-        latest = latest or (_written(path) or [None])[-1]
+        found = {Path(prefix).name: prefix for prefix in checkpoint_files.written(path)}
+        last, _ = checkpoint_files.listed(path)
+        latest = found.get(last or "") or next(reversed(found.values()), None)
     if latest is None:
         raise FileNotFoundError(
             f"no checkpoint at {path}: expected a run directory with '{CHECKPOINT_PREFIX}-STEP"
@@ -189,132 +200,10 @@ def refuse_wildcards(folder: str | Path, flag: str, consequence: str) -> None:
     Raises:
         ValueError: its name holds a wildcard.
     """
-    found = sorted(set(str(folder)) & set(_WILDCARDS))
+    found = sorted(set(str(folder)) & set(checkpoint_files.WILDCARDS))
     if found:
         raise ValueError(
             f"{flag}={str(folder)!r} holds {' '.join(found)}, which TensorFlow takes for wildcards "
             f"when it looks for its files: {consequence}. Choose a name without * ? [ ] and "
             "backslash; spaces are allowed."
         )
-
-
-def open_name(prefix: str) -> tuple[str, tempfile.TemporaryDirectory | None]:
-    """Find a name under which TensorFlow reads a checkpoint, whatever its folder is called.
-
-    TensorFlow looks for the files of a checkpoint as for a pattern, in which * ? [ ] mean others.
-
-    Args:
-        prefix: of the checkpoint's files.
-
-    Returns:
-        The prefix, or one of links to the files; and the folder of these links, which must not be
-        given up before all is read, or None.
-    """
-    if not set(prefix) & set(_WILDCARDS):
-        return prefix, None
-    folder = tempfile.TemporaryDirectory(prefix="checkpoint")
-    directory, name = Path(prefix).absolute().parent, Path(prefix).name
-    for path in directory.iterdir():
-        if path.name.startswith(f"{name}."):
-            (Path(folder.name) / f"linked{path.name.removeprefix(name)}").symlink_to(path)
-    return str(Path(folder.name) / "linked"), folder
-
-
-def mend_list(directory: Path) -> None:
-    """Write the list of checkpoints anew where it is lost: a run must not begin again for that."""
-    import tensorflow as tf
-
-    paths = _written(directory)
-    if _has_list(directory) or not (paths or (directory / "checkpoint").exists()):
-        return
-    (directory / "checkpoint").unlink(missing_ok=True)
-    if paths:
-        times = [os.path.getmtime(f"{path}.index") for path in paths]
-        tf.compat.v1.train.update_checkpoint_state(
-            str(directory), paths[-1], paths, all_model_checkpoint_timestamps=times
-        )
-
-
-def mend_best(directory: Path) -> None:
-    """Put the best checkpoint back where a kill came between the two renames of its exchange."""
-    if (directory / OLD_BEST_DIR).exists() and not (directory / BEST_DIR).exists():
-        # The new one was complete before the old one was moved away.
-        (directory / NEW_BEST_DIR).rename(directory / BEST_DIR)
-    for leftover in (NEW_BEST_DIR, OLD_BEST_DIR):
-        shutil.rmtree(directory / leftover, ignore_errors=True)
-
-
-def damaged(path: str, error: Exception) -> ValueError:
-    """Return the error to raise for files that cannot be read.
-
-    Nothing is to be deleted for it: what cannot be read here may be whole.
-
-    Args:
-        path: prefix of the checkpoint's files.
-        error: of TensorFlow.
-    """
-    directory, name = Path(path).parent, Path(path).name
-    others = [Path(other).name for other in _written(directory) if Path(other).name != name]
-    advice = (
-        f"Download or copy {name}.* there again, whole; in a run without another checkpoint move "
-        "them to another folder, and it begins anew."
-    )
-    if others:
-        advice = f"Move the files {name}.* out of {directory}; {others[-1]} is used then."
-    elif directory.name == BEST_DIR:
-        advice = f"Move {directory} to another folder; the run's latest checkpoint is used then."
-    state = _state(path)
-    return ValueError(f"checkpoint {path} is damaged: {first_line(error)} ({state}). {advice}")
-
-
-def _state(prefix: str) -> str:
-    """Say whether all files of a checkpoint are there."""
-    parts = list(Path(prefix).parent.glob(f"{glob.escape(Path(prefix).name)}.data-*-of-*"))
-    count = {int(part.name.rpartition("-")[2]) for part in parts}
-    if not Path(f"{prefix}.index").exists() or not count:
-        return "a file is missing"
-    if len(parts) < max(count):
-        return f"{len(parts)} of {max(count)} data files are there"
-    empty = [part.name for part in (Path(f"{prefix}.index"), *parts) if not part.stat().st_size]
-    return f"{empty[0]} is empty" if empty else "all its files are there; was the copy cut short?"
-
-
-def is_damage(error: Exception) -> bool:
-    """Tell files that cannot be read from a checkpoint of something else."""
-    return bool(re.search(r"bytes than requested|sstable|No such file|[Cc]hecksum", str(error)))
-
-
-def _last_of_list(directory: Path) -> str:
-    """Return the checkpoint that TensorFlow's list calls the latest."""
-    import tensorflow as tf
-
-    # TensorFlow's own search takes the name of the folder for a pattern.
-    state = tf.train.get_checkpoint_state(str(directory))
-    return str(directory / Path(state.model_checkpoint_path).name)
-
-
-def _has_list(directory: Path) -> bool:
-    """Whether the file `checkpoint`, TensorFlow's list, names a checkpoint that is there."""
-    import tensorflow as tf
-
-    try:
-        state = tf.train.get_checkpoint_state(str(directory))
-    except ValueError:  # Empty after a crash of the machine, or edited.
-        return False
-    names = {Path(path).name for path in _written(directory)}
-    return state is not None and Path(state.model_checkpoint_path).name in names
-
-
-def _written(directory: Path) -> list[str]:
-    """Prefixes of the checkpoints in a directory whose files are there, by step."""
-    steps = {}
-    for index in directory.glob(f"{CHECKPOINT_PREFIX}-*.index"):
-        step = index.stem.removeprefix(f"{CHECKPOINT_PREFIX}-")
-        if step.isdigit() and any(directory.glob(f"{index.stem}.data-*")):
-            steps[int(step)] = str(index.with_suffix(""))
-    return [steps[step] for step in sorted(steps)]
-
-
-def first_line(error: BaseException) -> str:
-    """Return the first line of an error's message, at most 300 characters."""
-    return str(error).strip().splitlines()[0][:300]

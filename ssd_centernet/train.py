@@ -86,6 +86,8 @@ def train(
             trainer, model_dir, seed=recipe.seed, keep=recipe.keep_checkpoints
         )
         log = TrainLog(model_dir, length, write_files=communicator.is_chief)
+        for note in checkpoints.notes:
+            log.say(f"note: {note}")
         _begin(recipe, checkpoints, log)
         batches = recipe.training_batches(
             detector,
@@ -126,6 +128,7 @@ def train(
                     observers=observers,
                 ).run()
         finally:
+            checkpoints.finish()
             log.close()
 
 

@@ -25,7 +25,8 @@ ALL_FILES = [
 # Rooms of the package from the ground up; each may import those above it in this list that it
 # names, lazy imports included, and none below.
 _MODELS = {"ops", "labels", "layers", "models", "_keras", "patterns"}
-_RUN = _MODELS | {"text_table", "data", "files", "runtime", "config", "building", "run_directory"}
+_RUN = _MODELS | {"text_table", "data", "files", "runtime", "config", "building"}
+_RUN |= {"checkpoint_files", "run_directory"}
 MAY_IMPORT = {
     "_keras": set(),
     "files": set(),
@@ -40,10 +41,11 @@ MAY_IMPORT = {
     "data": {"files", "ops", "labels"},
     # Of the data only what decodes image files, which `detect` takes; see test_layering.
     "models": _MODELS | {"data"},
-    "run_directory": {"data", "labels"},
+    "checkpoint_files": {"files"},
+    "run_directory": {"checkpoint_files", "data", "labels"},
     "building": _MODELS | {"runtime"},
     "export": _RUN,
-    "weights": _MODELS | {"run_directory"},
+    "weights": _MODELS | {"checkpoint_files", "run_directory"},
     "evaluation": _RUN | {"drawing"},
     "preview": _RUN | {"drawing"},
     "predict": _RUN | {"drawing", "evaluation"},

@@ -4,27 +4,24 @@ from __future__ import annotations
 
 import json
 import shutil
+import warnings
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import tensorflow as tf
 
+from ssd_centernet import checkpoint_files
+from ssd_centernet.checkpoint_files import BEST_DIR, CHECKPOINT_PREFIX
 from ssd_centernet.files import write_atomically
 from ssd_centernet.run_directory import (
-    BEST_DIR,
     BEST_METRICS_NAME,
-    CHECKPOINT_PREFIX,
     NEW_BEST_DIR,
     OLD_BEST_DIR,
-    damaged,
-    first_line,
-    is_damage,
-    mend_best,
-    mend_list,
     named_weights,
-    open_name,
     refuse_wildcards,
 )
 from ssd_centernet.training.log_files import beats, recorded_evaluations
+from ssd_centernet.training.mending import forget_digests, mend
 from ssd_centernet.training.trainer import Trainer
 
 
@@ -34,6 +31,10 @@ class RunCheckpoints:
     A checkpoint holds weights, moving statistics, optimizer slots, step, number of images seen
     (the input's position), loss scale and seed; the schedule is a function of the step. Every
     process of a run calls the same methods at the same steps; the chief alone reads and writes.
+    Digests of the files are written beside them while the training goes on.
+
+    Attributes:
+        notes: what was put right in the directory, see `mend`; on the chief.
     """
 
     def __init__(self, trainer: Trainer, model_dir: str | Path, *, seed: int, keep: int = 5):
@@ -46,7 +47,8 @@ class RunCheckpoints:
             keep: number of checkpoints to keep, at least 1.
 
         Raises:
-            ValueError: TensorFlow could not read checkpoints of a directory with this name.
+            ValueError: TensorFlow could not read checkpoints of a directory with this name, or no
+                checkpoint of a run that had some can be read.
         """
         refuse_wildcards(
             model_dir,
@@ -67,9 +69,8 @@ class RunCheckpoints:
             seed=self._seed,
         )
         self._communicator = trainer.communicator
-        if self._communicator.is_chief:
-            mend_list(self.model_dir)
-            mend_best(self.model_dir)
+        self.notes = mend(self.model_dir) if self._communicator.is_chief else []
+        self._digests = _DigestWriter()
         self.manager = tf.train.CheckpointManager(
             self.checkpoint,
             str(self.model_dir),
@@ -92,21 +93,24 @@ class RunCheckpoints:
         Raises:
             ValueError: the checkpoint is damaged, or of another model or seed.
         """
-        path = path or self.manager.latest_checkpoint
+        if path is not None:
+            checkpoint_files.check_digest(path)
+        path = path or self.manager.latest_checkpoint  # Which `mend` has read.
         if path is None:
             return None
         seed = int(self._seed)
         try:
             # All or nothing: with new optimizer slots the run would not be the same any more.
-            name, self._links = open_name(path)
+            name, self._links = checkpoint_files.open_name(path)
             self.checkpoint.restore(name).assert_existing_objects_matched()
         except (AssertionError, IndexError, ValueError, tf.errors.OpError) as error:
-            if is_damage(error):
-                raise damaged(path, error) from error
+            if checkpoint_files.is_damage(error):
+                raise checkpoint_files.damaged(path, error) from error
             raise ValueError(
-                f"checkpoint {path} does not fit this model: {first_line(error)}. The run in this "
-                "directory probably had another recipe, number of classes or backbone: choose "
-                "another --model_dir, or load only the weights with --fine_tune_checkpoint."
+                f"checkpoint {path} does not fit this model: {checkpoint_files.first_line(error)}. "
+                "The run in this directory probably had another recipe, number of classes or "
+                "backbone: choose another --model_dir, or load only the weights with "
+                "--fine_tune_checkpoint."
             ) from error
         if int(self._seed) != seed:
             raise ValueError(
@@ -131,7 +135,17 @@ class RunCheckpoints:
         # A signal or the end of the run may come at a step that was just saved.
         if existing in self.manager.checkpoints or not self._communicator.is_chief:
             return existing
-        return self.manager.save(checkpoint_number=step)
+        self._digests.wait()
+        # Those of files that are about to be replaced would call the new ones damaged.
+        checkpoint_files.forget_digest(existing)
+        path = self.manager.save(checkpoint_number=step)
+        forget_digests(self.model_dir)
+        self._digests.begin(path)
+        return path
+
+    def finish(self) -> None:
+        """Wait until everything is on the disk."""
+        self._digests.wait()
 
     def keep_best(self, metrics: dict[str, float], name: str, *, higher_is_better: bool) -> bool:
         """Copy the current state to `best/` if its metric beats the one kept there.
@@ -178,6 +192,7 @@ class RunCheckpoints:
         if not beats(metrics[name], best, higher_is_better=higher_is_better):
             return False
         # The new best is complete before the old one goes; `mend_best` ends a swap that was cut.
+        self._digests.wait()
         step = int(self.trainer.step)
         fresh, replaced = self.model_dir / NEW_BEST_DIR, self.model_dir / OLD_BEST_DIR
         shutil.rmtree(fresh, ignore_errors=True)
@@ -192,4 +207,27 @@ class RunCheckpoints:
             best_dir.rename(replaced)
         fresh.rename(best_dir)
         shutil.rmtree(replaced, ignore_errors=True)
+        self._digests.begin(best_dir / f"{CHECKPOINT_PREFIX}-{step}")
         return True
+
+
+class _DigestWriter:
+    """Write the digests of one checkpoint after another, beside the training."""
+
+    def __init__(self):
+        """Start no thread yet."""
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="digests")
+        self._pending: Future | None = None
+
+    def begin(self, prefix: str | Path) -> None:
+        """Begin with the files of a checkpoint, which must stay until `wait`."""
+        self._pending = self._thread.submit(checkpoint_files.write_digest, prefix)
+
+    def wait(self) -> None:
+        """Wait for the digests begun; the checkpoint is whole without them, too."""
+        pending, self._pending = self._pending, None
+        try:
+            if pending is not None:
+                pending.result()
+        except OSError as error:
+            warnings.warn(f"the digests of a checkpoint were not written: {error}", stacklevel=2)

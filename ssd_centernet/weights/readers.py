@@ -13,7 +13,7 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.core.protobuf import trackable_object_graph_pb2
 
-from ssd_centernet import run_directory
+from ssd_centernet import checkpoint_files, run_directory
 from ssd_centernet.models.saved import load_keras_file
 
 _SHOWN = 5
@@ -162,7 +162,8 @@ def _listing(path: Path) -> str:
 
 
 def _open_checkpoint(prefix: str) -> Weights:
-    name, links = run_directory.open_name(prefix)
+    checkpoint_files.check_digest(prefix)
+    name, links = checkpoint_files.open_name(prefix)
     try:
         reader = tf.train.load_checkpoint(name)
         shapes = {name: tuple(s) for name, s in reader.get_variable_to_shape_map().items()}
@@ -171,14 +172,14 @@ def _open_checkpoint(prefix: str) -> Weights:
             graph = ObjectGraph(reader.get_tensor(_OBJECT_GRAPH))
             del shapes[_OBJECT_GRAPH]
     except (IndexError, tf.errors.OpError) as error:
-        raise run_directory.damaged(prefix, error) from error
+        raise checkpoint_files.damaged(prefix, error) from error
 
     def read(name: str, links=links) -> np.ndarray:
         del links  # Held until nothing is read any more.
         try:
             return reader.get_tensor(name)
         except (IndexError, tf.errors.OpError) as error:
-            raise run_directory.damaged(prefix, error) from error
+            raise checkpoint_files.damaged(prefix, error) from error
 
     return Weights(prefix, "tf1" if graph is None else "objects", shapes, read, graph)
 
