@@ -221,7 +221,7 @@ def test_terminal(three):
     assert re.search(r"interrupted .* 0\.600 +0\.600$", text, re.MULTILINE)
     assert re.search(r"<2> +1,200 +0\.600", text)
     assert re.search(r"alone +stopped by SIGTERM", text)
-    assert re.search(r"finished +20( +0\.400){5} +– ", text)
+    assert re.search(r"finished +20( +0\.400){5} +–$", text, re.MULTILINE)
     assert re.search(r"ConstantRate\.learning_rate +0\.1 +0\.2 +0\.1", text)
     assert "Without an evaluation: alone" in text
 
