@@ -7,7 +7,7 @@ import importlib.util
 import json
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TextIO
 
@@ -21,6 +21,8 @@ from ssd_centernet.training.schedules import RunLength
 
 # Above this share of waiting time the input pipeline is the bottleneck.
 INPUT_BOUND_SHARE = 0.2
+# The width of a terminal.
+_COLUMNS = 80
 _NOT_LOSS_PARTS = {
     "total",
     "gradient_norm",
@@ -193,19 +195,30 @@ class TrainLog:
 
     def _line(self, step: int, record: dict[str, float]) -> str:
         width = len(str(self.length.total_steps))
-        parts = "  ".join(f"{k} {v:.4f}" for k, v in record.items() if k not in _NOT_LOSS_PARTS)
-        line = (
-            f"step {step:>{width}}/{self.length.total_steps}  epoch {record['epoch']:.2f}  "
-            f"loss {record['total']:.4f} ({parts})  lr {record['learning_rate']:.3g}"
-        )
-        if "loss_scale" in record:
-            line += f"  scale {record['loss_scale']:g} (skipped {record['skipped_steps']})"
+        fields = [
+            f"epoch {record['epoch']:.2f}",
+            f"loss {record['total']:.4f}",
+            f"lr {record['learning_rate']:.3g}",
+        ]
         if "eta_seconds" in record:
-            line += (
-                f"  {record['images_per_second']:.1f} images/s"
-                f"  wait {100 * record['data_wait_share']:.0f}%"
-                f"  eta {duration(record['eta_seconds'])}"
-            )
+            fields += [
+                f"{record['images_per_second']:.1f} images/s",
+                f"eta {duration(record['eta_seconds'])}",
+            ]
+        parts = {k: v for k, v in record.items() if k not in _NOT_LOSS_PARTS}
+        fields += [f"{name} {value:.4f}" for name, value in parts.items()]
+        if "loss_scale" in record:
+            fields.append(f"scale {record['loss_scale']:g} (skipped {record['skipped_steps']})")
         if record.get("data_wait_share", 0.0) > INPUT_BOUND_SHARE:
-            line += "  [input bound]"
-        return line
+            fields.append(f"[input bound: waits {100 * record['data_wait_share']:.0f}%]")
+        return _wrapped(f"step {step:>{width}}/{self.length.total_steps}", fields)
+
+
+def _wrapped(head: str, fields: Sequence[str]) -> str:
+    """Write fields after a head; those that would leave a terminal go below the first ones."""
+    lines = [head]
+    for field in fields:
+        if len(lines[-1]) + 2 + len(field) > _COLUMNS:
+            lines.append(" " * len(head))
+        lines[-1] += f"  {field}"
+    return "\n".join(lines)

@@ -35,8 +35,24 @@ def test_saves_in_the_middle_of_a_window_do_not_change_its_pace(tmp_path, clock)
     assert record["data_wait_share"] == pytest.approx(0.25)
     assert record["eta_seconds"] == pytest.approx(40.0)
     assert record["epoch"] == 2.0
-    assert "[input bound]" in console.getvalue()
+    assert "[input bound: waits 25%]" in console.getvalue()
     assert json.loads((tmp_path / "metrics.jsonl").read_text())["step"] == 20
+
+
+def test_the_lines_of_a_window_fit_a_terminal(tmp_path, clock):
+    console = io.StringIO()
+    log = TrainLog(tmp_path, RunLength(1000, 120_000, 32), console=console)
+    clock[0] += 3600.0
+    parts = {"heatmap": 1234.5678, "offset": 0.25, "size": 12.5, "loss_scale": 2.0**15}
+    log.window(100, {**METRICS, **parts, "skipped_steps": 3, "data_wait_seconds": 3000.0})
+    log.close()
+    lines = console.getvalue().splitlines()
+    assert lines[0].startswith("step    100/120000  epoch 0.10  loss 3.0000  lr 0.1  0.9 images/s")
+    assert all(line.startswith(" " * 20) for line in lines[1:])
+    assert max(map(len, lines)) <= 80
+    text = " ".join(console.getvalue().split())
+    for field in ("heatmap 1234.5678", "size 12.5000", "scale 32768 (skipped 3)", "waits 83%"):
+        assert field in text
 
 
 def test_durations_are_readable():
