@@ -17,6 +17,7 @@ from ssd_centernet import __version__
 from ssd_centernet.cli._errors import lost_another_process, message_for_user
 from ssd_centernet.runtime.launcher import LOST_ANOTHER, report_failure
 from ssd_centernet.runtime.quiet import QuietImport
+from ssd_centernet.runtime.signals import Stopped, stoppable
 
 # Command -> one line for the overview. Kept here so that the overview imports nothing.
 COMMANDS = {
@@ -135,7 +136,11 @@ def _run_command(name: str, arguments: list[str]) -> int:
     if flags.FLAGS["verbosity"].using_default_value:
         flags.FLAGS.verbosity = logging.WARNING
     try:
-        return int(module.main(positional) or 0)
+        with stoppable():
+            return int(module.main(positional) or 0)
+    except Stopped as stop:
+        print(f"ssd_centernet {name}: ended by {stop}.", file=sys.stderr)
+        return 128 + stop.number
     except KeyboardInterrupt:
         print("Interrupted.", file=sys.stderr)
         return 130

@@ -18,6 +18,10 @@ from ssd_centernet.evaluation.result import CocoResult
 from ssd_centernet.labels import LabelMap
 from ssd_centernet.models.detector import Detector
 from ssd_centernet.runtime.distribution import Communicator, SingleProcess
+from ssd_centernet.runtime.signals import Stopped, interruptible, unhurried
+
+# For the images that other processes still have when a signal comes to one of them alone.
+_OTHERS_SECONDS = 60.0
 
 
 def detection_step(
@@ -177,26 +181,54 @@ def evaluate_detector(
     Returns:
         The result, None on all processes but the first; and the means of the loss parts over
         batches without fillers.
+
+    Raises:
+        Stopped: a signal came on one of the processes; raised on all, or on the first alone when it
+            computes the metrics.
     """
     communicator = communicator or SingleProcess()
     step = step or detection_step(detector)
     evaluator.reset()
-    losses = []
-    for batch in batches:
-        detections, parts = step(batch)
-        source_ids = batch["source_id"].numpy()
-        evaluator.add(
-            source_ids,
-            batch["height"].numpy(),
-            batch["width"].numpy(),
-            {name: value.numpy() for name, value in detections.items()},
-        )
-        if (source_ids != -1).all():
-            losses.append({name: float(value) for name, value in parts.items()})
-        if progress is not None:
-            progress(int((source_ids != -1).sum()))
+    losses, stop = [], None
+    try:
+        with interruptible():
+            for batch in batches:
+                losses += _evaluate_batch(step, batch, evaluator, progress)
+    except Stopped as stopped:
+        stop = stopped.number
+    # No process may miss what all do together; others may have images left.
+    with unhurried(_OTHERS_SECONDS if communicator.size > 1 else 0.0):
+        stops = communicator.gather([stop])
+    for number in stops:
+        if number is not None:
+            raise Stopped(number)
     # Once, at the end: processes may have different numbers of batches.
     evaluator.join(communicator.gather)
     losses = communicator.gather(losses)
     means = {name: float(np.mean([one[name] for one in losses])) for name in (losses or [{}])[0]}
-    return evaluator.compute() if communicator.is_chief else None, means
+    if not communicator.is_chief:
+        return None, means
+    with interruptible():
+        return evaluator.compute(), means
+
+
+def _evaluate_batch(
+    step: Callable[[dict], tuple[dict, dict]],
+    batch: dict,
+    evaluator: CocoEvaluator,
+    progress: Callable[[int], None] | None,
+) -> list[dict[str, float]]:
+    """Detect on a batch; return its loss parts, unless it has fillers."""
+    detections, parts = step(batch)
+    source_ids = batch["source_id"].numpy()
+    evaluator.add(
+        source_ids,
+        batch["height"].numpy(),
+        batch["width"].numpy(),
+        {name: value.numpy() for name, value in detections.items()},
+    )
+    if progress is not None:
+        progress(int((source_ids != -1).sum()))
+    if (source_ids == -1).any():
+        return []
+    return [{name: float(value) for name, value in parts.items()}]

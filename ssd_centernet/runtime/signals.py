@@ -1,39 +1,244 @@
-"""Signals that a block of code answers itself."""
+"""Signals that ask a process to end: answered in time, and at once when they come again.
+
+Python runs a handler between two of its own instructions, so a call into C++ keeps the process deaf
+for as long as it takes. Two things help. The kernel takes the handler away when a signal comes: the
+next one ends the process wherever it is. And a thread, woken through a pipe that Python's handler
+in C writes to, ends the process where nobody answers in time. All files are written whole or not at
+all, so an end at any place leaves no less than a lost machine would.
+"""
+
+from __future__ import annotations
 
 import contextlib
+import ctypes
+import os
+import select
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
+
+STOPPING = (signal.SIGTERM, signal.SIGINT)
+# Seconds until a command ends that does not answer.
+PATIENCE = 8.0
+_ENDING = "ending"
+
+
+class Stopped(KeyboardInterrupt):  # noqa: N818  # a request, not an error
+    """A signal asks to end; raised in the main thread.
+
+    Attributes:
+        number: of the signal.
+    """
+
+    def __init__(self, number: int):
+        """Note the signal."""
+        super().__init__(signal.Signals(number).name)
+        self.number = number
+
+
+class _Request:
+    """The first signal that comes, and what becomes of it.
+
+    Attributes:
+        number: of the signal; None before it comes.
+        answer: is given the number; None where no block answers.
+        raises: whether the main thread is interrupted.
+        doing: how it is answered, for the user.
+        deadline: time before which no command is ended for want of an answer.
+    """
+
+    def __init__(self):
+        self.number: int | None = None
+        self.answer: Callable[[int], None] | None = None
+        self.raises = True
+        self.doing = _ENDING
+        self.deadline = 0.0
+
+    def handle(self, number: int, _frame: object) -> None:
+        self.number = number
+        # Of the other signals, and where the kernel did not do it.
+        for one in STOPPING:
+            if signal.getsignal(one) == self.handle:
+                signal.signal(one, signal.SIG_DFL)
+        if self.answer is not None:
+            self.answer(number)
+        if self.raises:
+            raise Stopped(number)
+
+
+_request = _Request()
 
 
 @contextlib.contextmanager
-def answered_signals(
-    answer: Callable[[int], None],
-    numbers: Sequence[int] = (signal.SIGTERM, signal.SIGINT),
-    *,
-    once: bool = False,
-) -> Iterator[None]:
-    """Give the signals that come to a function, until the block ends.
+def stoppable() -> Iterator[None]:
+    """Let SIGTERM and SIGINT end a command, which is the block.
 
-    Args:
-        answer: takes the number of the signal; called in the main thread.
-        numbers: of the signals. In another thread none is given, as Python has it.
-        once: whether a second signal of one number goes where it went before the block.
+    The first signal raises `Stopped`, or is answered as a block inside this one asks. A process
+    that has not ended `PATIENCE` seconds later is ended with status 128 + signal; see `unhurried`.
+    A second signal ends it at once. In another than the main thread nothing is changed.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {number: signal.getsignal(number) for number in numbers}
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    try:
+        # What holds back standard error does not hold back this.
+        told = os.dup(2)
+    except OSError:
+        told = os.open(os.devnull, os.O_WRONLY)
+    watch = threading.Thread(target=_watch, args=(reading, told), daemon=True)
+    before = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+    try:
+        with _heard():
+            watch.start()
+            yield
+    finally:
+        if _request.number is None:
+            signal.set_wakeup_fd(before)
+            os.close(writing)
+            watch.join()
+        else:
+            # The thread stays: an interpreter may hang where it ends, too.
+            for one in STOPPING:
+                if signal.getsignal(one) != signal.SIG_IGN:
+                    signal.signal(one, signal.SIG_DFL)
 
-    def handle(number: int, _frame: object) -> None:
-        if once:
-            signal.signal(number, before[number])
-        answer(number)
 
-    for number in numbers:
-        signal.signal(number, handle)
+@contextlib.contextmanager
+def noted(answer: Callable[[int], None], doing: str = _ENDING) -> Iterator[None]:
+    """Give the first SIGTERM or SIGINT to a function, which the block then asks.
+
+    A second signal ends the process at once. In another thread nothing is changed.
+
+    Args:
+        answer: takes the number of the signal; called in the main thread.
+        doing: what a command says that it does then.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = _request.answer, _request.raises, _request.doing
+    with contextlib.ExitStack() as stack:
+        if _request.handle not in map(signal.getsignal, STOPPING):
+            stack.enter_context(_heard())
+        _request.answer, _request.raises, _request.doing = answer, False, doing
+        try:
+            yield
+        finally:
+            _request.answer, _request.raises, _request.doing = before
+
+
+@contextlib.contextmanager
+def interruptible() -> Iterator[None]:
+    """Let a signal end a part of a `noted` block; elsewhere, nothing is changed.
+
+    Raises:
+        Stopped: a signal came, or had come before; the function of `noted` knows.
+    """
+    if _request.answer is None or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    if _request.number is not None:
+        raise Stopped(_request.number)
+    doing = _request.doing
+    try:
+        _request.doing = _ENDING
+        _request.raises = True
+        yield
+    finally:
+        _request.raises = False
+        _request.doing = doing
+
+
+@contextlib.contextmanager
+def unhurried(seconds: float = float("inf")) -> Iterator[None]:
+    """Do not end a command for want of an answer, while the block runs.
+
+    Args:
+        seconds: that the block may take; when it is over, `PATIENCE` begins anew.
+    """
+    before, _request.deadline = _request.deadline, time.monotonic() + seconds
     try:
         yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        _request.deadline = max(before, time.monotonic() + PATIENCE)
+
+
+@contextlib.contextmanager
+def answered_signals(
+    answer: Callable[[int], None], numbers: Sequence[int] = STOPPING
+) -> Iterator[None]:
+    """Give every signal that comes to a function, until the block ends, however long that takes.
+
+    Args:
+        answer: takes the number of the signal; called in the main thread.
+        numbers: of the signals. In another thread none is given, as Python has it.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    with unhurried(), _handled(numbers, lambda number, _frame: answer(number)):
+        yield
+
+
+@contextlib.contextmanager
+def _heard() -> Iterator[None]:
+    """Let the request handle the signals that nobody told this process to ignore."""
+    _request.number = None
+    numbers = [one for one in STOPPING if signal.getsignal(one) != signal.SIG_IGN]
+    with _handled(numbers, _request.handle):
+        yield
+
+
+@contextlib.contextmanager
+def _handled(numbers: Sequence[int], handler: Callable) -> Iterator[None]:
+    """Set a handler, and what was there before when the block ends."""
+    before = {number: signal.getsignal(number) for number in numbers}
+    for number in numbers:
+        _set(number, handler)
+    try:
+        yield
+    finally:
+        for number, one in before.items():
+            _set(number, one)
+
+
+def _set(number: int, handler) -> None:
+    if handler == _request.handle and _request.number is not None:
+        handler = signal.SIG_DFL  # It has been used.
+    signal.signal(number, handler)
+    if handler != _request.handle:
+        return
+    with contextlib.suppress(AttributeError, OSError):  # Of the GNU C library alone.
+        set_for_one = ctypes.CDLL(None).sysv_signal
+        set_for_one.restype, set_for_one.argtypes = ctypes.c_void_p, [ctypes.c_int, ctypes.c_void_p]
+        set_for_one(number, set_for_one(number, None))  # The same handler, for one signal.
+
+
+def _watch(reading: int, told: int) -> None:
+    """Wait for a signal, and then for its answer."""
+
+    def say(text: str) -> None:
+        with contextlib.suppress(OSError):
+            os.write(told, f"{text}\n".encode())
+
+    while (came := os.read(reading, 1)) and came[0] not in STOPPING:
+        pass
+    if not came:
+        os.close(reading)
+        os.close(told)
+        return
+    began, name = time.monotonic(), signal.Signals(came[0]).name
+    if _request.deadline < float("inf"):
+        say(f"{name}: {_request.doing}; once more to end at once")
+    while time.monotonic() < max(began + PATIENCE, _request.deadline):
+        if not select.select([reading], [], [], 0.05)[0]:
+            continue
+        # The kernel answers the same signal; here ends a Ctrl-C after a SIGTERM.
+        if os.read(reading, 1)[0] in STOPPING and _request.deadline < float("inf"):
+            os._exit(128 + came[0])
+    seconds = time.monotonic() - began
+    say(f"{name}: not answered in {seconds:.0f} s, so the process ends; what was saved is intact")
+    os._exit(128 + came[0])

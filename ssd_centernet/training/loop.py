@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 
 import tensorflow as tf
 
-from ssd_centernet.runtime.signals import answered_signals
+from ssd_centernet.runtime.signals import Stopped, interruptible, noted, unhurried
 from ssd_centernet.training.best import BestKeeper
 from ssd_centernet.training.checkpoints import RunCheckpoints
 from ssd_centernet.training.length import LoopOptions
@@ -71,7 +71,8 @@ class TrainLoop:
             options: steps at which to log, save and evaluate.
             checkpoints: of the run directory.
             log: log of the run.
-            evaluate: evaluates the current weights and returns its metrics.
+            evaluate: evaluates the current weights and returns its metrics; raises `Stopped` on
+                every process where a signal ends it.
             strategy: places the step on devices.
             observers: called before and after every call of steps; closed when the run ends.
         """
@@ -97,10 +98,18 @@ class TrainLoop:
 
         Returns:
             The reason for the end: "finished", "stopped early", or the name of the signal.
+
+        Raises:
+            Stopped: a signal came before a step was done, so that there is nothing to save.
         """
         try:
             reason = self._run()
-        except Exception as error:
+        except (Exception, Stopped) as error:
+            if isinstance(error, Stopped):
+                self.log.say(
+                    f"{error}: no step was done, so nothing is to be saved; give the same command "
+                    "again."
+                )
             self.log.session("end", int(self.trainer.step), reason=type(error).__name__)
             raise
         # A killed process records no end.
@@ -123,14 +132,17 @@ class TrainLoop:
                 "give more --num_steps or --epochs."
             )
             return FINISHED
-        # Kept until the current call ends; a second signal ends the process.
-        with answered_signals(self._note_signal, once=True), contextlib.ExitStack() as closing:
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(noted(self._note_signal, "ending after a checkpoint"))
+            if not self.trainer.communicator.is_chief:
+                # The others wait for the first process, and end when it does.
+                stack.enter_context(unhurried())
             for observer in self._observers:
-                closing.callback(observer.close)
+                stack.callback(observer.close)
             if owed:
                 self.log.say(f"the evaluation at step {step} is not recorded; it is made up now")
-                if self._evaluate_and_keep_best():
-                    return STOPPED_EARLY
+                if ended := self._evaluate_and_keep_best():
+                    return ended
             return self._train() if step < total_steps else FINISHED
 
     def _train(self) -> str:
@@ -142,9 +154,11 @@ class TrainLoop:
             before, first = step, pace is None
             for observer in self._observers:
                 observer.call_begins(before)
+            number = self._steps_per_call(step, pace)
             began = time.monotonic()
-            run_steps(iterator, tf.constant(self._steps_per_call(step, pace), tf.int32))
-            step = int(trainer.step)  # Waits for the device.
+            with self._answering(number, pace):
+                run_steps(iterator, tf.constant(number, tf.int32))
+                step = int(trainer.step)  # Waits for the device.
             trainer.raise_if_failed()
             seconds = max(time.monotonic() - began, 1e-6)
             for observer in self._observers:
@@ -157,17 +171,32 @@ class TrainLoop:
             if step % options.log_every == 0 or last or first or stopping:
                 self.log.window(step, trainer.window_metrics(), warmup=first)
             if step % options.checkpoint_every == 0 or last or stopping:
-                with self.log.paused():
+                with self.log.paused(), unhurried():
                     path = self.checkpoints.save()
             if stopping:
-                name = signal.Signals(number).name
-                self.log.say(
-                    f"{name}: saved {path}; give the same command again to go on from step {step}."
-                )
-                return name
-            if self._evaluates_at(step) and self._evaluate_and_keep_best():
-                return STOPPED_EARLY
+                return self._stopped(number, path)
+            if self._evaluates_at(step) and (ended := self._evaluate_and_keep_best()):
+                return ended
         return FINISHED
+
+    def _answering(self, steps: int, pace: float | None) -> contextlib.AbstractContextManager:
+        """Answer a signal within a call of steps, or let it wait for its end."""
+        if pace is not None:
+            # A call that is late loses all its steps when it is ended.
+            return unhurried(2.0 * steps / pace)
+        # The first call traces the step, which may take minutes, and there is nothing to save.
+        # Of several processes each may be at another place of it.
+        alone = self.trainer.communicator.size == 1
+        return interruptible() if alone else contextlib.nullcontext()
+
+    def _stopped(self, number: int, path: str, then: str = "") -> str:
+        """Say that a signal ended the run, and return its name."""
+        name = signal.Signals(number).name
+        step = int(self.trainer.step)
+        self.log.say(
+            f"{name}: saved {path}; give the same command again to go on from step {step}{then}."
+        )
+        return name
 
     def _evaluates_at(self, step: int) -> bool:
         """Return whether a step has an evaluation: it is a multiple of the interval."""
@@ -194,17 +223,24 @@ class TrainLoop:
         # Our own signal may have come later; then it is answered after the next call.
         return told[0][0], next((number for _, number in told if number is not None), None)
 
-    def _evaluate_and_keep_best(self) -> bool:
-        """Evaluate the weights; return whether the run should stop early."""
+    def _evaluate_and_keep_best(self) -> str | None:
+        """Evaluate the weights; return why the run should end, or None."""
         with self.log.paused():
-            if self._best.keep(self._evaluate()):
-                self.log.say(f"  best {self.options.keep_best} so far, kept in best/")
-            if not self._best.is_out_of_patience:
-                return False
-            self.checkpoints.save()
+            try:
+                metrics = self._evaluate()
+            except Stopped as stop:  # The same on every process.
+                with unhurried():
+                    path = self.checkpoints.save()
+                return self._stopped(stop.number, path, ", with the evaluation that was stopped")
+            with unhurried():
+                if self._best.keep(metrics):
+                    self.log.say(f"  best {self.options.keep_best} so far, kept in best/")
+                if not self._best.is_out_of_patience:
+                    return None
+                self.checkpoints.save()
         count = self._best.evaluations_since
         self.log.say(f"stopped early: {count} evaluations without a better result.")
-        return True
+        return STOPPED_EARLY
 
     def _note_signal(self, number: int) -> None:
         self._stop_signal = number

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterable
 
 from ssd_centernet.evaluation.coco import CocoEvaluator
@@ -9,6 +10,7 @@ from ssd_centernet.evaluation.detector import detection_step, evaluate_detector
 from ssd_centernet.evaluation.diagnosis import diagnose
 from ssd_centernet.evaluation.result import CocoResult
 from ssd_centernet.run_directory import EVAL_KIND, EVALUATION_DIR
+from ssd_centernet.runtime.signals import Stopped, interruptible
 from ssd_centernet.training.length import LOSS_PREFIX
 from ssd_centernet.training.logging import TrainLog
 from ssd_centernet.training.trainer import Trainer
@@ -43,28 +45,47 @@ class SplitEvaluation:
         self._step = detection_step(trainer.detector, with_losses=True)
 
     def __call__(self) -> dict[str, float]:
-        """Evaluate once and return the 12 COCO metrics and the loss parts."""
+        """Evaluate once and return the 12 COCO metrics and the loss parts.
+
+        Raises:
+            Stopped: a signal came on one of the processes before the result was recorded; raised on
+                all of them.
+        """
         step, communicator = int(self._trainer.step), self._trainer.communicator
         # All processes need the same weights, or the result would depend on which one gets an
         # image.
         self._trainer.share_statistics()
-        result, losses = evaluate_detector(
-            self._trainer.detector,
-            self._batches,
-            self._evaluator,
-            step=self._step,
-            communicator=communicator,
-        )
-        metrics = {}
-        if communicator.is_chief:
-            parts = {LOSS_PREFIX + name: value for name, value in losses.items()}
-            metrics = {**result.metrics, **parts}
-            shown = "  ".join(f"{name} {metrics[name]:.4f}" for name in ("AP", "AP50", "AP75"))
-            self._log.say(f"evaluation at step {step}: {shown}  ({result.num_images} images)")
-            hint = diagnose(result, self._evaluator.ground_truth)
-            if hint:
-                self._log.say(f"  {hint}")
-            self._log.write(EVAL_KIND, step, metrics)
+        metrics, stop = {}, None
+        try:
+            result, losses = evaluate_detector(
+                self._trainer.detector,
+                self._batches,
+                self._evaluator,
+                step=self._step,
+                communicator=communicator,
+            )
+            if communicator.is_chief:
+                metrics = self._record(step, result, losses)
+        except Stopped as stopped:
+            stop = stopped.number
+        metrics, stop = communicator.gather([(metrics, stop)])[0]
+        if stop is not None:
+            raise Stopped(stop)
+        return metrics
+
+    def _record(self, step: int, result: CocoResult, losses: dict[str, float]) -> dict[str, float]:
+        """Write what an evaluation gave; the line in the log comes last of what a resume needs."""
+        parts = {LOSS_PREFIX + name: value for name, value in losses.items()}
+        metrics = {**result.metrics, **parts}
+        with interruptible():
             result.save(self._log.folder / EVALUATION_DIR)
+        shown = "  ".join(f"{name} {metrics[name]:.4f}" for name in ("AP", "AP50", "AP75"))
+        self._log.say(f"evaluation at step {step}: {shown}  ({result.num_images} images)")
+        hint = diagnose(result, self._evaluator.ground_truth)
+        if hint:
+            self._log.say(f"  {hint}")
+        self._log.write(EVAL_KIND, step, metrics)
+        # The evaluation counts: a signal that ends the drawing is answered after the next call.
+        with contextlib.suppress(Stopped), interruptible():
             self._show(step, result)
-        return communicator.gather([metrics])[0]
+        return metrics
