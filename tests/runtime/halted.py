@@ -1,0 +1,70 @@
+"""`ssd_centernet` with a function that halts, so that a signal finds the command in a known place.
+
+    python -m tests.runtime.halted MODULE:FUNCTION HOW MARK COMMAND...
+
+The first call writes the process's number to the file MARK. HOW it halts: "python" in instructions
+of Python, "deaf" in a long call of C; "input" not the call, but the fourth batch of the data set
+that it returns. The variable PATIENCE has the seconds until a command ends that does not answer.
+"""
+
+import functools
+import hashlib
+import importlib
+import os
+import sys
+import time
+from pathlib import Path
+
+from ssd_centernet.cli.main import run
+from ssd_centernet.runtime import signals
+
+
+def halt(how: str, mark: str) -> None:
+    number = Path(f"{mark}.new")
+    number.write_text(str(os.getpid()))
+    number.rename(mark)
+    if how == "deaf":
+        hashlib.pbkdf2_hmac("sha256", b"a", b"b", 10**9)
+    for _ in range(6000):
+        time.sleep(0.01)
+
+
+def halted_input(dataset, mark: str):
+    import tensorflow as tf
+
+    def pass_three(index, batch):
+        if index == 3:
+            halt("python", mark)
+        return batch
+
+    def one(index, batch):
+        images = tf.numpy_function(pass_three, [index, batch["image"]], batch["image"].dtype)
+        return {**batch, "image": tf.ensure_shape(images, batch["image"].shape)}
+
+    return dataset.enumerate().map(one)
+
+
+def install(place: str, how: str, mark: str) -> None:
+    module, _, name = place.partition(":")
+    owner = importlib.import_module(module)
+    *classes, name = name.split(".")
+    for one in classes:
+        owner = getattr(owner, one)
+    whole = getattr(owner, name)
+
+    @functools.wraps(whole)
+    def halting(*args, **kwargs):
+        if how == "input":
+            return halted_input(whole(*args, **kwargs), mark)
+        if not os.path.exists(mark):
+            halt(how, mark)
+        return whole(*args, **kwargs)
+
+    setattr(owner, name, halting)
+
+
+if __name__ == "__main__":
+    _, place, how, mark, *command = sys.argv
+    signals.PATIENCE = float(os.environ.get("PATIENCE", signals.PATIENCE))
+    install(place, how, mark)
+    run(["ssd_centernet", *command])
