@@ -15,6 +15,7 @@ from tensorflow.core.protobuf import trackable_object_graph_pb2
 
 from ssd_centernet import checkpoint_files, run_directory
 from ssd_centernet.models.saved import load_keras_file
+from ssd_centernet.weights.torch_files import open_torch
 
 _SHOWN = 5
 _DATA_SUFFIX = re.compile(r"\.(index|meta|data-\d+-of-\d+)$")
@@ -97,7 +98,6 @@ def open_weights(path: str | Path) -> Weights:
 
     Raises:
         FileNotFoundError: the file does not exist.
-        ImportError: the file needs a package that is not installed.
         ValueError: the file is damaged or of another format than its name says.
     """
     path = Path(path)
@@ -108,7 +108,7 @@ def open_weights(path: str | Path) -> Weights:
         raise FileNotFoundError(f"no file {path}. {_listing(path)}")
     try:
         return opener(path)
-    except (ImportError, MemoryError, _NamelessError):
+    except (MemoryError, _NamelessError):
         raise
     except Exception as error:  # Whatever a foreign reader raises, it cannot read the file.
         raise ValueError(
@@ -194,26 +194,21 @@ def _open_npz(path: Path) -> Weights:
 
 
 def _open_torch(path: Path) -> Weights:
-    try:
-        import torch
-    except ImportError as error:
-        raise ImportError(
-            f"{path} is a PyTorch file. Only PyTorch can read it without running code "
-            "that may be inside, and it is not installed. Install it (pip install torch), or "
-            "convert the file to .safetensors or .npz where PyTorch is."
-        ) from error
-    state = torch.load(path, map_location="cpu", weights_only=True)
-    if not isinstance(state, Mapping):
-        raise ValueError(f"it holds a {type(state).__name__}, not tensors by name")
-    for wrapper in ("state_dict", "model"):
-        if isinstance(state.get(wrapper), Mapping):
-            state = state[wrapper]
-    arrays = {
-        name: tensor.detach().float().numpy()
-        for name, tensor in state.items()
-        if hasattr(tensor, "detach")
-    }
-    return _of_arrays(path, "torch", arrays)
+    file = open_torch(path)
+    shapes = {name: tensor.shape for name, tensor in file.tensors.items()}
+
+    def read(name: str) -> np.ndarray:
+        try:
+            return file.read(name)
+        except MemoryError:
+            raise
+        except Exception as error:  # Of zipfile many kinds, as of damaged bytes.
+            raise ValueError(
+                f"tensor {name} of {path} cannot be read: {_first_line(error)}. The file is "
+                "damaged or hostile: download or copy it again."
+            ) from error
+
+    return Weights(str(path), "torch", shapes, read)
 
 
 def _of_arrays(path: Path, kind: str, arrays: Mapping[str, np.ndarray]) -> Weights:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zipfile
 
 import numpy as np
 import tensorflow as tf
@@ -71,3 +72,85 @@ def save_safetensors(path, tensors: dict) -> str:
 def values(layer) -> dict[str, np.ndarray]:
     """The variables of a layer or model by name, copied."""
     return {v.name.removesuffix(":0"): v.numpy().copy() for v in layer.variables}
+
+
+class TorchPickle:
+    """Operations of a pickle as PyTorch writes them, one by one; nothing is pickled."""
+
+    def __init__(self):
+        self.body = b"\x80\x02"
+        self.storages: list[np.ndarray] = []
+
+    def text(self, value: str) -> bytes:
+        data = value.encode()
+        return b"X" + len(data).to_bytes(4, "little") + data
+
+    def number(self, value: int) -> bytes:
+        return b"\x8a\x08" + int(value).to_bytes(8, "little", signed=True)
+
+    def numbers(self, values) -> bytes:
+        return b"(" + b"".join(map(self.number, values)) + b"t"
+
+    def name(self, module: str, name: str) -> bytes:
+        return f"c{module}\n{name}\n".encode()
+
+    def storage(self, kind: str, key: str, count: int, tail: bytes = b"") -> bytes:
+        parts = self.text("storage") + self.name("torch", kind) + self.text(key)
+        return b"(" + parts + self.text("cpu") + self.number(count) + tail + b"tQ"
+
+    def tensor(self, storage: bytes, offset: int, shape, strides) -> bytes:
+        hooks = self.name("collections", "OrderedDict") + b")R"
+        place = self.number(offset) + self.numbers(shape) + self.numbers(strides)
+        rebuild = self.name("torch._utils", "_rebuild_tensor_v2")
+        return rebuild + b"(" + storage + place + b"\x89" + hooks + b"tR"
+
+    def array(self, value: np.ndarray, kind: str, tail: bytes = b"") -> bytes:
+        self.storages.append(value)
+        strides = [stride // value.itemsize for stride in value.strides]
+        storage = self.storage(kind, str(len(self.storages) - 1), value.size, tail)
+        return self.tensor(storage, 0, value.shape, strides)
+
+    def items(self, pairs: dict[str, bytes]) -> bytes:
+        body = b"".join(self.text(name) + value for name, value in pairs.items())
+        return self.name("collections", "OrderedDict") + b")R(" + body + b"u"
+
+
+_TORCH_KINDS = {"f2": "Half", "f4": "Float", "f8": "Double", "i8": "Long", "u2": "BFloat16"}
+
+
+def save_torch(path, tensors: dict, *, legacy: bool = False, wrap: str | None = None) -> str:
+    """Write what torch.save writes of a state dict, or of {wrap: state dict, "meta": ...}."""
+    pickle = TorchPickle()
+    tail = b"N" if legacy else b""
+    arrays = {
+        name: pickle.array(
+            np.array(value, order="C"), _TORCH_KINDS[value.dtype.str[1:]] + "Storage", tail
+        )
+        for name, value in tensors.items()
+    }
+    body = pickle.items(arrays)
+    if wrap is not None:
+        # As MMDetection's: a date is an object, which is skipped.
+        date = pickle.name("datetime", "datetime") + b"(" + pickle.text("now") + b"tR"
+        meta = pickle.items({"epoch": pickle.number(24), "time": date})
+        body = pickle.items({"meta": meta, wrap: body})
+    write_torch(path, pickle.body + body + b".", pickle.storages, legacy=legacy)
+    return str(path)
+
+
+def write_torch(path, body: bytes, storages=(), *, legacy: bool = False, **zip_options) -> None:
+    """Write a pickle and numbers in the layout of PyTorch from 1.6 on, or of that before."""
+    if not legacy:
+        with zipfile.ZipFile(path, "w", **zip_options) as archive:
+            archive.writestr("archive/data.pkl", body)
+            archive.writestr("archive/byteorder", "little")
+            for key, value in enumerate(storages):
+                archive.writestr(f"archive/data/{key}", value.tobytes())
+        return
+    pickle = TorchPickle()
+    magic = b"\x80\x02\x8a\x0a" + 0x1950A86A20F9469CFC6C.to_bytes(10, "little") + b"."
+    version = b"\x80\x02" + pickle.number(1001) + b"."
+    system = b"\x80\x02" + pickle.items({"little_endian": b"\x88"}) + b"."
+    keys = b"\x80\x02](" + b"".join(pickle.text(str(k)) for k in range(len(storages))) + b"e."
+    data = [len(v.ravel()).to_bytes(8, "little") + v.tobytes() for v in storages]
+    path.write_bytes(magic + version + system + body + keys + b"".join(data))

@@ -1,8 +1,5 @@
 import json
-import pickle
 import struct
-import sys
-import types
 
 import numpy as np
 import pytest
@@ -144,61 +141,6 @@ def test_objects_are_found_on_every_path(tmp_path):
     np.testing.assert_array_equal(weights.read(weights.find("model/listed/0")), [4])
     for path in ("model", "model/third", "model/first/more", "nothing"):
         assert weights.find(path) is None
-
-
-def fake_torch(monkeypatch, state):
-    class Tensor:
-        def __init__(self, value):
-            self.value = value
-
-        def detach(self):
-            return self
-
-        def float(self):
-            return self
-
-        def numpy(self):
-            return self.value
-
-    def load(path, *, map_location, weights_only):
-        assert (map_location, weights_only) == ("cpu", True)  # Or a file could run code.
-        tensors = {name: Tensor(value) for name, value in state.items()}
-        return {"meta": {"epoch": 24}, "state_dict": tensors}
-
-    module = types.ModuleType("torch")
-    module.load = load
-    monkeypatch.setitem(sys.modules, "torch", module)
-
-
-def test_torch_files_are_read_without_running_code(tmp_path, monkeypatch):
-    fake_torch(monkeypatch, ARRAYS)
-    (tmp_path / "w.pth").write_bytes(b"x")
-    assert_holds(open_weights(tmp_path / "w.pth"), "torch")
-
-
-@pytest.mark.parametrize("failure", ["pickle", "list"])
-def test_torch_files_of_something_else_are_refused(tmp_path, monkeypatch, failure):
-    def load(path, **_):
-        if failure == "pickle":
-            raise pickle.UnpicklingError("Weights only load failed.\nMore lines")
-        return [1, 2]
-
-    module = types.ModuleType("torch")
-    module.load = load
-    monkeypatch.setitem(sys.modules, "torch", module)
-    (tmp_path / "w.pth").write_bytes(b"x")
-    message = {"pickle": "UnpicklingError Weights only load failed", "list": "holds a list"}[
-        failure
-    ]
-    with pytest.raises(ValueError, match=rf"w\.pth cannot be read as \.pth: .*{message}"):
-        open_weights(tmp_path / "w.pth")
-
-
-def test_torch_files_need_torch(tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "torch", None)
-    (tmp_path / "w.pth").write_bytes(b"x")
-    with pytest.raises(ImportError, match=r"pip install torch\), or convert the file to"):
-        open_weights(tmp_path / "w.pth")
 
 
 def test_directory_of_another_machine_gives_its_highest_step(tmp_path):
