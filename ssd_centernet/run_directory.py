@@ -10,7 +10,8 @@ RUN/metrics.jsonl             windows of training and evaluations, one JSON obje
 RUN/sessions.jsonl            when processes began and ended to train here
 RUN/train/, RUN/eval/         events for TensorBoard
 RUN/pictures/                 the last pictures of inputs and predictions
-RUN/evaluation/               metrics.json, detections.json, per_class.csv, report.html
+RUN/evaluation/               metrics.json, detections.json, per_class.csv, report.html; and
+                              checkpoints.jsonl, the numbers of one checkpoint a line
 RUN/predictions/              what was found in image files: detections.json and drawings
 RUN/summary/summary.json      the speed of the last call
 RUN/data/                     records of annotations that the run was given as they are
@@ -45,6 +46,7 @@ PICTURES_DIR = "pictures"
 INPUTS_NAME, PREDICTIONS_NAME = "inputs.png", "predictions.png"
 EVALUATION_DIR = "evaluation"
 EVALUATION_METRICS_NAME = "metrics.json"
+EVALUATED_CHECKPOINTS_NAME = "checkpoints.jsonl"
 DETECTIONS_NAME, PER_CLASS_NAME = "detections.json", "per_class.csv"
 REPORT_NAME = "report.html"
 PREDICTIONS_DIR = "predictions"
@@ -136,6 +138,11 @@ def find_checkpoint(path: str | Path) -> str:
             ".index' files, its 'best' directory, or the prefix of one checkpoint."
         )
     return latest
+
+
+def list_checkpoints(directory: str | Path) -> dict[int, str]:
+    """Return step -> prefix of the checkpoints in a directory whose files are there, by step."""
+    return {int(path.rpartition("-")[2]): path for path in _written(Path(directory))}
 
 
 def has_checkpoint(directory: str | Path) -> bool:

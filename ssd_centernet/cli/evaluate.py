@@ -5,6 +5,8 @@ Examples:
   ssd_centernet evaluate --model_dir=runs/ssd300 --data_dir=data/coco --split=coco_test
   ssd_centernet evaluate --detections=detections.json --annotations=instances_val2017.json
   ssd_centernet evaluate --model_dir=runs/ssd300 --data_dir=data/coco --report
+  ssd_centernet evaluate --model_dir=runs/ssd300 --every_checkpoint
+  ssd_centernet evaluate --model_dir=runs/ssd300 --wait
 
 With --model_dir, the settings and classes are those that the run saved, and so is the data where
 --data_dir is left out. Each form prints the
@@ -12,10 +14,15 @@ table of classes and the 12 COCO numbers over all images, and writes metrics.jso
 and per_class.csv: to MODEL_DIR/evaluation, or, for a file of detections, to --output_dir if that
 is given. Scoring a file needs neither a model nor tensorflow. --report adds report.html: one page
 with curves, kinds of errors, confusions, calibration and the images with the most errors.
+
+--every_checkpoint evaluates those of the run one after the other; --wait, beside a training, also
+those that come, until it ends. The numbers of each go to checkpoints.jsonl in the same folder, and
+`ssd_centernet report` draws them. An evaluation that waits and was stopped goes on where it was.
 """
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -28,6 +35,7 @@ from ssd_centernet.run_directory import EVALUATION_DIR, REPORT_NAME
 
 if TYPE_CHECKING:
     from ssd_centernet.evaluation.coco import CocoResult
+    from ssd_centernet.runs.evaluation import SplitResult
 
 
 def define_flags() -> None:
@@ -52,6 +60,18 @@ def define_flags() -> None:
         lower_bound=11,
     )
     flags.DEFINE_boolean("report", None, "Write the page report.html too.")
+    flags.DEFINE_boolean(
+        "every_checkpoint", None, "Evaluate every checkpoint of the run, in the order of steps."
+    )
+    flags.DEFINE_boolean(
+        "wait", None, "Evaluate every checkpoint, and wait for new ones until the training ends."
+    )
+    flags.DEFINE_float(
+        "timeout",
+        None,
+        "Seconds without a new checkpoint after which --wait ends (default: 3600).",
+        lower_bound=0.0,
+    )
     flags.DEFINE_string(
         "image_dir", None, "Folder of the images in --annotations, for the pictures of --report."
     )
@@ -71,6 +91,10 @@ def main(argv: list[str]) -> int:
                 "--image_dir belongs to --detections and --annotations; with --model_dir the "
                 "pictures of --report come from the records in --data_dir: leave it out."
             )
+        if values.every_checkpoint or values.wait:
+            return _evaluate_checkpoints()
+        if values.timeout is not None:
+            raise flags.Error("--timeout belongs to --wait, which was not given.")
         return evaluate_model_dir(
             checkpoint=values.checkpoint,
             split=values.split,
@@ -80,6 +104,7 @@ def main(argv: list[str]) -> int:
         )
     _flags.require("detections", "annotations")
     unused = ("model_dir", "data_dir", "checkpoint", "split", "batch_size", "gin_params")
+    unused += ("every_checkpoint", "wait", "timeout")
     given = [f"--{name}" for name in unused if values[name].value is not None]
     if given:
         raise flags.Error(
@@ -153,12 +178,86 @@ def evaluate_model_dir(
             evaluated, run, path, model_dir=values.model_dir, data_dir=data_dir, split=split
         )
     print(f"{run.checkpoint} on {split} of {data_dir}\n")
+    _show(evaluated)
+    _tell(evaluated.hint, paths)
+    return 0
+
+
+def _show(evaluated: SplitResult) -> None:
     print(evaluated.result.table())
     if evaluated.losses:
         parts = ", ".join(f"{name} {value:.4f}" for name, value in evaluated.losses.items())
         print(f"loss parts: {parts}")
-    _tell(evaluated.hint, paths)
+    print("\n".join(["", *evaluated.result.coco_lines()]))
+
+
+def _evaluate_checkpoints() -> int:
+    """Evaluate the checkpoints of --model_dir one after the other."""
+    _flags.require("model_dir")
+    if flags.FLAGS.checkpoint is not None or flags.FLAGS.report:
+        raise flags.Error(
+            "--every_checkpoint and --wait evaluate all checkpoints: leave out --checkpoint and "
+            "--report, or leave these out."
+        )
+    if flags.FLAGS.timeout is not None and not flags.FLAGS.wait:
+        raise flags.Error("--timeout belongs to --wait, which was not given.")
+    return _follow()
+
+
+def _follow() -> int:
+    from ssd_centernet.runs.evaluation import RunEvaluation
+    from ssd_centernet.runs.following import Watch, evaluate_checkpoints, wait_for_run
+    from ssd_centernet.runtime.distribution import connect
+
+    values = flags.FLAGS
+    communicator = connect(bool(values.use_horovod))
+    watch = Watch(wait=bool(values.wait), say=_say if communicator.is_chief else _say_nothing)
+    if values.timeout is not None:
+        watch.timeout = values.timeout
+    wait_for_run(values.model_dir, watch)
+    data_dir = _runs.data_dir_of_flags(say=communicator.is_chief)
+    run = _runs.open_run_of_flags(checkpoint="latest", communicator=communicator)
+    split = _full_name(values.split or run.eval_split, data_dir)
+    options = {"batch_size": values.batch_size, "max_detections": values.max_detections}
+    options = {name: value for name, value in options.items() if value}
+    evaluation = RunEvaluation(run, data_dir, split=split, communicator=communicator, **options)
+    facts = {
+        "split": split,
+        "data_dir": os.path.abspath(data_dir),
+        "max_detections": values.max_detections or 100,
+        "settings": " ".join([*(values.gin_params or ()), values.dtype or ""]).strip(),
+    }
+    numbers, last, written = [], None, {}
+    for step, evaluated, paths in evaluate_checkpoints(
+        run,
+        evaluation,
+        model_dir=values.model_dir,
+        directory=values.output_dir or Path(values.model_dir) / EVALUATION_DIR,
+        watch=watch,
+        facts=facts,
+        communicator=communicator,
+    ):
+        if evaluated is not None:
+            numbers.append((step, evaluated.result.metrics))
+            last, written = evaluated, paths
+            shown = "  ".join(f"{n} {evaluated.result.metrics[n]:.4f}" for n in ("AP", "AP50"))
+            _say(f"step {step}: {shown}  ({evaluated.result.num_images} images)")
+    if last is not None:
+        step, metrics = max(numbers, key=lambda one: one[1]["AP"])
+        print(f"\nbest of {len(numbers)}: step {step}, AP {metrics['AP']:.4f}; the last:\n")
+        _show(last)
+        _tell(last.hint, written)
+    elif communicator.is_chief:
+        print(f"no checkpoint of {values.model_dir} was left to evaluate")
     return 0
+
+
+def _say(text: str) -> None:
+    print(text, flush=True)
+
+
+def _say_nothing(text: str) -> None:
+    """Leave the talking to the first process."""
 
 
 def _full_name(split: str, data_dir: str) -> str:
@@ -188,7 +287,7 @@ def _evaluate_file() -> int:
     limit = {"max_detections": values.max_detections} if values.max_detections else {}
     result = evaluate_detections_file(detections, annotations, **limit)
     print(f"{detections} against {annotations}\n")
-    print(result.table())
+    print("\n".join([result.table(), "", *result.coco_lines()]))
     # Asked only where it will answer: it reads the annotations once more.
     hint = None
     if result.metrics["AP"] < 0.001:

@@ -34,6 +34,7 @@ COMMANDS = {
     "report": "compare runs: metrics, curves and settings, in the terminal and on one page",
     "compare_precision": "train a recipe in several precisions, and compare",
     "benchmark": "measure input, train step, inference, decoding or evaluation",
+    "compat": "run a command line of a published system as its readme has it",
     "doctor": "check versions, devices and a train step of this installation",
 }
 

@@ -61,6 +61,8 @@ _ANNOTATIONS = {
     "val, as a data.yaml does. Without any, the run is not evaluated.",
     "val_image_dir": "Folder of the images in --val_annotations (default: --image_dir).",
 }
+# An evaluation comes at the last step too, so that there is no other with a longer interval.
+_BEYOND_ANY_RUN = 1_000_000_000
 # What --profile means in the original when it is not given.
 _NO_PROFILE = ["0", "0"]
 
@@ -75,8 +77,9 @@ def define_flags() -> None:
     flags.DEFINE_enum(
         "mode",
         "train_and_eval",
-        ["train", "eval", "train_and_eval"],
-        "train: without evaluations; eval: as `ssd_centernet evaluate`; train_and_eval: both.",
+        ["train", "eval", "train_and_eval", "train_and_post_eval"],
+        "train: without evaluations; train_and_eval: with the recipe's; train_and_post_eval: with "
+        "one at the end; eval: as `ssd_centernet evaluate`.",
     )
     _flags.define_batch_size()
     _define_length()
@@ -240,10 +243,12 @@ def parse_recipe(statements: Sequence[Statement], *, evaluable: bool = True) -> 
         bindings.append(f"train.data_weights = {_weights(values.data_weights)}")
     if values.fine_tune_checkpoint == "":
         # Said by the original's scripts, where it leaves the recipe's as it is.
-        bindings.remove("train.fine_tune_checkpoint = ''")
+        bindings = [one for one in bindings if not one.startswith("train.fine_tune_checkpoint")]
     noise = not (values.data_dir or values.annotations)
     if values.mode == "train" or noise or not evaluable:
         bindings.append("train.evaluate_every = 0")
+    elif values.mode == "train_and_post_eval":
+        bindings.append(f"train.evaluate_every = {_BEYOND_ANY_RUN}")
     if values.profile not in (None, _NO_PROFILE):
         bindings.append(f"train.profile = {_profiled_steps(values.profile)}")
     if values.static and values.use_fake_data:

@@ -6,6 +6,7 @@ import io
 import json
 import math
 import os
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -247,6 +248,26 @@ class CocoResult:
             )
         lines += [f"note: {count} {sentence}" for sentence, count in self.notes.items()]
         return "\n".join(lines)
+
+    def coco_lines(self) -> list[str]:
+        """Return the 12 lines that pycocotools prints of the numbers.
+
+        With other limits than COCO's the last one stands in its place, as in pycocotools.
+        """
+        lines = []
+        for name, value in self.metrics.items():
+            kind = ("Precision", "(AP)") if name.startswith("AP") else ("Recall", "(AR)")
+            overlap = "0.50:0.95"
+            if name in ("AP50", "AP75"):
+                overlap = f"0.{name.removeprefix('AP')}"
+            area = {"s": "small", "m": "medium", "l": "large"}.get(name[-1], "all")
+            counted = re.search(r"max(\d+)$", name)
+            limit = int(counted[1]) if counted else self.max_detections
+            lines.append(
+                f" {'Average ' + kind[0]:<18} {kind[1]} @[ IoU={overlap:<9} | area={area:>6s} | "
+                f"maxDets={limit:>3d} ] = {value:0.3f}"
+            )
+        return lines
 
     def save(self, directory: str | os.PathLike) -> dict[str, str]:
         """Write `metrics.json`, `detections.json` and `per_class.csv`.

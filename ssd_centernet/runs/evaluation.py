@@ -47,6 +47,73 @@ class SplitResult:
     hint: str | None
 
 
+class RunEvaluation:
+    """Evaluate the weights that a run's detector has on every image of a split, at each call."""
+
+    def __init__(
+        self,
+        run: OpenedRun,
+        data_dir: str | Path,
+        *,
+        split: str | None = None,
+        batch_size: int = 16,
+        max_detections: int = COCO_LIMIT,
+        communicator: Communicator | None = None,
+    ):
+        """Read the ground truth, once for all calls; for arguments and errors see `evaluate_run`.
+
+        Args:
+            run: of `open_run`.
+            data_dir: folder of converted data.
+            split: prefix of the record files.
+            batch_size: images per step.
+            max_detections: most detections of one class that count in one image.
+            communicator: connects the processes.
+        """
+        self._detector, self._data_dir = run.detector, data_dir
+        self._communicator = communicator or SingleProcess()
+        self.split = split or run.eval_split
+        data = load_label_map(data_dir)
+        check_same_classes(run.label_map, data, data_dir)
+        own = run.label_map
+        label_map = LabelMap(own.names, own.ids, other_names=own.other_names | data.other_names)
+        truth = split_ground_truth(data_dir, self.split, label_map)
+        self._evaluator = CocoEvaluator(truth, category_ids=own.ids, max_detections=max_detections)
+        self._batches = evaluation_batches(
+            str(data_dir),
+            split=self.split,
+            label_map=label_map,
+            batch_size=fitting_batch_size(batch_size, truth.num_images, self._communicator.size),
+            preprocess=run.detector.preprocessing,
+            rank=self._communicator.rank,
+            world_size=self._communicator.size,
+        )
+        self._step = detection_step(run.detector, with_losses=True)
+
+    def __call__(self, progress: Callable[[int, int], None] | None = None) -> SplitResult | None:
+        """Evaluate once.
+
+        Args:
+            progress: called with (images done, images in all) after every batch.
+
+        Returns:
+            Metrics, losses and a hint; None on all processes but the first.
+        """
+        truth = self._evaluator.ground_truth
+        with failures_named(self._data_dir, [self.split]):
+            result, losses = evaluate_detector(
+                self._detector,
+                self._batches,
+                self._evaluator,
+                step=self._step,
+                progress=_counted(progress, truth, self._communicator.size),
+                communicator=self._communicator,
+            )
+        if result is None:
+            return None
+        return SplitResult(result=result, losses=losses, hint=diagnose(result, truth))
+
+
 def evaluate_run(
     run: OpenedRun,
     data_dir: str | Path,
@@ -75,37 +142,15 @@ def evaluate_run(
         FileNotFoundError: no such data.
         ValueError: the data has other classes than the run.
     """
-    communicator = communicator or SingleProcess()
-    split = split or run.eval_split
-    data = load_label_map(data_dir)
-    check_same_classes(run.label_map, data, data_dir)
-    own = run.label_map
-    label_map = LabelMap(own.names, own.ids, other_names=own.other_names | data.other_names)
-    ground_truth = split_ground_truth(data_dir, split, label_map)
-    evaluator = CocoEvaluator(
-        ground_truth, category_ids=run.label_map.ids, max_detections=max_detections
-    )
-    batches = evaluation_batches(
-        str(data_dir),
+    evaluation = RunEvaluation(
+        run,
+        data_dir,
         split=split,
-        label_map=label_map,
-        batch_size=fitting_batch_size(batch_size, ground_truth.num_images, communicator.size),
-        preprocess=run.detector.preprocessing,
-        rank=communicator.rank,
-        world_size=communicator.size,
+        batch_size=batch_size,
+        max_detections=max_detections,
+        communicator=communicator,
     )
-    with failures_named(data_dir, [split]):
-        result, losses = evaluate_detector(
-            run.detector,
-            batches,
-            evaluator,
-            step=detection_step(run.detector, with_losses=True),
-            progress=_counted(progress, ground_truth, communicator.size),
-            communicator=communicator,
-        )
-    if result is None:
-        return None
-    return SplitResult(result=result, losses=losses, hint=diagnose(result, ground_truth))
+    return evaluation(progress)
 
 
 def save_evaluation(

@@ -27,6 +27,7 @@ from ssd_centernet.run_directory import (
 from ssd_centernet.runs.lock import is_training
 from ssd_centernet.training.length import LOSS_PREFIX
 from ssd_centernet.training.log_files import (
+    recorded_checkpoints,
     recorded_metrics,
     recorded_sessions,
 )
@@ -45,8 +46,8 @@ class RunLog:
         label: what the run is called, unique among those it is compared with.
         directory: of the run.
         windows: the windows of training as `TrainLog` wrote them, by ascending `step`.
-        evaluations: records of COCO's numbers and losses by ascending `step`; that of a later
-            `ssd_centernet evaluate` on the same split is among them.
+        evaluations: records of COCO's numbers and losses by ascending `step`; those of a later
+            `ssd_centernet evaluate` on the same split are among them.
         sessions: when processes began and ended, see `TrainLog.session`; none of older versions.
         bindings: the settings, name -> value as gin writes it; empty where none can be read.
         running: whether a process of this machine is training in the directory.
@@ -75,9 +76,12 @@ class RunLog:
         windows, evaluations = recorded_metrics(directory)
         bindings = _bindings(directory / CONFIG_NAME)
         split = bindings.get("train.eval_split", "").strip("'\"")
-        later = _later_evaluation(directory / EVALUATION_DIR / EVALUATION_METRICS_NAME, split)
-        if later and all(later["step"] != one["step"] for one in evaluations):
-            evaluations = sorted([*evaluations, later], key=lambda one: one["step"])
+        later = _later_evaluations(directory / EVALUATION_DIR, split)
+        evaluations = sorted(
+            # Of one step that of the training counts.
+            {one["step"]: one for one in [*later, *evaluations]}.values(),
+            key=lambda one: one["step"],
+        )
         return cls(
             label=label,
             directory=os.fspath(directory),
@@ -315,8 +319,20 @@ def _bindings(path: Path) -> dict[str, str]:
         return {}
 
 
-def _later_evaluation(path: Path, split: str) -> dict | None:
+def _later_evaluations(folder: Path, split: str) -> list[dict]:
     """Read what `ssd_centernet evaluate` wrote, where it is of the split of the training."""
+    last = _last_evaluation(folder / EVALUATION_METRICS_NAME, split)
+    found = [
+        {name: value for name, value in record.items() if not isinstance(value, str | bool)}
+        | {"kind": EVAL_KIND}
+        for record in recorded_checkpoints(folder)
+        if split in ("", "None", record.get("split")) and all(n in record for n in METRIC_NAMES)
+    ]
+    return found + ([last] if last else [])
+
+
+def _last_evaluation(path: Path, split: str) -> dict | None:
+    """Read the numbers of the checkpoint that was evaluated last."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         number = re.search(r"-(\d+)$", content["checkpoint"])

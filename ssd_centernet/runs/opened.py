@@ -91,6 +91,23 @@ def open_run(
     )
 
 
+def with_checkpoint(run: OpenedRun, prefix: str) -> OpenedRun:
+    """Give a run's detector the weights of another checkpoint.
+
+    Args:
+        run: of `open_run`; its detector gets the weights too.
+        prefix: of the checkpoint's files.
+
+    Returns:
+        The run with the other checkpoint.
+
+    Raises:
+        ValueError: the checkpoint does not fit the settings, or is damaged.
+    """
+    _restore_all(run.detector, prefix)
+    return dataclasses.replace(run, checkpoint=prefix)
+
+
 def _placed(device: str | None, communicator: Communicator) -> contextlib.AbstractContextManager:
     """Return the scope in which this process makes its variables."""
     if device is None:

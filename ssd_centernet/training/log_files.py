@@ -8,7 +8,13 @@ import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from ssd_centernet.run_directory import EVAL_KIND, METRICS_NAME, SESSIONS_NAME, TRAIN_KIND
+from ssd_centernet.run_directory import (
+    EVAL_KIND,
+    EVALUATED_CHECKPOINTS_NAME,
+    METRICS_NAME,
+    SESSIONS_NAME,
+    TRAIN_KIND,
+)
 
 UNDEFINED = -1.0  # COCO's metrics without any object.
 
@@ -60,6 +66,11 @@ def recorded_metrics(model_dir: str | Path) -> tuple[list[dict], list[dict]]:
 def recorded_sessions(model_dir: str | Path) -> list[dict]:
     """Read when processes began and ended training in a directory; see `TrainLog.session`."""
     return _read_lines(Path(model_dir) / SESSIONS_NAME)
+
+
+def recorded_checkpoints(directory: str | Path) -> list[dict]:
+    """Read the numbers of checkpoints that `ssd_centernet evaluate` kept in a directory."""
+    return _read_lines(Path(directory) / EVALUATED_CHECKPOINTS_NAME)
 
 
 def _records(model_dir: str | Path) -> list[dict]:

@@ -81,6 +81,9 @@ class SplitEvaluation:
             result.save(self._log.folder / EVALUATION_DIR)
         shown = "  ".join(f"{name} {metrics[name]:.4f}" for name in ("AP", "AP50", "AP75"))
         self._log.say(f"evaluation at step {step}: {shown}  ({result.num_images} images)")
+        if step >= self._trainer.length.total_steps:
+            for line in result.coco_lines():
+                self._log.say(line)
         hint = diagnose(result, self._evaluator.ground_truth)
         if hint:
             self._log.say(f"  {hint}")

@@ -20,12 +20,12 @@ from tests.evaluation.scenes import mini_annotations, perturbed_rows, scene, tru
 from tests.parity import VECTORS
 
 
-def plain_pycocotools(content: dict, rows: DetectionRows) -> list[float]:
-    """Score the way pycocotools' own demo does."""
+def plain_pycocotools(content: dict, rows: DetectionRows) -> tuple[list[float], list[str]]:
+    """Score the way pycocotools' own demo does: the 12 numbers, and the lines it prints of them."""
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
 
-    with contextlib.redirect_stdout(io.StringIO()):
+    with contextlib.redirect_stdout(io.StringIO()) as printed:
         truth = COCO()
         truth.dataset = copy.deepcopy(content)
         truth.createIndex()
@@ -33,13 +33,15 @@ def plain_pycocotools(content: dict, rows: DetectionRows) -> list[float]:
         evaluation.evaluate()
         evaluation.accumulate()
         evaluation.summarize()
-    return evaluation.stats.tolist()
+    return evaluation.stats.tolist(), printed.getvalue().splitlines()[-12:]
 
 
 def assert_equal_bits(content: dict, rows: DetectionRows) -> None:
     truth = CocoGroundTruth.load(content)
     slow = evaluate_rows(truth, rows, backend="pycocotools")
-    assert list(slow.metrics.values()) == plain_pycocotools(content, rows)
+    numbers, lines = plain_pycocotools(content, rows)
+    assert list(slow.metrics.values()) == numbers
+    assert slow.coco_lines() == lines and " Average Precision  (AP) @[ IoU=0.50:0.95" in lines[0]
     pytest.importorskip("faster_coco_eval")
     fast = evaluate_rows(truth, rows, backend="faster_coco_eval")
     assert fast.backend == "faster_coco_eval" and slow.backend == "pycocotools"

@@ -1,0 +1,1 @@
+"""The command lines of the published systems, turned into those of this library."""
