@@ -142,7 +142,9 @@ def find_checkpoint(path: str | Path) -> str:
 
 def list_checkpoints(directory: str | Path) -> dict[int, str]:
     """Return step -> prefix of the checkpoints in a directory whose files are there, by step."""
-    return {int(path.rpartition("-")[2]): path for path in _written(Path(directory))}
+    return {
+        int(path.rpartition("-")[2]): path for path in checkpoint_files.written(Path(directory))
+    }
 
 
 def has_checkpoint(directory: str | Path) -> bool:
