@@ -1,16 +1,18 @@
-"""Measure a part of the library; every line printed is a JSON object.
+"""Measure the speed of a part of the library.
 
 Example:
   ssd_centernet benchmark --part=step --dtype=bf16 --batch_size=8
 
 Figures are medians over windows. What is compared takes turns within one run, so trust the ratio
-lines: they also hold on a busy machine. Without --data_dir the data is random.
+rows: they also hold on a busy machine. Without --data_dir the data is random. --json prints a JSON
+object a figure, with the versions of all packages.
 """
 
 import json
 
 from absl import flags
 
+from ssd_centernet.benchmark.table import format_lines
 from ssd_centernet.cli import _flags, _runs
 
 _RECIPE = "ssd300_resnet34"
@@ -47,6 +49,7 @@ def define_flags() -> None:
         lower_bound=1,
     )
     flags.DEFINE_integer("images", None, "eval: number of images (default: 2000).", lower_bound=1)
+    flags.DEFINE_boolean("json", False, "Print JSON lines for programs instead of a table.")
     _flags.define_gin()
     _flags.define_data_dir()
     _flags.define_train_split()
@@ -72,8 +75,12 @@ def main(argv: list[str]) -> int:
     _flags.require("part")
     values = flags.FLAGS
     _refuse_unused(values)
-    for line in _eval_lines(values) if values.part == "eval" else _recipe_lines(values):
-        print(json.dumps(line), flush=True)
+    lines = _eval_lines(values) if values.part == "eval" else _recipe_lines(values)
+    if values.json:
+        for line in lines:
+            print(json.dumps(line))
+    elif lines:
+        print(format_lines(lines))
     return 0
 
 

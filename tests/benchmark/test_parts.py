@@ -11,6 +11,7 @@ from ssd_centernet import config
 from ssd_centernet.benchmark import evaluation, inference, postprocess, records
 from ssd_centernet.benchmark import input as input_part
 from ssd_centernet.benchmark import step as step_part
+from ssd_centernet.benchmark.table import format_lines
 from ssd_centernet.data.directory import load_label_map
 from ssd_centernet.data.pipeline import count_examples
 from ssd_centernet.ops import boxes as box_ops
@@ -152,7 +153,31 @@ def test_evaluation_part():
     assert ratio["ratio"] >= 1.0
 
 
-def test_command_prints_json_lines(tiny, capsys):
+def test_table_says_what_was_measured_with_units():
+    common = {"part": "step", "recipe": "ssd_demo", "batch_size": 2, "image_size": [64, 96]}
+    lines = [
+        {**common, "name": "new", "images_per_second": 91.98, "lowest": 90.0, "highest": 1234.5},
+        {**common, "name": "old", "images_per_second": 45.0, "lowest": 44.0, "highest": 46.0},
+        {"name": "new / old", "ratio": 2.044, "lowest": 1.9, "highest": 2.2},
+    ]
+    lines[0] |= {"latency_ms": 6.047, "peak_rss_mb": 789.0}
+    lines[1] |= {"peak_rss_mb": 789.0}
+    rows = [re.split(r" {2,}", row.strip()) for row in format_lines(lines).splitlines()]
+    assert rows[0] == ["step: ssd_demo, batch 2, 64 x 96"]
+    assert ["new", "91.98", "90.00", "1,234", "images/s"] in rows
+    assert ["latency of a batch, mean", "6.047", "ms"] in rows
+    assert ["new / old", "2.044", "1.900", "2.200"] in rows
+    assert rows[-1] == ["most memory: 789.0 MB"]
+
+
+def test_table_names_the_processes_of_a_scaling_measurement():
+    line = {"part": "scaling", "processes": 2, "images_per_second": 120.0, "efficiency": 0.5}
+    rows = [re.split(r" {2,}", row.strip()) for row in format_lines([line]).splitlines()]
+    assert ["2 processes", "120.0", "images/s"] in rows
+    assert ["share of the speed alone, per process", "0.500"] in rows
+
+
+def test_command_prints_a_table_or_json_lines(tiny, capsys):
     from absl import flags
 
     from ssd_centernet.cli import benchmark
@@ -167,6 +192,10 @@ def test_command_prints_json_lines(tiny, capsys):
         values(["benchmark", "--part=step", "--windows=1", "--seconds=0.05", "--batch_size=1"])
         values.gin_params = TINY
         values.device = "cpu"
+        assert benchmark.main([]) == 0
+        table = capsys.readouterr().out
+        assert "step: ssd300_resnet34" in table and "train step" in table and "images/s" in table
+        values.json = True
         assert benchmark.main([]) == 0
         (line,) = map(json.loads, capsys.readouterr().out.splitlines())
         assert line["part"] == "step" and line["recipe"] == "ssd300_resnet34"

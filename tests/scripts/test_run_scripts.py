@@ -228,7 +228,7 @@ def test_smoke_training_evaluation_and_inference(smoke):
 
 @pytest.mark.slow
 def test_smoke_latency(smoke):
-    _, said = smoke("ssd320/SSD320_FP32_inference")
+    _, said = smoke("ssd320/SSD320_FP32_inference", "--json")
     line = json.loads(said.splitlines()[-1])
     assert line["iterations"] == 2 and line["image_size"] == [96, 96]
     assert line["latency_ms"] > 0 and line["recipe"].endswith("smoke/ssd320_resnet50_fpn.gin")
