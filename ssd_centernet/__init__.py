@@ -31,7 +31,8 @@ Pictures
     describe_anchors   which objects a recipe can match, by size
 
 Parts of a detector
-    ResNet, BottleneckResNet, VGG16, Hourglass, ModelGardenBackbone    backbones
+    ResNet, BottleneckResNet, VGG16, EfficientNetLite0, Hourglass      backbones
+    ModelGardenBackbone                                                those of the Model Garden
     SSDExtraLevels, VGGExtraLevels, FPN, CenterNetFPN, PassLevels      necks
     SSDHead, SharedSSDHead, CenterNetHead                              heads
     DefaultBoxes, MultiscaleAnchors                                    anchors
@@ -65,6 +66,7 @@ _PUBLIC: dict[str, str] = {
     "CocoGroundTruth": "ssd_centernet.evaluation.ground_truth",
     "DefaultBoxes": "ssd_centernet.layers.anchors",
     "Detector": "ssd_centernet.models.detector",
+    "EfficientNetLite0": "ssd_centernet.models.backbones.efficientnet_lite",
     "FPN": "ssd_centernet.layers.fpn",
     "FocalMultiBoxLoss": "ssd_centernet.layers.focal_criterion",
     "Hourglass": "ssd_centernet.models.backbones.hourglass",

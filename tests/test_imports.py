@@ -97,7 +97,11 @@ OUTSIDE_A_DETECTOR = [
     ["ops", "image"],
 ]
 # Published checkpoints name the layers of backbones, necks and heads; these modules translate.
-KNOW_LAYERS = ("weights/centernet_names.py", "weights/ssd_names.py")
+KNOW_LAYERS = (
+    "weights/centernet_names.py",
+    "weights/efficientnet_names.py",
+    "weights/ssd_names.py",
+)
 
 
 def _name(path: Path) -> str:

@@ -64,6 +64,7 @@ MODULES: tuple[str, ...] = (
     "ssd_centernet.layers.normalization",
     "ssd_centernet.layers.preprocessing",
     "ssd_centernet.models.backbones.bottleneck_resnet",
+    "ssd_centernet.models.backbones.efficientnet_lite",
     "ssd_centernet.models.backbones.hourglass",
     "ssd_centernet.models.backbones.model_garden",
     "ssd_centernet.models.backbones.resnet",

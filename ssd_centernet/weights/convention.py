@@ -30,6 +30,7 @@ class Convention:
         background_last: whether the background comes after the classes, not before them.
         box_order: our box code's order (ty, tx, th, tw) by its place in the checkpoint's.
         channels: order of the first convolution's input, if known.
+        depthwise: pattern of the names of depthwise kernels, [C, 1, height, width] in PyTorch.
     """
 
     title: str
@@ -40,6 +41,7 @@ class Convention:
     background_last: bool = False
     box_order: tuple[int, ...] = (0, 1, 2, 3)
     channels: str | None = None
+    depthwise: str | None = None
 
     def of_part(self, part: keras.layers.Layer | None) -> Names:
         """Return {our variable: its name} for a part; empty if there are no names for it."""
@@ -47,6 +49,13 @@ class Convention:
             if isinstance(part, kind):
                 return function(part)
         return {}
+
+    def axes(self, tensor: str, rank: int) -> tuple[int, ...]:
+        """Return the axes of a tensor in the order of ours."""
+        if self.layout != "torch" or rank != 4:
+            return tuple(range(rank))
+        depthwise = self.depthwise is not None and re.search(self.depthwise, tensor)
+        return (2, 3, 0, 1) if depthwise else (2, 3, 1, 0)
 
 
 def class_names(count: int) -> tuple[str | None, ...] | None:

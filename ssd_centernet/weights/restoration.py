@@ -112,17 +112,13 @@ class _Source:
 
     def shape(self, key: str) -> tuple[int, ...]:
         """Return the shape of a tensor in our layout."""
-        shape = tuple(self.weights.shapes[key])
-        if self.convention.layout == "torch" and len(shape) == 4:
-            return (shape[2], shape[3], shape[1], shape[0])
-        return shape
+        shape = self.weights.shapes[key]
+        return tuple(shape[axis] for axis in self.convention.axes(key, len(shape)))
 
     def read(self, key: str) -> np.ndarray:
         """Read a tensor in our layout."""
         value = np.asarray(self.weights.read(key))
-        if self.convention.layout == "torch" and value.ndim == 4:
-            return value.transpose(2, 3, 1, 0)
-        return value
+        return value.transpose(self.convention.axes(key, value.ndim))
 
     def class_names(self) -> tuple[str, ...] | None:
         """Return the classes of a run, from its directory, or of a detector in a file."""

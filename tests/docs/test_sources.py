@@ -29,6 +29,7 @@ PAPERS = {
     "Accurate, Large Minibatch SGD: Training ImageNet in 1 Hour": "1706.02677",
     "CornerNet: Detecting Objects as Paired Keypoints": "1808.01244",
     "Deep Residual Learning for Image Recognition": "1512.03385",
+    "EfficientNet: Rethinking Model Scaling for Convolutional Neural Networks": "1905.11946",
     "Enhancing Geometric Factors in Model Learning and Inference for Object Detection and Instance "
     "Segmentation": "2005.03572",
     "FCOS: Fully Convolutional One-Stage Object Detection": "1904.01355",

@@ -27,6 +27,7 @@ LEARNING_RATES = {
     "ssd300_resnet34": 2e-3,
     "ssd320_resnet50_fpn": 1e-3,
     "ssd320_mobilenetv3_fpn": 1e-3,
+    "ssd320_efficientnet_lite0": 2e-4,
     "ssd300_vgg16": 5e-5,
     "ssd512_vgg16": 5e-5,
     "centernet_resnet101_fpn": 5e-4,
