@@ -115,7 +115,16 @@ def test_wheel_metadata(wheel):
         if line.startswith("Requires-Dist") and "extra" not in line
     ]
     assert not [need for need in core if need.startswith(("tf-models", "pycocotools", "horovod"))]
-    for extra in ("train", "model_garden", "test", "notebooks", "export", "horovod", "all"):
+    for extra in (
+        "train",
+        "model_garden",
+        "weights",
+        "test",
+        "notebooks",
+        "export",
+        "horovod",
+        "all",
+    ):
         assert f"Provides-Extra: {extra}" in metadata
     entry_points = archive.read(f"{folder}/entry_points.txt").decode()
     assert "ssd_centernet = ssd_centernet.cli.main:run" in entry_points
