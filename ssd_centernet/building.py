@@ -1,4 +1,4 @@
-"""The root that builds a recipe's detector."""
+"""The root that builds a recipe's detector, and what must fit it."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import numbers
 from collections.abc import Callable
 
 import gin
+import numpy as np
 
 from ssd_centernet.labels import LabelMap
 from ssd_centernet.models.detector import Detector
@@ -56,3 +57,24 @@ def build_detector(
     names = None if label_map is None else label_map.names
     with policy_scope(dtype):
         return model(num_classes=num_classes, class_names=names)
+
+
+def check_normalization(augment: Callable, detector: Detector) -> None:
+    """Refuse to train on images that are normalised in another way than `detect` will.
+
+    Args:
+        augment: chain of `data/augment/`.
+        detector: what is trained.
+
+    Raises:
+        ValueError: mean or deviation of the augmentation and of the preprocessing differ.
+    """
+    for name in ("mean", "std", "scale", "channels"):
+        trained = getattr(augment, name, None)
+        used = getattr(detector.preprocessing, name)
+        if trained is not None and not np.array_equal(trained, used):
+            raise ValueError(
+                f"the augmentation normalises with {name}={trained}, the detector's "
+                f"preprocessing with {used}: what is trained must be what is detected with. "
+                f"Set {type(augment).__name__}.{name} and Preprocessing.{name} to the same."
+            )

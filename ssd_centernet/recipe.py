@@ -12,10 +12,9 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import gin
-import numpy as np
 import tensorflow as tf
 
-from ssd_centernet.building import build_detector
+from ssd_centernet.building import build_detector, check_normalization
 from ssd_centernet.config import expectations as may_be
 from ssd_centernet.data.directory import load_label_map
 from ssd_centernet.data.mixture import (
@@ -34,7 +33,7 @@ from ssd_centernet.data.pipeline import (
 from ssd_centernet.data.shards import RecordSource
 from ssd_centernet.evaluation.detector import fitting_batch_size
 from ssd_centernet.labels import LabelMap
-from ssd_centernet.layers.normalization import synchronize
+from ssd_centernet.layers.normalization import synchronize, warm_up_averages
 from ssd_centernet.models.detector import Detector
 from ssd_centernet.runtime.distribution import Communicator, SingleProcess, connect
 from ssd_centernet.runtime.precision import needs_loss_scale
@@ -342,7 +341,12 @@ class Recipe:
         )
 
     def trainer(
-        self, detector: Detector, length: RunLength, *, communicator: Communicator | None = None
+        self,
+        detector: Detector,
+        length: RunLength,
+        *,
+        communicator: Communicator | None = None,
+        fits_length: bool = True,
     ) -> Trainer:
         """Build the step with its optimizer, schedule and state; in the scope of its device.
 
@@ -350,6 +354,8 @@ class Recipe:
             detector: what is trained; its batch norms are joined where `sync_batch_norm` says so.
             length: of the run.
             communicator: connects the processes that train together.
+            fits_length: whether schedule and averages follow the length of the run; not in a run
+                that began when they did not.
 
         Returns:
             The trainer at step 0.
@@ -358,11 +364,13 @@ class Recipe:
         if self.sync_batch_norm and communicator.size > 1:
             synchronize(detector, communicator.mean_of_group, communicator.group_size)
         # Built under every precision, so that its settings count as used where it has no effect.
-        scale = self.loss_scale()
-        return Trainer(
+        scale, schedule = self.loss_scale(), self.schedule()
+        if not fits_length and getattr(schedule, "span_run", False) is None:
+            schedule.span_run = False
+        trainer = Trainer(
             detector,
             self.optimizer(),
-            schedule=self.schedule(),
+            schedule=schedule,
             length=length,
             batch_size=self.batch_size,
             weight_decay=self.weight_decay,
@@ -373,24 +381,6 @@ class Recipe:
             accumulate_steps=self.accumulate_steps,
             communicator=communicator,
         )
-
-
-def check_normalization(augment: Callable, detector: Detector) -> None:
-    """Refuse to train on images that are normalised in another way than `detect` will.
-
-    Args:
-        augment: chain of `data/augment/`.
-        detector: what is trained.
-
-    Raises:
-        ValueError: mean or deviation of the augmentation and of the preprocessing differ.
-    """
-    for name in ("mean", "std", "scale", "channels"):
-        trained = getattr(augment, name, None)
-        used = getattr(detector.preprocessing, name)
-        if trained is not None and not np.array_equal(trained, used):
-            raise ValueError(
-                f"the augmentation normalises with {name}={trained}, the detector's "
-                f"preprocessing with {used}: what is trained must be what is detected with. "
-                f"Set {type(augment).__name__}.{name} and Preprocessing.{name} to the same."
-            )
+        if fits_length:
+            warm_up_averages(detector, lambda: trainer.step, length.total_steps)
+        return trainer

@@ -33,6 +33,7 @@ from ssd_centernet.training.loop import TrainLoop
 from ssd_centernet.training.observers import make_observers
 from ssd_centernet.training.pictures import PictureBoard
 from ssd_centernet.training.split_evaluation import SplitEvaluation
+from ssd_centernet.training.statistics import EarlyStatistics, describe_averages
 from ssd_centernet.training.trainer import Trainer
 from ssd_centernet.weights import restore
 
@@ -80,7 +81,8 @@ def train(
     keras.utils.set_random_seed(recipe.seed)
     with strategy.scope():
         detector = recipe.detector(label_map)
-        trainer = recipe.trainer(detector, length, communicator=communicator)
+        fits = not any(map(_began_without, filter(None, (model_dir, recipe.resume_from))))
+        trainer = recipe.trainer(detector, length, communicator=communicator, fits_length=fits)
     with run_lock(model_dir, needed=communicator.is_chief):
         checkpoints = RunCheckpoints(
             trainer, model_dir, seed=recipe.seed, keep=recipe.keep_checkpoints
@@ -89,14 +91,15 @@ def train(
         for note in checkpoints.notes:
             log.say(f"note: {note}")
         _begin(recipe, checkpoints, log)
-        batches = recipe.training_batches(
+        begin_at = functools.partial(
+            recipe.training_batches,
             detector,
             data_dir,
             label_map=label_map,
             rank=communicator.rank,
             world_size=communicator.size,
-            start_example=int(trainer.examples_seen) // communicator.size,
         )
+        batches = begin_at(start_example=int(trainer.examples_seen) // communicator.size)
         # All that the run uses is built: a setting that nothing asked for is a mistake.
         config.assert_all_used()
         if communicator.is_chief:
@@ -107,7 +110,7 @@ def train(
             first = folders_of(data_dir)[0]
             evaluation = _evaluation(recipe, trainer, log, board, label_map, first)
         other_data = _other_data(model_dir, _data_of(recipe, folders_of(data_dir)))
-        _announce(recipe, trainer, log, images, folders_of(data_dir))
+        _announce(recipe, trainer, log, images, folders_of(data_dir), fits)
         for note in [*of_labels, *other_data, *recipe.notes(detector, data_dir, batches)]:
             log.say(f"note: {note}")
         observers = make_observers(
@@ -124,6 +127,7 @@ def train(
                     checkpoints=checkpoints,
                     log=log,
                     evaluate=evaluation,
+                    settled=EarlyStatistics(trainer, begin_at, log.say),
                     strategy=strategy,
                     observers=observers,
                 ).run()
@@ -195,8 +199,21 @@ def _evaluation(
     return SplitEvaluation(trainer, log, evaluator, batches, show=pictured)
 
 
+def _began_without(model_dir: str | Path) -> bool:
+    """Tell whether a run began when schedule and averages did not follow its length; they stay."""
+    begun = [one for one in recorded_sessions(model_dir) if one.get("event") == "begin"]
+    if not (begun and run_directory.has_checkpoint(model_dir)):
+        return False
+    return not any(one.get("fits_length") for one in begun)
+
+
 def _announce(
-    recipe: Recipe, trainer: Trainer, log: TrainLog, images: int, folders: Sequence[str]
+    recipe: Recipe,
+    trainer: Trainer,
+    log: TrainLog,
+    images: int,
+    folders: Sequence[str],
+    fits_length: bool,
 ) -> None:
     """Tell what kind of run begins, and whether its schedule fits."""
     length, processes = trainer.length, trainer.communicator.size
@@ -206,6 +223,7 @@ def _announce(
         **dataclasses.asdict(length),
         images=images,
         processes=processes,
+        fits_length=fits_length,
         device=_device_of(trainer),
         precision=trainer.detector.dtype_policy.name,
         **_data_of(recipe, folders),
@@ -220,6 +238,8 @@ def _announce(
     misfit = trainer.schedule.describe(length) if hasattr(trainer.schedule, "describe") else None
     if misfit:
         log.say(misfit)
+    if warmed_up := describe_averages(trainer.detector):
+        log.say(warmed_up)
     asked = f"epochs = {recipe.epochs}" if recipe.steps is None else f"steps = {recipe.steps}"
     log.say(
         f"{images} training images, {length.steps_per_epoch} steps an epoch, "

@@ -60,6 +60,7 @@ _SECTIONS = {
         "training/length.py",
         "training/trainer.py",
         "training/schedules.py",
+        "training/warmup_cosine.py",
         "training/optimizers.py",
         "training/loss_scale.py",
         "runs/opened.py",

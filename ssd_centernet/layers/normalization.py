@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import gin
@@ -9,6 +10,10 @@ import tensorflow as tf
 
 from ssd_centernet._keras import keras
 from ssd_centernet.layers.base import Float32Layer
+
+# An average forgets its beginning as momentum ** steps. The shortest published run, of 6250 steps
+# at a momentum of 0.997, is 18.75 of the 1 / (1 - momentum) steps that an average spans.
+_SPANS_OF_A_LONG_RUN = 18.0
 
 
 @gin.register
@@ -76,6 +81,20 @@ class BatchNorm(keras.layers.BatchNormalization):
     population_variance = False
     _mean_of_group: Callable[[tf.Tensor], tf.Tensor] | None = None
     _group_size = 1
+    _step: Callable[[], tf.Tensor] | None = None
+
+    def warm_up(self, step: Callable[[], tf.Tensor] | None) -> None:
+        """Let the momentum grow with the steps of the run: min(momentum, (1 + step) / (10 + step)).
+
+        The averages then follow from the first steps on, and not only after 1 / (1 - momentum).
+
+        Args:
+            step: returns the number of updates so far, a scalar of any kind; None for the momentum
+                of the layer at every step.
+
+        Source: `num_updates` of tf.train.ExponentialMovingAverage
+        """
+        self._step = step
 
     def synchronize(self, mean_of_group: Callable[[tf.Tensor], tf.Tensor], group_size: int) -> None:
         """Compute the statistics of training over several processes.
@@ -89,6 +108,21 @@ class BatchNorm(keras.layers.BatchNormalization):
 
     def call(self, inputs: tf.Tensor, training: bool | None = None) -> tf.Tensor:
         """Normalise feature maps [B, h, w, C]; in training also move the averages, if trainable."""
+        if self._step is None or training is None or training is False or not self.trainable:
+            return self._normalized(inputs, training)
+        averages = (self.moving_mean, self.moving_variance)
+        before = [tf.identity(average) for average in averages]
+        outputs = self._normalized(inputs, training)
+        step = tf.cast(self._step(), tf.float32)
+        momentum = (1.0 + step) / (10.0 + step)
+        # They were moved by 1 - momentum of the way to the batch: this goes on, or not at all.
+        factor = (1.0 - momentum) / (1.0 - self.momentum)
+        for average, old in zip(averages, before, strict=True):
+            warmed = old + (average - old) * factor
+            average.assign(tf.where(momentum < self.momentum, warmed, average))
+        return outputs
+
+    def _normalized(self, inputs: tf.Tensor, training: bool | tf.Tensor | None) -> tf.Tensor:
         # Not trainable means inference, in Keras' sense: the averages are used and stay.
         if self._mean_of_group is None or not training or not self.trainable:
             return super().call(inputs, training=training)
@@ -132,14 +166,13 @@ class PopulationBatchNorm(BatchNorm):
 
     population_variance = True
 
-    def call(self, inputs: tf.Tensor, training: bool | tf.Tensor | None = None) -> tf.Tensor:
-        """Normalise feature maps [B, h, w, C]; in training also move the averages, if trainable."""
+    def _normalized(self, inputs: tf.Tensor, training: bool | tf.Tensor | None) -> tf.Tensor:
         if self._mean_of_group is not None:
-            return super().call(inputs, training=training)
+            return super()._normalized(inputs, training)
         # Keras moves the average by (1 - momentum) n / (n - 1) variance; taking back 1 / n of that
         # leaves (1 - momentum) variance. `share` is 0 where `training` is a tensor that is False.
         before = tf.identity(self.moving_variance)
-        outputs = super().call(inputs, training=training)
+        outputs = super()._normalized(inputs, training)
         if training is None or training is False or not self.trainable:
             return outputs
         count = tf.size(inputs) // tf.shape(inputs)[-1]
@@ -147,6 +180,56 @@ class PopulationBatchNorm(BatchNorm):
         moved = self.moving_variance - self.momentum * before
         self.moving_variance.assign_sub(share * moved)
         return outputs
+
+
+def norms_of(model: keras.Model) -> list[keras.layers.Layer]:
+    """Return the layers of a model that keep moving statistics, nested and foreign ones too."""
+    # Nested ones: necks and heads hold norms of their own. By their averages, since a foreign norm
+    # is of any class.
+    return [layer for layer in model._flatten_layers() if hasattr(layer, "moving_variance")]
+
+
+def warm_up_averages(
+    model: keras.Model, step: Callable[[], tf.Tensor], total_steps: int | None = None
+) -> int:
+    """Warm up the moving statistics that a run is too short for; call it before the first trace.
+
+    A run of 18 / (1 - momentum) steps or more, as the published ones are, keeps the momentum of its
+    recipe at every step.
+
+    Args:
+        model: any Keras model; norms of other libraries stay as they are.
+        step: see `BatchNorm.warm_up`.
+        total_steps: length of the run; None is one of unknown length, which is warmed up.
+
+    Returns:
+        The number of layers that are warmed up.
+    """
+    ours = [layer for layer in norms_of(model) if isinstance(layer, BatchNorm)]
+    # With a momentum of 0.1 or less, as the Hourglass has, there is nothing to warm up.
+    short = [
+        layer
+        for layer in ours
+        if 0.1 < layer.momentum < 1.0
+        and (total_steps is None or total_steps * (1.0 - layer.momentum) < _SPANS_OF_A_LONG_RUN)
+    ]
+    for layer in ours:
+        layer.warm_up(step if layer in short else None)
+    return len(short)
+
+
+def is_warmed_up(layer: keras.layers.Layer) -> bool:
+    """Tell whether the momentum of a layer's averages grows with the steps."""
+    return getattr(layer, "_step", None) is not None
+
+
+def share_of_beginning(layer: keras.layers.Layer, steps: int) -> float:
+    """Return the share that the first value has in moving statistics after some steps, 0..1."""
+    if not layer.trainable or layer.momentum >= 1.0:
+        return 0.0  # They do not move, and are meant to stay.
+    if not is_warmed_up(layer):
+        return float(layer.momentum) ** steps
+    return math.prod(min(layer.momentum, (1 + i) / (10 + i)) for i in range(min(steps, 50)))
 
 
 def synchronize(
@@ -165,9 +248,7 @@ def synchronize(
     Raises:
         ValueError: the model has batch norms of other libraries, as in a Model Garden backbone.
     """
-    # Nested ones too: necks and heads hold norms of their own. By their averages, since a foreign
-    # norm is of any class.
-    layers = [layer for layer in model._flatten_layers() if hasattr(layer, "moving_variance")]
+    layers = norms_of(model)
     foreign = [layer.name for layer in layers if not isinstance(layer, BatchNorm)]
     if foreign:
         raise ValueError(

@@ -10,6 +10,7 @@ from typing import Any
 import tensorflow as tf
 
 from ssd_centernet._keras import explain_foreign, keras
+from ssd_centernet.layers.normalization import warm_up_averages
 from ssd_centernet.models.first_batch import FARTHEST, check_values, look_at, told
 from ssd_centernet.models.weight_decay import NORMS, add_weight_decay, decay_mask
 
@@ -40,7 +41,7 @@ class FittedModel(keras.Model):
 
         A step is that of `ssd_centernet train`: take the gradients of the weighted sum of the loss
         parts, add weight decay, clip, apply. In float16 Keras wraps the optimizer to scale the
-        loss.
+        loss. The momentum of the batch norms' averages grows with the steps, as in short runs.
 
         Args:
             optimizer: an optimizer of `ssd_centernet.keras` with its learning rate, or its name.
@@ -85,6 +86,8 @@ class FittedModel(keras.Model):
             },
             [keras.metrics.Mean(name=name) for name in ("loss", *self.loss_weights)],
         )
+        # How long the run will be is not known here, and this suits all lengths.
+        warm_up_averages(self, lambda: self.optimizer.iterations)
         _warn_without_rate(self.optimizer)
 
     def fit(self, x=None, y=None, **kwargs):

@@ -26,6 +26,16 @@ class RunLength:
     total_steps: int
     global_batch_size: int
 
+    def has_length(self, length: float | None, unit: str) -> bool:
+        """Tell whether the run has this length, to the step.
+
+        Args:
+            length: of another run; None is the length of none.
+            unit: "epochs" or "steps".
+        """
+        scale = self.steps_per_epoch if unit == "epochs" else 1
+        return length is not None and self.total_steps == round(length * scale)
+
 
 def run_length(
     images: int, global_batch_size: int, *, steps: int | None, epochs: float | None

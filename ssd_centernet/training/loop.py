@@ -60,6 +60,7 @@ class TrainLoop:
         checkpoints: RunCheckpoints,
         log: TrainLog,
         evaluate: Callable[[], dict[str, float]] | None = None,
+        settled: Callable[[], contextlib.AbstractContextManager] = contextlib.nullcontext,
         strategy: tf.distribute.Strategy | None = None,
         observers: Sequence[StepObserver] = (),
     ):
@@ -73,6 +74,8 @@ class TrainLoop:
             log: log of the run.
             evaluate: evaluates the current weights and returns its metrics; raises `Stopped` on
                 every process where a signal ends it.
+            settled: opens the state that is evaluated and kept as the best one, and closes it
+                again, so that training goes on with its own.
             strategy: places the step on devices.
             observers: called before and after every call of steps; closed when the run ends.
         """
@@ -81,6 +84,7 @@ class TrainLoop:
         self.checkpoints = checkpoints
         self.log = log
         self._evaluate = evaluate
+        self._settled = settled
         self._evaluate_every = options.evaluate_every if evaluate is not None else 0
         self._strategy = strategy or tf.distribute.get_strategy()
         self._dataset = dataset
@@ -227,14 +231,16 @@ class TrainLoop:
         """Evaluate the weights; return why the run should end, or None."""
         with self.log.paused():
             try:
-                metrics = self._evaluate()
+                with self._settled():
+                    metrics = self._evaluate()
+                    with unhurried():
+                        if self._best.keep(metrics):
+                            self.log.say(f"  best {self.options.keep_best} so far, kept in best/")
             except Stopped as stop:  # The same on every process.
                 with unhurried():
                     path = self.checkpoints.save()
                 return self._stopped(stop.number, path, ", with the evaluation that was stopped")
             with unhurried():
-                if self._best.keep(metrics):
-                    self.log.say(f"  best {self.options.keep_best} so far, kept in best/")
                 if not self._best.is_out_of_patience:
                     return None
                 self.checkpoints.save()

@@ -9,103 +9,9 @@ import gin
 import tensorflow as tf
 
 from ssd_centernet.training.length import RunLength
+from ssd_centernet.training.warmup_cosine import WarmupCosine
 
-# A run may outlast its decay a little, as the published 64 epochs do with a decay of 55.
-_LONG = 1.25
-
-
-@gin.register
-class WarmupCosine:
-    """Linear warm-up, a plateau, a half cosine and a floor, all in epochs.
-
-    With `e` the epoch as a fraction, `b` the end of the plateau and `E` the end of the decay, the
-    rate is `base * batch / reference_batch_size` times: `peak e / warmup` while e < warmup, `peak`
-    until b, `0.5 (1 + cos(pi (e - b) / (E - b))) + floor` until E, `floor` after.
-
-    Source:
-        docs/reference/ssd_resnet34.md, section 8
-        Accurate, Large Minibatch SGD: Training ImageNet in 1 Hour (arXiv:1706.02677)
-    """
-
-    def __init__(
-        self,
-        base_learning_rate: float = 3e-3,
-        *,
-        reference_batch_size: int = 32,
-        warmup_epochs: float = 7.0,
-        plateau_until_epoch: float = 15.0,
-        decay_until_epoch: float = 55.0,
-        stretch: float = 0.0,
-        peak: float = 1.01,
-        floor: float = 0.01,
-        span_run: bool = False,
-    ):
-        """Configure the schedule.
-
-        Args:
-            base_learning_rate: rate for a global batch of `reference_batch_size`.
-            reference_batch_size: the rate grows linearly with global batch / reference_batch_size.
-            warmup_epochs: length of the linear warm-up; the first step's rate is 0.
-            plateau_until_epoch: epoch at which the decay begins.
-            decay_until_epoch: epoch at which the floor is reached.
-            stretch: the published flag `k`: both epochs are multiplied by 1 + stretch / 10.
-            peak: factor of the plateau.
-            floor: factor at the end.
-            span_run: whether to scale the three epochs so that the decay ends with the run; the
-                published schedule (False) ignores the length of the run.
-        """
-        self.base_learning_rate = base_learning_rate
-        self.reference_batch_size = reference_batch_size
-        self.warmup_epochs = warmup_epochs
-        self.plateau_until_epoch = plateau_until_epoch
-        self.decay_until_epoch = decay_until_epoch
-        self.stretch = stretch
-        self.peak = peak
-        self.floor = floor
-        self.span_run = span_run
-
-    def __call__(self, step: tf.Tensor, run: RunLength) -> tf.Tensor:
-        """Compute the learning rate.
-
-        Args:
-            step: integer scalar, 0 at the first update.
-            run: length of the run.
-
-        Returns:
-            float32 scalar.
-        """
-        begin = self.plateau_until_epoch * (1.0 + self.stretch / 10.0)
-        end = self.decay_until_epoch * (1.0 + self.stretch / 10.0)
-        epochs = run.total_steps / run.steps_per_epoch
-        # Epochs of the schedule then pass faster or slower than those of the run, so that they end
-        # together.
-        scale = epochs / end if self.span_run else 1.0
-        epoch = tf.cast(step, tf.float32) / (run.steps_per_epoch * scale)
-        # A run shorter than an epoch would otherwise never leave a warm-up of nothing.
-        warming = self.peak * epoch / max(self.warmup_epochs, 1e-9)
-        phase = (epoch - begin) / max(end - begin, 1e-9)
-        # 1 + floor where the decay begins, which is the published peak of 1.01: no jump there.
-        decaying = 0.5 * (1.0 + tf.cos(math.pi * phase)) + self.floor
-        # The last condition that holds wins: a warm-up longer than the plateau is cut off by the
-        # decay, as published.
-        factor = tf.where(epoch < self.warmup_epochs, warming, self.peak)
-        factor = tf.where(epoch < begin, factor, decaying)
-        factor = tf.where(epoch < end, factor, self.floor)
-        # The rule of linear scaling.
-        peak_rate = self.base_learning_rate * run.global_batch_size / self.reference_batch_size
-        return peak_rate * factor
-
-    def describe(self, run: RunLength) -> str | None:
-        """Explain in a sentence why the schedule does not fit a run; None if it does."""
-        end = self.decay_until_epoch * (1.0 + self.stretch / 10.0)
-        epochs = run.total_steps / run.steps_per_epoch
-        if self.span_run or end <= epochs <= _LONG * end:
-            return None
-        rest = "" if epochs < end else f"; the rest has {100 * self.floor:g} % of the peak"
-        return (
-            f"the learning rate decays until epoch {end:g}, but the run ends at {epochs:g}{rest}. "
-            "Set WarmupCosine.span_run = True to span the run."
-        )
+__all__ = ["ConstantRate", "RunLength", "StepDecay", "WarmupCosine", "WarmupCosineSteps"]
 
 
 @gin.register
@@ -255,6 +161,13 @@ class StepDecay:
             )
         if warmup < self.warmup_steps:
             return _shortened("StepDecay", self.warmup_steps, warmup, run)
+        if falls and self.length is not None and not run.has_length(self.length, self.unit):
+            return (
+                f"the learning rate is scaled to this run of {run.total_steps} steps: it falls at "
+                f"{_listed('step', falls)}, where the recipe has {self.boundaries} of "
+                f"{self.length:g} {self.unit}. Set StepDecay.length = None to keep the recipe's "
+                f"{self.unit}."
+            )
         return None
 
 
@@ -379,6 +292,10 @@ class WarmupCosineSteps:
         if warmup < self._asked(total):
             return _shortened("WarmupCosineSteps", self._asked(total), warmup, run, peak)
         return None
+
+
+def _listed(word: str, numbers: Sequence[int]) -> str:
+    return f"{word}{'s' if len(numbers) > 1 else ''} {' and '.join(map(str, numbers))}"
 
 
 def _batch_factor(reference_batch_size: int | None, run: RunLength) -> float:

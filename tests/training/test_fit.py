@@ -10,6 +10,7 @@ import tensorflow as tf
 import ssd_centernet
 from ssd_centernet._keras import keras
 from ssd_centernet.layers.heads import CenterNetHead
+from ssd_centernet.layers.normalization import warm_up_averages
 from ssd_centernet.layers.preprocessing import Preprocessing
 from ssd_centernet.models.backbones.resnet import ResNet
 from ssd_centernet.runtime.precision import policy_scope
@@ -52,6 +53,7 @@ def fitted():
 def test_fit_trains_as_the_trainer_does(fitted):
     detector, history = fitted
     trainer = tiny_trainer(fresh(), schedule=ConstantRate(0.01), **SETTINGS)
+    assert warm_up_averages(trainer.detector, lambda: trainer.step, 3) > 0
     step, losses = tf.function(trainer.train_step), []
     for batch in batches():
         losses.append({name: float(value) for name, value in step(batch).items()})

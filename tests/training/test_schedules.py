@@ -50,6 +50,37 @@ def test_span_run_ends_the_decay_with_the_run():
     assert float(schedule(20, short)) == pytest.approx(1.01, rel=1e-5)
 
 
+def epochs_run(epochs, steps_per_epoch=917, batch=128):
+    return RunLength(steps_per_epoch, round(epochs * steps_per_epoch), batch)
+
+
+def test_a_run_of_another_length_than_the_published_one_is_spanned():
+    published, spanned = WarmupCosine(span_run=False), WarmupCosine(span_run=True)
+    for run, same in (
+        (epochs_run(64), published),
+        (epochs_run(64, steps_per_epoch=489, batch=240), published),
+        (epochs_run(63), spanned),
+        (epochs_run(8), spanned),
+        (epochs_run(300, steps_per_epoch=7), spanned),
+    ):
+        for step in (0, 1, run.total_steps // 9, run.total_steps // 2, run.total_steps - 1):
+            assert float(WarmupCosine()(step, run)) == float(same(step, run)), (run, step)
+    # Of a longer run more than three quarters would else have a hundredth of the rate.
+    long = epochs_run(250, steps_per_epoch=8)
+    assert float(published(1000, long)) / float(published(100, long)) < 0.011
+    assert float(WarmupCosine()(1000, long)) / float(published(100, long)) > 0.5
+
+
+def test_the_length_of_the_recipe_is_that_of_its_epochs():
+    vgg = StepDecay(boundaries=(80, 110), length=120)
+    assert vgg.boundary_steps(epochs_run(120, 1833)) == (80 * 1833, 110 * 1833)
+    assert vgg.describe(epochs_run(120, 1833)) is None
+    own = WarmupCosine(decay_until_epoch=36.0, length=36)
+    kept = WarmupCosine(decay_until_epoch=36.0, span_run=False)
+    for step in (10, 700, 1300):
+        assert float(own(step, epochs_run(36, 40))) == float(kept(step, epochs_run(36, 40)))
+
+
 def test_constant_rate_warms_up():
     schedule = ConstantRate(0.2, warmup_steps=10)
     assert [float(schedule(step, RUN)) for step in (0, 5, 10, 99)] == pytest.approx(
@@ -193,8 +224,29 @@ def test_warmup_shrinks_with_a_run_that_it_was_not_made_for():
         (StepDecay(unit="steps", boundaries=(90, 120), warmup_steps=0), 100, "fall at step 120"),
         (StepDecay(boundaries=(), warmup_steps=500), 100, "StepDecay.warmup_steps"),
         (ConstantRate(warmup_steps=10), 10, "ConstantRate.warmup_steps"),
-        (WarmupCosine(), 100, "until epoch 55, but the run ends at 10. Set"),
-        (WarmupCosine(), 1000, "until epoch 55, .* ends at 100; the rest has 1 % of the peak"),
+        (WarmupCosine(span_run=False), 100, "until epoch 55, but the run ends at 10. Set"),
+        (
+            WarmupCosine(span_run=False),
+            1000,
+            "until epoch 55, .* ends at 100; the rest has 1 % of the peak",
+        ),
+        (
+            WarmupCosine(),
+            100,
+            r"to this run of 10 epochs: it warms up over 1\.27 epochs, .* at epoch 55, ends with .*"
+            "span_run = False",
+        ),
+        (
+            WarmupCosine(),
+            1000,
+            r"to this run of 100 epochs: .* over 12\.7 epochs, .* at epoch 55, ends with the run",
+        ),
+        (
+            StepDecay(length=120, warmup_steps=0),
+            120,
+            r"to this run of 120 steps: it falls at steps 80 and 110, .* \(80\.0, 110\.0\) of 120 "
+            "epochs. Set StepDecay.length = None",
+        ),
         (
             StepDecay(unit="steps", boundaries=(90, 120)),
             1000,
@@ -211,9 +263,11 @@ def test_schedules_say_where_they_do_not_fit_the_run(schedule, total, message):
     [
         WarmupCosineSteps(total_steps=1000),
         StepDecay(unit="steps", boundaries=(600, 900)),
-        StepDecay(boundaries=(80, 110), length=120, warmup_steps=0),
+        StepDecay(boundaries=(60, 90), length=100, warmup_steps=0),
         ConstantRate(),
-        WarmupCosine(plateau_until_epoch=27.0, decay_until_epoch=86.0),
+        WarmupCosine(plateau_until_epoch=27.0, decay_until_epoch=86.0, span_run=False),
+        WarmupCosine(plateau_until_epoch=27.0, decay_until_epoch=86.0, length=100),
+        WarmupCosine(plateau_until_epoch=27.0, decay_until_epoch=100.0),
         WarmupCosine(span_run=True, decay_until_epoch=1000.0),
     ],
 )

@@ -43,10 +43,11 @@ def test_ten_steps_equal_five_and_five(tiny_recipe, data_dir, tmp_path, capsys):
     whole, halves = tmp_path / "whole", tmp_path / "halves"
     schedule = "train.schedule = @WarmupCosine"
     off = "ConstantRate.learning_rate = 0.01"
+    schedule += "\nWarmupCosine.span_run = False"
     recipe = tiny_recipe.read_text().replace("train.schedule = @ConstantRate", schedule)
     tiny_recipe.write_text(recipe.replace(off, ""))
     assert run(tiny_recipe, data_dir, whole, "train.steps = 10") == "finished"
-    # The schedule counts epochs, so that the first half may be told to end at step 5.
+    # Epochs are not scaled to the run, so that the first half may be told to end at step 5.
     assert run(tiny_recipe, data_dir, halves, "train.steps = 5") == "finished"
     assert run(tiny_recipe, data_dir, halves, "train.steps = 10") == "finished"
     assert "at step 5" in capsys.readouterr().out
@@ -58,6 +59,17 @@ def test_ten_steps_equal_five_and_five(tiny_recipe, data_dir, tmp_path, capsys):
     assert run(tiny_recipe, data_dir, halves, "train.steps = 10") == "finished"
     assert "nothing is left to do: the run is at step 10 of 10" in capsys.readouterr().out
     assert_same_bits(whole, halves)
+
+
+def test_a_schedule_spans_the_run_and_the_log_says_so(tiny_recipe, data_dir, tmp_path, capsys):
+    recipe = tiny_recipe.read_text().replace("ConstantRate\n", "WarmupCosine\n")
+    tiny_recipe.write_text(recipe.replace("ConstantRate.learning_rate = 0.01", ""))
+    run(tiny_recipe, data_dir, tmp_path / "r", "train.steps = 6")
+    assert "the learning rate is scaled to this run of 2 epochs" in capsys.readouterr().out
+    lines = [json.loads(one) for one in (tmp_path / "r" / "metrics.jsonl").open()]
+    # With the epochs of the recipe all six steps would be in the warm-up.
+    rates = {line["step"]: line["learning_rate"] for line in lines if line["kind"] == "train"}
+    assert rates[2] > 3 * rates[6] > 0
 
 
 def test_the_seed_decides_and_must_stay(tiny_recipe, data_dir, tmp_path):
