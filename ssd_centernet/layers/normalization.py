@@ -92,7 +92,7 @@ class BatchNorm(keras.layers.BatchNormalization):
             step: returns the number of updates so far, a scalar of any kind; None for the momentum
                 of the layer at every step.
 
-        Source: `num_updates` of tf.train.ExponentialMovingAverage
+        Source: https://www.tensorflow.org/api_docs/python/tf/train/ExponentialMovingAverage
         """
         self._step = step
 
