@@ -34,6 +34,7 @@ def build(
     image_size: int | tuple[int, int] | None = None,
     dtype: str | None = None,
     settings: str | Sequence[str] = (),
+    allow_import: Sequence[str] | None = None,
 ) -> Detector:
     """Build the detector of a recipe, with fresh weights.
 
@@ -47,6 +48,8 @@ def build(
         dtype: 'fp32', 'bf16' or 'fp16'; weights are float32 under each. None is what the recipe
             says, fp32 in those that are installed.
         settings: gin bindings that win over the recipe's: 'SSDDecoder.score_threshold = 0.3'.
+        allow_import: modules that the recipe may import and name if it is the `config.gin` of a
+            run; see `load`.
 
     Returns:
         The detector: a Keras model.
@@ -66,7 +69,8 @@ def build(
             "is not a class. Leave num_classes out: it follows from the names."
         )
     with own_configuration():
-        config.parse([recipe], [*size_setting(image_size), *as_lines(settings)])
+        bindings = [*size_setting(image_size), *as_lines(settings)]
+        config.parse([recipe], bindings, allow_import=allow_import)
         chosen: dict[str, Any] = {} if dtype is None else {"dtype": dtype}
         if label_map is not None:
             # What the recipe says of its own classes was for its own data.
@@ -86,7 +90,11 @@ def build(
 
 
 def load(
-    path: str | os.PathLike, *, checkpoint: str | None = None, settings: str | Sequence[str] = ()
+    path: str | os.PathLike,
+    *,
+    checkpoint: str | None = None,
+    settings: str | Sequence[str] = (),
+    allow_import: Sequence[str] | None = None,
 ) -> Detector:
     """Load a trained detector: of a run of `ssd_centernet train`, or of a `.keras` file.
 
@@ -96,18 +104,23 @@ def load(
         checkpoint: which one of a run: 'best', 'latest' or a name such as 'ckpt-500'; None is the
             best one, or the latest where none was kept as the best.
         settings: gin bindings that win over those of the run: 'SSDDecoder.score_threshold = 0.3'.
+        allow_import: modules that the settings of the run may import and name, such as
+            ['my_parts']: their code runs. Without it the settings are data (docs/security.md).
 
     Returns:
         The detector with these weights and the names of its classes.
 
     Raises:
         FileNotFoundError: no such run, checkpoint or file; says what there is.
-        ValueError: the weights do not fit the settings, or a setting has no effect.
+        ValueError: the weights do not fit the settings, a setting has no effect, or the settings
+            of the run import a module that is not allowed.
     """
     path = Path(path).expanduser()
     if path.suffix == ".keras":
-        if checkpoint is not None or settings:
-            raise ValueError(f"{path} holds one detector: checkpoint and settings are for runs.")
+        if checkpoint is not None or settings or allow_import:
+            raise ValueError(
+                f"{path} holds one detector: checkpoint, settings and allow_import are for runs."
+            )
         return _load_file(path)
     model_dir, inside = _run_and_checkpoint(path)
     if inside and checkpoint is not None:
@@ -117,7 +130,11 @@ def load(
         )
     with own_configuration():
         run = open_run(
-            model_dir, checkpoint=inside or checkpoint, gin_params=as_lines(settings), device=None
+            model_dir,
+            checkpoint=inside or checkpoint,
+            gin_params=as_lines(settings),
+            device=None,
+            allow_import=allow_import,
         )
     return run.detector
 

@@ -58,6 +58,7 @@ def training_data(
     batch_size: int = 8,
     split: str | None = None,
     settings: str | Sequence[str] = (),
+    allow_import: Sequence[str] | None = None,
     **options: Any,
 ) -> TrainingData:
     """Make batches to `fit` a detector on, as `ssd_centernet train` makes them.
@@ -72,6 +73,7 @@ def training_data(
         split: prefix of the record files; None is that of the recipe, which is
             'coco_train' where it does not say.
         settings: gin bindings that win over the recipe's: 'SSDAugment.no_crop_probability = 0.9'.
+        allow_import: as in `load`, where the recipe is the `config.gin` of a run.
         **options: of `data.pipeline.training_batches`, such as `seed`, `keep_empty`, `cache`.
 
     Returns:
@@ -86,9 +88,8 @@ def training_data(
     if recipe is None and settings:
         raise ValueError(f"settings={as_lines(settings)} need a recipe that they change.")
     with own_configuration():
-        config.parse(
-            [recipe] if recipe else [], [*size_setting(detector.image_size), *as_lines(settings)]
-        )
+        bindings = [*size_setting(detector.image_size), *as_lines(settings)]
+        config.parse([recipe] if recipe else [], bindings, allow_import=allow_import)
         options |= {"batch_size": batch_size} | ({"train_split": split} if split else {})
         chosen = {name: options.pop(name) for name in _SETTINGS if name in options}
         of_recipe = Recipe().replace(**chosen)

@@ -35,7 +35,6 @@ MAY_IMPORT = {
     "ops": set(),
     "labels": {"files"},
     "runtime": {"_keras"},
-    "config": {"files"},
     "drawing": {"files", "labels", "ops"},
     "layers": {"ops", "labels", "_keras"},
     "data": {"files", "ops", "labels"},
@@ -43,6 +42,8 @@ MAY_IMPORT = {
     "models": _MODELS | {"data"},
     "checkpoint_files": {"files"},
     "run_directory": {"checkpoint_files", "data", "labels"},
+    # Of a run only the name of its settings, which are read as data.
+    "config": {"files", "run_directory"},
     "building": _MODELS | {"runtime"},
     "export": _RUN,
     "weights": _MODELS | {"checkpoint_files", "run_directory"},

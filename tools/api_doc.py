@@ -78,6 +78,8 @@ _SECTIONS = {
     "Pictures and charts": ("drawing/visualize.py", "drawing/chart.py"),
     "Recipes and devices": (
         "config/parsing.py",
+        "config/finding.py",
+        "config/usage.py",
         "config/expectations.py",
         "runtime/device.py",
         "runtime/precision.py",

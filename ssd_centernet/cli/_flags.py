@@ -14,7 +14,7 @@ _DEVICES = ["auto", "cpu", "gpu", "tpu", "hpu", "mlu", "npu"]
 
 
 def define_gin() -> None:
-    """Define --gin_file and --gin_params."""
+    """Define --gin_file, --gin_params and --allow_import."""
     flags.DEFINE_multi_string(
         "gin_file",
         None,
@@ -25,6 +25,17 @@ def define_gin() -> None:
         "gin_params",
         None,
         'A setting that wins over the files, such as "train.batch_size = 8". Repeatable.',
+    )
+    define_allow_import()
+
+
+def define_allow_import() -> None:
+    """Define --allow_import."""
+    flags.DEFINE_list(
+        "allow_import",
+        None,
+        "Modules that the settings of a run (its config.gin) may import and name, such as "
+        "my_parts,my_schedule. Without it they name parts of the library alone: they are data.",
     )
 
 

@@ -33,6 +33,7 @@ def define_run_flags() -> None:
         '"SSDDecoder.score_threshold = 0.01". Repeatable.',
         module_name=_flags.__name__,
     )
+    _flags.define_allow_import()
     _flags.define_batch_size()
     _flags.define_dtype()
     _flags.define_device()
@@ -62,6 +63,7 @@ def open_run_of_flags(
         device=values.device or "auto",
         communicator=communicator,
         allow=allow,
+        allow_import=values.allow_import,
     )
 
 

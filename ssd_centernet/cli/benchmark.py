@@ -120,6 +120,7 @@ def _recipe_lines(values: flags.FlagValues) -> list[dict]:
         flag_params=_flags.flag_bindings(
             {"dtype": "build_detector.dtype", "train_split": "train.train_split"}
         ),
+        allow_import=values.allow_import,
     )
     recipe = Recipe()
     shared = {

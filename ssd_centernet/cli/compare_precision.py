@@ -57,6 +57,7 @@ def main(argv: list[str]) -> int:
     _flags.require("gin_file", "data_dir", "output_dir")
     values = flags.FLAGS
     dtypes = _checked_dtypes(values.dtypes)
+    from ssd_centernet.config import imported_modules
     from ssd_centernet.drawing.chart import check_installed
     from ssd_centernet.runs.logs import RunLog
     from ssd_centernet.runs.planned import (
@@ -69,11 +70,15 @@ def main(argv: list[str]) -> int:
 
     check_installed()
     settings = {name: values[name].value for name in (*_TRAIN_FLAGS, "log_every")}
+    settings["allow_import"] = ",".join(values.allow_import or ()) or None
     settings["log_every"] = values.log_every or _points(values.num_steps)
     seed = values.seed or 0
     check_settings(values.output_dir, {**settings, "seed": seed})
     planned = plan_runs(dtypes, seed=seed, control=values.control)
     evaluation = {name: settings[name] for name in ("data_dir", "batch_size", "device")}
+    # What the user's own files import, the settings of the runs trained here import as well.
+    allowed = [*(values.allow_import or ()), *imported_modules(values.gin_file, values.gin_params)]
+    evaluation["allow_import"] = ",".join(allowed) or None
     try:
         folders = [
             complete_run(

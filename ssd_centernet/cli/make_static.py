@@ -64,7 +64,12 @@ def main(argv: list[str]) -> int:
     select_device("cpu")  # Where the pipeline runs anyway.
     names = ("batch_size", "seed", "train_split")
     bindings = _flags.flag_bindings({name: f"train.{name}" for name in names})
-    config.parse(values.gin_file, values.gin_params, flag_params=bindings)
+    config.parse(
+        values.gin_file,
+        values.gin_params,
+        flag_params=bindings,
+        allow_import=values.allow_import,
+    )
     bar = None
 
     def progress(done: int, total: int) -> None:

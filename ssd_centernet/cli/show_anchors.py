@@ -43,7 +43,7 @@ def main(argv: list[str]) -> int:
 
     # Matching is quick on a processor, and an accelerator may be busy with training.
     select_device("cpu")
-    config.parse(values.gin_file, values.gin_params)
+    config.parse(values.gin_file, values.gin_params, allow_import=values.allow_import)
     split = values.split
     if split is not None and split not in list_splits(values.data_dir):
         split = f"coco_{split.removeprefix('coco_')}"

@@ -47,7 +47,12 @@ def main(argv: list[str]) -> int:
     select_device("cpu")
     names = {"seed": "train.seed", "train_split": "train.train_split"}
     bindings = _flags.flag_bindings(names)
-    config.parse(values.gin_file, values.gin_params, flag_params=bindings)
+    config.parse(
+        values.gin_file,
+        values.gin_params,
+        flag_params=bindings,
+        allow_import=values.allow_import,
+    )
     recipe = Recipe()
     # More images a batch than are shown would only take time and memory.
     recipe = recipe.replace(batch_size=min(recipe.batch_size, values.num_images))

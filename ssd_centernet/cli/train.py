@@ -256,11 +256,12 @@ def parse_recipe(statements: Sequence[Statement], *, evaluable: bool = True) -> 
             "--static and --use_fake_data are two sources of training batches: give only one."
         )
     data = "static" if values.static else "fake" if values.use_fake_data else None
-    config.parse(values.gin_file, values.gin_params, flag_params=bindings)
+    allowed = values.allow_import
+    config.parse(values.gin_file, values.gin_params, flag_params=bindings, allow_import=allowed)
     if statements or data:
         # What these flags set depends on the recipe that was just read.
         bindings += _vendor_flags.bindings(statements, data=data)
-        config.parse(values.gin_file, values.gin_params, flag_params=bindings)
+        config.parse(values.gin_file, values.gin_params, flag_params=bindings, allow_import=allowed)
 
 
 def _weights(words: Sequence[str]) -> tuple[float, ...]:

@@ -5,10 +5,9 @@ The only module that uses what gin has no public name for.
 
 import contextlib
 import difflib
-import fnmatch
 import inspect
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 import gin
@@ -28,6 +27,10 @@ Key = tuple[str, str, str]  # Scope, selector, parameter.
 
 _gin = gin.config
 _REFERENCE = _gin.ConfigurableReference
+
+
+class ConfigError(ValueError):
+    """A recipe or a --gin_params binding that cannot be obeyed."""
 
 
 class Binding(NamedTuple):
@@ -135,16 +138,6 @@ def _covers(outer: str, scope: str) -> bool:
     return not outer or scope == outer or scope.startswith(f"{outer}/")
 
 
-def allowed_keys(patterns: Sequence[str]) -> set[Key]:
-    """Return the bindings that match a pattern, and those that they refer to."""
-    roots = set()
-    for key, binding in bindings.items():
-        names = (binding.name, binding.name.rpartition(".")[0], short_name(binding.selector))
-        if any(fnmatch.fnmatchcase(name, pattern) for name in names for pattern in patterns):
-            roots.add(key)
-    return roots | reachable_keys(roots)
-
-
 def reachable_keys(keys: Iterable[Key]) -> set[Key]:
     """Return the bindings of everything that the values of some bindings refer to."""
     found: set[Key] = set()
@@ -166,20 +159,9 @@ def references(key: Key) -> list[Any]:
     return list(_gin.iterate_references([_gin._CONFIG[scope, selector][parameter]]))
 
 
-def unused_message(unused: Sequence[Binding], used: set[Key]) -> str:
-    """Write the error that lists unused bindings with places and near matches."""
-    names = [bindings[key].name for key in used]
-    for (scope, selector), values in operative().items():
-        if selector != MACRO:
-            names += [Binding(scope, selector, name, "", False).name for name in values]
-    lines = []
-    for binding in unused:
-        lines.append(f"  {binding.name} ({binding.place}) {near(binding.name, names)}".rstrip())
-    count = "This setting was" if len(unused) == 1 else f"These {len(unused)} settings were"
-    return (
-        f"{count} never used: a typo, or a setting for a part that this recipe does not use. "
-        "Remove or correct:\n" + "\n".join(lines)
-    )
+def is_reference(value: Any) -> bool:
+    """Tell whether a value is gin's reference to a name: @name, @name() or %NAME."""
+    return isinstance(value, _REFERENCE)
 
 
 def statements(text: str) -> Iterator[Any]:

@@ -1,16 +1,15 @@
 """Read gin recipes strictly.
 
 `parse` replaces the whole configuration. A name or a parameter that does not exist is an error
-with near matches, and `assert_all_used` turns a setting that nothing asked for into one as well.
+with near matches (`usage.assert_all_used` turns a setting that nothing asked for into one as well).
 Files are walked here, not by gin's own loader, so that every binding keeps the place it came from
 and includes are searched beside the including file and among the installed recipes.
 """
 
+import dataclasses
 import importlib
 import os
-import re
-import tokenize
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +17,12 @@ import gin
 from gin import config_parser
 
 from ssd_centernet import __version__
+from ssd_centernet.config import finding, trust
 from ssd_centernet.config.gin_state import (
     MACRO,
     Binding,
-    allowed_keys,
+    ConfigError,
+    Key,
     bindings,
     expected_instead,
     macro_names,
@@ -36,9 +37,8 @@ from ssd_centernet.config.gin_state import (
     replaced,
     short_name,
     statements,
-    unused_message,
-    used_keys,
 )
+from ssd_centernet.config.text import PARSE_ERRORS, explain
 from ssd_centernet.files import read_text, write_atomically
 
 # Modules whose import registers the names that recipes may use.
@@ -82,13 +82,6 @@ MODULES: tuple[str, ...] = (
 # needs not know which of them a recipe uses.
 ALTERNATIVES: dict[str, str] = {"train.steps": "train.epochs", "train.epochs": "train.steps"}
 
-_PARSE_ERRORS = (SyntaxError, ValueError, IndexError, tokenize.TokenError, RecursionError)
-_PACKAGE = Path(__file__).resolve().parents[1]
-
-
-class ConfigError(ValueError):
-    """A recipe or a --gin_params binding that cannot be obeyed."""
-
 
 def register_all() -> None:
     """Import every module that registers names for recipes, also where gin is locked."""
@@ -97,60 +90,28 @@ def register_all() -> None:
             importlib.import_module(name)
 
 
-def recipe_directory() -> Path:
-    """Return the folder of the recipes: inside the installed package, or beside it in a checkout.
-
-    Raises:
-        FileNotFoundError: neither place holds any recipe.
-    """
-    for folder in (_PACKAGE / "gin_configs", _PACKAGE.parent / "gin_configs"):
-        if folder.is_dir():
-            return folder
-    raise FileNotFoundError(
-        f"The recipes are missing: there is no gin_configs folder in {_PACKAGE} or beside it. "
-        "The installation is damaged; install the package again."
-    )
-
-
-def recipes() -> list[str]:
-    """Return the names of the installed recipes, without their ending."""
-    return sorted(path.stem for path in recipe_directory().glob("*.gin"))
-
-
-def find_recipe(name: str | os.PathLike[str], *, search_path: Sequence[str | Path] = ()) -> Path:
-    """Find a gin file by its path or by the name of an installed recipe.
-
-    Args:
-        name: absolute path, path relative to the working directory, to a folder of `search_path`
-            or to the installed recipes; the ending '.gin' may be left out.
-        search_path: folders tried after the working directory and before the installed recipes.
-
-    Returns:
-        The path of the file.
-
-    Raises:
-        FileNotFoundError: there is no such file; the message lists the installed recipes.
-    """
-    name = os.path.expanduser(os.fspath(name))
-    return _find(name, [Path(), *map(Path, search_path), recipe_directory()])
-
-
 def parse(
     gin_files: Sequence[str | os.PathLike[str]] | None = None,
     gin_params: Sequence[str] | None = None,
     *,
     search_path: Sequence[str | Path] = (),
     flag_params: Sequence[str] | None = None,
+    allow_import: Sequence[str] | None = None,
 ) -> None:
     """Replace the configuration by gin files and bindings, strictly.
 
+    Files of a run (its `config.gin` and what lies beside it) are data: they import nothing but
+    modules of this library and those of `allow_import`, include nothing but installed recipes, and
+    name nothing but parts of these. Other files, and bindings, are code of whoever gives them.
+
     Args:
-        gin_files: recipes in the order in which they are read (see `find_recipe`); a later
+        gin_files: recipes in the order in which they are read (see `finding.find_recipe`); a later
             binding replaces an earlier one.
         gin_params: bindings such as 'train.batch_size = 8', read after the files.
         search_path: more folders to look for files and includes in.
         flag_params: bindings made from command-line flags, read between the files and
             `gin_params`. A name that the library does not know is an error in them as well.
+        allow_import: modules that files of a run may import and name, with those below them.
 
     Raises:
         FileNotFoundError: a file does not exist.
@@ -159,14 +120,14 @@ def parse(
     """
     register_all()
     clear()
-    folders = [Path(), *map(Path, search_path), recipe_directory()]
+    folders = (Path(), *map(Path, search_path), finding.recipe_directory())
+    reader = _Reader(folders, tuple(allow_import or ()))
     try:
         for name in gin_files or ():
-            path = _find(os.path.expanduser(os.fspath(name)), folders)
-            _read_file(path, folders, ())
+            reader.read_file(finding.find(os.path.expanduser(os.fspath(name)), folders))
         for source, params in (("a flag", flag_params), ("--gin_params", gin_params)):
             for text in params or ():
-                _read_statements(text, place=source, folders=folders, parents=())
+                reader.read_statements(text, place=source)
         _check_macros()
         gin.finalize()
     except Exception:
@@ -211,117 +172,101 @@ def save_operative(path: str | os.PathLike[str]) -> None:
     )
 
 
-def assert_all_used(allow: Iterable[str] = (), *, overrides_only: bool = False) -> None:
-    """Raise when a binding had no effect because nothing that ran asked for it.
-
-    To be called when everything that the run uses has been built (after the first step).
-
-    Settings of a part that a later line replaced are allowed, such as those of a recipe's schedule
-    before `train.schedule = @ConstantRate`.
-
-    Args:
-        allow: names that this run need not use, such as 'evaluate' (all its parameters),
-            'evaluate.batch_size' or 'data.*' (shell wildcards). What an allowed binding refers
-            to is allowed as well.
-        overrides_only: check the bindings of flags and `gin_params` alone, as one does when
-            the files are the saved settings of another kind of run.
-
-    Raises:
-        ConfigError: lists each such binding with its place and near matches.
-    """
-    used = used_keys()
-    allowed = allowed_keys(tuple(allow))
-    unused = [
-        binding
-        for key, binding in bindings.items()
-        if key not in used | allowed | replaced and (binding.override or not overrides_only)
-    ]
-    # A macro that only unused bindings refer to is not a second mistake.
-    referred = reachable_keys(b[:3] for b in unused if b.selector != MACRO)
-    unused = [b for b in unused if b.selector != MACRO or b[:3] not in referred]
-    if unused:
-        raise ConfigError(unused_message(unused, used))
-
-
 # Reading ------------------------------------------------------------------------------------------
 
 
-def _find(
-    name: str, folders: Sequence[Path], parents: Sequence[Path] = (), place: str = ""
-) -> Path:
-    for folder in folders:
-        for ending in ("", ".gin"):
-            path = folder / f"{name}{ending}"
-            # A user's file may include the installed one that has the same name.
-            if path.is_file() and path.resolve() not in parents:
-                return path
-    available = recipes()
-    looked = dict.fromkeys(str(folder.resolve()) for folder in folders)
-    including = f" (included in {place}; a file cannot include itself)" if parents else ""
-    raise FileNotFoundError(
-        f"There is no gin file {name!r} in {', '.join(looked)}{including}. "
-        f"{near(Path(name).stem, available)}"
-        f"Installed recipes: {', '.join(available) or 'none'}."
-    )
+@dataclasses.dataclass(frozen=True)
+class _Reader:
+    """Read files and what they include.
 
+    Attributes:
+        folders: where files are looked for.
+        allowed: modules that files of a run may import.
+        parents: the files that include this one, the outermost first, and itself.
+        saved: whether what is read belongs to a run.
+    """
 
-def _read_file(path: Path, folders: Sequence[Path], parents: tuple[Path, ...]) -> None:
-    path = path.resolve()
-    _read_statements(
-        read_text(path),
-        place=str(path),
-        folders=[path.parent, *folders],
-        parents=(*parents, path),
-    )
+    folders: tuple[Path, ...]
+    allowed: tuple[str, ...]
+    parents: tuple[Path, ...] = ()
+    saved: bool = False
 
+    def read_file(self, path: Path) -> None:
+        resolved = path.resolve()
+        inside = dataclasses.replace(
+            self,
+            folders=(resolved.parent, *self.folders),
+            parents=(*self.parents, resolved),
+            saved=self.saved or trust.is_saved(path),
+        )
+        if inside.saved:
+            trust.check_size(resolved)
+        text = read_text(resolved)
+        if inside.saved:
+            trust.check_imports(text, str(resolved), self.allowed)
+        inside.read_statements(text, place=str(resolved))
 
-def _read_statements(
-    text: str, *, place: str, folders: Sequence[Path], parents: tuple[Path, ...]
-) -> None:
-    try:
-        parser = statements(text)
-    except _PARSE_ERRORS as error:
-        raise ConfigError(_explain(error, text, place)) from error
-    while True:
+    def read_statements(self, text: str, *, place: str) -> None:
         try:
-            statement = next(parser, None)
-        except _PARSE_ERRORS as error:
-            raise ConfigError(_explain(error, text, place)) from error
-        if statement is None:
-            return
-        line = statement.location.line_num
-        here = f"{place}, line {line}" if parents else f"{place}: {text.strip()}"
+            parser = statements(text)
+        except PARSE_ERRORS as error:
+            raise ConfigError(explain(error, text, place)) from error
+        while True:
+            try:
+                statement = next(parser, None)
+            except PARSE_ERRORS as error:
+                raise ConfigError(explain(error, text, place)) from error
+            if statement is None:
+                return
+            line = statement.location.line_num
+            self._obey(
+                statement, f"{place}, line {line}" if self.parents else f"{place}: {text.strip()}"
+            )
+
+    def _obey(self, statement: Any, place: str) -> None:
         if isinstance(statement, config_parser.IncludeStatement):
-            _read_file(_find(statement.filename, folders, parents, here), folders, parents)
+            # Of a run: installed recipes alone, as a path could lead to any file.
+            folders = (finding.recipe_directory(),) if self.saved else self.folders
+            name = Path(statement.filename).name if self.saved else statement.filename
+            self.read_file(finding.find(name, folders, self.parents, place))
         elif isinstance(statement, config_parser.ImportStatement):
-            _import(statement, here)
+            if self.saved:
+                trust.check_import(statement, place, self.allowed)
+            _import(statement, place)
         elif isinstance(statement, config_parser.BlockDeclaration):
-            _configurable(statement.selector, here)
+            _configurable(statement.selector, place)
         else:
-            _bind(statement, here, override=not parents)
+            key, found = _key_of(statement, place)
+            if self.saved:
+                trust.check_binding(key[1], statement.value, place, self.allowed)
+            _bind(key, found, statement.value, place, override=not self.parents)
 
 
-def _bind(statement: config_parser.BindingStatement, place: str, *, override: bool) -> None:
+def _key_of(statement: config_parser.BindingStatement, place: str) -> tuple[Key, Any]:
+    """Return which parameter a statement sets, and gin's entry of what takes it."""
     scope, selector, parameter = statement.scope, statement.selector, statement.arg_name
     if not parameter:  # A macro: NAME = value.
         scope, selector, parameter = f"{scope}/{selector}" if scope else selector, MACRO, "value"
     found = _configurable(selector, place)
+    return (scope, found.selector, parameter), found
+
+
+def _bind(key: Key, found: Any, value: Any, place: str, *, override: bool) -> None:
+    scope, _, parameter = key
     known = parameter_names(found)
     if parameter not in known and "**" not in known:
         raise ConfigError(
             f"{short_name(found.selector)!r} has no parameter {parameter!r} ({place}). "
             f"{near(parameter, known)}Its parameters: {', '.join(sorted(known)) or 'none'}."
         )
-    expected = expected_instead(found, parameter, statement.value)
+    expected = expected_instead(found, parameter, value)
     if expected:
         raise ConfigError(
-            f"{short_name(found.selector)}.{parameter} is {statement.value!r}, expected {expected} "
-            f"({place})."
+            f"{short_name(found.selector)}.{parameter} is {value!r}, expected {expected} ({place})."
         )
-    key = (scope, found.selector, parameter)
     before = reachable_keys([key]) if key in bindings else set()
     try:
-        gin.bind_parameter(key, statement.value)
+        gin.bind_parameter(key, value)
     except ValueError as error:
         raise ConfigError(f"{error} ({place})") from error
     bindings.pop(key, None)
@@ -329,7 +274,7 @@ def _bind(statement: config_parser.BindingStatement, place: str, *, override: bo
     replaced.update(before - reachable_keys([key]))
     replaced.discard(key)
     other = ALTERNATIVES.get(f"{short_name(found.selector)}.{parameter}")
-    if other and statement.value is not None:
+    if other and value is not None:
         rival = (scope, found.selector, other.rpartition(".")[2])
         if rival in bindings:
             gin.bind_parameter(rival, None)
@@ -356,30 +301,6 @@ def _configurable(selector: str, place: str) -> Any:
     if found is None:
         raise ConfigError(f"Nothing is named {selector!r} ({place}). {near_names(selector)}")
     return found
-
-
-def _explain(error: Exception, text: str, place: str) -> str:
-    """Turn an error of gin's parser into one with the line and near matches."""
-    message = str(error)
-    number = re.search(r"In bindings string line (\d+)", message)
-    line = getattr(error, "lineno", None) or (int(number.group(1)) if number else 1)
-    reference = re.search(r"matching reference '@(?:[^']*/)?([^'()]+)", message)
-    if reference:
-        name = reference.group(1)
-        message = f"Nothing is named {name!r}, to which '@{name}' refers. {near_names(name)}"
-    elif isinstance(error, RecursionError):
-        message = "Brackets are nested too deep."
-    elif isinstance(error, tokenize.TokenError):
-        message = "A bracket or a quote is not closed."
-    elif "malformed node" in message or "Unable to parse value" in message:
-        message = (
-            "The value cannot be read; a text needs quotes (train.device = 'cpu'), the name of a "
-            "part an @ before it (train.optimizer = @Adam)."
-        )
-    else:
-        message = re.sub(r"\s*\(line \d+\)$", "", message)
-    rows = text.splitlines() or [""]
-    return f"{message.strip()} ({place}, line {line})\n    {rows[min(line, len(rows)) - 1].strip()}"
 
 
 def _check_macros() -> None:

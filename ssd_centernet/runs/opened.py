@@ -47,6 +47,7 @@ def open_run(
     device: str | None = "auto",
     communicator: Communicator | None = None,
     allow: Sequence[str] = (),
+    allow_import: Sequence[str] | None = None,
 ) -> OpenedRun:
     """Build the detector of a run from its saved settings and restore its weights.
 
@@ -60,6 +61,7 @@ def open_run(
             where a Keras model of the caller's own would have them.
         communicator: connects the processes that open the run; each takes its own device.
         allow: names whose overrides may be without effect, such as 'train'.
+        allow_import: modules that the run's settings may import and name.
 
     Returns:
         The detector with what belongs to it.
@@ -67,7 +69,8 @@ def open_run(
     Raises:
         FileNotFoundError: no run, no settings or no checkpoint there.
         RuntimeError: no such device, or another process has the same.
-        ValueError: the checkpoint does not fit the settings, or an override has no effect.
+        ValueError: the checkpoint does not fit the settings, these import modules that are not
+            allowed, or an override has no effect.
     """
     prefix = choose_checkpoint(model_dir, checkpoint)
     settings = Path(model_dir) / CONFIG_NAME
@@ -77,7 +80,7 @@ def open_run(
             "beside them; copy it there from the run."
         )
     label_map = _run_label_map(Path(model_dir))
-    config.parse([settings], gin_params, flag_params=flag_params)
+    config.parse([settings], gin_params, flag_params=flag_params, allow_import=allow_import)
     with _placed(device, communicator or SingleProcess()):
         detector = build_detector(label_map=label_map)
     _restore_all(detector, prefix)

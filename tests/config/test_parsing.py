@@ -8,7 +8,7 @@ import gin
 import pytest
 
 from ssd_centernet import config
-from ssd_centernet.config import parsing
+from ssd_centernet.config import finding, parsing
 
 MODULE = "test_config"
 
@@ -118,7 +118,7 @@ def test_recipe_is_found_in_every_place(folder, tmp_path):
 def test_own_file_wins_over_an_installed_one_and_may_include_it(folder, tmp_path, monkeypatch):
     folder("installed/dish.gin", "cook.dish = 'stew'\ncook.minutes = 90\n")
     folder("installed/shared/parts.gin", "serve.plates = 2\n")
-    monkeypatch.setattr(parsing, "recipe_directory", lambda: tmp_path / "installed")
+    monkeypatch.setattr(finding, "recipe_directory", lambda: tmp_path / "installed")
     folder("dish.gin", "include 'dish.gin'\ninclude 'shared/parts.gin'\ncook.minutes = 5\n")
     config.parse(["dish.gin"])
     assert cook()["dish"] == "stew"
@@ -135,7 +135,7 @@ def test_include_is_searched_beside_the_including_file(folder):
 
 def test_unknown_file_lists_recipes(folder, monkeypatch, tmp_path):
     folder("installed/ssd300.gin", "")
-    monkeypatch.setattr(parsing, "recipe_directory", lambda: tmp_path / "installed")
+    monkeypatch.setattr(finding, "recipe_directory", lambda: tmp_path / "installed")
     with pytest.raises(FileNotFoundError, match="'ssd30'.*Did you mean ssd300.*recipes: ssd300"):
         config.parse(["ssd30"])
 
@@ -316,7 +316,7 @@ def test_saved_settings_read_back(tmp_path):
     saved = path.read_text(encoding="utf-8")
     assert "cook.dish = 'soup'" in saved, "defaults of what ran are saved"
     assert "serve.plates = 8" in saved, "what has not run yet is kept"
-    config.parse([path], ["cook.minutes = 4"])
+    config.parse([path], ["cook.minutes = 4"], allow_import=[MODULE])
     again = cook()
     assert (again["minutes"], again["helper"].hands) == (4, 6)
     assert serve()[0] == 8

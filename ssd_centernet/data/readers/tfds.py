@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import io
+import json
 import os
 import zlib
 from collections.abc import Iterator, Mapping
@@ -25,9 +26,11 @@ from ssd_centernet.data.readers.source import (
     to_content,
 )
 from ssd_centernet.data.validate import Report
+from ssd_centernet.files import read_text
 from ssd_centernet.labels import LabelMap
 
 INFO_NAME = "dataset_info.json"
+FEATURES_NAME = "features.json"
 # Below the folder that is given: NAME/VERSION and NAME/CONFIG/VERSION.
 _DEEPEST = 3
 _CROWD = ("is_crowd", "iscrowd", "is_group_of")
@@ -95,10 +98,12 @@ def read_tfds(
     Raises:
         FileNotFoundError: no builder, or no such split.
         ImportError: tensorflow_datasets cannot be imported.
-        ValueError: there are several builders, or the builder lacks a feature that is needed.
+        ValueError: there are several builders, the builder lacks a feature that is needed, or it
+            names a feature class that is not of tensorflow_datasets.
     """
     tfds = _import_tfds()
     folder = _only_builder(path)
+    _check_feature_classes(tfds, folder)
     builder = tfds.builder_from_directory(os.fspath(folder))
     split = _known_split(builder, split, folder)
     fields = _find_fields(tfds, builder.info.features, folder)
@@ -160,6 +165,49 @@ def _only_builder(path: str | os.PathLike) -> Path:
             f"{', ...' if len(found) > 6 else ''}. Give one of these."
         )
     return found[0]
+
+
+def _check_feature_classes(tfds: Any, folder: Path) -> None:
+    """Refuse classes of features that are not TFDS' own: it would import any module they name."""
+    path = folder / FEATURES_NAME
+    if not path.is_file():
+        return  # A builder of an older version, which TFDS refuses itself.
+    known = {
+        f"{kind.__module__}.{kind.__name__}"
+        for kind in vars(tfds.features).values()
+        if isinstance(kind, type) and issubclass(kind, tfds.features.FeatureConnector)
+    }
+    try:
+        named = list(_named_classes(json.loads(read_text(path))))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} cannot be read ({error}). Prepare the builder again.") from error
+    foreign = [name for name in dict.fromkeys(named) if name not in known]
+    if foreign:
+        raise ValueError(
+            f"{path} names classes that are not of tensorflow_datasets: "
+            f"{', '.join(f'{name!r:.80}' for name in foreign[:4])}. TFDS would import their "
+            "modules, and so run their code. Write the data with features of tensorflow_datasets, "
+            "or export them in another format that `ssd_centernet convert` reads."
+        )
+
+
+def _named_classes(content: Any) -> Iterator[str]:
+    """Yield the names of classes in a description of features, however it is nested."""
+    waiting = [content]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, Mapping):
+            # Both spellings that protocol buffers read, and that of older versions.
+            names = [value.get("pythonClassName"), value.get("python_class_name")]
+            names.append(value.get("type") if "content" in value else None)
+            yield from (name for name in names if isinstance(name, str))
+            waiting += value.values()
+        elif isinstance(value, list):
+            waiting += value
+        elif isinstance(value, str) and value.lstrip()[:1] in ("{", "["):
+            # The content of a feature may be JSON in a text, which TFDS takes apart as well.
+            with contextlib.suppress(ValueError):
+                waiting.append(json.loads(value))
 
 
 def _known_split(builder: Any, split: str, folder: Path) -> str:
