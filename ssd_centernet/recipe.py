@@ -107,6 +107,7 @@ class Recipe:
             and with the predictions of every evaluation; 0 for none.
         profile: (first, last) step to trace for TensorBoard, counted from 0 where this call begins.
         use_performance: whether the speed is written to summary/summary.json at the end.
+        tracker: 'mlflow' or 'wandb', which gets the numbers of the log too; None for neither.
         seed: of initial weights, shuffling and augmentation.
         device: auto, cpu, gpu, tpu, hpu, mlu or npu.
         use_horovod: whether this is one of several processes that train one model.
@@ -154,6 +155,7 @@ class Recipe:
     pictures: Annotated[int, may_be.COUNT_OR_ZERO] = 4
     profile: Sequence[int] | None = None
     use_performance: Annotated[bool, may_be.SWITCH] = False
+    tracker: Annotated[str | None, may_be.one_of("mlflow", "wandb")] = None
     seed: Annotated[int, may_be.SEED] = 0
     device: str = "auto"
     use_horovod: Annotated[bool, may_be.SWITCH] = False

@@ -8,6 +8,7 @@ RUN/ckpt-STEP.sha256          digests of a checkpoint's files
 RUN/best/                     the best checkpoint, and its metrics.json
 RUN/metrics.jsonl             windows of training and evaluations, one JSON object a line
 RUN/sessions.jsonl            when processes began and ended to train here
+RUN/tracker.json              what a tracker of experiments calls the run (--tracker)
 RUN/train/, RUN/eval/         events for TensorBoard
 RUN/pictures/                 the last pictures of inputs and predictions
 RUN/evaluation/               metrics.json, detections.json, per_class.csv, report.html; and
@@ -40,6 +41,7 @@ DAMAGED_DIR = "damaged"
 BEST_METRICS_NAME = "metrics.json"
 METRICS_NAME = "metrics.jsonl"
 SESSIONS_NAME = "sessions.jsonl"
+TRACKER_NAME = "tracker.json"
 # Kinds of lines in metrics.jsonl, and folders of events for TensorBoard.
 TRAIN_KIND, EVAL_KIND = "train", "eval"
 PICTURES_DIR = "pictures"

@@ -13,6 +13,7 @@ import tensorflow as tf
 
 from ssd_centernet import __version__, config, run_directory
 from ssd_centernet._keras import keras, keras_version
+from ssd_centernet.config.text import read_bindings
 from ssd_centernet.data import shards
 from ssd_centernet.data.mixture import DataDir, folders_of, merged_label_map
 from ssd_centernet.evaluation.coco import CocoEvaluator
@@ -34,6 +35,7 @@ from ssd_centernet.training.observers import make_observers
 from ssd_centernet.training.pictures import PictureBoard
 from ssd_centernet.training.split_evaluation import SplitEvaluation
 from ssd_centernet.training.statistics import EarlyStatistics, describe_averages
+from ssd_centernet.training.tracking import start_tracking
 from ssd_centernet.training.trainer import Trainer
 from ssd_centernet.weights import restore
 
@@ -104,6 +106,9 @@ def train(
         config.assert_all_used()
         if communicator.is_chief:
             _save_settings(Path(model_dir), label_map)
+            if recipe.tracker is not None:
+                settings = read_bindings(Path(model_dir) / run_directory.CONFIG_NAME)
+                log.follow(start_tracking(recipe.tracker, model_dir, settings))
         board = PictureBoard(log, label_map, number=recipe.pictures)
         evaluation = None
         if options.evaluate_every:

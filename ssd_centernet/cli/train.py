@@ -49,6 +49,7 @@ _BINDINGS = {
     "checkpoint_every": "train.checkpoint_every",
     "evaluate_every": "train.evaluate_every",
     "use_performance": "train.use_performance",
+    "tracker": "train.tracker",
     "use_horovod": "train.use_horovod",
     "distributed_bn": "train.sync_batch_norm",
 }
@@ -164,6 +165,13 @@ def _define_measurements() -> None:
         "use_performance",
         None,
         "Write images/s and seconds per step to MODEL_DIR/summary/summary.json at the end.",
+    )
+    flags.DEFINE_enum(
+        "tracker",
+        None,
+        ["mlflow", "wandb"],
+        "Send settings and numbers to MLflow or Weights & Biases too; their own environment "
+        "variables, such as MLFLOW_TRACKING_URI, say where.",
     )
 
 

@@ -20,12 +20,14 @@ from ssd_centernet.runs.lock import is_training
 from ssd_centernet.runs.opened import OpenedRun, with_checkpoint
 from ssd_centernet.runtime.distribution import Communicator
 from ssd_centernet.training.length import LOSS_PREFIX
-from ssd_centernet.training.log_files import recorded_checkpoints, recorded_sessions
+from ssd_centernet.training.log_files import (
+    COMPLETE,
+    recorded_checkpoints,
+    recorded_sessions,
+)
 
 # Seconds between two looks at a run that trains.
 POLL_SECONDS = 5.0
-# Ends of a training after which no checkpoint comes.
-_OVER = ("finished", "stopped early")
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -158,7 +160,7 @@ def evaluate_checkpoints(
 def _has_ended(model_dir: str | Path) -> bool:
     """Tell a training that is over from one that goes on, or that may be begun again."""
     sessions = recorded_sessions(model_dir)
-    return bool(sessions) and sessions[-1].get("reason") in _OVER and not is_training(model_dir)
+    return bool(sessions) and sessions[-1].get("reason") in COMPLETE and not is_training(model_dir)
 
 
 def _recorded(directory: str | os.PathLike, facts: dict, model_dir: str | Path) -> frozenset[int]:

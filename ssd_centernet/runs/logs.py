@@ -27,6 +27,7 @@ from ssd_centernet.run_directory import (
 from ssd_centernet.runs.lock import is_training
 from ssd_centernet.training.length import LOSS_PREFIX
 from ssd_centernet.training.log_files import (
+    COMPLETE,
     recorded_checkpoints,
     recorded_metrics,
     recorded_sessions,
@@ -116,7 +117,7 @@ class RunLog:
             return "interrupted"
         if reason.startswith("SIG"):
             return f"stopped by {reason}"
-        return reason if reason in ("finished", "stopped early") else f"failed: {reason}"
+        return reason if reason in COMPLETE else f"failed: {reason}"
 
     @property
     def total_steps(self) -> int | None:

@@ -16,6 +16,8 @@ from ssd_centernet.run_directory import (
     TRAIN_KIND,
 )
 
+# Ends of a training after which nothing more comes.
+COMPLETE = ("finished", "stopped early")
 UNDEFINED = -1.0  # COCO's metrics without any object.
 
 

@@ -16,8 +16,9 @@ import tensorflow as tf
 
 from ssd_centernet.files import write_atomically
 from ssd_centernet.run_directory import METRICS_NAME, SESSIONS_NAME, TRAIN_KIND
-from ssd_centernet.training.log_files import duration
+from ssd_centernet.training.log_files import COMPLETE, duration
 from ssd_centernet.training.schedules import RunLength
+from ssd_centernet.training.tracking import Tracking
 
 # Above this share of waiting time the input pipeline is the bottleneck.
 INPUT_BOUND_SHARE = 0.2
@@ -80,6 +81,8 @@ class TrainLog:
             self._file = path.open("a", buffering=1)
             # A killed process may leave half a line, which must not take the next one with it.
             self._file.write("\n" if cut else "")
+        self._tracking: Tracking | None = None
+        self._finished = False
         self._last_step = 0
         self._last_time = time.monotonic()
         self._rate: float | None = None
@@ -94,6 +97,10 @@ class TrainLog:
         if self._file is None:
             return
         print(text, file=self._console, flush=True)
+
+    def follow(self, tracking: Tracking) -> None:
+        """Send the numbers of the run to a tracker as well, from now on."""
+        self._tracking = tracking
 
     def keep(self, name: str, text: str) -> None:
         """Write a text that is too long for the console to a file of the run's directory."""
@@ -152,6 +159,8 @@ class TrainLog:
             return
         now = {"time": round(time.time(), 3)}
         self._file.write(json.dumps({"kind": kind, "step": step, **record, **now}) + "\n")
+        if self._tracking is not None:
+            self._tracking.log(kind, step, record)
         with self._writer(kind):
             for name, value in record.items():
                 tf.summary.scalar(name, value, step=step)
@@ -174,6 +183,7 @@ class TrainLog:
         if self._file is None:
             return
         record = {"event": event, "step": step, "time": round(time.time(), 3), **facts}
+        self._finished = event == "end" and facts.get("reason") in COMPLETE
         with (self._model_dir / SESSIONS_NAME).open("a") as file:
             file.write(json.dumps(record) + "\n")
 
@@ -187,7 +197,9 @@ class TrainLog:
         self._writers[kind].flush()
 
     def close(self) -> None:
-        """Close the files."""
+        """Close the files and the tracker."""
+        if self._tracking is not None:
+            self._tracking.close(finished=self._finished)
         for writer in self._writers.values():
             writer.close()
         if self._file is not None:
