@@ -44,6 +44,8 @@ def define_flags() -> None:
         "annotations", None, "COCO json of the images, to draw the ground truth beside."
     )
     flags.DEFINE_boolean("contact_sheet", False, "Also put up to 64 drawings on one sheet.")
+    flags.DEFINE_list("classes", None, "Keep detections of these classes alone, by their names.")
+    flags.DEFINE_boolean("no_draw", False, "Write detections.json and images.json, no drawings.")
 
 
 def main(argv: list[str]) -> int:
@@ -65,6 +67,8 @@ def main(argv: list[str]) -> int:
         min_score=values.min_score,
         annotations=values.annotations,
         contact_sheet=values.contact_sheet,
+        draw=not values.no_draw,
+        classes=values.classes,
     )
 
 

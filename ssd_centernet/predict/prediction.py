@@ -67,6 +67,8 @@ def predict(
     min_score: float = 0.3,
     annotations: str | os.PathLike | None = None,
     contact_sheet: bool = False,
+    draw: bool = True,
+    classes: Sequence[str] | None = None,
     heading: str | None = None,
     progress: Callable[[], None] | None = None,
 ) -> Predictions:
@@ -88,6 +90,9 @@ def predict(
         annotations: COCO json of these images; its objects are drawn beside the detections. Its
             image ids are used, found by the end of the path, and detections are in its pixels.
         contact_sheet: whether to put the first 64 drawings on one sheet.
+        draw: whether to draw each image; False writes the lists, and the sheet if asked for.
+        classes: names of classes; detections of others are left out, of everything that is
+            written. The decoder's limit of detections per image counts those of all classes.
         heading: heading of the sheet.
         progress: called after every image.
 
@@ -96,8 +101,9 @@ def predict(
 
     Raises:
         FileNotFoundError: there is no file of annotations.
-        ValueError: the file does not hold annotations.
+        ValueError: the file does not hold annotations, or there is no class of a name.
     """
+    kept = None if classes is None else _numbers(classes, label_map)
     output_dir = os.fspath(output_dir)
     os.makedirs(output_dir, exist_ok=True)
     files = [os.fspath(path) for path in paths]
@@ -116,14 +122,19 @@ def predict(
     read = _reader(truth, report, found.unreadable)
     for picture in _detections(detector, files, batch_size, read, progress):
         image_id = ids[picture.path]
+        if kept is not None:
+            wanted = np.isin(picture.detections["classes"], kept)
+            picture.detections = {name: one[wanted] for name, one in picture.detections.items()}
         objects = None
         if truth is not None:
             objects = truth.objects(image_id, picture.pixels.shape, picture.scale)
-        draw = _painter(picture, objects, label_map if truth is None else truth, min_score)
-        target = os.path.join(output_dir, drawings[picture.path])
-        visualize.save_png(target, draw(picture.pixels))
+        paint = _painter(picture, objects, label_map if truth is None else truth, min_score)
+        target = None
+        if draw:
+            target = os.path.join(output_dir, drawings[picture.path])
+            visualize.save_png(target, paint(picture.pixels))
         if contact_sheet and len(cells) < _MOST_CELLS:
-            cells.append(draw(visualize.fit(picture.pixels, _CELL)))
+            cells.append(paint(visualize.fit(picture.pixels, _CELL)))
         parts.append(_rows(picture, image_id, label_map))
         found.images.append(_describe(picture, image_id, names[picture.path], target, min_score))
     found.rows = DetectionRows.concatenate(parts)
@@ -159,6 +170,14 @@ def fixed_size_step(detector: Detector, batch_size: int) -> tuple[Callable, Call
         return detector.decode(detector(images, training=False), extents)
 
     return prepare, detect
+
+
+def _numbers(classes: Sequence[str], label_map: LabelMap) -> list[int]:
+    """Return the numbers of classes by their names."""
+    try:
+        return [label_map.class_of(name) for name in classes]
+    except KeyError as error:
+        raise ValueError(f"{error.args[0]} Set --classes to names of classes of the run.") from None
 
 
 def _reader(
@@ -259,7 +278,7 @@ def _rows(picture: _Picture, image_id: int, label_map: LabelMap) -> DetectionRow
 
 
 def _describe(
-    picture: _Picture, image_id: int, name: str, drawing: str, min_score: float
+    picture: _Picture, image_id: int, name: str, drawing: str | None, min_score: float
 ) -> dict[str, Any]:
     height, width = picture.pixels.shape[:2]
     return {
@@ -269,7 +288,7 @@ def _describe(
         "height": height,
         "width": width,
         "detections": int((picture.detections["scores"] >= min_score).sum()),
-        "drawing": os.path.basename(drawing),
+        "drawing": drawing and os.path.basename(drawing),
     }
 
 

@@ -76,6 +76,20 @@ def test_predictions_are_drawn_and_written_in_pixels(tmp_path):
     assert Image.open(found.contact_sheet).width > 320
 
 
+def test_chosen_classes_alone_and_without_drawings(tmp_path):
+    out = tmp_path / "out"
+    options = {"output_dir": out, "label_map": FRUIT, "min_score": 0.05}
+    path = _red(tmp_path / "17.png", 40, 80)
+    found = predict(RedFinder(), [path], classes=["apple"], draw=False, **options)
+    (row,) = json.loads((out / "detections.json").read_text())
+    assert row["category_id"] == 3 and len(found.rows) == 1
+    (image,) = json.loads((out / "images.json").read_text())["images"]
+    assert image["detections"] == 1 and image["drawing"] is None
+    assert not list(out.glob("*.png"))
+    with pytest.raises(ValueError, match=r"No class is called 'aple'.*'apple'.* Set --classes"):
+        predict(RedFinder(), [path], classes=["aple"], **options)
+
+
 def test_everything_unreadable_leaves_empty_lists(tmp_path):
     found = predict(RedFinder(), [tmp_path / "gone.jpg"], output_dir=tmp_path, label_map=FRUIT)
     assert found.images == [] and found.unreadable == {
