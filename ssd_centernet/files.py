@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import fnmatch
+import json
 import os
 import re
 import secrets
@@ -75,6 +76,20 @@ def read_text(path: str | os.PathLike) -> str:
             "without its mark, or damaged? Save it again with the encoding UTF-8."
         )
     return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def read_object(path: str | os.PathLike) -> dict | None:
+    """Read a JSON object; None where there is no file, or a crash or an editor left something else.
+
+    Raises:
+        OSError: the file is there and cannot be opened.
+    """
+    try:
+        found = json.loads(read_bytes(path))
+        json.dumps(found, ensure_ascii=False).encode()  # Half a pair of surrogates is no text.
+    except (FileNotFoundError, IsADirectoryError, NotADirectoryError, ValueError, RecursionError):
+        return None
+    return found if isinstance(found, dict) else None
 
 
 def write_atomically(path: str | os.PathLike, content: str | bytes) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.metadata
-import json
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from ssd_centernet import __version__
+from ssd_centernet.files import read_object
 from ssd_centernet.models.detector import Detector
 from ssd_centernet.run_directory import (
     BEST_METRICS_NAME,
@@ -89,14 +89,19 @@ def run_facts(model_dir: str | Path, checkpoint: str) -> dict[str, Any]:
         prefix.parent / BEST_METRICS_NAME,
         model_dir / EVALUATION_DIR / EVALUATION_METRICS_NAME,
     ):
-        content = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        content = read_object(path) or {}
         # The evaluation names what it measured; beside a best checkpoint lie its own metrics.
         if content and _is_of(content, prefix, step):
             name = path.relative_to(model_dir) if path.is_relative_to(model_dir) else path
             metrics = content.get("metrics", content)
+            metrics = metrics.items() if isinstance(metrics, dict) else ()
             evaluations[str(name)] = {
                 **({"split": content["split"]} if "split" in content else {}),
-                **{key: value for key, value in metrics.items() if key.startswith("A")},
+                **{
+                    key: v
+                    for key, v in metrics
+                    if key.startswith("A") and isinstance(v, int | float)
+                },
             }
     return {"checkpoint": checkpoint, "step": step, "evaluations": evaluations}
 
@@ -123,7 +128,7 @@ def file_sizes(folder: Path) -> dict[str, int]:
 
 def _is_of(content: dict, prefix: Path, step: int | None) -> bool:
     if "checkpoint" in content:
-        return Path(content["checkpoint"]).resolve() == prefix.resolve()
+        return Path(str(content["checkpoint"])).resolve() == prefix.resolve()
     return content.get("step") == step
 
 

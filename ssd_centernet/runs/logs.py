@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import functools
-import json
 import math
 import os
 import re
@@ -17,6 +16,7 @@ import numpy as np
 
 from ssd_centernet.config.text import read_bindings
 from ssd_centernet.evaluation.result import METRIC_NAMES
+from ssd_centernet.files import read_object
 from ssd_centernet.run_directory import (
     CONFIG_NAME,
     EVAL_KIND,
@@ -28,6 +28,8 @@ from ssd_centernet.runs.lock import is_training
 from ssd_centernet.training.length import LOSS_PREFIX
 from ssd_centernet.training.log_files import (
     COMPLETE,
+    UNDEFINED,
+    numbers_of,
     recorded_checkpoints,
     recorded_metrics,
     recorded_sessions,
@@ -191,7 +193,7 @@ class RunLog:
     @property
     def best(self) -> dict | None:
         """The evaluation of the highest AP, the earlier one of equals."""
-        return max(self.evaluations, key=lambda one: one.get("AP", -1.0), default=None)
+        return max(self.evaluations, key=_precision, default=None)
 
     def curve(self, name: str, *, of_evaluations: bool = False) -> tuple[np.ndarray, np.ndarray]:
         """Return the steps at which a number was logged, int [N], and its values, float [N]."""
@@ -313,10 +315,15 @@ def doubts(runs: Sequence[RunLog]) -> list[str]:
     return told
 
 
+def _precision(evaluation: dict) -> float:
+    value = evaluation.get("AP", UNDEFINED)
+    return UNDEFINED if math.isnan(value) else value
+
+
 def _bindings(path: Path) -> dict[str, str]:
     try:
         return read_bindings(path)
-    except (OSError, ValueError):  # Not written yet, or not by us.
+    except (OSError, ValueError, RecursionError):  # Not written yet, or not by us.
         return {}
 
 
@@ -324,25 +331,25 @@ def _later_evaluations(folder: Path, split: str) -> list[dict]:
     """Read what `ssd_centernet evaluate` wrote, where it is of the split of the training."""
     last = _last_evaluation(folder / EVALUATION_METRICS_NAME, split)
     found = [
-        {name: value for name, value in record.items() if not isinstance(value, str | bool)}
-        | {"kind": EVAL_KIND}
+        numbers_of(record) | {"kind": EVAL_KIND}
         for record in recorded_checkpoints(folder)
-        if split in ("", "None", record.get("split")) and all(n in record for n in METRIC_NAMES)
+        if split in ("", "None", record.get("split"))
+        and numbers_of(record).keys() >= set(METRIC_NAMES)
     ]
     return found + ([last] if last else [])
 
 
 def _last_evaluation(path: Path, split: str) -> dict | None:
     """Read the numbers of the checkpoint that was evaluated last."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        number = re.search(r"-(\d+)$", content["checkpoint"])
-        metrics = {name: content["metrics"][name] for name in METRIC_NAMES}
-    except (OSError, ValueError, KeyError, TypeError):
+    content = read_object(path) or {}
+    number = re.search(r"-(\d{1,15})$", str(content.get("checkpoint")))
+    metrics = numbers_of(content.get("metrics"))
+    if number is None or not metrics.keys() >= set(METRIC_NAMES):
         return None  # None there, or that of the training itself.
-    if number is None or split not in ("", "None", content.get("split")):
+    if split not in ("", "None", content.get("split")):
         return None
-    losses = {LOSS_PREFIX + name: value for name, value in content.get("losses", {}).items()}
+    metrics = {name: metrics[name] for name in METRIC_NAMES}
+    losses = {LOSS_PREFIX + name: v for name, v in numbers_of(content.get("losses")).items()}
     return {"kind": EVAL_KIND, "step": int(number[1]), **metrics, **losses}
 
 

@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from ssd_centernet import checkpoint_files
 from ssd_centernet.checkpoint_files import BEST_DIR, CHECKPOINT_PREFIX
-from ssd_centernet.files import write_atomically
+from ssd_centernet.files import read_object, write_atomically
 from ssd_centernet.run_directory import (
     BEST_METRICS_NAME,
     NEW_BEST_DIR,
@@ -20,7 +20,7 @@ from ssd_centernet.run_directory import (
     named_weights,
     refuse_wildcards,
 )
-from ssd_centernet.training.log_files import beats, recorded_evaluations
+from ssd_centernet.training.log_files import beats, numbers_of, recorded_evaluations
 from ssd_centernet.training.mending import forget_digests, mend
 from ssd_centernet.training.trainer import Trainer
 
@@ -168,12 +168,9 @@ class RunCheckpoints:
     def best_metrics(self) -> dict[str, float] | None:
         """Return the metrics and the `step` of the checkpoint in `best/`; None without one."""
         folder = self.model_dir / BEST_DIR
-        try:
-            found = json.loads((folder / BEST_METRICS_NAME).read_bytes())
-            if isinstance(found, dict):
-                return found
-        except (OSError, ValueError):
-            pass
+        found = numbers_of(read_object(folder / BEST_METRICS_NAME))
+        if "step" in found and len(found) > 1:
+            return found
         # Empty after a crash of the machine; the log holds the same numbers.
         steps = {index.stem for index in folder.glob(f"{CHECKPOINT_PREFIX}-*.index")}
         for record in recorded_evaluations(self.model_dir, until_step=int(self.trainer.step)):

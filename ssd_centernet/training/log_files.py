@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from ssd_centernet.run_directory import (
@@ -19,6 +19,16 @@ from ssd_centernet.run_directory import (
 # Ends of a training after which nothing more comes.
 COMPLETE = ("finished", "stopped early")
 UNDEFINED = -1.0  # COCO's metrics without any object.
+# What numbers of a log can be: a step that every number format holds, a time that is a date.
+_STEPS, _SECONDS = 2**53, 1e11
+# What is told of a session beside its event, step and time, and its type; numbers are counts.
+_FACTS = {
+    **dict.fromkeys(("reason", "device", "precision", "data_dir"), str),
+    **dict.fromkeys(("steps_per_epoch", "total_steps", "global_batch_size"), int),
+    **dict.fromkeys(("images", "processes"), int),
+    **dict.fromkeys(("mixed_with", "data_weights"), list),
+    "versions": dict,
+}
 
 
 def recorded_evaluations(model_dir: str | Path, *, until_step: int) -> list[dict[str, float]]:
@@ -66,43 +76,51 @@ def recorded_metrics(model_dir: str | Path) -> tuple[list[dict], list[dict]]:
 
 
 def recorded_sessions(model_dir: str | Path) -> list[dict]:
-    """Read when processes began and ended training in a directory; see `TrainLog.session`."""
-    return _read_lines(Path(model_dir) / SESSIONS_NAME)
+    """Read when processes began and ended training in a directory; see `TrainLog.session`.
+
+    A fact that is not of the type that it is written with is left out.
+    """
+    return [
+        {
+            name: value
+            for name, value in record.items()
+            if name not in _FACTS or _is_fact(value, _FACTS[name])
+        }
+        for record in _read_lines(Path(model_dir) / SESSIONS_NAME, _is_session)
+    ]
 
 
 def recorded_checkpoints(directory: str | Path) -> list[dict]:
     """Read the numbers of checkpoints that `ssd_centernet evaluate` kept in a directory."""
-    return _read_lines(Path(directory) / EVALUATED_CHECKPOINTS_NAME)
+    return _read_lines(Path(directory) / EVALUATED_CHECKPOINTS_NAME, lambda record: True)
+
+
+def unreadable_lines(path: str | Path) -> list[int]:
+    """Return the numbers of the lines of a run's log, from 1, that are left out when it is read."""
+    path = Path(path)
+    return _split_lines(path, _is_session if path.name == SESSIONS_NAME else _is_record)[1]
 
 
 def _records(model_dir: str | Path) -> list[dict]:
-    """Return the lines of the log with a kind and a step, each with its numbers alone."""
+    """Return the windows and evaluations of the log, each with its numbers alone."""
     return [
-        {key: value for key, value in record.items() if key == "kind" or _is_number(value)}
-        for record in _read_lines(Path(model_dir) / METRICS_NAME)
-        if record.get("kind") in (TRAIN_KIND, EVAL_KIND)
+        {
+            name: value
+            for name, value in record.items()
+            if (name == "kind" or _is_number(value)) and (name != "time" or _is_time(value))
+        }
+        for record in _read_lines(Path(model_dir) / METRICS_NAME, _is_record)
+        if record["kind"] in (TRAIN_KIND, EVAL_KIND)
     ]
 
 
-def _read_lines(path: Path) -> list[dict]:
-    """Read the JSON objects with a step of a file with one per line; none if there is no file.
+def _read_lines(path: Path, usable: Callable[[dict], bool]) -> list[dict]:
+    """Read a file with one JSON object per line; none if there is no file.
 
-    A line that is none is left out with a warning: a crash of the machine or an editor must not
-    stop a run from going on.
+    A line that is not usable is left out with a warning: a crash of the machine or an editor must
+    not stop a run from going on.
     """
-    if not path.is_file():
-        return []
-    records, unreadable = [], []
-    for number, line in enumerate(path.read_bytes().splitlines(), 1):
-        try:
-            record = json.loads(line)
-            usable = isinstance(record, dict) and type(record.get("step")) is int
-        except (ValueError, RecursionError):  # A killed process may leave half a line.
-            usable = False
-        if usable:
-            records.append(record)
-        elif line.strip():
-            unreadable.append(number)
+    records, unreadable = _split_lines(path, usable)
     if unreadable:
         lines = ", ".join(map(str, unreadable[:5])) + (", ..." if len(unreadable) > 5 else "")
         warnings.warn(
@@ -112,8 +130,58 @@ def _read_lines(path: Path) -> list[dict]:
     return records
 
 
+def _split_lines(path: Path, usable: Callable[[dict], bool]) -> tuple[list[dict], list[int]]:
+    """Return the usable objects of a file and the numbers of its other lines."""
+    if not path.is_file():
+        return [], []
+    records, unreadable = [], []
+    for number, line in enumerate(path.read_bytes().splitlines(), 1):
+        record = _parsed(line)
+        if record is not None and usable(record):
+            records.append(record)
+        elif line.strip():
+            unreadable.append(number)
+    return records, unreadable
+
+
+def _parsed(line: bytes) -> dict | None:
+    try:
+        record = json.loads(line)
+        if b"\\u" in line:  # Half a pair of surrogates is no text that can be printed.
+            json.dumps(record, ensure_ascii=False).encode()
+    except (ValueError, RecursionError):  # A killed process may leave half a line.
+        return None
+    return record if isinstance(record, dict) and _is_step(record.get("step")) else None
+
+
+def _is_record(record: dict) -> bool:
+    return isinstance(record.get("kind"), str)
+
+
+def _is_session(record: dict) -> bool:
+    return record.get("event") in ("begin", "end") and _is_time(record.get("time"))
+
+
+def _is_fact(value: object, kind: type) -> bool:
+    return type(value) is kind and (kind is not int or 0 < value < _STEPS)
+
+
+def _is_step(value: object) -> bool:
+    return type(value) is int and 0 <= value < _STEPS
+
+
+def _is_time(value: object) -> bool:
+    return _is_number(value) and 0 <= value < _SECONDS
+
+
 def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    return type(value) is float or (type(value) is int and abs(value) < 2**63)
+
+
+def numbers_of(content: object) -> dict[str, float]:
+    """Return what is a number in an object of a file, by name; nothing of anything else."""
+    found = content.items() if isinstance(content, dict) else ()
+    return {name: value for name, value in found if _is_number(value)}
 
 
 def evaluations_without_best(
@@ -152,7 +220,7 @@ def beats(value: float, best: float | None, *, higher_is_better: bool) -> bool:
     """
     if math.isnan(value) or value == UNDEFINED:
         return False
-    return best is None or (value > best if higher_is_better else value < best)
+    return best is None or math.isnan(best) or (value > best if higher_is_better else value < best)
 
 
 def duration(seconds: float) -> str:

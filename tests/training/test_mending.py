@@ -114,7 +114,7 @@ def _log(folder, step):
 
 
 def _end(folder, reason):
-    record = {"event": "end", "step": 2, "reason": reason}
+    record = {"event": "end", "step": 2, "time": 1.0, "reason": reason}
     (folder / "sessions.jsonl").write_text(json.dumps(record) + "\n")
 
 
