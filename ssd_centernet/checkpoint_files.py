@@ -30,6 +30,8 @@ _LISTED = re.compile(r'^(all_)?model_checkpoint_paths?: "(?:.*/)?([^/"]+)"$', re
 # What TensorFlow takes for a pattern in the names of files.
 WILDCARDS = "*?[]\\"
 _BLOCK = 1 << 20
+# The number that ends a table of TensorFlow (tensorflow/core/lib/io/format.h).
+_END_OF_INDEX = (0xDB4775248B80FB57).to_bytes(8, "little")
 
 
 class DamagedError(ValueError):
@@ -66,6 +68,16 @@ def written(directory: str | Path) -> list[str]:
         if (step := step_of(prefix)) is not None and len(parts_of(prefix)) > 1:
             steps[step] = str(prefix)
     return [steps[step] for step in sorted(steps)]
+
+
+def has_whole_index(prefix: str | Path) -> bool:
+    """Tell whether the index of a checkpoint was written to its end."""
+    try:
+        with open(f"{prefix}.index", "rb") as file:
+            file.seek(-len(_END_OF_INDEX), os.SEEK_END)
+            return file.read() == _END_OF_INDEX
+    except OSError:  # Shorter than that, or gone.
+        return False
 
 
 def listed(directory: str | Path) -> tuple[str | None, list[str]]:

@@ -143,10 +143,12 @@ def find_checkpoint(path: str | Path) -> str:
 
 
 def list_checkpoints(directory: str | Path) -> dict[int, str]:
-    """Return step -> prefix of the checkpoints in a directory whose files are there, by step."""
-    return {
-        int(path.rpartition("-")[2]): path for path in checkpoint_files.written(Path(directory))
-    }
+    """Return step -> prefix of the checkpoints in a directory whose files are there, by step.
+
+    One whose index TensorFlow is still writing is left out.
+    """
+    found = {checkpoint_files.step_of(path): path for path in checkpoint_files.written(directory)}
+    return {step: path for step, path in found.items() if checkpoint_files.has_whole_index(path)}
 
 
 def has_checkpoint(directory: str | Path) -> bool:

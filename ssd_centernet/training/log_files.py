@@ -92,7 +92,8 @@ def recorded_sessions(model_dir: str | Path) -> list[dict]:
 
 def recorded_checkpoints(directory: str | Path) -> list[dict]:
     """Read the numbers of checkpoints that `ssd_centernet evaluate` kept in a directory."""
-    return _read_lines(Path(directory) / EVALUATED_CHECKPOINTS_NAME, lambda record: True)
+    path = Path(directory) / EVALUATED_CHECKPOINTS_NAME
+    return _read_lines(path, lambda record: _is_time(record.get("time")))
 
 
 def unreadable_lines(path: str | Path) -> list[int]:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from ssd_centernet.checkpoint_files import DamagedError, check_digest, has_digest
-from ssd_centernet.run_directory import find_checkpoint
+from ssd_centernet.run_directory import find_checkpoint, list_checkpoints
 from ssd_centernet.training.checkpoints import RunCheckpoints
 from ssd_centernet.weights import restore
 from tests.process import run as run_command
@@ -251,3 +251,12 @@ def test_a_whole_checkpoint_of_another_run_is_not_taken_for_this_one(model_dir, 
     (model_dir / "ckpt-2.sha256").write_text("half a l")
     assert not has_digest(model_dir / "ckpt-2")
     restore(tiny_detector(), model_dir)
+
+
+def test_a_checkpoint_whose_index_is_being_written_is_not_listed(model_dir):
+    assert list(list_checkpoints(model_dir)) == [1, 2]
+    index = model_dir / "ckpt-2.index"
+    content = index.read_bytes()
+    for size in (0, 5, len(content) - 1):
+        index.write_bytes(content[:size])
+        assert list(list_checkpoints(model_dir)) == [1]
