@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ssd_centernet import config
 from ssd_centernet.building import build_detector
+from ssd_centernet.checkpoint_files import DamagedError, parts_of
 from ssd_centernet.data.directory import LABEL_MAP_NAME
 from ssd_centernet.labels import LabelMap
 from ssd_centernet.models.detector import Detector
@@ -19,6 +20,8 @@ from ssd_centernet.runtime.distribution import Communicator, SingleProcess
 from ssd_centernet.weights import UnfitError, restore
 
 DEFAULT_SPLIT = "coco_val"
+# Of reading a checkpoint that a training replaces; it does so minutes apart.
+_TRIES = 3
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -72,7 +75,8 @@ def open_run(
         ValueError: the checkpoint does not fit the settings, these import modules that are not
             allowed, or an override has no effect.
     """
-    prefix = choose_checkpoint(model_dir, checkpoint)
+    communicator = communicator or SingleProcess()
+    choose_checkpoint(model_dir, checkpoint)  # Raises an error before anything is built.
     settings = Path(model_dir) / CONFIG_NAME
     if not settings.exists():
         raise FileNotFoundError(
@@ -81,9 +85,9 @@ def open_run(
         )
     label_map = _run_label_map(Path(model_dir))
     config.parse([settings], gin_params, flag_params=flag_params, allow_import=allow_import)
-    with _placed(device, communicator or SingleProcess()):
+    with _placed(device, communicator):
         detector = build_detector(label_map=label_map)
-    _restore_all(detector, prefix)
+    prefix = _restore_chosen(detector, model_dir, checkpoint, communicator)
     # Asked after this: a recipe takes all settings of a training, which then count as used.
     config.assert_all_used(allow=("train.eval_split", *allow), overrides_only=True)
     return OpenedRun(
@@ -127,6 +131,46 @@ def _run_label_map(model_dir: Path) -> LabelMap:
             "copy it there from the data that the run was trained on."
         )
     return LabelMap.from_pbtxt(model_dir / LABEL_MAP_NAME)
+
+
+def _restore_chosen(
+    detector: Detector,
+    model_dir: str | Path,
+    checkpoint: str | None,
+    communicator: Communicator,
+) -> str:
+    """Restore the checkpoint that is asked for, and return its prefix.
+
+    A training that goes on may remove it or exchange it while it is read; then the one is taken
+    that is there now.
+    """
+    for tries_left in reversed(range(_TRIES)):
+        # That of the first process: all must have the same weights.
+        prefix = communicator.gather([choose_checkpoint(model_dir, checkpoint)])[0]
+        before, failure = _identity(prefix), None
+        try:
+            _restore_all(detector, prefix)
+        except (OSError, DamagedError) as error:
+            failure = error
+        changed = failure is not None and _identity(prefix) != before
+        found = communicator.gather([(failure is not None, changed)])
+        if not any(failed for failed, _ in found):
+            break
+        if not tries_left or not any(changed for _, changed in found):
+            if failure is not None:
+                raise failure
+            break
+    return prefix
+
+
+def _identity(prefix: str) -> list[tuple]:
+    """Tell the files of a checkpoint from others that may take their names."""
+    found = []
+    for path in parts_of(prefix):
+        with contextlib.suppress(FileNotFoundError):
+            state = path.stat()
+            found.append((path.name, state.st_ino, state.st_size, state.st_mtime_ns))
+    return found
 
 
 def _restore_all(detector: Detector, prefix: str) -> None:

@@ -11,6 +11,7 @@ import tensorflow as tf
 from ssd_centernet import config
 from ssd_centernet.export.export import export
 from ssd_centernet.run_directory import choose_checkpoint
+from ssd_centernet.runs import opened
 from ssd_centernet.runs.opened import open_run
 from ssd_centernet.training.checkpoints import RunCheckpoints
 from ssd_centernet.weights import restore
@@ -99,3 +100,60 @@ def test_what_cannot_be_read_is_never_to_be_deleted(model_dir, tmp_path):
         open_run(tmp_path / "run", checkpoint="latest", device="cpu")
     for text in (str(told.value), str(empty.value)):
         assert not re.search("[Rr]emove|[Dd]elete", text)
+
+
+def _exchange(run, name):
+    """Do what a training does with its best checkpoint, and with the oldest of the others."""
+    if name == "best":
+        (run / "best").rename(run / ".best.old")
+        (run / ".best.new").rename(run / "best")
+        shutil.rmtree(run / ".best.old")
+    else:
+        for path in run.glob(f"{name}.*"):
+            path.unlink()
+
+
+@pytest.mark.parametrize("moment", ["after it was chosen", "while it is read"])
+@pytest.mark.parametrize("asked", ["best", "latest", "ckpt-10"])
+def test_a_checkpoint_that_a_training_replaces_meanwhile(
+    model_dir, tmp_path, monkeypatch, asked, moment
+):
+    run = Path(shutil.copytree(model_dir, tmp_path / "run"))
+    (run / ".best.new").mkdir()
+    for path in (run / "best").glob("ckpt-5.*"):
+        shutil.copy(path, run / ".best.new" / path.name.replace("ckpt-5", "ckpt-9"))
+    waiting = [lambda: _exchange(run, "best" if asked == "best" else "ckpt-10")]
+
+    def load(path):
+        reader = tf_load(path)
+        exchange()
+        return reader
+
+    def restore_all(*arguments):
+        exchange()
+        return ours(*arguments)
+
+    def exchange():
+        if waiting:
+            waiting.pop()()
+
+    tf_load, ours = tf.train.load_checkpoint, opened._restore_all
+    if moment == "while it is read":
+        monkeypatch.setattr(tf.train, "load_checkpoint", load)
+    else:
+        monkeypatch.setattr(opened, "_restore_all", restore_all)
+    if asked == "ckpt-10":
+        with pytest.raises(FileNotFoundError, match=r"no checkpoint 'ckpt-10' .* there is: ckpt-5"):
+            open_run(run, checkpoint=asked, device="cpu")
+        return
+    found = open_run(run, checkpoint=asked, device="cpu").checkpoint
+    assert found == str(run / ("best/ckpt-9" if asked == "best" else "ckpt-5"))
+    assert not waiting
+
+
+def test_the_best_checkpoint_is_found_between_the_renames_of_its_exchange(model_dir, tmp_path):
+    run = Path(shutil.copytree(model_dir, tmp_path / "run"))
+    shutil.copytree(run / "best", run / ".best.new")
+    (run / "best").rename(run / ".best.old")
+    assert choose_checkpoint(run) == str(run / ".best.new" / "ckpt-5")
+    assert open_run(run, device="cpu").checkpoint == str(run / ".best.new" / "ckpt-5")
