@@ -52,7 +52,7 @@ MAY_IMPORT = {
     "predict": _RUN | {"drawing", "evaluation"},
     "training": _RUN | {"drawing", "evaluation", "preview", "weights"},
     "recipe": _RUN | {"evaluation", "training"},
-    "runs": _RUN | {"drawing", "evaluation", "recipe", "training", "weights"},
+    "runs": _RUN | {"drawing", "evaluation", "export", "recipe", "training", "weights"},
     "train": _RUN | {"evaluation", "recipe", "runs", "training", "weights"},
     "benchmark": _RUN | {"evaluation", "recipe", "training"},
     "fit_data": _RUN | {"recipe"},

@@ -39,6 +39,36 @@ def define_run_flags() -> None:
     _flags.define_device()
 
 
+def define_model() -> None:
+    """Define the flag that names an exported file instead of a run."""
+    flags.DEFINE_string(
+        "model",
+        None,
+        "A file of `ssd_centernet export` instead of --model_dir: model.tflite, model.onnx or the "
+        "folder saved_model, with model_card.json beside it.",
+        module_name=_flags.__name__,
+    )
+
+
+def refuse_with_model(*more: str) -> None:
+    """Refuse flags that have no effect on an exported file.
+
+    Args:
+        *more: names of flags of the command, beside those of all runs.
+
+    Raises:
+        flags.Error: names those that were given.
+    """
+    values = flags.FLAGS
+    names = ("model_dir", "checkpoint", "gin_params", "allow_import", "dtype", "device", *more)
+    given = [f"--{name}" for name in names if values[name].present]
+    if given:
+        raise flags.Error(
+            f"{', '.join(given)} cannot be used with --model: an exported file is run as it is. "
+            "Leave them out, or leave out --model."
+        )
+
+
 def open_run_of_flags(
     *, checkpoint: str | None, allow: Sequence[str] = (), communicator: Communicator | None = None
 ) -> OpenedRun:

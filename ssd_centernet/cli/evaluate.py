@@ -7,6 +7,7 @@ Examples:
   ssd_centernet evaluate --model_dir=runs/ssd300 --data_dir=data/coco --report
   ssd_centernet evaluate --model_dir=runs/ssd300 --every_checkpoint
   ssd_centernet evaluate --model_dir=runs/ssd300 --wait
+  ssd_centernet evaluate --model=exported/ssd300/model.tflite --data_dir=data/coco
 
 With --model_dir, the settings and classes are those that the run saved, and so is the data where
 --data_dir is left out. Each form prints the
@@ -18,6 +19,9 @@ with curves, kinds of errors, confusions, calibration and the images with the mo
 --every_checkpoint evaluates those of the run one after the other; --wait, beside a training, also
 those that come, until it ends. The numbers of each go to checkpoints.jsonl in the same folder, and
 `ssd_centernet report` draws them. An evaluation that waits and was stopped goes on where it was.
+
+--model evaluates an exported file as it will run, image by image on the CPU, without the run. It
+writes the files to --output_dir if that is given.
 """
 
 from __future__ import annotations
@@ -41,6 +45,7 @@ if TYPE_CHECKING:
 def define_flags() -> None:
     """Define the flags of this command."""
     _runs.define_run_flags()
+    _runs.define_model()
     _flags.define_data_dir()
     _flags.define_use_horovod()
     flags.DEFINE_string(
@@ -91,6 +96,8 @@ def main(argv: list[str]) -> int:
                 "--image_dir belongs to --detections and --annotations; with --model_dir the "
                 "pictures of --report come from the records in --data_dir: leave it out."
             )
+        if values.model is not None:
+            return _evaluate_exported()
         if values.every_checkpoint or values.wait:
             return _evaluate_checkpoints()
         if values.timeout is not None:
@@ -103,7 +110,7 @@ def main(argv: list[str]) -> int:
             max_detections=values.max_detections,
         )
     _flags.require("detections", "annotations")
-    unused = ("model_dir", "data_dir", "checkpoint", "split", "batch_size", "gin_params")
+    unused = ("model_dir", "model", "data_dir", "checkpoint", "split", "batch_size", "gin_params")
     unused += ("every_checkpoint", "wait", "timeout")
     given = [f"--{name}" for name in unused if values[name].value is not None]
     if given:
@@ -178,6 +185,40 @@ def evaluate_model_dir(
             evaluated, run, path, model_dir=values.model_dir, data_dir=data_dir, split=split
         )
     print(f"{run.checkpoint} on {split} of {data_dir}\n")
+    _show(evaluated)
+    _tell(evaluated.hint, paths)
+    return 0
+
+
+def _evaluate_exported() -> int:
+    """Evaluate the file --model on --data_dir and print the result."""
+    values = flags.FLAGS
+    _runs.refuse_with_model("every_checkpoint", "wait", "timeout", "batch_size", "use_horovod")
+    _flags.require("data_dir")
+    if values.report:
+        raise flags.Error("--report shows the evaluation of a run; leave it out with --model.")
+    from ssd_centernet.export.exported import ExportedDetector
+    from ssd_centernet.runs.evaluation import save_evaluation
+    from ssd_centernet.runs.exported import evaluate_exported
+
+    model = ExportedDetector(values.model)
+    split = _full_name(values.split or "coco_val", values.data_dir)
+    limit = {"max_detections": values.max_detections} if values.max_detections else {}
+    bar = None
+
+    def progress(done: int, total: int) -> None:
+        nonlocal bar
+        bar = bar or _runs.progress_bar(total)
+        bar.update(done - bar.n)
+
+    evaluated = evaluate_exported(model, values.data_dir, split, progress=progress, **limit)
+    if bar is not None:
+        bar.close()
+    paths = {}
+    if values.output_dir:
+        facts = {"model": values.model, "split": split}
+        paths = save_evaluation(evaluated, values.output_dir, **facts)
+    print(f"{values.model} on {split} of {values.data_dir}\n")
     _show(evaluated)
     _tell(evaluated.hint, paths)
     return 0

@@ -4,6 +4,7 @@ Examples:
   ssd_centernet predict --model_dir=runs/ssd300 street.jpg holidays/
   ssd_centernet predict --model_dir=runs/ssd300 --contact_sheet val2017 --max_images=64 \\
       --annotations=instances_val2017.json
+  ssd_centernet predict --model=exported/ssd300/model.tflite --output_dir=drawn street.jpg
 
 Arguments are image files and folders; without any, the images that the run was evaluated on.
 Every image is drawn to OUTPUT_DIR/NAME.png with the detections above --min_score.
@@ -32,6 +33,7 @@ def define_flags() -> None:
     """Define the flags of this command."""
     _runs.define_run_flags()
     flags.DEFINE_string("output_dir", None, "Where to write (default: MODEL_DIR/predictions).")
+    _runs.define_model()
     flags.DEFINE_float(
         "min_score",
         MIN_SCORE,
@@ -58,7 +60,13 @@ def main(argv: list[str]) -> int:
         The exit status: 1 when no image could be read.
     """
     values = flags.FLAGS
-    _flags.require("model_dir")
+    if values.model is not None:
+        _runs.refuse_with_model("batch_size")
+        _flags.require("output_dir")
+        if not argv[1:]:
+            raise flags.Error("Give image files or folders after the flags.")
+    else:
+        _flags.require("model_dir")
     return predict_run(
         argv[1:] or _runs.images_of_run(),
         output_dir=values.output_dir,
@@ -98,6 +106,7 @@ def predict_run(
     """
     values = flags.FLAGS
     output_dir = Path(output_dir or Path(values.model_dir) / PREDICTIONS_DIR)
+    exported = values.model if "model" in values else None  # `train --inference` has no such flag.
     from ssd_centernet.data.validate import format_report
     from ssd_centernet.predict.image_files import find_images
     from ssd_centernet.predict.prediction import predict
@@ -106,16 +115,23 @@ def predict_run(
     if not files:
         print(f"There are no images in {', '.join(paths)}.", file=sys.stderr)
         return 1
-    run = _runs.open_run_of_flags(checkpoint=checkpoint, allow=allow)
-    if values.batch_size:
-        options["batch_size"] = values.batch_size
-    title = f"{Path(values.model_dir).name}, {Path(run.checkpoint).name}"
+    if exported is not None:
+        from ssd_centernet.export.exported import ExportedDetector
+
+        detector = ExportedDetector(exported)
+        label_map, name, title = detector.label_map, exported, Path(exported).name
+    else:
+        run = _runs.open_run_of_flags(checkpoint=checkpoint, allow=allow)
+        detector, label_map, name = run.detector, run.label_map, run.checkpoint
+        title = f"{Path(values.model_dir).name}, {Path(run.checkpoint).name}"
+        if values.batch_size:
+            options["batch_size"] = values.batch_size
     with _runs.progress_bar(len(files)) as bar:
         found = predict(
-            run.detector,
+            detector,
             files,
             output_dir=output_dir,
-            label_map=run.label_map,
+            label_map=label_map,
             min_score=min_score,
             heading=f"{title}\nscore {min_score:g} or more",
             progress=bar.update,
@@ -127,7 +143,7 @@ def predict_run(
         print(f"skipped {path}: {reason}", file=sys.stderr)
     drawn = sum(image["detections"] for image in found.images)
     print(
-        f"{run.checkpoint}: {len(found.images)} images, {drawn} detections of score "
+        f"{name}: {len(found.images)} images, {drawn} detections of score "
         f"{min_score:g} or more ({len(found.rows)} in all), {len(found.unreadable)} files "
         f"skipped: {output_dir}"
     )

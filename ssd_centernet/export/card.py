@@ -63,6 +63,7 @@ def describe(detector: Detector) -> dict[str, Any]:
             "inside": "all exported files do this themselves; files with a fixed image size take "
             "images that have it",
             "steps": steps,
+            "keep_aspect": preprocessing.keep_aspect,
             "mean": list(preprocessing.mean),
             "std": list(preprocessing.std),
         },

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -48,17 +49,22 @@ def save_serving(
 
 
 class ServingRunner:
-    """Run a SavedModel in this process, through all three kinds of input."""
+    """Run a SavedModel in this process, through the three kinds of input, or some of them."""
 
     # Any size goes in.
     frame = None
 
-    def __init__(self, path: str | os.PathLike):
+    def __init__(
+        self, path: str | os.PathLike, *, kinds: Sequence[str] = (IMAGES, ENCODED, EXAMPLES)
+    ):
         """Load the folder that `save_serving` wrote."""
         self._loaded = tf.saved_model.load(os.fspath(path))
+        self._kinds = kinds
 
     def __call__(self, image: np.ndarray) -> list[Found]:
         """Detect on an image, uint8 [H, W, 3], given as pixels, as a PNG and in a record."""
+        if list(self._kinds) == [IMAGES]:
+            return [self._run(IMAGES, tf.constant(image[np.newaxis]))]
         png = tf.io.encode_png(image).numpy()
         record = encode_example(
             {
@@ -77,7 +83,7 @@ class ServingRunner:
             ENCODED: tf.constant([png]),
             EXAMPLES: tf.constant([record]),
         }
-        return [self._run(name, value) for name, value in inputs.items()]
+        return [self._run(name, inputs[name]) for name in self._kinds]
 
     def _run(self, name: str, value: tf.Tensor) -> Found:
         signature = self._loaded.signatures[name]

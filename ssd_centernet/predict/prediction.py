@@ -7,7 +7,7 @@ import json
 import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import tensorflow as tf
@@ -25,6 +25,13 @@ from ssd_centernet.run_directory import DETECTIONS_NAME
 # Beyond this a sheet is too large to look at.
 _MOST_CELLS = 64
 _CELL = 320
+
+
+class ImageDetector(Protocol):
+    """What detects on one image after the other, as an exported file does."""
+
+    def detect(self, image: np.ndarray) -> dict[str, np.ndarray]:
+        """Return `boxes` [n, 4] yxyx fractions, `scores` [n], `classes` [n] of uint8 [H, W, 3]."""
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -58,7 +65,7 @@ class _Picture:
 
 
 def predict(
-    detector: Detector,
+    detector: Detector | ImageDetector,
     paths: Sequence[str | os.PathLike],
     *,
     output_dir: str | os.PathLike,
@@ -79,7 +86,7 @@ def predict(
     and what could not be read) and, if asked for, `contact_sheet.png`.
 
     Args:
-        detector: a detector with its weights.
+        detector: a detector with its weights, or an exported file.
         paths: image files, of any format that Pillow reads. They are turned by their EXIF
             orientation; with annotations only if these refer to the turned pictures, as the
             conversion decides it.
@@ -200,7 +207,7 @@ def _reader(
 
 
 def _detections(
-    detector: Detector,
+    detector: Detector | ImageDetector,
     files: Sequence[str],
     batch_size: int,
     read: Callable[[str], _Picture | None],
@@ -208,27 +215,43 @@ def _detections(
 ) -> Iterator[_Picture]:
     """Read images, detect on them and yield them one by one, with one batch in memory."""
     batch_size = max(1, min(batch_size, len(files)))
-    prepare, detect = fixed_size_step(detector, batch_size)
+    find = _finder(detector, batch_size)
     waiting: list[_Picture] = []
     for number, path in enumerate(files):
         picture = read(path)
         if picture is not None:
             waiting.append(picture)
         if waiting and (len(waiting) == batch_size or number == len(files) - 1):
-            inputs = np.zeros((batch_size, *detector.image_size, 3), np.float32)
-            extents = np.ones((batch_size, 2), np.float32)
-            for slot, picture in enumerate(waiting):
-                inputs[slot], extents[slot] = prepare(picture.pixels)
-            batch = {name: value.numpy() for name, value in detect(inputs, extents).items()}
-            for slot, picture in enumerate(waiting):
-                count = int(batch["count"][slot])
-                picture.detections = {
-                    name: batch[name][slot, :count] for name in ("boxes", "scores", "classes")
-                }
+            found = find([picture.pixels for picture in waiting])
+            for picture, detections in zip(waiting, found, strict=True):
+                picture.detections = detections
                 yield picture
             waiting = []
         if progress is not None:
             progress()
+
+
+def _finder(
+    detector: Detector | ImageDetector, batch_size: int
+) -> Callable[[Sequence[np.ndarray]], list[dict[str, np.ndarray]]]:
+    """Return a function that detects on at most `batch_size` images, uint8 [H, W, 3] each."""
+    if not hasattr(detector, "decode"):
+        return lambda images: [detector.detect(image) for image in images]
+    prepare, detect = fixed_size_step(detector, batch_size)
+
+    def find(images: Sequence[np.ndarray]) -> list[dict[str, np.ndarray]]:
+        inputs = np.zeros((batch_size, *detector.image_size, 3), np.float32)
+        extents = np.ones((batch_size, 2), np.float32)
+        for slot, image in enumerate(images):
+            inputs[slot], extents[slot] = prepare(image)
+        batch = {name: value.numpy() for name, value in detect(inputs, extents).items()}
+        counts = batch.pop("count")
+        return [
+            {name: values[slot, : int(counts[slot])] for name, values in batch.items()}
+            for slot in range(len(images))
+        ]
+
+    return find
 
 
 def _file_names(files: Sequence[str], truth: Truth | None) -> dict[str, str]:

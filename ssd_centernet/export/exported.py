@@ -1,0 +1,115 @@
+"""Detect with exported files, as they will run."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+
+from ssd_centernet.export import portable, serving
+from ssd_centernet.export.card import CARD_NAME
+from ssd_centernet.files import read_object
+from ssd_centernet.labels import LabelMap
+from ssd_centernet.ops import image as image_ops
+
+_ENDINGS = {".tflite": portable.TFLiteRunner, ".onnx": portable.OnnxRunner}
+
+
+class ExportedDetector:
+    """A file that `export` wrote, with the names of its classes.
+
+    Attributes:
+        path: the file, or the folder of a SavedModel.
+        label_map: names and data set ids of the classes.
+        frame: (height, width) of the images that the file takes; None for any.
+    """
+
+    def __init__(self, path: str | os.PathLike):
+        """Load a file; what is said of it in the model card beside it is read too.
+
+        Args:
+            path: `model.tflite`, `model.onnx` or `saved_model/` of an export.
+
+        Raises:
+            FileNotFoundError: there is no such file, or no model card beside it.
+            ValueError: it is no file of an export.
+        """
+        self.path = Path(path)
+        self._run = _runner(self.path)
+        self.frame = self._run.frame
+        card = _card_of(self.path)
+        labels = card["labels"]
+        ids = tuple(label.get("id", number) for number, label in enumerate(labels, 1))
+        self.label_map = LabelMap(tuple(label["name"] for label in labels), ids)
+        self._keep_aspect = card["preprocessing"]["keep_aspect"]
+
+    def detect(self, image: np.ndarray) -> dict[str, np.ndarray]:
+        """Detect objects on one image.
+
+        An image of another size than `frame` is resized to it, bilinear with half-pixel centres and
+        rounded to whole numbers, as a program that uses the file has to do.
+
+        Args:
+            image: uint8 [H, W, 3] of any size.
+
+        Returns:
+            `boxes` float32 [n, 4], yxyx fractions of the image; `scores` float32 [n], descending;
+            `classes` int [n], 0..C-1.
+        """
+        extent = np.ones(2, np.float32)
+        if self.frame is not None and image.shape[:2] != self.frame:
+            image, extent = _fitted(image, self.frame, self._keep_aspect)
+        found = self._run(image)[0]
+        boxes = found.boxes / np.tile(extent, 2)
+        return {"boxes": boxes, "scores": found.scores, "classes": found.classes}
+
+
+def _runner(path: Path) -> Callable:
+    if not path.exists():
+        raise FileNotFoundError(
+            f"there is no {path}: expected a file of `ssd_centernet export`, such as "
+            "model.tflite, model.onnx or the folder saved_model."
+        )
+    if path.suffix in _ENDINGS:
+        return _ENDINGS[path.suffix](path)
+    if (path / "saved_model.pb").is_file():
+        return serving.ServingRunner(path, kinds=[serving.IMAGES])
+    inside = sorted(one.name for one in path.iterdir()) if path.is_dir() else []
+    names = [name for name in inside if Path(name).suffix in _ENDINGS or name == "saved_model"]
+    listed = f" Files in it: {', '.join(names)}." if names else ""
+    raise ValueError(
+        f"{path} is no file that `ssd_centernet export` writes: expected one that ends in "
+        f"{' or '.join(_ENDINGS)}, or the folder of a SavedModel.{listed}"
+    )
+
+
+def _card_of(path: Path) -> dict:
+    place = path.parent / CARD_NAME
+    card = read_object(place)
+    try:
+        if card and all("name" in label for label in card["labels"]):
+            # Older cards say it in words alone.
+            steps = card["preprocessing"]
+            steps.setdefault("keep_aspect", steps["steps"][0].startswith("fitted"))
+            return card
+    except (AttributeError, KeyError, IndexError, TypeError):
+        pass
+    raise FileNotFoundError(
+        f"{place} is missing or damaged: it names the classes of {path.name}. Keep the files of an "
+        "export together, or export again."
+    )
+
+
+def _fitted(
+    image: np.ndarray, frame: tuple[int, int], keep_aspect: bool
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return an image of the size that a file takes, and the share of it that holds the image."""
+    size = np.array(image_ops.fitted_size(*image.shape[:2], frame) if keep_aspect else frame)
+    pixels = tf.image.resize(image, size)
+    pixels = tf.cast(tf.clip_by_value(tf.round(pixels), 0.0, 255.0), tf.uint8).numpy()
+    fitted = np.zeros((*frame, 3), np.uint8)
+    fitted[: size[0], : size[1]] = pixels
+    return fitted, (size / np.array(frame)).astype(np.float32)

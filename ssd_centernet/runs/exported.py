@@ -1,0 +1,69 @@
+"""The evaluation of an exported file on a split: what it is worth as it will run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+
+from ssd_centernet.data import records, shards
+from ssd_centernet.data.directory import load_label_map
+from ssd_centernet.evaluation.coco import CocoEvaluator
+from ssd_centernet.evaluation.detector import split_ground_truth
+from ssd_centernet.evaluation.diagnosis import diagnose
+from ssd_centernet.evaluation.limits import COCO_LIMIT
+from ssd_centernet.export.exported import ExportedDetector
+from ssd_centernet.ops.image import decode_image
+from ssd_centernet.runs.evaluation import SplitResult, check_same_classes
+
+
+def evaluate_exported(
+    model: ExportedDetector,
+    data_dir: str | Path,
+    split: str,
+    *,
+    max_detections: int = COCO_LIMIT,
+    progress: Callable[[int, int], None] | None = None,
+) -> SplitResult:
+    """Evaluate an exported file on every image of a split, one image at a time.
+
+    Args:
+        model: the file.
+        data_dir: folder of converted data with the classes of the file.
+        split: prefix of the record files.
+        max_detections: most detections of one class that count in one image.
+        progress: called with (images done, images in all) after every image.
+
+    Returns:
+        Metrics and a hint; an exported file has no losses.
+
+    Raises:
+        FileNotFoundError: no such data.
+        ValueError: the data has other classes than the file.
+    """
+    data = load_label_map(data_dir)
+    check_same_classes(model.label_map, data, data_dir)
+    truth = split_ground_truth(data_dir, split, data)
+    evaluator = CocoEvaluator(
+        truth, category_ids=model.label_map.ids, max_detections=max_detections
+    )
+    keys = ("source_id", "height", "width")
+
+    def read(serialized: tf.Tensor) -> dict:
+        example = records.parse_example(serialized, data)
+        image = decode_image(example["encoded"])
+        return {"image": image, **{key: example[key] for key in keys}}
+
+    examples = shards.read_records(shards.find_shards(data_dir, split)).map(read).prefetch(4)
+    with shards.failures_named(data_dir, [split]):
+        for done, example in enumerate(examples.as_numpy_iterator(), 1):
+            found = model.detect(example["image"])
+            batch = {name: values[np.newaxis] for name, values in found.items()}
+            batch["count"] = np.array([len(found["scores"])])
+            evaluator.add(*(example[key] for key in keys), batch)
+            if progress is not None:
+                progress(done, truth.num_images)
+    result = evaluator.compute()
+    return SplitResult(result=result, losses={}, hint=diagnose(result, truth))

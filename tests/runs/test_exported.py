@@ -1,0 +1,122 @@
+"""Exported files are evaluated and drawn with as they will run."""
+
+import json
+
+import numpy as np
+import pytest
+
+from ssd_centernet.evaluation.coco import evaluate_detections_file
+from ssd_centernet.export import exported as exported_files
+from ssd_centernet.export.export import export
+from ssd_centernet.export.exported import ExportedDetector
+from ssd_centernet.export.parity import FLOAT, Found, compare
+from ssd_centernet.files import write_atomically
+from ssd_centernet.predict.image_files import find_images, read_image
+from ssd_centernet.predict.prediction import predict
+from ssd_centernet.runs.evaluation import evaluate_run
+from ssd_centernet.runs.exported import evaluate_exported
+from ssd_centernet.runs.opened import open_run
+from tests.export.lively import enliven
+from tests.process import CLI, run
+
+
+@pytest.fixture(scope="module")
+def lively_run(model_dir):
+    """The run, with random weights whose scores differ from each other."""
+    opened = open_run(model_dir, device="cpu")
+    enliven(opened.detector)
+    return opened
+
+
+@pytest.fixture(scope="module")
+def folder(lively_run, tmp_path_factory):
+    """The exported run."""
+    folder = tmp_path_factory.mktemp("exported") / "files"
+    # Random weights find very much.
+    options = {"formats": ["saved_model", "tflite"], "pairs": 4096}
+    export(lively_run.detector, folder, label_map=lively_run.label_map, **options)
+    return folder
+
+
+@pytest.fixture
+def photos(pictures):
+    return [read_image(path) for path in find_images([pictures[0] / "val"])]
+
+
+def test_a_saved_model_has_the_metrics_of_its_run(lively_run, folder, data_dir):
+    calls = []
+    model = ExportedDetector(folder / "saved_model")
+    assert model.frame is None and model.label_map == lively_run.label_map
+    ours = evaluate_exported(
+        model, data_dir, "coco_val", progress=lambda done, total: calls.append((done, total))
+    )
+    theirs = evaluate_run(lively_run, data_dir)
+    assert calls == [(number, 7) for number in range(1, 8)]
+    assert ours.result.num_images == 7 and ours.losses == {}
+    assert theirs.result.metrics["ARmax100"] > 0.01
+    for name, value in theirs.result.metrics.items():
+        assert ours.result.metrics[name] == pytest.approx(value, abs=2e-3), name
+
+
+def test_a_file_of_one_size_takes_images_of_any(folder, photos):
+    model, whole = (
+        ExportedDetector(folder / "model.tflite"),
+        ExportedDetector(folder / "saved_model"),
+    )
+    assert model.frame == (64, 64)
+    for image in photos[:2]:
+        assert image.shape[:2] != model.frame
+        fitted, extent = exported_files._fitted(image, model.frame, False)
+        assert extent.tolist() == [1.0, 1.0]
+        pair = [Found(full=True, **one) for one in (model.detect(image), whole.detect(fitted))]
+        result = compare([tuple(pair)], FLOAT, score_threshold=0.01)
+        assert result.compared > 20 and result.share > 0.95
+
+
+def test_boxes_of_padded_images_are_those_of_the_image(tmp_path, monkeypatch):
+    seen = []
+
+    def find(image):
+        seen.append(image)
+        box = np.array([[0.25, 0.5, 0.5, 1.0]], np.float32)
+        return [Found(boxes=box, scores=np.ones(1), classes=np.zeros(1, int), full=False)]
+
+    find.frame = (64, 64)
+    monkeypatch.setattr(exported_files, "_runner", lambda path: find)
+    # A card of an older version says it in words.
+    steps = {"steps": ["fitted into [64, 64] with the aspect ratio kept"]}
+    card = {"labels": [{"class": 0, "name": "cat"}], "preprocessing": steps}
+    write_atomically(tmp_path / "model_card.json", json.dumps(card))
+    model = ExportedDetector(tmp_path / "model.tflite")
+    assert model.label_map.names == ("cat",)
+    found = model.detect(np.full((50, 100, 3), 200, np.uint8))
+    assert (seen[0][:32] == 200).all() and not seen[0][32:].any()
+    np.testing.assert_allclose(found["boxes"], [[0.5, 0.5, 1.0, 1.0]])
+
+
+def test_commands_take_a_file(folder, data_dir, pictures, tmp_path):
+    out = tmp_path / "evaluation"
+    line = (*CLI, "evaluate", f"--model={folder}/model.tflite", f"--data_dir={data_dir}")
+    said = run(*line, f"--output_dir={out}").stdout
+    metrics = json.loads((out / "metrics.json").read_text())
+    assert metrics["split"] == "coco_val" and "7 images" in said
+    truth = data_dir / "coco_val.annotations.json"
+    again = evaluate_detections_file(out / "detections.json", truth)
+    assert again.metrics == pytest.approx(metrics["metrics"])
+    model, images = ExportedDetector(folder / "model.tflite"), find_images([pictures[0] / "val"])
+    drawn = predict(model, images, output_dir=tmp_path / "drawn", label_map=model.label_map)
+    assert len(drawn.images) == 7 and len(drawn.rows) >= metrics["num_detections"] > 0
+
+
+def test_what_is_no_file_of_an_export_is_told(folder, tmp_path):
+    with pytest.raises(FileNotFoundError, match="there is no .*gone.tflite: expected a file of"):
+        ExportedDetector(tmp_path / "gone.tflite")
+    with pytest.raises(ValueError, match=r"Files in it: model\.tflite, saved_model\."):
+        ExportedDetector(folder)
+    alone = tmp_path / "model.tflite"
+    alone.write_bytes((folder / "model.tflite").read_bytes())
+    with pytest.raises(FileNotFoundError, match=r"model_card\.json is missing or damaged"):
+        ExportedDetector(alone)
+    for flag in ("--model_dir=runs/x", "--batch_size=2", "--report", "--device=cpu"):
+        line = (*CLI, "evaluate", f"--model={alone}", "--data_dir=data", flag)
+        assert flag.split("=")[0] in run(*line, status=2).stderr
