@@ -117,6 +117,10 @@ class Running:
                 pytest.fail(f"nothing to see within {limit} s: {self.kill()}")
             time.sleep(0.01)
 
+    def text(self) -> str:
+        """Return what the command has printed so far."""
+        return "".join(Path(file.name).read_text(errors="replace") for file in self.files)
+
     def _ended(self) -> Ended:
         texts = [Path(file.name).read_text(errors="replace") for file in self.files]
         seconds = time.monotonic() - self.start

@@ -1,8 +1,11 @@
 """Which errors are mistakes of a user, and how they are told without a traceback."""
 
+import os
 import re
 import sys
 from pathlib import Path
+
+from ssd_centernet.runtime.launcher import FAILURES_VARIABLE
 
 _PACKAGE = str(Path(__file__).resolve().parents[1])
 _REQUIRED = (
@@ -44,18 +47,23 @@ def message_for_user(error: Exception) -> str | None:
     return _REQUIRED.format(name=required[1], missing=required[2]) if required else None
 
 
-def lost_another_process(error: Exception) -> bool:
+def lost_another_process(error: Exception) -> str | None:
     """Tell the complaint of a process whose partner is gone; what ended that one matters.
 
     Args:
         error: what ended a command.
 
     Returns:
-        Whether a collective of Horovod failed because not all processes are there any more.
+        What to print, or None for another error.
     """
-    if type(error).__name__ == "HorovodInternalError":
-        return True
-    return _is_of_tensorflow(error) and "Horovod has been shut down" in str(error)
+    if isinstance(error, BrokenPipeError) and FAILURES_VARIABLE in os.environ:
+        return "what started this process is gone, and takes no output any more."
+    # Not imported for this: a command that did not load it has lost nobody.
+    distribution = sys.modules.get("ssd_centernet.runtime.distribution")
+    if distribution is None or not distribution.is_lost_process(error):
+        return None
+    known = isinstance(error, distribution.LostProcessError)
+    return str(error) if known else "another process of the run ended."
 
 
 def _is_raised_here(error: Exception) -> bool:

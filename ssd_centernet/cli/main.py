@@ -4,6 +4,7 @@ Only the module of the chosen command is imported, and that imports tensorflow i
 help comes at once.
 """
 
+import contextlib
 import difflib
 import importlib
 import importlib.metadata
@@ -15,7 +16,7 @@ import textwrap
 
 from ssd_centernet import __version__
 from ssd_centernet.cli._errors import lost_another_process, message_for_user
-from ssd_centernet.runtime.launcher import LOST_ANOTHER, report_failure
+from ssd_centernet.runtime.launcher import LOST_ANOTHER, end_with_launcher, report_failure
 from ssd_centernet.runtime.quiet import QuietImport
 from ssd_centernet.runtime.signals import Stopped, stoppable
 
@@ -138,6 +139,7 @@ def _run_command(name: str, arguments: list[str]) -> int:
         flags.FLAGS.verbosity = logging.WARNING
     try:
         with stoppable():
+            end_with_launcher()
             return int(module.main(positional) or 0)
     except Stopped as stop:
         print(f"ssd_centernet {name}: ended by {stop}.", file=sys.stderr)
@@ -148,8 +150,9 @@ def _run_command(name: str, arguments: list[str]) -> int:
     except flags.Error as error:
         return _wrong_flags(name, error)
     except Exception as error:
-        if lost_another_process(error):
-            print(f"ssd_centernet {name}: another process of the run ended.", file=sys.stderr)
+        if lost := lost_another_process(error):
+            with contextlib.suppress(BrokenPipeError):
+                print(f"ssd_centernet {name}: {lost}", file=sys.stderr)
             return LOST_ANOTHER
         known = message_for_user(error)
         report_failure(known or f"{type(error).__name__}: {error}")

@@ -4,11 +4,37 @@ The train step and the loop speak to a `Communicator` only, so that they read th
 process and for many.
 """
 
+import contextlib
 import os
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import tensorflow as tf
+
+# The operations that wait for other processes, as TensorFlow names them where they fail.
+_COLLECTIVES = r"Horovod(Grouped)?(Allreduce|Allgather|Broadcast|Alltoall|Reducescatter)"
+_LOST = re.compile(rf"{_COLLECTIVES}|Horovod has been shut down")
+
+
+class LostProcessError(ConnectionError):
+    """Another process of the run ended, stopped or cannot be reached."""
+
+
+def is_lost_process(error: BaseException) -> bool:
+    """Tell the failure of a collective whose other side is gone from a failure of this process.
+
+    Args:
+        error: what a collective or a graph with collectives raised.
+
+    Returns:
+        Whether another process is lost. Operations that do not fit each other are a mistake, of
+        another type.
+    """
+    if isinstance(error, LostProcessError) or type(error).__name__ == "HorovodInternalError":
+        return True
+    kinds = (tf.errors.UnknownError, tf.errors.AbortedError)
+    return isinstance(error, kinds) and bool(_LOST.search(str(error)))
 
 
 @runtime_checkable
@@ -96,6 +122,19 @@ class Communicator(Protocol):
     def leave(self) -> None:
         """End the exchange on every process; nothing here may be called afterwards."""
 
+    def together(self, what: str, seconds: float = 0.0) -> contextlib.AbstractContextManager:
+        """Tell what becomes of a block in which all processes wait for each other.
+
+        Every method here does so itself; it is for graphs with collectives in them.
+
+        Args:
+            what: the block does, for a message that others are waited for.
+            seconds: that it takes by itself.
+
+        Raises:
+            LostProcessError: in the block; another process ended, stopped or cannot be reached.
+        """
+
 
 class SingleProcess:
     """A `Communicator` for a run of one process: everything is already everywhere."""
@@ -133,6 +172,10 @@ class SingleProcess:
 
     def leave(self) -> None:
         """Nothing is to be ended; see `Communicator.leave`."""
+
+    def together(self, what: str, seconds: float = 0.0) -> contextlib.AbstractContextManager:
+        """Wait for nobody; see `Communicator.together`."""
+        return contextlib.nullcontext()
 
 
 # What launchers tell the processes that they start: how many there are.

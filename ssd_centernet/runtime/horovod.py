@@ -6,12 +6,20 @@ norm are tied to another Keras than ours.
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import importlib
-from collections.abc import Iterator, Mapping, Sequence
+import os
+import sys
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import tensorflow as tf
 from absl import logging
+
+from ssd_centernet.runtime.distribution import LostProcessError, is_lost_process
+from ssd_centernet.runtime.launcher import LOST_ANOTHER
 
 COMPRESSIONS = ("none", "fp16")
 
@@ -23,6 +31,25 @@ _HINT = (
     "Build it for this TensorFlow with `bash scripts/install_horovod.sh` (Gaudi's software brings "
     "its own), or train in one process: leave out --use_horovod."
 )
+
+
+# Seconds after which a process says that it waits; and after which it ends, if they are given.
+# Horovod has variables of these names too, but looks at them only while it has something to do.
+_SAY_VARIABLE, _SAY_SECONDS = "HOROVOD_STALL_CHECK_TIME_SECONDS", 45.0
+_END_VARIABLE = "HOROVOD_STALL_SHUTDOWN_TIME_SECONDS"
+
+
+def _together(method: Callable) -> Callable:
+    """Make a method one in which all processes wait for each other."""
+
+    @functools.wraps(method)
+    def waiting(self, *args, **kwargs):
+        if not tf.executing_eagerly():  # Traced: the graph waits later.
+            return method(self, *args, **kwargs)
+        with self.together(method.__name__.replace("_", " ")):
+            return method(self, *args, **kwargs)
+
+    return waiting
 
 
 class HorovodProcesses:
@@ -55,8 +82,10 @@ class HorovodProcesses:
                 f"{', '.join(COMPRESSIONS)}."
             )
         self._hvd = hvd = _import_horovod()
-        # Groups are known only when the number of processes is.
-        hvd.init(process_sets="dynamic") if group_size else hvd.init()
+        self.rank, self.size = (int(os.environ.get(f"HOROVOD_{n}", 0)) for n in ("RANK", "SIZE"))
+        with self.together("the start"):
+            # Groups are known only when the number of processes is.
+            hvd.init(process_sets="dynamic") if group_size else hvd.init()
         self.rank, self.size = hvd.rank(), hvd.size()
         self.local_rank, self.local_size = hvd.local_rank(), hvd.local_size()
         self.is_chief = self.rank == 0
@@ -65,6 +94,27 @@ class HorovodProcesses:
         self._group = self._make_groups(group_size) if group_size else hvd.global_process_set
         if self.size == 1:
             logging.info("Horovod has one process; start several with `ssd_centernet launch`.")
+
+    @contextlib.contextmanager
+    def together(self, what: str, seconds: float = 0.0) -> Iterator[None]:
+        """Tell what becomes of a block with collectives; see `Communicator.together`."""
+        over = threading.Event()
+        # One message, not one of each process: of the first that waits.
+        if self.size > 1 and self.rank < 2:
+            arguments = (over, what, seconds, self.rank)
+            threading.Thread(target=_tell_of_waiting, args=arguments, daemon=True).start()
+        try:
+            yield
+        except Exception as error:
+            if not is_lost_process(error):
+                raise
+            raise LostProcessError(
+                f"process {self.rank} lost another one in {what}: it ended, or did not answer for "
+                f"{os.environ.get('HOROVOD_GLOO_TIMEOUT_SECONDS', '30')} seconds "
+                "(HOROVOD_GLOO_TIMEOUT_SECONDS)."
+            ) from error
+        finally:
+            over.set()
 
     def _make_groups(self, group_size: int):
         if self.size % group_size:
@@ -78,6 +128,7 @@ class HorovodProcesses:
         sets = [self._hvd.add_process_set(list(range(n, n + group_size))) for n in firsts]
         return sets[self.rank // group_size]
 
+    @_together
     def mean_gradients(self, gradients: Sequence[tf.Tensor | None]) -> list[tf.Tensor | None]:
         """Average gradients over the processes, in few large messages.
 
@@ -118,10 +169,12 @@ class HorovodProcesses:
             compression=compression or self._hvd.Compression.none,
         )
 
+    @_together
     def mean_of_group(self, tensor: tf.Tensor) -> tf.Tensor:
         """Average a float tensor over the group of this process; see `Communicator`."""
         return self._hvd.allreduce(tensor, op=self._hvd.Average, process_set=self._group)
 
+    @_together
     def mean(self, values: Mapping[str, Any]) -> dict[str, float]:
         """Average named scalars; see `Communicator.mean`."""
         names = sorted(values)
@@ -129,6 +182,7 @@ class HorovodProcesses:
         averaged = self._hvd.allreduce(sent, op=self._hvd.Average).numpy().tolist()
         return dict(zip(names, averaged, strict=True))
 
+    @_together
     def mean_variables(self, variables: Sequence[tf.Variable]) -> None:
         """Give float variables their average over all processes; see `Communicator`."""
         if not variables:
@@ -137,16 +191,19 @@ class HorovodProcesses:
         for variable, value in zip(variables, averaged, strict=True):
             variable.assign(value)
 
+    @_together
     def broadcast(self, variables: Sequence[tf.Variable]) -> None:
         """Give the variables the values of process 0; see `Communicator.broadcast`."""
         self._hvd.broadcast_variables(variables, root_rank=0)
 
+    @_together
     def gather(self, objects: Sequence[Any]) -> list[Any]:
         """Concatenate lists of picklable objects in the order of rank; see `Communicator`."""
         if self.size == 1:
             return list(objects)
         return [one for part in self._hvd.allgather_object(list(objects)) for one in part]
 
+    @_together
     def barrier(self) -> None:
         """Wait for all processes; see `Communicator.barrier`."""
         self._hvd.allreduce(tf.zeros([]), op=self._hvd.Sum, name="barrier")
@@ -155,6 +212,27 @@ class HorovodProcesses:
         """Stop Horovod's thread, which no longer takes a part of a core; see `Communicator`."""
         self.barrier()
         self._hvd.shutdown()
+
+
+def _tell_of_waiting(over: threading.Event, what: str, seconds: float, rank: int) -> None:
+    """Say after a while that this process waits; end it after a longer while, if that is asked."""
+    until_said = float(os.environ.get(_SAY_VARIABLE) or _SAY_SECONDS)
+    until_end = float(os.environ.get(_END_VARIABLE) or 0.0)
+    until_said += seconds
+    if over.wait(until_said):
+        return
+    others = "the others" if rank == 0 else "process 0, which may be at work alone, or another one"
+    print(
+        f"process {rank} has waited {until_said:.0f} seconds for {others} in {what}. A process "
+        f"that hangs does so in its input, or its machine does; {_END_VARIABLE} sets after how "
+        "many seconds all begin again.",
+        file=sys.stderr,
+        flush=True,
+    )
+    if until_end and not over.wait(max(0.0, until_end - until_said)):
+        print(f"process {rank} ends: it has waited {until_end:.0f} seconds.", file=sys.stderr)
+        sys.stderr.flush()
+        os._exit(LOST_ANOTHER)
 
 
 def _import_horovod():

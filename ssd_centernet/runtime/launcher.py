@@ -10,11 +10,14 @@ Source: docs/reference/centernet.md, section 7.2 (the launch lines with horovodr
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import re
+import select
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -27,6 +30,8 @@ from ssd_centernet.runtime.signals import answered_signals
 
 # Where a process of the run leaves the error that ends it.
 FAILURES_VARIABLE = "SSD_CENTERNET_FAILURES"
+# The machine and the number of the process that launched it.
+LAUNCHER_VARIABLE = "SSD_CENTERNET_LAUNCHER"
 # Status of a process that ends because another one is gone; sysexits.h: a temporary failure.
 LOST_ANOTHER = 75
 # Horovod's launcher kills what does not end within some seconds; a step and a checkpoint take more.
@@ -44,17 +49,20 @@ class Outcome:
         failures: rank -> the error that it ended by; none for a process that was killed, or that
             only lost another one.
         stopped: whether it ended because it was told to.
+        killed: the signal that ended horovodrun itself, or None.
     """
 
     status: int
     failures: dict[int, str]
     stopped: bool = False
+    killed: int | None = None
 
     @property
     def lost(self) -> bool:
         """Whether a process was killed, so that starting again may help."""
         gone = self.status == LOST_ANOTHER or self.status > 128
-        return gone and not self.failures and not self.stopped
+        # Without horovodrun all fail, as what they print goes nowhere.
+        return not self.stopped and (self.killed is not None or (gone and not self.failures))
 
 
 def launch(
@@ -92,13 +100,16 @@ def launch(
     local = num_processes if hosts is None else max(_processes_by_host(hosts).values())
     for attempt in range(max_restarts + 1):
         began = time.monotonic()
-        outcome = _run_once(line, _environment(local))
-        for rank, message in sorted(outcome.failures.items()):
-            say(f"process {rank} failed: {message}")
+        outcome = _run_once(line, _environment(local), say)
+        if outcome.killed is None:
+            for rank, message in sorted(outcome.failures.items()):
+                say(f"process {rank} failed: {message}")
         if not outcome.lost:
             return outcome.status
-        minutes = (time.monotonic() - began) / 60.0
-        what = f"a process was lost after {minutes:.1f} minutes (status {outcome.status})"
+        what = f"a process was lost (status {outcome.status})"
+        if outcome.killed is not None:
+            what = f"horovodrun itself was ended by {signal.Signals(outcome.killed).name}"
+        what += f" after {(time.monotonic() - began) / 60.0:.1f} minutes"
         if attempt < max_restarts:
             say(f"{what}; starting again, {attempt + 1} of {max_restarts} times")
     say(f"{what}; not started again after {max_restarts} times (--max_restarts)")
@@ -155,12 +166,42 @@ def _environment(local_processes: int) -> dict[str, str]:
     return {**dict.fromkeys(shared, threads), **os.environ}
 
 
-def _run_once(line: Sequence[str], environment: dict[str, str]) -> Outcome:
+def end_with_launcher() -> None:
+    """End this process, as for SIGTERM, when the `launch` that started it is gone.
+
+    Nothing is done in a process that no `launch` on this machine started.
+    """
+    host, _, number = os.environ.get(LAUNCHER_VARIABLE, "").rpartition(":")
+    if host == socket.gethostname():
+        threading.Thread(target=_end_with, args=(int(number),), daemon=True).start()
+
+
+def _end_with(number: int) -> None:
+    """Wait for the end of a process, and ask this one to end."""
+    with contextlib.suppress(ProcessLookupError):
+        try:
+            select.select([os.pidfd_open(number)], [], [])
+        except (AttributeError, PermissionError, OSError):
+            while True:  # Until there is no such process.
+                os.kill(number, 0)
+                time.sleep(1.0)
+    with contextlib.suppress(OSError, ValueError):
+        print(f"launch (process {number}) is gone, so this process ends too", file=sys.stderr)
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _run_once(
+    line: Sequence[str], environment: dict[str, str], say: Callable[[str], None]
+) -> Outcome:
     """Run the launcher once, passing on what its processes print and the signals that come."""
     with tempfile.TemporaryDirectory(prefix="ssd_centernet-") as folder:
+        ours = {
+            FAILURES_VARIABLE: folder,
+            LAUNCHER_VARIABLE: f"{socket.gethostname()}:{os.getpid()}",
+        }
         process = subprocess.Popen(
             line,
-            env={**environment, FAILURES_VARIABLE: folder},
+            env={**environment, **ours},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             stdin=subprocess.DEVNULL,
@@ -176,11 +217,14 @@ def _run_once(line: Sequence[str], environment: dict[str, str]) -> Outcome:
         ]
         for reader in readers:
             reader.start()
-        stopper = _Stopper(process)
+        stopper = _Stopper(process, folder, say)
         with answered_signals(stopper.stop):
             status = process.wait()
+            # Whatever is left would hold the run's directory, a process that was halted too.
+            _kill_all(folder)
         for reader in readers:
             reader.join()
+        killed = -status if status < 0 and stopper.number is None else None
         if status != 0:
             first = _FIRST_TO_FAIL.search("\n".join(told))
             status = int(first[1]) if first else status
@@ -194,7 +238,8 @@ def _run_once(line: Sequence[str], environment: dict[str, str]) -> Outcome:
     if failures and status == LOST_ANOTHER:
         # The others ended before the one whose error it was.
         status = 1
-    return Outcome(status=status, failures=failures, stopped=stopper.number is not None)
+    stopped = stopper.number is not None
+    return Outcome(status=status, failures=failures, stopped=stopped, killed=killed)
 
 
 def _pass_on(source, sink, told: list[str]) -> None:
@@ -209,32 +254,68 @@ def _pass_on(source, sink, told: list[str]) -> None:
         print(f"[{rank}] {text}" if rank else text, end="", file=sink, flush=True)
 
 
-class _Stopper:
-    """Pass a signal on to one process of the run, which makes all of them stop and save."""
+def _processes(folder: str) -> list:
+    """Return what belongs to a run on this machine: the processes that know its folder."""
+    import psutil  # A requirement of Horovod, without which there are no processes.
 
-    def __init__(self, process: subprocess.Popen):
+    found = []
+    for one in psutil.process_iter():
+        with contextlib.suppress(psutil.Error, OSError):
+            if one.pid != os.getpid() and one.environ().get(FAILURES_VARIABLE) == folder:
+                found.append(one)
+    return found
+
+
+def _kill_all(folder: str) -> None:
+    """End all processes of a run at once, and wait until they are gone."""
+    import psutil
+
+    # Again, for those that were just being started.
+    for _ in range(5):
+        left = _processes(folder)
+        if not left:
+            return
+        for one in left:
+            with contextlib.suppress(psutil.Error):
+                one.kill()
+        psutil.wait_procs(left, timeout=5.0)
+
+
+class _Stopper:
+    """Pass a signal on to the processes of the run, which then stop at one step and save."""
+
+    def __init__(self, process: subprocess.Popen, folder: str, say: Callable[[str], None]):
         self._process = process
+        self._folder = folder
+        self._say = say
         self.number: int | None = None
 
     def stop(self, number: int) -> None:
-        again, self.number = self.number is not None, number
-        rank = None if again else self._a_process_of_the_run()
-        if rank is None:
-            self._process.terminate()
+        name, again = signal.Signals(number).name, self.number is not None
+        self.number = number
+        if again:
+            self._say(f"{name} again: all processes are ended at once")
+            _kill_all(self._folder)
             return
-        rank.send_signal(signal.SIGTERM)
-        timer = threading.Timer(_GRACE_SECONDS, self._process.terminate)
+        self._say(f"{name}: the processes save a checkpoint and end; once more to end at once")
+        ranks = self._ranks()
+        for rank in ranks:
+            rank.send_signal(signal.SIGTERM)
+        if not ranks:
+            self._process.terminate()
+        timer = threading.Timer(_GRACE_SECONDS, _kill_all, (self._folder,))
         timer.daemon = True
         timer.start()
 
-    def _a_process_of_the_run(self):
-        """Return a process of this machine that trains: the first that has no process below it."""
-        import psutil  # A requirement of Horovod, without which there are no processes.
+    def _ranks(self) -> list:
+        """Return the processes of this machine that train."""
+        import psutil
 
-        for one in psutil.Process(self._process.pid).children(recursive=True):
-            try:
-                if "HOROVOD_RANK" in one.environ() and not one.children():
-                    return one
-            except psutil.Error:
-                continue
-        return None
+        found = []
+        for one in _processes(self._folder):
+            with contextlib.suppress(psutil.Error):
+                if "HOROVOD_RANK" in one.environ():
+                    found.append(one)
+        numbers = {one.pid for one in found}
+        # Not what one of them started.
+        return [one for one in found if one.ppid() not in numbers]

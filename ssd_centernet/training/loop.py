@@ -19,6 +19,8 @@ from ssd_centernet.training.trainer import Trainer
 
 # Steps run inside one call until about this many seconds are over, so that a signal is answered.
 SECONDS_PER_CALL = 5.0
+# For the first call, before processes say that they wait for each other.
+_TRACING_SECONDS = 15.0
 
 FINISHED, STOPPED_EARLY = "finished", "stopped early"
 
@@ -160,7 +162,9 @@ class TrainLoop:
                 observer.call_begins(before)
             number = self._steps_per_call(step, pace)
             began = time.monotonic()
-            with self._answering(number, pace):
+            seconds = number / pace if pace else _TRACING_SECONDS
+            together = trainer.communicator.together(f"the steps after {step}", seconds)
+            with self._answering(number, pace), together:
                 run_steps(iterator, tf.constant(number, tf.int32))
                 step = int(trainer.step)  # Waits for the device.
             trainer.raise_if_failed()
