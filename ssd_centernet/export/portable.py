@@ -16,6 +16,7 @@ from ssd_centernet.export.parity import Found
 from ssd_centernet.files import write_atomically
 from ssd_centernet.models.detector import Detector
 from ssd_centernet.runtime.quiet import held_back
+from ssd_centernet.runtime.signals import at_once
 
 OUTPUTS = ("boxes", "scores", "classes", "count")
 _OPSET = 17
@@ -79,7 +80,8 @@ def save_tflite(detector: Detector, path: str | os.PathLike, function, *, int8: 
     """
     module = tf.Module()
     module.weights = [getattr(v, "_variable", v) for v in detector.variables]
-    with tempfile.TemporaryDirectory() as folder, _quiet():
+    # Beside the file, where an export looks for what an earlier one has left.
+    with tempfile.TemporaryDirectory(dir=os.path.dirname(path)) as folder, _quiet():
         tf.saved_model.save(module, folder, signatures={"serving_default": function})
         # LiteRT has no converter of saved models yet.
         converter = tf.lite.TFLiteConverter.from_saved_model(folder)
@@ -87,7 +89,8 @@ def save_tflite(detector: Detector, path: str | os.PathLike, function, *, int8: 
         if int8:
             converter.optimizations = [tf.lite.Optimize.DEFAULT]
         try:
-            content = converter.convert()
+            with at_once():
+                content = converter.convert()
         except Exception as error:  # The converter's own type is not public.
             raise ValueError(
                 f"{type(detector).__name__} cannot be converted to TFLite: "

@@ -153,6 +153,14 @@ def interruptible() -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def at_once() -> Iterator[None]:
+    """Let a signal end a command at once, in a call that keeps Python's lock for long."""
+    heard = [one for one in STOPPING if signal.getsignal(one) == _request.handle]
+    with _handled(heard, signal.SIG_DFL):
+        yield
+
+
+@contextlib.contextmanager
 def unhurried(seconds: float = float("inf")) -> Iterator[None]:
     """Do not end a command for want of an answer, while the block runs.
 

@@ -30,6 +30,25 @@ def test_the_command_line_imports_tensorflow_without_its_noise_unless_a_level_is
     assert done.stderr == ("" if level is None else "I0000 noise\n")
 
 
+LOGS = """
+import sys
+from ssd_centernet.cli import main
+
+def log(arguments):
+    import tensorflow as tf
+    tf.function(lambda x: x + 1, jit_compile=True)(tf.constant(1.0))
+    return 0
+
+main._dispatch = log
+main.run(["x"])
+"""
+
+
+def test_what_tensorflow_logs_while_it_works_follows_the_level():
+    """Lines of Abseil go around TF_CPP_MIN_LOG_LEVEL: XLA writes one when it first compiles."""
+    assert python(LOGS, env=environment(TF_CPP_MIN_LOG_LEVEL=None)).stderr == ""
+
+
 def test_a_tensorflow_that_cannot_be_imported_is_heard(tmp_path):
     done = start(tmp_path, "raise ImportError('libcudart.so.12 is missing')\n")
     assert done.status == 1

@@ -24,6 +24,7 @@ DEAF = {
     "in the interpreter": "sum(range(10**10))",
     "outside it": "__import__('hashlib').pbkdf2_hmac('sha256', b'a', b'b', 10**9)",
     "willing": "__import__('time').sleep(100)",
+    "in the interpreter, at once": "exec('with signals.at_once(): sum(range(10**10))')",
 }
 SCRIPT = """
 import sys
@@ -62,6 +63,11 @@ def test_a_command_is_told_to_end_and_cleans_up():
 @pytest.mark.parametrize("doing", ["in the interpreter", "outside it"])
 def test_a_second_signal_ends_a_deaf_process_at_once(doing):
     ended, seconds = answer(doing, signal.SIGTERM, signal.SIGTERM)
+    assert ended.status == -signal.SIGTERM and seconds < 1.0, f"{seconds} {ended}"
+
+
+def test_a_call_that_keeps_the_lock_is_ended_at_once_where_it_is_known():
+    ended, seconds = answer("in the interpreter, at once", signal.SIGTERM)
     assert ended.status == -signal.SIGTERM and seconds < 1.0, f"{seconds} {ended}"
 
 
