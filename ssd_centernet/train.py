@@ -65,6 +65,8 @@ def train(
         ValueError: settings that do not fit each other or the data; see the message.
         NonFiniteLossError: a loss was not finite.
         BlockingIOError: another process trains in `model_dir`.
+        Stopped: a signal came before a step was done (a KeyboardInterrupt): nothing is to be saved.
+        LostProcessError: another process of the run ended, stopped or cannot be reached.
     """
     recipe = recipe or Recipe()
     communicator = recipe.connect()

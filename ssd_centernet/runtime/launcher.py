@@ -218,8 +218,13 @@ def _run_once(
         for reader in readers:
             reader.start()
         stopper = _Stopper(process, folder, say)
-        with answered_signals(stopper.stop):
-            status = process.wait()
+        # A handler may be interrupted by the next signal, so it only notes them.
+        came: list[int] = []
+        with answered_signals(came.append):
+            while (status := process.poll()) is None:
+                time.sleep(0.1)
+                while came:
+                    stopper.stop(came.pop(0))
             # Whatever is left would hold the run's directory, a process that was halted too.
             _kill_all(folder)
         for reader in readers:
@@ -291,6 +296,8 @@ class _Stopper:
         self.number: int | None = None
 
     def stop(self, number: int) -> None:
+        import psutil
+
         name, again = signal.Signals(number).name, self.number is not None
         self.number = number
         if again:
@@ -300,7 +307,8 @@ class _Stopper:
         self._say(f"{name}: the processes save a checkpoint and end; once more to end at once")
         ranks = self._ranks()
         for rank in ranks:
-            rank.send_signal(signal.SIGTERM)
+            with contextlib.suppress(psutil.Error):
+                rank.send_signal(signal.SIGTERM)
         if not ranks:
             self._process.terminate()
         timer = threading.Timer(_GRACE_SECONDS, _kill_all, (self._folder,))

@@ -244,8 +244,11 @@ def _watch(reading: int, told: int) -> None:
     while time.monotonic() < max(began + PATIENCE, _request.deadline):
         if not select.select([reading], [], [], 0.05)[0]:
             continue
+        again = os.read(reading, 1)
+        if not again:
+            return  # The block is over: it has answered all signals itself.
         # The kernel answers the same signal; here ends a Ctrl-C after a SIGTERM.
-        if os.read(reading, 1)[0] in STOPPING and _request.deadline < float("inf"):
+        if again[0] in STOPPING and _request.deadline < float("inf"):
             os._exit(128 + came[0])
     seconds = time.monotonic() - began
     say(f"{name}: not answered in {seconds:.0f} s, so the process ends; what was saved is intact")
