@@ -19,6 +19,7 @@ from ssd_centernet.data.mixture import DataDir, folders_of, merged_label_map
 from ssd_centernet.evaluation.coco import CocoEvaluator
 from ssd_centernet.evaluation.detector import split_ground_truth
 from ssd_centernet.labels import LabelMap
+from ssd_centernet.preview.anchor_report import warn_of_forced_matches
 from ssd_centernet.recipe import Recipe
 from ssd_centernet.runs.lock import run_lock
 from ssd_centernet.runtime.device import (
@@ -118,7 +119,8 @@ def train(
             evaluation = _evaluation(recipe, trainer, log, board, label_map, first)
         other_data = _other_data(model_dir, _data_of(recipe, folders_of(data_dir)))
         _announce(recipe, trainer, log, images, folders_of(data_dir), fits)
-        for note in [*of_labels, *other_data, *recipe.notes(detector, data_dir, batches)]:
+        notes = [*of_labels, *other_data, *recipe.notes(detector, data_dir, batches)]
+        for note in [*notes, *_of_anchors(recipe, trainer, folders_of(data_dir)[0])]:
             log.say(f"note: {note}")
         observers = make_observers(
             model_dir, trainer, log.say, recipe.profile, recipe.use_performance
@@ -204,6 +206,17 @@ def _evaluation(
     pictured = functools.partial(board.show_predictions, data_dir=data_dir, split=recipe.eval_split)
     evaluator = CocoEvaluator(ground_truth, category_ids=label_map.ids)
     return SplitEvaluation(trainer, log, evaluator, batches, show=pictured)
+
+
+def _of_anchors(recipe: Recipe, trainer: Trainer, data_dir: str) -> list[str]:
+    """Say before the first step whether many objects are matched by force."""
+    if int(trainer.step) or not trainer.communicator.is_chief:
+        return []
+    split = recipe.train_split.split(",")[0]
+    crowd = {"split": split, "crowd": recipe.crowd}
+    with tf.device("CPU:0"):
+        note = warn_of_forced_matches(trainer.detector, data_dir, **crowd)
+    return [note] if note else []
 
 
 def _began_without(model_dir: str | Path) -> bool:

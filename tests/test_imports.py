@@ -53,7 +53,7 @@ MAY_IMPORT = {
     "training": _RUN | {"drawing", "evaluation", "preview", "weights"},
     "recipe": _RUN | {"evaluation", "training"},
     "runs": _RUN | {"drawing", "evaluation", "export", "recipe", "training", "weights"},
-    "train": _RUN | {"evaluation", "recipe", "runs", "training", "weights"},
+    "train": _RUN | {"evaluation", "preview", "recipe", "runs", "training", "weights"},
     "benchmark": _RUN | {"evaluation", "recipe", "training"},
     "fit_data": _RUN | {"recipe"},
     "api": _RUN | {"drawing", "evaluation", "fit_data", "recipe", "runs"},

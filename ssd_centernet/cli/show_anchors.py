@@ -8,13 +8,24 @@ the table says how many reach the matching threshold with an anchor, how many on
 anchor there is, how many get none, and on which level. For a CenterNet it says how many have a peak
 of their own, share one, or are smaller than a cell of the heatmap. For the settings of an earlier
 run give --gin_file=RUN/config.gin.
+
+--fit computes the scales and ratios of an SSD's anchors for the data: clusters of the objects'
+shapes (k-means on the IoU), then a search for what reaches most of them. It writes them to
+--fit_output, a gin file to give to train after the recipe, and shows the table before and after.
+The number of anchors stays, so published weights still fit.
 """
 
 from __future__ import annotations
 
+import shlex
+from typing import TYPE_CHECKING, Any
+
 from absl import flags
 
 from ssd_centernet.cli import _flags, _runs
+
+if TYPE_CHECKING:
+    from ssd_centernet.models.detector import Detector
 
 
 def define_flags() -> None:
@@ -26,6 +37,8 @@ def define_flags() -> None:
     flags.DEFINE_integer(
         "max_images", None, "Use only the first N images with objects.", lower_bound=1
     )
+    flags.DEFINE_boolean("fit", None, "Compute anchors for the data, and write their gin lines.")
+    flags.DEFINE_string("fit_output", "anchors.gin", "The gin file that --fit writes.")
     flags.DEFINE_string("output", None, "PNG file for a chart of the shares by size.")
 
 
@@ -47,17 +60,50 @@ def main(argv: list[str]) -> int:
     split = values.split
     if split is not None and split not in list_splits(values.data_dir):
         split = f"coco_{split.removeprefix('coco_')}"
-    recipe = Recipe()
+    recipe, label_map = Recipe(), load_label_map(values.data_dir)
+    chosen = {
+        "split": split or recipe.train_split,
+        "crowd": recipe.crowd,
+        "max_images": values.max_images,
+    }
+    detector = recipe.detector(label_map)
     report = describe_anchors(
-        recipe.detector(load_label_map(values.data_dir)),
-        values.data_dir,
-        split=split or recipe.train_split,
-        crowd=recipe.crowd,
-        max_images=values.max_images,
-        output=values.output,
+        detector, values.data_dir, **chosen, output=None if values.fit else values.output
     )
     config.assert_all_used(allow=("train",), overrides_only=True)
     print(report)
+    if values.fit:
+        lines = _fit(detector, chosen)
+        config.parse(values.gin_file, [*(values.gin_params or ()), *lines])
+        detector = recipe.detector(label_map)
+        print(describe_anchors(detector, values.data_dir, **chosen, output=values.output))
+        recipes = " ".join(f"--gin_file={shlex.quote(one)}" for one in values.gin_file)
+        print(
+            f"next: ssd_centernet train {recipes} --gin_file={shlex.quote(values.fit_output)} "
+            f"--data_dir={shlex.quote(values.data_dir)} --model_dir=runs/NAME"
+        )
     if values.output:
         print(f"chart: {values.output}")
     return 0
+
+
+def _fit(detector: Detector, chosen: dict[str, Any]) -> list[str]:
+    """Compute the settings for the data, write and print them, and return their gin lines."""
+    from ssd_centernet.files import write_atomically
+    from ssd_centernet.preview.anchor_report import fit_settings
+
+    values = flags.FLAGS
+    settings = fit_settings(detector, values.data_dir, **chosen)
+    if settings is None:
+        raise flags.Error(
+            "--fit is for the anchors of an SSD, and the recipe has none to fit: a CenterNet finds "
+            "objects of any size. Leave it out."
+        )
+    lines = [f"{name} = {value}" for name, value in settings.items()]
+    heading = (
+        f"# Anchors for {chosen['split']} of {values.data_dir}: ssd_centernet show_anchors --fit\n"
+        f"# To give after the recipe: {', '.join(values.gin_file)}\n"
+    )
+    write_atomically(values.fit_output, heading + "\n".join(lines) + "\n")
+    print("\n" + "\n".join([*lines, f"written: {values.fit_output}"]) + "\n")
+    return lines

@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from ssd_centernet._keras import keras
 from ssd_centernet.layers.base import Float32Layer
+from ssd_centernet.ops import anchor_fit
 from ssd_centernet.ops import anchors as anchor_ops
 
 
@@ -74,16 +75,68 @@ class DefaultBoxes(Float32Layer):
         Raises:
             ValueError: the number of levels does not fit.
         """
-        boxes = anchor_ops.default_boxes(
+        boxes = self._boxes(self.scales, self.aspect_ratios, image_size, feature_sizes)
+        # Rounded once, at the end: so the published float32 corners come out exactly.
+        return anchor_ops.corners(boxes).astype(np.float32)
+
+    def _boxes(self, scales, aspect_ratios, image_size, feature_sizes) -> np.ndarray:
+        return anchor_ops.default_boxes(
             image_size,
             feature_sizes,
-            scales=[scale / self.reference_size for scale in self.scales],
-            aspect_ratios=self.aspect_ratios,
+            scales=[scale / self.reference_size for scale in scales],
+            aspect_ratios=aspect_ratios,
             steps=self._steps_at(image_size),
             clip=self.clip,
         )
-        # Rounded once, at the end: so the published float32 corners come out exactly.
-        return anchor_ops.corners(boxes).astype(np.float32)
+
+    def fitted(
+        self,
+        boxes: np.ndarray,
+        image_size: tuple[int, int],
+        feature_sizes: Sequence[tuple[int, int]],
+        threshold: float,
+    ) -> dict[str, tuple]:
+        """Compute scales and ratios that match as many objects as possible.
+
+        The number of anchors stays, and so do the shapes of a head's weights.
+
+        Args:
+            boxes: float [N, 4], the objects, yxyx fractions of the network's input; at least one.
+            image_size: (height, width) of the network's input in pixels.
+            feature_sizes: (height, width) of every level in cells.
+            threshold: IoU at which an object is matched.
+
+        Returns:
+            The arguments `scales` and `aspect_ratios`.
+        """
+        levels, counts = len(feature_sizes), [len(ratios) for ratios in self.aspect_ratios]
+        largest = 1.05 * self.reference_size
+
+        def split(numbers: np.ndarray) -> tuple[np.ndarray, list[tuple[float, ...]]]:
+            ratios = np.split(numbers[levels + 1 :], np.cumsum(counts)[:-1])
+            return numbers[: levels + 1], [tuple(one) for one in ratios]
+
+        def overlaps(numbers: np.ndarray) -> np.ndarray | None:
+            scales, ratios = split(numbers)
+            if (np.diff(scales) <= 0).any() or scales[-1] > 1.5 * largest:
+                return None
+            made = anchor_ops.corners(self._boxes(scales, ratios, image_size, feature_sizes))
+            return anchor_fit.best_overlaps(boxes, made, feature_sizes, self.boxes_per_cell)
+
+        sizes = (boxes[:, 2:] - boxes[:, :2]) * (np.array(image_size) / min(image_size))
+        sizes = np.maximum(sizes, 1e-3) * self.reference_size
+        sides = np.sqrt(anchor_fit.cluster_sizes(sizes, levels).prod(axis=1))
+        sides = np.maximum.accumulate(sides * (1.0 + 0.01 * np.arange(levels)))
+        small = max(float(np.quantile(np.sqrt(sizes.prod(axis=1)), 0.1)), 1.0)
+        ratios = [ratio for level in self.aspect_ratios for ratio in level]
+        starts = [
+            [*self.scales, *ratios],
+            [*sides, 1.25 * sides[-1], *ratios],
+            [*np.geomspace(small, max(largest, 2.0 * small), levels + 1), *ratios],
+        ]
+        scales, found = split(anchor_fit.search(starts, overlaps, threshold))
+        rounded = tuple(tuple(round(float(r), 2) for r in level) for level in found)
+        return {"scales": tuple(round(float(s), 1) for s in scales), "aspect_ratios": rounded}
 
     def generate_in_pixels(
         self, image_size: tuple[int, int], feature_sizes: Sequence[tuple[int, int]]
@@ -193,14 +246,44 @@ class MultiscaleAnchors(Float32Layer):
                 f"{[tuple(size) for size in feature_sizes]}; set the same `min_level` and "
                 "`max_level` for the anchors and the neck."
             )
+        return self._boxes(self.anchor_scale, self.aspect_ratios, image_size, feature_sizes)
+
+    def _boxes(self, anchor_scale, aspect_ratios, image_size, feature_sizes) -> np.ndarray:
         return anchor_ops.multiscale_anchors(
             image_size,
             feature_sizes,
             min_level=self.min_level,
-            anchor_scale=self.anchor_scale,
-            aspect_ratios=self.aspect_ratios,
+            anchor_scale=anchor_scale,
+            aspect_ratios=aspect_ratios,
             scales_per_octave=self.scales_per_octave,
         )
+
+    def fitted(
+        self,
+        boxes: np.ndarray,
+        image_size: tuple[int, int],
+        feature_sizes: Sequence[tuple[int, int]],
+        threshold: float,
+    ) -> dict[str, float | tuple]:
+        """Compute `anchor_scale` and `aspect_ratios`; see `DefaultBoxes.fitted`."""
+
+        def overlaps(numbers: np.ndarray) -> np.ndarray:
+            made = self._boxes(float(numbers[0]), numbers[1:], image_size, feature_sizes)
+            return anchor_fit.best_overlaps(boxes, made, feature_sizes, self.boxes_per_cell)
+
+        sizes = np.maximum(boxes[:, 2:] - boxes[:, :2], 1e-4) * np.array(image_size)
+        # A cluster of objects for each ratio: height and width at constant area.
+        clusters = anchor_fit.cluster_sizes(
+            sizes / np.sqrt(sizes.prod(axis=1, keepdims=True)), len(self.aspect_ratios)
+        )
+        starts = [
+            [scale * self.anchor_scale, *ratios]
+            for scale in (1.0, 0.5)
+            for ratios in (self.aspect_ratios, clusters[:, 1] / clusters[:, 0])
+        ]
+        scale, *ratios = anchor_fit.search(starts, overlaps, threshold)
+        rounded = tuple(round(float(ratio), 2) for ratio in ratios)
+        return {"anchor_scale": round(float(scale), 2), "aspect_ratios": rounded}
 
     def call(self, features: Sequence[tf.Tensor], image_size: tuple[int, int]) -> tf.Tensor:
         """Compute the anchors of feature maps [B, h, w, C] with static sizes: float32 [A, 4]."""

@@ -19,10 +19,24 @@ class ExplainedModel(FittedModel):
     override them with better answers; they have `image_size` and `make_targets`.
 
     Attributes:
+        matches_by_force: whether each object is given its best unit where none fits it.
         PREDICTS_BACKGROUND: whether class predictions have a row of background before the classes.
     """
 
+    matches_by_force: bool = False
     PREDICTS_BACKGROUND: bool = False
+
+    def fit_to_objects(self, boxes: np.ndarray) -> dict[str, Any] | None:
+        """Compute settings with which the targets match as many objects as possible.
+
+        Args:
+            boxes: float [N, 4], the objects, yxyx fractions of the network's input; at least one.
+
+        Returns:
+            Setting, such as "DefaultBoxes.scales" -> value; None, as here, where the targets have
+            no such settings, and no object is matched by force.
+        """
+        del boxes
 
     def explain_targets(
         self,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import gin
 import numpy as np
@@ -145,6 +146,16 @@ class SSD(Detector):
             anchors = self._pixel_anchors
             boxes = boxes * tf.constant([*self.image_size, *self.image_size], tf.float32)
         return self.criterion.make_targets(boxes, classes, is_crowd, anchors, valid)
+
+    matches_by_force = True
+
+    def fit_to_objects(self, boxes: np.ndarray) -> dict[str, Any] | None:
+        """Compute scales and ratios of the anchors for these objects."""
+        if not hasattr(self.anchors, "fitted"):
+            return None
+        sizes = (self.image_size, self.feature_sizes)
+        settings = self.anchors.fitted(boxes, *sizes, self.criterion.matched_threshold)
+        return {f"{type(self.anchors).__name__}.{name}": value for name, value in settings.items()}
 
     def explain_targets(self, targets: Mapping, boxes, classes, is_crowd, extent=None) -> Matches:
         """Read out of the targets which anchors learn which object.

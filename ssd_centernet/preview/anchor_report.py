@@ -6,6 +6,7 @@ import dataclasses
 import textwrap
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -21,6 +22,10 @@ from ssd_centernet.text_table import text_table
 
 # Areas in pixels of the original image at which COCO's evaluation divides objects.
 COCO_SIZES = (("small", 0.0), ("medium", 32.0**2), ("large", 96.0**2))
+# More objects than this without an anchor that reaches the threshold are worth a warning.
+_MOST_FORCED = 0.05
+# Images that are matched for the warning, and objects that settings are fitted to.
+_SAMPLED_IMAGES, _FITTED_OBJECTS = 200, 4000
 _LARGEST = 12  # Number of octaves of sides in pixels.
 _COLORS = {MATCHED: "#2e8c46", WEAK: "#e18214", UNMATCHED: "#c82d2d"}
 
@@ -100,6 +105,85 @@ def describe_anchors(
     return f"{heading}\n{format_report(matched)}"
 
 
+def fit_settings(
+    detector: Detector,
+    data_dir: str | Path,
+    *,
+    split: str = "coco_train",
+    crowd: str = "object",
+    max_images: int | None = None,
+) -> dict[str, Any] | None:
+    """Compute settings with which a detector's targets match more objects of a split.
+
+    Args:
+        detector: the detector to train.
+        data_dir: folder of converted data.
+        split: prefix of the record files.
+        crowd: treatment of crowd regions, as in `training_batches`.
+        max_images: largest number of images with objects; None takes all.
+
+    Returns:
+        Setting -> value; None where the detector matches nothing by force.
+
+    Raises:
+        ValueError: the split has no objects.
+        FileNotFoundError: the data do not exist.
+    """
+    examples = _examples(str(data_dir), split, load_label_map(data_dir), crowd)
+    found = [
+        _in_input(detector, example)[0].numpy()
+        for example in examples.take(-1 if max_images is None else max_images)
+    ]
+    if not found:
+        raise ValueError(f"{split} of {data_dir} has no image with an object: nothing to fit to.")
+    boxes = np.concatenate(found)
+    # Spread over the split: its images may be sorted.
+    boxes = boxes[:: max(1, len(boxes) // _FITTED_OBJECTS)]
+    return detector.fit_to_objects(boxes)
+
+
+def warn_of_forced_matches(
+    detector: Detector, data_dir: str | Path, *, split: str, crowd: str
+) -> str | None:
+    """Say how many objects no anchor reaches, where these are many.
+
+    Args:
+        detector: the detector to train.
+        data_dir: folder of converted data.
+        split: prefix of the record files.
+        crowd: treatment of crowd regions, as in `training_batches`.
+
+    Returns:
+        A sentence with the share among the first images; None where it is 5 % or less, or where
+        nothing is matched by force.
+    """
+    if not detector.matches_by_force:
+        return None
+    examples = _examples(str(data_dir), split, load_label_map(data_dir), crowd)
+    try:
+        matched = match_objects(detector, examples.take(_SAMPLED_IMAGES))
+    except ValueError:  # No object: another sentence tells that.
+        return None
+    forced = matched.states != MATCHED
+    if forced.mean() <= _MOST_FORCED:
+        return None
+    small = matched.sides < 32.0
+    of_small = (
+        f", {100 * forced[small].mean():.0f} % of those below 32 pixels" if any(small) else ""
+    )
+    return (
+        f"no anchor fits {100 * forced.mean():.0f} % of {counted(len(forced), 'object')} in "
+        f"{counted(matched.num_images, 'image')} of {split}{of_small}: each of them teaches one "
+        "anchor at most. `ssd_centernet show_anchors --fit` computes anchors for the data"
+    )
+
+
+def _in_input(detector: Detector, example: Mapping) -> tuple[tf.Tensor, tf.Tensor]:
+    """Return the boxes of an image as fractions of the network's input, and the image's extent."""
+    extent = detector.preprocessing.extent(example["height"], example["width"])
+    return example["boxes"] * tf.concat([extent, extent], axis=0), extent
+
+
 def _examples(data_dir: str, split: str, label_map, crowd: str) -> tf.data.Dataset:
     """Return the objects of each image that has any, without pixels."""
 
@@ -131,8 +215,7 @@ def match_objects(detector: Detector, examples) -> MatchedObjects:
     """
     found, areas, sides = [], [], []
     for example in examples:
-        extent = detector.preprocessing.extent(example["height"], example["width"])
-        boxes = example["boxes"] * tf.concat([extent, extent], axis=0)
+        boxes, extent = _in_input(detector, example)
         objects = (boxes, example["classes"], example["is_crowd"])
         targets = detector.make_targets(*objects, extent=extent)
         boxes, *others = (field.numpy() for field in objects)

@@ -138,3 +138,63 @@ def test_crowd_regions_follow_the_recipe(model_dir, tmp_path):
         heads[crowd] = report.split(",")[0].split(": ")[1]
     config.clear()
     assert heads == {"object": "4 objects in 3 images", "drop": "2 objects in 2 images"}
+
+
+def small_objects(folder):
+    coco = CocoSet(folder)
+    for number in range(4):
+        coco.image(f"{number}.jpg")
+        for place in range(3):
+            coco.box((4 + 9 * place, 5 + 6 * number, 5, 5))
+    coco.convert()
+    return coco.out
+
+
+def test_settings_are_fitted_written_and_shown(model_dir, tmp_path):
+    data = small_objects(tmp_path)
+    flags = [f"--gin_file={model_dir / 'config.gin'}", f"--data_dir={data}", "--fit"]
+    ended = cli("show_anchors", *flags, f"--fit_output={tmp_path / 'own.gin'}", timeout=120)
+    assert ended.returncode == 0, ended.stderr
+    shares = [float(one) for one in re.findall(r"all objects +12 +([\d.]+) %", ended.stdout)]
+    assert len(shares) == 2 and shares[1] > shares[0]
+    lines = (tmp_path / "own.gin").read_text().splitlines()
+    assert [line.split(" = ")[0] for line in lines if line[0] != "#"] == [
+        "DefaultBoxes.scales",
+        "DefaultBoxes.aspect_ratios",
+    ]
+    assert f"next: ssd_centernet train --gin_file={model_dir / 'config.gin'} --gin_file=" in (
+        ended.stdout
+    )
+    # What was written is read.
+    config.parse([model_dir / "config.gin", tmp_path / "own.gin"])
+    try:
+        detector = Recipe().detector(load_label_map(data))
+    finally:
+        config.clear()
+    assert f"DefaultBoxes.scales = {detector.anchors.scales}" in lines
+
+
+def test_a_warning_where_no_anchor_fits_many_objects(model_dir, tmp_path):
+    data = small_objects(tmp_path)
+    detector = open_run(model_dir, device="cpu").detector
+    note = anchor_report.warn_of_forced_matches(detector, data, split="coco_train", crowd="object")
+    assert re.search(r"fits 100 % of 12 objects in 4 images of coco_train, 100 % of .*--fit", note)
+    assert anchor_report.fit_settings(detector, data).keys() == {
+        "DefaultBoxes.scales",
+        "DefaultBoxes.aspect_ratios",
+    }
+    # Few are not worth it, and a CenterNet forces nothing.
+    coco = CocoSet(tmp_path / "large")
+    for number in range(21):
+        coco.image(f"{number}.jpg").box((0, 0, 60, 40))
+    coco.box((3, 3, 2, 2))
+    coco.convert()
+    warn = anchor_report.warn_of_forced_matches
+    assert warn(detector, coco.out, split="coco_train", crowd="object") is None
+    config.parse(["centernet_demo"], ["IMAGE_SIZE = (64, 64)"])
+    try:
+        centernet = build_detector(num_classes=3)
+    finally:
+        config.clear()
+    assert warn(centernet, data, split="coco_train", crowd="object") is None
+    assert anchor_report.fit_settings(centernet, data) is None
