@@ -73,6 +73,7 @@ class Recipe:
         weight_decay: coefficient of the L2 objective.
         decay_exclude: regular expressions of variable names that do not decay.
         freeze: regular expressions of variable names that are not updated.
+        freeze_random: whether they are also held without a checkpoint, at their random values.
         clip_norm: largest global norm of the gradients.
         resume_from: a run or checkpoint of this library that a fresh run directory goes on from, as
             if the run had always been there; wins over `fine_tune_checkpoint`.
@@ -131,6 +132,7 @@ class Recipe:
     weight_decay: Annotated[float, may_be.FACTOR] = 0.0
     decay_exclude: Annotated[Sequence[str], may_be.PATTERNS] = ("_norm/",)
     freeze: Annotated[Sequence[str], may_be.PATTERNS] = ()
+    freeze_random: Annotated[bool, may_be.SWITCH] = True
     clip_norm: Annotated[float | None, may_be.ABOVE_ZERO] = None
     resume_from: Annotated[str | None, may_be.PATH] = None
     loss_scale: Annotated[Callable, may_be.constructor("LossScale")] = LossScale
@@ -184,6 +186,11 @@ class Recipe:
     def replace(self, **settings: Any) -> Recipe:
         """Return the recipe with other values for some settings."""
         return dataclasses.replace(self, **settings)
+
+    @property
+    def begins_restored(self) -> bool:
+        """Tell whether a run begins with the weights of a checkpoint."""
+        return bool(self.fine_tune_checkpoint or self.resume_from)
 
     def connect(self) -> Communicator:
         """Find the processes that train together; before TensorFlow touches a device."""
@@ -377,7 +384,7 @@ class Recipe:
             batch_size=self.batch_size,
             weight_decay=self.weight_decay,
             decay_exclude=self.decay_exclude,
-            freeze=self.freeze,
+            freeze=self.freeze if self.freeze_random or self.begins_restored else (),
             clip_norm=self.clip_norm,
             loss_scale=scale if needs_loss_scale(detector.dtype_policy.name) else None,
             accumulate_steps=self.accumulate_steps,

@@ -173,6 +173,11 @@ def _find_beginning(recipe: Recipe, checkpoints: RunCheckpoints, log: TrainLog) 
         log.keep(run_directory.INITIAL_WEIGHTS_NAME, str(table))
     else:
         log.say("starting from random weights")
+        if recipe.freeze and recipe.freeze_random:
+            log.say(
+                f"note: train.freeze = {tuple(recipe.freeze)} holds layers at random weights. "
+                "Give --fine_tune_checkpoint, or train them: --gin_params='train.freeze = ()'"
+            )
 
 
 def _save_settings(model_dir: Path, label_map: LabelMap) -> None:

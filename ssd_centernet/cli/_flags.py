@@ -109,6 +109,29 @@ def define_eval_split() -> None:
     )
 
 
+def complete_splits(*names: str) -> None:
+    """Complete the names of splits that flags give: `test` is coco_test where only that is there.
+
+    Args:
+        names: flags that hold a split, or several with commas between them.
+    """
+    from ssd_centernet.data.splits import list_splits
+
+    folders = flags.FLAGS.data_dir or []
+    known = {
+        split
+        for folder in ([folders] if isinstance(folders, str) else folders)
+        for split in list_splits(folder)
+    }
+    for name in names:
+        given = (flags.FLAGS[name].value or "").split(",")
+        full = [
+            f"coco_{one}" if one not in known and f"coco_{one}" in known else one for one in given
+        ]
+        if full != given:
+            flags.FLAGS[name].value = ",".join(full)
+
+
 def define_batch_size() -> None:
     """Define --batch_size."""
     flags.DEFINE_integer("batch_size", None, "Images per batch of one process.", lower_bound=1)
@@ -145,18 +168,20 @@ def define_device() -> None:
     )
 
 
-def require(*names: str) -> None:
+def require(*names: str, example: str = "") -> None:
     """Refuse a command line on which a flag is missing.
 
     Args:
         names: flags that the command cannot do without.
+        example: what else helps whoever left one out.
 
     Raises:
         flags.IllegalFlagValueError: names every flag that was not given.
     """
     missing = [f"--{name}" for name in names if flags.FLAGS[name].value in (None, [])]
     if missing:
-        raise flags.IllegalFlagValueError(f"{', '.join(missing)} must be given.")
+        text = f"{', '.join(missing)} must be given. {example}"
+        raise flags.IllegalFlagValueError(text.strip())
 
 
 def flag_bindings(names: Mapping[str, str | Sequence[str]]) -> list[str]:

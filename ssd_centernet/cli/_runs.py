@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shlex
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -125,24 +127,41 @@ def data_dir_of_flags(*, say: bool = True) -> str:
     return found
 
 
-def images_of_run() -> list[str]:
-    """Return the image files that the run of --model_dir is evaluated on.
+def tell_next(*words: str) -> None:
+    """Print the command to type next.
+
+    Args:
+        words: the command and its flags; where several processes ran, the first one says it.
+    """
+    if os.environ.get("HOROVOD_RANK", "0") == "0":
+        print(f"next: {shlex.join(['ssd_centernet', *words])}")
+
+
+def images_of_run(split: str | None = None) -> list[str]:
+    """Return the image files that the run of --model_dir is evaluated on, or of another split.
+
+    Args:
+        split: prefix of its record files, with or without coco_; None is that of the run.
 
     Raises:
         flags.Error: the run does not know them, or they are not there any more.
     """
+    from ssd_centernet.data.splits import list_splits
     from ssd_centernet.runs.own_data import data_of_run, eval_split_of_run, images_of_split
 
     model_dir = flags.FLAGS.model_dir
     data_dir = data_of_run(model_dir)
-    split = eval_split_of_run(model_dir)
+    if split is None:
+        split = eval_split_of_run(model_dir)
+    elif data_dir is not None and split not in list_splits(data_dir):
+        split = f"coco_{split}"
     found = [] if data_dir is None else images_of_split(data_dir, split)
     if not found:
         raise flags.Error(
-            f"Give image files or folders after the flags: those that {model_dir} was evaluated "
-            "on are not known, or not there any more."
+            f"Give image files or folders after the flags: those of {split}, for {model_dir}, are "
+            "not known, or not there any more."
         )
-    print(f"images: the {len(found)} of {split} of {data_dir}, as the run was evaluated on them")
+    print(f"images: the {len(found)} of {split} of {data_dir}, the data of the run")
     return found
 
 

@@ -198,6 +198,8 @@ def bindings(statements: Sequence[Statement], *, data: str | None = None) -> lis
         if part in _PARTS:
             bound, default, words = _PARTS[part]
             part, known = config.bound_part(bound, default=default)
+            if parameter == "base_learning_rate" and parameter not in known:
+                parameter = "learning_rate"  # A rate without a schedule around it.
             if parameter not in known:
                 raise flags.IllegalFlagValueError(
                     f"{statement.flag} has no effect on this recipe: it sets {parameter!r}, and "

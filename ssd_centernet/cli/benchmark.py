@@ -53,6 +53,7 @@ def define_flags() -> None:
     _flags.define_gin()
     _flags.define_data_dir()
     _flags.define_train_split()
+    flags.DEFINE_alias("split", "train_split")
     _flags.define_batch_size()
     _flags.define_dtype()
     _flags.define_device()
@@ -75,6 +76,7 @@ def main(argv: list[str]) -> int:
     _flags.require("part")
     values = flags.FLAGS
     _refuse_unused(values)
+    _flags.complete_splits("train_split")
     lines = _eval_lines(values) if values.part == "eval" else _recipe_lines(values)
     if values.json:
         for line in lines:

@@ -18,7 +18,11 @@ Columns of a CSV table: image, xmin, ymin, xmax, ymax, class; corners in pixels.
 CVAT (annotations.xml), Label Studio (JSON), VoTT (JSON) and Open Images are recognised too.
 """
 
+import os
+
 from absl import flags
+
+from ssd_centernet.cli import _runs
 
 FLAGS = flags.FLAGS
 
@@ -128,3 +132,24 @@ def main(argv: list[str]) -> None:
         overwrite=FLAGS.overwrite,
     )
     print(told(info, FLAGS.output_dir))
+    _tell_next(FLAGS.output_dir)
+
+
+def _tell_next(data_dir: str) -> None:
+    """Print the command that comes next: the other split first, then the training."""
+    from ssd_centernet.data.splits import list_splits
+
+    known = {name.removeprefix("coco_") for name in list_splits(data_dir)}
+    missing = [split for split in ("train", "val") if split not in known]
+    if missing:
+        # A folder, a data.yaml and a builder hold all splits; a file of annotations only one.
+        one_file = FLAGS.image_dir is not None or FLAGS.annotations.endswith((".json", ".csv"))
+        given = f"{missing[0].upper()}_ANNOTATIONS" if one_file else FLAGS.annotations
+        words = [f"--annotations={given}", f"--output_dir={data_dir}", f"--split={missing[0]}"]
+        if FLAGS.image_dir is not None:
+            words.insert(1, f"--image_dir={missing[0].upper()}_IMAGES")
+        _runs.tell_next("convert", *words)
+        return
+    name = os.path.basename(os.path.abspath(data_dir))
+    recipe = ("--gin_file=ssd300_resnet34", f"--data_dir={data_dir}")
+    _runs.tell_next("train", *recipe, f"--model_dir=runs/{name}")

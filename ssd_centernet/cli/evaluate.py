@@ -187,6 +187,7 @@ def evaluate_model_dir(
     print(f"{run.checkpoint} on {split} of {data_dir}\n")
     _show(evaluated)
     _tell(evaluated.hint, paths)
+    _runs.tell_next("predict", f"--model_dir={values.model_dir}")
     return 0
 
 
@@ -320,7 +321,7 @@ def _full_name(split: str, data_dir: str) -> str:
 def _evaluate_file() -> int:
     """Score a result file; tensorflow stays out of it."""
     from ssd_centernet.evaluation.coco import evaluate_detections_file
-    from ssd_centernet.evaluation.diagnosis import diagnose
+    from ssd_centernet.evaluation.diagnosis import LOW, diagnose
     from ssd_centernet.evaluation.ground_truth import CocoGroundTruth
 
     values = flags.FLAGS
@@ -331,7 +332,7 @@ def _evaluate_file() -> int:
     print("\n".join([result.table(), "", *result.coco_lines()]))
     # Asked only where it will answer: it reads the annotations once more.
     hint = None
-    if result.metrics["AP"] < 0.001:
+    if result.metrics["AP"] < LOW:
         hint = diagnose(result, CocoGroundTruth.load(annotations))
     paths = result.save(values.output_dir) if values.output_dir else {}
     if values.report:

@@ -127,11 +127,7 @@ def _run_command(name: str, arguments: list[str]) -> int:
             arguments = module.rewrite_arguments(arguments)
         positional = flags.FLAGS([f"ssd_centernet {name}", *arguments])
     except flags.Error as error:
-        print(
-            f"ssd_centernet {name}: {str(error).strip()}\nAll flags: ssd_centernet {name} --help",
-            file=sys.stderr,
-        )
-        return _USAGE_ERROR
+        return _wrong_flags(name, error)
     logging.use_absl_handler()
     # Its progress lines would interrupt ours.
     py_logging.getLogger("faster_coco_eval").setLevel(py_logging.WARNING)
@@ -163,8 +159,10 @@ def _run_command(name: str, arguments: list[str]) -> int:
 
 
 def _wrong_flags(name: str, error: Exception) -> int:
+    from ssd_centernet.cli._hints import explain
+
     print(
-        f"ssd_centernet {name}: {str(error).strip()}\nAll flags: ssd_centernet {name} --help",
+        f"ssd_centernet {name}: {explain(error)}\nAll flags: ssd_centernet {name} --help",
         file=sys.stderr,
     )
     return _USAGE_ERROR

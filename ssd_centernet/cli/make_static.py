@@ -30,6 +30,7 @@ def define_flags() -> None:
     _flags.define_gin()
     _flags.define_data_dir()
     _flags.define_train_split()
+    flags.DEFINE_alias("split", "train_split")
     flags.DEFINE_string(
         "output_dir", None, "Where to write (default: DATA_DIR, where --static looks)."
     )
@@ -56,6 +57,7 @@ def main(argv: list[str]) -> int:
     """
     _runs.refuse_arguments(argv)
     _flags.require("gin_file", "data_dir")
+    _flags.complete_splits("train_split")
     values = flags.FLAGS
     from ssd_centernet import config
     from ssd_centernet.recipe import Recipe

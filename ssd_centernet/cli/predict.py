@@ -41,6 +41,9 @@ def define_flags() -> None:
         lower_bound=0.0,
         upper_bound=1.0,
     )
+    flags.DEFINE_string(
+        "split", None, "Without image files: those of this split (default: that of the evaluation)."
+    )
     flags.DEFINE_integer("max_images", None, "Stop after this many images.", lower_bound=1)
     flags.DEFINE_string(
         "annotations", None, "COCO json of the images, to draw the ground truth beside."
@@ -68,7 +71,7 @@ def main(argv: list[str]) -> int:
     else:
         _flags.require("model_dir")
     return predict_run(
-        argv[1:] or _runs.images_of_run(),
+        argv[1:] or _runs.images_of_run(values.split),
         output_dir=values.output_dir,
         checkpoint=values.checkpoint,
         max_images=values.max_images,

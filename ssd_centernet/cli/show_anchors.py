@@ -17,7 +17,6 @@ The number of anchors stays, so published weights still fit.
 
 from __future__ import annotations
 
-import shlex
 from typing import TYPE_CHECKING, Any
 
 from absl import flags
@@ -46,10 +45,10 @@ def main(argv: list[str]) -> int:
     """Run the command."""
     _runs.refuse_arguments(argv)
     _flags.require("gin_file", "data_dir")
+    _flags.complete_splits("split")
     values = flags.FLAGS
     from ssd_centernet import config
     from ssd_centernet.data.directory import load_label_map
-    from ssd_centernet.data.splits import list_splits
     from ssd_centernet.preview.anchor_report import describe_anchors
     from ssd_centernet.recipe import Recipe
     from ssd_centernet.runtime.device import select_device
@@ -57,12 +56,9 @@ def main(argv: list[str]) -> int:
     # Matching is quick on a processor, and an accelerator may be busy with training.
     select_device("cpu")
     config.parse(values.gin_file, values.gin_params, allow_import=values.allow_import)
-    split = values.split
-    if split is not None and split not in list_splits(values.data_dir):
-        split = f"coco_{split.removeprefix('coco_')}"
     recipe, label_map = Recipe(), load_label_map(values.data_dir)
     chosen = {
-        "split": split or recipe.train_split,
+        "split": values.split or recipe.train_split,
         "crowd": recipe.crowd,
         "max_images": values.max_images,
     }
@@ -77,11 +73,9 @@ def main(argv: list[str]) -> int:
         config.parse(values.gin_file, [*(values.gin_params or ()), *lines])
         detector = recipe.detector(label_map)
         print(describe_anchors(detector, values.data_dir, **chosen, output=values.output))
-        recipes = " ".join(f"--gin_file={shlex.quote(one)}" for one in values.gin_file)
-        print(
-            f"next: ssd_centernet train {recipes} --gin_file={shlex.quote(values.fit_output)} "
-            f"--data_dir={shlex.quote(values.data_dir)} --model_dir=runs/NAME"
-        )
+        recipes = [f"--gin_file={one}" for one in (*values.gin_file, values.fit_output)]
+        places = (f"--data_dir={values.data_dir}", "--model_dir=runs/fitted")
+        _runs.tell_next("train", *recipes, *places)
     if values.output:
         print(f"chart: {values.output}")
     return 0

@@ -22,6 +22,7 @@ def define_flags() -> None:
     _flags.define_gin()
     _flags.define_data_dir()
     _flags.define_train_split()
+    flags.DEFINE_alias("split", "train_split")
     _flags.define_seed()
     flags.DEFINE_string("output", None, "PNG file to write.")
     flags.DEFINE_integer("num_images", 16, "Number of images on the sheet.", lower_bound=1)
@@ -34,6 +35,7 @@ def main(argv: list[str]) -> int:
     """Run the command."""
     _runs.refuse_arguments(argv)
     _flags.require("gin_file", "data_dir", "output")
+    _flags.complete_splits("train_split")
     values = flags.FLAGS
     from ssd_centernet import config
     from ssd_centernet.data.directory import load_label_map

@@ -64,6 +64,13 @@ _ANNOTATIONS = {
 }
 # An evaluation comes at the last step too, so that there is no other with a longer interval.
 _BEYOND_ANY_RUN = 1_000_000_000
+_EXAMPLE = (
+    "For example: ssd_centernet train --gin_file=ssd300_resnet34 --data_dir=data/mine "
+    "--model_dir=runs/mine, with data of `ssd_centernet convert`; or --annotations=FILE, as your "
+    "tool wrote it, in place of --data_dir."
+)
+# Ends after which there is nothing left to train.
+_ENDED = ("finished", "stopped early")
 # What --profile means in the original when it is not given.
 _NO_PROFILE = ["0", "0"]
 
@@ -98,6 +105,13 @@ def define_flags() -> None:
     _flags.define_use_horovod()
     flags.DEFINE_boolean(
         "distributed_bn", None, "Take batch statistics over all processes; needs --use_horovod."
+    )
+    flags.DEFINE_float(
+        "learning_rate",
+        None,
+        "Learning rate of the recipe's schedule after its warm-up: for the batch that the schedule "
+        "is made for, where it grows with the batch.",
+        lower_bound=0.0,
     )
     _flags.define_seed()
     _flags.define_dtype()
@@ -190,13 +204,15 @@ def main(argv: list[str]) -> int:
     if values.mode == "eval":
         _refuse_several("an evaluation")
         return _evaluate(statements)
-    _flags.require("gin_file", "model_dir")
+    anything = values.use_fake_data or any(values[name].value for name in _ANNOTATIONS)
+    data = [] if anything else ["data_dir"]
+    _flags.require("gin_file", "model_dir", *data, example=_EXAMPLE)
     own = _own_data()
     if own or values.static:
         _refuse_several("--annotations" if own else "--static")
-    if not (values.use_fake_data or own):
-        _flags.require("data_dir")
-    parse_recipe(statements, evaluable=own is None or own.has_validation)
+    _flags.complete_splits("train_split", "eval_split")
+    evaluable = own is None or own.has_validation
+    parse_recipe(statements, evaluable=evaluable)
     from ssd_centernet.train import train
 
     if own:
@@ -205,6 +221,9 @@ def main(argv: list[str]) -> int:
         data_dir = values.data_dir or _noise(Path(values.model_dir) / FAKE_DATA_DIR)
         ended = train(values.model_dir, data_dir)
     print(f"{ended}: {values.model_dir}")
+    if ended in _ENDED and (own or values.data_dir):
+        chosen = ["evaluate"] if evaluable else ["predict", "IMAGES"]
+        _runs.tell_next(chosen[0], f"--model_dir={values.model_dir}", *chosen[1:])
     return 0
 
 
@@ -263,6 +282,10 @@ def parse_recipe(statements: Sequence[Statement], *, evaluable: bool = True) -> 
         raise flags.IllegalFlagValueError(
             "--static and --use_fake_data are two sources of training batches: give only one."
         )
+    if values.learning_rate is not None:
+        flag = f"--learning_rate={values.learning_rate:g}"
+        rate = Statement("schedule.base_learning_rate", values.learning_rate, flag)
+        statements = [*statements, rate]
     data = "static" if values.static else "fake" if values.use_fake_data else None
     allowed = values.allow_import
     config.parse(values.gin_file, values.gin_params, flag_params=bindings, allow_import=allowed)

@@ -10,12 +10,19 @@ from ssd_centernet.evaluation.coco import evaluate_rows
 from ssd_centernet.evaluation.ground_truth import CocoGroundTruth
 from ssd_centernet.evaluation.result import CocoResult, DetectionRows
 
-# Above this AP the model has learned something and nothing is misread.
+# Below this AP every reason is looked for.
 _NEAR_ZERO = 0.001
+# Above this one nothing is misread: large objects alone give a few hundredths to boxes whose axes
+# are swapped, or whose corners are taken for sizes.
+LOW = 0.1
+# Sides of a network's input that boxes may be left in.
+_INPUT_SIDES = (256, 300, 320, 384, 416, 448, 512, 608, 640, 768, 800, 1024)
 # A repair must reach this AP, and this many times the AP without it.
 _CLEARLY_BETTER = 0.02
 _TIMES_BETTER = 10.0
 _IMAGES_TRIED = 200
+# Share of a run before which an AP of 0 says nothing.
+_EARLY = 0.3
 _LOW_SCORE = 0.05
 
 
@@ -23,8 +30,10 @@ def diagnose(
     result: CocoResult,
     ground_truth: CocoGroundTruth,
     detections: DetectionRows | Sequence[Mapping[str, Any]] | None = None,
+    *,
+    done: float = 1.0,
 ) -> str | None:
-    """Explain in one line why AP is near zero.
+    """Explain in one line why AP is near zero, or low because boxes are misread.
 
     Cheap checks come first; then the detections of up to 200 images are scored again under the
     usual mistakes (swapped coordinates, shifted label map, ...), and the line names the one that
@@ -35,11 +44,13 @@ def diagnose(
         ground_truth: its ground truth.
         detections: rows to examine instead of the result's, such as all rows before those with
             unknown ids were removed.
+        done: share of its training that the model has behind it; of a model in training only an AP
+            near zero is explained.
 
     Returns:
-        A sentence, or None if AP is 0.001 or more.
+        A sentence; None if AP is 0.1 or more, or if nothing is wrong at 0.001 or more.
     """
-    if result.metrics["AP"] >= _NEAR_ZERO:
+    if result.metrics["AP"] >= (_NEAR_ZERO if done < 1.0 else LOW):
         return None
     if detections is None:
         rows = result.rows
@@ -47,11 +58,23 @@ def diagnose(
         rows = detections
     else:
         rows = DetectionRows.from_list(detections)
+    if result.metrics["AP"] >= _NEAR_ZERO:
+        sentence = _misread(rows, ground_truth)
+        return sentence and f"AP is low: {sentence[0].lower()}{sentence[1:]}"
     for check in (_no_truth, _no_detections, _other_images, _other_categories, _bad_boxes):
         sentence = check(rows, ground_truth)
         if sentence:
             return sentence
-    return _misread(rows, ground_truth) or _low_scores(rows) or _untrained(rows)
+    return _misread(rows, ground_truth) or _early(done) or _low_scores(rows) or _untrained(rows)
+
+
+def _early(done: float) -> str | None:
+    if done >= _EARLY:
+        return None
+    return (
+        f"An AP of 0 is normal so early, after {100 * done:.0f} % of the run: scores grow before "
+        "boxes fit. Watch the loss fall until the next evaluation."
+    )
 
 
 def _no_truth(rows: DetectionRows, truth: CocoGroundTruth) -> str | None:
@@ -153,7 +176,7 @@ def _misread(rows: DetectionRows, truth: CocoGroundTruth) -> str | None:
     least = max(_CLEARLY_BETTER, chance, _TIMES_BETTER * _average_precision(rows, truth))
     scores = {
         sentence: _average_precision(repair(rows, truth), truth)
-        for sentence, repair in _REPAIRS.items()
+        for sentence, repair in {**_REPAIRS, **_from_inputs(rows)}.items()
     }
     best = max(scores, key=scores.get)
     if scores[best] < least:
@@ -217,6 +240,32 @@ def _unexchanged(rows: DetectionRows, truth: CocoGroundTruth) -> DetectionRows:
     ratio = truth.widths[place] / np.maximum(truth.heights[place], 1)
     factors = np.stack([ratio, 1 / np.maximum(ratio, 1e-9)] * 2, axis=1)
     return dataclasses.replace(rows, boxes=rows.boxes * factors)
+
+
+def _from_inputs(rows: DetectionRows) -> dict[str, Callable]:
+    """Return the repairs of boxes that are left in pixels of the network's input."""
+    farthest = np.quantile((rows.boxes[:, :2] + rows.boxes[:, 2:]).max(axis=1), 0.98)
+    # Detections reach the far edges of some image.
+    sides = [side for side in _INPUT_SIDES if 0.9 * farthest <= side <= 1.5 * farthest]
+    told = "Boxes are in pixels of the network's input, {0} x {0}{1}, expected pixels of the image"
+    return {
+        told.format(side, " with the aspect ratio kept" if kept else ""): _from_input(side, kept)
+        for side in sides
+        for kept in (False, True)
+    }
+
+
+def _from_input(side: int, keep_aspect: bool) -> Callable:
+    """Return a repair that scales boxes from a square input to the image."""
+
+    def repair(rows: DetectionRows, truth: CocoGroundTruth) -> DetectionRows:
+        place = truth.positions(rows.image_ids)
+        sizes = np.stack([truth.widths[place], truth.heights[place]] * 2, axis=1) / side
+        if keep_aspect:
+            sizes = np.broadcast_to(sizes.max(axis=1, keepdims=True), sizes.shape)
+        return dataclasses.replace(rows, boxes=rows.boxes * sizes)
+
+    return repair
 
 
 _REPAIRS: dict[str, Callable[[DetectionRows, CocoGroundTruth], DetectionRows]] = {

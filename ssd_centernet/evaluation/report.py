@@ -86,7 +86,8 @@ def html_report(
         f"{counted(np.count_nonzero(found.num_objects), 'class', 'classes')}, "
         f"{counted(result.num_detections, 'detection')}"
     )
-    warning = f'<p class="hint"><b>AP is near zero.</b> {html.escape(hint)}</p>' if hint else ""
+    near_zero = "" if str(hint).startswith("AP is") else "<b>AP is near zero.</b> "
+    warning = f'<p class="hint">{near_zero}{html.escape(hint)}</p>' if hint else ""
     if hint and hint.startswith("AP is"):
         warning = f'<p class="hint">{html.escape(hint)}</p>'
     head = f'<p class="faint">{counts}</p>{warning}'

@@ -30,6 +30,7 @@ from ssd_centernet.labels import LabelMap
 from ssd_centernet.run_directory import CONFIG_NAME, EVALUATION_METRICS_NAME
 from ssd_centernet.runs.opened import OpenedRun
 from ssd_centernet.runtime.distribution import Communicator, SingleProcess
+from ssd_centernet.training.statistics import describe_late_averages
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -39,7 +40,7 @@ class SplitResult:
     Attributes:
         result: the COCO numbers and the detections.
         losses: means of the loss parts over whole batches; empty where no process had one.
-        hint: one line that says why AP is near zero, or None.
+        hint: one line that says why AP is near zero or low, or None.
     """
 
     result: CocoResult
@@ -150,7 +151,11 @@ def evaluate_run(
         max_detections=max_detections,
         communicator=communicator,
     )
-    return evaluation(progress)
+    evaluated = evaluation(progress)
+    late = describe_late_averages(run.detector, run.checkpoint)
+    if evaluated is None or late is None:
+        return evaluated
+    return dataclasses.replace(evaluated, hint=late)
 
 
 def save_evaluation(

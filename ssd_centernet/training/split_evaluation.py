@@ -84,7 +84,8 @@ class SplitEvaluation:
         if step >= self._trainer.length.total_steps:
             for line in result.coco_lines():
                 self._log.say(line)
-        hint = diagnose(result, self._evaluator.ground_truth)
+        done = min(step / self._trainer.length.total_steps, 0.999)
+        hint = diagnose(result, self._evaluator.ground_truth, done=done)
         if hint:
             self._log.say(f"  {hint}")
         self._log.write(EVAL_KIND, step, metrics)

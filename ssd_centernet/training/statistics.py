@@ -5,17 +5,25 @@ from __future__ import annotations
 import contextlib
 import itertools
 from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
 
 from ssd_centernet._keras import keras
-from ssd_centernet.layers.normalization import is_warmed_up, norms_of, share_of_beginning
+from ssd_centernet.layers.normalization import (
+    is_warmed_up,
+    norms_of,
+    share_of_beginning,
+    warm_up_averages,
+)
+from ssd_centernet.run_directory import BEST_DIR
+from ssd_centernet.training.log_files import recorded_sessions
 from ssd_centernet.training.trainer import Trainer
 
 # More of the first values than this, and detections differ from those of the trained network.
 LARGEST_SHARE = 0.01
-# Measured on the demonstration of the pyramid: more change the AP by less than its seed does.
+# With batches of 8 to 32 a mean over 100 to 400 images.
 _BATCHES = 12
 
 
@@ -42,6 +50,34 @@ def describe_averages(model: keras.Model) -> str | None:
     return (
         f"the averages of {len(warmed)} batch norms follow this short run: their momentum grows "
         f"with the steps, to the recipe's {max(norm.momentum for norm in warmed):g} at most"
+    )
+
+
+def describe_late_averages(model: keras.Model, checkpoint: str) -> str | None:
+    """Say that the moving statistics of a checkpoint have not arrived; None where they have.
+
+    Args:
+        model: with its weights.
+        checkpoint: path of the checkpoint, in a run directory or in its best/.
+    """
+    folder, name = Path(checkpoint).parent, Path(checkpoint).name
+    kept = folder.name == BEST_DIR
+    sessions = recorded_sessions(folder.parent if kept else folder)
+    begun = [one for one in sessions if one.get("event") == "begin"]
+    number = name.rpartition("-")[2]
+    if not begun or not number.isdigit():
+        return None
+    if any(one.get("fits_length") for one in begun):
+        if kept:  # It holds the estimates that were evaluated.
+            return None
+        warm_up_averages(model, lambda: 0, begun[-1].get("total_steps"))
+    late, share = late_norms(model, int(number))
+    if not late:
+        return None
+    return (
+        f"AP is lower than the weights allow: the averages of {len(late)} batch norms hold "
+        f"{100 * share:.0f} % of their beginning after {number} steps. Evaluate a later "
+        "checkpoint, or the best one, which has estimates."
     )
 
 

@@ -190,3 +190,62 @@ def test_real_annotations_with_swapped_axes():
     rows = rows.select(np.abs(x + w / 2 - y - h / 2) > np.maximum(w, h))
     swapped = dataclasses.replace(rows, boxes=rows.boxes[:, [1, 0, 3, 2]])
     assert "they are y, x, height, width, expected x, y, width, height" in explain(truth, swapped)
+
+
+def large_objects():
+    """Return objects of all sizes on images of several shapes: a wrong box still overlaps some."""
+    rng = np.random.default_rng(3)
+    sizes = [(640, 480), (480, 640), (640, 427), (500, 375)]
+    content = scene(40, 5)
+    for image in content["images"]:
+        image["width"], image["height"] = sizes[image["id"] % 4]
+    shapes = {image["id"]: (image["width"], image["height"]) for image in content["images"]}
+    for annotation in content["annotations"]:
+        extent = np.array(shapes[annotation["image_id"]])
+        size = extent * np.exp(rng.uniform(np.log(0.05), np.log(0.95), 2))
+        low = (extent - size) * rng.uniform(0, 1, 2)
+        annotation["bbox"] = [*low.tolist(), *size.tolist()]
+        del annotation["area"]
+    return CocoGroundTruth.load(content)
+
+
+@pytest.mark.parametrize(
+    ("mistake", "words"),
+    [
+        ("swapped", "they are y, x, height, width"),
+        ("corners", "boxes are corners x1, y1, x2, y2"),
+        ("input", "in pixels of the network's input, 512 x 512, expected"),
+        ("kept", "input, 512 x 512 with the aspect ratio kept"),
+    ],
+)
+def test_mistakes_that_large_objects_hide(mistake, words):
+    truth = large_objects()
+    rows = truth_as_rows(truth)
+    place = truth.positions(rows.image_ids)
+    extent = np.stack([truth.widths[place], truth.heights[place]] * 2)
+    x, y, w, h = rows.boxes.T
+    columns = {
+        "swapped": (y, x, h, w),
+        "corners": (x, y, x + w, y + h),
+        "input": rows.boxes.T * 512 / extent,
+        "kept": rows.boxes.T * 512 / extent.max(axis=0),
+    }
+    wrong = with_boxes(rows, columns[mistake])
+    result = evaluate_rows(truth, wrong)
+    assert 0.001 < result.metrics["AP"] < 0.1
+    sentence = diagnose(result, truth)
+    assert sentence.startswith("AP is low: ") and words in sentence
+    assert "AP would be 1.000" in sentence
+    # While a model is trained its own boxes are not misread.
+    assert diagnose(result, truth, done=0.9) is None
+
+
+def test_an_ap_of_zero_early_in_a_run_is_normal(truth):
+    result = evaluate_rows(truth, noise(truth, 0.9))
+    early = diagnose(result, truth, done=0.1)
+    assert "An AP of 0 is normal so early, after 10 % of the run" in early
+    assert "normal so early" not in diagnose(result, truth, done=0.9)
+    # What is wrong is told all the same.
+    rows = truth_as_rows(truth)
+    fractions = dataclasses.replace(rows, boxes=rows.boxes / [200, 100, 200, 100])
+    assert "look like fractions" in diagnose(evaluate_rows(truth, fractions), truth, done=0.1)

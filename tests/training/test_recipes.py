@@ -5,7 +5,9 @@ import json
 import pytest
 
 from ssd_centernet import config
+from ssd_centernet.recipe import Recipe
 from ssd_centernet.train import train
+from ssd_centernet.training.schedules import RunLength
 from tests.narrow import NARROW
 
 SMALL = ("IMAGE_SIZE = (96, 96)", "train.batch_size = 2", "train.steps = 1", "train.seed = 3")
@@ -23,6 +25,21 @@ def test_every_recipe_trains_for_a_step(recipe, data_dir, tmp_path):
     # What the run saved is enough to build it again.
     config.parse([tmp_path / "config.gin"])
     config.clear()
+
+
+@pytest.mark.parametrize("recipe", [name for name in config.recipes() if "overfit" not in name])
+def test_every_recipe_takes_the_layer_for_small_sets(recipe):
+    config.parse([recipe, "optim/finetune"])
+    try:
+        made = Recipe()
+        run = RunLength(steps_per_epoch=10, total_steps=2000, global_batch_size=8)
+        schedule = made.schedule()
+        assert (made.batch_size, made.steps, made.evaluate_every) == (8, 2000, 200)
+        assert made.optimizer().__class__.__name__ == "Adam" and not made.freeze_random
+        assert float(schedule(200, run)) == pytest.approx(5e-4)
+        assert schedule.describe(run) is None
+    finally:
+        config.clear()
 
 
 @pytest.mark.parametrize("recipe", config.recipes())

@@ -11,7 +11,12 @@ from ssd_centernet.layers.normalization import norms_of
 from ssd_centernet.run_directory import find_checkpoint
 from ssd_centernet.runs.evaluation import evaluate_run
 from ssd_centernet.runs.opened import open_run
-from ssd_centernet.training.statistics import EarlyStatistics, estimate_statistics, late_norms
+from ssd_centernet.training.statistics import (
+    EarlyStatistics,
+    describe_late_averages,
+    estimate_statistics,
+    late_norms,
+)
 from tests.tiny import tiny_batch, tiny_detector, tiny_trainer
 from tests.training.test_train import run, tensors
 
@@ -79,8 +84,25 @@ def test_an_early_evaluation_of_a_long_run(tiny_recipe, data_dir, tmp_path, caps
     assert not np.allclose(kept[name], own[name])
     opened = open_run(often, device="cpu")
     assert opened.checkpoint.startswith(str(often / "best"))
-    metrics = evaluate_run(opened, data_dir).result.metrics
+    evaluated = evaluate_run(opened, data_dir)
+    metrics = evaluated.result.metrics
+    assert "of their beginning" not in str(evaluated.hint)
     assert metrics == pytest.approx({key: best[key] for key in metrics}, abs=1e-6)
+
+
+def test_the_averages_of_an_early_checkpoint_are_told(tmp_path):
+    detector = tiny_detector()
+    detector.backbone.get_layer("stem_norm").momentum = 0.997
+    begin = {"event": "begin", "step": 0, "time": 1e9, "total_steps": 6000, "fits_length": True}
+
+    def told(name, **changes):
+        (tmp_path / "sessions.jsonl").write_text(json.dumps({**begin, **changes}) + "\n")
+        return str(describe_late_averages(detector, str(tmp_path / name)))
+
+    assert "of 1 batch norms hold 41 % of their beginning after 300 steps" in told("ckpt-300")
+    assert told("ckpt-1600") == told("best/ckpt-300") == told("ckpt-300", total_steps=900) == "None"
+    # Of a run from before that, best/ has no estimates, and a short run no warm-up.
+    assert "41 %" in told("best/ckpt-300", fits_length=None, total_steps=900)
 
 
 def test_a_short_run_needs_no_estimates(tiny_recipe, data_dir, tmp_path, capsys):

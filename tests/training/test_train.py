@@ -121,6 +121,23 @@ def test_another_model_in_the_directory_is_refused(tiny_recipe, data_dir, tmp_pa
         run(tiny_recipe, data_dir, tmp_path / "r", "train.steps = 2", "ResNet.stem_width = 4")
 
 
+def test_frozen_layers_of_random_weights_are_told_or_trained(
+    tiny_recipe, data_dir, tmp_path, capsys
+):
+    freeze = ("train.steps = 1", "train.freeze = ('stem_',)")
+    run(tiny_recipe, data_dir, tmp_path / "held", *freeze)
+    out = capsys.readouterr().out
+    assert "note: train.freeze = ('stem_',) holds layers at random weights" in out
+    held = int(re.search(r"(\d+) variables to train", out)[1])
+    run(tiny_recipe, data_dir, tmp_path / "free", *freeze, "train.freeze_random = False")
+    out = capsys.readouterr().out
+    assert "holds layers" not in out
+    assert int(re.search(r"(\d+) variables to train", out)[1]) == held + 3
+    begin = f"train.fine_tune_checkpoint = {str(tmp_path / 'free')!r}"
+    run(tiny_recipe, data_dir, tmp_path / "b", *freeze, "train.freeze_random = False", begin)
+    assert f"{held} variables to train" in capsys.readouterr().out
+
+
 def test_initial_weights_are_not_a_resume(tiny_recipe, data_dir, tmp_path, capsys):
     run(tiny_recipe, data_dir, tmp_path / "first", "train.steps = 2")
     init = f"train.fine_tune_checkpoint = {str(tmp_path / 'first')!r}"
