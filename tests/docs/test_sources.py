@@ -41,6 +41,7 @@ PAPERS = {
     "SSD: Single Shot MultiBox Detector": "1512.02325",
     "Stacked Hourglass Networks for Human Pose Estimation": "1603.06937",
     "Very Deep Convolutional Networks for Large-Scale Image Recognition": "1409.1556",
+    "YOLO9000: Better, Faster, Stronger": "1612.08242",
 }
 
 
