@@ -25,6 +25,10 @@ CHECKPOINT_PREFIX = "ckpt"
 BEST_DIR = "best"
 LIST_NAME = "checkpoint"
 DIGEST_SUFFIX = ".sha256"
+# What TensorFlow writes before it renames: the parts of a checkpoint, and its list of checkpoints.
+UNFINISHED = re.compile(
+    rf"{CHECKPOINT_PREFIX}-\d+_temp(_[0-9a-f]{{32}})?|{LIST_NAME}\.tmp[0-9a-f]{{32}}"
+)
 _DIGEST_LINE = re.compile(r"([0-9a-f]{64}) [ *](.+)")
 _LISTED = re.compile(r'^(all_)?model_checkpoint_paths?: "(?:.*/)?([^/"]+)"$', re.MULTILINE)
 # What TensorFlow takes for a pattern in the names of files.

@@ -207,6 +207,11 @@ def leftovers(
     ]
 
 
+def is_temporary(name: str) -> bool:
+    """Tell a name that `write_atomically` and `temporary_folder` give from all others."""
+    return _TEMPORARY.fullmatch(name) is not None
+
+
 def _temporary_name(target: Path) -> Path:
     """Choose a name beside a target that nothing else has."""
     # A file system takes names of 255 bytes.

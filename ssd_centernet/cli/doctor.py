@@ -1,7 +1,12 @@
-"""Check an installation: versions, devices, the COCO metrics and a train step of every recipe.
+"""Check an installation, or explain the directory of a run.
 
-Example:
+Examples:
   ssd_centernet doctor
+  ssd_centernet doctor --model_dir=runs/ssd300
+
+Of an installation: versions, devices, the COCO metrics and a train step of every recipe. Of a run:
+its settings, state and logs, whether its checkpoints are whole, what a training would go on from,
+what is left over of killed commands, and the room on the disk; nothing is changed.
 
 Every line says `ok`, `warn` or `FAIL`, and what to do. The exit status is 1 if a line says FAIL.
 --json prints the same for programs and for bug reports.
@@ -14,8 +19,9 @@ import os
 import platform
 import shutil
 import sys
+import textwrap
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -61,6 +67,7 @@ def define_flags() -> None:
     flags.DEFINE_boolean("json", False, "Print one JSON object instead of lines.")
     flags.DEFINE_boolean("train_step", True, "Try one train step with random images.")
     flags.DEFINE_multi_string("recipe", None, "Recipe to try; repeatable (default: all).")
+    _flags.define_model_dir("Folder of a run to explain, instead of the installation.")
     _flags.define_device()
 
 
@@ -75,6 +82,15 @@ def main(argv: list[str]) -> int:
     """
     _runs.refuse_arguments(argv)
     values = flags.FLAGS
+    if values.model_dir is not None:
+        if given := [f"--{name}" for name in ("recipe", "device") if values[name].value]:
+            raise flags.Error(
+                f"{', '.join(given)} cannot be used with --model_dir, where nothing is trained: "
+                "leave it out, or leave out --model_dir to check the installation."
+            )
+        from ssd_centernet.runs.inspection import inspect_run
+
+        return _report(inspect_run(values.model_dir), _format_of_run)
     checks: list[tuple[str, Callable[[], Iterator[Line]]]] = [
         ("system", _system),
         ("packages", _packages),
@@ -84,12 +100,16 @@ def main(argv: list[str]) -> int:
     ]
     if values.train_step:
         checks.append(("train step", lambda: _train_steps(values.recipe)))
-    lines = []
-    for name, check in checks:
-        for line in _guarded(name, check):
-            lines.append(line)
-            if not values.json:
-                print(_format(line), flush=True)
+    return _report((line for pair in checks for line in _guarded(*pair)), _format)
+
+
+def _report(found: Iterable[Line], layout: Callable[[Line], str]) -> int:
+    """Print each line as soon as it is found and return the exit status."""
+    values, lines = flags.FLAGS, []
+    for line in found:
+        lines.append(line)
+        if not values.json:
+            print(layout(line), flush=True)
     failed = sum(line.status == "FAIL" for line in lines)
     if values.json:
         print(
@@ -112,6 +132,25 @@ def _format(line: Line) -> str:
     text = " ".join(line.text.split())
     advice = f"\n     {'':<20} -> {line.advice}" if line.advice and line.status != "ok" else ""
     return f"{line.status:<4} {line.name:<20} {text}{advice}"
+
+
+def _format_of_run(line: Line) -> str:
+    """Lay a line out for a terminal of 80 columns."""
+    text = " ".join(line.text.split())
+    told = [text] + ([f"-> {line.advice}"] if line.advice and line.status != "ok" else [])
+    head = f"{line.status:<4} {line.name:<11} "
+    rows = [
+        textwrap.fill(
+            one,
+            80,
+            initial_indent=" " * len(head),
+            subsequent_indent=" " * len(head),
+            break_long_words=False,
+            break_on_hyphens=False,
+        )
+        for one in told
+    ]
+    return head + "\n".join(rows)[len(head) :]
 
 
 def _system() -> Iterator[Line]:

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
-import re
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-import tensorflow as tf
-
 from ssd_centernet import checkpoint_files
-from ssd_centernet.checkpoint_files import BEST_DIR, CHECKPOINT_PREFIX, DIGEST_SUFFIX, LIST_NAME
+from ssd_centernet.checkpoint_files import (
+    BEST_DIR,
+    CHECKPOINT_PREFIX,
+    DIGEST_SUFFIX,
+    LIST_NAME,
+    UNFINISHED,
+)
 from ssd_centernet.files import remove_leftovers
 from ssd_centernet.run_directory import (
     DAMAGED_DIR,
@@ -24,11 +28,6 @@ from ssd_centernet.run_directory import (
     SUMMARY_DIR,
 )
 from ssd_centernet.training.log_files import recorded_metrics, recorded_sessions
-
-# What TensorFlow writes before it renames: the parts of a checkpoint, and its list of checkpoints.
-UNFINISHED = re.compile(
-    rf"{CHECKPOINT_PREFIX}-\d+_temp(_[0-9a-f]{{32}})?|{LIST_NAME}\.tmp[0-9a-f]{{32}}"
-)
 
 # Reasons of the end of a session, see `TrainLoop.run`; others are the names of errors.
 _ENDS_THAT_SAVED = ("finished", "stopped early", "SIG")
@@ -103,17 +102,40 @@ def _remove_unfinished(directory: Path, notes: list[str]) -> None:
         )
 
 
-def _mend_list(directory: Path, notes: list[str]) -> None:
-    """Let TensorFlow's list name checkpoints that are there, the last of which can be read."""
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Beginning:
+    """What a training goes on from.
+
+    Attributes:
+        checkpoint: name of the checkpoint, None where the run begins anew.
+        order: names for TensorFlow's list, that one last.
+        bad: later ones that cannot be read, and what is wrong with each, the last one first.
+        gone: the latest one of TensorFlow's list, where its files are not there.
+        lost: why the run can neither go on nor begin anew unasked, None where it can.
+    """
+
+    checkpoint: str | None
+    order: Sequence[str]
+    bad: Sequence[tuple[str, str]]
+    gone: str | None
+    lost: str | None
+
+
+def find_beginning(directory: Path) -> Beginning:
+    """Find what a training goes on from; nothing is changed.
+
+    Args:
+        directory: of the run.
+
+    Returns:
+        The latest checkpoint that can be read, and what stands in its way.
+    """
     latest, names = checkpoint_files.listed(directory)
     there = [Path(prefix).name for prefix in checkpoint_files.written(directory)]
-    known = latest is not None
+    order, spare = there, []
     if latest in there:
         order = [name for name in names if name in there and name != latest] + [latest]
         spare = [name for name in there if name not in order]
-        _remove_without_index(directory, {*names, latest})
-    else:
-        order, spare = there, []
     bad: list[tuple[str, str]] = []
     while order or spare:
         name = (order or spare)[-1]
@@ -122,28 +144,54 @@ def _mend_list(directory: Path, notes: list[str]) -> None:
             order = order or [name]
             break
         bad.append(((order or spare).pop(), what))
-    if order:
-        if known and latest not in there:
-            notes.append(f"{directory} has not all files of {latest}, its latest checkpoint")
-        for name, what in bad:
-            notes.append(f"{name} is damaged ({what}): {_set_aside(directory, [name])}")
-        if notes and (bad or latest not in there):
-            notes.append(f"the run goes on from {order[-1]}, the last checkpoint that can be read")
-    elif bad or known:
-        _begin_anew(directory, bad, known=known, notes=notes)
-    else:
-        steps = _logged_steps(directory)
-        if steps:
+    found = Beginning(
+        checkpoint=order[-1] if order else None,
+        order=order,
+        bad=bad,
+        gone=latest if latest not in there else None,
+        lost=None,
+    )
+    if order or not (bad or latest is not None):
+        return found
+    return dataclasses.replace(found, lost=_loss(directory, bad, known=latest is not None))
+
+
+def _mend_list(directory: Path, notes: list[str]) -> None:
+    """Let TensorFlow's list name checkpoints that are there, the last of which can be read."""
+    beginning = find_beginning(directory)
+    if beginning.lost is not None:
+        raise ValueError(beginning.lost)
+    latest, names = checkpoint_files.listed(directory)
+    if latest is not None and beginning.gone is None:
+        _remove_without_index(directory, {*names, latest})
+    if beginning.gone is not None:
+        notes.append(f"{directory} has not all files of {latest}, its latest checkpoint")
+    for name, what in beginning.bad:
+        where = _set_aside(directory, name)
+        if beginning.checkpoint is not None:
+            notes.append(f"{name} is damaged ({what}); its files are in {where} now")
+        else:
             notes.append(
-                f"there is no checkpoint in {directory}, though {steps} steps are logged: the run "
-                "begins anew"
+                f"{name} cannot be read ({what}): the run was killed while it wrote its first "
+                f"checkpoint, and begins anew; the files are in {where} now"
             )
-    if _paths_of_list(directory) != [str(directory / name) for name in order]:
-        checkpoint_files.write_list(directory, order)
+    if beginning.checkpoint is not None and (beginning.bad or beginning.gone):
+        notes.append(f"the run goes on from {beginning.checkpoint}, which can be read")
+    steps = 0 if beginning.checkpoint or beginning.bad else _logged_steps(directory)
+    if steps:
+        notes.append(
+            f"there is no checkpoint in {directory}, though {steps} steps are logged: the run "
+            "begins anew"
+        )
+    order = [str(directory / name) for name in beginning.order]
+    if _paths_of_list(directory) != order:
+        checkpoint_files.write_list(directory, beginning.order)
 
 
 def _paths_of_list(directory: Path) -> list[str]:
     """Return the checkpoints as TensorFlow understands its list, the latest one last."""
+    import tensorflow as tf
+
     try:
         state = tf.train.get_checkpoint_state(str(directory))
     except ValueError:  # Empty after a crash of the machine, or edited.
@@ -154,29 +202,22 @@ def _paths_of_list(directory: Path) -> list[str]:
     return paths if paths[-1:] == [state.model_checkpoint_path] else [""]
 
 
-def _begin_anew(
-    directory: Path, bad: Sequence[tuple[str, str]], *, known: bool, notes: list[str]
-) -> None:
-    """Set the one checkpoint aside that was being written; refuse where there had been others.
+def _loss(directory: Path, bad: Sequence[tuple[str, str]], *, known: bool) -> str | None:
+    """Say what a run without any readable checkpoint has lost; None where that is nothing.
 
     A kill while TensorFlow writes the index of the first checkpoint leaves one that is no loss.
-    Anything else is the loss of a run.
     """
     reached = checkpoint_files.step_of(bad[0][0]) if bad else None
     # After a save that ended, the list names it, more steps are logged, or the end is.
-    if known or len(bad) != 1 or reached is None or _outlived(directory, reached):
-        listed = "; ".join(f"{name} is damaged ({what})" for name, what in bad)
-        raise ValueError(
-            f"the run in {directory} has no checkpoint left that can be read: "
-            f"{listed or 'the files that its list of checkpoints names are gone'}. Copy them there "
-            f"again from a backup, or begin anew from what {directory / BEST_DIR} holds, with "
-            "train.resume_from and another --model_dir. To train from the start here, move "
-            f"{CHECKPOINT_PREFIX}-* and {LIST_NAME} to another folder."
-        )
-    name, what = bad[0]
-    notes.append(
-        f"{name} cannot be read ({what}): the run was killed while it wrote its first checkpoint, "
-        f"and begins anew. {_set_aside(directory, [name]).capitalize()}"
+    if not known and len(bad) == 1 and reached is not None and not _outlived(directory, reached):
+        return None
+    told = "; ".join(f"{name} is damaged ({what})" for name, what in bad)
+    return (
+        f"the run in {directory} has no checkpoint left that can be read: "
+        f"{told or 'the files that its list of checkpoints names are gone'}. Copy them there "
+        f"again from a backup, or begin anew from what {directory / BEST_DIR} holds, with "
+        "train.resume_from and another --model_dir. To train from the start here, move "
+        f"{CHECKPOINT_PREFIX}-* and {LIST_NAME} to another folder."
     )
 
 
@@ -195,15 +236,14 @@ def _logged_steps(directory: Path) -> int:
     return max((int(one["step"]) for one in (*windows, *evaluations)), default=0)
 
 
-def _set_aside(directory: Path, names: Sequence[str]) -> str:
-    """Move the files of checkpoints to a folder of their own: they may be whole all the same."""
+def _set_aside(directory: Path, name: str) -> Path:
+    """Move the files of a checkpoint to a folder of their own: they may be whole all the same."""
     folder = directory / DAMAGED_DIR
     folder.mkdir(exist_ok=True)
-    for name in names:
-        digest = directory / f"{name}{DIGEST_SUFFIX}"
-        for path in checkpoint_files.parts_of(directory / name) + [digest] * digest.exists():
-            os.replace(path, folder / path.name)
-    return f"its files are in {folder} now"
+    digest = directory / f"{name}{DIGEST_SUFFIX}"
+    for path in checkpoint_files.parts_of(directory / name) + [digest] * digest.exists():
+        os.replace(path, folder / path.name)
+    return folder
 
 
 def _remove_without_index(directory: Path, names: set[str]) -> None:

@@ -154,7 +154,7 @@ def test_a_first_save_that_failed_is_no_loss(model_dir, reason):
     _log(model_dir, 2)
     _end(model_dir, reason)
     notes, step = _opened(model_dir)
-    assert step == 0 and "begins anew. Its files are in" in notes
+    assert step == 0 and "begins anew; the files are in" in notes
 
 
 def test_a_list_that_names_what_is_gone_falls_back_with_a_word(model_dir):
