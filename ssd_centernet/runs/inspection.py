@@ -6,7 +6,7 @@ import os
 import shutil
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -71,25 +71,31 @@ def inspect_run(model_dir: str | os.PathLike) -> Iterator[Finding]:
 
 def _settings(directory: Path) -> Iterator[Finding]:
     path = directory / run_directory.CONFIG_NAME
-    copy = "Copy it there from a backup, or let the training go on: it writes the file anew."
+    what = None
     try:
         bindings = read_bindings(path)
     except FileNotFoundError:
-        yield Finding(
-            "FAIL", "settings", f"{path.name} is missing: nothing but train can go on", copy
-        )
+        what = f"{path.name} is missing"
     except (ValueError, RecursionError) as error:
-        yield Finding("FAIL", "settings", checkpoint_files.first_line(error), copy)
+        what = checkpoint_files.first_line(error)
     else:
+        if "build_detector.model" not in bindings:
+            what = f"{path.name} says nothing of a model; was it cut short?"
+    if what is None:
         yield Finding("ok", "settings", f"{path.name}: {_network(bindings)}")
+    else:
+        advice = "Copy it there from a backup, or let the training go on: it writes the file anew."
+        yield Finding("FAIL", "settings", what, advice)
+
+
+def _classes(directory: Path) -> Iterator[Finding]:
     path = directory / LABEL_MAP_NAME
-    if not path.exists():
+    if path.exists():
+        names = LabelMap.from_pbtxt(path).names
+        yield Finding("ok", "classes", f"{len(names)}: {_joined(names)}")
+    else:
         advice = "Copy it there from the data that the run was trained on."
-        yield Finding("FAIL", "classes", f"{LABEL_MAP_NAME} is missing", advice)
-        return
-    names = LabelMap.from_pbtxt(path).names
-    more = ", ..." if len(names) > _SHOWN else ""
-    yield Finding("ok", "classes", f"{len(names)}: {', '.join(names[:_SHOWN])}{more}")
+        yield Finding("FAIL", "classes", f"{path.name} is missing", advice)
 
 
 def _network(bindings: dict[str, str]) -> str:
@@ -119,8 +125,7 @@ def _training(directory: Path) -> Iterator[Finding]:
         yield Finding("ok", "log", text)
     for name in (run_directory.METRICS_NAME, run_directory.SESSIONS_NAME):
         if lines := unreadable_lines(directory / name):
-            more = ", ..." if len(lines) > _SHOWN else ""
-            text = f"{name}: {len(lines)} lines cannot be read: {_joined(lines)}{more}"
+            text = f"{name}: {len(lines)} lines cannot be read: {_joined(lines)}"
             yield Finding(
                 "warn", "log", text, "They are left out everywhere; nothing is to be done."
             )
@@ -289,11 +294,11 @@ def _names(folder: Path) -> list[str]:
     return sorted(path.name + "/" * path.is_dir() for path in folder.iterdir())
 
 
-def _joined(values: list) -> str:
+def _joined(values: Sequence) -> str:
     """List the first of some names or numbers, with what a terminal would obey made visible."""
-    texts = [text if (text := str(value)).isprintable() else ascii(text) for value in values]
-    more = f" and {len(texts) - _SHOWN} more" if len(texts) > _SHOWN else ""
-    return ", ".join(texts[:_SHOWN]) + more
+    texts = [str(value) for value in values[:_SHOWN]]
+    texts = [text if text.isprintable() else ascii(text) for text in texts]
+    return ", ".join(texts) + (f" and {len(values) - _SHOWN} more" if len(values) > _SHOWN else "")
 
 
 def _size(path: Path) -> int:
@@ -310,6 +315,7 @@ def _bytes(count: int) -> str:
 
 _LOOKS: dict[str, Callable[[Path], Iterator[Finding]]] = {
     "settings": _settings,
+    "classes": _classes,
     "training": _training,
     "lock": _lock,
     "checkpoint": _checkpoints,
