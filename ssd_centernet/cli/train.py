@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import contextlib
 import sys
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -27,6 +26,7 @@ from absl import flags
 
 from ssd_centernet.cli import _flags, _runs, _vendor_flags
 from ssd_centernet.cli._vendor_flags import Statement
+from ssd_centernet.files import temporary_folder
 from ssd_centernet.run_directory import FAKE_DATA_DIR
 
 if TYPE_CHECKING:
@@ -327,16 +327,11 @@ def _noise(folder: Path) -> str:
     from ssd_centernet.benchmark.records import write_records
 
     if not folder.exists():
-        with tempfile.TemporaryDirectory(dir=_made(folder.parent), prefix=".noise.") as partial:
-            write_records(Path(partial) / "noise")
+        with temporary_folder(folder) as partial:
+            write_records(partial)
             with contextlib.suppress(OSError):  # Another process of the run was faster.
-                (Path(partial) / "noise").rename(folder)
+                partial.rename(folder)
     return str(folder)
-
-
-def _made(folder: Path) -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
 
 
 def _predict(statements: Sequence[Statement]) -> int:

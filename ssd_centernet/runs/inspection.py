@@ -15,7 +15,7 @@ from ssd_centernet.checkpoint_files import BEST_DIR, LIST_NAME, UNFINISHED
 from ssd_centernet.config.text import read_bindings
 from ssd_centernet.data.directory import LABEL_MAP_NAME
 from ssd_centernet.data.splits import list_splits
-from ssd_centernet.files import is_temporary, read_object
+from ssd_centernet.files import is_temporary, leftovers, read_object
 from ssd_centernet.labels import LabelMap
 from ssd_centernet.runs.lock import is_training
 from ssd_centernet.runs.logs import RunLog
@@ -225,14 +225,13 @@ def _data(directory: Path) -> Iterator[Finding]:
 def _leftovers(directory: Path) -> Iterator[Finding]:
     if is_training(directory):
         return  # What looks left over is being written.
-    names, size = [], 0
-    folders = [directory, *(path for path in directory.iterdir() if path.is_dir())]
-    for path in (path for folder in folders for path in folder.iterdir()):
-        if _is_left_over(path.name):
-            names.append(path.relative_to(directory).as_posix())
-            size += _size(path)
-    if names:
-        text = f"{_joined(sorted(names))}: {_bytes(size)} of killed commands"
+    found = []
+    for folder in [directory, *(path for path in directory.iterdir() if path.is_dir())]:
+        found += leftovers(folder, older_than=0.0)  # None that a running command holds.
+        found += [path for path in folder.iterdir() if _is_unfinished(path.name)]
+    if found:
+        names = sorted(path.relative_to(directory).as_posix() for path in found)
+        text = f"{_joined(names)}: {_bytes(sum(map(_size, found)))} of killed commands"
         yield Finding(
             "warn", "leftovers", text, "The next training here removes what it knows to be."
         )
@@ -243,9 +242,9 @@ def _leftovers(directory: Path) -> Iterator[Finding]:
         yield Finding("warn", "set aside", text, advice)
 
 
-def _is_left_over(name: str) -> bool:
+def _is_unfinished(name: str) -> bool:
     parts = (run_directory.NEW_BEST_DIR, run_directory.OLD_BEST_DIR)
-    return bool(UNFINISHED.fullmatch(name)) or is_temporary(name) or name in parts
+    return name in parts or UNFINISHED.fullmatch(name) is not None
 
 
 def _others(directory: Path) -> Iterator[Finding]:
@@ -253,7 +252,8 @@ def _others(directory: Path) -> Iterator[Finding]:
         name
         for name in _names(directory)
         if name.rstrip("/") not in _KNOWN
-        and not _is_left_over(name.rstrip("/"))
+        and not _is_unfinished(name.rstrip("/"))
+        and not is_temporary(name.rstrip("/"))
         and checkpoint_files.step_of(name.partition(".")[0]) is None
     ]
     if names:
