@@ -9,6 +9,7 @@ from PIL import Image
 from ssd_centernet._keras import keras
 from ssd_centernet.layers.anchors import DefaultBoxes
 from ssd_centernet.layers.necks import PassLevels
+from ssd_centernet.layers.preprocessing import Preprocessing
 from ssd_centernet.models.backbones.efficientnet_lite import EfficientNetLite0
 from ssd_centernet.models.ssd import SSD
 from ssd_centernet.weights import catalog, installed, open_weights, restore
@@ -66,6 +67,7 @@ def test_logits_of_pictures_equal_those_of_pytorch(published):
         image_size=(224, 224),
         neck=PassLevels(),
         anchors=DefaultBoxes((30, 60, 90, 150), aspect_ratios=((2,), (2,), (2,))),
+        preprocessing=Preprocessing((224, 224), mean=(127.0,) * 3, std=(128.0,) * 3, scale=1.0),
     )
     table = restore(detector, published)
     assert len(table.restored) == len(backbone.variables) and not table.missing
