@@ -22,6 +22,8 @@ _DATA_SUFFIX = re.compile(r"\.(index|meta|data-\d+-of-\d+)$")
 # Every TensorFlow 2 checkpoint holds the graph of its objects under this name.
 _OBJECT_GRAPH = "_CHECKPOINTABLE_OBJECT_GRAPH"
 _VALUE = "VARIABLE_VALUE"
+# The end of TensorFlow's tables.
+_TABLE = bytes.fromhex("57fb808b247547db")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -131,7 +133,7 @@ def find_checkpoint(path: str) -> str:
         FileNotFoundError: there is no checkpoint.
     """
     prefix = _DATA_SUFFIX.sub("", str(path))
-    if Path(f"{prefix}.index").is_file():
+    if Path(f"{prefix}.index").is_file() or _is_one_file(Path(path)):
         return prefix
     folder = Path(path)
     if folder.is_dir():
@@ -148,6 +150,15 @@ def find_checkpoint(path: str) -> str:
         f"{', '.join(_OPENERS)}. {_listing(folder)} Unpack a downloaded archive first, and set "
         "train.fine_tune_checkpoint to its content."
     )
+
+
+def _is_one_file(path: Path) -> bool:
+    """Tell a checkpoint of TensorFlow before 1.0, all in one file, by how it ends."""
+    if not path.is_file() or path.suffix == ".index":
+        return False
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - len(_TABLE)))
+        return file.read() == _TABLE
 
 
 def _step(path: Path) -> tuple[int, str]:
