@@ -102,6 +102,7 @@ KNOW_LAYERS = (
     "weights/centernet_names.py",
     "weights/efficientnet_names.py",
     "weights/ssd_names.py",
+    "weights/torch_names.py",
 )
 
 

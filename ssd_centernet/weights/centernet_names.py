@@ -12,12 +12,14 @@ from ssd_centernet.layers.necks import CenterNetFPN
 from ssd_centernet.models.backbones.bottleneck_resnet import BottleneckResNet
 from ssd_centernet.models.backbones.hourglass import Hourglass
 from ssd_centernet.models.backbones.model_garden import ModelGardenBackbone
+from ssd_centernet.models.backbones.vgg import VGG16
 from ssd_centernet.weights.convention import (
     Convention,
     Names,
     named,
     rename_all,
 )
+from ssd_centernet.weights.inputs import Inputs
 
 # --- Keras' own ResNets (centernet, 1.2): h5 files by layer names, objects by numbers.
 
@@ -75,7 +77,24 @@ def _top_down_layer(match: re.Match) -> str:
     return f"layer_with_weights-{place + 3 * (int(match[2]) - 1)}/{match[4]}"
 
 
-KERAS = Convention("Keras applications ResNet", {BottleneckResNet: _keras_resnet}, channels="BGR")
+# As Keras' resnet.py and its imagenet_utils.py (mode "caffe") have it.
+_V1 = {"stride_in": "1x1"}
+_RESNET = {"pool_padding": "symmetric", "norm_epsilon": 1.001e-5, "activation": "relu"}
+CAFFE = Inputs("BGR", (103.939, 116.779, 123.68), (1.0, 1.0, 1.0))
+
+
+def _keras_vgg(backbone: VGG16) -> Names:
+    """Name blocks 1 to 5; conv6 and conv7 are not in it."""
+    return rename_all(backbone, {r"conv(\d)_(\d)/(\w+)": r"block\1_conv\2/\3"})
+
+
+KERAS = Convention(
+    "Keras applications",
+    {BottleneckResNet: _keras_resnet, VGG16: _keras_vgg},
+    inputs=CAFFE,
+    needs={BottleneckResNet: _V1},
+    expects={BottleneckResNet: _RESNET},
+)
 
 # --- CenterNet: the Object Detection API's and the Model Garden's (centernet, 1.1).
 
@@ -198,6 +217,8 @@ OD_CENTERNET = Convention(
         ),
         CenterNetHead: named({_HEAD: _od_head}),
     },
+    needs={BottleneckResNet: _V1},
+    expects={BottleneckResNet: _RESNET},
     roots={
         "backbone": tuple(
             f"{root}{part}" for part in ("/_network", "/_base_model", "") for root in _OD_ROOTS

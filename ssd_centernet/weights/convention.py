@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from ssd_centernet._keras import keras
 from ssd_centernet.labels import LabelMap
+from ssd_centernet.weights.inputs import Inputs
 
 Names = dict[str, str]
 Template = str | Callable[[re.Match], str]
@@ -29,8 +30,13 @@ class Convention:
         layout: "tensorflow", or "torch": kernels are [out, in, height, width].
         background_last: whether the background comes after the classes, not before them.
         box_order: our box code's order (ty, tx, th, tw) by its place in the checkpoint's.
-        channels: order of the first convolution's input, if known.
         depthwise: pattern of the names of depthwise kernels, [C, 1, height, width] in PyTorch.
+        inputs: what such networks were given, if all were given the same.
+        needs: type of a backbone -> settings that its network must have; with others its weights
+            would fit, and mean something else.
+        expects: type of a backbone -> settings that its network has; others change the features a
+            little.
+        marker: a tensor without which the names mean something else.
     """
 
     title: str
@@ -40,8 +46,33 @@ class Convention:
     layout: str = "tensorflow"
     background_last: bool = False
     box_order: tuple[int, ...] = (0, 1, 2, 3)
-    channels: str | None = None
     depthwise: str | None = None
+    inputs: Inputs | None = None
+    needs: Mapping[type, Mapping[str, object]] = dataclasses.field(default_factory=dict)
+    expects: Mapping[type, Mapping[str, object]] = dataclasses.field(default_factory=dict)
+    marker: str | None = None
+
+    def differences(self, backbone: keras.layers.Layer, *, strict: bool) -> list[str]:
+        """List settings of a backbone that are not those of such networks.
+
+        Args:
+            backbone: the detector's.
+            strict: whether to look at what they need, or at what they expect.
+
+        Returns:
+            Such as "BottleneckResNet.stride_in is '1x1', not '3x3'".
+        """
+        settings = self.needs if strict else self.expects
+        found = []
+        for kind, wanted in settings.items():
+            if isinstance(backbone, kind):
+                config = backbone.get_config()
+                found += [
+                    f"{kind.__name__}.{name} is {config.get(name)!r}, not {value!r}"
+                    for name, value in wanted.items()
+                    if config.get(name) != value
+                ]
+        return found
 
     def of_part(self, part: keras.layers.Layer | None) -> Names:
         """Return {our variable: its name} for a part; empty if there are no names for it."""

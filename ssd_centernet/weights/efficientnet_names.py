@@ -6,6 +6,7 @@ import re
 
 from ssd_centernet.models.backbones.efficientnet_lite import EfficientNetLite0
 from ssd_centernet.weights.convention import Convention, Names, rename_all
+from ssd_centernet.weights.inputs import Inputs
 
 _PARTS = {
     "kernel": "weight",
@@ -43,6 +44,6 @@ EFFICIENTNET_LITE = Convention(
     "EfficientNet-Lite0 of PyTorch",
     {EfficientNetLite0: _efficientnet_lite},
     layout="torch",
-    channels="RGB",
+    inputs=Inputs("RGB", (127.0,) * 3, (128.0,) * 3),
     depthwise=r"_depthwise_conv\.weight$",
 )

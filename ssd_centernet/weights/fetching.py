@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import glob
 import hashlib
 import os
 import re
@@ -30,6 +31,7 @@ _CHUNK = 2**20
 _MAX_UNPACKED = 16 * 2**30
 # Of an archive only this is kept: no graphs, no programs.
 _WANTED = re.compile(r"(\.ckpt|\.index|\.data-\d+-of-\d+|/checkpoint|^checkpoint|\.config)$")
+_OF_CHECKPOINT = re.compile(r"\.(index|data-\d+-of-\d+)$")
 _BY_HAND = (
     "Where there is a network, run `ssd_centernet weights fetch {name}`, or download {urls}. Then "
     "copy {files} to {folder}/ on this machine; or set {variable} to the address of a copy, such "
@@ -137,6 +139,22 @@ def check_digest(path: Path, name: str) -> None:
         for file in row.files:
             if file.name == name and file.digest is not None:
                 _compare_published(path, file)
+
+
+def digests(path: str | os.PathLike) -> tuple[tuple[str, str], ...]:
+    """Return (name, SHA-256) of a file, or of the files of a checkpoint's prefix.
+
+    Raises:
+        ValueError: the table of published weights has another checksum for a file of this name.
+    """
+    path = Path(path)
+    files = [path]
+    if not path.is_file():
+        beside = sorted(path.parent.glob(f"{glob.escape(path.name)}.*"))
+        files = [file for file in beside if _OF_CHECKPOINT.search(file.name)]
+    for file in files:
+        check_digest(file, file.name)
+    return tuple((file.name, digest(file)) for file in files)
 
 
 def digest(path: str | os.PathLike, kind: str = "sha256") -> str:

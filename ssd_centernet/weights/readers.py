@@ -271,6 +271,10 @@ def _h5_name(path: str) -> str:
         parts = parts[1:]
     if len(parts) > 2 and parts[0] == parts[1]:
         parts = parts[1:]
+    # Keras 1, which wrote the ImageNet VGG-16, named them so: block1_conv1_W_1, block1_conv1_b_1.
+    older = re.fullmatch(rf"{re.escape(parts[0])}_([Wb])(_\d+)?", parts[-1])
+    if older:
+        parts[-1] = {"W": "kernel", "b": "bias"}[older[1]]
     return "/".join(parts)
 
 

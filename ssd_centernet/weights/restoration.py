@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
 
-from ssd_centernet.labels import LabelMap
 from ssd_centernet.models.detector import Detector
 from ssd_centernet.patterns import as_patterns
-from ssd_centernet.run_directory import LABEL_MAP_NAME, named_weights
-from ssd_centernet.weights import classes
-from ssd_centernet.weights.convention import Convention
-from ssd_centernet.weights.published import CONVENTIONS, PARTS
-from ssd_centernet.weights.readers import Weights, open_weights
+from ssd_centernet.run_directory import named_weights
+from ssd_centernet.weights import catalog, classes, fetching
+from ssd_centernet.weights.inputs import FirstKernel, Inputs
+from ssd_centernet.weights.published import PARTS
+from ssd_centernet.weights.readers import open_weights
+from ssd_centernet.weights.source import Source, parts_of, recognise
 from ssd_centernet.weights.table import RestoreTable, UnfitError
 
 KINDS = ("classification", "detection", "full")
@@ -37,6 +37,7 @@ def restore(
     kind: str | None = None,
     exclude: Sequence[str] = (),
     channels: str | None = None,
+    say: Callable[[str], None] | None = None,
 ) -> RestoreTable:
     """Set a detector's weights and moving statistics from a file of weights.
 
@@ -44,7 +45,8 @@ def restore(
 
     Args:
         detector: the detector whose variables are set.
-        path: see `open_weights`.
+        path: see `open_weights`; or a name of the table of published weights (docs/weights.md),
+            such as "vgg16_caffe", which is fetched if it is not here yet. A path that exists wins.
         kind: "classification" loads only the backbone; "detection" also neck and head, except the
             predictions of classes that the checkpoint does not know; "full" loads every variable.
             None means "detection" if the checkpoint has predictions for the detector's head, else
@@ -53,144 +55,44 @@ def restore(
             out.
         channels: order of the checkpoint's input, "RGB" or "BGR"; the first kernel is reversed if
             the detector's preprocessing has the other order. None means the order of the format if
-            known (BGR for Keras' ImageNet weights), else the detector's own.
+            known (BGR for Keras' ImageNet weights), else the detector's own. Where the deviations
+            of the inputs are known too, the kernel is made to fit ours.
+        say: told the progress of a download, in lines.
 
     Returns:
         A table of what was done with each variable and tensor.
 
     Raises:
         FileNotFoundError: the file does not exist.
-        ImportError: the file needs a package that is not installed.
-        ValueError: `kind` or `channels` has another value, nothing matches, or the file is damaged;
-            an `UnfitError` if a variable has no tensor or one of another shape.
+        OSError: published weights are not here and cannot be fetched; says what to copy where.
+        ValueError: `kind` or `channels` has another value, nothing matches, the file is damaged or
+            has another checksum than it should, or its network is built in another way; an
+            `UnfitError` if a variable has no tensor or one of another shape.
     """
     _check_choice("fine_tune_checkpoint_type", kind, KINDS)
     _check_choice("fine_tune_channels", channels, CHANNELS)
+    row = catalog.named(str(path)) if fetching.is_name(path) else None
+    path = path if row is None else fetching.locate(row.name, say=say)
     weights = open_weights(path)
-    source = _recognise(detector, weights)
+    digests = fetching.digests(weights.path)
+    source = recognise(detector, weights)
+    source.check_network(detector)
     if kind is None:
         kind = "detection" if source.has("head") else "classification"
-    plan = _Plan(detector, source, kind, exclude)
+    plan = _Plan(detector, source, kind, exclude, () if row is None else row.fresh)
     _raise_if_unfit(plan)
-    reverse = _reversed_kernel(detector, channels or source.convention.channels)
+    inputs = Inputs(*row.inputs) if row is not None and row.inputs else source.convention.inputs
+    first = FirstKernel(detector, inputs, channels)
     # Everything is read before anything is set, so that a damaged file changes no weights.
     values = [
-        (variable, plan.value(name, flip=name == reverse))
+        (variable, plan.value(name, first if name == first.name else None))
         for name, variable in plan.variables.items()
     ]
     for variable, value in values:
         variable.assign(value)
-    return plan.table
-
-
-@dataclasses.dataclass(frozen=True)
-class _Source:
-    """A file of weights with the convention that knows most of its names.
-
-    Attributes:
-        weights: the file.
-        convention: the convention of its names.
-        names: part -> {variable: the name of its tensor, whether it is there or not}.
-    """
-
-    weights: Weights
-    convention: Convention
-    names: Mapping[str, Mapping[str, str]]
-
-    def has(self, part: str) -> bool:
-        """Return whether the file holds any tensor of a part."""
-        return any(self.weights.find(name) for name in self.names[part].values())
-
-    @property
-    def found(self) -> int:
-        """Return how many of the tensors are there."""
-        return sum(
-            self.weights.find(name) is not None
-            for names in self.names.values()
-            for name in names.values()
-        )
-
-    def shape(self, key: str) -> tuple[int, ...]:
-        """Return the shape of a tensor in our layout."""
-        shape = self.weights.shapes[key]
-        return tuple(shape[axis] for axis in self.convention.axes(key, len(shape)))
-
-    def read(self, key: str) -> np.ndarray:
-        """Read a tensor in our layout."""
-        value = np.asarray(self.weights.read(key))
-        return value.transpose(self.convention.axes(key, value.ndim))
-
-    def class_names(self) -> tuple[str, ...] | None:
-        """Return the classes of a run, from its directory, or of a detector in a file."""
-        if self.weights.class_names is not None:
-            return self.weights.class_names
-        for folder in Path(self.weights.path).parents[:2]:
-            if (folder / LABEL_MAP_NAME).is_file():
-                return LabelMap.from_pbtxt(folder / LABEL_MAP_NAME).names
-        return None
-
-
-def _parts(detector: Detector) -> dict[str, tuple[object, set[str]]]:
-    """Return backbone, neck, head and the rest with the names of their variables."""
-    rest = set(named_weights(detector))
-    parts = {}
-    for name in PARTS:
-        part = detector if name == "rest" else getattr(detector, name, None)
-        own = [] if part is None else part.variables
-        names = rest & {variable.name.removesuffix(":0") for variable in own}
-        rest -= names
-        parts[name] = (part, names)
-    return parts
-
-
-def _recognise(detector: Detector, weights: Weights) -> _Source:
-    """Find the convention of the tensors' names.
-
-    Raises:
-        ValueError: none of the names is known.
-    """
-    parts = _parts(detector)
-    sources = []
-    for convention in CONVENTIONS:
-        if convention.objects != (weights.kind == "objects"):
-            continue
-        names = {}
-        for key, (part, variables) in parts.items():
-            of_part = {k: v for k, v in convention.of_part(part).items() if k in variables}
-            root = _root(weights, convention.roots.get(key), list(of_part.values()))
-            names[key] = {variable: root + name for variable, name in of_part.items()}
-        sources.append(_Source(weights, convention, names))
-    best = max(sources, key=lambda source: source.found)
-    if not best.found:
-        example = next(n for s in sources for names in s.names.values() for n in names.values())
-        raise ValueError(
-            f"nothing in {weights.path} fits this detector: it holds "
-            f"{', '.join(sorted(weights.shapes)[:_SHOWN]) or 'no tensors'}, ..., but no known "
-            f"name of the detector's variables, such as {example}. Is it a checkpoint of "
-            "another recipe or backbone? docs/training.md lists the files that can be read; set "
-            "train.fine_tune_checkpoint to one that fits."
-        )
-    return best
-
-
-def _root(weights: Weights, roots: Sequence[str] | None, names: Sequence[str]) -> str:
-    """Return the prefix, "" or with its separator, under which most of the names are found."""
-    if roots is None:
-        endings = tuple(names[:_SHOWN])
-        found = {
-            key[: -len(ending)]
-            for key in weights.shapes
-            for ending in endings
-            if key.endswith(ending)
-        }
-        prefixes = {"", *(prefix for prefix in found if prefix.endswith(("/", ".")))}
-    else:
-        prefixes = {f"{root}/" if root else "" for root in roots}
-
-    def hits(prefix: str) -> int:
-        return sum(weights.find(prefix + name) is not None for name in names)
-
-    return max(sorted(prefixes, key=lambda prefix: (len(prefix), prefix)), key=hits)
+    others = source.convention.differences(detector.backbone, strict=False)
+    notes = (*first.notes, *(f"{other} as in the network of the file" for other in others))
+    return dataclasses.replace(plan.table, digests=digests, notes=notes)
 
 
 class _Plan:
@@ -201,8 +103,15 @@ class _Plan:
         table: the table of the restoration once it is done.
     """
 
-    def __init__(self, detector: Detector, source: _Source, kind: str, exclude: Sequence[str]):
-        """Plan a restoration."""
+    def __init__(
+        self,
+        detector: Detector,
+        source: Source,
+        kind: str,
+        exclude: Sequence[str],
+        missing: Sequence[str] = (),
+    ):
+        """Plan a restoration; what matches `missing` is known not to be in the file."""
         self._source = source
         self.source_has_head = source.has("head")
         self._keys: dict[str, str] = {}
@@ -210,10 +119,12 @@ class _Plan:
         self._class_rows = classes.ClassRows.of(detector)
         self._boxes = detector.box_variables()
         self.variables: dict[str, tf.Variable] = {}
-        parts = _parts(detector)
+        parts = parts_of(detector)
         wanted = {"backbone"} if kind == "classification" else set(PARTS)
         scope = {name for part in wanted for name in parts[part][1]}
-        excluded = _excluded(scope, exclude)
+        excluded = _excluded(scope, exclude) | {
+            name for name in scope for pattern in missing if re.match(pattern, name)
+        }
         self.needed = len(scope - excluded)
         self.title = f"{type(detector).__name__} with a {type(detector.backbone).__name__}"
         by_class = detector.class_variables()
@@ -260,10 +171,10 @@ class _Plan:
         else:
             rows["classes"].append((key, name, known, len(sources)))
 
-    def value(self, name: str, *, flip: bool) -> np.ndarray:
+    def value(self, name: str, first: FirstKernel | None) -> np.ndarray:
         """Read the new value of a variable, in its precision."""
         key, dtype = self._keys[name], self.variables[name].dtype.as_numpy_dtype
-        value = self._in_our_order(name, self._checked(key, dtype), flip=flip).astype(dtype)
+        value = self._in_our_order(name, self._checked(key, dtype), first).astype(dtype)
         _check_finite(value, self._source.weights.path, key)
         return value
 
@@ -280,7 +191,7 @@ class _Plan:
         _check_finite(value, path, key)
         return value
 
-    def _in_our_order(self, name: str, value: np.ndarray, *, flip: bool) -> np.ndarray:
+    def _in_our_order(self, name: str, value: np.ndarray, first: FirstKernel | None) -> np.ndarray:
         convention = self._source.convention
         if name in self._rows:
             fresh = self.variables[name].numpy()
@@ -289,7 +200,7 @@ class _Plan:
         if name in self._boxes:
             codes = value.reshape(*value.shape[:-1], -1, 4)
             return codes[..., list(convention.box_order)].reshape(value.shape)
-        return value[:, :, ::-1] if flip else value
+        return value if first is None else first.fitted(value)
 
 
 def _check_finite(value: np.ndarray, path: str, key: str) -> None:
@@ -316,16 +227,6 @@ def _excluded(names: Iterable[str], patterns: str | Sequence[str]) -> set[str]:
             )
         found |= matches
     return found
-
-
-def _reversed_kernel(detector: Detector, channels: str | None) -> str | None:
-    """Name the kernel that reads the image, if the checkpoint's has the other order of channels."""
-    if channels is None or channels == detector.preprocessing.channels:
-        return None
-    for variable in detector.backbone.variables:
-        if variable.shape.rank == 4 and variable.shape[2] == 3:
-            return variable.name.removesuffix(":0")
-    return None
 
 
 def _raise_if_unfit(plan: _Plan) -> None:

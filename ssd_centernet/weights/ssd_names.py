@@ -129,6 +129,7 @@ SLIM = Convention(
             }
         ),
     },
+    needs={BottleneckResNet: {"stride_in": "1x1"}},
 )
 
 # --- Caffe's VGG-16 and MMDetection's SSD (ssd_vgg16, 2.2 and 5).
@@ -136,7 +137,7 @@ SLIM = Convention(
 _TORCH = {"kernel": "weight", "bias": "bias"}
 
 
-def _vgg(backbone: VGG16) -> Names:
+def vgg_features(backbone: VGG16) -> Names:
     """`features` counts convolutions, activations and pools of the network as one sequence."""
     names, index = {}, 0
     layers = backbone.conv_layers
@@ -169,7 +170,7 @@ def _mmdetection(title: str, extra: Template, suffix: str) -> Convention:
     return Convention(
         title,
         {
-            VGG16: _vgg,
+            VGG16: vgg_features,
             VGGExtraLevels: named({_EXTRA: extra, **_L2}),
             SSDHead: named(
                 {

@@ -22,6 +22,8 @@ class RestoreTable:
         skipped: tensors of the checkpoint that were not used.
         missing: (tensor, variable) that are needed but not in the checkpoint.
         mismatched: (tensor, its shape, variable, its shape).
+        digests: (file, its SHA-256) of what was read.
+        notes: what was done to fit the file, and where its network differs from this one.
     """
 
     path: str
@@ -33,6 +35,8 @@ class RestoreTable:
     skipped: tuple[str, ...] = ()
     missing: tuple[tuple[str, str], ...] = ()
     mismatched: tuple[tuple[str, tuple[int, ...], str, tuple[int, ...]], ...] = ()
+    digests: tuple[tuple[str, str], ...] = ()
+    notes: tuple[str, ...] = ()
 
     def summary(self) -> str:
         """Return the numbers in one line."""
@@ -69,7 +73,8 @@ class RestoreTable:
             "fresh": list(self.fresh),
             "skipped": list(self.skipped),
         }
-        lines = [self.summary()]
+        lines = [self.summary(), *(f"  note        {note}" for note in self.notes)]
+        lines += [f"  {'sha256':<10}  {digest}  {file}" for file, digest in self.digests]
         for label, texts in rows.items():
             shown = texts[:cap]
             lines += [f"  {label:<10}  {text}" for text in shown]

@@ -13,6 +13,7 @@ from ssd_centernet.models.backbones.base import Backbone
 
 _ACTIVATIONS = ("relu", "relu6")
 _POOL_PADDINGS = ("same", "symmetric")
+_STRIDES = ("1x1", "3x3")
 
 
 @gin.register
@@ -23,6 +24,9 @@ class BottleneckResNet(Backbone):
     A group begins with every second pixel of the group before. That is the published ResNet v1,
     whose stride is in the first 1x1 convolution and in the shortcut. It is also the slim network of
     dense features, which drops pixels after a group; levels are taken before that.
+
+    torchvision's ResNets, often called v1.5, are `stride_in="3x3"`, `activation="relu"`,
+    `pool_padding="symmetric"`.
 
     CenterNet's ResNet-101, which comes from Keras, is `blocks=(3, 4, 23, 3)`, `activation="relu"`,
     `use_bias=True`, `pool_padding="symmetric"`, `norm_momentum=0.99`, `norm_epsilon=1.001e-5`,
@@ -43,6 +47,7 @@ class BottleneckResNet(Backbone):
         output_levels: Sequence[int] = (3, 4, 5),
         activation: str = "relu6",
         use_bias: bool = False,
+        stride_in: str = "1x1",
         pool_padding: str = "same",
         norm_momentum: float = 0.997,
         norm_epsilon: float = 1e-5,
@@ -61,6 +66,8 @@ class BottleneckResNet(Backbone):
             activation: "relu" or "relu6", for the stem and inside the blocks. After the sum of a
                 block and its shortcut there is always a plain ReLU.
             use_bias: whether convolutions add a bias before the normalisation.
+            stride_in: which convolution of a group's first block strides, "1x1" (the first) or
+                "3x3". Weights of the one fit the other in shape, and mean something else.
             pool_padding: padding of the stem's 3x3 pooling: "same" pads at the end first,
                 "symmetric" pads one cell on every side.
             norm_momentum: momentum of the moving statistics.
@@ -74,7 +81,8 @@ class BottleneckResNet(Backbone):
             ValueError: a setting has a value not named here, or `blocks`, `widths` and
                 `output_levels` do not fit together.
         """
-        _check(blocks, widths, output_levels, activation, pool_padding)
+        _check(blocks, widths, output_levels)
+        _check_choices(activation, pool_padding, stride_in)
         initializer = keras.initializers.serialize(
             keras.initializers.get(kernel_initializer or _default_initializer())
         )
@@ -85,6 +93,7 @@ class BottleneckResNet(Backbone):
             "output_levels": tuple(output_levels),
             "activation": activation,
             "use_bias": use_bias,
+            "stride_in": stride_in,
             "pool_padding": pool_padding,
             "norm_momentum": norm_momentum,
             "norm_epsilon": norm_epsilon,
@@ -102,13 +111,15 @@ class BottleneckResNet(Backbone):
         for group, (count, width) in enumerate(zip(blocks, widths, strict=True), 1):
             if group + 1 > max(output_levels):
                 break
-            if group > 1:
+            if group > 1 and stride_in == "1x1":
                 # Both paths of a first block read the same pixels. A pooling, because the kernel
                 # gradient of a strided 1x1 convolution overruns its memory in TensorFlow 2.20 on
                 # CPUs at some sizes.
                 features = keras.layers.MaxPooling2D(1, 2, name=f"group{group}_subsample")(features)
             for block in range(1, count + 1):
-                features = builder.block(features, width, block == 1, f"group{group}_block{block}")
+                name_ = f"group{group}_block{block}"
+                stride = 2 if stride_in == "3x3" and group > 1 and block == 1 else 1
+                features = builder.block(features, width, block == 1, name_, stride)
             if group + 1 in output_levels:
                 outputs[str(group + 1)] = features
         super().__init__(inputs=images, outputs=outputs, name=name, **kwargs)
@@ -128,7 +139,7 @@ def _default_initializer() -> keras.initializers.Initializer:
     return keras.initializers.TruncatedNormal(stddev=0.03)
 
 
-def _check(blocks, widths, output_levels, activation: str, pool_padding: str) -> None:
+def _check(blocks, widths, output_levels) -> None:
     """Raise ValueError for settings that do not make a network."""
     if len(blocks) != len(widths):
         raise ValueError(
@@ -141,9 +152,13 @@ def _check(blocks, widths, output_levels, activation: str, pool_padding: str) ->
             f"BottleneckResNet of {len(blocks)} groups has the levels {tuple(possible)}, got "
             f"output_levels={tuple(output_levels)}."
         )
+
+
+def _check_choices(activation: str, pool_padding: str, stride_in: str) -> None:
     for setting, value, choices in (
         ("activation", activation, _ACTIVATIONS),
         ("pool_padding", pool_padding, _POOL_PADDINGS),
+        ("stride_in", stride_in, _STRIDES),
     ):
         if value not in choices:
             raise ValueError(f"BottleneckResNet.{setting} must be in {choices}, got {value!r}.")
@@ -158,11 +173,17 @@ class _Builder:
         self.names: list[str] = []
 
     def conv_norm(
-        self, inputs: tf.Tensor, filters: int, kernel: int, name: str, *, activate: bool = True
+        self,
+        inputs: tf.Tensor,
+        filters: int,
+        kernel: int,
+        name: str,
+        *,
+        activate: bool = True,
+        strided: bool = False,
     ) -> tf.Tensor:
-        """Add convolution, batch norm and, if asked, activation; one of 7x7 is a padded stem."""
+        """Add convolution, batch norm and, if asked, activation; a strided one is not padded."""
         self.names.append(name)
-        strided = kernel == 7
         outputs = keras.layers.Conv2D(
             filters,
             kernel,
@@ -181,19 +202,25 @@ class _Builder:
     def stem(self, images: tf.Tensor, width: int, pool_padding: str) -> tf.Tensor:
         """Add a 7x7 convolution and a 3x3 pooling, each with stride 2."""
         features = keras.layers.ZeroPadding2D(3, name="stem_pad")(images)
-        features = self.conv_norm(features, width, 7, "stem")
+        features = self.conv_norm(features, width, 7, "stem", strided=True)
         if pool_padding == "symmetric":
             features = keras.layers.ZeroPadding2D(1, name="stem_pool_pad")(features)
         padding = "same" if pool_padding == "same" else "valid"
         return keras.layers.MaxPooling2D(3, 2, padding, name="stem_pool")(features)
 
-    def block(self, inputs: tf.Tensor, width: int, project: bool, name: str) -> tf.Tensor:
+    def block(
+        self, inputs: tf.Tensor, width: int, project: bool, name: str, stride: int
+    ) -> tf.Tensor:
         """Add 1x1, 3x3 and widening 1x1 convolution beside a shortcut, projected if asked."""
         shortcut = inputs
+        if stride > 1:
+            shortcut = keras.layers.MaxPooling2D(1, stride, name=f"{name}_subsample")(shortcut)
         if project:
-            shortcut = self.conv_norm(inputs, 4 * width, 1, f"{name}_projection", activate=False)
+            shortcut = self.conv_norm(shortcut, 4 * width, 1, f"{name}_projection", activate=False)
         outputs = self.conv_norm(inputs, width, 1, f"{name}_1")
-        outputs = self.conv_norm(outputs, width, 3, f"{name}_2")
+        if stride > 1:
+            outputs = keras.layers.ZeroPadding2D(1, name=f"{name}_2_pad")(outputs)
+        outputs = self.conv_norm(outputs, width, 3, f"{name}_2", strided=stride > 1)
         outputs = self.conv_norm(outputs, 4 * width, 1, f"{name}_3", activate=False)
         outputs = keras.layers.Add(name=f"{name}_add")([shortcut, outputs])
         return keras.layers.ReLU(name=f"{name}_relu")(outputs)

@@ -33,6 +33,7 @@ class ResNet(Backbone):
         strides: Sequence[int] = (1, 2, 1),
         stem_width: int = 64,
         output_groups: Sequence[int] | None = None,
+        pool_padding: str = "same",
         norm_momentum: float = 0.9,
         norm_epsilon: float = 1e-5,
         name: str = "resnet",
@@ -46,14 +47,21 @@ class ResNet(Backbone):
             strides: stride of the first block of each group.
             stem_width: channels of the 7x7 stem.
             output_groups: groups (from 1) to return; None means the last one.
+            pool_padding: padding of the stem's 3x3 pooling: "same" pads at the end first,
+                "symmetric" one cell on every side, as in torchvision.
             norm_momentum: momentum of the moving statistics.
             norm_epsilon: epsilon of batch normalisation.
             name: name of the model.
             **kwargs: passed to the Keras model.
 
         Raises:
-            ValueError: `blocks`, `widths` and `strides` differ in length.
+            ValueError: `blocks`, `widths` and `strides` differ in length, or `pool_padding` has
+                another value.
         """
+        if pool_padding not in ("same", "symmetric"):
+            raise ValueError(
+                f"ResNet.pool_padding must be 'same' or 'symmetric', got {pool_padding!r}."
+            )
         if not len(blocks) == len(widths) == len(strides):
             raise ValueError(
                 "ResNet needs blocks, widths and strides for the same number of groups, got "
@@ -65,13 +73,18 @@ class ResNet(Backbone):
             "strides": tuple(strides),
             "stem_width": stem_width,
             "output_groups": None if output_groups is None else tuple(output_groups),
+            "pool_padding": pool_padding,
             "norm_momentum": norm_momentum,
             "norm_epsilon": norm_epsilon,
         }
         builder = ConvNormBuilder(BatchNorm, momentum=norm_momentum, epsilon=norm_epsilon)
         images = keras.Input((None, None, 3), name="image")
         features = builder.conv_norm(images, stem_width, 7, 2, "stem")
-        features = keras.layers.MaxPooling2D(3, 2, "same", name="stem_pool")(features)
+        if pool_padding == "symmetric":
+            # After a ReLU zeros are never the maximum.
+            features = keras.layers.ZeroPadding2D(1, name="stem_pool_pad")(features)
+        padding = "same" if pool_padding == "same" else "valid"
+        features = keras.layers.MaxPooling2D(3, 2, padding, name="stem_pool")(features)
         groups = {}
         stride = 4
         for group, (count, width, group_stride) in enumerate(
