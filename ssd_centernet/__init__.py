@@ -6,7 +6,8 @@ Every name below is imported, and tensorflow with it, when it is first asked for
 tells more of one. docs/python.md leads through them.
 
 Detectors
-    build              a detector of a recipe, with fresh weights
+    build              a detector of a recipe, with fresh weights or given ones
+    pretrained         a published detector, trained on COCO
     load               the detector of a run or of a .keras file, with its weights
     recipes            the names of the installed recipes
     restore            put published weights, or those of another run, into a detector
@@ -100,6 +101,7 @@ _PUBLIC: dict[str, str] = {
     "load_label_map": "ssd_centernet.data.directory",
     "make_synthetic": "ssd_centernet.data.synthetic",
     "recipes": "ssd_centernet.config",
+    "pretrained": "ssd_centernet.api",
     "restore": "ssd_centernet.weights",
     "training_data": "ssd_centernet.fit_data",
     "validation_data": "ssd_centernet.fit_data",

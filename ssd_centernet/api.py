@@ -23,6 +23,8 @@ from ssd_centernet.models.saved import load_keras_file
 from ssd_centernet.run_directory import CONFIG_NAME
 from ssd_centernet.runs.evaluation import evaluate_run, report_evaluation
 from ssd_centernet.runs.opened import OpenedRun, open_run
+from ssd_centernet.weights import catalog, fetching, restore
+from ssd_centernet.weights.download import Console
 
 
 def build(
@@ -34,9 +36,10 @@ def build(
     image_size: int | tuple[int, int] | None = None,
     dtype: str | None = None,
     settings: str | Sequence[str] = (),
+    weights: str | os.PathLike | None = None,
     allow_import: Sequence[str] | None = None,
 ) -> Detector:
-    """Build the detector of a recipe, with fresh weights.
+    """Build the detector of a recipe, with fresh weights or given ones.
 
     Args:
         recipe: name of an installed recipe such as 'ssd300_resnet34', or path of a gin file.
@@ -48,6 +51,8 @@ def build(
         dtype: 'fp32', 'bf16' or 'fp16'; weights are float32 under each. None is what the recipe
             says, fp32 in those that are installed.
         settings: gin bindings that win over the recipe's: 'SSDDecoder.score_threshold = 0.3'.
+        weights: a run, a checkpoint or a file of weights, or the name of published ones such as
+            'vgg16_caffe', which are fetched once (docs/weights.md); they fill what they have.
         allow_import: modules that the recipe may import and name if it is the `config.gin` of a
             run; see `load`.
 
@@ -56,8 +61,9 @@ def build(
 
     Raises:
         FileNotFoundError: no such recipe; names near ones and all that there are.
-        ValueError: the number of classes is unknown or said in two ways that differ, or a setting
-            does not exist or is not used by this recipe.
+        OSError: published weights cannot be fetched; says what to copy where.
+        ValueError: the weights do not fit, the number of classes is unknown or said in two ways
+            that differ, or a setting does not exist or is not used by this recipe.
     """
     if class_names is not None:
         if label_map is not None:
@@ -86,6 +92,45 @@ def build(
             ) from error
         # IMAGE_SIZE may be set where a recipe spells its size out; that would change nothing.
         config.assert_all_used(overrides_only=True)
+    if weights is not None:
+        restore(detector, weights, say=Console())
+    return detector
+
+
+def pretrained(
+    name: str, *, dtype: str | None = None, settings: str | Sequence[str] = ()
+) -> Detector:
+    """Load a published detector, trained on COCO's 80 classes; it is fetched once.
+
+    Args:
+        name: of a detector in the table of published weights (docs/weights.md): 'ssd300_vgg16'.
+        dtype: as in `build`.
+        settings: gin bindings that win over those of its recipe: 'SSDDecoder.score_threshold =
+            0.3'.
+
+    Returns:
+        The detector, with every weight from the file.
+
+    Raises:
+        KeyError: no such name; names near ones.
+        OSError: it is not here and cannot be fetched; says what to copy where.
+        ValueError: the name is that of a backbone, or the file is not what it should be.
+    """
+    row = catalog.find(name)
+    if row.kind != "detector":
+        raise ValueError(
+            f"{name} is a backbone, no detector: build({row.recipe!r}, num_classes=..., "
+            f"weights={name!r}) begins with it. Detectors: "
+            f"{', '.join(one.name for one in catalog.ROWS.values() if one.kind == 'detector')}."
+        )
+    detector = build(
+        row.recipe,
+        label_map=LabelMap.coco(),
+        dtype=dtype,
+        settings=[*row.settings, *as_lines(settings)],
+    )
+    # The path and not the name: a folder of that name must not be taken for it.
+    restore(detector, fetching.locate(name, say=Console()), kind="full")
     return detector
 
 

@@ -80,12 +80,17 @@ class Recipe:
         loss_scale: constructor of the factor that float16 needs, without effect in float32 and
             bfloat16; bind `@LossScale` to set its options.
         fine_tune_checkpoint: weights that a fresh run begins with: a run directory of this library,
-            or a published checkpoint; docs/training.md lists what can be read.
+            a published checkpoint (docs/training.md lists what can be read), or the name of
+            published weights, which are fetched (docs/weights.md).
         fine_tune_checkpoint_type: "classification" takes the backbone, "detection" also neck and
             head but for classes that it does not know, "full" everything; None: what it holds.
         fine_tune_exclude: regular expressions of variable names that begin fresh all the same.
         fine_tune_channels: "RGB" or "BGR", the order that the checkpoint's first convolution reads,
             where it is not that of its format.
+        published_weights: what the publisher of the recipe begins with, a name of docs/weights.md;
+            a run that is given no weights says so.
+        random_frozen: whether layers that are frozen may keep random values, which is an error
+            otherwise.
         keep_empty: whether images without objects are trained on.
         crowd: what the pipeline does with crowd regions: "object", "drop" or "ignore".
         data_weights: share of each of several data directories in an epoch, in any unit; None takes
@@ -140,6 +145,8 @@ class Recipe:
     fine_tune_checkpoint_type: str | None = None
     fine_tune_exclude: Annotated[Sequence[str], may_be.PATTERNS] = ()
     fine_tune_channels: str | None = None
+    published_weights: Annotated[str | None, may_be.TEXT] = None
+    random_frozen: Annotated[bool, may_be.SWITCH] = False
     keep_empty: Annotated[bool, may_be.SWITCH] = False
     crowd: str = "object"
     data_weights: Annotated[Sequence[float] | None, may_be.WEIGHTS] = None

@@ -21,6 +21,7 @@ from ssd_centernet.evaluation.detector import split_ground_truth
 from ssd_centernet.labels import LabelMap
 from ssd_centernet.preview.anchor_report import warn_of_forced_matches
 from ssd_centernet.recipe import Recipe
+from ssd_centernet.runs import beginning
 from ssd_centernet.runs.lock import run_lock
 from ssd_centernet.runtime.device import (
     claim_device,
@@ -168,16 +169,14 @@ def _find_beginning(recipe: Recipe, checkpoints: RunCheckpoints, log: TrainLog) 
             kind=recipe.fine_tune_checkpoint_type,
             exclude=recipe.fine_tune_exclude,
             channels=recipe.fine_tune_channels,
+            say=log.say,
         )
+        beginning.check_frozen(recipe, checkpoints.trainer.detector, table.fresh)
         log.say(table.report())
         log.keep(run_directory.INITIAL_WEIGHTS_NAME, str(table))
     else:
-        log.say("starting from random weights")
-        if recipe.freeze and recipe.freeze_random:
-            log.say(
-                f"note: train.freeze = {tuple(recipe.freeze)} holds layers at random weights. "
-                "Give --fine_tune_checkpoint, or train them: --gin_params='train.freeze = ()'"
-            )
+        beginning.check_frozen(recipe, checkpoints.trainer.detector)
+        log.say(beginning.from_random(recipe))
 
 
 def _save_settings(model_dir: Path, label_map: LabelMap) -> None:

@@ -36,6 +36,7 @@ COMMANDS = {
     "compare_precision": "train a recipe in several precisions, and compare",
     "benchmark": "measure input, train step, inference, decoding or evaluation",
     "compat": "run a command line of a published system as its readme has it",
+    "weights": "list, fetch, check and convert published weights",
     "doctor": "check versions, devices and a train step of this installation",
 }
 

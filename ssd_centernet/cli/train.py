@@ -144,7 +144,8 @@ def _define_beginning() -> None:
     flags.DEFINE_string(
         "fine_tune_checkpoint",
         None,
-        "Weights that a new run begins with: a run directory, or a published checkpoint.",
+        "Weights that a new run begins with: a run directory, a published checkpoint, or the name "
+        "of published weights such as vgg16_caffe, which are fetched (ssd_centernet weights list).",
     )
     flags.DEFINE_enum(
         "fine_tune_checkpoint_type",
@@ -152,6 +153,13 @@ def _define_beginning() -> None:
         ["classification", "detection", "full"],
         "classification: the backbone alone; detection: neck and head too, except for classes that "
         "the checkpoint does not know; full: everything. By default all that the file holds.",
+    )
+
+    flags.DEFINE_boolean(
+        "from_scratch",
+        False,
+        "Begin with random weights, and train the layers too that the recipe freezes because it "
+        "was published with trained ones (train.freeze = ()).",
     )
 
 
@@ -268,6 +276,15 @@ def parse_recipe(statements: Sequence[Statement], *, evaluable: bool = True) -> 
     bindings = _flags.flag_bindings(_BINDINGS)
     if values.data_weights:
         bindings.append(f"train.data_weights = {_weights(values.data_weights)}")
+    if values.from_scratch:
+        if values.fine_tune_checkpoint:
+            raise flags.IllegalFlagValueError(
+                "--from_scratch and --fine_tune_checkpoint contradict each other: give only one."
+            )
+        bindings.append("train.freeze = ()")
+    if values.use_fake_data:
+        # What is learnt from such data is thrown away: only the speed counts.
+        bindings.append("train.random_frozen = True")
     if values.fine_tune_checkpoint == "":
         # Said by the original's scripts, where it leaves the recipe's as it is.
         bindings = [one for one in bindings if not one.startswith("train.fine_tune_checkpoint")]

@@ -345,6 +345,28 @@ def initial_weights(recipe: str) -> Published | None:
     return next((row for row in ROWS.values() if recipe in row.begins), None)
 
 
+def described(row: Published) -> str:
+    """Return all that is known of a row, in lines."""
+    lines = [f"{row.name}: {row.title}", f"  {'recipe':<10} {row.recipe}"]
+    if row.begins:
+        lines.append(f"  {'begins':<10} {', '.join(row.begins)}")
+    for setting in row.settings:
+        lines.append(f"  {'setting':<10} {setting}")
+    for file in row.files:
+        about = [file.size or "size not given", (file.digest or "checksum not given")]
+        lines.append(f"  {'file':<10} {file.url} ({', '.join(about)})")
+    if not row.files:
+        lines.append(f"  {'file':<10} no address is given")
+    if row.inputs:
+        channels, mean, std = row.inputs
+        lines.append(f"  {'inputs':<10} {channels}, pixels less {mean}, divided by {std}")
+    if row.fresh:
+        lines.append(f"  {'not in it':<10} {', '.join(row.fresh)}")
+    lines += [f"  {'result':<10} {row.result or 'not given'}", f"  {'licence':<10} {row.licence}"]
+    lines += [f"  {'framework':<10} {row.framework}", f"  {'source':<10} {row.source}"]
+    return "\n".join(lines + ([f"  {'remark':<10} {row.remark}"] if row.remark else []))
+
+
 def find(name: str) -> Published:
     """Return the row of a name.
 

@@ -136,6 +136,7 @@ class TestResNetContract(LayerContract):
         "strides": (1, 2),
         "stem_width": 5,
         "output_groups": (1,),
+        "pool_padding": "symmetric",
         "norm_momentum": 0.8,
         "norm_epsilon": 1e-3,
     }

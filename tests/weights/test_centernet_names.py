@@ -72,7 +72,7 @@ def centernet_fpn(channels="BGR", num_classes=5) -> CenterNet:
         num_classes=num_classes,
         image_size=SIZE,
         neck=CenterNetFPN((8, 6, 4), output_width=4),
-        preprocessing=Preprocessing(SIZE, channels=channels),
+        preprocessing=Preprocessing(SIZE, std=(1.0,) * 3, scale=1.0, channels=channels),
     )
 
 

@@ -1,5 +1,7 @@
 """What a restoration takes, what it leaves, what it says, and that it never stops half-way."""
 
+import hashlib
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -157,14 +159,14 @@ def test_nothing_is_set_unless_everything_fits(tmp_path, problem, monkeypatch):
         tensors["head/box1/kernel"] = np.zeros((1, 1, 8, 32), np.float32)
     np.savez(tmp_path / "w.npz", **tensors)
     if problem == "unreadable":
-        from ssd_centernet.weights import restoration
+        from ssd_centernet.weights.source import Source
 
         def fail(source, key):
             if key == "head/box1/kernel":
                 raise ValueError("box1 cannot be read")
             return tensors[key]
 
-        monkeypatch.setattr(restoration._Source, "read", fail)
+        monkeypatch.setattr(Source, "read", fail)
     model = detector()
     before = files.values(model)
     message = {
@@ -230,9 +232,11 @@ def test_long_reports_are_cut_but_counted(tmp_path):
         f"weights from {tmp_path / 'w.npz'} (ssd_centernet, detection): {count} variables "
         "restored, 0 left fresh, 0 missing, 0 of another shape; 1 tensors of the checkpoint skipped"
     )
+    digest = hashlib.sha256((tmp_path / "w.npz").read_bytes()).hexdigest()
+    assert lines.pop(1) == f"  sha256      {digest}  w.npz"
     assert lines[1] == "  restored    stem_conv/kernel -> stem_conv/kernel [7, 7, 3, 8]"
     assert lines[4:] == [f"  restored    ... and {count - 3} more", "  skipped     extra"]
-    assert len(str(table).splitlines()) == count + 2
+    assert len(str(table).splitlines()) == count + 3
 
 
 @pytest.mark.parametrize(

@@ -111,6 +111,7 @@ def test_kernels_are_drawn_from_a_truncated_normal_each_by_itself():
         ({"output_levels": ()}, "output_levels"),
         ({"activation": "swish"}, "activation must be in"),
         ({"pool_padding": "valid"}, "pool_padding must be in"),
+        ({"stride_in": "2x2"}, "stride_in must be in"),
     ],
 )
 def test_wrong_settings_are_refused(settings, message):
@@ -127,6 +128,7 @@ class TestBottleneckResNetContract(LayerContract):
         "output_levels": (3, 4),
         "activation": "relu",
         "use_bias": True,
+        "stride_in": "3x3",
         "pool_padding": "symmetric",
         "norm_momentum": 0.9,
         "norm_epsilon": 1e-3,
