@@ -355,7 +355,10 @@ def described(row: Published) -> str:
     for file in row.files:
         about = [file.size or "size not given", (file.digest or "checksum not given")]
         lines.append(f"  {'file':<10} {file.url} ({', '.join(about)})")
-    if not row.files:
+    if row.package:
+        where = f"in the package {row.package.name}, {row.package.size} bytes"
+        lines.append(f"  {'file':<10} {row.opens} ({where}, {row.package.digest})")
+    elif not row.files:
         lines.append(f"  {'file':<10} no address is given")
     if row.inputs:
         channels, mean, std = row.inputs

@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from ssd_centernet.files import temporary_folder, write_atomically
-from ssd_centernet.weights import catalog
+from ssd_centernet.weights import catalog, installed
 from ssd_centernet.weights.download import FetchError, download
 from ssd_centernet.weights.publication import File, Published
 
@@ -71,6 +71,8 @@ def locate(name: str, *, fetch: bool = True, say: Callable[[str], None] | None =
     """
     row = catalog.find(name)
     folder = cache_folder() / row.name
+    if row.package is not None:
+        return _of_package(row)
     if not row.files:
         raise FetchError(f"{row.name} cannot be fetched: {row.remark} See {row.source}")
     if not fetch and not is_complete(row):
@@ -95,6 +97,8 @@ def locate(name: str, *, fetch: bool = True, say: Callable[[str], None] | None =
 def is_complete(row: Published) -> bool:
     """Return whether all files of a row are here."""
     folder = cache_folder() / row.name
+    if row.package is not None:
+        return _installed(row) is not None
     here = bool(row.files) and all((folder / file.name).is_file() for file in row.files)
     return here or _is_ready(row)
 
@@ -118,6 +122,9 @@ def check(row: Published) -> dict[str, str]:
     """
     folder = cache_folder() / row.name
     compared = {}
+    if row.package is not None:
+        path = _installed(row)
+        return {} if path is None else {path.name: _compare_published(path, row.package.digest)}
     for file in row.files:
         path = folder / file.name
         if path.is_file():
@@ -138,7 +145,9 @@ def check_digest(path: Path, name: str) -> None:
     for row in catalog.ROWS.values():
         for file in row.files:
             if file.name == name and file.digest is not None:
-                _compare_published(path, file)
+                _compare_published(path, file.digest)
+        if row.package is not None and row.opens == name:
+            _compare_published(path, row.package.digest)
 
 
 def digests(path: str | os.PathLike) -> tuple[tuple[str, str], ...]:
@@ -167,18 +176,36 @@ def digest(path: str | os.PathLike, kind: str = "sha256") -> str:
 
 
 def _compare(path: Path, file: File) -> str:
-    return _compare_published(path, file) if file.digest else _compare_with_first(path)
+    return _compare_published(path, file.digest) if file.digest else _compare_with_first(path)
 
 
-def _compare_published(path: Path, file: File) -> str:
-    wrong = _wrong_digest(path, file)
+def _compare_published(path: Path, expected: str) -> str:
+    wrong = _wrong_digest(path, expected)
     if wrong is not None:
         raise ValueError(
             f"{path} is not what the table of published weights says: {wrong}. It is damaged, "
             "incomplete or another file: remove it and fetch it again. If it is the one that you "
             "want, give it another name, and give the path to it."
         )
-    return f"{file.digest.replace(':', ' ')} of the publisher"
+    return f"{expected.replace(':', ' ')} of the publisher"
+
+
+def _installed(row: Published) -> Path | None:
+    """Find the file of a row that pip installs: in its package, or copied to the cache."""
+    copied = cache_folder() / row.name / row.opens
+    return copied if copied.is_file() else installed.find(row.package)
+
+
+def _of_package(row: Published) -> Path:
+    path = _installed(row)
+    if path is None:
+        raise FetchError(
+            f"{row.name} is not here: {installed.command(row.package)} installs it (the package "
+            f"{row.package.name}). Without a network copy {row.opens} to "
+            f"{cache_folder() / row.name}/."
+        )
+    _compare_published(path, row.package.digest)
+    return path
 
 
 def _compare_with_first(path: Path) -> str:
@@ -214,7 +241,7 @@ def _fetch_file(
             if error.final:
                 break
             continue
-        wrong = _wrong_digest(part, file)
+        wrong = _wrong_digest(part, file.digest)
         if wrong is None:
             os.replace(part, folder / file.name)
             _compare(folder / file.name, file)
@@ -224,10 +251,10 @@ def _fetch_file(
     raise FetchError("; ".join(failed) + ".")
 
 
-def _wrong_digest(path: Path, file: File) -> str | None:
-    if file.digest is None:
+def _wrong_digest(path: Path, expected: str | None) -> str | None:
+    if expected is None:
         return None
-    kind, digits = file.digest.split(":")
+    kind, digits = expected.split(":")
     found = digest(path, kind)
     return None if found.startswith(digits) else f"its {kind} is {found}, expected {digits}"
 

@@ -17,7 +17,7 @@ NUM_TRAIN, NUM_VAL, NUM_PHOTOS = 6, 3, 2
 
 
 def make_place(top: Path) -> Path:
-    """Make coco/ in five forms, photos/, a TF1 checkpoint and the files that pages show.
+    """Make coco/ in five forms, photos/, published weights and the files that pages show.
 
     Returns the directory.
     """
@@ -31,7 +31,7 @@ def make_place(top: Path) -> Path:
     (top / "photos").mkdir()
     for image in sorted((coco / "val2017").iterdir())[:NUM_PHOTOS]:
         (top / "photos" / image.name).write_bytes(image.read_bytes())
-    _write_backbone(top / "resnet34_checkpoint")
+    _write_backbone(top / "weights" / "resnet34_mlperf")
     for page in PAGES:
         for name, text in files(page).items():
             (top / name).parent.mkdir(parents=True, exist_ok=True)
@@ -40,7 +40,7 @@ def make_place(top: Path) -> Path:
 
 
 def _write_backbone(folder: Path) -> None:
-    folder.mkdir()
+    folder.mkdir(parents=True)
     variables = tf1_variables(ResNet())
     tf.raw_ops.SaveV2(
         prefix=str(folder / "model.ckpt-28152"),
@@ -49,6 +49,7 @@ def _write_backbone(folder: Path) -> None:
         tensors=[tf.convert_to_tensor(v) for v in variables.values()],
     )
     (folder / "checkpoint").write_text('model_checkpoint_path: "model.ckpt-28152"\n')
+    (folder / "model.ckpt-28152.meta").write_bytes(b"")
 
 
 def shell(bin_dir: Path, python=sys.executable) -> dict[str, str]:
@@ -60,4 +61,7 @@ def shell(bin_dir: Path, python=sys.executable) -> dict[str, str]:
         script = bin_dir / name
         script.write_text(f'#!/bin/sh\nexec "{python}" {arguments}"$@"\n')
         script.chmod(0o755)
-    return environment(PATH=f"{bin_dir}{os.pathsep}{os.environ['PATH']}")
+    return environment(
+        PATH=f"{bin_dir}{os.pathsep}{os.environ['PATH']}",
+        SSD_CENTERNET_WEIGHTS=str(bin_dir.parent / "place" / "weights"),
+    )

@@ -6,7 +6,8 @@ import pytest
 
 from ssd_centernet import config
 from ssd_centernet.weights import catalog
-from tests.process import python
+from tests.process import ROOT, python
+from tools import weights_doc
 
 ROWS = list(catalog.ROWS.values())
 
@@ -57,3 +58,10 @@ def test_an_unknown_name_names_near_ones():
 def test_the_table_needs_no_tensorflow():
     code = "import sys; from ssd_centernet.weights import catalog; print('numpy' in sys.modules)"
     assert python(code).stdout.strip() == "False"
+
+
+def test_the_page_is_that_of_the_table():
+    written = (ROOT / "docs" / "weights.md").read_text(encoding="utf-8")
+    assert written == weights_doc.document(), (
+        "write it again: python -m tools.weights_doc docs/weights.md"
+    )

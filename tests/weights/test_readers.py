@@ -197,3 +197,16 @@ def test_safetensors_whose_tensors_share_bytes_are_refused(tmp_path):
     path.write_bytes(twice)
     with pytest.raises(ValueError, match="the header names tensor a twice"):
         open_weights(path)
+
+
+def test_a_checkpoint_of_one_file_as_slim_published_them(tmp_path):
+    """TensorFlow before 1.0 wrote all in one file, without an index."""
+    v1 = tf.compat.v1
+    with tf.Graph().as_default(), v1.Session() as session:
+        for name, value in ARRAYS.items():
+            v1.get_variable(name, initializer=tf.constant(value))
+        session.run(v1.global_variables_initializer())
+        saver = v1.train.Saver(write_version=1)
+        saver.save(session, str(tmp_path / "resnet_v1_50.ckpt"), write_meta_graph=False)
+    assert not list(tmp_path.glob("*.index"))
+    assert_holds(open_weights(tmp_path / "resnet_v1_50.ckpt"), "tf1")
