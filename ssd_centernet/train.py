@@ -19,6 +19,7 @@ from ssd_centernet.data.mixture import DataDir, folders_of, merged_label_map
 from ssd_centernet.evaluation.coco import CocoEvaluator
 from ssd_centernet.evaluation.detector import split_ground_truth
 from ssd_centernet.labels import LabelMap
+from ssd_centernet.models.detector import Detector
 from ssd_centernet.preview.anchor_report import warn_of_forced_matches
 from ssd_centernet.recipe import Recipe
 from ssd_centernet.runs import beginning
@@ -171,12 +172,22 @@ def _find_beginning(recipe: Recipe, checkpoints: RunCheckpoints, log: TrainLog) 
             channels=recipe.fine_tune_channels,
             say=log.say,
         )
-        beginning.check_frozen(recipe, checkpoints.trainer.detector, table.fresh)
+        _check_frozen(recipe, checkpoints.trainer.detector, table.fresh)
         log.say(table.report())
         log.keep(run_directory.INITIAL_WEIGHTS_NAME, str(table))
     else:
-        beginning.check_frozen(recipe, checkpoints.trainer.detector)
-        log.say(beginning.from_random(recipe))
+        _check_frozen(recipe, checkpoints.trainer.detector, None)
+        log.say(beginning.from_random(recipe.published_weights))
+
+
+def _check_frozen(recipe: Recipe, detector: Detector, fresh: Sequence[str] | None) -> None:
+    beginning.check_frozen(
+        detector,
+        fresh,
+        freeze=recipe.freeze,
+        allowed=recipe.random_frozen,
+        published=recipe.published_weights,
+    )
 
 
 def _save_settings(model_dir: Path, label_map: LabelMap) -> None:

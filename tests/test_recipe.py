@@ -116,6 +116,8 @@ TELLTALES = {
     "fine_tune_checkpoint_type": ("'detection'", TRAIN, {"restore.kind": "detection"}),
     "fine_tune_exclude": ("('head_',)", TRAIN, {"restore.exclude": ("head_",)}),
     "fine_tune_channels": ("'BGR'", TRAIN, {"restore.channels": "BGR"}),
+    "published_weights": ("'vgg16_caffe'", TRAIN, {"check_frozen.published": "vgg16_caffe"}),
+    "random_frozen": ("True", TRAIN, {"check_frozen.allowed": True}),
     "eval_split": ("'coco_train'", TRAIN, {"evaluation_batches.split": "coco_train"}),
     "eval_batch_size": ("2", TRAIN, {"evaluation_batches.batch_size": 2}),
     "log_every": ("6", TRAIN, {"LoopOptions.log_every": 6}),
@@ -171,7 +173,7 @@ def watched(function, place, result=None):
 def watching():
     """Watch the parts that settings go to; nothing is trained, measured or restored."""
     untrained = SimpleNamespace(run=lambda: "finished")
-    table = SimpleNamespace(report=lambda: "nothing")
+    table = SimpleNamespace(report=lambda: "nothing", fresh=())
     with pytest.MonkeyPatch.context() as patch:
         for module, name, result in (
             (recipe_module, "Trainer", None),
@@ -184,6 +186,7 @@ def watching():
             (train_module, "PictureBoard", None),
             (train_module, "make_observers", []),
             (train_module, "restore", table),
+            (train_module.beginning, "check_frozen", None),
             (train_module, "TrainLoop", untrained),
             (train_module.run_directory, "check_classes", SimpleNamespace()),
             (train_module.run_directory, "find_checkpoint", None),

@@ -2,52 +2,64 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from ssd_centernet.models.detector import Detector
-from ssd_centernet.recipe import Recipe
 from ssd_centernet.weights import catalog
 
 _SHOWN = 4
 
 
-def from_random(recipe: Recipe) -> str:
-    """Say that a run begins with random weights, and what its recipe was published with."""
-    row = catalog.named(recipe.published_weights or "")
+def from_random(published: str | None) -> str:
+    """Say that a run begins with random weights, and what its recipe was published with.
+
+    Args:
+        published: name of those weights, if there are any.
+    """
+    row = catalog.named(published or "")
     if row is None:
         return "starting from random weights"
     return (
-        f"starting from random weights; the published result of this recipe begins with {row.title}"
-        f": --fine_tune_checkpoint={row.name} fetches it"
+        "starting from random weights; the published result of this recipe begins with "
+        f"{row.title}: --fine_tune_checkpoint={row.name} fetches it"
     )
 
 
-def check_frozen(recipe: Recipe, detector: Detector, fresh: Iterable[str] | None = None) -> None:
+def check_frozen(
+    detector: Detector,
+    fresh: Iterable[str] | None,
+    *,
+    freeze: str | Sequence[str],
+    allowed: bool,
+    published: str | None,
+) -> None:
     """Refuse a run whose frozen layers would stay random to its end.
 
     Args:
-        recipe: says what is frozen, and whether it may be random.
         detector: with its variables.
-        fresh: variables that no file has set; None for all.
+        fresh: names of variables that no file has set; None for all.
+        freeze: patterns of those that are frozen.
+        allowed: whether they may stay random.
+        published: name of the weights that the recipe was published with.
 
     Raises:
-        ValueError: some of them are frozen.
+        ValueError: some are frozen and fresh.
     """
-    trained = {id(variable) for variable in detector.variables_to_train(recipe.freeze)}
+    trained = {id(variable) for variable in detector.variables_to_train(freeze)}
     frozen = [
         variable.name.removesuffix(":0")
         for variable in detector.variables_to_train(())
         if id(variable) not in trained
     ]
     frozen = frozen if fresh is None else sorted(set(frozen) & set(fresh))
-    if not frozen or recipe.random_frozen:
+    if not frozen or allowed:
         return
     names = ", ".join(frozen[:_SHOWN]) + (", ..." if len(frozen) > _SHOWN else "")
-    row = catalog.named(recipe.published_weights or "")
+    row = catalog.named(published or "")
     given = f"--fine_tune_checkpoint={row.name} fetches those" if row else "Give those"
     raise ValueError(
-        f"train.freeze = {tuple(recipe.freeze)!r} keeps {len(frozen)} variables as they are "
-        f"({names}), but nothing sets them: they would stay random to the end. {given} that the "
-        "recipe was published with; --from_scratch trains these layers too; or set "
-        "train.random_frozen = True to keep them random."
+        f"train.freeze = {freeze!r} keeps {len(frozen)} variables as they are ({names}), but "
+        f"nothing sets them: they would stay random to the end. {given} that the recipe was "
+        "published with; --from_scratch trains these layers too; or set train.random_frozen = "
+        "True to keep them random."
     )
