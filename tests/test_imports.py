@@ -101,6 +101,7 @@ OUTSIDE_A_DETECTOR = [
 KNOW_LAYERS = (
     "weights/centernet_names.py",
     "weights/efficientnet_names.py",
+    "weights/keras_names.py",
     "weights/ssd_names.py",
     "weights/torch_names.py",
 )

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import difflib
 
+from ssd_centernet.weights import keras_rows
 from ssd_centernet.weights.publication import File, Package, Published
 
 _GOOGLE = "http://download.tensorflow.org/models"
-_KERAS = "https://storage.googleapis.com/tensorflow/keras-applications"
 _TORCH = "https://download.pytorch.org/models"
 _MMLAB = "https://download.openmmlab.com"
 _TF_MODELS = "https://github.com/tensorflow/models/blob/master"
@@ -30,22 +30,6 @@ _HOURGLASS = (
 )
 _AMDEGROOT = ("RGB", (123.0, 117.0, 104.0), (1.0, 1.0, 1.0))
 _NO_FC = ("conv6/", "conv7/")
-
-
-def _keras(model: str, file: str, digest: str, size: str | None, **row) -> Published:
-    file = File(file if file.startswith("https:") else f"{_KERAS}/{file}", f"md5:{digest}", size)
-    row = {"inputs": _CAFFE, "recipe": "centernet_resnet101_fpn"} | row
-    module = row.pop("module", "resnet")
-    return Published(
-        name=f"keras_{model.lower().replace('-', '')}",
-        title=f"{model} of Keras' applications, ImageNet, without its classifier",
-        files=(file,),
-        opens=file.name,
-        source=f"https://github.com/keras-team/tf-keras/blob/master/tf_keras/applications/{module}.py",
-        licence=_APACHE,
-        framework="Keras",
-        **row,
-    )
 
 
 def _torchvision(name: str, title: str, file: str, size: str, recipe: str, **row) -> Published:
@@ -161,6 +145,7 @@ _INITIAL = (
 )
 _LITE0 = "efficientnet-lite0-57934424.pth"
 _IMAGENET_BACKBONES = (
+    *keras_rows.ROWS,
     Published(
         name="efficientnet_lite0",
         title="EfficientNet-Lite0, ImageNet, converted to PyTorch",
@@ -180,37 +165,6 @@ _IMAGENET_BACKBONES = (
         begins=("ssd320_efficientnet_lite0",),
         inputs=("RGB", (127.0, 127.0, 127.0), (128.0, 128.0, 128.0)),
         result="ImageNet top-1 75.1 (of the original)",
-    ),
-    _keras(
-        "ResNet50",
-        "resnet/resnet50_weights_tf_dim_ordering_tf_kernels_notop.h5",
-        "4d473c1dd8becc155b73f8504c6f6626",
-        "98 MB with its classifier",
-        result="ImageNet top-1 74.9",
-    ),
-    _keras(
-        "ResNet101",
-        "resnet/resnet101_weights_tf_dim_ordering_tf_kernels_notop.h5",
-        "88cf7a10940856eca736dc7b7e228a21",
-        "171 MB with its classifier",
-        result="ImageNet top-1 76.4",
-    ),
-    _keras(
-        "ResNet152",
-        "resnet/resnet152_weights_tf_dim_ordering_tf_kernels_notop.h5",
-        "ee4c566cf9a93f14d82f913c2dc6dd0c",
-        "232 MB with its classifier",
-        result="ImageNet top-1 76.6",
-    ),
-    _keras(
-        "VGG16",
-        "vgg16/vgg16_weights_tf_dim_ordering_tf_kernels_notop.h5",
-        "6d6bbae143d832006294945121d1f1fc",
-        "528 MB with its classifier",
-        module="vgg16",
-        recipe="ssd300_vgg16",
-        fresh=_NO_FC,
-        result="ImageNet top-1 71.3",
     ),
     _torchvision(
         "torchvision_resnet34",

@@ -36,6 +36,8 @@ class Convention:
             would fit, and mean something else.
         expects: type of a backbone -> settings that its network has; others change the features a
             little.
+        essential: pattern of tensors of layers that a network may be built without, such as those
+            of squeeze and excitation; a file that has them does not fit one that has none.
         marker: a tensor without which the names mean something else.
     """
 
@@ -50,6 +52,7 @@ class Convention:
     inputs: Inputs | None = None
     needs: Mapping[type, Mapping[str, object]] = dataclasses.field(default_factory=dict)
     expects: Mapping[type, Mapping[str, object]] = dataclasses.field(default_factory=dict)
+    essential: str | None = None
     marker: str | None = None
 
     def differences(self, backbone: keras.layers.Layer, *, strict: bool) -> list[str]:
@@ -67,11 +70,13 @@ class Convention:
         for kind, wanted in settings.items():
             if isinstance(backbone, kind):
                 config = backbone.get_config()
-                found += [
-                    f"{kind.__name__}.{name} is {config.get(name)!r}, not {value!r}"
-                    for name, value in wanted.items()
-                    if config.get(name) != value
-                ]
+                for name, value in wanted.items():
+                    # "options.x" is x of the setting options.
+                    outer, _, inner = name.partition(".")
+                    has = config.get(outer)
+                    has = (has or {}).get(inner) if inner else has
+                    if has != value:
+                        found.append(f"{kind.__name__}.{name} is {has!r}, not {value!r}")
         return found
 
     def of_part(self, part: keras.layers.Layer | None) -> Names:

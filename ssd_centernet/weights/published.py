@@ -6,7 +6,13 @@ Facts about other programs are only in the modules that are joined here.
 from __future__ import annotations
 
 from ssd_centernet._keras import keras
-from ssd_centernet.weights import centernet_names, efficientnet_names, ssd_names, torch_names
+from ssd_centernet.weights import (
+    centernet_names,
+    efficientnet_names,
+    keras_names,
+    ssd_names,
+    torch_names,
+)
 from ssd_centernet.weights.convention import Convention, Names
 
 # The rest is what a detector has beside its three parts; only our own files have it.
@@ -38,6 +44,8 @@ CONVENTIONS = (
     ssd_names.MMDETECTION,
     ssd_names.MMDETECTION_NECK,
     efficientnet_names.EFFICIENTNET_LITE,
+    keras_names.MOBILENET,
+    keras_names.EFFICIENTNET,
     torch_names.RESNET,
     torch_names.VGG,
     torch_names.SSD300,

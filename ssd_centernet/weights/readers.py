@@ -269,8 +269,11 @@ def _h5_name(path: str) -> str:
     parts = [part for part in path.removesuffix(":0").split("/") if part]
     if parts[0] == "model_weights":
         parts = parts[1:]
-    if len(parts) > 2 and parts[0] == parts[1]:
-        parts = parts[1:]
+    # A layer's name comes twice, and may have slashes itself.
+    for count in range(len(parts) // 2, 0, -1):
+        if parts[:count] == parts[count : 2 * count] and len(parts) > 2 * count:
+            parts = parts[count:]
+            break
     # Keras 1, which wrote the ImageNet VGG-16, named them so: block1_conv1_W_1, block1_conv1_b_1.
     older = re.fullmatch(rf"{re.escape(parts[0])}_([Wb])(_\d+)?", parts[-1])
     if older:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -62,6 +63,12 @@ class Source:
             ValueError: the file's network is built in another way.
         """
         wrong = self.convention.differences(detector.backbone, strict=True)
+        essential = self.convention.essential
+        if essential is not None:
+            there = [key for key in self.weights.shapes if re.search(essential, key)]
+            used = {self.weights.find(name) for name in self.names["backbone"].values()}
+            if there and not used.intersection(there):
+                wrong.append(f"it has no layers for {there[0]} and others like it")
         if wrong and self.has("backbone"):
             raise ValueError(
                 f"{self.weights.path} ({self.convention.title}) fits in shape, but the network is "

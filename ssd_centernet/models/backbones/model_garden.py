@@ -17,6 +17,9 @@ from ssd_centernet.models.backbones.base import Backbone
 _ACTIVATIONS = {"efficientnet": "swish", "spinenet": "swish", "spinenet_mobile": "swish"}
 # SpineNet joins levels by whole factors; a vision transformer cuts images into patches.
 _SIZE_STEPS = {"spinenet": 128, "spinenet_mobile": 128, "vit": 16}
+# What a type's builder takes and its options do not have. Keras' EfficientNets have "swish" there,
+# the Model Garden's "relu".
+_BUILDER_OPTIONS = {"efficientnet": ("se_inner_activation",)}
 _NUMBER = re.compile(r"^(.*?)(?:_\d+)?$")
 
 
@@ -52,7 +55,8 @@ class ModelGardenBackbone(Backbone):
             model_type: "resnet", "mobilenet", "efficientnet", "spinenet", "mobiledet", or another
                 type that `official.vision` knows.
             options: options of the type, such as {"model_id": "MobileNetV3Large",
-                "filter_size_scale": 0.75}.
+                "filter_size_scale": 0.75}. An EfficientNet also takes "se_inner_activation",
+                "relu" or, as in Keras' applications, "swish".
             levels: feature levels to return; "3" has stride 8; None returns all.
             image_size: (height, width) in pixels, for types that need it (SpineNet, ViT); None for
                 any size.
@@ -139,6 +143,8 @@ def _build(model_type: str, options: dict, shape: tuple, norm_activation: dict) 
         )
     config = configs.Backbone(type=model_type)
     known = getattr(config, model_type).as_dict()
+    extra = {k: options[k] for k in _BUILDER_OPTIONS.get(model_type, ()) if k in options}
+    options = {key: value for key, value in options.items() if key not in extra}
     unknown = sorted(set(options) - set(known))
     if unknown:
         raise ValueError(
@@ -151,6 +157,7 @@ def _build(model_type: str, options: dict, shape: tuple, norm_activation: dict) 
             keras.layers.InputSpec(shape=(None, *shape)),
             config,
             common.NormActivation(**norm_activation),
+            **extra,
         )
     except (TypeError, ValueError, KeyError) as error:
         raise ValueError(
