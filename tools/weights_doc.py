@@ -81,7 +81,7 @@ _TRIED = {
     "extremenet_hourglass104": "the names of the Object Detection API's hourglass; the archive "
     "itself was not seen",
     "torchvision": "a file that torchvision itself wrote, features equal; and a generated one",
-    "keras": "a file that Keras' own network wrote, features equal",
+    "keras": "files that Keras' own networks of its kind wrote, features equal",
     "keras_vgg16": "a generated file with the names of Keras 1",
     "efficientnet_lite0": "the published file itself",
     "ssd": "a generated file of its names and shapes",

@@ -3,7 +3,8 @@
 The two programs build the same networks; only the names of layers differ, and the letters in which
 Keras counts the blocks of an EfficientNet.
 
-Source: tf_keras/applications/mobilenet_v3.py and efficientnet.py
+Source: https://github.com/keras-team/tf-keras, tf_keras/applications/mobilenet_v3.py and
+    efficientnet.py
 """
 
 from __future__ import annotations
