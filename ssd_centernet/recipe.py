@@ -73,7 +73,8 @@ class Recipe:
         weight_decay: coefficient of the L2 objective.
         decay_exclude: regular expressions of variable names that do not decay.
         freeze: regular expressions of variable names that are not updated.
-        freeze_random: whether they are also held without a checkpoint, at their random values.
+        freeze_random: what becomes of them where no checkpoint sets them: True holds them at their
+            random values, False trains them, None is an error.
         clip_norm: largest global norm of the gradients.
         resume_from: a run or checkpoint of this library that a fresh run directory goes on from, as
             if the run had always been there; wins over `fine_tune_checkpoint`.
@@ -89,8 +90,6 @@ class Recipe:
             where it is not that of its format.
         published_weights: what the publisher of the recipe begins with, a name of docs/weights.md;
             a run that is given no weights says so.
-        random_frozen: whether layers that are frozen may keep random values, which is an error
-            otherwise.
         keep_empty: whether images without objects are trained on.
         crowd: what the pipeline does with crowd regions: "object", "drop" or "ignore".
         data_weights: share of each of several data directories in an epoch, in any unit; None takes
@@ -137,7 +136,7 @@ class Recipe:
     weight_decay: Annotated[float, may_be.FACTOR] = 0.0
     decay_exclude: Annotated[Sequence[str], may_be.PATTERNS] = ("_norm/",)
     freeze: Annotated[Sequence[str], may_be.PATTERNS] = ()
-    freeze_random: Annotated[bool, may_be.SWITCH] = True
+    freeze_random: Annotated[bool | None, may_be.SWITCH] = None
     clip_norm: Annotated[float | None, may_be.ABOVE_ZERO] = None
     resume_from: Annotated[str | None, may_be.PATH] = None
     loss_scale: Annotated[Callable, may_be.constructor("LossScale")] = LossScale
@@ -146,7 +145,6 @@ class Recipe:
     fine_tune_exclude: Annotated[Sequence[str], may_be.PATTERNS] = ()
     fine_tune_channels: str | None = None
     published_weights: Annotated[str | None, may_be.TEXT] = None
-    random_frozen: Annotated[bool, may_be.SWITCH] = False
     keep_empty: Annotated[bool, may_be.SWITCH] = False
     crowd: str = "object"
     data_weights: Annotated[Sequence[float] | None, may_be.WEIGHTS] = None
@@ -391,7 +389,7 @@ class Recipe:
             batch_size=self.batch_size,
             weight_decay=self.weight_decay,
             decay_exclude=self.decay_exclude,
-            freeze=self.freeze if self.freeze_random or self.begins_restored else (),
+            freeze=() if self.freeze_random is False and not self.begins_restored else self.freeze,
             clip_norm=self.clip_norm,
             loss_scale=scale if needs_loss_scale(detector.dtype_policy.name) else None,
             accumulate_steps=self.accumulate_steps,

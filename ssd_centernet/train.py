@@ -178,6 +178,8 @@ def _find_beginning(recipe: Recipe, checkpoints: RunCheckpoints, log: TrainLog) 
     else:
         _check_frozen(recipe, checkpoints.trainer.detector, None)
         log.say(beginning.from_random(recipe.published_weights))
+        if recipe.freeze and recipe.freeze_random:
+            log.say(f"note: train.freeze = {tuple(recipe.freeze)} holds layers at random weights")
 
 
 def _check_frozen(recipe: Recipe, detector: Detector, fresh: Sequence[str] | None) -> None:
@@ -185,7 +187,7 @@ def _check_frozen(recipe: Recipe, detector: Detector, fresh: Sequence[str] | Non
         detector,
         fresh,
         freeze=recipe.freeze,
-        allowed=recipe.random_frozen,
+        allowed=recipe.freeze_random is not None,
         published=recipe.published_weights,
     )
 

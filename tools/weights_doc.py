@@ -66,7 +66,7 @@ are asked first, for `NAME/FILE`.
   the other one is refused. Differences that change features a little (padding of the first
   pooling, epsilon) are told in the log.
 * Frozen layers that no file sets would stay random: that is an error. `--from_scratch` trains
-  them too; `train.random_frozen = True` keeps them random, as the original does without a word.
+  them too; `train.freeze_random = True` keeps them random, as the original does without a word.
 
 Measured with torchvision 0.28 beside this library, random weights and statistics, its own
 `torch.save` in both formats: features of ResNet-34 and ResNet-50 agree to 3e-6 of the largest

@@ -159,7 +159,7 @@ def _define_beginning() -> None:
         "from_scratch",
         False,
         "Begin with random weights, and train the layers too that the recipe freezes because it "
-        "was published with trained ones (train.freeze = ()).",
+        "was published with trained ones (train.freeze_random = False).",
     )
 
 
@@ -281,10 +281,10 @@ def parse_recipe(statements: Sequence[Statement], *, evaluable: bool = True) -> 
             raise flags.IllegalFlagValueError(
                 "--from_scratch and --fine_tune_checkpoint contradict each other: give only one."
             )
-        bindings.append("train.freeze = ()")
+        bindings.append("train.freeze_random = False")
     if values.use_fake_data:
         # What is learnt from such data is thrown away: only the speed counts.
-        bindings.append("train.random_frozen = True")
+        bindings.append("train.freeze_random = True")
     if values.fine_tune_checkpoint == "":
         # Said by the original's scripts, where it leaves the recipe's as it is.
         bindings = [one for one in bindings if not one.startswith("train.fine_tune_checkpoint")]

@@ -60,6 +60,6 @@ def check_frozen(
     raise ValueError(
         f"train.freeze = {freeze!r} keeps {len(frozen)} variables as they are ({names}), but "
         f"nothing sets them: they would stay random to the end. {given} that the recipe was "
-        "published with; --from_scratch trains these layers too; or set train.random_frozen = "
+        "published with; --from_scratch trains these layers too; or set train.freeze_random = "
         "True to keep them random."
     )

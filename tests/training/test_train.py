@@ -125,7 +125,9 @@ def test_frozen_layers_of_random_weights_are_told_or_trained(
     tiny_recipe, data_dir, tmp_path, capsys
 ):
     freeze = ("train.steps = 1", "train.freeze = ('stem_',)")
-    run(tiny_recipe, data_dir, tmp_path / "held", *freeze)
+    with pytest.raises(ValueError, match="would stay random to the end"):
+        run(tiny_recipe, data_dir, tmp_path / "neither", *freeze)
+    run(tiny_recipe, data_dir, tmp_path / "held", *freeze, "train.freeze_random = True")
     out = capsys.readouterr().out
     assert "note: train.freeze = ('stem_',) holds layers at random weights" in out
     held = int(re.search(r"(\d+) variables to train", out)[1])
