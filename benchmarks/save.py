@@ -23,26 +23,26 @@ from ssd_centernet.training.checkpoints import RunCheckpoints
 from ssd_centernet.training.length import RunLength
 from ssd_centernet.training.trainer import Trainer
 
-_CLASSES = 80
 
-
-def make_trainer(recipe_name: str) -> tuple[Trainer, dict]:
+def make_trainer(recipe_name: str, num_classes: int) -> tuple[Trainer, dict]:
     """Return the trainer of a recipe on the CPU, and a batch of two random images for it."""
     config.parse([recipe_name])
     recipe = Recipe().replace(batch_size=2, accumulate_steps=1, device="cpu")
-    detector = recipe.detector(num_classes=_CLASSES)
+    detector = recipe.detector(num_classes=num_classes)
     length = RunLength(1, total_steps=1_000_000, global_batch_size=2)
-    batch = random_batch(detector.image_size, [2, 3], num_classes=_CLASSES)
+    batch = random_batch(detector.image_size, [2, 3], num_classes=num_classes)
     return recipe.trainer(detector, length), batch
 
 
-def measure(recipe_name: str, *, rounds: int, steps: int) -> dict[str, list[float]]:
+def measure(
+    recipe_name: str, *, num_classes: int, rounds: int, steps: int
+) -> dict[str, list[float]]:
     """Time `rounds` saves of each kind, each with `steps` steps behind it.
 
     Returns:
         What was timed -> seconds, one for each round.
     """
-    trainer, batch = make_trainer(recipe_name)
+    trainer, batch = make_trainer(recipe_name, num_classes)
     step = tf.function(lambda: trainer.train_step(batch), autograph=False)
     step()  # Traces; the optimizer has its slots from now on.
     write = checkpoint_files.write_digest
@@ -77,8 +77,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--recipe", default="ssd_demo")
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--steps", type=int, default=10)
+    parser.add_argument("--classes", type=int, default=80)
     given = parser.parse_args(argv)
-    for what, seconds in measure(given.recipe, rounds=given.rounds, steps=given.steps).items():
+    options = {"num_classes": given.classes, "rounds": given.rounds, "steps": given.steps}
+    for what, seconds in measure(given.recipe, **options).items():
         low, middle, high = statistics.quantiles(seconds, n=4) if len(seconds) > 1 else seconds * 3
         print(f"{what:34} {1e3 * middle:8.1f} ms  ({1e3 * low:.1f} to {1e3 * high:.1f})")
 
