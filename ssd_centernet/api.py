@@ -16,12 +16,13 @@ from ssd_centernet.building import UnknownClassesError, build_detector
 from ssd_centernet.drawing.chart import check_installed
 from ssd_centernet.evaluation.limits import COCO_LIMIT
 from ssd_centernet.evaluation.result import CocoResult
+from ssd_centernet.files import write_atomically
 from ssd_centernet.fit_data import as_lines, label_map_for, own_configuration, size_setting
 from ssd_centernet.labels import LabelMap
 from ssd_centernet.models.detector import Detector
 from ssd_centernet.models.saved import load_keras_file
 from ssd_centernet.run_directory import CONFIG_NAME
-from ssd_centernet.runs.evaluation import evaluate_run, report_evaluation
+from ssd_centernet.runs.evaluation import evaluate_run, evaluation_page
 from ssd_centernet.runs.opened import OpenedRun, open_run
 from ssd_centernet.weights import catalog, fetching, restore
 from ssd_centernet.weights.download import Console
@@ -221,7 +222,8 @@ def evaluate(
     )
     evaluated = evaluate_run(run, data_dir, batch_size=batch_size, max_detections=max_detections)
     if report is not None:
-        report_evaluation(evaluated, run, report, model_dir=None, data_dir=data_dir, split=split)
+        page = evaluation_page(evaluated, run, model_dir=None, data_dir=data_dir, split=split)
+        write_atomically(report, page, tidy=True)
     return evaluated.result
 
 

@@ -8,8 +8,11 @@ process: `remove_leftovers` knows by the name and by the lock what a killed comm
 from __future__ import annotations
 
 import contextlib
+import ctypes
+import errno
 import fcntl
 import fnmatch
+import glob
 import json
 import os
 import re
@@ -17,11 +20,15 @@ import secrets
 import shutil
 import stat
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 # Where a file system knows no locks, what nobody has written to for so many seconds is left over.
 LEFTOVER_AGE = 3600.0
+# Between a name and its lock lies a moment in which nothing is known of it.
+SETTLED = 60.0
+# Of renameat2: paths are from the current folder; two names change places.
+_HERE, _RENAME_EXCHANGE = -100, 2
 _TEMPORARY = re.compile(r"\.(?P<name>.+)\.ssd-[0-9a-f]{10}\.tmp", re.DOTALL)
 
 
@@ -92,12 +99,13 @@ def read_object(path: str | os.PathLike) -> dict | None:
     return found if isinstance(found, dict) else None
 
 
-def write_atomically(path: str | os.PathLike, content: str | bytes) -> str:
+def write_atomically(path: str | os.PathLike, content: str | bytes, *, tidy: bool = False) -> str:
     """Write a file beside its target and rename it, so that no reader sees half of it.
 
     Args:
         path: the file; missing folders are made.
         content: text (written as UTF-8, line ends as they are) or bytes.
+        tidy: whether to remove what killed calls were writing of this file; lists its folder.
 
     Returns:
         The path.
@@ -105,23 +113,69 @@ def write_atomically(path: str | os.PathLike, content: str | bytes) -> str:
     Raises:
         OSError: the folder cannot be written to; the old file is then as it was.
     """
-    target = Path(path)
+    if tidy:
+        remove_leftovers(Path(path).parent, [glob.escape(Path(path).name)])
+    with _written_beside(Path(path), content) as temporary:
+        os.replace(temporary, path)
+    return os.fspath(path)
+
+
+def write_together(
+    directory: str | os.PathLike,
+    contents: Mapping[str, str | bytes],
+    *,
+    remove: Sequence[str] = (),
+) -> dict[str, str]:
+    """Replace files that belong together: where the last one is there, all are of one call.
+
+    All are written before the first one is replaced. Then the last one is removed, the others take
+    their places, and the new last one its own: a kill leaves the old files, the new ones, or a
+    folder without the last one, which a reader takes for nothing.
+
+    Args:
+        directory: where to write; made if missing.
+        contents: name -> content, at least one, as of `write_atomically`.
+        remove: names of files that would belong to another call now.
+
+    Returns:
+        Name -> path, as in `contents`.
+
+    Raises:
+        OSError: the folder cannot be written to; its files are then as they were.
+    """
+    folder = Path(directory)
+    *others, last = contents
+    with contextlib.ExitStack() as stack:
+        written = {
+            name: stack.enter_context(_written_beside(folder / name, content))
+            for name, content in contents.items()
+        }
+        if others or remove:
+            (folder / last).unlink(missing_ok=True)
+        for name in remove:
+            (folder / name).unlink(missing_ok=True)
+        for name in (*others, last):
+            os.replace(written[name], folder / name)
+    return {name: os.path.join(directory, name) for name in contents}
+
+
+@contextlib.contextmanager
+def _written_beside(target: Path, content: str | bytes) -> Iterator[Path]:
+    """Write a hidden file beside a target, to be renamed; remove it at the end if it is there."""
     target.parent.mkdir(parents=True, exist_ok=True)
     data = content.encode("utf-8") if isinstance(content, str) else content
     temporary = _temporary_name(target)
     # Who may read it is what the umask says, as for any other file.
     handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
-    try:
-        with os.fdopen(handle, "wb") as file:
+    with os.fdopen(handle, "wb") as file:
+        try:
             _hold(file.fileno())
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-            os.replace(temporary, target)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    return os.fspath(path)
+            yield temporary
+        finally:
+            temporary.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
@@ -151,11 +205,55 @@ def temporary_folder(target: str | os.PathLike) -> Iterator[Path]:
         os.close(handle)
 
 
+def put_folder(folder: Path, target: str | os.PathLike) -> None:
+    """Give a finished folder the name of another: at each moment one of them has it, whole.
+
+    Args:
+        folder: of `temporary_folder`; where the target was there, the old one has its name then.
+        target: where it goes.
+
+    Raises:
+        OSError: the folder above cannot be written to.
+    """
+    target = Path(target)
+    mend_folder(target)
+    if not target.exists():
+        folder.rename(target)
+        return
+    try:
+        _exchange(folder, target)
+    except OSError:  # A file system that cannot exchange names: `mend_folder` ends what is cut.
+        old = _old_name(target)
+        target.rename(old)
+        folder.rename(target)
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def remove_folder(folder: str | os.PathLike) -> None:
+    """Remove a folder at once: a kill leaves no half of it, but what `remove_leftovers` knows."""
+    folder = Path(folder)
+    gone = _temporary_name(folder)
+    folder.rename(gone)
+    shutil.rmtree(gone, ignore_errors=True)
+
+
+def mend_folder(target: str | os.PathLike) -> None:
+    """End an exchange of folders that was cut, see `put_folder`: the old one comes back."""
+    target = Path(target)
+    old = _old_name(target)
+    if not old.exists():
+        return
+    if target.exists():
+        shutil.rmtree(old, ignore_errors=True)
+    else:
+        old.rename(target)
+
+
 def remove_leftovers(
     folder: str | os.PathLike,
     patterns: Sequence[str] = ("*",),
     *,
-    older_than: float = LEFTOVER_AGE,
+    older_than: float = SETTLED,
     say: Callable[[str], None] | None = None,
 ) -> list[str]:
     """Remove what killed commands of this library were writing in a folder.
@@ -191,7 +289,7 @@ def leftovers(
     folder: str | os.PathLike,
     patterns: Sequence[str] = ("*",),
     *,
-    older_than: float = LEFTOVER_AGE,
+    older_than: float = SETTLED,
 ) -> list[Path]:
     """List what `remove_leftovers` would remove, sorted."""
     try:
@@ -217,6 +315,24 @@ def _temporary_name(target: Path) -> Path:
     # A file system takes names of 255 bytes.
     name = target.name.encode("utf-8", "surrogateescape")[:200].decode("utf-8", "ignore")
     return target.with_name(f".{name}.ssd-{secrets.token_hex(5)}.tmp")
+
+
+def _old_name(target: Path) -> Path:
+    return target.with_name(f".{target.name}.ssd-old")
+
+
+def _exchange(one: Path, other: Path) -> None:
+    """Exchange two names at once.
+
+    Raises:
+        OSError: the system or the file system cannot.
+    """
+    rename = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    if rename is None:
+        raise OSError(errno.ENOSYS, "no renameat2")
+    names = [os.fsencode(os.path.abspath(path)) for path in (one, other)]
+    if rename(_HERE, names[0], _HERE, names[1], _RENAME_EXCHANGE):
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
 
 
 def _hold(handle: int) -> None:

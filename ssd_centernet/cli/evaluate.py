@@ -35,7 +35,7 @@ from typing import TYPE_CHECKING
 from absl import flags
 
 from ssd_centernet.cli import _flags, _runs
-from ssd_centernet.run_directory import EVALUATION_DIR, REPORT_NAME
+from ssd_centernet.run_directory import EVALUATION_DIR
 
 if TYPE_CHECKING:
     from ssd_centernet.evaluation.coco import CocoResult
@@ -149,7 +149,7 @@ def evaluate_model_dir(
     """
     _flags.require("model_dir")
     values = flags.FLAGS
-    from ssd_centernet.runs.evaluation import evaluate_run, report_evaluation, save_evaluation
+    from ssd_centernet.runs.evaluation import evaluate_run, evaluation_page, save_evaluation
     from ssd_centernet.runtime.distribution import connect
 
     communicator = connect(bool(values.use_horovod))
@@ -178,12 +178,12 @@ def evaluate_model_dir(
     if evaluated is None:  # The first process has the results of all.
         return 0
     directory = output_dir or Path(values.model_dir) / EVALUATION_DIR
-    paths = save_evaluation(evaluated, directory, checkpoint=run.checkpoint, split=split)
+    page = None
     if report:
-        path = Path(directory) / REPORT_NAME
-        paths[REPORT_NAME] = report_evaluation(
-            evaluated, run, path, model_dir=values.model_dir, data_dir=data_dir, split=split
+        page = evaluation_page(
+            evaluated, run, model_dir=values.model_dir, data_dir=data_dir, split=split
         )
+    paths = save_evaluation(evaluated, directory, page=page, checkpoint=run.checkpoint, split=split)
     print(f"{run.checkpoint} on {split} of {data_dir}\n")
     _show(evaluated)
     _tell(evaluated.hint, paths)
@@ -334,25 +334,23 @@ def _evaluate_file() -> int:
     hint = None
     if result.metrics["AP"] < LOW:
         hint = diagnose(result, CocoGroundTruth.load(annotations))
-    paths = result.save(values.output_dir) if values.output_dir else {}
-    if values.report:
-        paths[REPORT_NAME] = _write_report_of_file(result, hint)
+    page = _page_of_file(result, hint) if values.report else None
+    paths = result.save(values.output_dir, page=page) if values.output_dir else {}
     _tell(hint, paths)
     return 0
 
 
-def _write_report_of_file(result: CocoResult, hint: str | None) -> str:
-    """Write the page of a result file and return its path."""
+def _page_of_file(result: CocoResult, hint: str | None) -> str:
+    """Make the page of a result file."""
     from ssd_centernet.evaluation.ground_truth import CocoGroundTruth
-    from ssd_centernet.evaluation.report import write_report
+    from ssd_centernet.evaluation.report import html_report
     from ssd_centernet.evaluation.report_images import images_of_folder
 
     values = flags.FLAGS
     load_images = None
     if values.image_dir is not None:
         load_images = images_of_folder(values.image_dir, values.annotations)
-    return write_report(
-        Path(values.output_dir) / REPORT_NAME,
+    return html_report(
         result,
         CocoGroundTruth.load(values.annotations),
         title=f"{Path(values.detections).name} against {Path(values.annotations).name}",

@@ -142,6 +142,7 @@ def convert_coco(
     with output.locked():
         finished = output.finished_info()
         if finished is not None and finished.get("input") == options:
+            output.remove_partial()
             return finished
         _check_version(finished, output, overwrite)
         output.check_replaceable(finished, overwrite)

@@ -11,7 +11,7 @@ import shutil
 from collections.abc import Iterator
 
 from ssd_centernet.data.directory import LABEL_MAP_NAME
-from ssd_centernet.files import write_atomically
+from ssd_centernet.files import remove_leftovers, write_atomically
 from ssd_centernet.labels import LabelMap
 
 
@@ -59,6 +59,7 @@ class SplitOutput:
                     f"Another process is converting {self.prefix} into {self.directory}. "
                     "Wait for it, or choose another output_dir."
                 ) from error
+            remove_leftovers(self.directory, [f"{self.prefix}.*.json", LABEL_MAP_NAME])
             yield
 
     def finished_info(self) -> dict | None:
@@ -121,12 +122,16 @@ class SplitOutput:
     @contextlib.contextmanager
     def partial_folder(self) -> Iterator[str]:
         """Make an empty hidden folder on the same file system; remove it at the end."""
-        shutil.rmtree(self._partial, ignore_errors=True)
+        self.remove_partial()
         os.makedirs(self._partial)
         try:
             yield self._partial
         finally:
-            shutil.rmtree(self._partial, ignore_errors=True)
+            self.remove_partial()
+
+    def remove_partial(self) -> None:
+        """Remove the hidden folder, also that of a killed conversion."""
+        shutil.rmtree(self._partial, ignore_errors=True)
 
     def commit(
         self,

@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import shutil
 from collections.abc import Callable, Iterable
 from itertools import islice
 from pathlib import Path
@@ -20,7 +19,13 @@ import gin
 import tensorflow as tf
 
 from ssd_centernet.data import shards
-from ssd_centernet.files import write_atomically
+from ssd_centernet.files import (
+    mend_folder,
+    put_folder,
+    remove_leftovers,
+    temporary_folder,
+    write_atomically,
+)
 from ssd_centernet.labels import LabelMap
 
 INFO_NAME = "static.json"
@@ -70,23 +75,18 @@ def write_static_batches(
     if not 0 <= worker < workers:
         raise ValueError(f"worker is {worker}; expected 0 <= worker < workers ({workers}).")
     folder = worker_folder(directory, worker)
+    mend_folder(folder)
     if folder.exists() and not overwrite:
         raise FileExistsError(
             f"{folder} exists already. Batches of two recipes must not be mixed: choose another "
             "output_dir, or set overwrite to replace it."
         )
-    partial = folder.with_name(f".{folder.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    try:
+    remove_leftovers(directory, [folder.name])
+    with temporary_folder(folder) as partial:
         info = _write(islice(iter(batches), steps), partial, steps, progress)
         info |= {"worker": worker, "workers": workers, "labels": label_map.to_categories()}
         write_atomically(partial / INFO_NAME, json.dumps(info, indent=1))
-        if folder.exists():
-            shutil.rmtree(folder)
-        partial.rename(folder)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        put_folder(partial, folder)
     return folder
 
 

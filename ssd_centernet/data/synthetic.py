@@ -6,6 +6,7 @@ objects cut by the border, crowd regions, and category ids with a gap.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
@@ -16,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageDraw
 
-from ssd_centernet.files import write_atomically
+from ssd_centernet.files import remove_leftovers, write_atomically
 
 # Shape -> category id. Ids have a gap, so that a mistake between ids and classes shows.
 CATEGORY_IDS = {"disc": 1, "square": 2, "triangle": 4, "star": 5}
@@ -82,13 +83,16 @@ def make_synthetic(
     }
     folder = os.path.join(os.fspath(output_dir), "annotations")
     paths = {split: os.path.join(folder, f"instances_{split}.json") for split in ("train", "val")}
-    if all(_info_of(path) == info for path in paths.values()):
-        return paths
     # Shows that what lies here is an interrupted rendering of ours, which may be replaced.
     marker = os.path.join(os.fspath(output_dir), ".rendering")
+    if all(_info_of(path) == info for path in paths.values()):
+        with contextlib.suppress(FileNotFoundError):
+            os.remove(marker)
+        return paths
     _clear(output_dir, paths, overwrite or os.path.exists(marker))
     os.makedirs(folder, exist_ok=True)
     open(marker, "w").close()
+    remove_leftovers(folder, [os.path.basename(path) for path in paths.values()])
     for number, (split, first_id, count) in enumerate(
         (("train", 1, num_train), ("val", num_train + 1, num_val))
     ):

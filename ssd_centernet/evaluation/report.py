@@ -108,7 +108,7 @@ def write_report(
     Returns:
         The path.
     """
-    return write_atomically(path, html_report(result, truth, **options))
+    return write_atomically(path, html_report(result, truth, **options), tidy=True)
 
 
 def _cards(result: CocoResult) -> str:

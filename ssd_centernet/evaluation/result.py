@@ -14,8 +14,13 @@ import numpy as np
 
 from ssd_centernet.data.readers.json_file import shown
 from ssd_centernet.data.values import read_box, read_number, read_whole
-from ssd_centernet.files import write_atomically
-from ssd_centernet.run_directory import DETECTIONS_NAME, EVALUATION_METRICS_NAME, PER_CLASS_NAME
+from ssd_centernet.files import remove_leftovers, write_together
+from ssd_centernet.run_directory import (
+    DETECTIONS_NAME,
+    EVALUATION_METRICS_NAME,
+    PER_CLASS_NAME,
+    REPORT_NAME,
+)
 from ssd_centernet.text_table import text_table
 
 METRIC_NAMES = (
@@ -269,28 +274,36 @@ class CocoResult:
             )
         return lines
 
-    def save(self, directory: str | os.PathLike) -> dict[str, str]:
-        """Write `metrics.json`, `detections.json` and `per_class.csv`.
+    def save(
+        self,
+        directory: str | os.PathLike,
+        *,
+        facts: Mapping[str, Any] | None = None,
+        page: str | None = None,
+    ) -> dict[str, str]:
+        """Write `detections.json`, `per_class.csv`, a page if there is one, and `metrics.json`.
 
-        Each file appears whole or not at all. `detections.json` is in COCO's result format and
-        keeps every bit, so that scoring the file gives the same numbers again.
+        Where `metrics.json` is there, all are whole and of one call; a page of an earlier one is
+        removed. `detections.json` is in COCO's result format and keeps every bit, so that scoring
+        the file gives the same numbers again.
 
         Args:
             directory: folder to write to; made if missing.
+            facts: what `metrics.json` says before the numbers, such as the checkpoint.
+            page: `report.html`, see `evaluation.report.html_report`.
 
         Returns:
             File name -> path written.
         """
-        os.makedirs(directory, exist_ok=True)
+        numbers = {**(facts or {}), **self.to_dict()}
         contents = {
-            EVALUATION_METRICS_NAME: json.dumps(self.to_dict(), indent=2) + "\n",
             DETECTIONS_NAME: json.dumps(self.detections),
             PER_CLASS_NAME: self._csv(),
+            **({} if page is None else {REPORT_NAME: page}),
+            EVALUATION_METRICS_NAME: json.dumps(numbers, indent=2) + "\n",
         }
-        paths = {name: os.path.join(directory, name) for name in contents}
-        for name, content in contents.items():
-            write_atomically(paths[name], content)
-        return paths
+        remove_leftovers(directory, [*contents, REPORT_NAME])
+        return write_together(directory, contents, remove=() if page else (REPORT_NAME,))
 
     def to_dict(self) -> dict[str, Any]:
         """Return metrics, counts, notes and rows per class for JSON (NaN becomes None)."""

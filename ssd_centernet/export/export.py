@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import glob
 import json
 import os
-import shutil
-import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,13 @@ import tensorflow as tf
 
 from ssd_centernet.export import card, parity, portable, serving
 from ssd_centernet.export.pictures import rendered_pictures
-from ssd_centernet.files import temporary_folder, write_atomically
+from ssd_centernet.files import (
+    mend_folder,
+    put_folder,
+    remove_leftovers,
+    temporary_folder,
+    write_atomically,
+)
 from ssd_centernet.labels import LabelMap
 from ssd_centernet.models.detector import Detector
 from ssd_centernet.run_directory import refuse_wildcards
@@ -152,6 +157,7 @@ def export(
     images = rendered_pictures(_PICTURES) if images is None else list(images)
     if not images:
         raise ValueError("there are no images to check the export on; give at least one.")
+    remove_leftovers(target.parent, [glob.escape(target.name)])
     # Beside the target: a rename at the end must not cross file systems.
     with temporary_folder(target) as folder:
         write_atomically(folder / LABELS_NAME, "".join(f"{name}\n" for name in names))
@@ -180,7 +186,7 @@ def export(
             "bytes": card.file_sizes(folder),
         }
         write_atomically(folder / card.CARD_NAME, json.dumps(content, indent=1) + "\n")
-        _put_in_place(folder, target)
+        put_folder(folder, target)
     return content
 
 
@@ -259,6 +265,7 @@ def _check(detector, formats, label_map, pairs) -> tuple[str, ...]:
 
 
 def _check_target(target: Path, overwrite: bool) -> Path:
+    mend_folder(target)
     if not target.exists():
         return target
     if not overwrite:
@@ -272,14 +279,3 @@ def _check_target(target: Path, overwrite: bool) -> Path:
             "replaced: choose another --output."
         )
     return target
-
-
-def _put_in_place(folder: Path, target: Path) -> None:
-    """Rename the finished folder; an earlier export makes room only now."""
-    if not target.exists():
-        os.rename(folder, target)
-        return
-    old = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}.old."))
-    os.rename(target, old / target.name)
-    os.rename(folder, target)
-    shutil.rmtree(old, ignore_errors=True)

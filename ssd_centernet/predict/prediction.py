@@ -15,13 +15,14 @@ import tensorflow as tf
 from ssd_centernet.data.validate import Report
 from ssd_centernet.drawing import visualize
 from ssd_centernet.evaluation.result import DetectionRows
-from ssd_centernet.files import write_atomically
+from ssd_centernet.files import remove_leftovers, write_together
 from ssd_centernet.labels import LabelMap
 from ssd_centernet.models.detector import Detector
 from ssd_centernet.predict.image_files import number_images, output_names, read_picture
 from ssd_centernet.predict.truth import Truth
 from ssd_centernet.run_directory import DETECTIONS_NAME
 
+IMAGES_NAME = "images.json"
 # Beyond this a sheet is too large to look at.
 _MOST_CELLS = 64
 _CELL = 320
@@ -83,7 +84,8 @@ def predict(
 
     Writes into `output_dir` a PNG for each image, `detections.json` (every detection of the
     decoder, whatever its score, as COCO results), `images.json` (COCO's `images` and `categories`,
-    and what could not be read) and, if asked for, `contact_sheet.png`.
+    and what could not be read) and, if asked for, `contact_sheet.png`. `images.json` is written
+    last and removed first: where it is there, `detections.json` and the drawings are whole.
 
     Args:
         detector: a detector with its weights, or an exported file.
@@ -126,6 +128,7 @@ def predict(
     found = Predictions(rows=DetectionRows.from_list([]), images=[], unreadable={})
     cells: list[np.ndarray] = []
     parts = []
+    _begin(output_dir)
     read = _reader(truth, report, found.unreadable)
     for picture in _detections(detector, files, batch_size, read, progress):
         image_id = ids[picture.path]
@@ -342,8 +345,14 @@ def _save_lists(output_dir: str, found: Predictions, label_map: LabelMap) -> Non
         "report": found.report,
     }
     contents = {
-        DETECTIONS_NAME: json.dumps(found.rows.to_list()),
-        "images.json": json.dumps(lists, indent=1),
+        DETECTIONS_NAME: json.dumps(found.rows.to_list()) + "\n",
+        IMAGES_NAME: json.dumps(lists, indent=1) + "\n",
     }
-    for name, content in contents.items():
-        write_atomically(Path(output_dir) / name, content + "\n")
+    write_together(output_dir, contents)
+
+
+def _begin(output_dir: str) -> None:
+    """Remove the lists of an earlier call: where `images.json` is there, all is of one call."""
+    for name in (IMAGES_NAME, DETECTIONS_NAME):
+        (Path(output_dir) / name).unlink(missing_ok=True)
+    remove_leftovers(output_dir, [IMAGES_NAME, DETECTIONS_NAME, "*.png"])

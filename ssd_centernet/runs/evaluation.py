@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -23,11 +22,10 @@ from ssd_centernet.evaluation.detector import (
 from ssd_centernet.evaluation.diagnosis import diagnose
 from ssd_centernet.evaluation.ground_truth import CocoGroundTruth
 from ssd_centernet.evaluation.limits import COCO_LIMIT
-from ssd_centernet.evaluation.report import write_report
+from ssd_centernet.evaluation.report import html_report
 from ssd_centernet.evaluation.report_images import images_of_records
-from ssd_centernet.files import write_atomically
 from ssd_centernet.labels import LabelMap
-from ssd_centernet.run_directory import CONFIG_NAME, EVALUATION_METRICS_NAME
+from ssd_centernet.run_directory import CONFIG_NAME
 from ssd_centernet.runs.opened import OpenedRun
 from ssd_centernet.runtime.distribution import Communicator, SingleProcess
 from ssd_centernet.training.statistics import describe_late_averages
@@ -159,46 +157,47 @@ def evaluate_run(
 
 
 def save_evaluation(
-    evaluated: SplitResult, directory: str | os.PathLike, **facts: str
+    evaluated: SplitResult,
+    directory: str | os.PathLike,
+    *,
+    page: str | None = None,
+    **facts: str,
 ) -> dict[str, str]:
-    """Write `metrics.json`, `detections.json` and `per_class.csv`, each whole or not at all.
+    """Write the files of an evaluation, see `CocoResult.save`.
 
     Args:
         evaluated: of `evaluate_run`.
         directory: where to write; created if missing.
+        page: of `evaluation_page`, to be `report.html` beside them.
         **facts: what `metrics.json` says beside the numbers: the checkpoint, the split.
 
     Returns:
         File name -> path written.
     """
-    paths = evaluated.result.save(directory)
-    content = {**facts, **evaluated.result.to_dict(), "losses": evaluated.losses}
-    write_atomically(paths[EVALUATION_METRICS_NAME], json.dumps(content, indent=2) + "\n")
-    return paths
+    facts = {**facts, "losses": evaluated.losses}
+    return evaluated.result.save(directory, facts=facts, page=page)
 
 
-def report_evaluation(
+def evaluation_page(
     evaluated: SplitResult,
     run: OpenedRun,
-    path: str | os.PathLike,
     *,
     model_dir: str | Path | None,
     data_dir: str | Path,
     split: str,
 ) -> str:
-    """Write the page that shows an evaluation, with pictures from the records.
+    """Make the page that shows an evaluation, with pictures from the records.
 
     Args:
         evaluated: of `evaluate_run`.
         run: what was evaluated.
-        path: the file.
         model_dir: directory of the run, of which the page shows the settings; None where there is
             none, as of a detector that a notebook trained.
         data_dir: folder of the data that it was evaluated on.
         split: prefix of the record files.
 
     Returns:
-        The path.
+        The page, HTML.
     """
     weights = sum(int(np.prod(variable.shape)) for variable in run.detector.weights)
     facts = {
@@ -212,8 +211,7 @@ def report_evaluation(
     if model_dir is not None:
         title = f"{Path(model_dir).name}, {title}"
         settings = (Path(model_dir) / CONFIG_NAME).read_text(encoding="utf-8")
-    return write_report(
-        path,
+    return html_report(
         evaluated.result,
         split_ground_truth(data_dir, split, run.label_map),
         title=title,

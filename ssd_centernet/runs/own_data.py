@@ -16,6 +16,7 @@ from ssd_centernet.data.directory import annotations_path
 from ssd_centernet.data.readers import detect_format
 from ssd_centernet.data.readers.splits import holds_validation
 from ssd_centernet.data.splits import list_splits
+from ssd_centernet.files import remove_folder, remove_leftovers
 from ssd_centernet.run_directory import (
     CONFIG_NAME,
     CONVERTED_DATA_DIR,
@@ -95,6 +96,8 @@ class OwnData:
         refuse_wildcards(self.model_dir, "--model_dir", "a training there could not be resumed")
         # Of a run that has not begun: its annotations may have been corrected since.
         own = self.data_dir is None and not has_checkpoint(self.model_dir)
+        if self.data_dir is None:
+            self._mend()
         replaceable = own and any(Path(self.folder).glob("*.info.json"))
         given = ("--annotations", self.annotations, self.image_dir, train_split, say)
         try:
@@ -122,8 +125,7 @@ class OwnData:
 
     def _convert_anew(self, *given) -> None:
         """Replace all records; where new ones cannot be made, those of before stay."""
-        before = f"{self.folder}.before"
-        shutil.rmtree(before, ignore_errors=True)
+        before = self._before
         os.rename(self.folder, before)
         try:
             self._convert_split(*given)
@@ -131,7 +133,19 @@ class OwnData:
             shutil.rmtree(self.folder, ignore_errors=True)
             os.rename(before, self.folder)
             raise
-        shutil.rmtree(before)
+        remove_folder(before)
+
+    @property
+    def _before(self) -> str:
+        return f"{self.folder}.before"
+
+    def _mend(self) -> None:
+        """Put back what a killed process had moved aside, and remove what it had written."""
+        remove_leftovers(self.model_dir, [f"{CONVERTED_DATA_DIR}*"])
+        if os.path.exists(self._before):
+            if os.path.exists(self.folder):
+                remove_folder(self.folder)
+            os.rename(self._before, self.folder)
 
     def _convert_split(
         self,

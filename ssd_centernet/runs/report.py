@@ -105,7 +105,7 @@ def runs_page(runs: Sequence[RunLog]) -> str:
 
 def write_runs_page(path: str | os.PathLike, runs: Sequence[RunLog]) -> str:
     """Write the page of `runs_page`, whole or not at all and return the path."""
-    return write_atomically(path, runs_page(runs))
+    return write_atomically(path, runs_page(runs), tidy=True)
 
 
 # --- text ---------------------------------------------------------------------------------------
