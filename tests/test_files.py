@@ -1,17 +1,23 @@
 """Files appear whole or not at all."""
 
 import os
+import shutil
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
 from ssd_centernet.files import (
     LEFTOVER_AGE,
     leftovers,
+    mend_folder,
+    put_folder,
+    remove_folder,
     remove_leftovers,
     temporary_folder,
     write_atomically,
+    write_together,
 )
 from tests.process import Running
 
@@ -133,3 +139,115 @@ def test_without_locks_age_decides(tmp_path, monkeypatch):
     os.utime(folder / "variables" / "data", (old, old))
     assert remove_leftovers(tmp_path) == [folder.name]
     assert remove_leftovers(tmp_path / "none") == []
+
+
+def test_files_that_belong_together_are_old_or_new_or_without_the_last(tmp_path, monkeypatch):
+    names = ("a.json", "b.csv", "seal.json")
+    write_together(tmp_path, dict.fromkeys(names, "old"))
+    (tmp_path / "page.html").write_text("old")
+    seen = []
+
+    def contents():
+        return {path.name: path.read_text() for path in tmp_path.glob("[!.]*")}
+
+    for name in ("replace", "unlink"):
+        change = getattr(os, name)
+
+        def watched(*arguments, change=change, **options):
+            seen.append(contents())
+            return change(*arguments, **options)
+
+        monkeypatch.setattr(os, name, watched)
+    paths = write_together(tmp_path, dict.fromkeys(names, "new"), remove=["page.html"])
+    assert paths == {name: str(tmp_path / name) for name in names}
+    seen.append(contents())
+    whole = {**dict.fromkeys(names, "old"), "page.html": "old"}, dict.fromkeys(names, "new")
+    assert seen[0] == whole[0] and seen[-1] == whole[1]
+    assert all(one in whole for one in seen if "seal.json" in one)
+    assert any("seal.json" not in one for one in seen)
+
+
+def test_files_that_belong_together_stay_where_one_cannot_be_written(tmp_path):
+    write_together(tmp_path, {"a": "old", "b": "old"})
+    with pytest.raises(TypeError):
+        write_together(tmp_path, {"a": "new", "b": 3})
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"a": "old", "b": "old"}
+
+
+@pytest.mark.parametrize("exchanging", [True, False])
+def test_a_folder_takes_the_place_of_another(tmp_path, monkeypatch, exchanging):
+    if not exchanging:
+
+        def cannot(one, other):
+            raise OSError("no exchange of names here")
+
+        monkeypatch.setattr("ssd_centernet.files._exchange", cannot)
+    target = tmp_path / "model"
+    for text in ("first", "second"):
+        with temporary_folder(target) as folder:
+            (folder / "weights").write_text(text)
+            put_folder(folder, target)
+        assert (target / "weights").read_text() == text
+        assert os.listdir(tmp_path) == ["model"]
+
+
+def test_an_exchange_of_folders_that_was_cut_is_ended(tmp_path, monkeypatch):
+    def cannot(one, other):
+        raise OSError("no exchange of names here")
+
+    monkeypatch.setattr("ssd_centernet.files._exchange", cannot)
+    target, rename, renames = tmp_path / "model", Path.rename, []
+    for cut in (1, 2):  # Between the two renames, and after them.
+        shutil.rmtree(target, ignore_errors=True)
+        (target).mkdir()
+        (target / "old").touch()
+
+        def count(path, to, cut=cut):
+            if len(renames) == cut:
+                raise KeyboardInterrupt
+            renames.append(path)
+            return rename(path, to)
+
+        monkeypatch.setattr(Path, "rename", count)
+        monkeypatch.setattr(shutil, "rmtree", _interrupted)
+        renames.clear()
+        folder = tmp_path / "new"
+        folder.mkdir()
+        with pytest.raises(KeyboardInterrupt):
+            put_folder(folder, target)
+        monkeypatch.undo()
+        monkeypatch.setattr("ssd_centernet.files._exchange", cannot)
+        assert target.exists() == (cut == 2)
+        mend_folder(target)
+        assert os.listdir(target) == (["old"] if cut == 1 else [])
+        assert not list(tmp_path.glob(".*"))
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _interrupted(*_, **__):
+    raise KeyboardInterrupt
+
+
+def test_a_folder_is_removed_at_once(tmp_path, monkeypatch):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "one").touch()
+    monkeypatch.setattr(shutil, "rmtree", _interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        remove_folder(tmp_path / "data")
+    monkeypatch.undo()
+    assert not (tmp_path / "data").exists()
+    assert remove_leftovers(tmp_path, ["data"], older_than=0.0)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_tidy_write_removes_what_killed_ones_left(tmp_path):
+    name = "a [1].html"
+    leftover = tmp_path / f".{name}.ssd-0123456789.tmp"
+    other = tmp_path / ".b.html.ssd-0123456789.tmp"
+    for path in (leftover, other):
+        path.touch()
+        os.utime(path, (0, 0))
+    write_atomically(tmp_path / name, "a")
+    assert leftover.exists()
+    write_atomically(tmp_path / name, "a", tidy=True)
+    assert not leftover.exists() and other.exists()

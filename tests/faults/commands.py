@@ -180,14 +180,16 @@ def _trainings(inputs: Path) -> list[Command]:
             ("train", recipe, data, "--model_dir=run"),
             readers=(("report", "run"), ("evaluate", "--model_dir=run", "--output_dir=elsewhere")),
             content=trained,
+            aside="damaged",
             check=evaluation_is_whole,
         ),
-        Command("train on annotations", "run", own, content=trained),
+        Command("train on annotations", "run", own, content=trained, aside="damaged"),
         Command(
             "train on corrected ones",
             "run",
             own,
             before=(_convert(inputs, "others", "train", "run/data"),),
             content=trained,
+            aside="damaged",
         ),
     ]

@@ -43,6 +43,7 @@ class Command:
         readers: commands that only read; from the first state that one can read on, it must read
             every later one.
         content: what of a state must be as after an undisturbed run: name -> anything comparable.
+        aside: folder into which the next command moves what is damaged, which it says.
         check: called with the state, the one at the beginning and the one of an undisturbed run;
             says what a reader would take wrongly, before any other command.
     """
@@ -55,6 +56,7 @@ class Command:
     then: tuple[str, ...] | None = None
     readers: tuple[tuple[str, ...], ...] = ()
     content: Callable[[State], Content] = lambda state: files_of(state)
+    aside: str | None = None
     check: Check | None = None
 
 
@@ -102,10 +104,13 @@ class Trial:
         command: the command.
         python: the interpreter; a warm one saves seconds for each state.
         base: folder for all that is made here.
+        program: the module or file that runs.
     """
 
-    def __init__(self, command: Command, python, base: Path) -> None:
-        self.command, self._python, self._base = command, python, base
+    def __init__(
+        self, command: Command, python, base: Path, program: str = "ssd_centernet"
+    ) -> None:
+        self.command, self._python, self._base, self._program = command, python, base, program
         self._record = base / "programs"
         place = self._place()
         if command.copied is not None:
@@ -120,14 +125,14 @@ class Trial:
         return Path(tempfile.mkdtemp(dir=self._base))
 
     def _run(self, place: Path, arguments: Iterable[str], status: int | None = 0) -> Ended:
-        command = ("-m", "tests.faults.armed", "-", self._record, "ssd_centernet", *arguments)
+        command = ("-m", "tests.faults.armed", "-", self._record, self._program, *arguments)
         return run(self._python, *command, cwd=place, status=status)
 
     def watch(self, place: Path) -> Iterator[Operation]:
         """Run the command in a folder, and yield each change before it is made."""
         root = place / self.command.root
         self.start.write(root)
-        arguments = ("ssd_centernet", *self.command.arguments)
+        arguments = (self._program, *self.command.arguments)
         options = {"cwd": place, "root": root, "record": self._record}
         killed = False
         with watched(self._python, *arguments, **options) as watching:
@@ -184,6 +189,7 @@ class Trial:
         if ended.status != 0:
             yield Fault(BLOCKED, point.operation, _told(ended))
             return
+        after = after.without(self.command.aside)
         got, wanted = self.command.content(after), self.command.content(self.end)
         other = sorted(n for n in {*got, *wanted} if got.get(n) != wanted.get(n))
         new = sorted(after.names - self.end.names)

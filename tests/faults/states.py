@@ -78,6 +78,11 @@ class State:
         new = old[:offset] + data + old[offset + len(data) :]
         return State({**self.entries, path: Entry("file", new, entry.changed)})
 
+    def without(self, folder: str | None) -> State:
+        """Leave out a folder."""
+        kept = {n: e for n, e in self.entries.items() if n.partition("/")[0] != folder}
+        return State(kept)
+
     @property
     def names(self) -> set[str]:
         """Names of all that is there, without what is drawn by lot."""
