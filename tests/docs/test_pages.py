@@ -36,6 +36,7 @@ NOT_RUN = {
     r"python scripts/readme_picture\.py": "needs the run of the demo",
     r"python -m tests\.parity": "minutes; tests/parity/test_parity.py runs it",
     r"python -m tests\.mutations": "a minute; tests/mutations/test_mutations.py runs a part of it",
+    r"python -m tests\.faults": "minutes; tests/faults/test_faults.py runs a part of it",
     r"bash scripts/install_horovod\.sh": "builds for minutes; scripts/test.sh runs it",
 }
 if importlib.util.find_spec("horovod") is None:
