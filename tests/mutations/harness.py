@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tests.mutations import canary
 from tests.mutations.judge import CLAIMS, VERDICTS, WRONG, Changed, Outcome, Verdict, judge
 
 Files = Mapping[str, bytes]
@@ -110,10 +111,13 @@ def read_files(kind: Kind, files: Files) -> Outcome:
     folder = Path(tempfile.mkdtemp(prefix="mutation-"))
     try:
         write_files(folder, files)
-        try:
-            return kind.read(folder)
-        except Exception as error:
-            return Outcome(error=error)
+        with canary.watching() as ran:
+            try:
+                outcome = kind.read(folder)
+            except Exception as error:
+                outcome = Outcome(error=error)
+        outcome.ran = tuple(ran)
+        return outcome
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 

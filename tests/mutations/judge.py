@@ -80,11 +80,12 @@ class Changed:
 
 @dataclass
 class Outcome:
-    """What the library made of an input: a meaning and a report, or an error."""
+    """What the library made of an input: a meaning and a report, or an error; and what it ran."""
 
     meaning: Meaning | None = None
     report: Mapping[str, Mapping[str, Mapping]] = field(default_factory=dict)
     error: Exception | None = None
+    ran: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -108,6 +109,8 @@ def judge(claim: str, changed: Changed, outcome: Outcome, clean: Outcome) -> Ver
     Returns:
         The verdict; WRONG says why.
     """
+    if outcome.ran:
+        return Verdict(WRONG, f"code of the input is run: {'; '.join(outcome.ran)}")
     if outcome.error is not None:
         return _judge_error(claim, changed, outcome.error)
     wanted = changed.meaning or clean.meaning

@@ -6,6 +6,7 @@ from tests.mutations.kinds.detections import detections
 from tests.mutations.kinds.label_map import label_map
 from tests.mutations.kinds.recipes import recipes
 from tests.mutations.kinds.records import fields, records
+from tests.mutations.kinds.run_files import checkpoint, keras_file, run_log, run_settings
 from tests.mutations.kinds.voc import voc
 from tests.mutations.kinds.weights import h5, npz, safetensors
 from tests.mutations.kinds.yolo import data_yaml, yolo
@@ -25,4 +26,8 @@ KINDS = {
     "npz": npz,
     "safetensors": safetensors,
     "h5": h5,
+    "checkpoint": checkpoint,
+    "keras": keras_file,
+    "run log": run_log,
+    "run settings": run_settings,
 }

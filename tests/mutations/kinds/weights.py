@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import io
 import json
+import os
 import random
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -81,6 +82,16 @@ def join_safetensors(header: object, data: bytes) -> bytes:
     return len(text).to_bytes(8, "little") + text + data
 
 
+class _Hostile:
+    """What runs a program when it is read from a pickle."""
+
+    def __init__(self, program: str) -> None:
+        self._program = program
+
+    def __reduce__(self):
+        return os.system, (self._program,)
+
+
 def _kind(name: str, write: Write) -> Kind:
     file = f"w.{name}"
 
@@ -109,6 +120,11 @@ def npz() -> Kind:
     _add_tensors(kind, write_npz)
     _add_values(kind, write_npz)
     _add_bytes(kind, checked=True)
+
+    @_of(kind, write_npz, BROKEN, rounds=3)
+    def a_pickle_that_runs_a_program(rng, values, name):
+        values[name] = np.array(_Hostile(rng.choice(("true", "id"))), dtype=object)
+
     return kind
 
 
