@@ -11,6 +11,7 @@ import importlib
 import json
 import re
 import zipfile
+import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,16 @@ from typing import Any
 from ssd_centernet._keras import keras
 
 _CONFIG = "config.json"
+# What reading an archive raises where it is damaged, encrypted or not of this kind.
+_UNREADABLE = (
+    EOFError,
+    KeyError,
+    OSError,
+    RuntimeError,
+    ValueError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
 # Where this library registers classes; importing these modules only defines things.
 _OURS = re.compile(r"ssd_centernet\.(layers|models|training)(\.[a-z]\w*)+")
 _KERAS = re.compile(r"(tf_)?keras(\.\w+)*")
@@ -59,8 +70,14 @@ def load_keras_file(path: Path, *, compile: bool = True) -> keras.Model:
     try:
         with zipfile.ZipFile(path) as archive:
             config = json.loads(archive.read(_CONFIG))
-    except (KeyError, ValueError, RecursionError, zipfile.BadZipFile) as error:
+            damaged = archive.testzip()
+    except _UNREADABLE as error:
         raise ValueError(f"{path} has no readable {_CONFIG}: {error}. Write it again.") from error
+    if damaged is not None:
+        raise ValueError(
+            f"{path} is damaged: {damaged} in it is not what was written. Copy or download it "
+            "again, whole."
+        )
     for entry in _objects(config):
         reason = _danger(entry)
         if reason:

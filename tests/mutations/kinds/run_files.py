@@ -32,13 +32,20 @@ from tests.tiny import RUN_RECIPE, tiny_detector, tiny_trainer
 _LINE = r"line \d+"
 
 
-def _bytes(kind: Kind, names: tuple[str, ...], *, flips: int) -> None:
-    """Add changes of the bytes of files, each of which must be refused or make no difference."""
+def _bytes(kind: Kind, names: tuple[str, ...], told: str, *, flips: int) -> None:
+    """Add changes of the bytes of files, each of which must be refused or make no difference.
+
+    Args:
+        kind: the kind.
+        names: of the files, one of which is changed.
+        told: what an error names.
+        flips: how many single bits are changed.
+    """
 
     def edited(name: str, claim: str, edit: Callable, rounds: int) -> None:
         def change(rng: random.Random, files: Files) -> Changed:
             file = rng.choice(names)
-            return Changed({**files, file: edit(rng, files[file])}, names, WHOLE_FILE)
+            return Changed({**files, file: edit(rng, files[file])}, told, WHOLE_FILE)
 
         kind.add(name, claim, change, rounds=rounds)
 
@@ -82,7 +89,7 @@ def checkpoint() -> Kind:
         return Outcome(Meaning({n: (v.numpy().tobytes(),) for n, v in weights.items()}))
 
     kind = Kind("checkpoint", _checkpoint, read)
-    _bytes(kind, tuple(_checkpoint()), flips=30)
+    _bytes(kind, tuple(_checkpoint()), "ckpt-0", flips=30)
 
     @kind.mutation(BROKEN, rounds=1)
     def without_its_data(rng: random.Random, files: Files) -> Changed:
@@ -118,7 +125,7 @@ def keras_file() -> Kind:
         return Outcome(Meaning({**weights, "result": (result,)}))
 
     kind = Kind("keras", lambda: {file: _archive()}, read)
-    _bytes(kind, (file,), flips=40)
+    _bytes(kind, (file,), file, flips=40)
 
     def of_config(edit: Callable) -> Callable:
         def change(rng: random.Random, files: Files) -> Changed:
