@@ -1,7 +1,9 @@
 # What the run scripts of the published systems share; they source it.
 #
 # What every run script reads from the environment:
-#   DATA_DIR   folder of converted data (data/coco); scripts/prepare_coco.sh makes it
+#   DATA_DIR   folder of converted data (data/coco), which scripts/prepare_coco.sh makes, or COCO as it
+#              is downloaded
+#   DATASET, DATASET_LABEL  instead of it records and label map of another tool; see scripts/env.sh
 #   MODEL_DIR  run directory (runs/SYSTEM/SCRIPT)
 #   DEVICE     cpu, gpu, hpu, mlu, npu or tpu, instead of the script's device
 #   HOSTS      machines with their number of processes, such as host1:8,host2:8
@@ -24,6 +26,7 @@ if [ -z "${PYTHON:-}" ]; then
   [ -x "$PYTHON" ] || PYTHON=python3
 fi
 export PYTHONPATH="$ROOT${PYTHONPATH:+:$PYTHONPATH}"
+source "$ROOT/scripts/env.sh"
 
 # run COMMAND FLAGS...: runs the program, or prints its command.
 run() {
@@ -79,7 +82,9 @@ train() {
   flags+=("${PLACES[@]}" "$@")
   if [ -n "$SMOKE" ]; then
     smoke_data
-    flags+=(--gin_file="$ROOT/scripts/smoke/$recipe.gin" --device=cpu --num_steps=3 --batch_size=2)
+    # Published weights have all their channels.
+    flags+=(--gin_file="$ROOT/scripts/smoke/$recipe.gin" --device=cpu --num_steps=3 --batch_size=2
+      --fine_tune_checkpoint=random)
     ! given profile "$@" || flags+=(--profile=1,2)
   fi
   run_in "$processes" train "${flags[@]}"

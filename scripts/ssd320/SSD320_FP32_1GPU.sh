@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # SSD320 ResNet-50-FPN on NVIDIA GPUs: 1 GPU, batch 32 each, 100000 steps, fp32.
 # Original: SSD320_FP32_1GPU.sh (ssd320_full_1gpus.config)
-# BACKBONE names the checkpoint of the ImageNet ResNet-50 v1.
+# BACKBONE names the initial weights; unset: the published ImageNet ResNet-50 v1, if it can be had.
 source "$(dirname "${BASH_SOURCE[0]}")/../_run.sh"
 
 train ssd320_resnet50_fpn gpu 1 --batch_size=32 --num_steps=100000 \

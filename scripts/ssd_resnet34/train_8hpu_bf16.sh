@@ -2,9 +2,10 @@
 # SSD ResNet-34 for TensorFlow (Gaudi): 8 HPUs, batch 128 each, 64 epochs, bf16, one checkpoint.
 # Original: mpirun --np 8 ssd.py --use_horovod --epochs 64 --batch_size 128 --dtype bf16
 #   --save_summary_steps 10 --save_checkpoints_epochs 64
-# RESNET_CHECKPOINT names the folder of the ImageNet backbone.
+# RESNET_CHECKPOINT names the initial weights; unset: the published ImageNet ResNet-34, if it can be
+# had.
 source "$(dirname "${BASH_SOURCE[0]}")/../_run.sh"
 
 train ssd300_resnet34 hpu 8 --mode=train --epochs=64 --batch_size=128 --dtype=bf16 \
-  --save_summary_steps=10 --save_checkpoints_epochs=64 \
-  ${RESNET_CHECKPOINT:+--resnet_checkpoint="$RESNET_CHECKPOINT"} "$@"
+  --save_summary_steps=10 --save_checkpoints_epochs=64 --keep_ckpt_max=20 \
+  --fine_tune_checkpoint="${RESNET_CHECKPOINT:-}" "$@"

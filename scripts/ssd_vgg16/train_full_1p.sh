@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # SSD300 VGG-16 (SSD for PyTorch, Ascend): 1 NPU, batch 8, 24 epochs of 5 passes, mixed precision.
 # Original: test/train_full_1p.sh --data_path=xxx (ssd300_coco_npu.py, learning rate 2.5e-4)
-# BACKBONE names the checkpoint of the ImageNet VGG-16; RECIPE=ssd512_vgg16 trains SSD512.
+# BACKBONE names the initial weights; unset, the published ImageNet VGG-16 where it can be had.
+# RECIPE=ssd512_vgg16 trains SSD512.
 source "$(dirname "${BASH_SOURCE[0]}")/../_run.sh"
 
 train "${RECIPE:-ssd300_vgg16}" npu 1 --batch_size=8 --use_amp --epochs=120 \

@@ -110,10 +110,12 @@ def data_dir_of_flags(*, say: bool = True) -> str:
         flags.IllegalFlagValueError: it is not given, and the run knows none that is still there.
     """
     values = flags.FLAGS
-    if values.data_dir:
-        return values.data_dir
     from ssd_centernet.run_directory import choose_checkpoint
-    from ssd_centernet.runs.own_data import data_of_run
+    from ssd_centernet.runs.own_data import coco_download, data_of_run
+
+    # What a training converts it to is the run's own data.
+    if values.data_dir and coco_download(values.data_dir) is None:
+        return values.data_dir
 
     found = data_of_run(values.model_dir)
     if found is None:

@@ -244,7 +244,7 @@ def _own_data() -> OwnData | None:
     values = flags.FLAGS
     given = {name: values[name].value for name in _ANNOTATIONS if values[name].value}
     if not given:
-        return None
+        return _downloaded()
     if "annotations" not in given:
         raise flags.IllegalFlagValueError(
             f"--{next(iter(given))} belongs to --annotations, which is not given."
@@ -257,6 +257,23 @@ def _own_data() -> OwnData | None:
     from ssd_centernet.runs.own_data import OwnData
 
     return OwnData(model_dir=values.model_dir, data_dir=values.data_dir, **given)
+
+
+def _downloaded() -> OwnData | None:
+    """Return the annotations of COCO where --data_dir holds it as it is downloaded."""
+    from ssd_centernet.runs.own_data import OwnData, coco_download
+
+    values = flags.FLAGS
+    if not isinstance(values.data_dir, str) or values.static or values.use_fake_data:
+        return None
+    found = coco_download(values.data_dir)
+    if found is None:
+        return None
+    own = OwnData(model_dir=values.model_dir, **found)
+    print(
+        f"{values.data_dir} holds COCO as it is downloaded: it is converted, once, to {own.folder}"
+    )
+    return own
 
 
 def parse_recipe(statements: Sequence[Statement], *, evaluable: bool = True) -> None:

@@ -64,15 +64,19 @@ def find_label_map(data_dir: str | Path) -> tuple[LabelMap, str | None]:
             f"{folder} holds {len(others)} files *.pbtxt: {', '.join(p.name for p in others)}. "
             f"Which one is the label map? Copy it to {own}."
         )
-    above = folder.resolve().parent
-    found = [above / LABEL_MAP_NAME] if (above / LABEL_MAP_NAME).exists() else []
-    found = found or sorted(above.glob("*label*map*.pbtxt"))
+    # Above a link to the records first, as where the label map is another link.
+    found = _above(folder.absolute().parent) or _above(folder.resolve().parent)
     if len(found) == 1 and list_splits(folder):
         return (
             LabelMap.from_pbtxt(found[0]),
             f"{folder} has no label map; the one above it is used: {found[0]}",
         )
     return _coco_of(folder)
+
+
+def _above(folder: Path) -> list[Path]:
+    own = folder / LABEL_MAP_NAME
+    return [own] if own.exists() else sorted(folder.glob("*label*map*.pbtxt"))
 
 
 def _coco_of(folder: Path) -> tuple[LabelMap, str]:
@@ -100,4 +104,15 @@ def _coco_of(folder: Path) -> tuple[LabelMap, str]:
 def annotations_path(data_dir: str | Path, split: str) -> Path | None:
     """Return the path of the COCO ground truth of a split, or None if there is none."""
     path = Path(data_dir) / f"{split}.annotations.json"
+    return path if path.exists() else None
+
+
+def raw_annotations_path(data_dir: str | Path, split: str) -> Path | None:
+    """Return COCO's own annotations beside records of the TPU tools, or None.
+
+    These tools leave the data set as it was downloaded in `raw-data/`; the records may hold fewer
+    images and objects.
+    """
+    name = f"instances_{split.removeprefix('coco_')}2017.json"
+    path = Path(data_dir) / "raw-data" / "annotations" / name
     return path if path.exists() else None

@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from ssd_centernet.data import records, shards
-from ssd_centernet.data.directory import annotations_path
+from ssd_centernet.data.directory import annotations_path, raw_annotations_path
 from ssd_centernet.data.scan import Summary
 from ssd_centernet.evaluation.coco import CocoEvaluator
 from ssd_centernet.evaluation.ground_truth import CocoGroundTruth
@@ -69,10 +69,13 @@ def split_ground_truth(data_dir: str | Path, split: str, label_map: LabelMap) ->
             f"{Path(source.files[0]).name}): a copy or a conversion was probably interrupted. "
             "Write them again, or give another --eval_split."
         )
-    path = annotations_path(data_dir, split)
-    if path is not None:
-        truth = CocoGroundTruth.load(path)
-        _check_same_data(truth, source, label_map, str(path))
+    path, raw = annotations_path(data_dir, split), raw_annotations_path(data_dir, split)
+    if path is not None or raw is not None:
+        truth = CocoGroundTruth.load(path or raw)
+        missing = _check_same_data(
+            truth, source, label_map, str(path or raw), whole=path is not None
+        )
+        truth = dataclasses.replace(truth, notes={**truth.notes, **missing})
     else:
         examples = shards.read_records(source.files).map(
             lambda serialized: records.parse_example(serialized, label_map)
@@ -106,9 +109,25 @@ def _each_once(examples: Iterable[dict], held: Sequence[Summary]) -> Iterator[di
 
 
 def _check_same_data(
-    truth: CocoGroundTruth, source: shards.RecordSource, label_map: LabelMap, path: str
-) -> None:
-    """Refuse annotations whose classes, images or objects are not those of the records."""
+    truth: CocoGroundTruth,
+    source: shards.RecordSource,
+    label_map: LabelMap,
+    path: str,
+    *,
+    whole: bool,
+) -> dict[str, int]:
+    """Refuse annotations whose classes, images or objects are not those of the records.
+
+    Args:
+        truth: the annotations.
+        source: the records.
+        label_map: of the data.
+        path: of the annotations, for messages.
+        whole: whether the records hold all of them; else they may hold fewer, which is told.
+
+    Returns:
+        What the records lack: sentence -> number.
+    """
     again = "They are of two conversions: convert the split again with --overwrite."
     names = {category["id"]: category["name"] for category in truth.categories}
     known = dict(zip(label_map.ids, label_map.names, strict=True))
@@ -123,6 +142,12 @@ def _check_same_data(
         "images": (truth.num_images, sum(len(one.boxes) for one in held)),
         "objects": (len(truth.ids), sum(int((one.boxes + one.flat).sum()) for one in held)),
     }
+    if not whole and all(listed >= found for listed, found in counts.values()):
+        return {
+            f"{what} of {path} are in no record": listed - found
+            for what, (listed, found) in counts.items()
+            if listed > found
+        }
     for what, (listed, found) in counts.items():
         if listed != found:
             raise ValueError(
@@ -142,6 +167,7 @@ def _check_same_data(
                     f"({names[category_id]!r}), but the record files of {source.split} hold "
                     f"{found}. {again}"
                 )
+    return {}
 
 
 def fitting_batch_size(batch_size: int, images: int, processes: int) -> int:

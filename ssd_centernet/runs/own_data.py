@@ -204,6 +204,25 @@ class OwnData:
         )
 
 
+def coco_download(folder: str | os.PathLike) -> dict[str, str] | None:
+    """Find COCO 2017 in a folder as it is downloaded: annotations/, train2017/ and val2017/.
+
+    Args:
+        folder: that may hold it.
+
+    Returns:
+        `annotations`, `image_dir` and, where they are there, `val_annotations` and
+        `val_image_dir` of `OwnData`; None where the folder holds records, or no such data set.
+    """
+    found = {}
+    for prefix, split in (("", "train2017"), ("val_", "val2017")):
+        annotations = os.path.join(folder, "annotations", f"instances_{split}.json")
+        images = os.path.join(folder, split)
+        if os.path.isfile(annotations) and os.path.isdir(images):
+            found |= {f"{prefix}annotations": annotations, f"{prefix}image_dir": images}
+    return found if "annotations" in found and not list_splits(folder) else None
+
+
 def _refuse_records(given: str, path: str) -> None:
     """Raise an error where a folder holds records and no annotations."""
     try:

@@ -44,6 +44,21 @@ def run_of_coco(pictures, train, tmp_path_factory):
     return folder, train(folder, *coco_flags(pictures)).stdout
 
 
+def test_coco_as_it_is_downloaded_is_a_data_directory(pictures, train, tmp_path, warm):
+    folder, paths = pictures
+    coco = tmp_path / "coco"
+    (coco / "annotations").mkdir(parents=True)
+    for split in ("train", "val"):
+        shutil.copy(paths[split], coco / "annotations" / f"instances_{split}2017.json")
+        (coco / f"{split}2017").symlink_to(folder / split)
+    run = tmp_path / "run"
+    said = train(run, f"--data_path={coco}").stdout
+    assert f"{coco} holds COCO as it is downloaded: it is converted, once, to {run}/data" in said
+    assert "Average Precision  (AP) @[ IoU=0.50:0.95 | area=   all" in said
+    words = ("evaluate", f"--model_dir={run}", f"--data_dir={coco}", "--device=cpu")
+    assert f"on coco_val of {run}/data" in cli(*words, python=warm, status=0).stdout
+
+
 def boxes_of(folder, split):
     """File -> boxes as the conversion wrote them."""
     content = json.loads((folder / f"coco_{split}.annotations.json").read_text())

@@ -201,6 +201,38 @@ def test_an_evaluation_says_which_boxes_of_the_records_have_no_area(tmp_path):
     assert truth.notes == {"boxes of the records have no area and are left out": 2}
 
 
+def test_annotations_as_downloaded_beside_records_of_the_tpu_tools(tmp_path):
+    boxes = [[0.1, 0.2, 0.5, 0.6], [0.25, 0.5, 0.75, 1.0]]
+    ones = [record(n, boxes[:n], labels=(1,) * n, texts=None) for n in (1, 2)]
+    write(tmp_path / "val-00000-of-00001.tfrecord", ones)
+    raw = tmp_path / "raw-data" / "annotations"
+    raw.mkdir(parents=True)
+    content = {
+        "images": [{"id": number, "height": 8, "width": 8} for number in (1, 2, 3)],
+        "categories": LABELS.to_categories(),
+        "annotations": [
+            {"id": number, "image_id": image, "category_id": 1, "bbox": [1, 1, 3, 4], "area": 5.5}
+            | {"iscrowd": 0}
+            for number, image in enumerate((1, 2, 2, 3), 1)
+        ],
+    }
+    path = raw / "instances_val2017.json"
+    path.write_text(json.dumps(content))
+    truth = split_ground_truth(tmp_path, "val", LABELS)
+    # Its areas are those of the outlines, which records of these tools may not hold.
+    assert truth.num_images == 3 and truth.areas.tolist() == [5.5] * 4
+    assert truth.notes == {
+        f"images of {path} are in no record": 1,
+        f"objects of {path} are in no record": 1,
+    }
+    # Records that hold more than these annotations are of another data set.
+    content["images"].pop(0)
+    content["annotations"] = content["annotations"][1:2]
+    path.write_text(json.dumps(content))
+    with pytest.raises(ValueError, match="lists 1 objects, but the record files of val hold 3"):
+        split_ground_truth(tmp_path, "val", LABELS)
+
+
 # --- label maps ------------------------------------------------------------------------------
 
 
@@ -219,6 +251,16 @@ def test_a_label_map_one_folder_above(tmp_path):
     write_labels(inside, name="old_labels.pbtxt")
     with pytest.raises(FileNotFoundError, match="holds 3 files .*Which one is the label map"):
         find_label_map(inside)
+
+
+def test_a_label_map_above_a_link_to_the_records(tmp_path):
+    write(tmp_path / "elsewhere" / "tfrecords" / "train-00000-of-00001.tfrecord", [record()])
+    linked = tmp_path / "coco2017_tfrecords"
+    linked.mkdir()
+    write_labels(linked, name="mscoco_label_map.pbtxt")
+    (linked / "tfrecords").symlink_to(tmp_path / "elsewhere" / "tfrecords")
+    label_map, note = find_label_map(linked / "tfrecords")
+    assert label_map.names == ("cat", "dog") and str(linked / "mscoco_label_map.pbtxt") in note
 
 
 @pytest.mark.parametrize(
