@@ -31,7 +31,8 @@ def smoke_flags(program: str, arguments: list[str]) -> list[str]:
     recipes = [word.partition("=")[2] for word in command if word.startswith("--gin_file=")]
     added = [f"--gin_file={ROOT}/scripts/smoke/{recipe}.gin" for recipe in recipes]
     if recipes:
-        added += ["--num_steps=3", "--batch_size=2"]
+        # Published weights have all their channels.
+        added += ["--num_steps=3", "--batch_size=2", "--fine_tune_checkpoint=random"]
         profiled = any(word.startswith(("--profile=", "--use_profiler")) for word in command)
         added += ["--profile=1,2"] if profiled else []
     return [f"--add={flag}" for flag in added]

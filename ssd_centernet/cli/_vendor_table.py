@@ -231,11 +231,21 @@ ALIASES = (
 
 # What `Replaced.by` begins with where nothing takes a flag's place.
 NOTHING = "nothing: "
-_RECIPE = "--gin_file=RECIPE, and --gin_params for settings of it"
-_OVERRIDE = "--gin_params='train.batch_size = 8', repeatable"
-_LAUNCHER = "`ssd_centernet launch`, which starts the processes, on several machines too"
+_RECIPE = (
+    "--gin_file=RECIPE, and --gin_params for settings of it; or the whole line behind "
+    "`ssd_centernet compat --`, which reads it"
+)
+_OVERRIDE = (
+    "--gin_params='train.batch_size = 8', repeatable; or the whole line behind `ssd_centernet "
+    "compat --`, which knows some of their keys"
+)
+_LAUNCHER = (
+    "`ssd_centernet launch`, which starts the processes, on several machines too; or the whole "
+    "line behind `ssd_centernet compat --`"
+)
 _COUNTED = "nothing: images are counted in the data, and every one is evaluated"
-_EVALUATE = "`ssd_centernet evaluate`, which reads one checkpoint and ends"
+_ONCE = "`ssd_centernet evaluate --checkpoint=latest`"
+_WAIT = "`ssd_centernet evaluate --wait`, with --timeout"
 _VISIBLE = "the environment: CUDA_VISIBLE_DEVICES, or the vendor's variable like it"
 
 REPLACED = (
@@ -278,9 +288,9 @@ REPLACED = (
     Replaced("eval_count", "F", "--evaluate_every"),
     Replaced("eval_training_data", "F", "`ssd_centernet evaluate --split=coco_train`"),
     Replaced("eval_on_train_data", "C", "`ssd_centernet evaluate --split=coco_train`"),
-    Replaced("run_once", "F", _EVALUATE),
-    Replaced("eval_timeout", "C", _EVALUATE),
-    Replaced("load_latest_ckpt_continuously", "C", _EVALUATE),
+    Replaced("run_once", "F", _ONCE),
+    Replaced("eval_timeout", "C", _WAIT),
+    Replaced("load_latest_ckpt_continuously", "C", _WAIT),
     Replaced("raport_file", "F", "--use_performance: MODEL_DIR/summary/summary.json"),
     Replaced("record_summaries", "C", "nothing: summaries are written every --log_every"),
     Replaced("host_tracer_level", "C", "nothing: profiles have the original's levels, 2 and 1"),

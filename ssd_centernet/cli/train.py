@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING
 from absl import flags
 
 from ssd_centernet.cli import _flags, _runs, _vendor_flags
+from ssd_centernet.cli._initial_weights import published_weights
 from ssd_centernet.cli._vendor_flags import Statement
 from ssd_centernet.files import temporary_folder
 from ssd_centernet.run_directory import FAKE_DATA_DIR
@@ -71,6 +72,7 @@ _EXAMPLE = (
 )
 # Ends after which there is nothing left to train.
 _ENDED = ("finished", "stopped early")
+_RANDOM, _KIND = "random", "fine_tune_checkpoint_type"
 # What --profile means in the original when it is not given.
 _NO_PROFILE = ["0", "0"]
 
@@ -220,7 +222,10 @@ def main(argv: list[str]) -> int:
         _refuse_several("--annotations" if own else "--static")
     _flags.complete_splits("train_split", "eval_split")
     evaluable = own is None or own.has_validation
-    parse_recipe(statements, evaluable=evaluable)
+    initial = None
+    if values.fine_tune_checkpoint == "":
+        initial = published_weights(values.gin_file, values.model_dir)
+    parse_recipe(statements, initial=initial, evaluable=evaluable)
     from ssd_centernet.train import train
 
     if own:
@@ -276,11 +281,14 @@ def _downloaded() -> OwnData | None:
     return own
 
 
-def parse_recipe(statements: Sequence[Statement], *, evaluable: bool = True) -> None:
+def parse_recipe(
+    statements: Sequence[Statement], *, initial: str | None = None, evaluable: bool = True
+) -> None:
     """Parse the recipe with what the flags set.
 
     Args:
         statements: of `_vendor_flags.resolve`.
+        initial: weights for an empty --fine_tune_checkpoint; None leaves those of the recipe.
         evaluable: whether there are annotations to evaluate on.
 
     Raises:
@@ -305,6 +313,11 @@ def parse_recipe(statements: Sequence[Statement], *, evaluable: bool = True) -> 
     if values.fine_tune_checkpoint == "":
         # Said by the original's scripts, where it leaves the recipe's as it is.
         bindings = [one for one in bindings if not one.startswith("train.fine_tune_checkpoint")]
+        if values.fine_tune_checkpoint == _RANDOM:
+            bindings.append("train.fine_tune_checkpoint = None")
+        elif initial:
+            bindings.append(f"train.fine_tune_checkpoint = {initial!r}")
+            bindings += _flags.flag_bindings({_KIND: f"train.{_KIND}"})
     noise = not (values.data_dir or values.annotations)
     if values.mode == "train" or noise or not evaluable:
         bindings.append("train.evaluate_every = 0")

@@ -10,6 +10,7 @@ import pytest
 from ssd_centernet import config
 from ssd_centernet.building import build_detector
 from ssd_centernet.cli._errors import message_for_user
+from ssd_centernet.cli.originals.lines import PROGRAMS
 from ssd_centernet.labels import LabelMap
 from tests.docs import pages
 from tests.docs.pages import PAGES, SPECIFICATIONS
@@ -217,9 +218,17 @@ def _known_flags(command, env):
     return found
 
 
+def _options_of_originals():
+    """Names that `ssd_centernet compat` and the run scripts take, as the originals write them."""
+    names = {option.name for program in PROGRAMS.values() for option in program.options}
+    return names | {name.replace("_", "-") for name in names} | {"nnodes", "node_rank"}
+
+
 def _launched(code):
     """A command; of one that is launched in several processes, the launch and that command."""
     launch, found, command = code.partition(" -- ")
+    if found and " compat" in launch:
+        return (launch,)  # What follows is the line of another program.
     return (launch, f"ssd_centernet {command}") if found and " launch" in launch else (code,)
 
 
@@ -229,7 +238,7 @@ def test_every_documented_flag_exists(tmp_path):
     names = re.findall(r"^  (\w+)  ", overview, re.MULTILINE)
     assert "train" in names and "doctor" in names
     known = {f"ssd_centernet {n}": _known_flags(f"ssd_centernet {n} --help", env) for n in names}
-    anywhere = set().union(*known.values(), {"help", "version"})
+    anywhere = set().union(*known.values(), {"help", "version"}, _options_of_originals())
     wrong = []
     for page in PAGES:
         blocks = [b for b in pages.blocks(page) if b.language == "sh"]

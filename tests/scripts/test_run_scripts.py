@@ -200,6 +200,20 @@ def test_several_machines():
     assert "--hosts=a:8,b:8" in words[: words.index("--")]
 
 
+def test_the_line_that_the_original_starts_on_each_machine():
+    name = "ssd_vgg16/train_performance_multinodes"
+    addresses = ("--local_addr=10.0.0.2", "--master_addr=10.0.0.1")
+    line = ("--data_path=coco", "--batch_size=4", "--nnodes=3", *addresses)
+    words = dry_run(name, *line, "--node_rank=0", HOSTS="a:8,b:8,c:8")
+    assert words[:3] == ["launch", "--num_processes=24", "--hosts=a:8,b:8,c:8"]
+    with parsed_recipe(words[words.index("train") + 1 :]) as values:
+        assert (values.batch_size, values.data_dir) == (4, "coco")
+    assert "are started from machine 0" in script(name, *line, "--node_rank=2").stdout
+    ended = script(name, *line, "--node_rank=0", status=1)
+    assert "HOSTS must name the machines" in ended.stderr
+    assert dry_run(name, "--nnodes=1", "--node_rank=0")[1] == "--num_processes=8"
+
+
 def test_coco_is_prepared_by_two_conversions():
     ended = script("prepare_coco", "/coco", DRY_RUN="1")
     commands = [shlex.split(line)[3:] for line in ended.stdout.splitlines()]

@@ -128,7 +128,8 @@ def _training(given: Given) -> Plan:
         plan.command += ["--train_split=train", "--eval_split=val"]
     weights = given.get("resnet_checkpoint")
     if "resnet_checkpoint" in given or os.path.exists(weights):
-        plan.add("resnet_checkpoint", weights)
+        plan.add("fine_tune_checkpoint", weights)
+        plan.add("fine_tune_checkpoint_type", "classification")
     else:
         plan.notes.append(f"{weights}, the original's initial weights, is not here")
         plan.add("fine_tune_checkpoint", "")
