@@ -177,6 +177,9 @@ ALIASES = (
         "Interval of checkpoints in epochs.",
         "c",
     ),
+    Alias(
+        "save_checkpoints_steps", "R", int, {"checkpoint_every": "{}"}, "Interval of checkpoints."
+    ),
     Alias("checkpoint_every_n", "C", int, {"checkpoint_every": "{}"}, "Interval of checkpoints."),
     Alias(
         "keep_ckpt_max",

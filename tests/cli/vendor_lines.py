@@ -45,6 +45,7 @@ TRAININGS = [
     ),
     ("python ssd.py", 1, {"batch_size": 128, "dtype": "bf16", "epochs": 50.0, "log_every": "1"}),
     ("ssd.py -b128 -s 7 --no_hpu", 1, {"batch_size": 128, "steps": 7, "device": "auto"}),
+    ("ssd.py --save_checkpoints_steps=500", 1, {"checkpoint_every": "500"}),
     (
         """horovodrun -np 8 python3 model_main.py \\
     --batch_size=32 \\

@@ -5,7 +5,9 @@ import json
 import os
 import re
 import shlex
+import shutil
 import sys
+import zipfile
 
 import gin
 import pytest
@@ -224,6 +226,31 @@ def test_coco_is_prepared_by_two_conversions():
             assert (values.image_dir, values.split) == (f"/coco/{split}2017", split)
             assert values.output_dir == "data/coco"
     assert script("prepare_coco", status=None).status != 0
+
+
+def test_coco_is_fetched_once_and_unpacked(pictures, tmp_path, warm):
+    folder, paths = pictures
+    mirror, coco = tmp_path / "mirror", tmp_path / "coco"
+    parts = {"annotations/annotations_trainval2017.zip": {}, "zips/train2017.zip": {}}
+    parts["zips/val2017.zip"] = {}
+    for split in ("train", "val"):
+        parts["annotations/annotations_trainval2017.zip"] |= {
+            f"annotations/instances_{split}2017.json": paths[split]
+        }
+        images = sorted((folder / split).iterdir())
+        parts[f"zips/{split}2017.zip"] = {f"{split}2017/{image.name}": image for image in images}
+    for name, files in parts.items():
+        (mirror / name).parent.mkdir(parents=True, exist_ok=True)
+        with zipfile.ZipFile(mirror / name, "w") as archive:
+            for inside, path in files.items():
+                archive.write(path, inside)
+    given = {"DOWNLOAD": 1, "COCO_URL": mirror.as_uri(), "PYTHON": warm}
+    script("prepare_coco", coco, tmp_path / "records", cwd=tmp_path, **given)
+    assert {path.name for path in coco.iterdir()} == {"annotations", "train2017", "val2017"}
+    assert len(list((tmp_path / "records").glob("coco_*.annotations.json"))) == 2
+    shutil.rmtree(mirror)  # Nothing is fetched again; what is converted already is told.
+    ended = script("prepare_coco", coco, tmp_path / "records", cwd=tmp_path, **given)
+    assert "file:" not in ended.stdout
 
 
 # Whole runs ---------------------------------------------------------------------------------------

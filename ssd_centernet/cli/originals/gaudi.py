@@ -48,6 +48,7 @@ OPTIONS = (
     Option("steps", int, "s", default=0),
     Option("log_step_count_steps", int, "v", default=1),
     Option("save_checkpoints_epochs", float, "c", default=5.0),
+    Option("save_checkpoints_steps", int),
     Option("keep_ckpt_max", int, default=20),
     Option("save_summary_steps", int, default=1),
     Option("static", bool),
@@ -107,7 +108,12 @@ def _on_a_run(command: str, given: Given) -> Plan:
 
 def _training(given: Given) -> Plan:
     plan = Plan(["train", f"--gin_file={RECIPE}", "--mode=train"])
-    for name in _TOLD:
+    told = [name for name in _TOLD if name != "save_checkpoints_epochs"]
+    if "save_checkpoints_steps" in given:
+        plan.add("checkpoint_every", given.get("save_checkpoints_steps"))
+    else:
+        told.append("save_checkpoints_epochs")
+    for name in told:
         (plan.add if name in given else plan.add_default)(name, given.get(name))
     if given.get("steps"):
         plan.add("num_steps", given.get("steps"))
