@@ -27,12 +27,14 @@ def smoke_flags(program: str, arguments: list[str]) -> list[str]:
     from ssd_centernet.cli.originals.lines import translate_line
 
     os.environ["DEVICE"] = "cpu"
+    # Published weights have too many channels for a narrow network: none are found or fetched.
+    os.environ["SSD_CENTERNET_WEIGHTS"] = "/nowhere"
+    os.environ["SSD_CENTERNET_WEIGHTS_MIRROR"] = "file:///nowhere"
     command = translate_line([program, *arguments]).command
     recipes = [word.partition("=")[2] for word in command if word.startswith("--gin_file=")]
     added = [f"--gin_file={ROOT}/scripts/smoke/{recipe}.gin" for recipe in recipes]
     if recipes:
-        # Published weights have all their channels.
-        added += ["--num_steps=3", "--batch_size=2", "--fine_tune_checkpoint=random"]
+        added += ["--num_steps=3", "--batch_size=2"]
         profiled = any(word.startswith(("--profile=", "--use_profiler")) for word in command)
         added += ["--profile=1,2"] if profiled else []
     return [f"--add={flag}" for flag in added]

@@ -2,35 +2,53 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
+from absl import flags
 
-def published_weights(gin_files: Sequence[str], model_dir: str) -> str | None:
-    """Find the weights that a recipe was published with; say so where they cannot be had.
 
-    Args:
-        gin_files: of the recipe; the first one tells its name.
-        model_dir: of the run. One that goes on needs no weights.
+def published_beginning() -> list[str]:
+    """Find what an empty --fine_tune_checkpoint stands for; say so where it cannot be had.
 
     Returns:
-        Their path; None where there are none, or no network to fetch them.
+        Bindings: of the weights that the recipe was published with. Where they cannot be fetched,
+        the run begins with random ones, and no layer is frozen at these.
     """
     from ssd_centernet.run_directory import first_line, has_checkpoint
-    from ssd_centernet.weights import catalog, fetching
+    from ssd_centernet.weights import catalog
 
-    recipe = Path(gin_files[0]).name.removesuffix(".gin")
+    values = flags.FLAGS
+    # The first file tells the recipe's name.
+    recipe = Path(values.gin_file[0]).name.removesuffix(".gin")
     row = catalog.initial_weights(recipe)
-    if row is None or has_checkpoint(model_dir):
-        return None
+    if row is None or has_checkpoint(values.model_dir):
+        return []
     try:
-        return str(fetching.locate(row.name, say=_say))
+        path = _locate(row.name)
     except OSError as error:
         _say(
             f"{recipe} was published with the initial weights {row.name}, which are not here: the "
             f"run begins with random ones. {first_line(error)}"
         )
-        return None
+        return ["train.freeze = ()"]
+    bindings = [f"train.fine_tune_checkpoint = {path!r}"]
+    if values.fine_tune_checkpoint_type:
+        kind = values.fine_tune_checkpoint_type
+        bindings.append(f"train.fine_tune_checkpoint_type = {kind!r}")
+    return bindings
+
+
+def _locate(name: str) -> str:
+    """Find published weights on this machine, or fetch them.
+
+    Raises:
+        OSError: they are not here and cannot be fetched.
+    """
+    try:
+        from ssd_centernet.weights import fetching
+    except ImportError as error:
+        raise FileNotFoundError(f"{name} is not fetched: give --fine_tune_checkpoint.") from error
+    return str(fetching.locate(name, say=_say))
 
 
 def _say(text: str) -> None:

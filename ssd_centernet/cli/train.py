@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING
 from absl import flags
 
 from ssd_centernet.cli import _flags, _runs, _vendor_flags
-from ssd_centernet.cli._initial_weights import published_weights
+from ssd_centernet.cli._initial_weights import published_beginning
 from ssd_centernet.cli._vendor_flags import Statement
 from ssd_centernet.files import temporary_folder
 from ssd_centernet.run_directory import FAKE_DATA_DIR
@@ -72,7 +72,6 @@ _EXAMPLE = (
 )
 # Ends after which there is nothing left to train.
 _ENDED = ("finished", "stopped early")
-_RANDOM, _KIND = "random", "fine_tune_checkpoint_type"
 # What --profile means in the original when it is not given.
 _NO_PROFILE = ["0", "0"]
 
@@ -222,10 +221,8 @@ def main(argv: list[str]) -> int:
         _refuse_several("--annotations" if own else "--static")
     _flags.complete_splits("train_split", "eval_split")
     evaluable = own is None or own.has_validation
-    initial = None
-    if values.fine_tune_checkpoint == "":
-        initial = published_weights(values.gin_file, values.model_dir)
-    parse_recipe(statements, initial=initial, evaluable=evaluable)
+    beginning = published_beginning() if values.fine_tune_checkpoint == "" else None
+    parse_recipe(statements, beginning=beginning, evaluable=evaluable)
     from ssd_centernet.train import train
 
     if own:
@@ -282,13 +279,17 @@ def _downloaded() -> OwnData | None:
 
 
 def parse_recipe(
-    statements: Sequence[Statement], *, initial: str | None = None, evaluable: bool = True
+    statements: Sequence[Statement],
+    *,
+    beginning: Sequence[str] | None = None,
+    evaluable: bool = True,
 ) -> None:
     """Parse the recipe with what the flags set.
 
     Args:
         statements: of `_vendor_flags.resolve`.
-        initial: weights for an empty --fine_tune_checkpoint; None leaves those of the recipe.
+        beginning: bindings that an empty --fine_tune_checkpoint stands for; None leaves what the
+            recipe has.
         evaluable: whether there are annotations to evaluate on.
 
     Raises:
@@ -313,11 +314,7 @@ def parse_recipe(
     if values.fine_tune_checkpoint == "":
         # Said by the original's scripts, where it leaves the recipe's as it is.
         bindings = [one for one in bindings if not one.startswith("train.fine_tune_checkpoint")]
-        if values.fine_tune_checkpoint == _RANDOM:
-            bindings.append("train.fine_tune_checkpoint = None")
-        elif initial:
-            bindings.append(f"train.fine_tune_checkpoint = {initial!r}")
-            bindings += _flags.flag_bindings({_KIND: f"train.{_KIND}"})
+        bindings += beginning or ()
     noise = not (values.data_dir or values.annotations)
     if values.mode == "train" or noise or not evaluable:
         bindings.append("train.evaluate_every = 0")
