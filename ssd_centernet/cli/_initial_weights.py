@@ -14,7 +14,7 @@ def published_beginning() -> list[str]:
         Bindings: of the weights that the recipe was published with. Where they cannot be fetched,
         the run begins with random ones, and no layer is frozen at these.
     """
-    from ssd_centernet.run_directory import first_line, has_checkpoint
+    from ssd_centernet.run_directory import has_checkpoint
     from ssd_centernet.weights import catalog
 
     values = flags.FLAGS
@@ -28,7 +28,7 @@ def published_beginning() -> list[str]:
     except OSError as error:
         _say(
             f"{recipe} was published with the initial weights {row.name}, which are not here: the "
-            f"run begins with random ones. {first_line(error)}"
+            f"run begins with random ones. {str(error).strip().splitlines()[0]}"
         )
         return ["train.freeze = ()"]
     bindings = [f"train.fine_tune_checkpoint = {path!r}"]
