@@ -211,7 +211,13 @@ def test_annotations_as_downloaded_beside_records_of_the_tpu_tools(tmp_path):
         "images": [{"id": number, "height": 8, "width": 8} for number in (1, 2, 3)],
         "categories": LABELS.to_categories(),
         "annotations": [
-            {"id": number, "image_id": image, "category_id": 1, "bbox": [1, 1, 3, 4], "area": 5.5}
+            {
+                "id": number,
+                "image_id": image,
+                "category_id": 1,
+                "bbox": [1, 1, 3, number],
+                "area": 5.5,
+            }
             | {"iscrowd": 0}
             for number, image in enumerate((1, 2, 2, 3), 1)
         ],
