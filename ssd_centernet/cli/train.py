@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING
 from absl import flags
 
 from ssd_centernet.cli import _flags, _runs, _vendor_flags
-from ssd_centernet.cli._initial_weights import published_beginning
+from ssd_centernet.cli._originals import downloaded_data, published_beginning
 from ssd_centernet.cli._vendor_flags import Statement
 from ssd_centernet.files import temporary_folder
 from ssd_centernet.run_directory import FAKE_DATA_DIR
@@ -146,7 +146,8 @@ def _define_beginning() -> None:
         "fine_tune_checkpoint",
         None,
         "Weights that a new run begins with: a run directory, a published checkpoint, or the name "
-        "of published weights such as vgg16_caffe, which are fetched (ssd_centernet weights list).",
+        "of published weights such as vgg16_caffe, which are fetched (ssd_centernet weights list). Empty: "
+        "those that the recipe was published with, where they can be had.",
     )
     flags.DEFINE_enum(
         "fine_tune_checkpoint_type",
@@ -246,7 +247,8 @@ def _own_data() -> OwnData | None:
     values = flags.FLAGS
     given = {name: values[name].value for name in _ANNOTATIONS if values[name].value}
     if not given:
-        return _downloaded()
+        plain = isinstance(values.data_dir, str) and not (values.static or values.use_fake_data)
+        return downloaded_data(values.model_dir, values.data_dir) if plain else None
     if "annotations" not in given:
         raise flags.IllegalFlagValueError(
             f"--{next(iter(given))} belongs to --annotations, which is not given."
@@ -259,23 +261,6 @@ def _own_data() -> OwnData | None:
     from ssd_centernet.runs.own_data import OwnData
 
     return OwnData(model_dir=values.model_dir, data_dir=values.data_dir, **given)
-
-
-def _downloaded() -> OwnData | None:
-    """Return the annotations of COCO where --data_dir holds it as it is downloaded."""
-    from ssd_centernet.runs.own_data import OwnData, coco_download
-
-    values = flags.FLAGS
-    if not isinstance(values.data_dir, str) or values.static or values.use_fake_data:
-        return None
-    found = coco_download(values.data_dir)
-    if found is None:
-        return None
-    own = OwnData(model_dir=values.model_dir, **found)
-    print(
-        f"{values.data_dir} holds COCO as it is downloaded: it is converted, once, to {own.folder}"
-    )
-    return own
 
 
 def parse_recipe(

@@ -2,8 +2,9 @@
 
 import gin
 
-from ssd_centernet.cli import _initial_weights, train
-from ssd_centernet.cli._initial_weights import published_beginning
+from ssd_centernet.cli import train
+from ssd_centernet.cli._originals import published_beginning
+from ssd_centernet.weights import fetching
 from tests.cli.command_line import parsed
 
 KIND = "--fine_tune_checkpoint_type=classification"
@@ -15,7 +16,7 @@ def bound(*arguments):
         beginning = published_beginning() if values.fine_tune_checkpoint == "" else None
         train.parse_recipe([], beginning=beginning)
         found = []
-        for name in ("fine_tune_checkpoint", "fine_tune_checkpoint_type", "freeze"):
+        for name in ("fine_tune_checkpoint", "fine_tune_checkpoint_type", "freeze_random"):
             try:
                 found.append(gin.query_parameter(f"train.{name}"))
             except ValueError:
@@ -30,7 +31,7 @@ def test_weights_that_are_given(tmp_path, monkeypatch):
 
 def test_published_weights_on_this_machine(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(_initial_weights, "_locate", lambda name: str(tmp_path / name))
+    monkeypatch.setattr(fetching, "locate", lambda name, say: tmp_path / name)
     path = str(tmp_path / "resnet50_v1_slim")
     assert bound("--fine_tune_checkpoint=") == [path, None, None]
     assert bound("--fine_tune_checkpoint=", KIND) == [path, "classification", None]
@@ -47,7 +48,7 @@ def test_where_they_cannot_be_had_no_layer_is_frozen_at_random_values(
     monkeypatch.setenv("SSD_CENTERNET_WEIGHTS", str(tmp_path / "cache"))
     monkeypatch.setenv("SSD_CENTERNET_WEIGHTS_MIRROR", (tmp_path / "no_mirror").as_uri())
     # The published scripts give the type with no checkpoint.
-    assert bound("--fine_tune_checkpoint=", KIND) == [None, None, ()]
+    assert bound("--fine_tune_checkpoint=", KIND) == [None, None, False]
     said = capsys.readouterr().out
     assert (
         "initial weights resnet50_v1_slim, which are not here: the run begins with random" in said

@@ -1,10 +1,14 @@
-"""The weights that a recipe was published with, for a run that is told no others."""
+"""What a training begins with as the published systems have it: their weights, their data."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from absl import flags
+
+if TYPE_CHECKING:
+    from ssd_centernet.runs.own_data import OwnData
 
 
 def published_beginning() -> list[str]:
@@ -15,7 +19,7 @@ def published_beginning() -> list[str]:
         the run begins with random ones, and no layer is frozen at these.
     """
     from ssd_centernet.run_directory import has_checkpoint
-    from ssd_centernet.weights import catalog
+    from ssd_centernet.weights import catalog, fetching
 
     values = flags.FLAGS
     # The first file tells the recipe's name.
@@ -24,13 +28,13 @@ def published_beginning() -> list[str]:
     if row is None or has_checkpoint(values.model_dir):
         return []
     try:
-        path = _locate(row.name)
+        path = str(fetching.locate(row.name, say=_say))
     except OSError as error:
         _say(
             f"{recipe} was published with the initial weights {row.name}, which are not here: the "
             f"run begins with random ones. {str(error).strip().splitlines()[0]}"
         )
-        return ["train.freeze = ()"]
+        return ["train.freeze_random = False"]
     bindings = [f"train.fine_tune_checkpoint = {path!r}"]
     if values.fine_tune_checkpoint_type:
         kind = values.fine_tune_checkpoint_type
@@ -38,17 +42,16 @@ def published_beginning() -> list[str]:
     return bindings
 
 
-def _locate(name: str) -> str:
-    """Find published weights on this machine, or fetch them.
+def downloaded_data(model_dir: str, data_dir: str) -> OwnData | None:
+    """Return the annotations of COCO where a data directory holds it as it is downloaded."""
+    from ssd_centernet.runs.own_data import OwnData, coco_download
 
-    Raises:
-        OSError: they are not here and cannot be fetched.
-    """
-    try:
-        from ssd_centernet.weights import fetching
-    except ImportError as error:
-        raise FileNotFoundError(f"{name} is not fetched: give --fine_tune_checkpoint.") from error
-    return str(fetching.locate(name, say=_say))
+    found = coco_download(data_dir)
+    if found is None:
+        return None
+    own = OwnData(model_dir=model_dir, **found)
+    _say(f"{data_dir} holds COCO as it is downloaded: it is converted, once, to {own.folder}")
+    return own
 
 
 def _say(text: str) -> None:
