@@ -146,8 +146,8 @@ def _define_beginning() -> None:
         "fine_tune_checkpoint",
         None,
         "Weights that a new run begins with: a run directory, a published checkpoint, or the name "
-        "of published weights such as vgg16_caffe, which are fetched (ssd_centernet weights list). Empty: "
-        "those that the recipe was published with, where they can be had.",
+        "of published weights such as vgg16_caffe, which are fetched (ssd_centernet weights list). "
+        "Empty: those that the recipe was published with, where they can be had.",
     )
     flags.DEFINE_enum(
         "fine_tune_checkpoint_type",
