@@ -85,7 +85,8 @@ def _shrunk(command):
     # Only training builds a recipe's network by its name. That of README stays whole: published
     # weights are put into it, and other pages go on with its run.
     recipe = re.search(r"--gin_file=(\w+)", command) if name == "train" else None
-    narrow = NARROW.get(recipe[1], ()) if recipe and not (whole and "resnet34" in recipe[1]) else ()
+    published = recipe and ("resnet34" in recipe[1] or "=efficientnet_lite0" in command)
+    narrow = NARROW.get(recipe[1], ()) if recipe and not (whole and published) else ()
     if narrow:  # Published weights have more channels.
         command = command.replace(" --fine_tune_checkpoint=resnet34_mlperf", "")
     # Pictures are left to the whole one as well.
