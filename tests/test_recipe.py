@@ -129,6 +129,7 @@ TELLTALES = {
     "pictures": ("0", TRAIN, {"PictureBoard.number": 0}),
     "profile": ("(1, 2)", TRAIN, {"make_observers.profile": (1, 2)}),
     "use_performance": ("True", TRAIN, {"make_observers.use_performance": True}),
+    "tracker": ("'mlflow'", TRAIN, {"start_tracking.name": "mlflow"}),
     "device": ("'cpu'", TRAIN, {"select_device.name": "cpu"}),
     "use_horovod": ("True", TRAIN, {"connect.use_horovod": True}),
     "gradient_compression": ("'fp16'", TRAIN, {"connect.compression": "fp16"}),
@@ -174,6 +175,7 @@ def watching():
     """Watch the parts that settings go to; nothing is trained, measured or restored."""
     untrained = SimpleNamespace(run=lambda: "finished")
     table = SimpleNamespace(report=lambda: "nothing", fresh=())
+    tracking = SimpleNamespace(log=lambda *_: None, close=lambda **_: None)
     with pytest.MonkeyPatch.context() as patch:
         for module, name, result in (
             (recipe_module, "Trainer", None),
@@ -186,6 +188,7 @@ def watching():
             (train_module, "PictureBoard", None),
             (train_module, "make_observers", []),
             (train_module, "restore", table),
+            (train_module, "start_tracking", tracking),
             (train_module.beginning, "check_frozen", None),
             (train_module, "TrainLoop", untrained),
             (train_module.run_directory, "check_classes", SimpleNamespace()),
