@@ -17,6 +17,7 @@ from numbers import Integral
 from typing import TYPE_CHECKING
 
 from ssd_centernet.files import read_text, write_atomically
+from ssd_centernet.plain_text import plain
 
 if TYPE_CHECKING:
     import numpy as np
@@ -126,7 +127,7 @@ class LabelMap:
             other_names = {item["id"]: item["other"] for item in items if item["other"]}
             names, ids = ([item[key] for item in items] for key in ("name", "id"))
             return cls(names, ids, other_names=other_names)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ValueError(f"Label map {os.fspath(path)}: {error}") from error
 
     def to_categories(self) -> list[dict]:
@@ -276,7 +277,7 @@ def _check(names: tuple[str, ...], ids: tuple[int, ...]) -> None:
     if len(names) != len(ids):
         raise ValueError(f"Got {len(names)} names but {len(ids)} ids; each class needs both.")
     for name, category_id in zip(names, ids, strict=True):
-        if not isinstance(name, str) or not name.strip() or min(name) < " ":
+        if not isinstance(name, str) or not name.strip() or plain(name, one_line=True) != name:
             raise ValueError(f"Category {category_id} needs a name that prints, got {name!r}.")
     _check_distinct("name", names, ids)
     _check_distinct("id", ids, names)

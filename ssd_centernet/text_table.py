@@ -2,6 +2,8 @@
 
 from collections.abc import Container, Sequence
 
+from ssd_centernet.plain_text import plain
+
 
 def text_table(
     rows: Sequence[Sequence[str]], *, words: Container[int] = (0,), rule: bool = True
@@ -16,6 +18,7 @@ def text_table(
     Returns:
         Lines of text without a line end at the last.
     """
+    rows = [[plain(cell, one_line=True) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = [
         "  ".join(

@@ -1,5 +1,6 @@
 """Which errors are mistakes of a user, and how they are told without a traceback."""
 
+import errno
 import os
 import re
 import sys
@@ -20,6 +21,22 @@ _NOT_BUILT = (
     "wrong kind, or @{name}() has brackets where the name alone is expected; correct the recipe. "
     "--debug shows where it failed."
 )
+_WRONG_VALUE = (
+    "{name} cannot be built from its settings: {reason}{told}. Correct the recipe; --debug shows "
+    "where it failed."
+)
+_TOO_LARGE = (
+    "a file that was being written is larger than this shell allows ({detail}): see `ulimit -f`. "
+    "What was there before is as it was. Raise the limit and give the same command again."
+)
+_TOO_DEEP = (
+    "something in the files that were read is nested too deep, or refers to itself. --debug shows "
+    "which file was being read."
+)
+_NO_MEMORY = (
+    "the memory does not suffice{detail}. A file can ask for more than there is: check the sizes "
+    "that it tells; else take smaller batches or images."
+)
 _DAMAGED = (
     "a record file is damaged or was cut short ({detail}). Convert the data again with "
     "`ssd_centernet convert --overwrite`, or replace the file with a complete copy."
@@ -37,14 +54,32 @@ def message_for_user(error: Exception) -> str | None:
     """
     if _is_of_tensorflow(error):
         return _tensorflow_message(error)
+    if isinstance(error, RecursionError):
+        return _TOO_DEEP
+    if isinstance(error, MemoryError):
+        return _NO_MEMORY.format(detail=f" ({error})" if str(error) else "")
+    if isinstance(error, OSError) and error.errno == errno.EFBIG:
+        return _TOO_LARGE.format(detail=error)
     text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
     if isinstance(error, OSError) or _is_raised_here(error):
         return _without_calls(text)
     built = re.search(r"\n  In call to configurable '(\w+)'", text)
     if isinstance(error, TypeError) and built and built[1] not in _ROOTS:
         return _NOT_BUILT.format(name=built[1], reason=_without_calls(text).split("\n")[0])
+    if isinstance(error, ValueError) and built and built[1] not in _ROOTS:
+        told = _settings_of(built[1])
+        return _WRONG_VALUE.format(name=built[1], reason=_without_calls(text)[:300], told=told)
     required = re.match(r"Required bindings for `(\w+)` not provided in config: (.*)", text)
     return _REQUIRED.format(name=required[1], missing=required[2]) if required else None
+
+
+def _settings_of(name: str) -> str:
+    """List the settings of a part that somebody has written, with their places."""
+    gin_state = sys.modules.get("ssd_centernet.config.gin_state")
+    bindings = gin_state.bindings.values() if gin_state else ()
+    own = [one for one in bindings if gin_state.short_name(one.selector) == name]
+    shown = "; ".join(f"{one.name} ({one.place})" for one in own[-6:])
+    return f". It was given {shown}" if shown else ""
 
 
 def lost_another_process(error: Exception) -> str | None:
@@ -103,6 +138,8 @@ def _tensorflow_message(error: Exception) -> str | None:
     files = (errors.NotFoundError, errors.PermissionDeniedError, errors.FailedPreconditionError)
     if isinstance(error, errors.ResourceExhaustedError) and "No space left" in detail:
         return f"the disk is full: {detail.strip()}. Make room and give the same command again."
+    if "File too large" in detail:
+        return _TOO_LARGE.format(detail=detail.strip())
     if isinstance(error, files) and re.search(r"No such file|ermission denied|directory", detail):
         return detail
     return None

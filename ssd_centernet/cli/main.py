@@ -11,11 +11,15 @@ import importlib.metadata
 import logging as py_logging
 import os
 import re
+import signal
 import sys
 import textwrap
+import traceback
+from types import TracebackType
 
 from ssd_centernet import __version__
 from ssd_centernet.cli._errors import lost_another_process, message_for_user
+from ssd_centernet.plain_text import plain, plain_streams
 from ssd_centernet.runtime.launcher import LOST_ANOTHER, end_with_launcher, report_failure
 from ssd_centernet.runtime.quiet import QuietImport
 from ssd_centernet.runtime.signals import Stopped, stoppable
@@ -61,7 +65,27 @@ def run(argv: list[str] | None = None) -> None:
     # own modules get the Keras that the detectors are made of.
     if _has_separate_keras_2():
         os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
-    sys.exit(_dispatch(argv[1:]))
+    sys.excepthook = _show_traceback
+    with plain_streams(sys):
+        sys.exit(_answer(argv[1:]))
+
+
+def _answer(arguments: list[str]) -> int:
+    """Run the command line, to the last word that it prints, and return the exit status."""
+    try:
+        status = _dispatch(arguments)
+        if sys.stdout is not None:
+            sys.stdout.flush()
+        return status
+    except BrokenPipeError:
+        # Who read this has enough, as `head` has. Python would try to write the rest at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.__stdout__.fileno())
+        return 128 + signal.SIGPIPE
+
+
+def _show_traceback(kind: type, error: BaseException, trace: TracebackType | None) -> None:
+    lines = traceback.format_exception(kind, error, trace)
+    print(plain("".join(lines)), end="", file=sys.stderr)
 
 
 def _has_separate_keras_2() -> bool:

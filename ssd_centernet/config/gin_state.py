@@ -6,7 +6,6 @@ The only module that uses what gin has no public name for.
 import contextlib
 import difflib
 import inspect
-import re
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
@@ -14,11 +13,8 @@ import gin
 from gin import config_parser
 
 MACRO = "gin.macro"
-_NO_TEXT = {
-    "int": "a whole number without quotes",
-    "float": "a number without quotes",
-    "bool": "True or False without quotes",
-}
+# Levels of parts within parts; those of recipes are five.
+_DEEPEST = 60
 # Classes of Keras at which a chain of constructors with **kwargs ends.
 _ROOTS = ("Layer", "_BaseOptimizer")
 # Beginnings of names that recipes refer to.
@@ -179,6 +175,66 @@ def macro_names() -> list[str]:
     return [scope for scope, selector in _gin._CONFIG if selector == MACRO]
 
 
+def literal(key: Key) -> tuple[Any, Key]:
+    """Return the value of a binding, that of a macro in its place, and the key that has it."""
+    seen = set()
+    while key not in seen:
+        seen.add(key)
+        scope, selector, parameter = key
+        value = _gin._CONFIG[scope, selector][parameter]
+        if not (isinstance(value, _REFERENCE) and value.configurable.selector == MACRO):
+            break
+        following = ("/".join(value.scopes), MACRO, "value")
+        if following not in bindings:
+            break
+        key = following
+    return value, key
+
+
+def check_ends() -> None:
+    """Refuse settings whose building would never end, such as SSD.neck = @SSD().
+
+    Raises:
+        ConfigError: names the binding and its place.
+    """
+    done: set[tuple[str, str]] = set()
+
+    def walk(key: Key, scope: str, above: tuple[tuple[str, str], ...]) -> None:
+        for one in references(key):
+            if not one.evaluate:
+                continue
+            inner, selector = one.config_key
+            state = (inner or scope, selector)
+            if state in above or len(above) > _DEEPEST:
+                binding = bindings[key]
+                raise ConfigError(
+                    f"{binding.name} = {one} would be built inside of itself without an end "
+                    f"({binding.place}). Name another part, or None."
+                    if state in above
+                    else f"{binding.name} is nested too deep ({binding.place})."
+                )
+            if state not in done:
+                done.add(state)
+                for following in _nearest(state):
+                    walk(following, state[0], (*above, state))
+
+    for key in bindings:
+        walk(key, key[0], ((key[0], key[1]),) if key[1] != MACRO else ())
+
+
+def _nearest(state: tuple[str, str]) -> list[Key]:
+    """Return the bindings that a call takes: of each parameter that of the innermost scope."""
+    scope, selector = state
+    keys = [key for key in bindings if key[1] == selector and _covers(key[0], scope)]
+    return list({key[2]: key for key in sorted(keys, key=lambda key: len(key[0]))}.values())
+
+
+def construction(configurable: Any) -> Any:
+    """Return the function whose parameters gin sets when it builds something."""
+    function = configurable.wrapped
+    return _gin._find_class_construction_fn(function) if inspect.isclass(function) else function
+
+
 def registered(selector: str) -> Any | None:
     """Return gin's entry of a name, None where nothing has it.
 
@@ -235,24 +291,6 @@ def _named(function: Any) -> set[str]:
         elif parameter.kind is not parameter.VAR_POSITIONAL:
             names.add(parameter.name)
     return names - {"self", "cls"}
-
-
-def expected_instead(configurable: Any, parameter: str, value: Any) -> str | None:
-    """Say what a parameter takes, where a text was set that it cannot use, by its annotation.
-
-    A number in quotes would fail far from here, and a 'False' in quotes would be true.
-    """
-    if not isinstance(value, str):
-        return None
-    function = configurable.wrapped
-    if inspect.isclass(function):
-        function = _gin._find_class_construction_fn(function)
-    found = inspect.signature(function).parameters.get(parameter)
-    annotation = getattr(found, "annotation", None)
-    name = annotation.__name__ if inspect.isclass(annotation) else str(annotation)
-    # A setting of a recipe has what it may be beside its type: Annotated[int, COUNT].
-    name = re.sub(r"^Annotated\[(.+?), .*\]$", r"\1", name)
-    return _NO_TEXT.get(name.removesuffix(" | None"))
 
 
 def near_names(selector: str) -> str:

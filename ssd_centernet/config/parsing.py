@@ -24,7 +24,9 @@ from ssd_centernet.config.gin_state import (
     ConfigError,
     Key,
     bindings,
-    expected_instead,
+    check_ends,
+    construction,
+    literal,
     macro_names,
     near,
     near_names,
@@ -38,6 +40,7 @@ from ssd_centernet.config.gin_state import (
     short_name,
     statements,
 )
+from ssd_centernet.config.kinds import unfit
 from ssd_centernet.config.text import PARSE_ERRORS, explain
 from ssd_centernet.files import read_text, write_atomically
 
@@ -129,6 +132,8 @@ def parse(
             for text in params or ():
                 reader.read_statements(text, place=source)
         _check_macros()
+        check_ends()
+        _check_kinds()
         gin.finalize()
     except Exception:
         clear()
@@ -259,11 +264,6 @@ def _bind(key: Key, found: Any, value: Any, place: str, *, override: bool) -> No
             f"{short_name(found.selector)!r} has no parameter {parameter!r} ({place}). "
             f"{near(parameter, known)}Its parameters: {', '.join(sorted(known)) or 'none'}."
         )
-    expected = expected_instead(found, parameter, value)
-    if expected:
-        raise ConfigError(
-            f"{short_name(found.selector)}.{parameter} is {value!r}, expected {expected} ({place})."
-        )
     before = reachable_keys([key]) if key in bindings else set()
     try:
         gin.bind_parameter(key, value)
@@ -314,3 +314,18 @@ def _check_macros() -> None:
                     f"%{name} is not defined ({binding.place}). {near(name, macros)}"
                     f"Defined are: {', '.join(sorted(macros)) or 'none'}."
                 )
+
+
+def _check_kinds() -> None:
+    """Raise for a value of another kind than its parameter takes, with the place of the value."""
+    for key, binding in bindings.items():
+        if binding.selector == MACRO:
+            continue
+        value, source = literal(key)
+        expected = unfit(construction(registered(binding.selector)), binding.parameter, value)
+        if expected:
+            through = f" through %{bindings[source].name}" if source != key else ""
+            raise ConfigError(
+                f"{binding.name} is {value!r:.200}{through}, expected {expected} "
+                f"({bindings[source].place})."
+            )

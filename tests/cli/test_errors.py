@@ -94,7 +94,7 @@ def test_call_chain_of_gin_is_dropped():
     [
         (
             ["ResNet.blocks = 3"],
-            r"ResNet cannot be built from its settings: .* ResNet\.\* has",
+            r"ResNet\.blocks is 3, expected values in brackets, such as \(1, 2\)",
         ),
         (["train.batches = @training_batches()"], "training_batches cannot be built .* brackets"),
     ],
