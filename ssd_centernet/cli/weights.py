@@ -20,6 +20,8 @@ from collections.abc import Sequence
 
 from absl import flags
 
+from ssd_centernet.cli import _flags
+
 FLAGS = flags.FLAGS
 _ACTIONS = ("list", "fetch", "check", "convert")
 
@@ -32,6 +34,7 @@ def define_flags() -> None:
         "Recipe whose detector the weights go into (default of convert: that of the table).",
     )
     flags.DEFINE_multi_string("gin_params", None, "A setting of that recipe. Repeatable.")
+    _flags.define_allow_import()
     flags.DEFINE_string(
         "label_map", None, "Classes of that detector: a pbtxt file (default: those of COCO)."
     )
@@ -137,5 +140,6 @@ def _restored(source: str, recipe: str) -> tuple:
     row = catalog.named(source)
     settings = [*(row.settings if row and row.recipe == recipe else ()), *(FLAGS.gin_params or ())]
     labels = LabelMap.from_pbtxt(FLAGS.label_map) if FLAGS.label_map else LabelMap.coco()
-    detector = build(recipe, label_map=labels, settings=settings)
+    allowed = FLAGS.allow_import
+    detector = build(recipe, label_map=labels, settings=settings, allow_import=allowed)
     return detector, restore(detector, source, say=Console())

@@ -55,6 +55,8 @@ HELD = {
     "Not bounded": "security/test_page: what_is_not_bounded_is_read_without_a",
     "yours to limit": "security/test_page: what_is_not_bounded_is_read_without_a",
     "uses no network": "security/test_data_files: reading_uses_no_network",
+    "Published weights are fetched": "weights/test_fetching:",
+    "Otherwise a command connects": "security/test_data_files: reading_uses_no_network",
     "talk to each other": "distributed/test_collectives:",
     "written beside their target": "test_files: who_may_read_is_what_the_umask_says",
     "runs code, writes outside": "security/test_page: each_sentence_has_a_test",
