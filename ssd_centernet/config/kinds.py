@@ -72,6 +72,8 @@ def _members(hint: Any) -> list[Any]:
 
 def _wanted(hint: Any, value: Any) -> str | None:
     """Say what one annotation wants of a value that does not fit; None where it may fit."""
+    if value is not None and not isinstance(value, _LITERALS):
+        return None  # A name or a macro among the values of a tuple.
     origin, inner = typing.get_origin(hint) or hint, typing.get_args(hint)
     many = isinstance(value, tuple | list)
     if origin in _NUMBERS:

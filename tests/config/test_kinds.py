@@ -24,6 +24,7 @@ from tests.tiny import RUN_RECIPE
         ("ResNet.stem_width = (8,)", r"ResNet\.stem_width is \(8,\), expected a whole number"),
         ("ResNet.stem_width = 1e999", "ResNet.stem_width is inf, expected a whole number"),
         ("ResNet.norm_epsilon = [1]", "expected a number"),
+        ("SIDE = 64\nSSD.image_size = (64, %SIDE)", None),
         ("SSDAugment.compiled = 1", "SSDAugment.compiled is 1, expected True or False"),
         ("SSD.neck = @SSD()", r"SSD\.neck = @SSD\(\) would be built inside of itself"),
         ("SSD.neck = @a/SSD()\na/SSD.neck = @SSDExtraLevels()", None),
