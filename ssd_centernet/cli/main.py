@@ -15,6 +15,7 @@ import signal
 import sys
 import textwrap
 import traceback
+import warnings
 from types import TracebackType
 
 from ssd_centernet import __version__
@@ -66,6 +67,7 @@ def run(argv: list[str] | None = None) -> None:
     if _has_separate_keras_2():
         os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
     sys.excepthook = _show_traceback
+    warnings.showwarning = _show_warning
     with plain_streams(sys):
         sys.exit(_answer(argv[1:]))
 
@@ -86,6 +88,14 @@ def _answer(arguments: list[str]) -> int:
 def _show_traceback(kind: type, error: BaseException, trace: TracebackType | None) -> None:
     lines = traceback.format_exception(kind, error, trace)
     print(plain("".join(lines)), end="", file=sys.stderr)
+
+
+def _show_warning(message, category, filename, lineno, file=None, line=None) -> None:
+    """Print what a user is warned of without the place in the code that warns."""
+    text = f"warning: {message}\n"
+    if category is not UserWarning:
+        text = warnings.formatwarning(message, category, filename, lineno, line)
+    print(text, end="", file=file or sys.stderr)
 
 
 def _has_separate_keras_2() -> bool:

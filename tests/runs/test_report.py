@@ -228,7 +228,11 @@ def test_terminal(three):
 
 def test_command_needs_no_tensorflow(finished, tmp_path):
     page = tmp_path / "report.html"
+    with (finished / "metrics.jsonl").open("a") as file:
+        file.write("half a li\n")
     done = without_tensorflow("report", finished, f"--output={page}")
+    # Not where in the code the warning is.
+    assert re.fullmatch(r"warning: \S+/metrics\.jsonl: 1 of its lines .*\n", done.stderr)
     assert "finished" in done.stdout and f"written: {page}" in done.stdout
     assert Document(page.read_text(encoding="utf-8")).text.startswith("Run: finished ")
     done = without_tensorflow("report", tmp_path / "finishd", status=1)
