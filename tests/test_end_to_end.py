@@ -76,7 +76,9 @@ def _metrics(path):
 
 def test_training_leaves_a_run_and_its_evaluation(way):
     run = way["top"] / "run"
-    assert way["printed"]["train"].rstrip().endswith(f"finished: {run}")
+    *_, finished, following = way["printed"]["train"].strip().splitlines()
+    assert finished == f"finished: {run}"
+    assert following.startswith(f"next: ssd_centernet evaluate --model_dir={run}")
     for name in ("config.gin", "mscoco_label_map.pbtxt", "metrics.jsonl", "ckpt-3.index", "best"):
         assert (run / name).exists(), name
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]

@@ -218,6 +218,13 @@ def warm_up_averages(
     return len(short)
 
 
+def keep_momentum(model: keras.Model) -> None:
+    """Take back what `warm_up_averages` did."""
+    for layer in norms_of(model):
+        if isinstance(layer, BatchNorm):
+            layer.warm_up(None)
+
+
 def is_warmed_up(layer: keras.layers.Layer) -> bool:
     """Tell whether the momentum of a layer's averages grows with the steps."""
     return getattr(layer, "_step", None) is not None

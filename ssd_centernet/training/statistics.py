@@ -13,6 +13,7 @@ import tensorflow as tf
 from ssd_centernet._keras import keras
 from ssd_centernet.layers.normalization import (
     is_warmed_up,
+    keep_momentum,
     norms_of,
     share_of_beginning,
     warm_up_averages,
@@ -71,6 +72,8 @@ def describe_late_averages(model: keras.Model, checkpoint: str) -> str | None:
         if kept:  # It holds the estimates that were evaluated.
             return None
         warm_up_averages(model, lambda: 0, begun[-1].get("total_steps"))
+    else:
+        keep_momentum(model)
     late, share = late_norms(model, int(number))
     if not late:
         return None

@@ -185,9 +185,9 @@ def test_command_prints_a_table_or_json_lines(tiny, capsys):
     values = flags.FlagValues()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(flags, "FLAGS", values)
-        for kind in ("enum", "integer", "float", "string", "boolean"):
-            _bind(patch, flags, f"DEFINE_{kind}", values)
-        _bind(patch, flags, "DEFINE_multi_string", values)
+        kinds = [name for name in dir(flags) if name.startswith("DEFINE_") and name[7].islower()]
+        for name in kinds:
+            _bind(patch, flags, name, values)
         benchmark.define_flags()
         values(["benchmark", "--part=step", "--windows=1", "--seconds=0.05", "--batch_size=1"])
         values.gin_params = TINY

@@ -34,6 +34,7 @@ NOT_RUN = {
     r"tensorboard": "serves until it is stopped",
     r"docker": "needs an image from the network",
     r"python (-m )?benchmarks[./]compare_model_garden": "minutes, and needs tf-models-official",
+    r"python benchmarks/save\.py": "minutes, and asks for a quiet machine",
     r"python scripts/readme_picture\.py": "needs the run of the demo",
     r"python -m tests\.parity": "minutes; tests/parity/test_parity.py runs it",
     r"python -m tests\.mutations": "a minute; tests/mutations/test_mutations.py runs a part of it",
@@ -60,6 +61,7 @@ PLACEHOLDERS = {"DATA": "data/coco"}
 OTHER_PROGRAMS = {  # Programs of ours with flags of their own: how they are asked for help.
     "python -m tests.parity": "python -m tests.parity --help",
     "python benchmarks/compare_model_garden.py": "python benchmarks/compare_model_garden.py --help",
+    "python benchmarks/save.py": "python benchmarks/save.py --help",
 }
 
 

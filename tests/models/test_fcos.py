@@ -82,7 +82,7 @@ def test_center_sampling_gives_each_object_its_locations():
 
 def test_it_trains_and_the_run_is_opened(run_dir, data_dir):
     assert find_checkpoint(run_dir).endswith("ckpt-4")
-    opened = open_run(run_dir, device="cpu")
+    opened = open_run(run_dir, device="cpu", allow_import=["tests.models.fcos"])
     assert isinstance(opened.detector, FCOS)
     sheet = np.asarray(Image.open(run_dir / "pictures" / "inputs.png"))
     assert (sheet == fed_images.COLORS[MATCHED]).all(axis=-1).sum() > 100
@@ -132,7 +132,7 @@ def test_a_detector_that_explains_nothing_is_shown_by_omission(run_command, data
 
 def test_known_classes_are_taken_from_a_run_of_others(run_dir):
     names = ("square", "ring", "disc")
-    trained = open_run(run_dir, device="cpu").detector
+    trained = open_run(run_dir, device="cpu", allow_import=["tests.models.fcos"]).detector
     detector = TestFCOS().build((64, 64), class_names=names)
     fresh = files.values(detector)["head/logits/kernel"]
     table = restore(detector, run_dir)
@@ -164,7 +164,7 @@ def test_classes_that_nobody_can_place_are_refused(run_dir, monkeypatch):
     ],
 )
 def test_it_is_measured(run_command, part, flags):
-    text = run_command("benchmark", f"--part={part}", "--batch_size=2", *flags)
+    text = run_command("benchmark", f"--part={part}", "--batch_size=2", "--json", *flags)
     lines = [json.loads(line) for line in text.splitlines()]
     assert lines[0]["part"] == part and lines[0]["images_per_second"] > 0
     if part == "postprocess":

@@ -159,7 +159,7 @@ OF_COMMANDS = {
     "prediction": (_predict, "ssd_centernet.predict.prediction:predict", "python"),
     "evaluation": (_evaluate, "ssd_centernet.evaluation.coco:CocoEvaluator.add", "python"),
     "metrics, in C++": (_evaluate, "ssd_centernet.evaluation.coco:CocoEvaluator.compute", "deaf"),
-    "report": (_evaluate, "ssd_centernet.runs.evaluation:write_report", "python"),
+    "report": (_evaluate, "ssd_centernet.runs.evaluation:evaluation_page", "python"),
     "benchmark": (_benchmark, "ssd_centernet.training.trainer:Trainer.train_step", "python"),
     "rendering": (_make_synthetic, "ssd_centernet.data.synthetic:_render_scene", "python"),
 }
