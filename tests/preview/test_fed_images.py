@@ -136,7 +136,7 @@ def test_peaks_tell_objects_of_their_own_and_those_that_share_one():
     assert "warm colours: the heatmap" in fed_images.legend(one.matches)
     drawn = fed_images.draw_input(one, ("a", "b"), size=64) - one.image.astype(int)
     # The cell of a peak is tinted, a corner of the image is not.
-    assert drawn[48, 51, 0] > 40 and drawn[48, 51, 2] < -40
+    assert drawn[49, 50, 0] > 40 and drawn[49, 50, 2] < -40
     assert np.abs(drawn[62, 2]).max() < 10
 
 
