@@ -4,7 +4,6 @@ import json
 import sys
 import threading
 import time
-import warnings
 
 import pytest
 
@@ -133,15 +132,3 @@ def test_the_setting_takes_what_there_is():
         assert Recipe(tracker=name).tracker == name
     with pytest.raises(ValueError, match=r"train\.tracker is 'tensorbord', expected .*mlflow"):
         Recipe(tracker="tensorbord")
-
-
-def test_weights_and_biases_takes_a_run_offline(tmp_path, monkeypatch):
-    pytest.importorskip("wandb", reason="wandb is no requirement of the tests: 100 MB")
-    monkeypatch.setenv("WANDB_MODE", "offline")
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        for _ in range(2):
-            tracking = start_tracking("wandb", tmp_path, SETTINGS)
-            tracking.log("train", 1, {"total": 1.0})
-            tracking.close(finished=True)
-    assert len(list((tmp_path / "wandb").glob("offline-run-*"))) == 2
