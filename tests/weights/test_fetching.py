@@ -236,6 +236,7 @@ def test_a_checkpoint_is_taken_out_of_its_archive(monkeypatch, site, tmp_path):
         (b"not an archive", "cannot be unpacked"),
         (archive({"a/one.index": b"x", "a/two.index": b"y"}), "2 checkpoints: give the path"),
     ],
+    ids=["parent", "absolute", "without", "cut", "text", "two"],  # Bytes of archives hold the time.
 )
 def test_archives_that_are_not_what_they_should_be(monkeypatch, site, tmp_path, data, message):
     publish(monkeypatch, site, data, name="centernet_hourglass104", digest=None)
