@@ -49,11 +49,14 @@ def installed(wheel, tmp_path_factory):
     place = tmp_path_factory.mktemp("installed") / "venv"
     run(sys.executable, "-m", "venv", "--without-pip", place)
     own = sysconfig.get_path("purelib", vars={"base": str(place), "platbase": str(place)})
+    # Before anything is borrowed and without the checkout on the path: pip would take an
+    # installation of the same version there for this one.
+    command = [sys.executable, "-m", "pip", "--python", place / "bin" / "python", "install"]
+    command += ["--quiet", "--no-deps", "--no-index", wheel]
+    run(*command, env=environment(PYTHONPATH=None))
     # A path file adds the folder behind this environment's own, and no path files of that folder:
     # an editable installation there is not seen.
     (Path(own) / "borrowed.pth").write_text(sysconfig.get_path("purelib") + "\n", "utf-8")
-    command = [sys.executable, "-m", "pip", "--python", place / "bin" / "python", "install"]
-    run(*command, "--quiet", "--no-deps", "--no-index", wheel)
     return place / "bin"
 
 
