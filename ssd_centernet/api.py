@@ -141,6 +141,7 @@ def load(
     checkpoint: str | None = None,
     settings: str | Sequence[str] = (),
     allow_import: Sequence[str] | None = None,
+    trained: bool = False,
 ) -> Detector:
     """Load a trained detector: of a run of `ssd_centernet train`, or of a `.keras` file.
 
@@ -152,6 +153,8 @@ def load(
         settings: gin bindings that win over those of the run: 'SSDDecoder.score_threshold = 0.3'.
         allow_import: modules that the settings of the run may import and name, such as
             ['my_parts']: their code runs. Without it the settings are data (docs/security.md).
+        trained: whether to take the weights that were trained where the run averages them
+            (`train.ema_decay`), and not the averages.
 
     Returns:
         The detector with these weights and the names of its classes.
@@ -163,9 +166,10 @@ def load(
     """
     path = Path(path).expanduser()
     if path.suffix == ".keras":
-        if checkpoint is not None or settings or allow_import:
+        if checkpoint is not None or settings or allow_import or trained:
             raise ValueError(
-                f"{path} holds one detector: checkpoint, settings and allow_import are for runs."
+                f"{path} holds one detector: checkpoint, settings, allow_import and trained are "
+                "for runs."
             )
         return _load_file(path)
     model_dir, inside = _run_and_checkpoint(path)
@@ -181,6 +185,7 @@ def load(
             gin_params=as_lines(settings),
             device=None,
             allow_import=allow_import,
+            trained=trained,
         )
     return run.detector
 

@@ -23,6 +23,8 @@ from ssd_centernet.files import write_atomically
 
 CHECKPOINT_PREFIX = "ckpt"
 BEST_DIR = "best"
+# Of a run that averages its weights: those that training goes on with. `weights` are the averages.
+TRAINED_WEIGHTS = "trained"
 LIST_NAME = "checkpoint"
 DIGEST_SUFFIX = ".sha256"
 # What TensorFlow writes before it renames: the parts of a checkpoint, and its list of checkpoints.

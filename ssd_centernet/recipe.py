@@ -25,11 +25,7 @@ from ssd_centernet.data.mixture import (
     training_notes,
     training_source,
 )
-from ssd_centernet.data.pipeline import (
-    evaluation_batches,
-    resize_only,
-    training_batches,
-)
+from ssd_centernet.data.pipeline import evaluation_batches, resize_only, training_batches
 from ssd_centernet.data.shards import RecordSource
 from ssd_centernet.evaluation.detector import fitting_batch_size
 from ssd_centernet.labels import LabelMap
@@ -37,13 +33,7 @@ from ssd_centernet.layers.normalization import synchronize, warm_up_averages
 from ssd_centernet.models.detector import Detector
 from ssd_centernet.runtime.distribution import Communicator, SingleProcess, connect
 from ssd_centernet.runtime.precision import needs_loss_scale
-from ssd_centernet.training.length import (
-    LOSS_PREFIX,
-    LoopOptions,
-    RunLength,
-    run_length,
-    to_steps,
-)
+from ssd_centernet.training.length import LOSS_PREFIX, LoopOptions, RunLength, run_length, to_steps
 from ssd_centernet.training.loss_scale import LossScale
 from ssd_centernet.training.optimizers import Momentum
 from ssd_centernet.training.schedules import ConstantRate
@@ -76,6 +66,8 @@ class Recipe:
         freeze_random: what becomes of them where no checkpoint sets them: True holds them at their
             random values, False trains them, None is an error.
         clip_norm: largest global norm of the gradients.
+        ema_decay: decay of an average of the weights, which is evaluated, exported and kept in
+            best/, such as 0.9998; None for no average.
         resume_from: a run or checkpoint of this library that a fresh run directory goes on from, as
             if the run had always been there; wins over `fine_tune_checkpoint`.
         loss_scale: constructor of the factor that float16 needs, without effect in float32 and
@@ -138,6 +130,7 @@ class Recipe:
     freeze: Annotated[Sequence[str], may_be.PATTERNS] = ()
     freeze_random: Annotated[bool | None, may_be.SWITCH] = None
     clip_norm: Annotated[float | None, may_be.ABOVE_ZERO] = None
+    ema_decay: Annotated[float | None, may_be.BELOW_ONE] = None
     resume_from: Annotated[str | None, may_be.PATH] = None
     loss_scale: Annotated[Callable, may_be.constructor("LossScale")] = LossScale
     fine_tune_checkpoint: Annotated[str | None, may_be.PATH] = None
@@ -393,6 +386,7 @@ class Recipe:
             clip_norm=self.clip_norm,
             loss_scale=scale if needs_loss_scale(detector.dtype_policy.name) else None,
             accumulate_steps=self.accumulate_steps,
+            ema_decay=self.ema_decay,
             communicator=communicator,
         )
         if fits_length:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import os
 import platform
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import tensorflow as tf
@@ -138,7 +139,7 @@ def train(
                     checkpoints=checkpoints,
                     log=log,
                     evaluate=evaluation,
-                    settled=EarlyStatistics(trainer, begin_at, log.say),
+                    settled=_evaluated_state(trainer, EarlyStatistics(trainer, begin_at, log.say)),
                     strategy=strategy,
                     observers=observers,
                 ).run()
@@ -163,6 +164,8 @@ def _find_beginning(recipe: Recipe, checkpoints: RunCheckpoints, log: TrainLog) 
         step = int(checkpoints.trainer.step)
         log.resume_at(step)
         log.say(f"resuming from {resumed} at step {step}")
+        if checkpoints.change:
+            log.say(f"note: {checkpoints.change}")
     elif recipe.fine_tune_checkpoint:
         table = restore(
             checkpoints.trainer.detector,
@@ -172,6 +175,8 @@ def _find_beginning(recipe: Recipe, checkpoints: RunCheckpoints, log: TrainLog) 
             channels=recipe.fine_tune_channels,
             say=log.say,
         )
+        if checkpoints.trainer.average is not None:
+            checkpoints.trainer.average.restart()
         _check_frozen(recipe, checkpoints.trainer.detector, table.fresh)
         log.say(table.report())
         log.keep(run_directory.INITIAL_WEIGHTS_NAME, str(table))
@@ -190,6 +195,19 @@ def _check_frozen(recipe: Recipe, detector: Detector, fresh: Sequence[str] | Non
         allowed=recipe.freeze_random is not None,
         published=recipe.published_weights,
     )
+
+
+def _evaluated_state(trainer: Trainer, statistics: EarlyStatistics) -> Callable:
+    """Join what opens the state that is evaluated: averages of the weights, then statistics."""
+    if trainer.average is None:
+        return statistics
+
+    @contextlib.contextmanager
+    def averaged() -> Iterator[None]:
+        with trainer.average.in_use(), statistics():
+            yield
+
+    return averaged
 
 
 def _save_settings(model_dir: Path, label_map: LabelMap) -> None:

@@ -28,6 +28,14 @@ def define_run_flags() -> None:
         "latest if no best one was kept).",
         module_name=_flags.__name__,
     )
+    flags.DEFINE_enum(
+        "weights",
+        "ema",
+        ["ema", "raw"],
+        "ema takes the average of the weights where the run has one (train.ema_decay), raw the "
+        "weights that were trained.",
+        module_name=_flags.__name__,
+    )
     flags.DEFINE_multi_string(
         "gin_params",
         None,
@@ -62,7 +70,8 @@ def refuse_with_model(*more: str) -> None:
         flags.Error: names those that were given.
     """
     values = flags.FLAGS
-    names = ("model_dir", "checkpoint", "gin_params", "allow_import", "dtype", "device", *more)
+    names = ("model_dir", "checkpoint", "weights", "gin_params", "allow_import")
+    names += ("dtype", "device", *more)
     given = [f"--{name}" for name in names if values[name].present]
     if given:
         raise flags.Error(
@@ -96,6 +105,7 @@ def open_run_of_flags(
         communicator=communicator,
         allow=allow,
         allow_import=values.allow_import,
+        trained=values.weights == "raw",
     )
 
 

@@ -108,6 +108,9 @@ COUNT_OR_ZERO = Expectation(
 )
 SEED = Expectation(lambda v: _is_integer(v) and 0 <= v < 2**32, "a whole number in 0..2**32 - 1")
 FACTOR = Expectation(lambda v: _is_number(v) and v >= 0, "a number of 0 or more without quotes")
+BELOW_ONE = Expectation(
+    lambda v: _is_number(v) and 0 <= v < 1, "a number from 0 to below 1 without quotes"
+)
 ABOVE_ZERO = Expectation(lambda v: _is_number(v) and v > 0, "a number above 0 without quotes")
 SWITCH = Expectation(lambda value: isinstance(value, bool), "True or False, without quotes")
 TEXT = Expectation(

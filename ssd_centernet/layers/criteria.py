@@ -7,10 +7,14 @@ import tensorflow as tf
 
 from ssd_centernet._keras import keras
 from ssd_centernet.layers.base import Float32Layer
+from ssd_centernet.ops import box_losses, matching
 from ssd_centernet.ops import boxes as box_ops
 from ssd_centernet.ops import losses as loss_ops
-from ssd_centernet.ops import matching
 
+HUBER = "huber"
+BOX_LOSSES = (HUBER, *box_losses.KINDS)
+# Of an anchor's size; a wild code could overflow, and its gradient would not be finite.
+_MAX_LOG_SIZE = 4.135166556742356  # ln(1000 / 16), as in other libraries.
 CROWD_MODES = ("object", "drop", "ignore")
 NORMALIZERS = ("image", "batch")
 
@@ -26,26 +30,45 @@ class AnchorCriterion(Float32Layer):
         scale_factors: tuple[float, float, float, float],
         class_loss_weight: float,
         box_loss_weight: float,
+        box_loss: str,
         **kwargs,
     ):
         """Note the settings, which `MultiBoxLoss` explains.
 
         Raises:
-            ValueError: `crowd` is not one of the three.
+            ValueError: `crowd` or `box_loss` is not one of its choices.
         """
         super().__init__(**kwargs)
         if crowd not in CROWD_MODES:
             raise ValueError(f"crowd must be one of {CROWD_MODES}, got {crowd!r}.")
+        if box_loss not in BOX_LOSSES:
+            raise ValueError(f"box_loss must be one of {BOX_LOSSES}, got {box_loss!r}.")
         self.matched_threshold = matched_threshold
         self.crowd = crowd
         self.scale_factors = tuple(scale_factors)
         self.class_loss_weight = class_loss_weight
         self.box_loss_weight = box_loss_weight
+        self.box_loss = box_loss
 
     @property
     def loss_weights(self) -> dict[str, float]:
         """Return the factor of each loss part in the total."""
         return {"class": self.class_loss_weight, "box": self.box_loss_weight}
+
+    def _overlap_losses(self, outputs: dict, targets: dict) -> tf.Tensor:
+        """Return the loss of each anchor's box by its overlap, [B, A], 0 without an object."""
+        if "anchors" not in outputs:
+            raise ValueError(
+                f"box_loss={self.box_loss!r} compares boxes, so outputs must hold 'anchors', "
+                "float32 [A, 4], yxyx in pixels, as those of SSD do; it holds "
+                f"{sorted(outputs)}."
+            )
+        anchors, positives = outputs["anchors"], (targets["classes"] > 0)[..., tf.newaxis]
+        # Before anything is computed: what an anchor without an object says may not be finite.
+        codes = tf.where(positives, outputs["box_codes"], 0.0)
+        boxes = box_ops.decode(codes, anchors, self.scale_factors, _MAX_LOG_SIZE)
+        goals = box_ops.decode(targets["boxes"], anchors, self.scale_factors)
+        return box_losses.overlap_loss(boxes, goals, self.box_loss)
 
     def _match(
         self, boxes, classes, is_crowd, anchors, valid, **options
@@ -94,6 +117,7 @@ class MultiBoxLoss(AnchorCriterion):
         scale_factors: tuple[float, float, float, float] = (10.0, 10.0, 5.0, 5.0),
         class_loss_weight: float = 1.0,
         box_loss_weight: float = 1.0,
+        box_loss: str = HUBER,
         name: str = "multi_box_loss",
         **kwargs,
     ):
@@ -116,11 +140,14 @@ class MultiBoxLoss(AnchorCriterion):
             scale_factors: factors of the box code (ty, tx, th, tw).
             class_loss_weight: weight of the `class` part in the total.
             box_loss_weight: weight of the `box` part in the total.
+            box_loss: "huber" compares the four numbers of the codes, as published; "iou", "giou",
+                "diou" and "ciou" compare the boxes, see `ops.box_losses`. A box's loss is then at
+                most 1 to 3, so a larger `box_loss_weight` such as 2 is usual.
             name: name of the layer.
             **kwargs: passed to the Keras layer.
 
         Raises:
-            ValueError: `crowd` or `normalizer` is not one of its choices.
+            ValueError: `crowd`, `box_loss` or `normalizer` is not one of its choices.
         """
         super().__init__(
             matched_threshold,
@@ -128,6 +155,7 @@ class MultiBoxLoss(AnchorCriterion):
             scale_factors=scale_factors,
             class_loss_weight=class_loss_weight,
             box_loss_weight=box_loss_weight,
+            box_loss=box_loss,
             name=name,
             **kwargs,
         )
@@ -173,7 +201,8 @@ class MultiBoxLoss(AnchorCriterion):
         """Compute the unweighted loss parts of a batch.
 
         Args:
-            outputs: `class_logits` float32 [B, A, C + 1] and `box_codes` float32 [B, A, 4].
+            outputs: `class_logits` float32 [B, A, C + 1] and `box_codes` float32 [B, A, 4]; and
+                `anchors` float32 [A, 4], yxyx in pixels, for another `box_loss` than "huber".
             targets: result of `make_targets`, with leading B.
 
         Returns:
@@ -188,9 +217,13 @@ class MultiBoxLoss(AnchorCriterion):
             outputs["class_logits"], tf.maximum(class_targets, 0)
         )
         weights = self.class_weights(cross_entropy, class_targets, num_matched)
-        distance = tf.reduce_sum(loss_ops.huber(outputs["box_codes"] - targets["boxes"]), axis=-1)
-        # A mined anchor has no box to learn.
-        distance = tf.where(positives, distance, 0.0)
+        if self.box_loss == HUBER:
+            errors = outputs["box_codes"] - targets["boxes"]
+            distance = tf.reduce_sum(loss_ops.huber(errors), axis=-1)
+            # A mined anchor has no box to learn.
+            distance = tf.where(positives, distance, 0.0)
+        else:
+            distance = self._overlap_losses(outputs, targets)
         parts = {"class": weights * cross_entropy, "box": distance}
         # At least 1: the sums of an image without objects are 0 and stay so.
         normalizer = tf.cast(tf.maximum(num_matched, 1), tf.float32)

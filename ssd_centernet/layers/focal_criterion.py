@@ -6,7 +6,7 @@ import gin
 import tensorflow as tf
 
 from ssd_centernet._keras import keras
-from ssd_centernet.layers.criteria import AnchorCriterion
+from ssd_centernet.layers.criteria import HUBER, AnchorCriterion
 from ssd_centernet.ops import losses as loss_ops
 
 
@@ -32,6 +32,7 @@ class FocalMultiBoxLoss(AnchorCriterion):
         scale_factors: tuple[float, float, float, float] = (10.0, 10.0, 5.0, 5.0),
         class_loss_weight: float = 1.0,
         box_loss_weight: float = 1.0,
+        box_loss: str = HUBER,
         name: str = "focal_multi_box_loss",
         **kwargs,
     ):
@@ -46,11 +47,13 @@ class FocalMultiBoxLoss(AnchorCriterion):
             scale_factors: factors of the box code (ty, tx, th, tw).
             class_loss_weight: weight of the `class` part in the total.
             box_loss_weight: weight of the `box` part in the total.
+            box_loss: "huber" compares the four numbers of the codes, as published; "iou", "giou",
+                "diou" and "ciou" compare the boxes, see `MultiBoxLoss`.
             name: name of the layer.
             **kwargs: passed to the Keras layer.
 
         Raises:
-            ValueError: `crowd` is not one of the three.
+            ValueError: `crowd` or `box_loss` is not one of its choices.
         """
         super().__init__(
             matched_threshold,
@@ -58,6 +61,7 @@ class FocalMultiBoxLoss(AnchorCriterion):
             scale_factors=scale_factors,
             class_loss_weight=class_loss_weight,
             box_loss_weight=box_loss_weight,
+            box_loss=box_loss,
             name=name,
             **kwargs,
         )
@@ -111,12 +115,13 @@ class FocalMultiBoxLoss(AnchorCriterion):
         """Compute the unweighted loss parts of a batch.
 
         Args:
-            outputs: `class_logits` float32 [B, A, C + 1] and `box_codes` float32 [B, A, 4].
+            outputs: `class_logits` float32 [B, A, C + 1] and `box_codes` float32 [B, A, 4]; and
+                `anchors` float32 [A, 4], yxyx in pixels, for another `box_loss` than "huber".
             targets: result of `make_targets`, with leading B.
 
         Returns:
             `class` and `box`, float32 scalars: sums over the batch divided by its summed weight of
-            matched anchors (at least 1), `box` also by the four numbers of a code.
+            matched anchors (at least 1), the Huber losses also by the four numbers of a code.
         """
         weights = targets["weights"]
         # `weights` has background too, for the classes.
@@ -127,9 +132,13 @@ class FocalMultiBoxLoss(AnchorCriterion):
         focal = loss_ops.sigmoid_focal(
             outputs["class_logits"], targets["classes"], alpha=self.alpha, gamma=self.gamma
         )
-        distance = loss_ops.huber(outputs["box_codes"] - targets["boxes"])
+        if self.box_loss == HUBER:
+            # The mean over a code is the published division by its four numbers.
+            errors = outputs["box_codes"] - targets["boxes"]
+            distance = tf.reduce_mean(loss_ops.huber(errors), axis=-1)
+        else:
+            distance = self._overlap_losses(outputs, targets)
         return {
             "class": tf.reduce_sum(tf.reduce_sum(focal, axis=-1) * weights) / normalizer,
-            # The mean over a code is the published division by its four numbers.
-            "box": tf.reduce_sum(tf.reduce_mean(distance, axis=-1) * box_weights) / normalizer,
+            "box": tf.reduce_sum(distance * box_weights) / normalizer,
         }

@@ -147,6 +147,12 @@ class SSD(Detector):
             boxes = boxes * tf.constant([*self.image_size, *self.image_size], tf.float32)
         return self.criterion.make_targets(boxes, classes, is_crowd, anchors, valid)
 
+    def losses_of(self, outputs, targets) -> dict[str, tf.Tensor]:
+        """Compute the loss parts; the criterion is told the anchors in pixels too."""
+        scale = np.array([*self.image_size, *self.image_size], np.float32)
+        anchors = tf.constant(self._anchor_boxes * scale)
+        return self.criterion({**outputs, "anchors": anchors}, targets)
+
     matches_by_force = True
 
     def fit_to_objects(self, boxes: np.ndarray) -> dict[str, Any] | None:

@@ -33,12 +33,14 @@ class OpenedRun:
         label_map: the classes that it was trained on.
         checkpoint: prefix of the checkpoint's files.
         eval_split: the split that the training evaluated on, `coco_val` where it had none.
+        trained: whether these are the weights that were trained, and not their averages.
     """
 
     detector: Detector
     label_map: LabelMap
     checkpoint: str
     eval_split: str
+    trained: bool = False
 
 
 def open_run(
@@ -51,6 +53,7 @@ def open_run(
     communicator: Communicator | None = None,
     allow: Sequence[str] = (),
     allow_import: Sequence[str] | None = None,
+    trained: bool = False,
 ) -> OpenedRun:
     """Build the detector of a run from its saved settings and restore its weights.
 
@@ -65,6 +68,7 @@ def open_run(
         communicator: connects the processes that open the run; each takes its own device.
         allow: names whose overrides may be without effect, such as 'train'.
         allow_import: modules that the run's settings may import and name.
+        trained: whether to take the weights that were trained where the run averages them.
 
     Returns:
         The detector with what belongs to it.
@@ -87,7 +91,7 @@ def open_run(
     config.parse([settings], gin_params, flag_params=flag_params, allow_import=allow_import)
     with _placed(device, communicator):
         detector = build_detector(label_map=label_map)
-    prefix = _restore_chosen(detector, model_dir, checkpoint, communicator)
+    prefix = _restore_chosen(detector, model_dir, checkpoint, communicator, trained=trained)
     # Asked after this: a recipe takes all settings of a training, which then count as used.
     config.assert_all_used(allow=("train.eval_split", *allow), overrides_only=True)
     return OpenedRun(
@@ -95,6 +99,7 @@ def open_run(
         label_map=label_map,
         checkpoint=prefix,
         eval_split=Recipe().eval_split or DEFAULT_SPLIT,
+        trained=trained,
     )
 
 
@@ -111,7 +116,7 @@ def with_checkpoint(run: OpenedRun, prefix: str) -> OpenedRun:
     Raises:
         ValueError: the checkpoint does not fit the settings, or is damaged.
     """
-    _restore_all(run.detector, prefix)
+    _restore_all(run.detector, prefix, trained=run.trained)
     return dataclasses.replace(run, checkpoint=prefix)
 
 
@@ -138,6 +143,8 @@ def _restore_chosen(
     model_dir: str | Path,
     checkpoint: str | None,
     communicator: Communicator,
+    *,
+    trained: bool,
 ) -> str:
     """Restore the checkpoint that is asked for, and return its prefix.
 
@@ -149,7 +156,7 @@ def _restore_chosen(
         prefix = communicator.gather([choose_checkpoint(model_dir, checkpoint)])[0]
         before, failure = _identity(prefix), None
         try:
-            _restore_all(detector, prefix)
+            _restore_all(detector, prefix, trained=trained)
         except (OSError, DamagedError) as error:
             failure = error
         changed = failure is not None and _identity(prefix) != before
@@ -173,10 +180,10 @@ def _identity(prefix: str) -> list[tuple]:
     return found
 
 
-def _restore_all(detector: Detector, prefix: str) -> None:
+def _restore_all(detector: Detector, prefix: str, *, trained: bool) -> None:
     """Restore every weight; a detector with some of its weights would only look trained."""
     try:
-        restore(detector, prefix, kind="full")
+        restore(detector, prefix, kind="full", trained=trained)
     except UnfitError as error:
         missing = [variable for _, variable in error.table.missing]
         mismatched = [variable for _, _, variable, _ in error.table.mismatched]

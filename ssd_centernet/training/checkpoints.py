@@ -11,7 +11,7 @@ from pathlib import Path
 import tensorflow as tf
 
 from ssd_centernet import checkpoint_files
-from ssd_centernet.checkpoint_files import BEST_DIR, CHECKPOINT_PREFIX
+from ssd_centernet.checkpoint_files import BEST_DIR, CHECKPOINT_PREFIX, TRAINED_WEIGHTS
 from ssd_centernet.files import read_object, write_atomically
 from ssd_centernet.run_directory import (
     BEST_METRICS_NAME,
@@ -29,12 +29,15 @@ class RunCheckpoints:
     """Save and restore all that a run needs to go on as if it had never stopped.
 
     A checkpoint holds weights, moving statistics, optimizer slots, step, number of images seen
-    (the input's position), loss scale and seed; the schedule is a function of the step. Every
+    (the input's position), loss scale and seed; the schedule is a function of the step. With an
+    average of the weights, `weights` is the average, which everybody else reads, and `trained` is
+    what training goes on with. Every
     process of a run calls the same methods at the same steps; the chief alone reads and writes.
     Digests of the files are written beside them while the training goes on.
 
     Attributes:
         notes: what was put right in the directory, see `mend`; on the chief.
+        change: what differs from the run that was resumed, a sentence; None for nothing.
     """
 
     def __init__(self, trainer: Trainer, model_dir: str | Path, *, seed: int, keep: int = 5):
@@ -59,15 +62,9 @@ class RunCheckpoints:
         self.model_dir = Path(model_dir)
         # A variable, so that checkpoints carry it and a resume can compare.
         self._seed = tf.Variable(seed, dtype=tf.int64, trainable=False)
-        self.checkpoint = tf.train.Checkpoint(
-            # Keyed by names, not by attributes: a change of the code then orphans no checkpoint.
-            weights=named_weights(trainer.detector),
-            optimizer=trainer.optimizer,
-            step=trainer.step,
-            examples_seen=trainer.examples_seen,
-            loss_scale=trainer.loss_scale,
-            seed=self._seed,
-        )
+        self.checkpoint = self._with_weights()
+        # What a resume has changed; None for nothing.
+        self.change: str | None = None
         self._communicator = trainer.communicator
         self.notes = mend(self.model_dir) if self._communicator.is_chief else []
         self._digests = _DigestWriter()
@@ -102,7 +99,7 @@ class RunCheckpoints:
         try:
             # All or nothing: with new optimizer slots the run would not be the same any more.
             name, self._links = checkpoint_files.open_name(path)
-            self.checkpoint.restore(name).assert_existing_objects_matched()
+            self._restore(name)
         except (AssertionError, IndexError, ValueError, tf.errors.OpError) as error:
             if checkpoint_files.is_damage(error):
                 raise checkpoint_files.damaged(path, error) from error
@@ -120,6 +117,48 @@ class RunCheckpoints:
             )
         self.trainer.loss_scale.restored()
         return path
+
+    def _with_weights(self) -> tf.train.Checkpoint:
+        """Name what a checkpoint holds, by what is average now and what is trained."""
+        # Keyed by names, not by attributes: a change of the code then orphans no checkpoint.
+        held, average = named_weights(self.trainer.detector), self.trainer.average
+        if average is None:
+            return self._checkpoint(weights=held)
+        others = average.named(held)
+        if average.is_in_use:
+            return self._checkpoint(weights=held, trained=others)
+        return self._checkpoint(weights=others, trained=held)
+
+    def _checkpoint(self, **weights: dict[str, tf.Variable]) -> tf.train.Checkpoint:
+        return tf.train.Checkpoint(
+            **weights,
+            optimizer=self.trainer.optimizer,
+            step=self.trainer.step,
+            examples_seen=self.trainer.examples_seen,
+            loss_scale=self.trainer.loss_scale,
+            seed=self._seed,
+        )
+
+    def _restore(self, name: str) -> None:
+        """Restore all or nothing, also where the run begins or ends to average its weights."""
+        average, held = self.trainer.average, named_weights(self.trainer.detector)
+        saved = tf.train.load_checkpoint(name).get_variable_to_shape_map()
+        averaged = any(key.startswith(f"{TRAINED_WEIGHTS}/") for key in saved)
+        if averaged == (average is not None):
+            self.checkpoint.restore(name).assert_existing_objects_matched()
+        elif averaged:
+            self._checkpoint(trained=held).restore(name).assert_existing_objects_matched()
+            self.change = (
+                "the run averaged its weights so far; without train.ema_decay it goes on with the "
+                "weights that were trained, and the averages are given up"
+            )
+        else:
+            self._checkpoint(weights=held).restore(name).assert_existing_objects_matched()
+            average.restart()
+            self.change = (
+                "the run did not average its weights so far; train.ema_decay begins with those of "
+                "this step"
+            )
 
     def save(self) -> str:
         """Write a checkpoint named after the step and return its path.
@@ -194,7 +233,7 @@ class RunCheckpoints:
         fresh, replaced = self.model_dir / NEW_BEST_DIR, self.model_dir / OLD_BEST_DIR
         shutil.rmtree(fresh, ignore_errors=True)
         manager = tf.train.CheckpointManager(
-            self.checkpoint, str(fresh), max_to_keep=1, checkpoint_name=CHECKPOINT_PREFIX
+            self._with_weights(), str(fresh), max_to_keep=1, checkpoint_name=CHECKPOINT_PREFIX
         )
         manager.save(checkpoint_number=step)
         content = json.dumps({"step": step, **metrics}, indent=1)

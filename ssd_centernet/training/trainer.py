@@ -12,6 +12,7 @@ from ssd_centernet._keras import keras
 from ssd_centernet.models.detector import Detector
 from ssd_centernet.models.weight_decay import add_weight_decay, decay_mask
 from ssd_centernet.runtime.distribution import Communicator, SingleProcess
+from ssd_centernet.training.average import WeightAverage
 from ssd_centernet.training.loss_scale import LossScale
 from ssd_centernet.training.schedules import RunLength
 
@@ -27,6 +28,7 @@ class Trainer(tf.Module):
         step: int64 variable, number of updates done.
         examples_seen: int64 variable, images used by all processes: the position in the input.
         metric_names: names of the metrics of `window_metrics`.
+        average: the average of the weights, None without one.
     """
 
     def __init__(
@@ -43,6 +45,7 @@ class Trainer(tf.Module):
         clip_norm: float | None = None,
         loss_scale: LossScale | None = None,
         accumulate_steps: int = 1,
+        ema_decay: float | None = None,
         communicator: Communicator | None = None,
     ):
         """Join the parts of a run.
@@ -60,6 +63,7 @@ class Trainer(tf.Module):
             clip_norm: largest global norm of the gradients, None for no clipping.
             loss_scale: scale for float16; None for float32 and bfloat16, which need none.
             accumulate_steps: number of batches whose gradients are averaged for one update.
+            ema_decay: decay of the weights' average, see `WeightAverage`; None for none.
             communicator: connects the processes that train together.
         """
         super().__init__(name="trainer")
@@ -74,6 +78,9 @@ class Trainer(tf.Module):
         self.communicator = communicator or SingleProcess()
         self.train_variables = detector.variables_to_train(freeze)
         self._decays = decay_mask(self.train_variables, decay_exclude)
+        self.average = None
+        if ema_decay is not None:
+            self.average = WeightAverage(detector.variables, ema_decay)
         # Slots exist before a checkpoint is restored into them.
         optimizer.build(self.train_variables)
         self.step = tf.Variable(0, dtype=tf.int64, trainable=False, name="step")
@@ -206,6 +213,8 @@ class Trainer(tf.Module):
     def _apply(self, gradients: Sequence[tf.Tensor]) -> None:
         self.optimizer.apply_gradients(zip(gradients, self.train_variables, strict=True))
         self.loss_scale.succeeded()
+        if self.average is not None:
+            self.average.update(self.step)
 
     def _is_fault_elsewhere(self, gradients: Sequence, total: tf.Tensor) -> tf.Tensor:
         """Tell whether only another process can be the reason why a step is not finite."""
@@ -242,7 +251,8 @@ class Trainer(tf.Module):
     def state(self) -> list[tf.Variable]:
         """Return all variables that must be equal on all processes: those of a checkpoint."""
         counters = [self.step, self.examples_seen, *self.loss_scale.variables]
-        return [*self.detector.variables, *self.optimizer.variables, *counters]
+        averages = [] if self.average is None else self.average.averages
+        return [*self.detector.variables, *averages, *self.optimizer.variables, *counters]
 
     def share_statistics(self) -> None:
         """Average the moving statistics, which each process computes from its own images.
@@ -251,6 +261,8 @@ class Trainer(tf.Module):
         done; updates do not depend on it.
         """
         moving = [v for v in self.detector.non_trainable_variables if v.dtype.is_floating]
+        if self.average is not None:
+            moving += self.average.averages_of(moving)
         self.communicator.mean_variables(moving)
 
     def check_agreement(self) -> None:

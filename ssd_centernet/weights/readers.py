@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import json
 import math
@@ -59,6 +60,20 @@ class Weights:
         key = name if self.graph is None else self.graph.find(name)
         return key if key in self.shapes else None
 
+    def trained(self) -> Weights:
+        """Return the weights that a run trained, instead of their averages.
+
+        Raises:
+            ValueError: the file is no checkpoint of a run that averages its weights.
+        """
+        graph = self.graph and self.graph.renamed(checkpoint_files.TRAINED_WEIGHTS, "weights")
+        if graph is None:
+            raise ValueError(
+                f"{self.path} has no weights beside those that are used: the run did not average "
+                "them (train.ema_decay), or this is no checkpoint of a run. Leave out --weights."
+            )
+        return dataclasses.replace(self, graph=graph)
+
 
 class ObjectGraph:
     """The graph of objects in an object-based checkpoint, by attribute names.
@@ -72,6 +87,16 @@ class ObjectGraph:
         graph = trackable_object_graph_pb2.TrackableObjectGraph.FromString(serialized)
         self._children = [{c.local_name: c.node_id for c in node.children} for node in graph.nodes]
         self._keys = [{a.name: a.checkpoint_key for a in node.attributes} for node in graph.nodes]
+
+    def renamed(self, name: str, other: str) -> ObjectGraph | None:
+        """Return the graph with a child of the root under another name; None without the child."""
+        if name not in self._children[0]:
+            return None
+        graph = copy.copy(self)
+        root = dict(self._children[0])
+        root[other] = root.pop(name)
+        graph._children = [root, *self._children[1:]]
+        return graph
 
     def find(self, path: str) -> str | None:
         """Return the key of a variable by its path (".S" for a slash within a name), or None."""

@@ -37,6 +37,7 @@ def restore(
     kind: str | None = None,
     exclude: Sequence[str] = (),
     channels: str | None = None,
+    trained: bool = False,
     say: Callable[[str], None] | None = None,
 ) -> RestoreTable:
     """Set a detector's weights and moving statistics from a file of weights.
@@ -57,6 +58,8 @@ def restore(
             the detector's preprocessing has the other order. None means the order of the format if
             known (BGR for Keras' ImageNet weights), else the detector's own. Where the deviations
             of the inputs are known too, the kernel is made to fit ours.
+        trained: whether to take the weights that a run trained where it averages them
+            (`train.ema_decay`), and not the averages.
         say: told the progress of a download, in lines.
 
     Returns:
@@ -73,7 +76,7 @@ def restore(
     _check_choice("fine_tune_channels", channels, CHANNELS)
     row = catalog.named(str(path)) if fetching.is_name(path) else None
     path = path if row is None else fetching.locate(row.name, say=say)
-    weights = open_weights(path)
+    weights = open_weights(path).trained() if trained else open_weights(path)
     digests = fetching.digests(weights.path)
     source = recognise(detector, weights)
     source.check_network(detector)

@@ -65,6 +65,7 @@ train.steps = 10
 train.checkpoint_every = 5
 train.log_every = 1
 train.sync_batch_norm = True
+train.ema_decay = 0.75
 """
     )
     return path

@@ -24,6 +24,8 @@ def test_several_processes_train_as_one_with_all_their_images(trained, processes
     alone, together = trained(1), trained(processes)
     expected, found = (variables(one / "ckpt-10") for one in (alone, together))
     assert expected.keys() == found.keys()
+    # With the averages of the weights, beside those that are trained.
+    assert {name.split("/")[0] for name in expected} >= {"weights", "trained", "optimizer"}
     for name, value in expected.items():
         scale = np.abs(value).max() + 1e-6
         np.testing.assert_allclose(found[name] / scale, value / scale, atol=2e-4, err_msg=name)

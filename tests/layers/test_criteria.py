@@ -5,6 +5,8 @@ import pytest
 import tensorflow as tf
 
 from ssd_centernet.layers.criteria import MultiBoxLoss
+from ssd_centernet.layers.focal_criterion import FocalMultiBoxLoss
+from ssd_centernet.ops.box_losses import overlap_loss
 from tests.layers.contract import LayerContract
 
 # Three anchors side by side and one far below.
@@ -225,6 +227,7 @@ class TestMultiBoxLossContract(LayerContract):
         "scale_factors": (1.0, 2.0, 3.0, 4.0),
         "class_loss_weight": 0.5,
         "box_loss_weight": 2.0,
+        "box_loss": "giou",
     }
 
     def call(self, layer):
@@ -232,7 +235,39 @@ class TestMultiBoxLossContract(LayerContract):
         crowd = tf.constant([[False, True]])
         targets = layer.make_targets(boxes, tf.constant([[0, 1]]), crowd, ANCHORS)
         outputs = outputs_of([[[0.5, 0.3, 0.2]] * 4], np.ones((1, 4, 4)))
-        return targets, layer(outputs, targets)
+        return targets, layer({**outputs, "anchors": ANCHORS}, targets)
 
     def test_weights_of_the_parts(self):
         assert self.build().loss_weights == {"class": 0.5, "box": 2.0}
+
+
+@pytest.mark.parametrize("kind", ["iou", "giou", "diou", "ciou"])
+@pytest.mark.parametrize("criterion", [MultiBoxLoss, FocalMultiBoxLoss])
+def test_boxes_can_be_compared_by_their_overlap(criterion, kind):
+    loss = criterion(box_loss=kind)
+    boxes = tf.constant([[[0.05, 0.05, 0.45, 0.3]]])
+    targets = loss.make_targets(boxes, tf.constant([[0]]), tf.constant([[False]]), ANCHORS)
+    # In pixels of an input twice as wide as high: there the shape of boxes counts.
+    pixels = ANCHORS * [100.0, 200.0, 100.0, 200.0]
+    codes = np.zeros((1, 4, 4), np.float32)
+    # What the anchors without an object say may be anything.
+    codes[0, 1:] = 1e30
+    outputs = outputs_of([[[0.5, 0.5]] * 4], codes)
+    variable = tf.Variable(outputs["box_codes"])
+    with tf.GradientTape() as tape:
+        parts = loss({**outputs, "box_codes": variable, "anchors": pixels}, targets)
+    assert targets["classes"].numpy().tolist() == [[1, 0, 0, 0]]
+    # The anchor itself is what a code of zeros says.
+    want = overlap_loss(pixels[0], boxes[0, 0] * [100.0, 200.0, 100.0, 200.0], kind)
+    assert float(parts["box"]) == pytest.approx(float(want), rel=1e-4)
+    gradient = tape.gradient(parts["box"], variable).numpy()
+    assert np.isfinite(gradient).all()
+    assert gradient[0, 0].any() and not gradient[0, 1:].any()
+
+
+def test_overlap_needs_the_anchors():
+    loss = MultiBoxLoss(box_loss="giou")
+    with pytest.raises(ValueError, match="must hold 'anchors'"):
+        loss(outputs_of([[[0.5, 0.5]]]), targets_of([[1]]))
+    with pytest.raises(ValueError, match="box_loss must be one of.*'l1'"):
+        MultiBoxLoss(box_loss="l1")

@@ -171,6 +171,7 @@ class TestFocalMultiBoxLossContract(LayerContract):
         "scale_factors": (1.0, 2.0, 3.0, 4.0),
         "class_loss_weight": 0.5,
         "box_loss_weight": 2.0,
+        "box_loss": "ciou",
     }
 
     def call(self, layer):
@@ -178,7 +179,7 @@ class TestFocalMultiBoxLossContract(LayerContract):
         crowd = tf.constant([[False, True]])
         targets = layer.make_targets(boxes, tf.constant([[0, 1]]), crowd, ANCHORS)
         outputs = outputs_of(np.ones((1, 4, 3)), np.ones((1, 4, 4)))
-        return targets, layer(outputs, targets)
+        return targets, layer({**outputs, "anchors": ANCHORS}, targets)
 
     def test_weights_of_the_parts(self):
         assert self.build().loss_weights == {"class": 0.5, "box": 2.0}
