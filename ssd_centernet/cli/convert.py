@@ -26,6 +26,14 @@ from ssd_centernet.cli import _runs
 
 FLAGS = flags.FLAGS
 
+# What comes next is made for few images below this number, and for those of COCO's size above it.
+_FEW_IMAGES = 5000
+_RECIPE_FOR_FEW = (
+    "--gin_file=ssd320_efficientnet_lite0",
+    "--gin_file=optim/finetune",
+    "--fine_tune_checkpoint=efficientnet_lite0",
+)
+
 
 def define_flags() -> None:
     """Define the flags of this command."""
@@ -137,7 +145,7 @@ def main(argv: list[str]) -> None:
 
 def _tell_next(data_dir: str) -> None:
     """Print the command that comes next: the other split first, then the training."""
-    from ssd_centernet.data.splits import list_splits
+    from ssd_centernet.data.splits import list_splits, read_info
 
     known = {name.removeprefix("coco_") for name in list_splits(data_dir)}
     missing = [split for split in ("train", "val") if split not in known]
@@ -151,5 +159,7 @@ def _tell_next(data_dir: str) -> None:
         _runs.tell_next("convert", *words)
         return
     name = os.path.basename(os.path.abspath(data_dir))
-    recipe = ("--gin_file=ssd300_resnet34", f"--data_dir={data_dir}")
-    _runs.tell_next("train", *recipe, f"--model_dir=runs/{name}")
+    info = read_info(data_dir, "coco_train")
+    few = info is not None and info["num_images"] < _FEW_IMAGES
+    recipe = _RECIPE_FOR_FEW if few else ("--gin_file=ssd300_resnet34",)
+    _runs.tell_next("train", *recipe, f"--data_dir={data_dir}", f"--model_dir=runs/{name}")

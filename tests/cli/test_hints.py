@@ -76,7 +76,13 @@ def test_the_next_command_is_told_after_a_conversion(tmp_path):
             "train",
             f"next: ssd_centernet convert --annotations=VAL_ANNOTATIONS --output_dir={tmp_path}",
         ),
-        ("val", f"next: ssd_centernet train --gin_file=ssd300_resnet34 --data_dir={tmp_path}/out "),
+        # One image is few: the recipe, its layer and its weights for small sets.
+        (
+            "val",
+            "next: ssd_centernet train --gin_file=ssd320_efficientnet_lite0 "
+            "--gin_file=optim/finetune --fine_tune_checkpoint=efficientnet_lite0 "
+            f"--data_dir={tmp_path}/out ",
+        ),
     ):
         ended = cli(
             "convert",

@@ -1,10 +1,14 @@
 """A working directory that has what the pages assume, and a shell in it."""
 
+import io
 import os
 import sys
+import zipfile
 from pathlib import Path
 
+import numpy as np
 import tensorflow as tf
+from PIL import Image
 
 from ssd_centernet.data.synthetic import make_synthetic
 from ssd_centernet.models.backbones.resnet import ResNet
@@ -12,6 +16,7 @@ from ssd_centernet.weights import tf1_variables
 from tests.docs.own_data import write_own_data
 from tests.docs.pages import PAGES, files
 from tests.process import environment
+from tools import trees
 
 NUM_TRAIN, NUM_VAL, NUM_PHOTOS = 6, 3, 2
 
@@ -32,6 +37,7 @@ def make_place(top: Path) -> Path:
     for image in sorted((coco / "val2017").iterdir())[:NUM_PHOTOS]:
         (top / "photos" / image.name).write_bytes(image.read_bytes())
     _write_backbone(top / "weights" / "resnet34_mlperf")
+    write_package_of_trees(top / "deepforest-2.1.0-py3-none-any.whl")
     for page in PAGES:
         for name, text in files(page).items():
             (top / name).parent.mkdir(parents=True, exist_ok=True)
@@ -50,6 +56,23 @@ def _write_backbone(folder: Path) -> None:
     )
     (folder / "checkpoint").write_text('model_checkpoint_path: "model.ckpt-28152"\n')
     (folder / "model.ckpt-28152.meta").write_bytes(b"")
+
+
+def write_package_of_trees(path: Path) -> None:
+    """Write a package with what tools/trees.py reads of DeepForest: bright squares on noise."""
+    random = np.random.default_rng(0)
+    with zipfile.ZipFile(path, "w") as package:
+        for name in trees.PICTURES.values():
+            pixels, objects = random.integers(0, 99, [400, 390, 3], np.uint8), ""
+            for x, y in random.integers(1, 350, [12, 2]):
+                pixels[y - 1 : y + 29, x - 1 : x + 29] = 255
+                box = {"xmin": x, "ymin": y, "xmax": x + 29, "ymax": y + 29}
+                numbers = "".join(f"<{key}>{value}</{key}>" for key, value in box.items())
+                objects += f"<object><name>Tree</name><bndbox>{numbers}</bndbox></object>"
+            png = io.BytesIO()
+            Image.fromarray(pixels).save(png, "PNG")
+            package.writestr(f"{name}.png", png.getvalue())
+            package.writestr(f"{name}.xml", f"<annotation>{objects}</annotation>")
 
 
 def shell(bin_dir: Path, python=sys.executable) -> dict[str, str]:

@@ -29,6 +29,8 @@ NOT_RUN = {
     r"python -m ssd_centernet\.cli\._\w+_doc": "tests hold these pages to the code",
     r"source \.venv\S*/bin/activate": "the tests run inside an environment",
     r"(python -m )?pip install": "installs from the network",
+    r"pip wheel|python3 -m venv": "tests/test_packaging.py makes wheel and environment",
+    r"pip download": "fetches from the network; place.py writes a stand-in",
     r"git clone": "fetches from the network",
     r"(\w+=\S+ )*bash scripts/(\w+/\w+|prepare_coco)\.sh": "scripts/test_run_scripts.py",
     r"tensorboard": "serves until it is stopped",
