@@ -9,28 +9,56 @@ from ssd_centernet.ops import image as image_ops
 
 # Pixels decoded around a window: chroma of a 4:2:0 JPEG is interpolated from its neighbours, so
 # that pixels beside a cut differ from those of the whole image, and two pixels further in do not.
-_DECODE_MARGIN = 2
+DECODE_MARGIN = 2
 # Images of less than 256 pixels a side have a smaller border that centres keep from the edge.
 _LARGEST_BORDER = 128
 
 
-def decode_window(encoded: tf.Tensor, window: tf.Tensor) -> tf.Tensor:
+def decode_window(
+    encoded: tf.Tensor, window: tf.Tensor, *, margin: int = DECODE_MARGIN
+) -> tf.Tensor:
     """Decode a window of a JPEG; its pixels equal those of decoding all of it.
 
     Args:
         encoded: string scalar, the bytes of a JPEG.
         window: int32 [4], (y, x, height, width) in pixels, inside the image.
+        margin: pixels decoded around the window; with 0, the outermost ones may differ.
 
     Returns:
         uint8 [height, width, 3], RGB.
     """
+    if not margin:
+        return tf.image.decode_and_crop_jpeg(encoded, window, channels=3)
     size = tf.io.extract_jpeg_shape(encoded)[:2]
-    start = tf.maximum(window[:2] - _DECODE_MARGIN, 0)
-    end = tf.minimum(window[:2] + window[2:] + _DECODE_MARGIN, size)
+    start = tf.maximum(window[:2] - margin, 0)
+    end = tf.minimum(window[:2] + window[2:] + margin, size)
     decoded = tf.image.decode_and_crop_jpeg(
         encoded, tf.concat([start, end - start], axis=0), channels=3
     )
     return cut(decoded, tf.concat([window[:2] - start, window[2:]], axis=0))
+
+
+def window_around(box: tf.Tensor, size: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Find the pixels that `ops.image.crop_and_resize` needs of a picture, and the box in them.
+
+    Args:
+        box: float32 [4], yxyx as fractions of the picture.
+        size: int32 [2], (height, width) of the picture in pixels.
+
+    Returns:
+        The window int32 [4], (y, x, height, width), with a margin that makes it right to decode
+        only these pixels of a JPEG; and the box float32 [4] as fractions of the window. What is cut
+        from it equals what is cut from the whole picture up to float32 rounding of the sampling
+        positions (about 0.02 grey levels).
+    """
+    pixels = tf.reshape(box, [2, 2]) * tf.cast(size - 1, tf.float32)
+    start = tf.maximum(tf.cast(tf.floor(pixels[0]), tf.int32) - DECODE_MARGIN, 0)
+    # One more than the last row and column that are sampled: ends are exclusive.
+    end = tf.minimum(tf.cast(tf.math.ceil(pixels[1]), tf.int32) + 1 + DECODE_MARGIN, size)
+    # A window of one row has only one place to sample. For the whole image this gives 0 and 1.
+    span = tf.cast(tf.maximum(end - start - 1, 1), tf.float32)
+    inner = (pixels - tf.cast(start, tf.float32)) / span
+    return tf.concat([start, end - start], axis=0), tf.reshape(inner, [4])
 
 
 def cut(image: tf.Tensor, window: tf.Tensor) -> tf.Tensor:

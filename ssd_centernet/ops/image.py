@@ -4,10 +4,6 @@ from __future__ import annotations
 
 import tensorflow as tf
 
-# Extra pixels decoded around a crop. Chroma of a 4:2:0 JPEG is interpolated from its neighbours, so
-# pixels beside a cut need not equal those of the whole image; two pixels further in they do.
-_DECODE_MARGIN = 2
-
 
 def decode_image(encoded: tf.Tensor) -> tf.Tensor:
     """Decode a JPEG, PNG, GIF (first frame) or BMP to RGB.
@@ -183,43 +179,6 @@ def crop_and_resize(image: tf.Tensor, box: tf.Tensor, size: tuple[int, int]) -> 
         lambda: tf.image.crop_and_resize(images, box[tf.newaxis], [0], list(size)),
     )
     return tf.ensure_shape(crops[0], [*size, image.shape[-1]])
-
-
-def decode_and_crop(encoded: tf.Tensor, box: tf.Tensor, size: tuple[int, int]) -> tf.Tensor:
-    """Decode only the pixels of a crop, then `crop_and_resize` them.
-
-    Equal to `crop_and_resize(decode_image(encoded), box, size)` up to float32 rounding of the
-    sampling positions (about 0.02 grey levels), and faster for JPEGs, whose rows and columns
-    outside the box are not decoded. Other formats are decoded whole.
-
-    Args:
-        encoded: string scalar, the bytes of the file.
-        box: float32 [4], yxyx as fractions of the image.
-        size: (height, width) of the result in pixels.
-
-    Returns:
-        float32 [height, width, 3] in 0..255.
-    """
-    return tf.cond(
-        tf.io.is_jpeg(encoded),
-        lambda: _decode_jpeg_crop(encoded, box, size),
-        lambda: crop_and_resize(decode_image(encoded), box, size),
-    )
-
-
-def _decode_jpeg_crop(encoded: tf.Tensor, box: tf.Tensor, size: tuple[int, int]) -> tf.Tensor:
-    extent = tf.io.extract_jpeg_shape(encoded)[:2]
-    pixels = tf.reshape(box, [2, 2]) * tf.cast(extent - 1, tf.float32)
-    start = tf.maximum(tf.cast(tf.floor(pixels[0]), tf.int32) - _DECODE_MARGIN, 0)
-    # One more than the last row and column that are sampled: ends are exclusive.
-    end = tf.minimum(tf.cast(tf.math.ceil(pixels[1]), tf.int32) + 1 + _DECODE_MARGIN, extent)
-    window = tf.image.decode_and_crop_jpeg(
-        encoded, tf.concat([start, end - start], axis=0), channels=3
-    )
-    # A window of one row has only one place to sample. For the whole image this gives 0 and 1.
-    span = tf.cast(tf.maximum(end - start - 1, 1), tf.float32)
-    inner = (pixels - tf.cast(start, tf.float32)) / span
-    return crop_and_resize(window, tf.reshape(inner, [4]), size)
 
 
 def flip_left_right(image: tf.Tensor) -> tf.Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import gin
 import numpy as np
@@ -94,51 +94,56 @@ class SquareCropAugment(common.Augmentation):
                 compiled=compiled,
             )
 
-    def augment(self, example: Example, seed: tf.Tensor) -> Example:
+    def plan(self, example: Example, size: tf.Tensor, seed: tf.Tensor):
         # One call for all: the flip, four for the colours, three for the crop.
         draws = tf.random.stateless_uniform([8], common.spaced_seed(seed))
         flip = draws[0] < self.flip_probability
-        picture = common.Picture(example, flip=flip)
         boxes = tf.where(flip, box_ops.flip_left_right(example["boxes"]), example["boxes"])
-        # Contrast is a matter of the whole image, whatever part of it is used.
-        image = (
-            None
-            if self._jitter is None
-            else self._jitter(picture.read(picture.whole()), draws[1:5])
-        )
-        resample = self._square if self.square_crop else self._scaled
-        image, boxes, kept, extent = resample(picture, image, boxes, draws[5:])
+        place = self._square if self.square_crop else self._scaled
+        boxes, kept, example["extent"], view = place(size, boxes, draws[5:])
         example = common.keep_objects(example, boxes, kept & common.has_area(boxes))
-        example["image"] = self._normalize(image)
-        example["extent"] = extent
-        return example
+        window = common.whole_window(size)
+        if self.square_crop and self._jitter is None:
+            window = view["part"]
+            view["part"] = common.whole_window(window[2:])  # Of the window: all.
+        # Of the picture as it was before it was mirrored.
+        window = tf.where(flip, crops.mirror_window(window, size[1]), window)
+        return example, {"window": window, "flip": flip, "draws": draws[1:5], **view}
 
-    def _square(self, picture, image, boxes, draws):
-        size = picture.size
+    def render(self, pixels: tf.Tensor, view: Mapping[str, tf.Tensor]) -> tf.Tensor:
+        image = common.mirror(pixels, view["flip"])
+        # Contrast is a matter of the whole image, whatever part of it is used.
+        if self._jitter is not None:
+            image = self._jitter(image, view["draws"])
+        if self.square_crop:
+            canvas = crops.paste(crops.cut(image, view["part"]), view["offset"], view["canvas"])
+            image = image_ops.resize_and_pad(canvas, self.image_size)
+        else:
+            place = view["scaled"], view["offset"]
+            image = crops.resize_scaled_crop(image, self.image_size, *place)
+        return self._normalize(image)
+
+    def _square(self, size, boxes, draws):
         choices = tf.constant(np.linspace(*self.scales, self.num_scales), tf.float32)
         scale = choices[tf.cast(draws[0] * self.num_scales, tf.int32)]
         border = crops.square_crop_border(size)
         # Both ends of the range are drawn. A side of one pixel leaves it empty.
         span = tf.cast(tf.maximum(size - 2 * border + 1, 1), tf.float32)
         center = border + tf.cast(draws[1:] * span, tf.int32)
-        window, offset, square = crops.square_crop(size, scale, center)
-        part = picture.read(window) if image is None else crops.cut(image, window)
-        canvas = crops.paste(part, offset, square[2:])
+        part, offset, square = crops.square_crop(size, scale, center)
         boxes, kept = crops.crop_boxes(boxes, crops.frame_of(square, size))
-        image = image_ops.resize_and_pad(canvas, self.image_size)
         # A square does not fill a frame that is not square.
         extent = tf.constant([min(self.image_size) / side for side in self.image_size])
-        return image, boxes * tf.tile(extent, [2]), kept, extent
+        view = {"part": part, "offset": offset, "canvas": square[2:]}
+        return boxes * tf.tile(extent, [2]), kept, extent, view
 
-    def _scaled(self, picture, image, boxes, draws):
+    def _scaled(self, size, boxes, draws):
         scale = self.scales[0] + draws[0] * (self.scales[1] - self.scales[0])
-        scaled, offset = crops.scaled_crop(picture.size, self.image_size, scale, draws[1:])
-        image = picture.read(picture.whole()) if image is None else image
-        image = crops.resize_scaled_crop(image, self.image_size, scaled, offset)
+        scaled, offset = crops.scaled_crop(size, self.image_size, scale, draws[1:])
         frame = crops.frame_of(tf.concat([offset, self.image_size], axis=0), scaled)
         boxes, kept = crops.crop_boxes(boxes, frame)
         extent = tf.minimum(scaled - offset, self.image_size) / tf.constant(self.image_size)
-        return image, boxes, kept, tf.cast(extent, tf.float32)
+        return boxes, kept, tf.cast(extent, tf.float32), {"scaled": scaled, "offset": offset}
 
 
 @gin.register
@@ -225,35 +230,37 @@ class CropPadAugment(common.Augmentation):
                 compiled=compiled,
             )
 
-    def augment(self, example: Example, seed: tf.Tensor) -> Example:
+    def plan(self, example: Example, size: tf.Tensor, seed: tf.Tensor):
         seed = common.spaced_seed(seed)
         # The flip, whether to crop, four for the colours, four for the padding. The crop itself
         # tries an unknown number of windows, so it has a seed of its own.
         draws = tf.random.stateless_uniform([10], seed)
         flip = draws[0] < self.flip_probability
-        picture = common.Picture(example, flip=flip)
         boxes = tf.where(flip, box_ops.flip_left_right(example["boxes"]), example["boxes"])
         window, boxes, kept = tf.cond(
             draws[1] < self.crop_probability,
-            lambda: self._crop(picture.size, boxes, seed + [0, 1]),
-            lambda: (picture.whole(), boxes, tf.ones_like(boxes[:, 0], tf.bool)),
+            lambda: self._crop(size, boxes, seed + [0, 1]),
+            lambda: (common.whole_window(size), boxes, tf.ones_like(boxes[:, 0], tf.bool)),
         )
-        image = picture.read(window)
-        if self._jitter is not None:
-            image = self._jitter(image, draws[2:6])
-        size, offset = self._padding(window[2:], draws[6:])
-        image = image_ops.resize_and_pad(
-            crops.paste(image, offset, size), self.image_size, legacy=True
-        )
-        inner = image_ops.fitted_size(size[0], size[1], self.image_size)
+        canvas, offset = self._padding(window[2:], draws[6:])
+        inner = image_ops.fitted_size(canvas[0], canvas[1], self.image_size)
         extent = tf.cast(inner, tf.float32) / tf.constant(self.image_size, tf.float32)
         boxes = crops.reframe_boxes(
-            boxes, crops.frame_of(tf.concat([-offset, size], 0), window[2:])
+            boxes, crops.frame_of(tf.concat([-offset, canvas], 0), window[2:])
         )
         example = common.keep_objects(example, boxes * tf.tile(extent, [2]), kept)
-        example["image"] = self._normalize(image)
         example["extent"] = extent
-        return example
+        # Of the picture as it was before it was mirrored.
+        window = tf.where(flip, crops.mirror_window(window, size[1]), window)
+        view = {"window": window, "flip": flip, "draws": draws[2:6]}
+        return example, {**view, "offset": offset, "canvas": canvas}
+
+    def render(self, pixels: tf.Tensor, view: Mapping[str, tf.Tensor]) -> tf.Tensor:
+        image = common.mirror(pixels, view["flip"])
+        if self._jitter is not None:
+            image = self._jitter(image, view["draws"])
+        canvas = crops.paste(image, view["offset"], view["canvas"])
+        return self._normalize(image_ops.resize_and_pad(canvas, self.image_size, legacy=True))
 
     def _crop(self, size, boxes, seed):
         window = crops.sample_window(size, boxes, seed, **self._window_options)

@@ -39,7 +39,12 @@ def has_area(boxes: tf.Tensor) -> tf.Tensor:
 
 
 class Augmentation:
-    """A chain of steps from an example to the network's input; subclasses give `augment`."""
+    """A chain of steps from an example to the network's input, in two parts.
+
+    `plan` draws and decides: it moves the boxes and says in a few small numbers, the view, what is
+    to be done with the pixels. `render` does that to the part of the picture that the view names.
+    Only `render` sees pixels, so that it can run elsewhere than where pictures are decoded.
+    """
 
     def __call__(self, example: Mapping[str, tf.Tensor], seed: tf.Tensor) -> Example:
         """Augment one example.
@@ -54,10 +59,43 @@ class Augmentation:
             that the result shows, as fractions of it, and their other fields. A chain that pads
             adds `extent` float32 [2], the share (height, width) of the result that is picture.
         """
-        return self.augment(dict(example), seed)
+        example = dict(example)
+        picture = Picture(example)
+        example, view = self.plan(example, picture.size, seed)
+        pixels = picture.read(view["window"], margin=self.window_margin)
+        example["image"] = self.render(pixels, view)
+        return example
 
-    def augment(self, example: Example, seed: tf.Tensor) -> Example:
-        """Do what `__call__` says to an example that may be changed."""
+    # Pixels beside a window that must be decoded with it, so that it equals a part of the whole.
+    window_margin = crops.DECODE_MARGIN
+
+    def plan(
+        self, example: Example, size: tf.Tensor, seed: tf.Tensor
+    ) -> tuple[Example, dict[str, tf.Tensor]]:
+        """Draw what happens to one example.
+
+        Args:
+            example: an Example without its picture; may be changed.
+            size: int32 [2], (height, width) of the picture in pixels.
+            seed: integer [2], stateless seed.
+
+        Returns:
+            The example as `__call__` returns it, but for `image`; and the view, small tensors of
+            static shape: `window` int32 [4], (y, x, height, width) of the pixels that are needed,
+            `flip` bool, and what else `render` asks for.
+        """
+        raise NotImplementedError
+
+    def render(self, pixels: tf.Tensor, view: Mapping[str, tf.Tensor]) -> tf.Tensor:
+        """Make the network's input.
+
+        Args:
+            pixels: uint8 [height, width, 3], RGB: the `window` of the view.
+            view: from `plan`.
+
+        Returns:
+            float32 [h, w, 3], normalised.
+        """
         raise NotImplementedError
 
     def _normalize_with(
@@ -74,14 +112,12 @@ class Augmentation:
 class Picture:
     """The pixels of an example; only the windows asked for are decoded."""
 
-    def __init__(self, example: Example, *, flip: tf.Tensor | bool = False):
+    def __init__(self, example: Example):
         """Take `encoded` or `image` from an example.
 
         Args:
             example: an Example with either `encoded` or `image` (uint8 [H, W, 3]); it loses both.
-            flip: bool scalar, whether the picture is seen mirrored.
         """
-        self._flip = tf.convert_to_tensor(flip)
         encoded, image = example.pop("encoded", None), example.pop("image", None)
         self._encoded = encoded
         if encoded is None:
@@ -101,23 +137,36 @@ class Picture:
         image = image_ops.decode_image(encoded)
         return image, tf.shape(image)[:2]
 
-    def whole(self) -> tf.Tensor:
-        """Return the window (y, x, height, width), int32 [4], that is the whole picture."""
-        return tf.concat([tf.zeros([2], tf.int32), self.size], axis=0)
+    def read(self, window: tf.Tensor, *, margin: int = crops.DECODE_MARGIN) -> tf.Tensor:
+        """Read a part of the picture.
 
-    def read(self, window: tf.Tensor) -> tf.Tensor:
-        """Return uint8 [height, width, 3], RGB: a window of the (mirrored) picture in pixels."""
-        window = tf.where(self._flip, crops.mirror_window(window, self.size[1]), window)
+        Args:
+            window: int32 [4], (y, x, height, width) in pixels.
+            margin: see `ops.crops.decode_window`.
+
+        Returns:
+            uint8 [height, width, 3], RGB.
+        """
         if self._encoded is None:
             pixels = crops.cut(self._image, window)
         else:
             pixels = tf.cond(
                 self._is_jpeg,
-                lambda: crops.decode_window(self._encoded, window),
+                lambda: crops.decode_window(self._encoded, window, margin=margin),
                 lambda: crops.cut(self._image, window),
             )
-        pixels = tf.cond(self._flip, lambda: image_ops.flip_left_right(pixels), lambda: pixels)
         return tf.ensure_shape(pixels, [None, None, 3])
+
+
+def whole_window(size: tf.Tensor) -> tf.Tensor:
+    """Return the window (y, x, height, width), int32 [4], of a whole picture of `size`."""
+    return tf.concat([tf.zeros([2], tf.int32), size], axis=0)
+
+
+def mirror(pixels: tf.Tensor, flip: tf.Tensor) -> tf.Tensor:
+    """Mirror pixels [H, W, 3] where `flip`, bool scalar, says so."""
+    pixels = tf.cond(flip, lambda: image_ops.flip_left_right(pixels), lambda: pixels)
+    return tf.ensure_shape(pixels, [None, None, 3])
 
 
 class HueFirstJitter:

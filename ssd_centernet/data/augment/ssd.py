@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import gin
 import tensorflow as tf
 
-from ssd_centernet.data.augment.common import Augmentation, spaced_seed
+from ssd_centernet.data.augment.common import (
+    Augmentation,
+    keep_objects,
+    spaced_seed,
+    whole_window,
+)
 from ssd_centernet.ops import boxes as box_ops
-from ssd_centernet.ops import color
+from ssd_centernet.ops import color, crops
 from ssd_centernet.ops import image as image_ops
 
 Example = dict[str, tf.Tensor]
@@ -244,6 +249,8 @@ class SSDAugment(Augmentation):
     Source: docs/reference/ssd_resnet34.md, sections 7.3 to 7.5
     """
 
+    window_margin = 0  # `crops.window_around` has it.
+
     def __init__(
         self,
         image_size: tuple[int, int] = (300, 300),
@@ -287,32 +294,25 @@ class SSDAugment(Augmentation):
         self._spread = tuple(high - low for low, high in zip(lower, upper, strict=True))
         self._finish: Callable = tf.function(self._colors, jit_compile=compiled, autograph=False)
 
-    def augment(self, example: Example, seed: tf.Tensor) -> Example:
+    def plan(self, example: Example, size: tf.Tensor, seed: tf.Tensor):
         draws = tf.random.stateless_uniform([5], seed=spaced_seed(seed) + [0, _COLOR_WORD])
         flip = draws[4] < self.flip_probability
-        image, boxes = self._resample(example, seed)
-        example["image"] = self._finish(image, draws[:4], flip)
+        view = {"window": whole_window(size), "flip": flip, "draws": draws[:4]}
+        if self.crop:
+            box, whole = sample_crop(example["boxes"], seed, **self._crop_options)
+            example = keep_objects(example, *crop_boxes(example["boxes"], box, whole))
+            view["window"], view["box"] = crops.window_around(box, size)
         if self.flip_probability > 0:
-            boxes = tf.where(flip, box_ops.flip_left_right(boxes), boxes)
-        example["boxes"] = boxes
-        return example
+            boxes = example["boxes"]
+            example["boxes"] = tf.where(flip, box_ops.flip_left_right(boxes), boxes)
+        return example, view
 
-    def _resample(self, example: Example, seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        encoded = example.pop("encoded", None)
-        if not self.crop:
-            image = example["image"] if encoded is None else image_ops.decode_image(encoded)
-            return image_ops.resize_legacy_bilinear(image, self.image_size), example["boxes"]
-        window, whole = sample_crop(example["boxes"], seed, **self._crop_options)
-        boxes, kept = crop_boxes(example["boxes"], window, whole)
-        kept = tf.where(kept)[:, 0]
-        for name in ("classes", "is_crowd", "area"):
-            if name in example:
-                example[name] = tf.gather(example[name], kept)
-        if encoded is None:
-            image = image_ops.crop_and_resize(example["image"], window, self.image_size)
+    def render(self, pixels: tf.Tensor, view: Mapping[str, tf.Tensor]) -> tf.Tensor:
+        if self.crop:
+            image = image_ops.crop_and_resize(pixels, view["box"], self.image_size)
         else:
-            image = image_ops.decode_and_crop(encoded, window, self.image_size)
-        return image, tf.gather(boxes, kept)
+            image = image_ops.resize_legacy_bilinear(pixels, self.image_size)
+        return self._finish(image, view["draws"], view["flip"])
 
     def _colors(self, image: tf.Tensor, draws: tf.Tensor, flip: tf.Tensor) -> tf.Tensor:
         image = image / 255.0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import gin
 import tensorflow as tf
@@ -76,20 +76,23 @@ class SSDFPNAugment(common.Augmentation):
             "max_attempts": max_attempts,
         }
 
-    def augment(self, example: Example, seed: tf.Tensor) -> Example:
+    def plan(self, example: Example, size: tf.Tensor, seed: tf.Tensor):
         seed = common.spaced_seed(seed)
         flip = tf.random.stateless_uniform([], seed) < self.flip_probability
-        picture = common.Picture(example, flip=flip)
         boxes = example["boxes"]
         boxes = tf.where(flip, box_ops.flip_left_right(boxes), boxes)
-        window = picture.whole()
+        window = common.whole_window(size)
         if self.crop:
-            window = crops.sample_window(picture.size, boxes, seed + [0, 1], **self._window_options)
-            frame = crops.frame_of(window, picture.size)
+            window = crops.sample_window(size, boxes, seed + [0, 1], **self._window_options)
+            frame = crops.frame_of(window, size)
             boxes, kept = crops.crop_boxes(boxes, frame, min_overlap=self.min_overlap)
             example = common.keep_objects(example, boxes, kept)
         else:
             example["boxes"] = boxes
-        image = image_ops.resize_legacy_bilinear(picture.read(window), self.image_size)
-        example["image"] = self._normalize(image)
-        return example
+        # Of the picture as it was before it was mirrored.
+        window = tf.where(flip, crops.mirror_window(window, size[1]), window)
+        return example, {"window": window, "flip": flip}
+
+    def render(self, pixels: tf.Tensor, view: Mapping[str, tf.Tensor]) -> tf.Tensor:
+        pixels = common.mirror(pixels, view["flip"])
+        return self._normalize(image_ops.resize_legacy_bilinear(pixels, self.image_size))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import gin
 import tensorflow as tf
@@ -10,7 +10,6 @@ import tensorflow as tf
 from ssd_centernet.data.augment.common import (
     Augmentation,
     Example,
-    Picture,
     check_settings,
     keep_objects,
     spaced_seed,
@@ -27,6 +26,8 @@ VGG_MEAN = (123.675, 116.28, 103.53)
 # Of the 1024 seeds that belong to one example, the turns of the crop search take the first ones.
 _COLOR_WORD = 1023
 _PLACE_WORD = 1022
+# The arguments of `ops.color.distort`.
+_COLORS = ("brightness", "contrast_first", "saturation", "hue", "contrast_last", "order")
 
 
 def _taps(start: tf.Tensor, length: tf.Tensor, count: int) -> tuple[tf.Tensor, tf.Tensor]:
@@ -122,12 +123,21 @@ class SSDVGGAugment(Augmentation):
         self._bounds = ((-brightness, brightness), tuple(contrast), tuple(saturation), (-hue, hue))
         self._finish: Callable = tf.function(self._pixels, jit_compile=compiled, autograph=False)
 
-    def augment(self, example: Example, seed: tf.Tensor) -> Example:
-        picture = Picture(example)
-        place = self.place(picture.size, example["boxes"], seed)
+    def plan(self, example: Example, size: tf.Tensor, seed: tf.Tensor):
+        place = self.place(size, example["boxes"], seed)
         example = keep_objects(example, place["boxes"], place["kept"])
-        example["image"] = self._resample(picture, place, self.color_draws(seed))
-        return example
+        # Of the picture, only what the result shows is read; never less than a pixel.
+        start, end = place["window"][:2] - place["offset"], place["window"][2:] - place["offset"]
+        first = tf.clip_by_value(start, 0, size - 1)
+        last = tf.clip_by_value(end, first + 1, size)
+        view = {
+            "window": tf.concat([first, last - first], axis=0),
+            "shown": tf.concat([start, end - start], axis=0),
+            "size": size,
+            "flip": place["flip"],
+            **self.color_draws(seed),
+        }
+        return example, view
 
     def place(self, size: tf.Tensor, boxes: tf.Tensor, seed: tf.Tensor) -> dict[str, tf.Tensor]:
         """Draw the place of the result on the canvas and compute the boxes in it.
@@ -200,23 +210,19 @@ class SSDVGGAugment(Augmentation):
             "order": tf.where(applied[4], order, 0),
         }
 
-    def _resample(self, picture: Picture, place: dict, colors: dict) -> tf.Tensor:
-        """Read the samples of the result from the picture and turn them into its pixels."""
+    def render(self, pixels: tf.Tensor, view: Mapping[str, tf.Tensor]) -> tf.Tensor:
         samples, inside, blends = [], [], []
-        # Of the picture, only what the window shows is read; never less than a pixel.
-        start = tf.clip_by_value(place["window"][:2] - place["offset"], 0, picture.size - 1)
-        end = tf.clip_by_value(place["window"][2:] - place["offset"], start + 1, picture.size)
         for side, count in enumerate(self.image_size):
-            low, high = place["window"][side], place["window"][side + 2]
-            taps, blend = _taps(low - place["offset"][side], high - low, count)
-            inside.append(tf.logical_and(taps >= 0, taps < picture.size[side]))
-            samples.append(tf.clip_by_value(taps, start[side], end[side] - 1) - start[side])
+            first, length = view["window"][side], view["window"][side + 2]
+            taps, blend = _taps(view["shown"][side], view["shown"][side + 2], count)
+            inside.append(tf.logical_and(taps >= 0, taps < view["size"][side]))
+            samples.append(tf.clip_by_value(taps, first, first + length - 1) - first)
             blends.append(blend)
-        pixels = picture.read(tf.concat([start, end - start], axis=0))
         # Columns first: rows, which lie together in memory, are then repeated more cheaply.
         pixels = tf.gather(tf.gather(pixels, samples[1], axis=1), samples[0], axis=0)
         pixels = tf.ensure_shape(pixels, [2 * self.image_size[0], 2 * self.image_size[1], 3])
-        return self._finish(pixels, inside, blends, colors, place["flip"])
+        colors = {name: view[name] for name in _COLORS}
+        return self._finish(pixels, inside, blends, colors, view["flip"])
 
     def _pixels(self, pixels, inside, blends, colors: dict, flip: tf.Tensor) -> tf.Tensor:
         """Distort, blend, normalise and flip the samples uint8 [2h, 2w, 3]."""
