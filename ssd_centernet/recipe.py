@@ -68,6 +68,7 @@ class Recipe:
         clip_norm: largest global norm of the gradients.
         ema_decay: decay of an average of the weights, which is evaluated, exported and kept in
             best/, such as 0.9998; None for no average.
+        jit_compile: whether XLA compiles the step, of one process.
         resume_from: a run or checkpoint of this library that a fresh run directory goes on from, as
             if the run had always been there; wins over `fine_tune_checkpoint`.
         loss_scale: constructor of the factor that float16 needs, without effect in float32 and
@@ -131,6 +132,7 @@ class Recipe:
     freeze_random: Annotated[bool | None, may_be.SWITCH] = None
     clip_norm: Annotated[float | None, may_be.ABOVE_ZERO] = None
     ema_decay: Annotated[float | None, may_be.BELOW_ONE] = None
+    jit_compile: Annotated[bool, may_be.SWITCH] = False
     resume_from: Annotated[str | None, may_be.PATH] = None
     loss_scale: Annotated[Callable, may_be.constructor("LossScale")] = LossScale
     fine_tune_checkpoint: Annotated[str | None, may_be.PATH] = None
@@ -387,6 +389,7 @@ class Recipe:
             loss_scale=scale if needs_loss_scale(detector.dtype_policy.name) else None,
             accumulate_steps=self.accumulate_steps,
             ema_decay=self.ema_decay,
+            jit_compile=self.jit_compile,
             communicator=communicator,
         )
         if fits_length:

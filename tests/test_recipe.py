@@ -107,6 +107,7 @@ TELLTALES = {
     "decay_exclude": ("('stem_',)", STEP, {"Trainer.decay_exclude": ("stem_",)}),
     "freeze": ("('stem_conv',)", STEP, {"Trainer.freeze": ("stem_conv",)}),
     "clip_norm": ("4.5", STEP, {"Trainer.clip_norm": 4.5}),
+    "jit_compile": ("True", STEP, {"Trainer.jit_compile": True}),
     "ema_decay": ("0.75", STEP, {"Trainer.ema_decay": 0.75}),
     # A benchmark and a check of an installation measure one batch.
     "accumulate_steps": ("2", TRAIN, {"Trainer.accumulate_steps": 2}),

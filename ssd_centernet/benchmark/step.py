@@ -59,7 +59,7 @@ def stepping(trainer: Trainer, batch: dict, strategy: tf.distribute.Strategy) ->
 
     @tf.function
     def step() -> None:
-        strategy.run(trainer.train_step, args=(batch,))
+        strategy.run(trainer.compiled_step, args=(batch,))
 
     images = batch["image"].shape[0]
 

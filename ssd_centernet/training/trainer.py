@@ -29,6 +29,7 @@ class Trainer(tf.Module):
         examples_seen: int64 variable, images used by all processes: the position in the input.
         metric_names: names of the metrics of `window_metrics`.
         average: the average of the weights, None without one.
+        compiled_step: `train_step`, compiled by XLA where that is asked for.
     """
 
     def __init__(
@@ -46,6 +47,7 @@ class Trainer(tf.Module):
         loss_scale: LossScale | None = None,
         accumulate_steps: int = 1,
         ema_decay: float | None = None,
+        jit_compile: bool = False,
         communicator: Communicator | None = None,
     ):
         """Join the parts of a run.
@@ -64,7 +66,11 @@ class Trainer(tf.Module):
             loss_scale: scale for float16; None for float32 and bfloat16, which need none.
             accumulate_steps: number of batches whose gradients are averaged for one update.
             ema_decay: decay of the weights' average, see `WeightAverage`; None for none.
+            jit_compile: whether XLA compiles the step as a whole.
             communicator: connects the processes that train together.
+
+        Raises:
+            ValueError: `jit_compile` with several processes, whose messages XLA does not know.
         """
         super().__init__(name="trainer")
         self.detector = detector
@@ -76,6 +82,17 @@ class Trainer(tf.Module):
         self.loss_scale = loss_scale or LossScale(initial=1.0, dynamic=False)
         self.accumulate_steps = accumulate_steps
         self.communicator = communicator or SingleProcess()
+        if jit_compile and self.communicator.size > 1:
+            raise ValueError(
+                f"train.jit_compile is True for {self.communicator.size} processes, but XLA cannot "
+                "compile the messages between them: set it to False, or train with one process."
+            )
+        self.compiled_step, self._compiled_accumulate = self.train_step, self._accumulate
+        if jit_compile:
+            # The batch is taken outside of it: XLA knows no input pipeline.
+            compiled = functools.partial(tf.function, autograph=False, jit_compile=True)
+            self.compiled_step = compiled(self.train_step)
+            self._compiled_accumulate = compiled(self._accumulate)
         self.train_variables = detector.variables_to_train(freeze)
         self._decays = decay_mask(self.train_variables, decay_exclude)
         self.average = None
@@ -134,7 +151,7 @@ class Trainer(tf.Module):
                 parallel_iterations=1,
             )
         # The last batch of an update: its step takes in what the others have added up.
-        run(self.train_step, args=(self.next_batch(iterator),))
+        run(self.compiled_step, args=(self.next_batch(iterator),))
 
     @tf.autograph.experimental.do_not_convert
     def train_step(self, batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
@@ -180,7 +197,7 @@ class Trainer(tf.Module):
         return tape.gradient(scaled, self.train_variables), {**parts, "total": total}
 
     def _accumulate_next(self, index: tf.Tensor, iterator, run: Callable) -> tf.Tensor:
-        run(self._accumulate, args=(self.next_batch(iterator), index))
+        run(self._compiled_accumulate, args=(self.next_batch(iterator), index))
         return index + 1
 
     def _accumulate(self, batch: dict, index: tf.Tensor) -> None:

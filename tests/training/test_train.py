@@ -4,6 +4,7 @@ import json
 import os
 import re
 import signal
+import types
 
 import numpy as np
 import pytest
@@ -337,3 +338,19 @@ def test_a_schedule_that_does_not_fit_the_run_is_said(tiny_recipe, data_dir, tmp
     assert "warm-up of 5 steps is not shorter than the run of 2" in capsys.readouterr().out
     run(tiny_recipe, data_dir, tmp_path / "long", *settings, "train.steps = 6")
     assert "not shorter" not in capsys.readouterr().out
+
+
+def test_a_step_compiled_by_xla_trains_the_same(tiny_recipe, data_dir, tmp_path):
+    settings = ("train.steps = 4", "train.ema_decay = 0.5", "train.accumulate_steps = 2")
+    run(tiny_recipe, data_dir, tmp_path / "graph", *settings)
+    run(tiny_recipe, data_dir, tmp_path / "xla", *settings, "train.jit_compile = True")
+    graph, xla = tensors(tmp_path / "graph"), tensors(tmp_path / "xla")
+    assert graph.keys() == xla.keys()
+    for name, value in graph.items():
+        # XLA fuses and so rounds in another order.
+        np.testing.assert_allclose(xla[name], value, rtol=1e-3, atol=1e-5, err_msg=name)
+
+
+def test_xla_is_refused_between_processes():
+    with pytest.raises(ValueError, match="train.jit_compile is True for 2 processes"):
+        tiny_trainer(jit_compile=True, communicator=types.SimpleNamespace(size=2))
