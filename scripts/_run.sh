@@ -25,6 +25,18 @@ if [ -z "${PYTHON:-}" ]; then
   PYTHON="$ROOT/.venv/bin/python"
   [ -x "$PYTHON" ] || PYTHON=python3
 fi
+# NVIDIA's scripts take two words first: the run directory, except those of latencies, and the folder
+# of the configurations. They are the positional parameters of the script that sources this.
+if [[ "$SCRIPT" == SSD320_* ]]; then
+  if [[ "$SCRIPT" != *_inference && "${1:-}" == [!-]* ]]; then
+    MODEL_DIR="$1"
+    shift
+  fi
+  if [[ "${1:-}" == [!-]* ]]; then
+    echo "$1 is not read: the settings of its configuration are in the script" >&2
+    shift
+  fi
+fi
 export PYTHONPATH="$ROOT${PYTHONPATH:+:$PYTHONPATH}"
 source "$ROOT/scripts/env.sh"
 if [ -n "$SMOKE" ]; then

@@ -98,10 +98,11 @@ def _become(arguments: list[str], directory: str, variables: dict[str, str]) -> 
     os.environ.clear()
     os.environ.update(variables)
     os.chdir(directory)
-    sys.path[:0] = ["", *filter(None, variables.get("PYTHONPATH", "").split(os.pathsep))]
     # What it starts as `sys.executable` is warm too.
     sys.executable, *arguments = arguments
     kind, *rest = arguments
+    first = "" if kind in ("-c", "-m") else os.path.dirname(os.path.realpath(kind))
+    sys.path[:0] = [first, *filter(None, variables.get("PYTHONPATH", "").split(os.pathsep))]
     if kind == "-m":
         sys.argv = rest
         runpy.run_module(rest[0], run_name="__main__", alter_sys=True)

@@ -3,23 +3,38 @@
 DEVICE, DRY_RUN=1 and SMOKE=1 of the environment mean what they mean to the run scripts.
 """
 
+import importlib.util
 import os
 import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
+_PYTHON = ROOT / ".venv" / "bin" / "python"
 sys.path.insert(0, str(ROOT))
 os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
 
 
 def run(program: str) -> None:
     """Run a program of an original with the arguments of this process."""
+    use_environment()
     from ssd_centernet.cli.main import run as run_command
 
     flags = ["--dry_run"] if os.environ.get("DRY_RUN") else []
     if os.environ.get("SMOKE"):
         flags += smoke_flags(program, sys.argv[1:])
     run_command(["ssd_centernet", "compat", *flags, "--", program, *sys.argv[1:]])
+
+
+def use_environment() -> None:
+    """Go on with the environment of the checkout where this Python has no packages of ours."""
+    if importlib.util.find_spec("absl") is not None:
+        return
+    if sys.executable == str(_PYTHON) or not _PYTHON.exists():
+        sys.exit(
+            f"{sys.executable} lacks the packages of this library: `bash {ROOT}/scripts/setup.sh` "
+            f"makes {_PYTHON}, which is then used."
+        )
+    os.execv(_PYTHON, [str(_PYTHON), *sys.argv])
 
 
 def smoke_flags(program: str, arguments: list[str]) -> list[str]:

@@ -16,6 +16,7 @@ from absl import flags
 from ssd_centernet.cli._vendor_table import (
     ALIASES,
     GIVEN,
+    MODES,
     NOTHING,
     REPLACED,
     SAME,
@@ -98,6 +99,8 @@ def _rewritten(word: str) -> str:
     if not word.startswith("--"):
         name = _SHORT.get(name, name)
     name = name.replace("-", "_")
+    if name == "mode" and value in MODES:
+        raise flags.Error(f"--mode={value} of {SYSTEMS['H']} is, here: {MODES[value]}.")
     row = _REPLACED.get(name)
     if row is not None:
         systems = ", ".join(SYSTEMS[letter] for letter in row.systems)

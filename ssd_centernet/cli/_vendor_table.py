@@ -251,6 +251,13 @@ _ONCE = "`ssd_centernet evaluate --checkpoint=latest`"
 _WAIT = "`ssd_centernet evaluate --wait`, with --timeout"
 _VISIBLE = "the environment: CUDA_VISIBLE_DEVICES, or the vendor's variable like it"
 
+# Values of --mode that a program of the Model Garden has and `train` has not.
+MODES = {
+    "continuous_eval": _WAIT,
+    "continuous_train_and_eval": "--mode=train_and_eval",
+    "train_and_validate": "--mode=train_and_eval",
+}
+
 REPLACED = (
     Replaced("pipeline_config_path", "FC", _RECIPE),
     Replaced("config", "V", _RECIPE),

@@ -154,7 +154,10 @@ def _run_command(name: str, arguments: list[str]) -> int:
     if "debug" not in flags.FLAGS:
         flags.DEFINE_boolean("debug", False, "Show the Python traceback of every error.")
     module.define_flags()
-    if _HELP.intersection(arguments):
+    own = arguments
+    if name == "compat" and "--" in arguments:  # The rest is of another program, its --help too.
+        own = arguments[: arguments.index("--")]
+    if _HELP.intersection(own):
         print(_command_help(name, module))
         return 0
     try:
@@ -185,6 +188,8 @@ def _run_command(name: str, arguments: list[str]) -> int:
             with contextlib.suppress(BrokenPipeError):
                 print(f"ssd_centernet {name}: {lost}", file=sys.stderr)
             return LOST_ANOTHER
+        if isinstance(error, BrokenPipeError):
+            raise  # To `_answer`: nobody is left to be told.
         known = message_for_user(error)
         report_failure(known or f"{type(error).__name__}: {error}")
         if known is None or flags.FLAGS.debug:

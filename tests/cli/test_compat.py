@@ -12,10 +12,12 @@ from ssd_centernet.cli import compat
 from ssd_centernet.cli.originals.lines import PROGRAMS, translate_line
 from ssd_centernet.cli.originals.mmdetection import VISIBLE
 from ssd_centernet.cli.originals.options import Given
+from ssd_centernet.cli.originals.program_help import meaning
 from tests.cli.command_line import parsed, parsed_recipe
 from tests.cli.test_vendor_flags import REFERENCE
 from tests.cli.vendor_lines import OTHERS, TRAININGS, split, training_of
 from tests.process import ROOT
+from tests.scripts.in_process import command
 
 
 @pytest.fixture(autouse=True)
@@ -31,8 +33,8 @@ def test_a_training(line, processes, wanted):
     plan = translate_line(split(line))
     assert plan.processes == processes and (plan.command[0] == "launch") == (processes > 1)
     assert "use_horovod" not in shlex.join(plan.command) or processes == 1
-    command, *arguments = training_of(plan.command)
-    assert command == "train"
+    first, *arguments = training_of(plan.command)
+    assert first == "train"
     with parsed_recipe(arguments) as values:
         for setting, value in wanted.items():
             owner = "build_detector" if setting == "dtype" else "train"
@@ -49,6 +51,22 @@ def test_other_commands(line):
     if words[0] != "predict":  # Its images are no flags.
         with parsed(words[0], words[1:]):
             pass
+
+
+@pytest.mark.parametrize(
+    ("line", "variables"),
+    [
+        (
+            "model_main.py --pipeline_config_path=ssd320_bench.config --model_dir=m --allow_xla",
+            {"TF_XLA_FLAGS": "--tf_xla_auto_jit=2"},
+        ),
+        ("tools/train.py ssd300.py --deterministic", {"TF_DETERMINISTIC_OPS": "1"}),
+        ("ssd.py --recipe_cache r", {"TF_RECIPE_CACHE_PATH": "r"}),
+        ("A=1 B=c.d python3 ssd.py", {"A": "1", "B": "c.d"}),
+    ],
+)
+def test_variables_that_a_line_needs(line, variables):
+    assert translate_line(split(line)).environment == variables
 
 
 def test_what_is_told(capsys):
@@ -69,6 +87,7 @@ def test_what_is_told(capsys):
         ("ls -l", "none of the programs that are known: ssd.py, model_main.py"),
         ("srun ssd.py", "srun in front of the program is no launcher"),
         ("ssd.py --batchsize=3", r"ssd.py has no option --batchsize. Did you mean --batch_size"),
+        ("ssd.py --device=cpu", "stands before the `--`: --add=--device=cpu"),
         ("ssd.py -b many", "expected a whole number"),
         ("ssd.py --epochs", "--epochs of ssd.py needs a value"),
         ("ssd.py --vis_dataloader", "cannot be taken over: `ssd_centernet show_inputs`"),
@@ -146,6 +165,23 @@ def test_every_option_is_understood_by_its_program():
             assert not (option.nothing and option.refused), option
             given = Given(name, program.options, [f"--{option.name}=1"])
             assert option.name in given
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_help_of_a_program_says_what_each_option_is_here(name):
+    options = PROGRAMS[name].options
+    for asked in ("--help", "-h"):
+        answer = translate_line(["horovodrun", "-np", "8", "python3", f"./{name}", asked]).answer
+        assert answer.startswith(f"{name} of ") and "--dry_run" in answer
+    for option in options:
+        assert f"--{option.name}" in answer and len(meaning(option)) > 5, option
+    assert max(map(len, answer.splitlines())) <= 100
+
+
+def test_help_behind_the_dashes_is_that_of_the_program():
+    said = command(["compat", "--", "ssd.py", "--help"])
+    assert "-e, --epochs=FLOAT" in said and "(default: 50)" in said
+    assert "Flags of compat" in command(["compat", "--help", "--", "ssd.py"])
 
 
 # calc_fps ---------------------------------------------------------------------------------------

@@ -111,6 +111,10 @@ def test_a_checkpoint_of_ours_is_resumed_and_another_gives_its_weights(tmp_path)
     (tmp_path / "ours" / "config.gin").touch()
     words = translate_line([*split(line), "--finetune_ckpt=ours/ckpt-3"]).command
     assert "--resume_from=ours/ckpt-3" in words
+    plan = translate_line(
+        [*split(line), "--fine_tune_ckpt=None"]
+    )  # Its default, as the readme has it.
+    assert not any("fine_tune" in word or "None" in word for word in plan.command)
     plan = translate_line([*split(line), "--fine_tune_ckpt=theirs/ckpt-3"])
     assert "--fine_tune_checkpoint=theirs/ckpt-3" in plan.command
     assert any("not its step and optimizer" in note for note in plan.notes)

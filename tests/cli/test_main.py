@@ -2,13 +2,15 @@
 
 import importlib
 import os
+import signal
+import sys
 
 import pytest
 
 from ssd_centernet import __version__
 from ssd_centernet.cli import main
 from tests.cli.command_line import as_a_user
-from tests.process import ROOT, python
+from tests.process import ROOT, bash, environment, python
 
 WRITTEN = [n for n in main.COMMANDS if (ROOT / "ssd_centernet" / "cli" / f"{n}.py").exists()]
 
@@ -40,6 +42,13 @@ def test_overview(arguments):
 
 def test_version():
     assert as_a_user("--version").stdout == f"ssd_centernet {__version__}\n"
+
+
+def test_who_reads_no_more_is_told_nothing():
+    line = "set -o pipefail; $PY -m ssd_centernet compat -- ssd.py --help | head -1"
+    ended = bash(line, env=environment(PY=sys.executable), status=None)
+    assert ended.stdout.startswith("ssd.py of") and ended.stderr == ""
+    assert ended.status in (0, 128 + signal.SIGPIPE)  # It may have been quicker.
 
 
 @pytest.mark.parametrize("command", WRITTEN)

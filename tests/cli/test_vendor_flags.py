@@ -8,7 +8,7 @@ import pytest
 from absl import flags
 
 from ssd_centernet.cli import _vendor_flags, train
-from ssd_centernet.cli._vendor_table import ALIASES, REPLACED, SAME, SYSTEMS
+from ssd_centernet.cli._vendor_table import ALIASES, MODES, REPLACED, SAME, SYSTEMS
 from tests.cli.command_line import parsed, parsed_recipe
 from tools import flags_doc
 
@@ -120,6 +120,12 @@ def test_a_flag_that_is_not_accepted_is_told_what_replaces_it(row):
     for written in (f"--{row.name}", f"--{row.name.replace('_', '-')}=4"):
         with pytest.raises(flags.Error, match=re.escape(row.by.removeprefix("nothing: "))):
             train.rewrite_arguments(["--model_dir=a", written])
+
+
+@pytest.mark.parametrize("value", MODES)
+def test_a_mode_that_is_called_otherwise(value):
+    with pytest.raises(flags.Error, match=f"--mode={value} of .* is, here: .*{MODES[value]}"):
+        train.rewrite_arguments([f"--mode={value}"])
 
 
 def test_only_names_are_rewritten():

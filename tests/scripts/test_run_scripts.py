@@ -179,6 +179,31 @@ def test_arguments_and_the_environment_win():
         assert (values.data_dir, values.model_dir, values.device) == ("d e", "m", "cpu")
 
 
+def test_the_two_words_that_nvidias_scripts_take_first():
+    ended = script("ssd320/SSD320_FP16_8GPU", "/results", "/configs", "--seed", "7", DRY_RUN=1)
+    assert "/configs is not read" in ended.stderr
+    _, arguments = training_flags(shlex.split(ended.stdout)[3:])
+    with parsed_recipe(arguments) as values:
+        assert (values.model_dir, values.seed) == ("/results", 7)
+    words = dry_run("ssd320/SSD320_evaluate", "/results", "--batch_size=4")
+    assert "--model_dir=/results" in words and words[-1] == "--batch_size=4"
+    assert dry_run("ssd320/SSD320_FP16_inference", "/configs") == dry_run(
+        "ssd320/SSD320_FP16_inference"
+    )
+
+
+def test_a_python_without_packages_gives_way_to_that_of_the_checkout(tmp_path):
+    programs = shutil.copytree(ROOT / "scripts" / "compat", tmp_path / "scripts" / "compat")
+    line = (sys.executable, "-S", programs / "tools" / "train.py", "a b.py", "--gpus=2")
+    ended = run(*line, status=1)
+    assert "lacks the packages of this library" in ended.stderr and "setup.sh" in ended.stderr
+    python = tmp_path / ".venv" / "bin" / "python"
+    python.parent.mkdir(parents=True)
+    python.write_text('#!/bin/sh\necho "$#" "$2" "$3"\n')
+    python.chmod(0o755)
+    assert run(*line).stdout == "3 a b.py --gpus=2\n"
+
+
 def test_records_and_label_map_of_another_tool(tmp_path):
     records, labels = tmp_path / "tfrecords", tmp_path / "labels.pbtxt"
     records.mkdir()

@@ -126,6 +126,7 @@ def translate_centernet(given: Given) -> Plan:
     plan.add("checkpoint_every", given.get("checkpoint_every_n"))
     plan.bind({"train.keep_checkpoints": 7})
     checkpoint = given.get("finetune_ckpt") or given.get("fine_tune_ckpt")
+    checkpoint = "" if checkpoint == "None" else checkpoint  # As the readme writes the default.
     if checkpoint and _is_ours(checkpoint):
         plan.add("resume_from", checkpoint)
     elif checkpoint:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from absl import flags
 
-from ssd_centernet.cli.originals import cambricon, fps, gaudi, mmdetection
+from ssd_centernet.cli.originals import cambricon, fps, gaudi, mmdetection, program_help
 from ssd_centernet.cli.originals.options import Given, Option
 from ssd_centernet.cli.originals.plan import Plan
 
@@ -57,14 +57,17 @@ def translate_line(words: Sequence[str]) -> Plan:
         words: of the line: [VARIABLE=VALUE ...] [launcher ...] [python] PROGRAM OPTIONS...
 
     Returns:
-        The command, the processes it runs in, and what the user should know.
+        The command, the processes it runs in, and what the user should know; of a line that asks
+        for help, the options of the program.
 
     Raises:
         flags.Error: no known program in the line, or an option that cannot be taken over.
     """
     before, name, after = _split(list(words))
-    processes, hosts, environment, notes = _launched(before)
     program = PROGRAMS[name]
+    if program_help.ASKED.intersection(after):
+        return Plan([], answer=program_help.describe(name, *program[:2]))
+    processes, hosts, environment, notes = _launched(before)
     plan = program.translate(Given(name, program.options, after))
     plan.notes = notes + plan.notes
     plan.environment = environment | plan.environment

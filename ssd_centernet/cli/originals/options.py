@@ -127,8 +127,13 @@ class Given:
         if not word.startswith("--") and name[0] in self._shorts and name[1:]:
             return None
         near = difflib.get_close_matches(plain, self._options, n=2)
-        hint = f" Did you mean {' or '.join(f'--{one}' for one in near)}?" if near else ""
-        raise flags.Error(f"{self.program} has no option {word.split('=')[0]}.{hint}")
+        hint = f"Did you mean {' or '.join(f'--{one}' for one in near)}?"
+        if not near:
+            hint = (
+                f"Its options: `ssd_centernet compat -- {self.program} --help`. A flag of this "
+                f"library stands before the `--`: --add={word}."
+            )
+        raise flags.Error(f"{self.program} has no option {word.split('=')[0]}. {hint}")
 
 
 def as_flag(name: str, value: Any) -> str:
