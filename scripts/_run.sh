@@ -2,7 +2,7 @@
 #
 # What every run script reads from the environment:
 #   DATA_DIR   folder of converted data (data/coco), which scripts/prepare_coco.sh makes, or COCO as it
-#              is downloaded
+#              is downloaded; the links of scripts/env.sh where they are there
 #   DATASET, DATASET_LABEL  instead of it records and label map of another tool; see scripts/env.sh
 #   MODEL_DIR  run directory (runs/SYSTEM/SCRIPT)
 #   DEVICE     cpu, gpu, hpu, mlu, npu or tpu, instead of the script's device
@@ -82,6 +82,7 @@ given() {
 places() {
   local trained="$1" top="runs" data="data/coco"
   shift
+  [ ! -d "$COCO_DIR/tfrecords" ] || data="$COCO_DIR/tfrecords"
   [ -z "$SMOKE" ] || { top="$SMOKE_DIR" && data="$SMOKE_DIR/data"; }
   PLACES=()
   given 'data[_-]dir|data[_-]path' "$@" || PLACES+=(--data_dir="${DATA_DIR:-$data}")
@@ -106,8 +107,15 @@ train() {
 
 # evaluate TRAINING DEVICE PROCESSES FLAGS...: scores the run of the script TRAINING.
 evaluate() {
-  local trained="$1" device="${DEVICE:-$2}" processes="$3"
+  local trained="$1" device="${DEVICE:-$2}" processes="$3" word words=()
   shift 3
+  # Only `train` knows the originals' names.
+  for word in "$@"; do
+    [[ "$word" =~ ^--data[_-]path(=|$) ]] && word="--data_dir${word#--data?path}"
+    [[ "$word" =~ ^--work[_-]dir(=|$) ]] && word="--model_dir${word#--work?dir}"
+    words+=("$word")
+  done
+  set -- "${words[@]+"${words[@]}"}"
   [ -z "$SMOKE" ] || device=cpu
   smoke_run "$trained"
   places "$trained" "$@"

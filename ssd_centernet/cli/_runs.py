@@ -6,6 +6,7 @@ import os
 import shlex
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from absl import flags
@@ -117,10 +118,11 @@ def data_dir_of_flags(*, say: bool = True) -> str:
 
     Raises:
         FileNotFoundError: it is not given, and there is no run.
-        flags.IllegalFlagValueError: it is not given, and the run knows none that is still there.
+        flags.IllegalFlagValueError: it is not given, and the run knows none that is still there; or
+            it is COCO as it is downloaded, and the run was trained on records of something else.
     """
     values = flags.FLAGS
-    from ssd_centernet.run_directory import choose_checkpoint
+    from ssd_centernet.run_directory import CONFIG_NAME, choose_checkpoint
     from ssd_centernet.runs.own_data import coco_download, data_of_run
 
     # What a training converts it to is the run's own data.
@@ -133,6 +135,12 @@ def data_dir_of_flags(*, say: bool = True) -> str:
         raise flags.IllegalFlagValueError(
             f"--data_dir must be given: the data that {values.model_dir} was trained on is not "
             "where it was, or the run does not say."
+        )
+    if values.data_dir and not (Path(found).parent / CONFIG_NAME).is_file():
+        raise flags.IllegalFlagValueError(
+            f"--data_dir={values.data_dir} holds COCO as it is downloaded, and {values.model_dir} "
+            f"was trained on {found}. Convert it by `ssd_centernet convert` to evaluate on it, or "
+            f"leave --data_dir out to evaluate on {found}."
         )
     if say:
         print(f"--data_dir={found}, as the run was trained on it")

@@ -6,7 +6,10 @@ import shutil
 from pathlib import Path
 
 import pytest
+from absl import flags
 
+from ssd_centernet.cli import _runs
+from tests.cli.command_line import parsed
 from tests.data.readers.own_set import BOXES, write_voc, write_yolo
 from tests.process import cli, need_horovod
 from tests.tiny import RUN_RECIPE
@@ -57,6 +60,20 @@ def test_coco_as_it_is_downloaded_is_a_data_directory(pictures, train, tmp_path,
     assert "Average Precision  (AP) @[ IoU=0.50:0.95 | area=   all" in said
     words = ("evaluate", f"--model_dir={run}", f"--data_dir={coco}", "--device=cpu")
     assert f"on coco_val of {run}/data" in cli(*words, python=warm, status=0).stdout
+
+
+def test_coco_as_it_is_downloaded_is_not_what_another_run_was_trained_on(tmp_path):
+    run, records, coco = tmp_path / "run", tmp_path / "records", tmp_path / "coco"
+    for folder in (run, records, coco / "annotations", coco / "train2017", coco / "val2017"):
+        folder.mkdir(parents=True)
+    for split in ("train", "val"):
+        (coco / "annotations" / f"instances_{split}2017.json").touch()
+    (records / "coco_val.record").touch()
+    begin = {"event": "begin", "step": 0, "time": 1.0, "data_dir": str(records)}
+    (run / "sessions.jsonl").write_text(f"{json.dumps(begin)}\n")
+    with parsed("evaluate", [f"--model_dir={run}", f"--data_dir={coco}"]):
+        with pytest.raises(flags.Error, match=f"was trained on {records}. Convert it by"):
+            _runs.data_dir_of_flags()
 
 
 def boxes_of(folder, split):

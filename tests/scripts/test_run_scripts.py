@@ -222,6 +222,22 @@ def test_records_and_label_map_of_another_tool(tmp_path):
     assert "DATASET=none is no folder" in ended.stderr
 
 
+def test_links_that_were_made_are_used_without_their_variables(tmp_path):
+    (tmp_path / "data" / "coco2017_tfrecords" / "tfrecords").mkdir(parents=True)
+    for name in ("centernet/Horovod_Centernet_Float32_8MLUs", "centernet/eval"):
+        words = dry_run(name, cwd=tmp_path)
+        assert "--data_dir=data/coco2017_tfrecords/tfrecords" in words
+        assert "--data_dir=d" in dry_run(name, cwd=tmp_path, DATA_DIR="d")
+    assert "--data_dir=runs/smoke/data" in dry_run(name, cwd=tmp_path, SMOKE=1)
+
+
+def test_an_evaluation_takes_the_names_that_a_training_takes():
+    for given in (["--data_path=c d", "--work-dir=w"], ["--data-path", "c d", "--work_dir", "w"]):
+        words = dry_run("ssd_vgg16/train_eval_8p", *given)
+        with parsed("evaluate", words[words.index("evaluate") + 1 :]) as values:
+            assert (values.data_dir, values.model_dir) == ("c d", "w")
+
+
 def test_several_machines():
     words = dry_run("ssd_vgg16/train_performance_multinodes", HOSTS="a:8,b:8")
     assert "--hosts=a:8,b:8" in words[: words.index("--")]
