@@ -147,13 +147,18 @@ def data_dir_of_flags(*, say: bool = True) -> str:
     return found
 
 
+def is_first_process() -> bool:
+    """Tell whether this process speaks for all that `ssd_centernet launch` started."""
+    return os.environ.get("HOROVOD_RANK", "0") == "0"
+
+
 def tell_next(*words: str) -> None:
     """Print the command to type next.
 
     Args:
         words: the command and its flags; where several processes ran, the first one says it.
     """
-    if os.environ.get("HOROVOD_RANK", "0") == "0":
+    if is_first_process():
         print(f"next: {shlex.join(['ssd_centernet', *words])}")
 
 

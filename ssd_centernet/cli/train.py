@@ -231,7 +231,8 @@ def main(argv: list[str]) -> int:
     else:
         data_dir = values.data_dir or _noise(Path(values.model_dir) / FAKE_DATA_DIR)
         ended = train(values.model_dir, data_dir)
-    print(f"{ended}: {values.model_dir}")
+    if _runs.is_first_process():
+        print(f"{ended}: {values.model_dir}")
     if ended in _ENDED and (own or values.data_dir):
         chosen = ["evaluate"] if evaluable else ["predict", "IMAGES"]
         _runs.tell_next(chosen[0], f"--model_dir={values.model_dir}", *chosen[1:])

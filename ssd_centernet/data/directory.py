@@ -94,6 +94,14 @@ def _coco_of(folder: Path) -> tuple[LabelMap, str]:
             f"COCO are assumed. Write {folder / LABEL_MAP_NAME} if they are others."
         )
     held = f" The records there have {found}, which is not COCO alone." if paths else ""
+    annotations = [*folder.glob("annotations/*.json"), *folder.glob("*.json")]
+    if annotations and not paths:
+        names = ", ".join(sorted(os.fspath(path.relative_to(folder)) for path in annotations)[:3])
+        held = (
+            f" It holds {names}, and no records: `ssd_centernet train --annotations=FILE "
+            "--image_dir=FOLDER` takes annotations, and --data_dir takes COCO with "
+            "annotations/instances_train2017.json beside train2017/."
+        )
     raise FileNotFoundError(
         f"no label map in {folder} or above it: expected {LABEL_MAP_NAME}, found: none.{held} "
         "`ssd_centernet convert` writes it. For shards of other tools, copy their label map into "

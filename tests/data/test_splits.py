@@ -303,6 +303,14 @@ def test_other_records_without_a_label_map_are_refused(tmp_path, labels, texts):
         load_label_map(tmp_path)
 
 
+def test_annotations_where_records_are_expected_are_told(tmp_path):
+    (tmp_path / "annotations").mkdir()
+    (tmp_path / "annotations" / "instances_train.json").touch()
+    told = "holds annotations/instances_train.json, and no records: .*train --annotations=FILE"
+    with pytest.raises(FileNotFoundError, match=told):
+        load_label_map(tmp_path)
+
+
 def test_a_folder_that_is_not_there(tmp_path):
     with pytest.raises(FileNotFoundError, match="does not exist. Set --data_dir"):
         load_label_map(tmp_path / "nowhere")
