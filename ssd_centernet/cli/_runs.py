@@ -106,7 +106,8 @@ def open_run_of_flags(
         communicator=communicator,
         allow=allow,
         allow_import=values.allow_import,
-        trained=values.weights == "raw",
+        # `train --mode=eval` has no such flag.
+        trained="weights" in values and values.weights == "raw",
     )
 
 
