@@ -58,6 +58,8 @@ setup(
     package_dir={RECIPES: "gin_configs"},
     package_data={
         "ssd_centernet.drawing": ["*.css", "*.js", "*.mplstyle"],
+        # As sources: a compiled library fits one TensorFlow only.
+        "ssd_centernet.native": ["*.cc", "*.h"],
         RECIPES: ["*.gin", "*/*.gin", "*.md"],
     },
     python_requires=">=3.10,<3.14",

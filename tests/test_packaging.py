@@ -67,13 +67,14 @@ def test_wheel_has_every_module_and_recipe(wheel):
         f"ssd_centernet/{p.relative_to(ROOT).as_posix()}"
         for p in (ROOT / "gin_configs").rglob("*.gin")
     }
-    # Styles and scripts of pages and charts.
+    # Styles and scripts of pages and charts, and what is compiled.
     modules |= {
         path.relative_to(ROOT).as_posix()
-        for kind in ("css", "js", "mplstyle")
+        for kind in ("cc", "css", "h", "js", "mplstyle")
         for path in (ROOT / "ssd_centernet").rglob(f"*.{kind}")
     }
-    assert {"ssd_centernet/drawing/page.css", "ssd_centernet/drawing/chart.mplstyle"} < modules
+    assert {"ssd_centernet/drawing/page.css", "ssd_centernet/native/ops.cc"} < modules
+    assert not [name for name in names if name.endswith(".so")]
     assert modules <= names, sorted(modules - names)
     assert recipes <= names, sorted(recipes - names)
     assert recipes, "there is no recipe to install"

@@ -23,6 +23,7 @@ from ssd_centernet.data.epochs import (
 )
 from ssd_centernet.data.mixture import DataDir, Mixture, training_source
 from ssd_centernet.labels import LabelMap
+from ssd_centernet.native import library
 from ssd_centernet.ops import image as image_ops
 
 Example = dict[str, tf.Tensor]
@@ -62,6 +63,7 @@ def training_batches(
     num_parallel_calls: int | None = None,
     deterministic: bool = True,
     threadpool_size: int = 0,
+    native: bool | None = None,
 ) -> tf.data.Dataset:
     """Make the endless stream of augmented training batches.
 
@@ -103,6 +105,9 @@ def training_batches(
             TensorFlow's own tuning is too low to keep two cores busy.
         deterministic: False gives speed where reading stalls, for an order that may vary.
         threadpool_size: threads of the pipeline, 0 for one per core.
+        native: whether chains and targets use compiled operations (docs/data.md): None where they
+            are there, True always, False never. Crops and matches are the same; pixels differ by
+            rounding, as from one processor to another.
 
     Returns:
         Dataset of batches: `image` [B, h, w, 3]; `extent` float32 [B, 2], the share (height, width)
@@ -151,12 +156,13 @@ def training_batches(
 
     @as_written
     def load(seeds: tf.Tensor, example: Example) -> Example:
-        example = augment(example, seeds)
-        _check_image_size(example["image"], image_size)
-        targets = None
-        if make_targets is not None:
-            objects = (example[key] for key in ("boxes", "classes", "is_crowd"))
-            targets = make_targets(*objects, extent=example.get("extent", tf.ones([2])))
+        with library.use(native):
+            example = augment(example, seeds)
+            _check_image_size(example["image"], image_size)
+            targets = None
+            if make_targets is not None:
+                objects = (example[key] for key in ("boxes", "classes", "is_crowd"))
+                targets = make_targets(*objects, extent=example.get("extent", tf.ones([2])))
         return _finish(example, max_boxes, dtype, targets)
 
     examples = tf.data.Dataset.range(first_epoch, tf.int64.max).flat_map(epoch_of)

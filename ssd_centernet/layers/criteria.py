@@ -74,22 +74,21 @@ class AnchorCriterion(Float32Layer):
         self, boxes, classes, is_crowd, anchors, valid, **options
     ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         """Return the object of each anchor, -1 without one, and its targets; -1 is ignored."""
-        objects = valid
+        objects, regions = valid, None
         if self.crowd != "object":
             objects = ~is_crowd if valid is None else valid & ~is_crowd
-        overlaps = box_ops.iou(boxes, anchors)
-        matches = matching.match(
-            overlaps, objects, matched_threshold=self.matched_threshold, **options
-        )
-        class_targets, box_targets = matching.assign_targets(
-            boxes, classes, anchors, matches, scale_factors=self.scale_factors
-        )
         if self.crowd == "ignore":
             regions = is_crowd if valid is None else valid & is_crowd
-            # An anchor that an object has claimed stays that object's, even inside a crowd.
-            ignored = matching.inside_regions(anchors, boxes, regions) & (matches < 0)
-            class_targets = tf.where(ignored, -1, class_targets)
-        return matches, class_targets, box_targets
+        return matching.find_targets(
+            boxes,
+            classes,
+            anchors,
+            objects=objects,
+            regions=regions,
+            matched_threshold=self.matched_threshold,
+            scale_factors=self.scale_factors,
+            **options,
+        )
 
 
 @gin.register

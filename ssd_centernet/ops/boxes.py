@@ -60,20 +60,20 @@ def iou(boxes1: tf.Tensor, boxes2: tf.Tensor) -> tf.Tensor:
     return tf.math.divide_no_nan(intersection, union)
 
 
-def ioa(boxes: tf.Tensor, regions: tf.Tensor) -> tf.Tensor:
-    """Compute the share of each box inside each region.
+def half_inside(boxes: tf.Tensor, regions: tf.Tensor) -> tf.Tensor:
+    """Tell which boxes have at least half of their area inside which region.
 
     Args:
         boxes: float32 [..., M, 4], yxyx.
         regions: float32 [..., N, 4], yxyx, same frame.
 
     Returns:
-        float32 [..., M, N] in [0, 1]: intersection over the area of `boxes`; 0 for zero-area boxes.
+        bool [..., M, N]; False for boxes without area.
     """
     box_area = area(boxes)[..., :, tf.newaxis]
-    # `where` would not keep 0 / 0 from being computed, nor NaN out of a gradient.
-    safe_area = tf.where(box_area > 0.0, box_area, 1.0)
-    return tf.where(box_area > 0.0, _pairwise_intersection(boxes, regions) / safe_area, 0.0)
+    # Half of a number is exact. A quotient would be made a product with a rounded reciprocal where
+    # the boxes are constants, and exactly a half could then be less.
+    return (box_area > 0.0) & (_pairwise_intersection(boxes, regions) >= 0.5 * box_area)
 
 
 def to_center_size(boxes: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:

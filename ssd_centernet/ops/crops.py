@@ -14,28 +14,30 @@ DECODE_MARGIN = 2
 _LARGEST_BORDER = 128
 
 
-def decode_window(
+def decode_around(
     encoded: tf.Tensor, window: tf.Tensor, *, margin: int = DECODE_MARGIN
-) -> tf.Tensor:
-    """Decode a window of a JPEG; its pixels equal those of decoding all of it.
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Decode a window of a JPEG and what lies around it.
 
     Args:
         encoded: string scalar, the bytes of a JPEG.
         window: int32 [4], (y, x, height, width) in pixels, inside the image.
-        margin: pixels decoded around the window; with 0, the outermost ones may differ.
+        margin: pixels decoded around the window, which then equals a part of the whole image; with
+            0, the outermost ones may differ.
 
     Returns:
-        uint8 [height, width, 3], RGB.
+        uint8 [h, w, 3], RGB; and int32 [4], where the window lies in it.
     """
     if not margin:
-        return tf.image.decode_and_crop_jpeg(encoded, window, channels=3)
+        pixels = tf.image.decode_and_crop_jpeg(encoded, window, channels=3)
+        return pixels, tf.concat([tf.zeros([2], tf.int32), window[2:]], axis=0)
     size = tf.io.extract_jpeg_shape(encoded)[:2]
     start = tf.maximum(window[:2] - margin, 0)
     end = tf.minimum(window[:2] + window[2:] + margin, size)
-    decoded = tf.image.decode_and_crop_jpeg(
+    pixels = tf.image.decode_and_crop_jpeg(
         encoded, tf.concat([start, end - start], axis=0), channels=3
     )
-    return cut(decoded, tf.concat([window[:2] - start, window[2:]], axis=0))
+    return pixels, tf.concat([window[:2] - start, window[2:]], axis=0)
 
 
 def window_around(box: tf.Tensor, size: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:

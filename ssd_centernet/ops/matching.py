@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tensorflow as tf
 
+from ssd_centernet.native import calls, library
 from ssd_centernet.ops import boxes as box_ops
 
 # Larger than any row number: the minimum over rows if there are none.
@@ -86,6 +87,69 @@ def _forced_rows(similarity: tf.Tensor, valid: tf.Tensor | None, row_ids: tf.Ten
     return tf.reduce_min(tf.where(claims, row_ids[:, tf.newaxis], _NO_ROW), axis=-2)
 
 
+def find_targets(
+    boxes: tf.Tensor,
+    classes: tf.Tensor,
+    anchors: tf.Tensor,
+    *,
+    objects: tf.Tensor | None = None,
+    regions: tf.Tensor | None = None,
+    matched_threshold: float = 0.5,
+    force_match: bool | tf.Tensor = True,
+    last_claim_wins: bool = False,
+    scale_factors: tuple[float, float, float, float] = (10.0, 10.0, 5.0, 5.0),
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """Match objects with anchors and make the targets: `match`, then `assign_targets`.
+
+    One image is left to the compiled operation where that is in use.
+
+    Args:
+        boxes: float32 [..., M, 4], yxyx, fractions of the network's input or pixels.
+        classes: int32 [..., M], in 0..C-1.
+        anchors: float32 [A, 4], yxyx, same frame; a NumPy array is fastest.
+        objects: bool [..., M], which rows are matched; None: all.
+        regions: bool [..., M], rows in which background anchors are ignored (`inside_regions`);
+            None: no row.
+        matched_threshold: see `match`.
+        force_match: see `match`.
+        last_claim_wins: see `match`.
+        scale_factors: of the box code.
+
+    Returns:
+        `(matches, class_targets, box_targets)`: int32 [..., A], int32 [..., A] with -1 for ignored
+        anchors, float32 [..., A, 4].
+    """
+    if library.active() and len(boxes.shape) == 2:
+        every = tf.ones_like(classes, tf.bool)
+        counted = every if objects is None else objects
+        return calls.match(
+            boxes,
+            classes,
+            anchors,
+            objects=counted,
+            forced=counted & force_match,
+            regions=tf.zeros_like(every) if regions is None else regions,
+            matched_threshold=matched_threshold,
+            last_claim_wins=last_claim_wins,
+            scale_factors=scale_factors,
+        )
+    matches = match(
+        box_ops.iou(boxes, anchors),
+        objects,
+        matched_threshold=matched_threshold,
+        force_match=force_match,
+        last_claim_wins=last_claim_wins,
+    )
+    class_targets, box_targets = assign_targets(
+        boxes, classes, anchors, matches, scale_factors=scale_factors
+    )
+    if regions is not None:
+        # An anchor that an object has claimed stays that object's, even inside a crowd.
+        ignored = inside_regions(anchors, boxes, regions) & (matches < 0)
+        class_targets = tf.where(ignored, -1, class_targets)
+    return matches, class_targets, box_targets
+
+
 def assign_targets(
     boxes: tf.Tensor,
     classes: tf.Tensor,
@@ -158,4 +222,4 @@ def inside_regions(anchors: tf.Tensor, regions: tf.Tensor, valid: tf.Tensor) -> 
     """
     # The others become boxes without area, in which nothing lies.
     counted = tf.where(valid[..., tf.newaxis], regions, 0.0)
-    return tf.reduce_any(box_ops.ioa(anchors, counted) >= 0.5, axis=-1)
+    return tf.reduce_any(box_ops.half_inside(anchors, counted), axis=-1)

@@ -12,6 +12,8 @@ from tests.parity import VECTORS
 
 BOXES = np.array([[0.1, 0.2, 0.6, 0.7], [0.3, 0.3, 0.9, 0.95]], np.float32)
 
+BOTH_FORMS = pytest.mark.usefixtures("form")
+
 
 @pytest.fixture(scope="module")
 def vectors():
@@ -117,6 +119,7 @@ def _sample_many(boxes, seeds):
     )
 
 
+@BOTH_FORMS
 def test_crop_statistics():
     """Against a plain Python loop over the rules, with other random numbers."""
     box = np.array([[0.3, 0.3, 0.7, 0.7]])
@@ -156,6 +159,7 @@ def _crop_in_python(box, rng):
             return found, False
 
 
+@BOTH_FORMS
 def test_without_a_valid_crop_the_whole_image_stays():
     # Two boxes so far apart that no crop exceeds the IoU bound with both.
     boxes = tf.constant([[0.0, 0.0, 0.05, 0.05], [0.9, 0.9, 1.0, 1.0]])
@@ -166,6 +170,7 @@ def test_without_a_valid_crop_the_whole_image_stays():
     assert whole
 
 
+@BOTH_FORMS
 def test_same_seed_same_image_eager_and_in_a_dataset():
     chain = augment.SSDAugment((40, 50))
     example = make_example()
@@ -180,6 +185,7 @@ def test_same_seed_same_image_eager_and_in_a_dataset():
     assert np.abs(eager["image"] - other["image"]).max() > 0.1
 
 
+@BOTH_FORMS
 def test_encoded_and_decoded_examples_give_the_same():
     chain = augment.SSDAugment((30, 30))
     for seed in range(3):
@@ -189,6 +195,7 @@ def test_encoded_and_decoded_examples_give_the_same():
         np.testing.assert_array_equal(one["boxes"], two["boxes"])
 
 
+@BOTH_FORMS
 def test_switched_off_it_is_the_evaluation_path():
     chain = augment.SSDAugment((30, 40), crop=False, flip_probability=0.0, jitter=False)
     example = make_example(encoded=False)
@@ -199,6 +206,7 @@ def test_switched_off_it_is_the_evaluation_path():
     np.testing.assert_array_equal(got["boxes"], BOXES)
 
 
+@BOTH_FORMS
 def test_flip_turns_image_and_boxes():
     still = augment.SSDAugment((60, 80), crop=False, flip_probability=0.0, jitter=False)
     turned = augment.SSDAugment((60, 80), crop=False, flip_probability=1.0, jitter=False)
@@ -208,6 +216,7 @@ def test_flip_turns_image_and_boxes():
     np.testing.assert_allclose(two["boxes"][0], [0.1, 0.3, 0.6, 0.8], atol=1e-6)
 
 
+@BOTH_FORMS
 def test_fields_follow_their_boxes():
     chain = augment.SSDAugment(
         (20, 20), flip_probability=0.0, no_crop_probability=0.0, jitter=False
@@ -224,6 +233,7 @@ def test_fields_follow_their_boxes():
     assert (0,) in counts or (1,) in counts
 
 
+@BOTH_FORMS
 def test_an_image_without_boxes_passes():
     got = augment.SSDAugment((20, 20))(make_example(np.zeros((0, 4))), tf.constant([0, 1]))
     assert got["boxes"].shape == (0, 4) and np.isfinite(got["image"]).all()

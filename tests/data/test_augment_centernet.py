@@ -14,6 +14,7 @@ NO_MEAN = {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)}
 PLAIN = {**NO_MEAN, "jitter": False, "compiled": False}
 OFF_A = {"flip_probability": 0.0, "jitter": False, "square_crop": False, "scales": (1.0, 1.0)}
 OFF_B = {"flip_probability": 0.0, "jitter": False, "crop_probability": 0.0, "max_padding": 0}
+BOTH_FORMS = pytest.mark.usefixtures("form")
 BOTH = pytest.mark.parametrize("kind", [SquareCropAugment, CropPadAugment])
 
 
@@ -22,6 +23,7 @@ BOTH = pytest.mark.parametrize("kind", [SquareCropAugment, CropPadAugment])
     [(SquareCropAugment, OFF_A, "bilinear"), (CropPadAugment, OFF_B, "legacy_bilinear")],
 )
 @pytest.mark.parametrize("size", [(64, 64), (64, 96)], ids=str)
+@BOTH_FORMS
 def test_without_augmentation_it_is_the_evaluation_path(kind, off, resize, size):
     chain = kind(size, **off)
     settings = {key: getattr(chain, key) for key in ("mean", "std", "scale", "channels")}
@@ -36,6 +38,7 @@ def test_without_augmentation_it_is_the_evaluation_path(kind, off, resize, size)
 
 
 @BOTH
+@BOTH_FORMS
 def test_channels_are_bgr_and_padding_is_black_before_normalisation(kind):
     chain = kind((8, 8), **(OFF_A if kind is SquareCropAugment else OFF_B))
     image = np.full((4, 8, 3), (10, 20, 30), np.uint8)
@@ -56,6 +59,7 @@ def test_channels_are_bgr_and_padding_is_black_before_normalisation(kind):
     ],
     ids=["square", "square, wide", "scaled", "pad", "pad, wide"],
 )
+@BOTH_FORMS
 def test_boxes_lie_on_their_objects(chain):
     # The window of a square is a pixel short where its side is odd.
     chains.check_boxes_lie_on_their_objects(chain, number=16, tolerance=1.9)
@@ -121,6 +125,7 @@ def test_draws_of_crops_and_paddings():
 
 
 @BOTH
+@BOTH_FORMS
 def test_same_seed_same_result_and_every_source_of_pixels(kind):
     chain = kind((32, 32), compiled=False)
     wanted = chain(make_example(), SEED)
@@ -141,6 +146,7 @@ def test_same_seed_same_result_and_every_source_of_pixels(kind):
 @BOTH
 @pytest.mark.parametrize("size", [(1, 1), (1, 300), (400, 2), (20, 30), (500, 400)], ids=str)
 @pytest.mark.parametrize("count", [0, 2])
+@BOTH_FORMS
 def test_odd_images(kind, size, count):
     chain = kind((16, 24), compiled=False)
     got = run_many(chain, make_example(BOXES[:count], *size), 3)
@@ -149,6 +155,7 @@ def test_odd_images(kind, size, count):
 
 
 @BOTH
+@BOTH_FORMS
 def test_fields_follow_their_boxes_and_boxes_at_the_border_stay_inside(kind):
     corners = [[0.0, 0.0, 0.05, 0.05], [0.95, 0.95, 1.0, 1.0]]
     boxes = [[0.45, 0.45, 0.55, 0.55], *corners, [0.0, 0.0, 1.0, 1.0]]
@@ -176,6 +183,7 @@ def test_fields_follow_their_boxes_and_boxes_at_the_border_stay_inside(kind):
     ],
     ids=["square", "scaled", "pad"],
 )
+@BOTH_FORMS
 def test_shapes_are_static(chain):
     shapes = chains.traced_shapes(chain)
     assert shapes["image"] == (16, 24, 3) and shapes["extent"] == (2,)
@@ -214,6 +222,7 @@ def test_jitter_is_that_of_tf_image(clip_each):
             np.testing.assert_allclose(jitter(image, tf.constant(draws)), want, atol=2e-3)
 
 
+@BOTH_FORMS
 def test_contrast_is_of_the_whole_image_whatever_is_cut_out():
     """A grey left half stays what the mean of both halves makes of it."""
     image = np.full((64, 64, 3), 100, np.uint8)

@@ -16,8 +16,11 @@ from tests.data.chains import (
 PLAIN = {"mean": (0.0, 0.0, 0.0), "compiled": False}
 SEED = tf.constant([5, 9], tf.int64)
 
+BOTH_FORMS = pytest.mark.usefixtures("form")
+
 
 @pytest.mark.parametrize("encoding", ["JPEG", "PNG"])
+@BOTH_FORMS
 def test_without_augmentation_it_is_the_evaluation_path(encoding):
     chain = SSDFPNAugment((64, 96), flip_probability=0.0, crop=False)
     preprocess = Preprocessing((64, 96), mean=chain.mean, std=chain.std, scale=chain.scale)
@@ -30,6 +33,7 @@ def test_without_augmentation_it_is_the_evaluation_path(encoding):
     assert "encoded" not in got and "extent" not in got
 
 
+@BOTH_FORMS
 def test_mean_is_subtracted_and_nothing_else():
     chain = SSDFPNAugment((4, 4), flip_probability=0.0, crop=False)
     image = np.full((8, 8, 3), (10, 20, 30), np.uint8)
@@ -37,6 +41,7 @@ def test_mean_is_subtracted_and_nothing_else():
     np.testing.assert_allclose(got[0, 0], [10 - 123.68, 20 - 116.779, 30 - 103.939], rtol=1e-6)
 
 
+@BOTH_FORMS
 def test_boxes_lie_on_their_objects():
     chain = SSDFPNAugment((100, 100), **PLAIN)
     check_boxes_lie_on_their_objects(chain, number=16, tolerance=1.7)
@@ -60,6 +65,7 @@ def test_draws():
     assert 160 < mirrored.sum() < 240  # 4 standard deviations.
 
 
+@BOTH_FORMS
 def test_same_seed_same_result_and_every_source_of_pixels():
     chain = SSDFPNAugment((32, 32), **PLAIN)
     wanted = chain(make_example(), SEED)
@@ -77,16 +83,19 @@ def test_same_seed_same_result_and_every_source_of_pixels():
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 300), (400, 2), (700, 500)], ids=str)
 @pytest.mark.parametrize("count", [0, 2])
+@BOTH_FORMS
 def test_odd_images(size, count):
     got = run_many(SSDFPNAugment((16, 24), **PLAIN), make_example(BOXES[:count], *size), 3)
     assert got["image"].shape == (3, 16, 24, 3) and np.isfinite(got["image"]).all()
 
 
+@BOTH_FORMS
 def test_shapes_are_static():
     shapes = traced_shapes(SSDFPNAugment((16, 24), **PLAIN))
     assert shapes["image"] == (16, 24, 3) and shapes["boxes"].as_list() == [None, 4]
 
 
+@BOTH_FORMS
 def test_fields_follow_their_boxes_and_boxes_at_the_border_stay_inside():
     boxes = np.array(
         [

@@ -16,6 +16,8 @@ PLAIN = {
     "compiled": False,
 }
 
+BOTH_FORMS = pytest.mark.usefixtures("form")
+
 
 def accepts(boxes, windows, bound=0.0):
     boxes = tf.constant(boxes, tf.float32, [len(boxes), 4])
@@ -77,6 +79,7 @@ def test_boxes_are_cut_and_moved():
     np.testing.assert_array_equal(same, boxes)
 
 
+@BOTH_FORMS
 def test_without_a_window_the_whole_picture_stays():
     boxes = tf.constant([[0.0, 0.0, 5.0, 5.0], [95.0, 95.0, 100.0, 100.0]])
     search = tf.function(overlap_crop.sample_crop)
@@ -90,6 +93,7 @@ def test_without_a_window_the_whole_picture_stays():
     assert window.numpy().tolist() == [0, 0, 100, 100] and float(bound) == 1.0
 
 
+@BOTH_FORMS
 def test_sampled_windows_keep_the_rules():
     boxes, size = tf.constant([[30.0, 60.0, 90.0, 150.0]]), tf.constant([120, 200])
 
@@ -122,6 +126,7 @@ def on_canvas(image: np.ndarray, place: dict, size, mean) -> np.ndarray:
 
 
 @pytest.mark.parametrize("encoding", [None, "PNG"])
+@BOTH_FORMS
 def test_result_is_that_of_a_canvas(encoding):
     chain = SSDVGGAugment((40, 56), compiled=False)
     image, apply = chains.pixels(60, 80), tf.function(chain)
@@ -152,6 +157,7 @@ def test_a_later_order_distorts_the_resized_bytes():
         assert np.quantile(error, 0.99) < 1e-2 and error.max() < 4.0
 
 
+@BOTH_FORMS
 def test_crowd_regions_take_part_in_the_crop_and_stay_marked():
     # No window overlaps both by 0.1: with the crowd region only the whole picture is left.
     boxes = np.array([[0.05, 0.05, 0.3, 0.3], [0.7, 0.7, 0.95, 0.95]], np.float32)
@@ -168,6 +174,7 @@ def test_crowd_regions_take_part_in_the_crop_and_stay_marked():
     )
 
 
+@BOTH_FORMS
 def test_boxes_lie_on_their_objects():
     chain = SSDVGGAugment(
         (120, 160), mean=(0.0, 0.0, 0.0), distort=False, expand_probability=0.5, max_expansion=1.5
@@ -175,6 +182,7 @@ def test_boxes_lie_on_their_objects():
     chains.check_boxes_lie_on_their_objects(chain, number=40, tolerance=2.5)
 
 
+@BOTH_FORMS
 def test_switched_off_it_is_a_resize():
     chain = SSDVGGAugment((30, 40), **PLAIN)
     example = chains.make_example()
@@ -195,6 +203,7 @@ def test_same_seed_same_image_and_compiled_is_no_different():
     assert len(np.unique(one["image"].mean(axis=(1, 2, 3)))) == 4
 
 
+@BOTH_FORMS
 def test_static_shapes():
     shapes = chains.traced_shapes(SSDVGGAugment((32, 48), compiled=False))
     assert shapes["image"] == (32, 48, 3)
@@ -223,6 +232,7 @@ def test_kinds_of_colours_are_drawn_half_of_the_time():
     assert abs(np.mean(draws["order"] == 0) - (0.5 + 0.5 / 6)) < 0.07
 
 
+@BOTH_FORMS
 def test_an_image_without_boxes_passes():
     got = SSDVGGAugment((20, 20), compiled=False)(
         chains.make_example(np.zeros((0, 4))), tf.constant([0, 1])

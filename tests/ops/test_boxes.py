@@ -52,10 +52,16 @@ def test_iou_broadcasts_over_leading_dimensions():
         np.testing.assert_array_equal(batched[image], box_ops.iou(boxes[image], others))
 
 
-def test_ioa_divides_by_the_first_boxes_area():
-    boxes = tf.constant([[0.0, 0.0, 1.0, 2.0], [0.5, 0.5, 0.5, 0.5]])
-    regions = tf.constant([[0.0, 0.0, 4.0, 0.5], [0.0, 0.0, 9.0, 9.0]])
-    np.testing.assert_allclose(box_ops.ioa(boxes, regions), [[0.25, 1.0], [0.0, 0.0]], rtol=1e-6)
+def test_half_inside_counts_of_the_first_boxes_area_and_from_exactly_a_half():
+    boxes = np.array([[0.0, 0.0, 1.0, 2.0], [0.5, 0.5, 0.5, 0.5]], np.float32)
+    regions = tf.constant([[0.0, 0.0, 4.0, 0.9], [0.0, 0.0, 9.0, 9.0], [0.0, 1.0, 1.0, 2.0]])
+    got = box_ops.half_inside(boxes, regions)
+    np.testing.assert_array_equal(got, [[False, True, True], [False, False, False]])
+    # Of constants too, in a graph: 0.3 of 0.6 and the like.
+    sides = np.arange(1, 400, dtype=np.float32)
+    anchors = np.stack([0 * sides, 0 * sides, np.ones_like(sides), sides / 200], axis=1)
+    half = tf.function(lambda anchors_half: box_ops.half_inside(anchors, anchors_half))
+    assert np.diag(half(anchors * np.float32([1, 1, 1, 0.5]))).all()
 
 
 def test_center_size_by_hand_and_back():

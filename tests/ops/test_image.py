@@ -67,7 +67,7 @@ def test_crop_equals_the_formula(box):
 def decode_and_crop(encoded, box, size):
     """Decode only what a crop needs, as chains do."""
     window, inner = crops.window_around(box, tf.io.extract_jpeg_shape(encoded)[:2])
-    pixels = crops.decode_window(encoded, window, margin=0)
+    pixels, _ = crops.decode_around(encoded, window, margin=0)
     return image_ops.crop_and_resize(pixels, inner, size)
 
 

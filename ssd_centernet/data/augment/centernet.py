@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from ssd_centernet.data.augment import common
 from ssd_centernet.data.augment.ssd import check_image_size
+from ssd_centernet.native import calls
 from ssd_centernet.ops import boxes as box_ops
 from ssd_centernet.ops import crops
 from ssd_centernet.ops import image as image_ops
@@ -122,6 +123,29 @@ class SquareCropAugment(common.Augmentation):
             place = view["scaled"], view["offset"]
             image = crops.resize_scaled_crop(image, self.image_size, *place)
         return self._normalize(image)
+
+    def compiled_form(self, view: Mapping[str, tf.Tensor]) -> dict:
+        size = view["window"][2:]
+        if self.square_crop:
+            canvas = view["canvas"]
+            places = calls.places(
+                view["part"],
+                offset=view["offset"],
+                canvas=canvas,
+                scaled=image_ops.fitted_size(canvas[0], canvas[1], self.image_size),
+            )
+        else:
+            places = calls.places(
+                common.whole_window(size), canvas=size, scaled=view["scaled"], cut=view["offset"]
+            )
+        colors = {} if self._jitter is None else self._jitter.compiled_form(view["draws"])
+        return {
+            "sampling": "half_pixel",
+            "places": places,
+            "mirror_picture": True,
+            "divisor": self.scale,
+            **colors,
+        }
 
     def _square(self, size, boxes, draws):
         choices = tf.constant(np.linspace(*self.scales, self.num_scales), tf.float32)
@@ -261,6 +285,22 @@ class CropPadAugment(common.Augmentation):
             image = self._jitter(image, view["draws"])
         canvas = crops.paste(image, view["offset"], view["canvas"])
         return self._normalize(image_ops.resize_and_pad(canvas, self.image_size, legacy=True))
+
+    def compiled_form(self, view: Mapping[str, tf.Tensor]) -> dict:
+        canvas = view["canvas"]
+        colors = {} if self._jitter is None else self._jitter.compiled_form(view["draws"])
+        return {
+            "sampling": "legacy",
+            "places": calls.places(
+                common.whole_window(view["window"][2:]),
+                offset=view["offset"],
+                canvas=canvas,
+                scaled=image_ops.fitted_size(canvas[0], canvas[1], self.image_size),
+            ),
+            "mirror_picture": True,
+            "divisor": self.scale,
+            **colors,
+        }
 
     def _crop(self, size, boxes, seed):
         window = crops.sample_window(size, boxes, seed, **self._window_options)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import tensorflow as tf
 
+from ssd_centernet.native import calls, library
 from ssd_centernet.ops import color, crops
 from ssd_centernet.ops import image as image_ops
 
@@ -62,8 +64,22 @@ class Augmentation:
         example = dict(example)
         picture = Picture(example)
         example, view = self.plan(example, picture.size, seed)
-        pixels = picture.read(view["window"], margin=self.window_margin)
-        example["image"] = self.render(pixels, view)
+        pixels, window = picture.read_around(view["window"], margin=self.window_margin)
+        compiled = self.compiled_form(view) if library.active() else None
+        if compiled is None:
+            pixels = tf.ensure_shape(crops.cut(pixels, window), [None, None, 3])
+            example["image"] = self.render(pixels, view)
+        else:
+            example["image"] = calls.render(
+                pixels,
+                window,
+                self.image_size,
+                flip=view["flip"],
+                mean=self.mean,
+                std=self.std,
+                channels=self.channels,
+                **compiled,
+            )
         return example
 
     # Pixels beside a window that must be decoded with it, so that it equals a part of the whole.
@@ -97,6 +113,18 @@ class Augmentation:
             float32 [h, w, 3], normalised.
         """
         raise NotImplementedError
+
+    def compiled_form(self, view: Mapping[str, tf.Tensor]) -> dict[str, Any] | None:
+        """Say what `render` does in the terms of the compiled operation.
+
+        Args:
+            view: from `plan`.
+
+        Returns:
+            Arguments of `native.calls.render`; None where that cannot do it.
+        """
+        del view
+        return None
 
     def _normalize_with(
         self, mean: Sequence[float], std: Sequence[float], scale: float, channels: str, compiled
@@ -137,25 +165,24 @@ class Picture:
         image = image_ops.decode_image(encoded)
         return image, tf.shape(image)[:2]
 
-    def read(self, window: tf.Tensor, *, margin: int = crops.DECODE_MARGIN) -> tf.Tensor:
+    def read_around(self, window: tf.Tensor, *, margin: int) -> tuple[tf.Tensor, tf.Tensor]:
         """Read a part of the picture.
 
         Args:
             window: int32 [4], (y, x, height, width) in pixels.
-            margin: see `ops.crops.decode_window`.
+            margin: see `ops.crops.decode_around`.
 
         Returns:
-            uint8 [height, width, 3], RGB.
+            uint8 [h, w, 3], RGB, the part and perhaps more; int32 [4], where it lies therein.
         """
         if self._encoded is None:
-            pixels = crops.cut(self._image, window)
-        else:
-            pixels = tf.cond(
-                self._is_jpeg,
-                lambda: crops.decode_window(self._encoded, window, margin=margin),
-                lambda: crops.cut(self._image, window),
-            )
-        return tf.ensure_shape(pixels, [None, None, 3])
+            return self._image, window
+        pixels, place = tf.cond(
+            self._is_jpeg,
+            lambda: crops.decode_around(self._encoded, window, margin=margin),
+            lambda: (self._image, window),
+        )
+        return pixels, tf.ensure_shape(place, [4])
 
 
 def whole_window(size: tf.Tensor) -> tf.Tensor:
@@ -195,6 +222,7 @@ class HueFirstJitter:
             clip_each: whether to clip values after each of the four, or only at the end.
             compiled: whether to compile with XLA.
         """
+        self.clip_each = clip_each
         self._lower = (-hue, contrast[0], saturation[0], -brightness)
         upper = (hue, contrast[1], saturation[1], brightness)
         self._spread = tuple(high - low for low, high in zip(self._lower, upper, strict=True))
@@ -211,6 +239,15 @@ class HueFirstJitter:
             apply, input_signature=signature, jit_compile=compiled, autograph=False
         )
 
+    def factors(self, uniforms: tf.Tensor) -> tf.Tensor:
+        """Turn draws, float32 [4] in [0, 1), into the amounts of the four, float32 [4]."""
+        return uniforms * tf.constant(self._spread) + tf.constant(self._lower)
+
+    def compiled_form(self, uniforms: tf.Tensor) -> dict[str, Any]:
+        """Return the arguments of `native.calls.render` for these draws."""
+        kind = {"color_kind": "hue_first", "clip_each": self.clip_each}
+        return {**kind, "colors": self.factors(uniforms)}
+
     def __call__(self, image: tf.Tensor, uniforms: tf.Tensor) -> tf.Tensor:
         """Jitter an image.
 
@@ -221,7 +258,7 @@ class HueFirstJitter:
         Returns:
             float32 [H, W, 3] in 0..255.
         """
-        factors = uniforms * tf.constant(self._spread) + tf.constant(self._lower)
+        factors = self.factors(uniforms)
         shape = tf.shape(image)
         count = shape[0] * shape[1]
         pixels = tf.reshape(image, [-1, 3])

@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from ssd_centernet.data.augment.common import spaced_seed
 from ssd_centernet.data.augment.ssd import centers_inside
+from ssd_centernet.native import calls, library
 from ssd_centernet.ops import boxes as box_ops
 
 # Windows tried with one bound before another bound is drawn.
@@ -122,6 +123,17 @@ def sample_crop(
     Source: docs/reference/ssd_vgg16.md, section 11.4
     """
     seed = spaced_seed(seed)
+    if library.active():
+        window, bound, _ = calls.find_crop(
+            boxes,
+            seed,
+            size=size,
+            min_ious=min_ious,
+            no_crop_probability=no_crop_probability,
+            min_extent=min_extent,
+            max_aspect_ratio=max_aspect_ratio,
+        )
+        return window, bound
     everything = tf.concat([tf.zeros([2]), tf.cast(size, tf.float32)], axis=0)
 
     def turn(index, window, bound, done):

@@ -13,6 +13,7 @@ from ssd_centernet.data.augment.common import (
     spaced_seed,
     whole_window,
 )
+from ssd_centernet.native import calls, library
 from ssd_centernet.ops import boxes as box_ops
 from ssd_centernet.ops import color, crops
 from ssd_centernet.ops import image as image_ops
@@ -164,8 +165,19 @@ def sample_crop(
 
     Source: docs/reference/ssd_resnet34.md, section 7.4 (which has no limit of attempts)
     """
-    bounds = tf.constant(min_ious, tf.float32)
     seed = spaced_seed(seed)
+    if library.active():
+        window, _, whole = calls.find_crop(
+            boxes,
+            seed,
+            min_ious=min_ious,
+            no_crop_probability=no_crop_probability,
+            min_extent=min_extent,
+            max_extent=max_extent,
+            max_aspect_ratio=max_aspect_ratio,
+        )
+        return window, whole
+    bounds = tf.constant(min_ious, tf.float32)
 
     def attempt(turn, window, whole, done):
         draws = tf.random.stateless_uniform(
@@ -250,6 +262,7 @@ class SSDAugment(Augmentation):
     """
 
     window_margin = 0  # `crops.window_around` has it.
+    channels = "RGB"
 
     def __init__(
         self,
@@ -314,13 +327,25 @@ class SSDAugment(Augmentation):
             image = image_ops.resize_legacy_bilinear(pixels, self.image_size)
         return self._finish(image, view["draws"], view["flip"])
 
+    def compiled_form(self, view: Mapping[str, tf.Tensor]) -> dict:
+        form = {"sampling": "crop", "box": view.get("box"), "divisor": 255.0}
+        if not self.crop:
+            size = view["window"][2:]
+            form["sampling"] = "legacy"
+            form["places"] = calls.places(whole_window(size), canvas=size, scaled=self.image_size)
+        if self.jitter:
+            form.update(color_kind="jitter", colors=self._factors(view["draws"]))
+        return form
+
+    def _factors(self, draws: tf.Tensor) -> tf.Tensor:
+        return draws * tf.constant(self._spread) + tf.constant(self._lower)
+
     def _colors(self, image: tf.Tensor, draws: tf.Tensor, flip: tf.Tensor) -> tf.Tensor:
         image = image / 255.0
         if self.flip_probability > 0:
             image = tf.where(flip, image_ops.flip_left_right(image), image)
         if self.jitter:
-            factors = draws * tf.constant(self._spread) + tf.constant(self._lower)
-            image = color.jitter(image, *tf.unstack(factors))
+            image = color.jitter(image, *tf.unstack(self._factors(draws)))
         return image_ops.normalize(image, self.mean, self.std)
 
 

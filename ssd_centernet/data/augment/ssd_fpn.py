@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from ssd_centernet.data.augment import common
 from ssd_centernet.data.augment.ssd import check_image_size
+from ssd_centernet.native import calls
 from ssd_centernet.ops import boxes as box_ops
 from ssd_centernet.ops import crops
 from ssd_centernet.ops import image as image_ops
@@ -96,3 +97,13 @@ class SSDFPNAugment(common.Augmentation):
     def render(self, pixels: tf.Tensor, view: Mapping[str, tf.Tensor]) -> tf.Tensor:
         pixels = common.mirror(pixels, view["flip"])
         return self._normalize(image_ops.resize_legacy_bilinear(pixels, self.image_size))
+
+    def compiled_form(self, view: Mapping[str, tf.Tensor]) -> dict:
+        size = view["window"][2:]
+        places = calls.places(common.whole_window(size), canvas=size, scaled=self.image_size)
+        return {
+            "sampling": "legacy",
+            "places": places,
+            "mirror_picture": True,
+            "divisor": self.scale,
+        }

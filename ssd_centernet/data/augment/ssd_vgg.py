@@ -13,9 +13,11 @@ from ssd_centernet.data.augment.common import (
     check_settings,
     keep_objects,
     spaced_seed,
+    whole_window,
 )
 from ssd_centernet.data.augment.overlap_crop import crop_boxes, expansion, sample_crop
 from ssd_centernet.data.augment.ssd import check_image_size
+from ssd_centernet.native import calls
 from ssd_centernet.ops import boxes as box_ops
 from ssd_centernet.ops import color
 from ssd_centernet.ops import image as image_ops
@@ -223,6 +225,26 @@ class SSDVGGAugment(Augmentation):
         pixels = tf.ensure_shape(pixels, [2 * self.image_size[0], 2 * self.image_size[1], 3])
         colors = {name: view[name] for name in _COLORS}
         return self._finish(pixels, inside, blends, colors, view["flip"])
+
+    def compiled_form(self, view: Mapping[str, tf.Tensor]) -> dict | None:
+        if self.distort_last:
+            # It rounds what was sampled, and the last bit decides where a half goes.
+            return None
+        window, shown = view["window"], view["shown"]
+        form = {
+            "sampling": "half_pixel_exact",
+            "places": calls.places(
+                whole_window(window[2:]),
+                canvas=shown[2:],
+                scaled=self.image_size,
+                offset=window[:2] - shown[:2],
+            ),
+            "fill": self.mean,
+        }
+        if self.distort:
+            colors = tf.stack([tf.cast(view[name], tf.float32) for name in _COLORS])
+            form.update(color_kind="distort", colors=colors)
+        return form
 
     def _pixels(self, pixels, inside, blends, colors: dict, flip: tf.Tensor) -> tf.Tensor:
         """Distort, blend, normalise and flip the samples uint8 [2h, 2w, 3]."""

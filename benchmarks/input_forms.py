@@ -1,0 +1,105 @@
+"""Compare both forms of the input pipeline with decoding and resizing alone, by processor time.
+
+    python benchmarks/input_forms.py --data_dir=DATA --recipes=ssd300_resnet34,ssd512_vgg16
+
+The pipelines of all recipes live in one process and take turns. A window begins and ends when every
+buffer is full and nothing runs, so that it holds what making its images costs, and nothing else.
+"""
+
+from __future__ import annotations
+
+import argparse
+import resource
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import tensorflow as tf
+
+from ssd_centernet import config
+from ssd_centernet.benchmark import records
+from ssd_centernet.benchmark.input import ceiling_batches
+from ssd_centernet.data.directory import load_label_map
+from ssd_centernet.recipe import Recipe
+
+FORMS = {"graph": False, "compiled": True}
+CEILING = "decode and resize"
+# Images of a batch, and batches of a window.
+BATCH, WINDOW = 32, 8
+
+
+def processor_seconds() -> float:
+    """Return what this process has used of all processors so far."""
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    return used.ru_utime + used.ru_stime
+
+
+def settle() -> None:
+    """Wait until nothing runs in the background."""
+    while True:
+        before = processor_seconds()
+        time.sleep(0.15)
+        if processor_seconds() - before < 0.004:
+            return
+
+
+def pipelines(recipe_name: str, data_dir: Path) -> dict[str, tf.data.Dataset]:
+    """Make the pipelines of a recipe, by name."""
+    config.clear()
+    config.parse([recipe_name])
+    recipe = Recipe().replace(batch_size=BATCH)
+    detector = recipe.detector(load_label_map(data_dir))
+    options = {"num_parallel_calls": 2, "threadpool_size": 1}
+    made = {
+        name: recipe.training_batches(detector, data_dir, native=native, **options)
+        for name, native in FORMS.items()
+    }
+    size = tuple(detector.image_size)
+    return {
+        **made,
+        CEILING: ceiling_batches(data_dir, BATCH, size=size, split=recipe.train_split),
+    }
+
+
+def main() -> int:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data_dir", help="records; random pictures of 640x480 without it")
+    parser.add_argument("--recipes", default="ssd300_resnet34")
+    parser.add_argument("--windows", type=int, default=5)
+    arguments = parser.parse_args()
+    tf.config.threading.set_intra_op_parallelism_threads(1)
+    with tempfile.TemporaryDirectory() as folder:
+        data_dir = arguments.data_dir or Path(folder) / "records"
+        if not arguments.data_dir:
+            records.write_records(data_dir)
+        links = Path(folder) / "links"
+        links.mkdir()
+        source = records.long_epoch(data_dir, links)
+        streams, costs = {}, {}
+        for recipe in arguments.recipes.split(","):
+            for name, dataset in pipelines(recipe, source).items():
+                streams[recipe, name] = iter(dataset)
+                next(streams[recipe, name])
+        for _ in range(arguments.windows):
+            for key, stream in streams.items():
+                settle()
+                before = processor_seconds()
+                for _ in range(WINDOW):
+                    next(stream)
+                settle()
+                cost = (processor_seconds() - before) / (WINDOW * BATCH)
+                costs.setdefault(key, []).append(1000 * cost)
+    for (recipe, name), values in costs.items():
+        share = statistics.median(costs[recipe, CEILING]) / statistics.median(values)
+        print(
+            f"{recipe:<24} {name:<18} {statistics.median(values):6.2f} ms  "
+            f"({min(values):.2f} to {max(values):.2f})  {share:.2f}"
+        )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

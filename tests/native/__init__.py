@@ -1,0 +1,1 @@
+"""Both forms of the input pipeline, compared on random pictures and boxes."""
