@@ -36,6 +36,8 @@ NOT_RUN = {
     r"tensorboard": "serves until it is stopped",
     r"docker": "needs an image from the network",
     r"python (-m )?benchmarks[./]compare_model_garden": "minutes, and needs tf-models-official",
+    r"python benchmarks/input_forms\.py": "minutes, and asks for a quiet machine",
+    r"python -m ssd_centernet\.native\.build": "tests/native/test_library.py runs it",
     r"python benchmarks/save\.py": "minutes, and asks for a quiet machine",
     r"python scripts/readme_picture\.py": "needs the run of the demo",
     r"python -m tests\.parity": "minutes; tests/parity/test_parity.py runs it",
@@ -64,6 +66,8 @@ OTHER_PROGRAMS = {  # Programs of ours with flags of their own: how they are ask
     "python -m tests.parity": "python -m tests.parity --help",
     "python benchmarks/compare_model_garden.py": "python benchmarks/compare_model_garden.py --help",
     "python benchmarks/save.py": "python benchmarks/save.py --help",
+    "python benchmarks/input_forms.py": "python benchmarks/input_forms.py --help",
+    "python -m tests.native": "python -m tests.native --help",
 }
 
 
