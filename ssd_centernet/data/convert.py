@@ -8,12 +8,13 @@ import contextlib
 import hashlib
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import tensorflow as tf
 from tqdm import tqdm
 
 from ssd_centernet.data.box_units import UNITS
+from ssd_centernet.data.decoder_lines import DecoderLines, held_lines
 from ssd_centernet.data.images import DEFAULT_MAX_PIXELS, CheckedImage, check_image, pillow_limit
 from ssd_centernet.data.orientation import decide_turning
 from ssd_centernet.data.output import SplitOutput
@@ -26,6 +27,7 @@ from ssd_centernet.labels import LabelMap
 # Raised when the same input would give other records.
 FORMAT_VERSION = 2
 MAX_SHARDS = 1000
+_CORRUPT = "JPEG with corrupt data: the decoder goes on, and what is seen may be wrong"
 
 
 def convert_coco(
@@ -47,6 +49,7 @@ def convert_coco(
     max_images: int | None = None,
     overwrite: bool = False,
     progress: bool = True,
+    when_read: Callable[[LabelMap], None] | None = None,
 ) -> dict:
     """Convert one split of a COCO data set to TFRecord shards.
 
@@ -80,6 +83,8 @@ def convert_coco(
             test of overfitting; None converts all.
         overwrite: replace the files of an earlier conversion with other input.
         progress: show a progress bar on stderr.
+        when_read: called with the categories when the annotations are read and no picture is yet,
+            such as to look at another split first; not where the conversion is there already.
 
     Returns:
         The content of `coco_<split>.info.json`: `num_images`, `num_objects`, `num_crowd`,
@@ -104,22 +109,18 @@ def convert_coco(
     if max_images is not None and max_images < 1:
         raise ValueError(f"max_images must be 1 or more, got {max_images}.")
     _check_ranges(max_pixels, max_missing, max_dropped, workers, box_units)
-    index = read_coco(
+    is_read = isinstance(annotations, AnnotationSource)
+    source = annotations.name if is_read else os.fspath(annotations)
+    encoded = annotations.encoded if is_read else None
+    index, files = read_split(
         annotations,
         image_dir,
         label_map=label_map,
         drop_unknown_categories=drop_unknown_categories,
+        max_images=max_images,
+        max_missing=max_missing,
+        box_units=box_units,
     )
-    is_read = isinstance(annotations, AnnotationSource)
-    source = annotations.name if is_read else os.fspath(annotations)
-    encoded = annotations.encoded if is_read else None
-    if is_read:
-        _tell_places(index, annotations.content["annotations"])
-    if max_images is not None:
-        index.images[:] = [image for image in index.images if image.annotations][:max_images]
-    if box_units == "auto":
-        _check_listed(index, source)
-    files = _stat_images(index.images, image_dir, max_missing, encoded, source)
     if num_shards is None:
         num_shards = max(min(8, len(index.images)), min(256, len(index.images) // 400), 1)
     options = {
@@ -147,10 +148,13 @@ def convert_coco(
         _check_version(finished, output, overwrite)
         output.check_replaceable(finished, overwrite)
         output.check_label_map(index.label_map, overwrite)
+        if when_read is not None:
+            when_read(index.label_map)
         workers = workers or os.cpu_count()
         if encoded is None:
             _decide_turning(index, image_dir, workers)
-        with output.partial_folder() as folder, pillow_limit(None):
+        held = held_lines()
+        with output.partial_folder() as folder, pillow_limit(None), held as said:
             writer = SplitWriter(
                 output,
                 folder,
@@ -162,11 +166,10 @@ def convert_coco(
                 notes_on_classes=is_read,
             )
             contents = _contents(index.images, image_dir, encoded)
-            images = _checked_images(index, contents, files, max_pixels, workers)
+            images = _checked_images(index, contents, files, max_pixels, workers, said)
+            shown = {"total": len(files), "disable": not progress, "unit": "image"}
             with contextlib.closing(writer):
-                for image, checked in tqdm(
-                    images, output.prefix, total=len(files), disable=not progress, unit="image"
-                ):
+                for image, checked in tqdm(images, output.prefix, file=said.stream, **shown):
                     writer.add(image, checked)
             writer.check(max_dropped)
             info = writer.info(options, output) | {"image_dir": os.path.abspath(image_dir)}
@@ -202,6 +205,46 @@ def _check_version(finished: dict | None, output: SplitOutput, overwrite: bool) 
 
 
 # --- reading ---------------------------------------------------------------------------------
+
+
+def read_split(
+    annotations: str | os.PathLike | AnnotationSource,
+    image_dir: str | os.PathLike,
+    *,
+    label_map: LabelMap | None = None,
+    drop_unknown_categories: bool = False,
+    max_images: int | None = None,
+    max_missing: float = 0.05,
+    box_units: str = "auto",
+) -> tuple[CocoIndex, list[tuple]]:
+    """Read the annotations of a split, and look for its images without opening them.
+
+    Args:
+        annotations, image_dir: as in `convert_coco`, like all others.
+
+    Returns:
+        What was read, and (name, bytes, time of change) of each image; size -1 where there is no
+        file.
+
+    Raises:
+        FileNotFoundError, ValueError: as in `convert_coco`, for all but what pictures hold.
+    """
+    index = read_coco(
+        annotations,
+        image_dir,
+        label_map=label_map,
+        drop_unknown_categories=drop_unknown_categories,
+    )
+    is_read = isinstance(annotations, AnnotationSource)
+    source = annotations.name if is_read else os.fspath(annotations)
+    if is_read:
+        _tell_places(index, annotations.content["annotations"])
+    if max_images is not None:
+        index.images[:] = [image for image in index.images if image.annotations][:max_images]
+    if box_units == "auto":
+        _check_listed(index, source)
+    encoded = annotations.encoded if is_read else None
+    return index, _stat_images(index.images, image_dir, max_missing, encoded, source)
 
 
 def _tell_places(index: CocoIndex, annotations: list[dict]) -> None:
@@ -288,8 +331,14 @@ def _checked_images(
     files: list[tuple],
     max_pixels: int,
     workers: int,
+    said: DecoderLines,
 ) -> Iterator[tuple[CocoImage, CheckedImage]]:
-    """Yield the images in order; threads read a bounded number of images ahead."""
+    """Yield the images in order; threads read a bounded number of images ahead.
+
+    Args:
+        index, contents, files, max_pixels, workers: of the conversion.
+        said: what the decoder says, which gives notes about the images that it means.
+    """
 
     def check(image: CocoImage, content: str | bytes, size: int) -> CheckedImage:
         if size < 0:
@@ -306,15 +355,27 @@ def _checked_images(
     # Threads, not processes: hashing and decoding release the interpreter lock, and a spawned
     # process would spend seconds on importing tensorflow.
     waiting: collections.deque = collections.deque()
+
+    def first() -> tuple[CocoImage, CheckedImage]:
+        result = waiting[0][1].result()
+        if said.take():
+            # It names no file, and several threads decode: each of these once more, alone.
+            concurrent.futures.wait([future for _, future, _ in waiting])
+            said.take()
+            for image, future, given in waiting:
+                check(image, *given)
+                if said.take() and _CORRUPT not in future.result().notes:
+                    future.result().notes.append(_CORRUPT)
+        return waiting.popleft()[0], result
+
     with concurrent.futures.ThreadPoolExecutor(workers) as pool:
         for image, content, (_, size, _) in zip(index.images, contents, files, strict=True):
-            waiting.append((image, pool.submit(check, image, content, size)))
+            given = (content, size)
+            waiting.append((image, pool.submit(check, image, *given), given))
             if len(waiting) > 4 * workers:
-                image, future = waiting.popleft()
-                yield image, future.result()
+                yield first()
         while waiting:
-            image, future = waiting.popleft()
-            yield image, future.result()
+            yield first()
 
 
 def _decode(encoded: bytes) -> None:

@@ -7,10 +7,11 @@ import os
 from collections.abc import Sequence
 
 from ssd_centernet.data.box_units import WHOLE
-from ssd_centernet.data.convert import convert_coco
+from ssd_centernet.data.convert import convert_coco, read_split
 from ssd_centernet.data.directory import LABEL_MAP_NAME, load_label_map
 from ssd_centernet.data.readers import detect_format, read_annotations
 from ssd_centernet.data.readers.pictures import holds_only_pictures, read_pictures
+from ssd_centernet.data.readers.source import AnnotationSource
 from ssd_centernet.data.validate import format_report, wrapped
 from ssd_centernet.files import read_text
 from ssd_centernet.labels import LabelMap
@@ -59,19 +60,17 @@ def convert_annotations(
         ValueError, FileNotFoundError, FileExistsError: as for the readers and `convert_coco`.
     """
     shared = label_map or _shared_label_map(output_dir, split)
-    if annotation_format == "auto" and _is_test_set(annotations):
-        source = read_pictures(annotations, label_map=shared, image_list=image_list)
-    else:
-        source = read_annotations(
-            annotations,
-            annotation_format=annotation_format,
-            split=split,
-            image_dir=image_dir,
-            image_list=image_list,
-            label_map=shared,
-            drop_unknown=drop_unknown_categories,
-            first_pixel=_first_pixel(annotations, annotation_format, box_units, first_pixel),
-        )
+    source = _read(
+        annotations,
+        annotation_format=annotation_format,
+        split=split,
+        image_dir=image_dir,
+        image_list=image_list,
+        label_map=shared,
+        drop_unknown=drop_unknown_categories,
+        first_pixel=first_pixel,
+        box_units=box_units,
+    )
     return convert_coco(
         annotations if source is None else source,
         image_dir if source is None else source.image_dir,
@@ -81,6 +80,52 @@ def convert_annotations(
         label_map=shared if source is None else None,
         drop_unknown_categories=drop_unknown_categories,
         box_units=box_units,
+        **options,
+    )
+
+
+def check_annotations(
+    annotations: str | os.PathLike,
+    *,
+    label_map: LabelMap,
+    image_dir: str | os.PathLike | None = None,
+    split: str = "train",
+) -> None:
+    """Refuse a split that could not be converted with some categories; open no picture for it.
+
+    Args:
+        annotations, image_dir, split: as in `convert_annotations`.
+        label_map: the categories of the other splits.
+
+    Raises:
+        ValueError, FileNotFoundError: as for the readers and `convert_coco`.
+    """
+    source = _read(annotations, split=split, image_dir=image_dir, label_map=label_map)
+    if source is None:
+        read_split(annotations, image_dir, label_map=label_map)
+    else:
+        read_split(source, source.image_dir)
+
+
+def _read(
+    annotations: str | os.PathLike,
+    *,
+    annotation_format: str = "auto",
+    image_list: str | os.PathLike | None = None,
+    label_map: LabelMap | None = None,
+    first_pixel: int | None = None,
+    box_units: str = "auto",
+    **options,
+) -> AnnotationSource | None:
+    """Read a test set, or annotations in any format; None for COCO json."""
+    if annotation_format == "auto" and _is_test_set(annotations):
+        return read_pictures(annotations, label_map=label_map, image_list=image_list)
+    return read_annotations(
+        annotations,
+        annotation_format=annotation_format,
+        image_list=image_list,
+        label_map=label_map,
+        first_pixel=_first_pixel(annotations, annotation_format, box_units, first_pixel),
         **options,
     )
 

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-import json
+import functools
 import os
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from ssd_centernet.config.text import read_bindings
-from ssd_centernet.data.convert_formats import convert_annotations, told
+from ssd_centernet.data.convert_formats import check_annotations, convert_annotations, told
 from ssd_centernet.data.directory import annotations_path
 from ssd_centernet.data.readers import detect_format
 from ssd_centernet.data.readers.splits import holds_validation
-from ssd_centernet.data.splits import list_splits
-from ssd_centernet.files import remove_folder, remove_leftovers
+from ssd_centernet.data.splits import list_splits, read_info
+from ssd_centernet.files import read_object, remove_folder, remove_leftovers
+from ssd_centernet.labels import LabelMap
 from ssd_centernet.run_directory import (
     CONFIG_NAME,
     CONVERTED_DATA_DIR,
@@ -30,6 +32,14 @@ from ssd_centernet.training.log_files import recorded_sessions
 _WITHOUT_IMAGES = ("coco", "csv")
 # What errors of a conversion call its options.
 _OPTIONS = "max_|box_units|label.?map|drop_unknown|first_pixel|format|image_list|keep_"
+
+
+class _ValidationError(Exception):
+    """Carry an error of the validation split out of the conversion of the other one."""
+
+    def __init__(self, error: Exception):
+        super().__init__(str(error))
+        self.error = error
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -99,36 +109,56 @@ class OwnData:
         if self.data_dir is None:
             self._mend()
         replaceable = own and any(Path(self.folder).glob("*.info.json"))
+        evaluated = bool(eval_split and self.has_validation)
+        validation = self._validation(eval_split) if evaluated else None
         given = ("--annotations", self.annotations, self.image_dir, train_split, say)
+        # Minutes of pictures are not converted for a training that the other split would end.
+        look = functools.partial(self._check_split, *validation) if evaluated else None
         try:
-            self._convert_split(*given)
-        except (FileExistsError, ValueError):
-            if not replaceable:
-                raise
-            say(f"{self.folder} is of other annotations, and nothing is trained yet: it goes.")
-            self._convert_anew(*given)
-        if not (eval_split and self.has_validation):
+            try:
+                self._convert_split(*given, when_read=look)
+            except (FileExistsError, ValueError):
+                if not replaceable:
+                    raise
+                say(f"{self.folder} is of other annotations, and nothing is trained yet: it goes.")
+                self._convert_anew(*given, when_read=look)
+        except _ValidationError as found:
+            raise found.error from found.error.__cause__
+        if not evaluated:
             say(
                 "no annotations to evaluate on: the run is not evaluated, and keeps no best "
                 "checkpoint. Give --val_annotations to have both."
             )
             return
-        path = self.val_annotations or self.annotations
-        images = self.val_image_dir
-        if images is None and (self.val_annotations or self.annotations) == self.annotations:
+        # The training split is right by now, and stays whatever becomes of this one.
+        self._convert_split(*validation, say, overwrite=own and eval_split != train_split)
+
+    def _validation(self, eval_split: str) -> tuple[str, str, str | None, str]:
+        """Return flag, annotations, folder of images and name of the split to evaluate on."""
+        path, images = self.val_annotations or self.annotations, self.val_image_dir
+        if images is None and path == self.annotations:
             images = None if detect_format(path) == "yolo" else self.image_dir
         elif images is None and detect_format(path) in _WITHOUT_IMAGES:
             images = self.image_dir
-        # The training split is right by now, and stays whatever becomes of this one.
-        overwrite = own and eval_split != train_split
-        self._convert_split("--val_annotations", path, images, eval_split, say, overwrite=overwrite)
+        return "--val_annotations", path, images, eval_split
 
-    def _convert_anew(self, *given) -> None:
+    def _check_split(
+        self, flag: str, path: str, image_dir: str | None, split: str, label_map: LabelMap
+    ) -> None:
+        """Read a split before another one is converted."""
+        name = split.removeprefix("coco_")
+        try:
+            with self._errors_named(flag, path, image_dir, name):
+                check_annotations(path, label_map=label_map, image_dir=image_dir, split=name)
+        except (FileNotFoundError, ValueError) as error:
+            raise _ValidationError(error) from error
+
+    def _convert_anew(self, *given, **options) -> None:
         """Replace all records; where new ones cannot be made, those of before stay."""
         before = self._before
         os.rename(self.folder, before)
         try:
-            self._convert_split(*given)
+            self._convert_split(*given, **options)
         except BaseException:
             shutil.rmtree(self.folder, ignore_errors=True)
             os.rename(before, self.folder)
@@ -154,16 +184,16 @@ class OwnData:
         image_dir: str | None,
         split: str,
         say: Callable[[str], None],
-        *,
-        overwrite: bool = False,
+        **options,
     ) -> None:
         info_path = Path(self.folder) / f"{split}.info.json"
         before = info_path.stat() if info_path.exists() else None
         name = split.removeprefix("coco_")
         try:
-            info = convert_annotations(
-                path, self.folder, image_dir=image_dir, split=name, overwrite=overwrite
-            )
+            with self._errors_named(flag, path, image_dir, name):
+                info = convert_annotations(
+                    path, self.folder, image_dir=image_dir, split=name, **options
+                )
         except FileExistsError as error:
             raise FileExistsError(
                 f"{self.folder} holds records of other annotations or images than {flag}={path}, "
@@ -172,6 +202,23 @@ class OwnData:
                 f"--data_dir={self.folder} to go on with these, or another --model_dir for the new "
                 "ones (--fine_tune_checkpoint takes over the weights)."
             ) from error
+        known = before is not None and info_path.stat().st_mtime_ns == before.st_mtime_ns
+        if known:
+            say(
+                f"{split}: {path} was converted before: {info['num_images']} images, "
+                f"{info['num_objects']} objects in {self.folder}"
+            )
+        else:
+            say(f"{split}: {path} is converted.")
+            say(told(info, self.folder))
+
+    @contextlib.contextmanager
+    def _errors_named(
+        self, flag: str, path: str, image_dir: str | None, name: str
+    ) -> Iterator[None]:
+        """Say in errors of a conversion which flag they are about, and how its options are set."""
+        try:
+            yield
         except (FileNotFoundError, ValueError) as error:
             # Errors of decoders have constructors of their own.
             kind = FileNotFoundError if isinstance(error, FileNotFoundError) else ValueError
@@ -182,15 +229,6 @@ class OwnData:
                 setting = f" Their image_dir is {folder}={image_dir or 'FOLDER'} here."
             options = self._options(str(error), path, image_dir, name)
             raise kind(f"{where}{error}{setting}{options}") from error
-        known = before is not None and info_path.stat().st_mtime_ns == before.st_mtime_ns
-        if known:
-            say(
-                f"{split}: {path} was converted before: {info['num_images']} images, "
-                f"{info['num_objects']} objects in {self.folder}"
-            )
-        else:
-            say(f"{split}: {path} is converted.")
-            say(told(info, self.folder))
 
     def _options(self, text: str, path: str, image_dir: str | None, split: str) -> str:
         """Say how an option of the conversion is given, where an error asks for one."""
@@ -270,13 +308,19 @@ def images_of_split(data_dir: str | os.PathLike, split: str) -> list[str]:
 
     Returns:
         Paths in the order of the records; empty where the folder does not say them.
+
+    Raises:
+        ValueError: a file of the folder is damaged.
     """
-    info, truth = Path(data_dir) / f"{split}.info.json", annotations_path(data_dir, split)
-    if truth is None or not info.is_file():
+    info, truth = read_info(data_dir, split), annotations_path(data_dir, split)
+    if truth is None or not (info and info.get("image_dir")):
         return []
-    folder = json.loads(info.read_text(encoding="utf-8")).get("image_dir")
-    if not folder:
-        return []
-    images = json.loads(truth.read_text(encoding="utf-8"))["images"]
-    paths = [os.path.join(folder, image["file_name"]) for image in images]
+    try:
+        images = (read_object(truth) or {})["images"]
+        paths = [os.path.join(info["image_dir"], image["file_name"]) for image in images]
+    except (KeyError, TypeError) as error:
+        raise ValueError(
+            f"{truth} is damaged: expected the images that `ssd_centernet convert` wrote there. "
+            "Convert the split again with --overwrite, or give image files after the flags."
+        ) from error
     return [path for path in paths if os.path.isfile(path)]

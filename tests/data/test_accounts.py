@@ -1,7 +1,9 @@
 """What a conversion says about all that it read: losses, classes, equal pictures, test sets."""
 
 import json
+import os
 import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +11,7 @@ import pytest
 from PIL import Image
 
 from ssd_centernet.data.convert_formats import convert_annotations
+from ssd_centernet.data.decoder_lines import held_lines
 from ssd_centernet.data.directory import load_label_map
 from ssd_centernet.data.validate import format_report
 from ssd_centernet.labels import LabelMap
@@ -27,6 +30,32 @@ def noise(seed: int) -> bytes:
     """A picture of 40 x 30 pixels, another one for each seed."""
     draw = np.random.default_rng(seed)
     return encode(Image.fromarray(draw.integers(0, 256, (30, 40, 3), np.uint8)))
+
+
+def test_pictures_that_the_decoder_complains_of_are_named(coco, capfd):
+    for seed in range(40):
+        data = noise(seed)
+        if seed in (3, 4, 29):
+            # The decoder skips what stands between the pixels and the end, and says so.
+            data = data[:-2] + b"rubbish" + data[-2:]
+        coco.image(f"{seed}.jpg", data)
+        coco.box([2, 3, 8, 9])
+    info = coco.convert(workers=3)
+    note = "JPEG with corrupt data: the decoder goes on, and what is seen may be wrong"
+    assert info["report"]["notes"][note] == {"count": 3, "first": ["3.jpg", "4.jpg", "29.jpg"]}
+    assert info["num_images"] == 40
+    assert "Corrupt JPEG data" not in capfd.readouterr().err
+
+
+def test_what_others_write_beside_the_decoder_is_passed_on(capfd):
+    with held_lines() as said:
+        os.write(2, b"Corrupt JPEG data: 5 extraneous bytes\nsomething else\n")
+        assert said.take() and not said.take()
+        print("of Python", file=sys.stderr, flush=True)
+        assert not said.take()
+        os.write(2, b"the last line\n")
+    os.write(2, b"afterwards\n")
+    assert capfd.readouterr().err == "something else\nof Python\nthe last line\nafterwards\n"
 
 
 # --- losing most of the data ------------------------------------------------------------------

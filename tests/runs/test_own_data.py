@@ -2,11 +2,12 @@
 
 import json
 import re
+import shutil
 
 import pytest
 
 from ssd_centernet.runs.own_data import OwnData
-from tests.data.readers.own_set import write_voc
+from tests.data.readers.own_set import write_voc, write_yolo
 
 
 def csv_of(folder, name, boxes, image="a.jpg"):
@@ -73,6 +74,34 @@ def test_annotations_that_cannot_be_read_do_not_cost_the_records_of_before(given
     assert "nothing is trained yet: it goes" in convert(given)
     assert (boxes(tmp_path, "train"), boxes(tmp_path, "val")) == ([[5, 3, 15, 9]], [[6, 3, 14, 9]])
     assert not (tmp_path / "run/data.before").exists()
+
+
+@pytest.mark.parametrize("missing", [False, True])
+def test_the_validation_is_read_before_the_pictures_of_the_training(given, tmp_path, missing):
+    # With such a picture the conversion of the training split fails too, but later.
+    (tmp_path / "voc" / "JPEGImages" / "a.jpg").write_bytes(b"no picture")
+    csv_of(tmp_path, "v.csv", [(4, 3, 20, 12, "emu" if missing else "emoo")], "c.png")
+    (tmp_path / "none").mkdir()
+    wrong = {"val_image_dir": str(tmp_path / "none")} if missing else {}
+    with pytest.raises(FileNotFoundError if missing else ValueError) as error:
+        convert(given | wrong)
+    told = (
+        f"--val_image_dir={tmp_path / 'none'} here" if missing else "v.csv are not in the label map"
+    )
+    assert told in str(error.value)
+    with pytest.raises(ValueError, match="t.csv could be used"):
+        convert(given | {"val_annotations": None})
+
+
+def test_a_folder_of_the_validation_that_data_yaml_does_not_name_is_told(tmp_path):
+    root = write_yolo(tmp_path / "yolo")
+    for kind in ("images", "labels"):
+        shutil.copytree(root / kind / "train", root / kind / "val")
+    described = root / "data.yaml"
+    described.write_text(described.read_text().replace("val: images/val\n", ""))
+    said = convert({"model_dir": str(tmp_path / "run"), "annotations": str(described)})
+    assert "data.yaml has no val: the folder of this name beside it is taken" in said
+    assert "images/val" in said and "data.yaml has no train" not in said
 
 
 def test_two_splits_of_one_name_do_not_replace_each_other(given):

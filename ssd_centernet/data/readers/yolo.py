@@ -242,6 +242,9 @@ def _locate(
                 f"images/{split}, {split}/images, {split}, obj_{split}_data and images. Give the "
                 "folder as image_dir."
             )
+        if described:
+            reason = f"data.yaml has no {split}: the folder of this name beside it is taken"
+            report.add("notes", reason, folder)
         return _Place(folder)
     entries = [value] if isinstance(value, str) else value
     found = [_existing(root, settings.get("path", ""), entry, report) for entry in entries]
