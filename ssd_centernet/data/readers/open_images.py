@@ -20,6 +20,7 @@ _CORNERS = ("XMin", "YMin", "XMax", "YMax")
 COLUMNS = ("ImageID", "LabelName", *_CORNERS)
 # Fractions are written with about six digits.
 _ROUNDING = 1e-3
+_ABSENT = "Confidence is 0, a class that was looked for and is not there: left out"
 
 
 def is_open_images(path: str | os.PathLike) -> bool:
@@ -43,7 +44,8 @@ def read_open_images(
 ) -> AnnotationSource:
     """Read a table of Open Images, such as `validation-annotations-bbox.csv`.
 
-    Boxes with `IsGroupOf` are crowd regions. Classes get their names from a file
+    Boxes with `IsGroupOf` are crowd regions. Rows with a `Confidence` of 0 say that a class is not
+    in a picture: they are left out, and the picture stays. Classes get their names from a file
     `class-descriptions*.csv` beside the table. Most people fetch a part of the pictures: rows of
     others are left out and counted.
 
@@ -79,6 +81,9 @@ def read_open_images(
             if wanted is None:
                 reason = "box of a picture that is not in image_dir: not used"
                 report.add("notes", reason, f"line {line}: {stem}")
+            continue
+        if read_number(row.get("Confidence")) == 0:
+            report.add("notes", _ABSENT, f"line {line}: {stem}")
             continue
         image.boxes.append(_box(row, image, names, f"line {line}", report, path))
     used = [image for image in images.values() if image is not None]

@@ -130,6 +130,17 @@ def test_groups_and_pictures_that_were_not_fetched(images):
         read_annotations(open_images(images, change=change), image_dir=images)
 
 
+def test_classes_that_were_looked_for_and_are_absent_are_no_boxes(images):
+    def change(rows):
+        rows[0][3], rows[2][3] = 0, "0.0"
+
+    source = read_annotations(open_images(images, change=change), image_dir=images)
+    # The second picture stays, as one without objects.
+    assert found(source) == {"a.jpg": EXPECTED["a.jpg"][1:], "b b.jpg": []}
+    reason = "Confidence is 0, a class that was looked for and is not there: left out"
+    assert reasons(source)["notes", reason] == 2
+
+
 def test_codes_without_names_stay_and_are_noted(images):
     source = read_annotations(open_images(images, names=False), image_dir=images)
     assert {c for boxes in found(source).values() for _, c, _ in boxes} == set(CODES.values())
