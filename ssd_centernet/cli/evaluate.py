@@ -60,9 +60,8 @@ def define_flags() -> None:
     flags.DEFINE_integer(
         "max_detections",
         None,
-        "Most detections of one class that count in one image (default: 100, COCO's). With another "
-        "limit the numbers are not COCO's.",
-        lower_bound=11,
+        "Most detections of one class that count in one image (default: 100, COCO's), 11 or more: "
+        "recall at 1 and at 10 is reported beside. With another limit the numbers are not COCO's.",
     )
     flags.DEFINE_boolean("report", None, "Write the page report.html too.")
     flags.DEFINE_boolean(
@@ -90,6 +89,7 @@ def main(argv: list[str]) -> int:
         from ssd_centernet.drawing.chart import check_installed
 
         check_installed()
+    _check_limit(values.max_detections)
     if values.detections is None and values.annotations is None:
         if values.image_dir is not None:
             raise flags.Error(
@@ -123,6 +123,16 @@ def main(argv: list[str]) -> int:
     elif values.image_dir is not None:
         raise flags.Error("--image_dir is for the pictures of --report, which was not given.")
     return _evaluate_file()
+
+
+def _check_limit(max_detections: int | None) -> None:
+    """Refuse a limit that is not above those that COCO reports recall at, before any work."""
+    from ssd_centernet.evaluation.checks import checked_limit
+
+    try:
+        checked_limit(11 if max_detections is None else max_detections)
+    except ValueError as error:
+        raise flags.IllegalFlagValueError(f"--{error}") from error
 
 
 def evaluate_model_dir(

@@ -25,8 +25,9 @@ def checked_limit(max_detections: int) -> int:
     """Return the limits of detections; raise an error if the largest is not above COCO's others."""
     if max_detections <= 10:
         raise ValueError(
-            f"max_detections is {max_detections}, expected more than 10: COCO reports recall at "
-            "1, 10 and this many detections. Use 100 for COCO's numbers."
+            f"max_detections is {max_detections}, expected 11 or more: beside this limit COCO "
+            "reports recall at 1 and at 10 detections (ARmax1, ARmax10). Use 100 for COCO's "
+            "numbers."
         )
     return int(max_detections)
 

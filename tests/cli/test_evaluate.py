@@ -114,7 +114,8 @@ def test_a_limit_above_cocos_counts_all_objects_of_a_crowded_image(scored_files,
     assert re.search(r"^ARmax150 +1\.000", whole.stdout, re.MULTILINE)
     assert json.loads((output / "metrics.json").read_text())["max_detections"] == 150
     refused = without_tensorflow("evaluate", *files, "--max_detections=10", status=2)
-    assert "max_detections" in refused.stderr
+    assert "--max_detections is 10, expected 11 or more" in refused.stderr
+    assert "recall at 1 and at 10 detections" in refused.stderr
 
 
 @pytest.mark.parametrize(
