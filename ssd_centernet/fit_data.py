@@ -18,6 +18,7 @@ from ssd_centernet.data.arrays import write_arrays
 from ssd_centernet.data.directory import load_label_map
 from ssd_centernet.data.mixture import DataDir, merged_label_map
 from ssd_centernet.data.pipeline import FILLER_ID, evaluation_batches
+from ssd_centernet.data.shards import NoImageError
 from ssd_centernet.data.validate import format_report
 from ssd_centernet.labels import LabelMap
 from ssd_centernet.models.detector import Detector
@@ -141,7 +142,7 @@ def batches(
 
     Raises:
         ValueError: an image is not uint8 RGB, a class is unknown, or boxes are not in these units
-            or this order; names the image, the box and its numbers.
+            or this order; names the image, the box and its numbers. Or no image has a box.
     """
     pictures = as_list(images)
     pictures = as_batch(images) if pictures is None else pictures
@@ -161,7 +162,14 @@ def batches(
     if info["report"]:
         warnings.warn(format_report(info["report"]), stacklevel=2)
     options |= {"recipe": recipe, "batch_size": batch_size, "settings": settings}
-    return training_data(folder.name, detector, split="coco_train", **options)
+    try:
+        return training_data(folder.name, detector, split="coco_train", **options)
+    except NoImageError:
+        crowd = "" if is_crowd is None else " that is no crowd region"
+        raise ValueError(
+            f"none of the {len(pictures)} images has a box{crowd}, so there is nothing to train "
+            "on. Give boxes and classes, or keep_empty=True to train on images without any."
+        ) from None
 
 
 def validation_data(

@@ -288,6 +288,15 @@ def test_arrays_that_mean_something_else_are_refused(boxes, classes, how, messag
         )
 
 
+def test_arrays_without_any_box_are_refused_in_their_own_words():
+    detector = sc.build("ssd_demo", class_names=["cat", "dog"], image_size=(64, 64))
+    arrays, how = ([IMAGE, IMAGE], [None, []], [None, []]), {"units": "pixels", "order": "xyxy"}
+    with pytest.raises(ValueError, match="none of the 2 images has a box, .* keep_empty=True") as e:
+        sc.batches(*arrays, detector, **how)
+    assert "record" not in str(e.value)
+    assert sc.batches(*arrays, detector, **how, keep_empty=True).steps_per_epoch == 1
+
+
 def test_what_is_dropped_from_arrays_is_told():
     detector = sc.build("ssd_demo", class_names=["cat", "dog"], image_size=(64, 64))
     images = [np.full((40, 60, 3), level, np.uint8) for level in range(12)]

@@ -174,9 +174,9 @@ class Mixture:
             source.check(own)
 
     def check_not_empty(self) -> None:
-        """Raise ValueError if this rank has no record to use."""
+        """Raise `shards.NoImageError` if this rank has no record to use."""
         if not self.count():
-            raise ValueError(
+            raise shards.NoImageError(
                 f"{', '.join(self.folders)} have no image of {self.split} for rank {self.rank} of "
                 f"{self.world_size}. Check that the data sets have boxes, or set keep_empty=True."
             )

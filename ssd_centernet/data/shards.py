@@ -17,6 +17,7 @@ from ssd_centernet.data.scan import Summary, summarize
 from ssd_centernet.data.splits import find_shards, list_splits, read_info
 from ssd_centernet.data.wire import place
 from ssd_centernet.labels import LabelMap
+from ssd_centernet.memory import available_memory
 from ssd_centernet.ops import image as image_ops
 
 CROWD_CHOICES = ("object", "drop", "ignore")
@@ -60,6 +61,10 @@ def compression(files: Sequence[str]) -> str:
 def shares_by_file(num_files: int, world_size: int) -> bool:
     """Tell whether ranks get whole files, which they do if their shares are then about equal."""
     return num_files % world_size == 0 or num_files >= 8 * world_size
+
+
+class NoImageError(ValueError):
+    """There is no image to train on."""
 
 
 class RecordSource:
@@ -209,10 +214,10 @@ class RecordSource:
         return int(self.mask().sum())
 
     def check_not_empty(self) -> None:
-        """Raise ValueError if this rank has no record to use."""
+        """Raise NoImageError if this rank has no record to use."""
         # With no record to use, an endless stream would wait for ever.
         if not self.count():
-            raise ValueError(
+            raise NoImageError(
                 f"The record files ({self.files[0]}, ...) have no image for rank {self.rank} of "
                 f"{self.world_size} (keep_empty={self.keep_empty}, crowd={self.crowd!r}). Check "
                 "that the data set has boxes; use fewer processes, or set keep_empty=True."
@@ -298,20 +303,10 @@ def check_fits_memory(paths: Sequence[str], share: float = 0.5) -> None:
         ValueError: they are larger.
     """
     size = sum(os.path.getsize(path) for path in paths)
-    available = _available_memory()
+    available = available_memory()
     if available is not None and size > share * available:
         raise ValueError(
             f"cache=True would hold {size / 2**30:.1f} GiB of records in memory, but only "
             f"{share:.0%} of the available {available / 2**30:.1f} GiB may be used for it. Set "
             "cache=False: the records are then read again in each epoch."
         )
-
-
-def _available_memory() -> int | None:
-    """Return MemAvailable in bytes, or None if the system does not say."""
-    try:
-        with open("/proc/meminfo") as file:
-            lines = dict(line.split(":", 1) for line in file)
-        return int(lines["MemAvailable"].split()[0]) * 1024
-    except (OSError, KeyError, ValueError):
-        return None
