@@ -70,9 +70,10 @@ class SplitOutput:
             for shard in info["shards"]:
                 if os.path.getsize(self._path(shard["file"])) != shard["bytes"]:
                     return None
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
             return None
-        return info if os.path.exists(self._truth_path) else None
+        whole = isinstance(info.get("input"), dict) and os.path.exists(self._truth_path)
+        return info if whole else None
 
     def check_replaceable(self, finished: dict | None, overwrite: bool) -> None:
         """Raise an error if there are shards of another conversion.

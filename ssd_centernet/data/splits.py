@@ -99,16 +99,30 @@ def read_info(data_dir: str | os.PathLike, split: str) -> dict | None:
     try:
         with open(path, encoding="utf-8") as file:
             info = json.load(file)
-        if not all({"file", "bytes"} <= set(shard) for shard in info["shards"]):
-            raise ValueError("a shard has no name or size")
+        _check_kinds(info)
     except FileNotFoundError:
         return None
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(
             f"{path} is damaged ({error}): expected the list of shards that `ssd_centernet "
             "convert` wrote. Convert the split again with --overwrite."
         ) from error
     return info
+
+
+def _check_kinds(info: dict) -> None:
+    """Raise an error unless what is read of an info file is there, and of the right kinds."""
+    if not isinstance(info["shards"], list) or not info["shards"]:
+        raise ValueError("there is no list of shards")
+    for shard in info["shards"]:
+        if not isinstance(shard["file"], str) or not isinstance(shard["bytes"], int):
+            raise ValueError("a shard has no name or size")
+        if not isinstance(shard.get("num_images"), int | None):
+            raise ValueError("a shard has no number of images")
+    if not isinstance(info.get("image_dir"), str | None):
+        raise ValueError("image_dir is no path")
+    if not isinstance(info.get("input", {}).get("max_pixels", 0), int):
+        raise ValueError("max_pixels is no number")
 
 
 def check_folder(data_dir: str | os.PathLike) -> None:

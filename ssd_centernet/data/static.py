@@ -7,7 +7,6 @@ Reading needs no decoding, augmentation or matching; after the last file the sam
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 from collections.abc import Callable, Iterable
@@ -22,6 +21,7 @@ from ssd_centernet.data import shards
 from ssd_centernet.files import (
     mend_folder,
     put_folder,
+    read_object,
     remove_leftovers,
     temporary_folder,
     write_atomically,
@@ -179,13 +179,8 @@ def static_batches(
     fields = info["fields"]
     _check(folder, info, batch_size, label_map, image_size)
     _check_targets(folder, fields, make_targets)
-    names = [os.fspath(folder / _file_name(batch_size, n + 1)) for n in range(info["steps"])]
-    missing = [name for name in names if not os.path.exists(name)]
-    if missing:
-        raise FileNotFoundError(
-            f"{missing[0]} is missing, one of {len(missing)} of {len(names)} files. A copy was "
-            "probably interrupted: copy the folder again, or write it again with `make_static`."
-        )
+    names = _file_names(folder, info)
+    _check_first(names[0], folder / INFO_NAME, fields)
     paths = tf.constant(names)
     first = start_example // batch_size
     order = tf.data.Dataset.range(first, tf.int64.max).map(lambda i: paths[i % len(names)])
@@ -215,24 +210,89 @@ def static_batches(
 
 
 def _read_info(folder: Path, rank: int, world_size: int) -> dict:
-    try:
-        info = json.loads((folder / INFO_NAME).read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
+    info = read_object(folder / INFO_NAME)
+    if info is None and not (folder / INFO_NAME).exists():
         found = sorted(path.parent.name for path in folder.parent.glob(f"worker_*/{INFO_NAME}"))
         raise FileNotFoundError(
             f"there are no static batches in {folder} for rank {rank} of {world_size}; there: "
             f"{', '.join(found) or 'none'}. Write them with `ssd_centernet make_static "
             f"--workers={world_size}`, set static_batches.directory to their folder, or train "
             "without --static."
-        ) from error
-    with contextlib.suppress(KeyError, TypeError):
-        if world_size <= info["workers"] and info["fields"]:
-            return info
+        )
+    if info is None or not _is_whole(info):
+        raise ValueError(_damaged(folder / INFO_NAME))
+    if world_size > info["workers"]:
         raise ValueError(
             f"the static batches of {folder.parent} are for {info['workers']} worker(s), but the "
             f"run has {world_size} processes. Write them again: make_static --workers={world_size}."
         )
-    raise ValueError(f"{folder / INFO_NAME} is damaged; write it again with make_static.")
+    return info
+
+
+def _damaged(path: Path) -> str:
+    return (
+        f"{path} is damaged: it is not what make_static wrote there. Copy the folder again, or "
+        "write it again with `ssd_centernet make_static --overwrite`."
+    )
+
+
+def _is_whole(info: dict) -> bool:
+    """Tell whether a description has all that is read of it, of the right kinds."""
+    try:
+        fields = info["fields"].values()
+        for at in fields:
+            tf.as_dtype(at["dtype"])
+        sides = [side for at in fields for side in at["shape"]]
+        counts = [info[name] for name in ("workers", "steps", "batch_size")]
+        return (
+            all(type(number) is int and number >= 0 for number in (*sides, *counts))
+            and min(counts) >= 1
+            and len(info["fields"]["image"]["shape"]) == 4
+            and bool(_names(info["labels"]))
+        )
+    except (KeyError, TypeError, AttributeError):
+        return False
+
+
+def _file_names(folder: Path, info: dict) -> list[str]:
+    """Return the paths of the files of a worker; refuse others than the description counts."""
+    pattern = _file_name(info["batch_size"], 0).replace("000000", "*")
+    found = len(list(folder.glob(pattern)))
+    if found > info["steps"]:
+        raise ValueError(
+            f"{folder / INFO_NAME} counts {info['steps']} files, but {found} are there: they are "
+            "of two calls, or it is damaged. Write them again with `make_static --overwrite`."
+        )
+    numbers = range(1, info["steps"] + 1)
+    paths = (os.fspath(folder / _file_name(info["batch_size"], number)) for number in numbers)
+    missing = next((path for path in paths if not os.path.exists(path)), None)
+    if missing:
+        raise FileNotFoundError(
+            f"{missing} is missing, one of {info['steps'] - found} of {info['steps']} files that "
+            f"{INFO_NAME} counts. A copy was probably interrupted: copy the folder again, or write "
+            "it again with `make_static`."
+        )
+    return [os.fspath(folder / _file_name(info["batch_size"], number)) for number in numbers]
+
+
+def _check_first(path: str, info_path: Path, fields: dict) -> None:
+    """Refuse a description that is not that of the first file."""
+    features = {name: tf.io.FixedLenFeature([], tf.string) for name in fields}
+    try:
+        with tf.device("cpu"):
+            record = next(iter(tf.data.TFRecordDataset(path)))
+            values = tf.io.parse_single_example(record, features)
+            for name, at in fields.items():
+                found = tf.io.parse_tensor(values[name], at["dtype"]).shape.as_list()
+                if found != at["shape"]:
+                    raise ValueError(f"{name} has the shape {found}, not {at['shape']}")
+    except (tf.errors.OpError, ValueError, StopIteration) as error:
+        reason = str(getattr(error, "message", error)).split("\n")[0].rpartition("}} ")[2]
+        reason = reason.split(" [Op:")[0]
+        raise ValueError(
+            f"{path} does not hold what {info_path} says: {reason or 'it is empty'}. One of the "
+            "two is damaged: copy the folder again, or write it again with `make_static`."
+        ) from error
 
 
 def _check(
@@ -243,7 +303,7 @@ def _check(
     wanted = {
         "batch size": (info["batch_size"], batch_size, "--batch_size"),
         "image size": (size, tuple(image_size or size), "IMAGE_SIZE"),
-        "label map": (info["labels"], label_map.to_categories(), "--data_dir"),
+        "label map": (_names(info["labels"]), _names(label_map.to_categories()), "--data_dir"),
     }
     for name, (have, want, setting) in wanted.items():
         if have != want:
@@ -252,6 +312,11 @@ def _check(
                 f"{want}. Set {setting} to theirs, or write them again with make_static and the "
                 "settings of the run."
             )
+
+
+def _names(categories: list[dict]) -> str:
+    """Return ids and names of categories, in their order, for people to compare."""
+    return ", ".join(f"{one['id']} {one['name']!r}" for one in categories)
 
 
 def _check_targets(folder: Path, fields: dict, make_targets: Callable | None) -> None:

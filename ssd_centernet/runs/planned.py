@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from ssd_centernet.files import write_atomically
+from ssd_centernet.files import read_object, write_atomically
 from ssd_centernet.run_directory import EVALUATION_DIR, EVALUATION_METRICS_NAME, has_checkpoint
 from ssd_centernet.runtime.signals import answered_signals
 
@@ -75,13 +75,19 @@ def check_settings(directory: str | os.PathLike, settings: dict) -> None:
         settings: what all its runs have in common; JSON values.
 
     Raises:
-        ValueError: the comparison in this directory has other settings.
+        ValueError: the comparison in this directory has other settings, or they cannot be read.
     """
     path = Path(directory) / _SETTINGS_NAME
     if not path.exists() or not any(map(has_checkpoint, Path(directory).iterdir())):
         write_atomically(path, json.dumps(settings, indent=1) + "\n")
         return
-    before = json.loads(path.read_text("utf-8"))
+    before = read_object(path)
+    if before is None:
+        raise ValueError(
+            f"{path} is damaged: expected the settings of the runs beside it. If they were trained "
+            "with the settings that are given now, remove the file to go on; or give another "
+            "--output_dir."
+        )
     changed = [key for key in sorted({*settings, *before}) if settings.get(key) != before.get(key)]
     if changed:
         told = "; ".join(

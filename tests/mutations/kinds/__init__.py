@@ -3,6 +3,7 @@
 from tests.mutations.kinds.coco import coco, ground_truth
 from tests.mutations.kinds.csv_table import csv_table
 from tests.mutations.kinds.detections import detections
+from tests.mutations.kinds.json_files import comparison, split_images, static
 from tests.mutations.kinds.label_map import label_map
 from tests.mutations.kinds.recipes import recipes
 from tests.mutations.kinds.records import fields, records
@@ -30,4 +31,7 @@ KINDS = {
     "keras": keras_file,
     "run log": run_log,
     "run settings": run_settings,
+    "static": static,
+    "comparison": comparison,
+    "split images": split_images,
 }
