@@ -1,4 +1,4 @@
-"""A look at the values of the first batch, before Keras puts them into a graph."""
+"""Checks of batches: the first one before Keras makes a graph, later ones in the graph."""
 
 from __future__ import annotations
 
@@ -96,6 +96,43 @@ def check_values(batch: Mapping[str, Any], *, num_classes: int, preprocessing: A
             f"'classes' of a batch must be in 0..{num_classes - 1} for num_classes={num_classes}, "
             f"background not counted, got {int(classes[wrong][0])}; mark padding in 'valid'."
         )
+
+
+def prepared(batch: dict[str, Any], num_classes: int) -> dict[str, Any]:
+    """Convert the user's ground truth to the types in docs/architecture.md and check it."""
+    if batch.get("targets") is not None:
+        return batch
+    boxes, classes = tf.cast(batch["boxes"], tf.float32), tf.cast(batch["classes"], tf.int32)
+    valid = batch.get("valid")
+    valid = tf.ones_like(classes, tf.bool) if valid is None else tf.cast(valid, tf.bool)
+    counted = tf.where(valid, classes, 0)
+    farthest = tf.reduce_max(tf.where(valid[..., tf.newaxis], tf.abs(boxes), 0.0))
+    sides = tf.where(valid[..., tf.newaxis], boxes[..., 2:] - boxes[..., :2], 1.0)
+    checks = [
+        tf.debugging.assert_positive(
+            tf.reduce_min(sides),
+            "'boxes' of a batch hold one without area, or one that ends before it begins; expected "
+            "fractions in the order ymin, xmin, ymax, xmax, and False in 'valid' for padding.",
+        ),
+        tf.debugging.assert_less(
+            farthest,
+            FARTHEST,
+            "'boxes' of a batch are not fractions: divide pixels by the height and the width of "
+            "the image. The largest number is",
+        ),
+        tf.debugging.assert_non_negative(
+            tf.reduce_min(counted),
+            "'classes' of a batch has a number below 0; mark padding in 'valid'.",
+        ),
+        tf.debugging.assert_less(
+            tf.reduce_max(counted),
+            num_classes,
+            f"'classes' of a batch must be in 0..{num_classes - 1} for num_classes={num_classes}, "
+            "background not counted. The largest is",
+        ),
+    ]
+    with tf.control_dependencies([check for check in checks if check is not None]):
+        return {**batch, "boxes": tf.identity(boxes), "classes": classes, "valid": valid}
 
 
 def told(error: tf.errors.InvalidArgumentError) -> str | None:

@@ -11,7 +11,8 @@ import tensorflow as tf
 
 from ssd_centernet._keras import explain_foreign, keras
 from ssd_centernet.layers.normalization import warm_up_averages
-from ssd_centernet.models.first_batch import FARTHEST, check_values, look_at, told
+from ssd_centernet.models.first_batch import check_values, look_at, prepared, told
+from ssd_centernet.models.moving_statistics import settled
 from ssd_centernet.models.weight_decay import NORMS, add_weight_decay, decay_mask
 
 _OBJECTS = ("boxes", "classes")
@@ -103,6 +104,10 @@ class FittedModel(keras.Model):
             **kwargs: arguments of Keras: `epochs`, `steps_per_epoch`, `validation_data`,
                 `callbacks`...
 
+        In the first steps the batch norms have no averages yet that a validation could use: where
+        `x` is a `tf.data.Dataset`, they are estimated on batches of it for each such validation, as
+        in `ssd_centernet train`, and a warning says so.
+
         Returns:
             Keras' History: `loss` (the weighted sum) and each loss part; `val_` marks those of the
             validation.
@@ -118,7 +123,7 @@ class FittedModel(keras.Model):
                 kwargs["validation_data"], "validation_data"
             )
         _check_callbacks(kwargs.get("callbacks"))
-        with _without_graph():
+        with _without_graph(), self._fitting.training_on(x):
             return super().fit(x, **kwargs)
 
     def evaluate(self, x=None, y=None, **kwargs):
@@ -134,10 +139,24 @@ class FittedModel(keras.Model):
         """
         _refuse_ground_truth(y, "evaluate")
         # For the validation of `fit`, which has looked, Keras hands over batches of its own.
-        x = x if kwargs.get("_use_cached_eval_dataset") else self._looked_at(x, "x")
+        validates = bool(kwargs.get("_use_cached_eval_dataset"))
+        x = x if validates else self._looked_at(x, "x")
         _check_callbacks(kwargs.get("callbacks"))
-        with _without_graph():
+        with _without_graph(), self._settled() if validates else contextlib.nullcontext():
             return super().evaluate(x, **kwargs)
+
+    def _settled(self) -> contextlib.AbstractContextManager:
+        """Open the state that the validation of `fit` looks at, as that of a run is."""
+        batches = self._fitting.batches
+        if not isinstance(batches, tf.data.Dataset):  # What a generator gave is gone.
+            return contextlib.nullcontext()
+        return settled(
+            self,
+            int(self.optimizer.iterations),
+            lambda: (_checked(batch, self.input_shape) for batch in batches),
+            lambda sentence: warnings.warn(sentence, stacklevel=2),
+            "this validation",
+        )
 
     def _looked_at(self, batches: Any, name: str) -> Any:
         """Check batches as far as it can be done before Keras makes a graph of the step."""
@@ -178,7 +197,7 @@ class FittedModel(keras.Model):
         batch["image"] = tf.ensure_shape(batch["image"], [None, *self.input_shape[1:]])
         if "boxes" in batch:
             batch["boxes"] = tf.ensure_shape(batch["boxes"], [None, None, 4])
-        return _prepared(batch, self.num_classes)
+        return prepared(batch, self.num_classes)
 
     def test_step(self, data: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         """Compute the loss of a batch; called by `evaluate` and for `validation_data`."""
@@ -230,6 +249,16 @@ class _Fitting:
     def __init__(self, options: dict[str, Any], means: list[keras.metrics.Mean]):
         self.options = options
         self.means = means
+        self.batches: Any = None
+
+    @contextlib.contextmanager
+    def training_on(self, batches: Any) -> Iterator[None]:
+        """Hold what `fit` trains on while it does."""
+        self.batches = batches
+        try:
+            yield
+        finally:
+            self.batches = None
 
     def record(self, values: dict[str, tf.Tensor], images: tf.Tensor) -> dict[str, tf.Tensor]:
         """Add up the values of a batch, and return the means over all images so far."""
@@ -346,40 +375,3 @@ def _checked(batch: Any, input_shape: Sequence[int | None]) -> dict[str, Any]:
             "detector.preprocessing(image) or in the augmentation."
         )
     return dict(batch)
-
-
-def _prepared(batch: dict[str, Any], num_classes: int) -> dict[str, Any]:
-    """Convert the user's ground truth to the types in docs/architecture.md and check it."""
-    if batch.get("targets") is not None:
-        return batch
-    boxes, classes = tf.cast(batch["boxes"], tf.float32), tf.cast(batch["classes"], tf.int32)
-    valid = batch.get("valid")
-    valid = tf.ones_like(classes, tf.bool) if valid is None else tf.cast(valid, tf.bool)
-    counted = tf.where(valid, classes, 0)
-    farthest = tf.reduce_max(tf.where(valid[..., tf.newaxis], tf.abs(boxes), 0.0))
-    sides = tf.where(valid[..., tf.newaxis], boxes[..., 2:] - boxes[..., :2], 1.0)
-    checks = [
-        tf.debugging.assert_positive(
-            tf.reduce_min(sides),
-            "'boxes' of a batch hold one without area, or one that ends before it begins; expected "
-            "fractions in the order ymin, xmin, ymax, xmax, and False in 'valid' for padding.",
-        ),
-        tf.debugging.assert_less(
-            farthest,
-            FARTHEST,
-            "'boxes' of a batch are not fractions: divide pixels by the height and the width of "
-            "the image. The largest number is",
-        ),
-        tf.debugging.assert_non_negative(
-            tf.reduce_min(counted),
-            "'classes' of a batch has a number below 0; mark padding in 'valid'.",
-        ),
-        tf.debugging.assert_less(
-            tf.reduce_max(counted),
-            num_classes,
-            f"'classes' of a batch must be in 0..{num_classes - 1} for num_classes={num_classes}, "
-            "background not counted. The largest is",
-        ),
-    ]
-    with tf.control_dependencies([check for check in checks if check is not None]):
-        return {**batch, "boxes": tf.identity(boxes), "classes": classes, "valid": valid}

@@ -10,9 +10,10 @@ import tensorflow as tf
 import ssd_centernet
 from ssd_centernet._keras import keras
 from ssd_centernet.layers.heads import CenterNetHead
-from ssd_centernet.layers.normalization import warm_up_averages
+from ssd_centernet.layers.normalization import norms_of, warm_up_averages
 from ssd_centernet.layers.preprocessing import Preprocessing
 from ssd_centernet.models.backbones.resnet import ResNet
+from ssd_centernet.models.moving_statistics import estimate_statistics
 from ssd_centernet.runtime.precision import policy_scope
 from ssd_centernet.training.optimizers import Momentum
 from ssd_centernet.training.schedules import ConstantRate
@@ -78,6 +79,21 @@ def test_validation_is_the_loss_of_inference(fitted):
     assert detector.evaluate(batches(1), verbose=0, return_dict=True) == {
         name: pytest.approx(history[f"val_{name}"][0]) for name in ("loss", "class", "box")
     }
+
+
+def test_averages_that_have_not_arrived_are_estimated_for_a_validation():
+    detector = fresh()
+    detector.compile(Momentum(0.9, learning_rate=1e-12))
+    with pytest.warns(UserWarning, match="hold 10 % of their beginning still: .* on 3 batches"):
+        options = {"steps_per_epoch": 1, "verbose": 0, "validation_data": batches(1)}
+        history = detector.fit(batches(), **options).history
+    # Training goes on with its own averages, and nothing else has changed.
+    own = [norm.moving_mean.numpy() for norm in norms_of(detector)]
+    assert detector.evaluate(batches(1), verbose=0)[0] != pytest.approx(history["val_loss"][0])
+    estimate_statistics(detector, norms_of(detector), batches())
+    assert not np.allclose(own[0], norms_of(detector)[0].moving_mean)
+    got = detector.evaluate(batches(1), verbose=0)[0]
+    assert got == pytest.approx(history["val_loss"][0], rel=1e-5)
 
 
 def test_means_count_images_alike():

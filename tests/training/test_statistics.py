@@ -8,15 +8,11 @@ import tensorflow as tf
 
 from ssd_centernet._keras import keras
 from ssd_centernet.layers.normalization import norms_of
+from ssd_centernet.models.moving_statistics import estimate_statistics, late_norms
 from ssd_centernet.run_directory import find_checkpoint
 from ssd_centernet.runs.evaluation import evaluate_run
 from ssd_centernet.runs.opened import open_run
-from ssd_centernet.training.statistics import (
-    EarlyStatistics,
-    describe_late_averages,
-    estimate_statistics,
-    late_norms,
-)
+from ssd_centernet.training.statistics import EarlyStatistics, describe_late_averages
 from tests.tiny import tiny_batch, tiny_detector, tiny_trainer
 from tests.training.test_train import run, tensors
 
