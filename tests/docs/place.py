@@ -12,6 +12,7 @@ from PIL import Image
 
 from ssd_centernet.data.synthetic import make_synthetic
 from ssd_centernet.models.backbones.resnet import ResNet
+from ssd_centernet.predict.video_files import VideoWriter
 from ssd_centernet.weights import tf1_variables
 from tests.docs.own_data import write_own_data
 from tests.docs.pages import PAGES, files
@@ -36,6 +37,7 @@ def make_place(top: Path) -> Path:
     (top / "photos").mkdir()
     for image in sorted((coco / "val2017").iterdir())[:NUM_PHOTOS]:
         (top / "photos" / image.name).write_bytes(image.read_bytes())
+    _write_video(top / "street.mp4")
     _write_backbone(top / "weights" / "resnet34_mlperf")
     write_package_of_trees(top / "deepforest-2.1.0-py3-none-any.whl")
     for page in PAGES:
@@ -43,6 +45,13 @@ def make_place(top: Path) -> Path:
             (top / name).parent.mkdir(parents=True, exist_ok=True)
             (top / name).write_text(text, encoding="utf-8")
     return top
+
+
+def _write_video(path: Path) -> None:
+    writer = VideoWriter(path, 10.0)
+    for level in range(0, 240, 60):
+        writer.add(np.full((60, 90, 3), level, np.uint8))
+    writer.close()
 
 
 def _write_backbone(folder: Path) -> None:
