@@ -31,6 +31,7 @@ from ssd_centernet.runtime.device import (
     refuse_shared_devices,
     select_device,
 )
+from ssd_centernet.runtime.distribution import Communicator
 from ssd_centernet.training.checkpoints import RunCheckpoints
 from ssd_centernet.training.log_files import recorded_sessions
 from ssd_centernet.training.logging import TrainLog
@@ -50,6 +51,7 @@ def train(
     recipe: Recipe | None = None,
     *,
     prepare: Callable[[str, str | None, Callable[[str], None]], None] | None = None,
+    sized: Callable[[Communicator], tuple[Recipe, str]] | None = None,
 ) -> str:
     """Train a recipe; go on where `model_dir` holds a checkpoint.
 
@@ -61,6 +63,8 @@ def train(
         prepare: writes `data_dir`, where it is not there yet: called by the first process with the
             split to train on, that to evaluate on or None, and a function that prints; the others
             wait.
+        sized: finds the batch size of a new run, once the data is there: called by every process,
+            it returns the recipe with the size and a sentence that says why.
 
     Returns:
         Why the run ended: "finished", "stopped early" or the name of a signal.
@@ -80,6 +84,7 @@ def train(
         if communicator.is_chief:
             prepare(recipe.train_split, recipe.eval_split, functools.partial(print, flush=True))
         communicator.barrier()
+    recipe, why_size = (recipe, None) if sized is None else sized(communicator)
     label_map, of_labels = merged_label_map(data_dir)
     for earlier in filter(None, (model_dir, recipe.resume_from)):
         run_directory.check_classes(earlier, label_map)
@@ -96,8 +101,8 @@ def train(
             trainer, model_dir, seed=recipe.seed, keep=recipe.keep_checkpoints
         )
         log = TrainLog(model_dir, length, write_files=communicator.is_chief)
-        for note in checkpoints.notes:
-            log.say(f"note: {note}")
+        for note in filter(None, (why_size, *(f"note: {one}" for one in checkpoints.notes))):
+            log.say(note)
         _begin(recipe, checkpoints, log)
         begin_at = functools.partial(
             recipe.training_batches,
@@ -335,3 +340,7 @@ def _other_data(model_dir: str | Path, data: dict) -> list[str]:
 def _device_of(trainer: Trainer) -> str:
     """Return where the weights are, such as 'CPU:0'."""
     return trainer.train_variables[0].device.rpartition("device:")[2]
+
+
+if __name__ == "__main__":
+    raise SystemExit("This is a module of the library. The command: python -m ssd_centernet train")

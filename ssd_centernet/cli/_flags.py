@@ -10,6 +10,7 @@ from typing import Any
 from absl import flags
 
 _DTYPES = ["fp32", "bf16", "fp16"]
+AUTO = "auto"
 _DEVICES = ["auto", "cpu", "gpu", "tpu", "hpu", "mlu", "npu"]
 
 
@@ -132,9 +133,43 @@ def complete_splits(*names: str) -> None:
             flags.FLAGS[name].value = ",".join(full)
 
 
-def define_batch_size() -> None:
-    """Define --batch_size."""
-    flags.DEFINE_integer("batch_size", None, "Images per batch of one process.", lower_bound=1)
+class _BatchSize(flags.IntegerParser):
+    """A number of images, or 'auto' where a command can find the largest."""
+
+    def __init__(self, auto: bool):
+        super().__init__(lower_bound=1)
+        self._auto = auto
+
+    def parse(self, argument: Any) -> int | str:
+        """Read the flag."""
+        if argument != AUTO:
+            return super().parse(argument)
+        if not self._auto:
+            raise ValueError(
+                "only train finds the largest batch that fits; here the size changes the speed "
+                "alone, and the largest is not the fastest: give a number, or leave it out"
+            )
+        return AUTO
+
+    def flag_type(self) -> str:
+        """Return what the help calls it."""
+        return "integer or auto" if self._auto else super().flag_type()
+
+
+def define_batch_size(*, auto: bool = False) -> None:
+    """Define --batch_size.
+
+    Args:
+        auto: whether the command takes 'auto'.
+    """
+    more = ", or auto: the largest that fits into memory, which a run keeps" if auto else ""
+    flags.DEFINE(
+        _BatchSize(auto),
+        "batch_size",
+        None,
+        f"Images per batch of one process{more}.",
+        serializer=flags.ArgumentSerializer(),
+    )
 
 
 def define_use_horovod() -> None:

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING
 
 from absl import flags
 
-from ssd_centernet.cli import _flags, _runs, _vendor_flags
+from ssd_centernet.cli import _batch_size, _flags, _runs, _vendor_flags
 from ssd_centernet.cli._originals import downloaded_data, published_beginning
 from ssd_centernet.cli._vendor_flags import Statement
 from ssd_centernet.files import temporary_folder
@@ -90,7 +90,7 @@ def define_flags() -> None:
         "train: without evaluations; train_and_eval: with the recipe's; train_and_post_eval: with "
         "one at the end; eval: as `ssd_centernet evaluate`.",
     )
-    _flags.define_batch_size()
+    _flags.define_batch_size(auto=True)
     _define_length()
     _define_beginning()
     flags.DEFINE_string("log_every", None, "Interval of log lines: 100, or '1 epoch'.")
@@ -223,14 +223,14 @@ def main(argv: list[str]) -> int:
     _flags.complete_splits("train_split", "eval_split")
     evaluable = own is None or own.has_validation
     beginning = published_beginning() if values.fine_tune_checkpoint == "" else None
-    parse_recipe(statements, beginning=beginning, evaluable=evaluable)
+    auto = _batch_size.take_auto()
+    bindings = parse_recipe(statements, beginning=beginning, evaluable=evaluable)
     from ssd_centernet.train import train
 
-    if own:
-        ended = train(values.model_dir, own.folder, prepare=own.convert)
-    else:
-        data_dir = values.data_dir or _noise(Path(values.model_dir) / FAKE_DATA_DIR)
-        ended = train(values.model_dir, data_dir)
+    data_dir = own.folder if own else values.data_dir
+    data_dir = data_dir or _noise(Path(values.model_dir) / FAKE_DATA_DIR)
+    sized = _batch_size.finder(bindings, data_dir) if auto else None
+    ended = train(values.model_dir, data_dir, prepare=own and own.convert, sized=sized)
     if _runs.is_first_process():
         print(f"{ended}: {values.model_dir}")
     if ended in _ENDED and (own or values.data_dir):
@@ -269,8 +269,8 @@ def parse_recipe(
     *,
     beginning: Sequence[str] | None = None,
     evaluable: bool = True,
-) -> None:
-    """Parse the recipe with what the flags set.
+) -> list[str]:
+    """Parse the recipe with what the flags set, and return these bindings.
 
     Args:
         statements: of `_vendor_flags.resolve`.
@@ -323,6 +323,7 @@ def parse_recipe(
         # What these flags set depends on the recipe that was just read.
         bindings += _vendor_flags.bindings(statements, data=data)
         config.parse(values.gin_file, values.gin_params, flag_params=bindings, allow_import=allowed)
+    return bindings
 
 
 def _weights(words: Sequence[str]) -> tuple[float, ...]:
