@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import ssd_centernet
+from ssd_centernet.cli.main import start_quietly
 from ssd_centernet.files import write_atomically
 
 _PACKAGE = Path(ssd_centernet.__file__).parent
@@ -285,6 +286,7 @@ def _methods(node: ast.ClassDef) -> str:
 
 
 if __name__ == "__main__":
+    start_quietly()
     if len(sys.argv) > 1:
         print(write_atomically(sys.argv[1], document()))
     else:

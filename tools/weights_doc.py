@@ -5,6 +5,7 @@ python -m tools.weights_doc docs/weights.md
 
 import sys
 
+from ssd_centernet.cli.main import start_quietly
 from ssd_centernet.files import write_atomically
 from ssd_centernet.weights import catalog
 from ssd_centernet.weights.publication import Published
@@ -149,6 +150,7 @@ def _tried(row: Published) -> str:
 
 
 if __name__ == "__main__":
+    start_quietly()
     if len(sys.argv) > 1:
         print(write_atomically(sys.argv[1], document()))
     else:

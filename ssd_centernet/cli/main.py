@@ -56,12 +56,7 @@ def run(argv: list[str] | None = None) -> None:
         argv: the command line with the program's name first; that of the process by default.
     """
     argv = list(sys.argv if argv is None else argv)
-    # Before tensorflow is imported, and only for the command line; the library sets nothing.
-    # Without an NVIDIA driver tensorflow logs its search for one as an error, hence 3.
-    quiet = "2" if os.path.exists("/proc/driver/nvidia") else "3"
-    # Whoever asks for all messages gets those of the import too.
-    if os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", quiet) not in ("0", "1"):
-        sys.meta_path.insert(0, QuietImport("tensorflow"))
+    start_quietly()
     # TensorFlow would load Keras 3 as well: without it the start is a quarter shorter, and a user's
     # own modules get the Keras that the detectors are made of.
     if _has_separate_keras_2():
@@ -70,6 +65,18 @@ def run(argv: list[str] | None = None) -> None:
     warnings.showwarning = _show_warning
     with plain_streams(sys):
         sys.exit(_answer(argv[1:]))
+
+
+def start_quietly() -> None:
+    """Hold back what tensorflow says of its start, unless TF_CPP_MIN_LOG_LEVEL asks for it.
+
+    For programs, before tensorflow is imported; the library itself sets nothing.
+    """
+    # Without an NVIDIA driver tensorflow logs its search for one as an error, hence 3.
+    quiet = "2" if os.path.exists("/proc/driver/nvidia") else "3"
+    # Whoever asks for all messages gets those of the import too.
+    if os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", quiet) not in ("0", "1"):
+        sys.meta_path.insert(0, QuietImport("tensorflow"))
 
 
 def _answer(arguments: list[str]) -> int:

@@ -59,3 +59,8 @@ def test_a_process_without_standard_error_works():
     code = "from ssd_centernet.runtime.quiet import held_back\nwith held_back(): print(7)"
     command = f'exec "{sys.executable}" -c "{code}" 2>&-'
     assert run("bash", "-c", command).stdout == "7\n"
+
+
+def test_a_module_of_the_library_says_where_the_command_is(warm):
+    ended = run(warm, "-m", "ssd_centernet.train", "--gin_file=ssd_demo", status=1)
+    assert "The command: python -m ssd_centernet train" in ended.stderr
