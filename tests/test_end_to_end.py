@@ -4,6 +4,7 @@ import contextlib
 import json
 import re
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -135,6 +136,28 @@ def test_predict_draws_every_image_and_names_what_it_skipped(way):
     assert list(lists["unreadable"]) == [str(way["top"] / "missing.jpg")]
     assert "5 images" in way["printed"]["predict"]
     assert "1 files skipped" in way["printed"]["predict"]
+
+
+def test_predict_reads_videos_and_says_how_fast(way, tmp_path, warm):
+    pytest.importorskip("cv2", reason="OpenCV is not installed")
+    from ssd_centernet.predict.video_files import VideoWriter
+
+    clip, out = tmp_path / "clip.mp4", tmp_path / "out"
+    writer = VideoWriter(clip, 10.0)
+    for level in (20, 120, 220):
+        writer.add(np.full((60, 80, 3), level, np.uint8))
+    writer.close()
+    given = ("predict", f"--model_dir={way['top'] / 'run'}", "--device=cpu", f"--output_dir={out}")
+    said = cli(*given, clip, "--min_score=0", "--batch_size=2", python=warm, status=0).stdout
+    assert re.search(rf"{clip}: 3 frames, \d+ detections of .*, [\d.]+ frames per second: ", said)
+    assert said.rstrip().endswith(f"{out / 'clip.mp4'} and {out / 'clip.jsonl'}")
+    rows = [json.loads(line) for line in (out / "clip.jsonl").read_text().splitlines()]
+    assert [(row["frame"], row["time"]) for row in rows] == [(0, 0.0), (1, 0.1), (2, 0.2)]
+    clip.write_bytes(clip.read_bytes()[:300])
+    cut = cli(*given, clip, python=warm, status=1).stderr
+    assert cut.count("\n") == 1 and "clip.mp4 cannot be opened as a video: it is cut off" in cut
+    mixed = cli(*given, clip, way["top"] / "pictures", python=warm, status=2).stderr
+    assert "clip.mp4 is a video and" in mixed and "give them in two calls" in mixed
 
 
 def test_predict_fails_where_nothing_can_be_read(way):
