@@ -15,19 +15,20 @@ if TYPE_CHECKING:
     from ssd_centernet.runtime.distribution import Communicator
 
 
-def take_auto() -> bool:
-    """Take --batch_size=auto from the command line, and give a run that goes on its own size.
-
-    Returns:
-        Whether the size is to be found.
+def check_auto() -> None:
+    """Refuse --batch_size=auto where something else says the size, or nothing is trained.
 
     Raises:
-        flags.IllegalFlagValueError: something else says the size.
-        ValueError: see `runs.batch_size.size_of_run`.
+        flags.IllegalFlagValueError: says what is to be left out.
     """
     values = flags.FLAGS
     if values.batch_size != AUTO:
-        return False
+        return
+    if values.inference or values.mode == "eval":
+        raise flags.IllegalFlagValueError(
+            "--batch_size=auto is for a training; elsewhere the size changes the speed alone: "
+            "leave it out."
+        )
     if values.static:
         raise flags.IllegalFlagValueError(
             "--batch_size=auto has no effect on --static, whose files have a size: leave it out."
@@ -37,6 +38,20 @@ def take_auto() -> bool:
             raise flags.IllegalFlagValueError(
                 f"--batch_size=auto and --gin_params={text!r} both say the batch size: give one."
             )
+
+
+def take_auto() -> bool:
+    """Take --batch_size=auto from the command line, and give a run that goes on its own size.
+
+    Returns:
+        Whether the size is to be found.
+
+    Raises:
+        ValueError: see `runs.batch_size.size_of_run`.
+    """
+    values = flags.FLAGS
+    if values.batch_size != AUTO:
+        return False
     from ssd_centernet.runs.batch_size import size_of_run
 
     size = size_of_run(values.model_dir, values.resume_from)

@@ -67,6 +67,12 @@ def define_flags() -> None:
     )
     flags.DEFINE_string("output_dir", None, "Folder for the shards; the splits share it.")
     flags.DEFINE_string("split", "train", "Name of the split: train, val, ...")
+    flags.DEFINE_string(
+        "name",
+        "coco",
+        "Name of the data set, with which its files begin: birds gives birds_train.record-*. "
+        "Commands find them without a word, as they find coco_train.",
+    )
     flags.DEFINE_integer(
         "num_shards", None, "Number of shards (default: one for about 400 images, 8 to 256)."
     )
@@ -126,6 +132,7 @@ def main(argv: list[str]) -> None:
         image_list=FLAGS.image_list,
         first_pixel=FLAGS.first_pixel,
         split=FLAGS.split,
+        name=FLAGS.name,
         num_shards=FLAGS.num_shards,
         workers=FLAGS.workers,
         max_images=FLAGS.max_images,
@@ -145,15 +152,21 @@ def main(argv: list[str]) -> None:
 
 def _tell_next(data_dir: str) -> None:
     """Print the command that comes next: the other split first, then the training."""
-    from ssd_centernet.data.splits import list_splits, read_info
+    from ssd_centernet.data.splits import list_splits, read_info, split_prefix
 
-    known = {name.removeprefix("coco_") for name in list_splits(data_dir)}
-    missing = [split for split in ("train", "val") if split not in known]
+    known = list_splits(data_dir)
+    missing = [
+        one
+        for one in ("train", "val")
+        if one not in known and split_prefix(data_dir, f"coco_{one}") not in known
+    ]
     if missing:
         # A folder, a data.yaml and a builder hold all splits; a file of annotations only one.
         one_file = FLAGS.image_dir is not None or FLAGS.annotations.endswith((".json", ".csv"))
         given = f"{missing[0].upper()}_ANNOTATIONS" if one_file else FLAGS.annotations
         words = [f"--annotations={given}", f"--output_dir={data_dir}", f"--split={missing[0]}"]
+        if FLAGS.name != "coco":
+            words.append(f"--name={FLAGS.name}")
         if FLAGS.image_dir is not None:
             words.insert(1, f"--image_dir={missing[0].upper()}_IMAGES")
         _runs.tell_next("convert", *words)

@@ -314,13 +314,14 @@ def _say_nothing(text: str) -> None:
 
 def _full_name(split: str, data_dir: str) -> str:
     """Return the split that is meant: `val` is coco_val too, as it is for `convert --split`."""
-    from ssd_centernet.data.splits import list_splits
+    from ssd_centernet.data.splits import list_splits, split_prefix
 
     known = list_splits(data_dir)
-    full = f"coco_{split}"
-    if split in known or not known:
+    if not known:
         return split
-    if full not in known:
+    names = (split_prefix(data_dir, one) for one in (split, f"coco_{split}"))
+    full = next((name for name in names if name in known), None)
+    if full is None:
         raise FileNotFoundError(
             f"{data_dir} has no records of the split {split!r}, but of {', '.join(known)}: give "
             f"--eval_split={next(reversed(known))}, or another --data_dir."

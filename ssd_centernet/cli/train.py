@@ -209,6 +209,7 @@ def main(argv: list[str]) -> int:
     _runs.refuse_arguments(argv)
     values = flags.FLAGS
     statements = _vendor_flags.resolve(values)
+    _batch_size.check_auto()
     if values.inference:
         return _predict(statements)
     if values.mode == "eval":

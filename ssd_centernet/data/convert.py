@@ -36,6 +36,7 @@ def convert_coco(
     output_dir: str | os.PathLike,
     *,
     split: str = "train",
+    name: str = "coco",
     num_shards: int | None = None,
     workers: int | None = None,
     max_pixels: int = DEFAULT_MAX_PIXELS,
@@ -65,6 +66,7 @@ def convert_coco(
         image_dir: folder of the images that `file_name` is relative to.
         output_dir: folder to write to; made if needed, shared by the splits of a data set.
         split: name of the split, 'train' or 'coco_train'; files begin with `coco_<split>`.
+        name: what files begin with instead of `coco`; the splits of a folder have the same one.
         num_shards: number of shards, 1..1000; None makes about one per 400 images, from 8 to 256.
         workers: threads that read and check images; None starts one per processor.
         max_pixels: larger images are dropped before they are decoded.
@@ -102,8 +104,9 @@ def convert_coco(
 
     Source: docs/reference/ssd_resnet34.md, section 7.1 (fields, round robin of kept images)
     """
-    if not re.fullmatch(r"[A-Za-z0-9_.]+", split):
-        raise ValueError(f"split must be of letters, digits, '_' or '.', got {split!r}.")
+    for setting, value in (("split", split), ("name", name)):
+        if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.]*", value):
+            raise ValueError(f"{setting} must be of letters, digits, '_' or '.', got {value!r}.")
     if num_shards is not None and not 1 <= num_shards <= MAX_SHARDS:
         raise ValueError(f"num_shards must be in 1..{MAX_SHARDS}, got {num_shards}.")
     if max_images is not None and max_images < 1:
@@ -137,9 +140,8 @@ def convert_coco(
         "max_images": max_images,
     }
     os.makedirs(output_dir, exist_ok=True)
-    output = SplitOutput(
-        output_dir, prefix=f"coco_{split.removeprefix('coco_')}", num_shards=num_shards
-    )
+    role = split.removeprefix("coco_")
+    output = SplitOutput(output_dir, prefix=f"{name}_{role}", num_shards=num_shards)
     with output.locked():
         finished = output.finished_info()
         if finished is not None and finished.get("input") == options:
@@ -173,6 +175,7 @@ def convert_coco(
                     writer.add(image, checked)
             writer.check(max_dropped)
             info = writer.info(options, output) | {"image_dir": os.path.abspath(image_dir)}
+            info["split"] = role
             output.commit(folder, info, writer.ground_truth(), index.label_map, overwrite)
     return info
 

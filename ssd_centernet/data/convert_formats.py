@@ -31,6 +31,7 @@ def convert_annotations(
     label_map: LabelMap | None = None,
     drop_unknown_categories: bool = False,
     box_units: str = "auto",
+    name: str = "coco",
     **options,
 ) -> dict:
     """Convert one split of a data set to TFRecord shards; see `convert_coco` for what is written.
@@ -51,6 +52,7 @@ def convert_annotations(
         label_map: the categories to keep.
         drop_unknown_categories: leave out boxes of categories outside the label map.
         box_units: as in `convert_coco`; for coco, voc and csv.
+        name: as in `convert_coco`.
         **options: other arguments of `convert_coco`.
 
     Returns:
@@ -59,7 +61,7 @@ def convert_annotations(
     Raises:
         ValueError, FileNotFoundError, FileExistsError: as for the readers and `convert_coco`.
     """
-    shared = label_map or _shared_label_map(output_dir, split)
+    shared = label_map or _shared_label_map(output_dir, f"{name}_{split.removeprefix('coco_')}")
     source = _read(
         annotations,
         annotation_format=annotation_format,
@@ -80,6 +82,7 @@ def convert_annotations(
         label_map=shared if source is None else None,
         drop_unknown_categories=drop_unknown_categories,
         box_units=box_units,
+        name=name,
         **options,
     )
 
@@ -208,10 +211,10 @@ def _first_pixel(
     return 0 if kind in ("voc", "csv") else first_pixel
 
 
-def _shared_label_map(output_dir: str | os.PathLike, split: str) -> LabelMap | None:
+def _shared_label_map(output_dir: str | os.PathLike, prefix: str) -> LabelMap | None:
     """Return the label map of the other splits of a folder, or None if there are none."""
     folder = os.fspath(output_dir)
-    own = os.path.join(folder, f"coco_{split.removeprefix('coco_')}.info.json")
+    own = os.path.join(folder, f"{prefix}.info.json")
     others = set(glob.glob(os.path.join(glob.escape(folder), "*.info.json"))) - {own}
     path = os.path.join(folder, LABEL_MAP_NAME)
     return LabelMap.from_pbtxt(path) if others and os.path.exists(path) else None

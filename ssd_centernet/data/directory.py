@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from ssd_centernet.data.splits import check_folder, list_splits
+from ssd_centernet.data.splits import check_folder, list_splits, split_prefix
 from ssd_centernet.labels import LabelMap
 
 LABEL_MAP_NAME = "mscoco_label_map.pbtxt"
@@ -111,7 +111,7 @@ def _coco_of(folder: Path) -> tuple[LabelMap, str]:
 
 def annotations_path(data_dir: str | Path, split: str) -> Path | None:
     """Return the path of the COCO ground truth of a split, or None if there is none."""
-    path = Path(data_dir) / f"{split}.annotations.json"
+    path = Path(data_dir) / f"{split_prefix(data_dir, split)}.annotations.json"
     return path if path.exists() else None
 
 

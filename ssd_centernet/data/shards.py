@@ -14,7 +14,7 @@ import tensorflow as tf
 from ssd_centernet.data import records, wire
 from ssd_centernet.data.record_classes import check_classes
 from ssd_centernet.data.scan import Summary, summarize
-from ssd_centernet.data.splits import find_shards, list_splits, read_info
+from ssd_centernet.data.splits import find_shards, list_splits, read_info, split_prefix
 from ssd_centernet.data.wire import place
 from ssd_centernet.labels import LabelMap
 from ssd_centernet.memory import available_memory
@@ -89,7 +89,7 @@ class RecordSource:
         check_rank(rank, world_size)
         if crowd not in CROWD_CHOICES:
             raise ValueError(f"crowd is {crowd!r}; expected one of {CROWD_CHOICES}.")
-        self.data_dir, self.split = data_dir, split
+        self.data_dir, self.split = data_dir, split_prefix(data_dir, split)
         self.all_files = find_shards(data_dir, split)
         self.by_file = shares_by_file(len(self.all_files), world_size)
         self.files = self.all_files[rank::world_size] if self.by_file else self.all_files
@@ -251,7 +251,8 @@ def failures_named(
         several = not isinstance(data_dir, str | os.PathLike)
         for folder in data_dir if several else [data_dir]:
             for split in splits:
-                for path in find_shards(folder, split) if split in list_splits(folder) else ():
+                known = split_prefix(folder, split) in list_splits(folder)
+                for path in find_shards(folder, split) if known else ():
                     _refuse_damaged(path, error)
         raise
 

@@ -4,6 +4,7 @@ A split is named by the beginning of its files, as `ssd_centernet convert`, the 
 API, the Model Garden and the TPU tools write them:
 
 * `coco_train.record-00000-of-00008`, `train-00000-of-00256.tfrecord`, `val-00000-of-00032`;
+* `birds_train.record-00000-of-00008` of `convert --name=birds`, which is found as coco_train too;
 * one file alone: `train.tfrecord`, `train.record`;
 * each of them also with `.gz` at its end.
 """
@@ -15,6 +16,8 @@ import os
 import re
 from collections.abc import Sequence
 from typing import NamedTuple
+
+from ssd_centernet.files import read_object
 
 _EXTENSION = r"\.(?:tfrecords?|records?|tfrec)"
 _SHARD = re.compile(rf"([^.].*?)(?:{_EXTENSION})?-(\d+)-of-(\d+)(?:{_EXTENSION})?(?:\.gz)?")
@@ -57,12 +60,33 @@ def list_splits(data_dir: str | os.PathLike) -> dict[str, list[RecordFile]]:
     return splits
 
 
+def split_prefix(data_dir: str | os.PathLike, split: str) -> str:
+    """Find what the names of a split's files start with, where the data set has a name of its own.
+
+    Args:
+        data_dir: folder of the record files.
+        split: prefix of the names, or the name of the split: 'train', or 'coco_train' as recipes
+            have it.
+
+    Returns:
+        `split` itself where it is such a prefix, or where nothing else fits; else the prefix of the
+        one conversion of the folder that noted that it is of this split, such as 'birds_train'.
+    """
+    splits, role = list_splits(data_dir), split.removeprefix("coco_")
+    if split in splits:
+        return split
+    named = (prefix for prefix in splits if prefix.endswith(f"_{role}"))
+    infos = ((prefix, os.path.join(data_dir, f"{prefix}.info.json")) for prefix in named)
+    found = [prefix for prefix, path in infos if (read_object(path) or {}).get("split") == role]
+    return found[0] if len(found) == 1 else split
+
+
 def find_shards(data_dir: str | os.PathLike, split: str) -> list[str]:
     """List the record files of a split in order.
 
     Args:
         data_dir: folder of the record files.
-        split: prefix of their names, e.g. 'coco_train'.
+        split: prefix of their names, e.g. 'coco_train'; see `split_prefix`.
 
     Returns:
         Paths, sorted.
@@ -73,7 +97,7 @@ def find_shards(data_dir: str | os.PathLike, split: str) -> list[str]:
     """
     check_folder(data_dir)
     folder = os.fspath(data_dir)
-    splits = list_splits(folder)
+    split, splits = split_prefix(folder, split), list_splits(folder)
     files = splits.get(split)
     if not files:
         raise FileNotFoundError(_no_split(folder, split, splits))
@@ -95,7 +119,7 @@ def read_info(data_dir: str | os.PathLike, split: str) -> dict | None:
     Raises:
         ValueError: the file is damaged.
     """
-    path = os.path.join(data_dir, f"{split}.info.json")
+    path = os.path.join(data_dir, f"{split_prefix(data_dir, split)}.info.json")
     try:
         with open(path, encoding="utf-8") as file:
             info = json.load(file)

@@ -184,5 +184,7 @@ def test_train_finds_a_size_and_keeps_it(data_dir, tmp_path, warm):
         status=2,
     ).stderr
     assert "both say the batch size" in twice
+    ended = cli(*given, "--mode=eval", python=warm, status=2).stderr
+    assert "--batch_size=auto is for a training" in ended
     where = cli("evaluate", f"--model_dir={run}", "--batch_size=auto", python=warm, status=2).stderr
     assert "only train finds the largest batch that fits" in where
