@@ -91,12 +91,18 @@ def check_settings(directory: str | os.PathLike, settings: dict) -> None:
     changed = [key for key in sorted({*settings, *before}) if settings.get(key) != before.get(key)]
     if changed:
         told = "; ".join(
-            f"--{key} was {before.get(key)!r}, is {settings.get(key)!r}" for key in changed
+            f"--{key} was {_told(before.get(key))}, is {_told(settings.get(key))}"
+            for key in changed
         )
         raise ValueError(
             f"{directory} holds a comparison with other settings: {told}. Runs would not be "
             "comparable: give the first settings to go on, or another --output_dir."
         )
+
+
+def _told(value: object) -> str:
+    """Write a setting for people; an object, which none is, as the file has it."""
+    return json.dumps(value) if isinstance(value, dict) else repr(value)
 
 
 def complete_run(

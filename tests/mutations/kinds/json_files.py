@@ -64,6 +64,9 @@ def _add_changes(
                 old, new = holder[key], rng.choice(_OTHERS)
                 if isinstance(old, str) and isinstance(new, str) and not texts:
                     continue
+                # A reader of one worker cannot know that there are not so many.
+                if (key, new) == ("workers", 10**12):
+                    continue
                 if new != old or type(new) is not type(old):
                     holder[key] = new
                     changed[file] = json.dumps(content).encode()
