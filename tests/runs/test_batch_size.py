@@ -165,15 +165,15 @@ def test_train_finds_a_size_and_keeps_it(data_dir, tmp_path, warm):
     given = ["train", f"--gin_file={recipe}", f"--data_dir={data_dir}", f"--model_dir={run}"]
     given += ["--device=cpu", "--batch_size=auto"]
     said = cli(*given, python=warm, status=0).stdout
-    assert "--batch_size=auto takes 4: a training needs " in said
-    assert "more than the 4 images of an epoch" in said and ", batch 4, " in said
+    assert "--batch_size=auto takes 3: a training needs " in said
+    assert "more than the 3 images of an epoch" in said and ", batch 3, " in said
     begun = json.loads((run / "sessions.jsonl").read_text().splitlines()[0])
-    assert begun["global_batch_size"] == 4
+    assert begun["global_batch_size"] == 3
     # Another machine would find another size.
-    settings = (run / "config.gin").read_text().replace("batch_size = 4", "batch_size = 3")
+    settings = (run / "config.gin").read_text().replace("batch_size = 3", "batch_size = 2")
     (run / "config.gin").write_text(settings)
     again = cli(*given, "--num_steps=4", python=warm, status=0).stdout
-    assert "--batch_size=auto: 3, as the run began with" in again and ", batch 3, " in again
+    assert "--batch_size=auto: 2, as the run began with" in again and ", batch 2, " in again
     assert "measuring" not in again
     twice = cli(
         *given[:3],
