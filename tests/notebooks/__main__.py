@@ -27,11 +27,17 @@ def execute(path: Path, folder: Path) -> nbformat.NotebookNode:
     Raises CellExecutionError with the traceback where a cell fails.
     """
     notebook = nbformat.read(path, as_version=4)
+    kernel = {"metadata": {"path": str(folder)}}
+    client = NotebookClient(notebook, timeout=600, kernel_name="python3", resources=kernel)
+    before = dict(os.environ)
     # The kernel inherits these; threads beyond the cores of a test would only wait.
     os.environ |= {"CUDA_VISIBLE_DEVICES": "", "TF_CPP_MIN_LOG_LEVEL": "3"}
     os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
-    kernel = {"metadata": {"path": str(folder)}}
-    NotebookClient(notebook, timeout=600, kernel_name="python3", resources=kernel).execute()
+    try:
+        client.execute()
+    finally:  # Whoever comes after it in this process has what was before.
+        os.environ.clear()
+        os.environ.update(before)
     return notebook
 
 

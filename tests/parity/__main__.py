@@ -15,10 +15,11 @@ import sys
 
 from tests import parity
 
-# Float32 sums depend on how many threads share them, and batch norm over the few cells of SSD320's
-# coarse levels magnifies the last bit: with one thread gradients differ by 2 % from the vectors,
-# with two they agree to every digit. To be set before TensorFlow is imported.
-os.environ.update(TF_NUM_INTRAOP_THREADS="2", TF_NUM_INTEROP_THREADS="2", OMP_NUM_THREADS="2")
+if __name__ == "__main__":  # Whoever imports this module keeps his own.
+    # Float32 sums depend on how many threads share them, and batch norm over the few cells of
+    # SSD320's coarse levels magnifies the last bit: with one thread gradients differ by 2 % from
+    # the vectors, with two they agree to every digit. To be set before TensorFlow is imported.
+    os.environ.update(TF_NUM_INTRAOP_THREADS="2", TF_NUM_INTEROP_THREADS="2", OMP_NUM_THREADS="2")
 
 
 def systems() -> list[str]:

@@ -12,7 +12,7 @@ import pytest
 
 from tests.parity import VECTORS, harness
 from tests.parity import __main__ as command
-from tests.process import ROOT, Ended, run
+from tests.process import ROOT, Ended, python, run
 
 SYSTEM = "ssd_resnet34"
 
@@ -190,6 +190,11 @@ def test_command_knows_its_systems(capsys):
     with pytest.raises(SystemExit):
         command.main(["--system", "yolo", "--vectors", "."])
     assert "invalid choice" in capsys.readouterr().err
+
+
+def test_the_threads_of_the_command_are_not_those_of_who_imports_it():
+    code = "import os; before = dict(os.environ); import tests.parity.__main__; "
+    python(code + "assert dict(os.environ) == before, os.environ")
 
 
 def test_vectors_of_another_folder_belong_to_a_system(capsys):
