@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import importlib.util
 import os
@@ -145,6 +146,17 @@ def run(
     """
     with Running(*command, cwd=cwd, env=env) as running:
         return running.finish(limit=limit, status=status)
+
+
+def slowness() -> float:
+    """Tell how many times as long things take now as on a machine that does nothing else.
+
+    What must be done within a time is promised of such a machine; tests run beside others.
+    """
+    waiting = [os.getloadavg()[0]]
+    with contextlib.suppress(OSError):  # Of Linux: who wants a core at this moment.
+        waiting.append(int(Path("/proc/loadavg").read_text().split()[3].partition("/")[0]))
+    return max(1.0, max(waiting) / (os.cpu_count() or 1))
 
 
 def cli(*arguments, python=sys.executable, **options) -> Ended:

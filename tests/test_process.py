@@ -4,19 +4,30 @@ import contextlib
 import os
 import signal
 import sys
+import time
 
 import psutil
 import pytest
 
-from tests.process import Running, bash, environment, python, run
+from tests.process import Running, bash, environment, python, run, slowness
+from tests.warm import without_ours
 
 
 def test_what_takes_too_long_is_ended_with_all_that_it_started_and_shown(tmp_path):
     script = f"echo begun; sleep 100 & echo $! > {tmp_path / 'pid'}; wait"
-    with pytest.raises(pytest.fail.Exception, match=r"(?s)within 1 s.*status -9.*begun"):
-        bash(script, limit=1)
-    number = int((tmp_path / "pid").read_text())
-    assert not psutil.pid_exists(number) or psutil.Process(number).status() == "zombie"
+    with pytest.raises(pytest.fail.Exception, match=r"(?s)within \S+ s.*status -9.*begun"):
+        bash(script, limit=1.0 * slowness())
+    deadline = time.monotonic() + 20
+    while _lives(int((tmp_path / "pid").read_text())):  # SIGKILL takes its time on a busy machine.
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def _lives(number):
+    """Tell whether a process is there; one that nobody has waited for is none any more."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return psutil.Process(number).status() != psutil.STATUS_ZOMBIE
+    return False
 
 
 def test_another_status_is_a_failure_that_shows_both_texts():
@@ -43,6 +54,14 @@ def test_variables_are_set_and_taken_away():
     assert changed["PATH"] == os.environ["PATH"] and changed["CUDA_VISIBLE_DEVICES"] == ""
 
 
+def test_a_busy_machine_is_slower(monkeypatch):
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    monkeypatch.setattr(os, "getloadavg", lambda: (9.0, 0.0, 0.0))
+    assert slowness() >= 4.5
+    monkeypatch.setattr(os, "cpu_count", lambda: 10_000)
+    assert slowness() == 1.0
+
+
 def test_a_fork_is_a_process_like_any_other(warm, tmp_path):
     code = "import os, sys; print(os.getcwd(), sys.argv[1:], os.environ['WORD'], sys.stdin.read())"
     wanted = [
@@ -58,6 +77,18 @@ def test_a_fork_is_a_process_like_any_other(warm, tmp_path):
     run(warm, "-c", "import sys; sys.path.clear(); sys.modules.clear()")
     run(warm, "-c", "import sys; assert sys.path; assert 'tensorflow' in sys.modules")
     assert python("import sys; print('tensorflow' in sys.modules)").stdout == "False\n"
+
+
+def test_a_fork_without_ours_has_the_libraries_and_stays_what_it_is(warm):
+    code = """
+import subprocess, sys
+found = [name for name in ("tensorflow", "ssd_centernet") if name in sys.modules]
+print(found)
+if sys.argv[1:]:
+    subprocess.run([sys.executable, "-c", sys.argv[1]], check=True)
+"""
+    assert run(without_ours(warm), "-c", code, code).stdout == "['tensorflow']\n" * 2
+    assert run(warm, "-c", code, code).stdout == "['tensorflow', 'ssd_centernet']\n" * 2
 
 
 def test_a_fork_ends_when_nobody_waits_for_it(warm, tmp_path):

@@ -6,6 +6,10 @@ the directory, environment and files of the one who asked.
 
     with warm_python() as python:
         run(python, "-m", "ssd_centernet", "train", ...)
+        run(without_ours(python), "-m", "ssd_centernet", "train", ...)
+
+The second is a fork of a server that has imported TensorFlow and nothing of this library: what a
+command imports itself, and in which order, is that of a fresh interpreter.
 """
 
 from __future__ import annotations
@@ -31,6 +35,7 @@ from pathlib import Path
 
 from tests.process import Running, environment
 
+_LIBRARIES = ("tensorflow", "gin", "absl.app", "pycocotools.mask", "PIL.ImageDraw")
 # Standard library alone: it starts in a few milliseconds.
 _CLIENT = """#!{python} -IS
 import array, json, os, socket, sys
@@ -54,31 +59,52 @@ def warm_python() -> Iterator[Path]:
     """Yield a program that takes the arguments of `python`: -c CODE, -m MODULE or a file."""
     # A socket's path may have 100 characters.
     with tempfile.TemporaryDirectory(prefix="warm") as folder:
-        address = f"{folder}/socket"
         program = Path(folder) / "python"
-        program.write_text(_CLIENT.format(python=sys.executable, address=address))
-        # The launcher of several processes is looked for beside its python.
-        launcher = program.with_name("horovodrun")
-        launcher.write_text(f'#!/bin/sh\nexec {program} -m horovod.runner.launch "$@"\n')
-        for file in (program, launcher):
-            file.chmod(0o755)
+        programs = (program, without_ours(program))
+        addresses = [f"{one.parent}/socket" for one in programs]
+        for one, address in zip(programs, addresses, strict=True):
+            one.parent.mkdir(exist_ok=True)
+            one.write_text(_CLIENT.format(python=sys.executable, address=address))
+            # The launcher of several processes is looked for beside its python.
+            launcher = one.with_name("horovodrun")
+            launcher.write_text(f'#!/bin/sh\nexec {one} -m horovod.runner.launch "$@"\n')
+            for file in (one, launcher):
+                file.chmod(0o755)
         env = environment(TF_USE_LEGACY_KERAS="1")  # As the command line has it.
-        with Running(sys.executable, "-m", "tests.warm", address, env=env) as server:
-            server.wait_until(lambda: os.path.exists(address))
+        with Running(sys.executable, "-m", "tests.warm", *addresses, env=env) as server:
+            server.wait_until(lambda: all(map(os.path.exists, addresses)))
             yield program
 
 
-def _import_everything() -> None:
+def without_ours(program: Path) -> Path:
+    """Return the program beside that of `warm_python` which has imported nothing of ours."""
+    return program.parent / "libraries" / "python"
+
+
+def _import_libraries() -> None:
+    # The first remembers which program can inherit any file: the real one.
+    for module in ("multiprocessing.spawn", *_LIBRARIES):
+        importlib.import_module(module)
+    assert sys.modules["tensorflow"].keras.layers  # Imported when it is first used.
+    ours = [name for name in sys.modules if name.partition(".")[0] == "ssd_centernet"]
+    assert not ours, f"other packages have imported {ours}"
+
+
+def _import_ours() -> None:
     from ssd_centernet.config import parsing
 
-    # The first remembers which program can inherit any file: the real one.
-    for module in ("multiprocessing.spawn", *parsing.MODULES, "ssd_centernet.evaluation.coco"):
+    for module in (*parsing.MODULES, "ssd_centernet.evaluation.coco"):
         importlib.import_module(module)
+
+
+def _set_apart() -> None:
+    """Make forks cheap: what all of them share is not looked at, and so not copied."""
     from tensorflow.python.eager import context
 
     assert not context.context()._initialized, "a runtime that has started cannot be forked"
     gc.collect()
-    gc.freeze()  # What all forks share is not looked at, and so not copied.
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 50)  # As tests/conftest.py.
 
 
 def _receive(client: socket.socket) -> tuple[list[str], str, dict[str, str], list[int]]:
@@ -117,7 +143,7 @@ def _become(arguments: list[str], directory: str, variables: dict[str, str]) -> 
 
 def _serve(address: str) -> tuple[list[str], str, dict[str, str]]:
     """Fork for each request for ever. Return a request in the process that was made for it."""
-    _import_everything()
+    _set_apart()
     events = selectors.DefaultSelector()
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(f"{address}.new")
@@ -168,7 +194,12 @@ def _end(events, pid: int, client: socket.socket, ended: int, *, gone: bool) -> 
     client.close()
 
 
-def _main(address: str) -> None:
+def _main(address: str, address_without_ours: str) -> None:
+    _import_libraries()
+    if os.fork():
+        address = address_without_ours
+    else:
+        _import_ours()
     request = _serve(address)
     status = 0
     try:
@@ -190,4 +221,4 @@ def _main(address: str) -> None:
 
 
 if __name__ == "__main__":
-    _main(sys.argv[1])
+    _main(*sys.argv[1:])
