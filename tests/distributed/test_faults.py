@@ -17,7 +17,7 @@ from tests.distributed.conftest import (
     train_arguments,
 )
 from tests.distributed.test_training import variables
-from tests.process import CLI, Running, run
+from tests.process import CLI, Running, run, slowness
 from tests.tiny import TINY_RECIPE
 
 SUPERVISED = (
@@ -46,7 +46,7 @@ def test_a_process_that_raises_ends_all_with_its_error(fixed_recipe, data_dir, t
     arguments = train_arguments(fixed_recipe, data_dir, tmp_path / "run", 2)
     command = [warm, "-c", SUPERVISED, warm, WORKERS / "train_fixed.py"]
     env = environment(FAIL="1:7:raise")
-    ended = run(*command, *arguments, env=env, limit=120, status=None)
+    ended = run(*command, *arguments, env=env, status=None)
     assert ended.status not in (0, 75), str(ended)
     assert "process 1 failed" in ended.stdout, str(ended)
     assert "the disk of this machine is on fire" in ended.stdout, str(ended)
@@ -77,10 +77,10 @@ def test_a_stop_saves_and_leaves_no_process(data_dir, tmp_path):
         launch.wait_until(lambda: metrics.exists() and metrics.read_text().count("\n") > 2)
         below = psutil.Process(launch.process.pid).children(recursive=True)
         launch.signal(signal.SIGTERM)
-        ended = launch.finish(limit=90, status=128 + signal.SIGTERM)
+        ended = launch.finish(status=128 + signal.SIGTERM)
         assert "SIGTERM: saved" in str(ended)
         assert len(list(model_dir.glob("ckpt-*.index"))) == 1
-        _, alive = psutil.wait_procs(below, timeout=20)
+        _, alive = psutil.wait_procs(below, timeout=20 * slowness())
         assert not alive, [one.cmdline() for one in alive]
 
 

@@ -10,7 +10,7 @@ import psutil
 import pytest
 
 from tests.distributed.conftest import environment, run_worker, train_arguments
-from tests.process import CLI, Running
+from tests.process import CLI, Running, slowness
 from tests.tiny import TINY_RECIPE
 
 LAUNCH = (
@@ -27,7 +27,7 @@ def test_a_halted_process_is_told_from_a_failure_in_every_operation(operation, w
     )
     assert f"process 0 lost another one in {operation}" in ended.stdout, str(ended)
     assert "did not answer for 2 seconds (HOROVOD_GLOO_TIMEOUT_SECONDS)" in ended.stdout
-    assert time.monotonic() - started < 60
+    assert time.monotonic() - started < 60 * slowness()
 
 
 def endless(recipe, data_dir, model_dir):
@@ -86,7 +86,7 @@ def test_a_halted_process_and_a_killed_horovodrun_restart_and_a_killed_launch_en
         below = psutil.Process(launch.process.pid).children(recursive=True)
         launch.signal(signal.SIGKILL)
         ended = launch.finish()
-        _, alive = psutil.wait_procs(below, timeout=20)
+        _, alive = psutil.wait_procs(below, timeout=20 * slowness())
         assert not alive, [one.cmdline() for one in alive]
     said = ended.stderr
     assert re.search(r"a process was lost \(status 75\) after .* starting again, 1 of 3", said), (
@@ -108,8 +108,9 @@ def test_a_second_signal_leaves_no_process(data_dir, tmp_path):
         launch.signal(signal.SIGTERM)
         began = time.monotonic()
         launch.finish(status=128 + signal.SIGTERM)
-        assert time.monotonic() - began < 5
-        assert not [one for one in below if one.is_running()]
+        assert time.monotonic() - began < 5 * slowness()
+        _, alive = psutil.wait_procs(below, timeout=5 * slowness())
+        assert not alive, [one.cmdline() for one in alive]
 
 
 def test_several_processes_stop_in_an_evaluation_and_save(data_dir, tmp_path, warm):
@@ -123,7 +124,7 @@ def test_several_processes_stop_in_an_evaluation_and_save(data_dir, tmp_path, wa
     with Running(warm, "-c", LAUNCH, *halted, *command, env=environment()) as launch:
         launch.wait_until(mark.exists)
         os.kill(int(mark.read_text()), signal.SIGTERM)
-        ended = launch.finish(limit=60)
+        ended = launch.finish()
     assert "SIGTERM: saved" in ended.stdout and "with the evaluation that was" in ended.stdout, (
         ended
     )
@@ -139,7 +140,7 @@ def test_a_process_that_is_waited_for_is_told_of_and_ended_where_asked(data_dir,
     halted = (warm, "-m", "tests.runtime.halted", place, "python", tmp_path / "mark")
     env = environment(HOROVOD_STALL_CHECK_TIME_SECONDS=1, HOROVOD_STALL_SHUTDOWN_TIME_SECONDS=3)
     with Running(warm, "-c", LAUNCH, *halted, *command, env=env) as launch:
-        ended = launch.finish(limit=60)
+        ended = launch.finish()
     assert ended.status == 75, str(ended)
     assert re.search(r"process \d has waited 1 seconds for .* in gather", ended.stderr), str(ended)
     assert re.search(r"process \d ends: it has waited 3 seconds", ended.stderr), str(ended)

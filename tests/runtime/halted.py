@@ -7,8 +7,8 @@ of Python, "deaf" in a long call of C; "input" not the call, but the fourth batc
 that it returns. The variable PATIENCE has the seconds until a command ends that does not answer.
 """
 
+import ctypes
 import functools
-import hashlib
 import importlib
 import os
 import sys
@@ -24,7 +24,10 @@ def halt(how: str, mark: str) -> None:
     number.write_text(str(os.getpid()))
     number.rename(mark)
     if how == "deaf":
-        hashlib.pbkdf2_hmac("sha256", b"a", b"b", 10**9)
+        # Taken twice, a lock of C is waited for without end and without work; no signal helps.
+        lock = ctypes.create_string_buffer(64)
+        for _ in range(2):
+            ctypes.CDLL(None).pthread_mutex_lock(lock)
     for _ in range(6000):
         time.sleep(0.01)
 

@@ -243,7 +243,7 @@ def test_a_terminated_run_saves_and_goes_on(tiny_recipe, data_dir, tmp_path):
     with Running(*CLI, "train", *flags) as training:
         training.wait_until(lambda: log.exists() and log.read_text().count("\n") > 3)
         training.signal(signal.SIGTERM)
-        ended = training.finish(limit=60, status=0)
+        ended = training.finish(status=0)
     assert "SIGTERM: saved" in ended.stdout
     step = int(find_checkpoint(model_dir).rsplit("-", 1)[1])
     assert step > 0
