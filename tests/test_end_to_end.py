@@ -9,34 +9,44 @@ import pytest
 from PIL import Image
 
 from ssd_centernet.evaluation.coco import METRIC_NAMES, evaluate_detections_file
-from tests.process import CLI, Running, cli
+from tests.process import Running, cli
 from tests.tiny import RUN_RECIPE
+from tests.warm import without_ours
 
 
-def _side_by_side(*commands):
+def _side_by_side(python, *commands):
     """Run commands that do not wait for each other; return what they print, all ending well."""
     with contextlib.ExitStack() as stack:
-        running = [stack.enter_context(Running(*CLI, *command)) for command in commands]
+        running = [
+            stack.enter_context(Running(python, "-m", "ssd_centernet", *command))
+            for command in commands
+        ]
         return [one.finish(status=0).stdout for one in running]
 
 
 @pytest.fixture(scope="module")
 def way(tmp_path_factory, warm):
-    """Everything, run once: a dict of folders and of what the commands printed."""
+    """Everything, run once: a dict of folders and of what the commands printed.
+
+    Each command imports the library itself; those of README run in fresh interpreters in
+    tests/docs/test_pages.py.
+    """
+    python = without_ours(warm)
     top = tmp_path_factory.mktemp("way")
     pictures, data, run = top / "pictures", top / "data", top / "run"
     recipe = top / "tiny.gin"
     recipe.write_text(RUN_RECIPE)
     counts = ("--num_train=8", "--num_val=5", "--min_size=60", "--max_size=90")
-    cli("make_synthetic", f"--output_dir={pictures}", *counts)
-    _side_by_side(*(_convert(pictures, data, split) for split in ("train", "val")))
+    cli("make_synthetic", f"--output_dir={pictures}", *counts, python=python)
+    _side_by_side(python, *(_convert(pictures, data, split) for split in ("train", "val")))
     training = ["train", f"--gin_file={recipe}", f"--data_dir={data}", f"--model_dir={run}"]
     sheet = top / "inputs.png"
     shown = ["show_inputs", f"--gin_file={recipe}", f"--data_dir={data}", f"--output={sheet}"]
-    trained, inputs = _side_by_side(training, [*shown, "--num_images=4"])
+    trained, inputs = _side_by_side(python, training, [*shown, "--num_images=4"])
     there = [f"--model_dir={run}", f"--data_dir={data}", "--device=cpu"]
     files = [pictures / "val", top / "missing.jpg"]
     evaluated, predicted = _side_by_side(
+        python,
         ["evaluate", *there, "--batch_size=3", f"--output_dir={top / 'scores'}"],
         ["predict", there[0], there[2], "--contact_sheet", *files, "--batch_size=2"],
     )

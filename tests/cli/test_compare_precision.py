@@ -8,6 +8,7 @@ from PIL import Image
 
 from tests.process import CLI, Running, cli
 from tests.tiny import RUN_RECIPE
+from tests.warm import without_ours
 
 STEPS = 40
 
@@ -58,9 +59,10 @@ def test_a_stopped_comparison_goes_on_to_its_end(data_dir, tmp_path, warm):
     assert f"--num_steps was {STEPS}, is 50" in refused.stderr
 
 
-def test_a_run_that_fails_is_named(data_dir, tmp_path):
-    wrong = "--gin_params=SSD.no_such_setting = 1"
-    said = cli(*flags(data_dir, tmp_path / "out", "--num_steps=1", wrong), status=1).stderr
+def test_a_run_that_fails_is_named(data_dir, tmp_path, warm):
+    wrong = ("--num_steps=1", "--gin_params=SSD.no_such_setting = 1")
+    command = flags(data_dir, tmp_path / "out", *wrong)
+    said = cli(*command, python=without_ours(warm), status=1).stderr
     assert "no_such_setting" in said
     assert "`train` of the run fp32 ended with status 1" in said
     assert "Traceback" not in said

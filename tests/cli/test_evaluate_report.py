@@ -9,6 +9,7 @@ import pytest
 from tests.cli.test_evaluate import without_tensorflow
 from tests.evaluation.pages import Document
 from tests.process import cli
+from tests.warm import without_ours
 
 
 def _write_files(folder, pictures):
@@ -57,9 +58,9 @@ def test_flags_that_do_not_fit(flags, message):
     assert message in done.stderr and "Traceback" not in done.stderr
 
 
-def test_report_of_a_run_has_pictures_of_the_records(model_dir, data_dir, tmp_path):
+def test_report_of_a_run_has_pictures_of_the_records(model_dir, data_dir, tmp_path, warm):
     flags = [f"--model_dir={model_dir}", f"--data_dir={data_dir}", f"--output_dir={tmp_path}"]
-    cli("evaluate", *flags, "--report")
+    cli("evaluate", *flags, "--report", python=without_ours(warm))
     page = Document((tmp_path / "report.html").read_text(encoding="utf-8"))
     assert "ckpt-5 on coco_val" in page.text and "ConstantRate.learning_rate" in page.text
     assert re.search(r"numbers in its weights \d", page.text)

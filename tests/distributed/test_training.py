@@ -94,9 +94,11 @@ def test_evaluation_counts_every_image_once_over_any_number_of_processes(learned
         assert other["num_images"] == 12
 
 
-def test_a_process_that_knows_nothing_of_the_others_is_refused(fixed_recipe, data_dir, tmp_path):
+def test_a_process_that_knows_nothing_of_the_others_is_refused(
+    fixed_recipe, data_dir, tmp_path, warm
+):
     arguments = train_arguments(fixed_recipe, data_dir, tmp_path / "run", 1)
     arguments[1] = "--gin_file=ssd_demo"
-    ended = cli(*arguments, status=1, HOROVOD_SIZE=2)
+    ended = cli(*arguments, python=warm, status=1, HOROVOD_SIZE=2)
     assert "--use_horovod is not given" in ended.stderr
     assert not (tmp_path / "run").exists()

@@ -16,6 +16,7 @@ from ssd_centernet.recipe import Recipe
 from ssd_centernet.runs.opened import open_run
 from tests.data.coco_set import CocoSet
 from tests.process import cli
+from tests.warm import without_ours
 
 
 def objects(boxes, classes, areas, height=64, width=64):
@@ -111,11 +112,12 @@ def test_images_keep_their_aspect_in_the_network():
     assert matches.sides[0] == pytest.approx(expected**0.5, rel=1e-5)
 
 
-def test_the_command_counts_what_the_annotations_have(model_dir, data_dir, tmp_path):
+def test_the_command_counts_what_the_annotations_have(model_dir, data_dir, tmp_path, warm):
     truth = json.loads((data_dir / "coco_val.annotations.json").read_text())
     numbers = [a["image_id"] for a in truth["annotations"]]
     places = (f"--gin_file={model_dir}/config.gin", f"--data_dir={data_dir}")
-    ended = cli("show_anchors", *places, "--split=val", "--output=anchors.png", cwd=tmp_path)
+    flags = (*places, "--split=val", "--output=anchors.png")
+    ended = cli("show_anchors", *flags, cwd=tmp_path, python=without_ours(warm))
     expected = f"{len(numbers)} objects in {len(set(numbers))} images, input 64 x 64 pixels"
     assert expected in ended.stdout
     assert re.search(rf"all objects +{len(numbers)} ", ended.stdout)
@@ -150,10 +152,11 @@ def small_objects(folder):
     return coco.out
 
 
-def test_settings_are_fitted_written_and_shown(model_dir, tmp_path):
+def test_settings_are_fitted_written_and_shown(model_dir, tmp_path, warm):
     data = small_objects(tmp_path)
     flags = [f"--gin_file={model_dir / 'config.gin'}", f"--data_dir={data}", "--fit"]
-    ended = cli("show_anchors", *flags, f"--fit_output={tmp_path / 'own.gin'}", status=0)
+    flags.append(f"--fit_output={tmp_path / 'own.gin'}")
+    ended = cli("show_anchors", *flags, python=warm)
     shares = [float(one) for one in re.findall(r"all objects +12 +([\d.]+) %", ended.stdout)]
     assert len(shares) == 2 and shares[1] > shares[0]
     lines = (tmp_path / "own.gin").read_text().splitlines()
