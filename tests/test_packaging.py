@@ -39,7 +39,7 @@ def wheel(sdist, tmp_path_factory):
     out = tmp_path_factory.mktemp("wheel")
     command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-index"]
     command += ["--no-build-isolation", "--wheel-dir", str(out), str(sdist)]
-    run(*command)
+    run(*command, env=environment(PYTHONPATH=None))
     return next(out.glob("*.whl"))
 
 
