@@ -2,7 +2,6 @@
 
 import io
 import os
-import sys
 import zipfile
 from pathlib import Path
 
@@ -22,10 +21,15 @@ from tools import trees
 NUM_TRAIN, NUM_VAL, NUM_PHOTOS = 6, 3, 2
 
 
-def make_place(top: Path) -> Path:
+def make_place(top: Path, published: ResNet) -> Path:
     """Make coco/ in five forms, photos/, published weights and the files that pages show.
 
-    Returns the directory.
+    Args:
+        top: the directory.
+        published: whose weights take the place of those that are published for a ResNet-34.
+
+    Returns:
+        The directory.
     """
     coco = top / "coco"
     make_synthetic(coco, num_train=NUM_TRAIN, num_val=NUM_VAL, image_size=(60, 90))
@@ -38,7 +42,7 @@ def make_place(top: Path) -> Path:
     for image in sorted((coco / "val2017").iterdir())[:NUM_PHOTOS]:
         (top / "photos" / image.name).write_bytes(image.read_bytes())
     _write_video(top / "street.mp4")
-    _write_backbone(top / "weights" / "resnet34_mlperf")
+    _write_backbone(top / "weights" / "resnet34_mlperf", published)
     write_package_of_trees(top / "deepforest-2.1.0-py3-none-any.whl")
     for page in PAGES:
         for name, text in files(page).items():
@@ -54,9 +58,9 @@ def _write_video(path: Path) -> None:
     writer.close()
 
 
-def _write_backbone(folder: Path) -> None:
+def _write_backbone(folder: Path, backbone: ResNet) -> None:
     folder.mkdir(parents=True)
-    variables = tf1_variables(ResNet())
+    variables = tf1_variables(backbone)
     tf.raw_ops.SaveV2(
         prefix=str(folder / "model.ckpt-28152"),
         tensor_names=list(variables),
@@ -84,7 +88,7 @@ def write_package_of_trees(path: Path) -> None:
             package.writestr(f"{name}.xml", f"<annotation>{objects}</annotation>")
 
 
-def shell(bin_dir: Path, python=sys.executable) -> dict[str, str]:
+def shell(bin_dir: Path, python: str | Path, place: Path) -> dict[str, str]:
     """Return the environment of a shell in which `ssd_centernet` and `python` are those given."""
     bin_dir.mkdir()
     programs = {"python": "", "ssd_centernet": "-m ssd_centernet "}
@@ -95,5 +99,5 @@ def shell(bin_dir: Path, python=sys.executable) -> dict[str, str]:
         script.chmod(0o755)
     return environment(
         PATH=f"{bin_dir}{os.pathsep}{os.environ['PATH']}",
-        SSD_CENTERNET_WEIGHTS=str(bin_dir.parent / "place" / "weights"),
+        SSD_CENTERNET_WEIGHTS=str(place / "weights"),
     )

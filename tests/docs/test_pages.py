@@ -1,9 +1,10 @@
 """Every command and every Python block of README.md and docs/ runs, as it is written."""
 
-import importlib.util
 import json
 import re
 import shlex
+import shutil
+import sys
 
 import pytest
 
@@ -12,132 +13,50 @@ from ssd_centernet.building import build_detector
 from ssd_centernet.cli._errors import message_for_user
 from ssd_centernet.cli.originals.lines import PROGRAMS
 from ssd_centernet.labels import LabelMap
+from ssd_centernet.models.backbones.resnet import ResNet
 from tests.docs import pages
+from tests.docs.commands import (
+    BEGIN_ANEW,
+    GROUPS,
+    NARROW_RESNET34,
+    Step,
+    name_of,
+    not_run,
+    shrunk,
+    steps,
+)
 from tests.docs.pages import PAGES, SPECIFICATIONS
 from tests.docs.place import NUM_PHOTOS, NUM_VAL, make_place, shell
-from tests.narrow import NARROW
 from tests.process import ROOT, bash, run
+from tests.warm import without_ours
 from tools import api_doc
 
-# Commands that cannot run inside the tests; of a script it is checked that it parses.
-NOT_RUN = {
-    r"bash scripts/demo\.sh": "makes an environment and trains for minutes",
-    r"bash scripts/test\.sh": "runs these tests",
-    r"(\w+=\S+ )*bash scripts/setup\.sh": "makes the environment that the tests run in",
-    r"docker build": "needs docker; tests/scripts/test_docker.py runs it",
-    r"(\w+=\S+ )*bash scripts/run_docker\.sh": "needs docker; tests/scripts/test_docker.py",
-    r"python -m ssd_centernet\.cli\._\w+_doc": "tests hold these pages to the code",
-    r"source \.venv\S*/bin/activate": "the tests run inside an environment",
-    r"(python -m )?pip install": "installs from the network",
-    r"pip wheel|python3 -m venv": "tests/test_packaging.py makes wheel and environment",
-    r"pip download": "fetches from the network; place.py writes a stand-in",
-    r"git clone": "fetches from the network",
-    r"(\w+=\S+ )*bash scripts/(\w+/\w+|prepare_coco)\.sh": "scripts/test_run_scripts.py",
-    r"tensorboard": "serves until it is stopped",
-    r"docker": "needs an image from the network",
-    r"python (-m )?benchmarks[./]compare_model_garden": "minutes, and needs tf-models-official",
-    r"python benchmarks/input_forms\.py": "minutes, and asks for a quiet machine",
-    r"python -m ssd_centernet\.native\.build": "tests/native/test_library.py runs it",
-    r"python benchmarks/save\.py": "minutes, and asks for a quiet machine",
-    r"python scripts/readme_picture\.py": "needs the run of the demo",
-    r"python -m tests\.parity": "minutes; tests/parity/test_parity.py runs it",
-    r"python -m tests\.mutations": "a minute; tests/mutations/test_mutations.py runs a part of it",
-    r"python -m tests\.faults": "minutes; tests/faults/test_faults.py runs a part of it",
-    r"bash scripts/install_horovod\.sh": "builds for minutes; scripts/test.sh runs it",
-}
-if importlib.util.find_spec("horovod") is None:
-    NOT_RUN[r"ssd_centernet launch|horovodrun"] = "Horovod is not installed"
-# What is appended to a command so that it takes seconds, and fewer channels (NARROW) where it
-# trains a published network. Nothing else is changed.
-_SMALL_IMAGES = "--gin_params='IMAGE_SIZE = (96, 96)'"
-SHRINK = {
-    "train": f"--num_steps=2 --batch_size=2 {_SMALL_IMAGES}",
-    "compare_precision": f"--dtypes=bf16 --nocontrol --num_steps=2 --batch_size=2 {_SMALL_IMAGES}",
-    "make_synthetic": "--num_train=4 --num_val=2",
-    # A network of two steps scores low.
-    "export": "--score_threshold=0.001 --num_check_images=2",
-    "make_static": f"--overwrite {_SMALL_IMAGES}",
-    "benchmark": f"--windows=1 --seconds=0.05 --batch_size=2 {_SMALL_IMAGES}",
-    "benchmark --part=eval": "--windows=1 --images=20",
-}
-# Words that a page leaves to the reader.
-PLACEHOLDERS = {"DATA": "data/coco"}
 OTHER_PROGRAMS = {  # Programs of ours with flags of their own: how they are asked for help.
     "python -m tests.parity": "python -m tests.parity --help",
     "python benchmarks/compare_model_garden.py": "python benchmarks/compare_model_garden.py --help",
     "python benchmarks/save.py": "python benchmarks/save.py --help",
-    "python benchmarks/input_forms.py": "python benchmarks/input_forms.py --help",
-    "python -m tests.native": "python -m tests.native --help",
 }
 
-
-def _not_run(command):
-    return any(re.match(rf"({pattern})\b", command) for pattern in NOT_RUN)
+BY_GROUP = steps()
 
 
-def _shrunk(command):
-    """The command with SHRINK's arguments behind it, and paths for its placeholders."""
-    whole = pages.program(command) == "ssd_centernet train"
-    # Of a command for several processes: two of them, and what they run.
-    command = re.sub(
-        r"--num_processes=\d+|-np \d+", lambda m: m[0].rstrip("0123456789") + "2", command
-    )
-    command = re.sub(r"--hosts=\S+ ", "", command)
-    inner = re.sub(r"^(ssd_centernet launch .*? -- |horovodrun -np 2 ssd_centernet )", "", command)
-    name = pages.program(inner if inner == command else f"ssd_centernet {inner}")
-    name = name.removeprefix("ssd_centernet ")
-    if "--part=eval" in shlex.split(command):
-        name += " --part=eval"
-    for word, path in PLACEHOLDERS.items():
-        command = re.sub(rf"\b{word}\b", path, command)
-    # Only training builds a recipe's network by its name. That of README stays whole: published
-    # weights are put into it, and other pages go on with its run.
-    recipe = re.search(r"--gin_file=(\w+)", command) if name == "train" else None
-    published = recipe and ("resnet34" in recipe[1] or "=efficientnet_lite0" in command)
-    narrow = NARROW.get(recipe[1], ()) if recipe and not (whole and published) else ()
-    if narrow:  # Published weights have more channels.
-        command = command.replace(" --fine_tune_checkpoint=resnet34_mlperf", "")
-    # Pictures are left to the whole one as well.
-    settings = (*narrow, "train.pictures = 0") if narrow else ()
-    channels = " ".join(f"--gin_params={shlex.quote(text)}" for text in settings)
-    return f"{command} {SHRINK.get(name, '')} {channels}".strip()
-
-
-def _steps():
-    """(place, command or Python source, language) of what is to run, each command once."""
-    seen = set()
-    for page in PAGES:
-        for block in pages.blocks(page):
-            if block.language == "python":
-                yield block.place, block.text, "python"
-            for command in pages.commands(block) if block.language == "sh" else ():
-                if command not in seen and not _not_run(command):
-                    yield block.place, command, "sh"
-                seen.add(command)
+@pytest.fixture(scope="module")
+def place(tmp_path_factory, warm):
+    """A directory of small networks in which the commands of README have been run."""
+    top = tmp_path_factory.mktemp("pages")
+    place = make_place(top / "place", published=ResNet(**NARROW_RESNET34))
+    env = shell(top / "bin", warm, place)
+    for step in BY_GROUP["README"]:
+        if re.match(r"ssd_centernet (convert|train|evaluate) ", step.text):
+            bash(shrunk(step.text, BY_GROUP["README"]), cwd=place, env=env)
+    return place
 
 
 @pytest.mark.slow(minutes=4)
-def test_every_documented_command_and_python_block_runs(tmp_path, warm):
-    """In one process after the other, as the later ones use what the earlier ones made."""
-    place = make_place(tmp_path / "place")
-    first, others = shell(tmp_path / "first"), shell(tmp_path / "others", warm)
-    failures, printed, kinds = [], {}, set()
-    for where, text, language in _steps():
-        code = f"python -c {shlex.quote(text)}"
-        command = code if language == "python" else _shrunk(text)
-        # The first of a kind begins as a reader's does; the others need no imports again.
-        kind = pages.program(text) if language == "sh" else "python"
-        ended = bash(command, cwd=place, env=others if kind in kinds else first, status=None)
-        kinds.add(kind)
-        printed[text] = ended.text
-        if ended.status:
-            failures.append(f"{where}: {ended}")
-    assert not failures, "\n\n".join(failures)
-    _check_readme_outcomes(place, printed)
-
-
-def _check_readme_outcomes(place, printed):
-    """The commands of README did what it says of them, not only end well."""
+def test_every_command_of_readme_runs_and_does_what_it_says(tmp_path, warm):
+    """As a reader begins: the published network, each kind of command in a fresh interpreter."""
+    place = make_place(tmp_path / "place", published=ResNet())
+    printed = _run(BY_GROUP["README"], place, tmp_path, warm, first=sys.executable, narrow=False)
     readme = [c for b in pages.blocks(PAGES[0]) if b.language == "sh" for c in pages.commands(b)]
     (training,) = [c for c in readme if c.startswith("ssd_centernet train")]
     assert "145 variables restored" in printed[training]  # 29 convolutions with their norms.
@@ -146,6 +65,79 @@ def _check_readme_outcomes(place, printed):
     assert len(list((place / "drawn").glob("*.png"))) == NUM_PHOTOS
     detections = json.loads((place / "drawn/detections.json").read_text())
     assert isinstance(detections, list)
+
+
+@pytest.mark.slow(minutes=2)
+@pytest.mark.parametrize("group", [name for name in BY_GROUP if name != "README"])
+def test_every_command_and_python_block_runs(group, place, tmp_path, warm):
+    """Pages that go on with README's run, and not with each other's."""
+    copy = tmp_path / "place"
+    skipped = shutil.ignore_patterns("runs") if group in BEGIN_ANEW else None
+    shutil.copytree(place, copy, symlinks=True, ignore=skipped)
+    _run(BY_GROUP[group], copy, tmp_path, warm, first=without_ours(warm), narrow=True)
+
+
+def _run(group, place, folder, warm, *, first, narrow):
+    """Run steps one after the other, as the later ones use what the earlier ones made.
+
+    The first command of a kind imports what it needs; the others need no imports again.
+
+    Returns:
+        Text of the step -> what it printed.
+    """
+    begins = shell(folder / "first", first, place)
+    goes_on = shell(folder / "others", warm, place)
+    failures, printed, kinds = [], {}, set()
+    for step in group:
+        code = f"python -c {shlex.quote(step.text)}"
+        command = code if step.language == "python" else shrunk(step.text, group, narrow=narrow)
+        kind = pages.program(step.text) if step.language == "sh" else "python"
+        ended = bash(command, cwd=place, env=goes_on if kind in kinds else begins, status=None)
+        kinds.add(kind)
+        printed[step.text] = ended.text
+        if ended.status:
+            failures.append(f"{step.place}: {ended}")
+        elif command.startswith("ssd_centernet train "):
+            _check_training(place, ended)
+    assert not failures, "\n\n".join(failures)
+    return printed
+
+
+def _check_training(place, ended):
+    """A training says that it has finished, and what it saved is enough to build it again."""
+    trained = re.search(r"^finished: (.+)$", ended.stdout, re.M)
+    assert trained, str(ended)
+    config.parse([place / trained[1] / "config.gin"])
+    config.clear()
+
+
+def test_every_page_is_in_a_group_and_every_command_in_one():
+    assert {page for pages_of in GROUPS.values() for page in pages_of} <= {*map(name_of, PAGES)}
+    texts = [step.text for group in BY_GROUP.values() for step in group]
+    written = [
+        text
+        for page in PAGES
+        for block in pages.blocks(page)
+        for text in (pages.commands(block) if block.language == "sh" else [block.text])
+        if block.language
+    ]
+    assert set(texts) == {text for text in written if not not_run(text)}
+    commands = [step.text for group in BY_GROUP.values() for step in group if step.language == "sh"]
+    assert len(commands) == len(set(commands)) > 50
+
+
+def test_a_command_is_only_made_small():
+    train = "ssd_centernet train --gin_file=ssd300_resnet34 --data_dir=data/coco --model_dir=runs/a"
+    again = "ssd_centernet evaluate --model_dir=runs/a"
+    steps_of = [Step("", train, "sh"), Step("", again, "sh")]
+    for narrow in (True, False):
+        assert shrunk(train, steps_of, narrow=narrow).startswith(f"{train} --num_steps=2 ")
+    # The evaluation at the end is left out where nobody reads the run.
+    still = "train.evaluate_every = 0"
+    assert still not in shrunk(train, steps_of) and still in shrunk(train, steps_of[:1])
+    assert "ResNet.widths" in shrunk(train, steps_of)
+    assert still not in shrunk(train, steps_of[:1], narrow=False)
+    assert "ResNet.widths" not in shrunk(train, steps_of, narrow=False)
 
 
 def test_blocks_have_a_language_that_is_run_or_none():
@@ -168,7 +160,7 @@ def test_scripts_that_are_not_run_exist_and_parse():
     for page in PAGES:
         for block in pages.blocks(page):
             for command in pages.commands(block) if block.language == "sh" else ():
-                if _not_run(command):
+                if not_run(command):
                     scripts.update(re.findall(r"(?<!\S)[\w./]+\.(?:sh|py)(?!\S)", command))
     assert {"scripts/demo.sh", "scripts/test.sh"} <= scripts
     for name in scripts:
@@ -242,7 +234,7 @@ def _launched(code):
 
 
 def test_every_documented_flag_exists(tmp_path):
-    env = shell(tmp_path / "bin")
+    env = shell(tmp_path / "bin", sys.executable, tmp_path)
     overview = bash("ssd_centernet --help", env=env).stdout
     names = re.findall(r"^  (\w+)  ", overview, re.MULTILINE)
     assert "train" in names and "doctor" in names
