@@ -16,3 +16,12 @@ def _settings(path: Path) -> tuple[str, ...]:
 # Settings that leave the kinds of layers and their precision as the recipe has them; run scripts
 # lay them over a recipe too.
 NARROW = {path.stem: _settings(path) for path in sorted(_FOLDER.glob("*.gin"))}
+
+# The run scripts train them: tests/scripts/test_smoke.py.
+TRAINED_BY_SCRIPTS = (
+    "ssd300_resnet34",
+    "ssd320_resnet50_fpn",
+    "ssd300_vgg16",
+    "centernet_resnet101_fpn",
+    "centernet_hourglass104",
+)
