@@ -248,16 +248,6 @@ class Mixture:
         """Return the number of each record's folder, int32 [R]."""
         return np.repeat(np.arange(len(self.sources)), self.sizes()).astype(np.int32)
 
-    def places(self) -> tuple[np.ndarray, np.ndarray]:
-        """Return for each file its folder, and the count of records up to its end; int32 [F]."""
-        folders = np.repeat(np.arange(len(self.sources)), [len(s.files) for s in self.sources])
-        counts = [len(one.boxes) for source in self.sources for one in source.summaries]
-        return folders.astype(np.int32), np.cumsum(counts).astype(np.int32)
-
-    def compressions(self) -> list[str]:
-        """Return how each file is compressed."""
-        return [c for s in self.sources for c in [shards.compression(s.files)] * len(s.files)]
-
     def classes_of(self, own: LabelMap) -> np.ndarray:
         """Return the merged class of each class of a folder, int32 [C]."""
         ids = [self.label_map.id_of(name) for name in own.names]

@@ -146,10 +146,10 @@ def training_batches(
     mixed = isinstance(source, Mixture)
     if cache:
         make = cached_mixed_epochs if mixed else cached_epochs
-        epoch_of = make(source, parse, seed, deterministic)
+        examples_from = make(source, parse, seed, deterministic)
     else:
         make = mixed_epochs if mixed else read_epochs
-        epoch_of = make(source, parse, seed, shuffle_buffer, deterministic)
+        examples_from = make(source, parse, seed, shuffle_buffer, deterministic)
 
     if not _is_ours(augment):
         augment = tf.function(augment)
@@ -165,8 +165,7 @@ def training_batches(
                 targets = make_targets(*objects, extent=example.get("extent", tf.ones([2])))
         return _finish(example, max_boxes, dtype, targets)
 
-    examples = tf.data.Dataset.range(first_epoch, tf.int64.max).flat_map(epoch_of)
-    examples = examples.skip(offset).prefetch(_RECORDS_AHEAD)
+    examples = examples_from(first_epoch, offset).prefetch(_RECORDS_AHEAD)
     loaded = examples.map(load, num_parallel_calls or _calls(), deterministic=deterministic)
     batches = loaded.batch(batch_size, drop_remainder=True)
     return _with_options(batches.prefetch(2), deterministic, threadpool_size)
@@ -229,7 +228,7 @@ def evaluation_batches(
     batches = serialized.map(load, num_parallel_calls or _calls(), deterministic=True).batch(
         batch_size
     )
-    batches = batches.map(lambda batch: _fill(batch, batch_size)).prefetch(2)
+    batches = batches.map(as_written(lambda batch: _fill(batch, batch_size))).prefetch(2)
     return _with_options(batches, True, threadpool_size)
 
 

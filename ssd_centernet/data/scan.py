@@ -54,6 +54,8 @@ class Summary:
         owners: int32 [N], the record of each of them.
         pixels: int64 [R], pixels of each picture as its header says, 0 where it does not.
         resized: bool [R], whether a record says another size than its picture has.
+        places: int64 [R], the byte of the file at which each record begins; of no use in a
+            compressed file.
     """
 
     path: str
@@ -66,6 +68,7 @@ class Summary:
     owners: np.ndarray
     pixels: np.ndarray
     resized: np.ndarray
+    places: np.ndarray
 
 
 _KNOWN: dict[str, tuple[tuple, Summary]] = {}
@@ -108,6 +111,7 @@ class _Reader:
         self._codes: dict[bytes, int] = {}
         self._sizes: list[tuple[int, int]] = []
         self._ids: list[bytes] = []
+        self._places: list[int] = []
         self._read()
 
     def _fail(self, number: int, problem: str) -> None:
@@ -116,6 +120,7 @@ class _Reader:
     def _read(self) -> None:
         number = -1
         for number, (data, start, end) in enumerate(wire.read_records(self._path)):
+            self._places.append(start - wire.HEADER)
             try:
                 fields = wire.features(data, start, end)
                 b"".join(fields).decode()  # Names of fields are texts.
@@ -202,6 +207,7 @@ class _Reader:
             owners=owners[usable].astype(np.int32),
             pixels=pixels,
             resized=resized,
+            places=np.array(self._places, np.int64),
         )
 
     def _per_record(self, owners: np.ndarray) -> np.ndarray:

@@ -58,6 +58,73 @@ def compression(files: Sequence[str]) -> str:
     return next(iter(found), "")
 
 
+class FileTable:
+    """Record files side by side: whole ones, or single records at their places.
+
+    Args:
+        sources: the record files; each source is a folder.
+    """
+
+    def __init__(self, sources: Sequence[RecordSource]):
+        summaries = [one for source in sources for one in source.summaries]
+        self.paths = [path for source in sources for path in source.files]
+        packed = [c for s in sources for c in [compression(s.files)] * len(s.files)]
+        self.has_places = not any(packed)
+        folders = np.repeat(np.arange(len(sources)), [len(s.files) for s in sources])
+        self._counts = [len(one.boxes) for one in summaries]
+        self._places = [one.places for one in summaries]
+        self._ends = tf.constant(np.cumsum(self._counts), tf.int64)
+        self._folders = tf.constant(folders, tf.int32)
+        self._paths, self._packed = tf.constant(self.paths), tf.constant(packed)
+
+    def span(self, file: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Return the first record of a file and the one after its last, counted over all files."""
+        begin = tf.where(file > 0, self._ends[tf.maximum(file, 1) - 1], 0)
+        return begin, self._ends[file]
+
+    def folder(self, file: tf.Tensor) -> tf.Tensor:
+        """Return the number of a file's folder."""
+        return self._folders[file]
+
+    def read(self, file: tf.Tensor) -> tf.data.Dataset:
+        """Read the serialized records of a file."""
+        return tf.data.TFRecordDataset(self._paths[file], compression_type=self._packed[file])
+
+    def numbers(self, file: tf.Tensor) -> tf.data.Dataset:
+        """Return the numbers of the records of a file, counted over all files."""
+        return tf.data.Dataset.range(*self.span(file))
+
+    def read_at(self, numbers: np.ndarray, *, open_files: int, in_order: bool) -> tf.data.Dataset:
+        """Read records by their numbers, each at its place; not of compressed files.
+
+        Args:
+            numbers: int64 [N].
+            open_files: how many are read at the same time.
+            in_order: whether they must come in the order of their numbers.
+
+        Returns:
+            Dataset of string scalars; checksums are compared, as in reading whole files.
+        """
+        files = np.searchsorted(self._ends.numpy(), numbers, side="right")
+        places = np.concatenate(self._places)[numbers]
+
+        @tf.autograph.experimental.do_not_convert
+        def read_one(file: tf.Tensor, place: tf.Tensor) -> tf.data.Dataset:
+            # `TFRecordDataset` has this argument in the graph alone. No buffer: it would be filled
+            # with what comes behind the record.
+            variant = tf.raw_ops.TFRecordDatasetV2(
+                filenames=self._paths[file],
+                compression_type="",
+                buffer_size=tf.constant(0, tf.int64),
+                byte_offsets=place,
+            )
+            return tf.data.experimental.from_variant(variant, tf.TensorSpec([], tf.string)).take(1)
+
+        return tf.data.Dataset.from_tensor_slices((files, places)).interleave(
+            read_one, cycle_length=open_files, num_parallel_calls=open_files, deterministic=in_order
+        )
+
+
 def shares_by_file(num_files: int, world_size: int) -> bool:
     """Tell whether ranks get whole files, which they do if their shares are then about equal."""
     return num_files % world_size == 0 or num_files >= 8 * world_size
@@ -202,9 +269,13 @@ class RecordSource:
             f"{most}); {consequence}: set {setting.replace(' and ', f' = {most} and ')} = {most}"
         ]
 
+    def kept(self) -> np.ndarray:
+        """Return for each record in the files whether it is used, by this rank or another."""
+        return np.full(len(self.objects()), True) if self.keep_empty else self.objects() > 0
+
     def mask(self) -> np.ndarray:
         """Return for each record in the files whether this rank uses it, as bool [R]."""
-        kept = np.full(len(self.objects()), True) if self.keep_empty else self.objects() > 0
+        kept = self.kept()
         if not self.by_file:
             kept &= (np.cumsum(kept) - 1) % self.world_size == self.rank
         return kept
@@ -222,13 +293,6 @@ class RecordSource:
                 f"{self.world_size} (keep_empty={self.keep_empty}, crowd={self.crowd!r}). Check "
                 "that the data set has boxes; use fewer processes, or set keep_empty=True."
             )
-
-    def uses(self, example: Mapping[str, tf.Tensor]) -> tf.Tensor:
-        """Tell, in a graph, whether a parsed example is used; agree with `scan`."""
-        counted = tf.size(example["classes"])
-        if self.crowd == "ignore":
-            counted -= tf.reduce_sum(tf.cast(example["is_crowd"], tf.int32))
-        return counted > 0
 
 
 @contextlib.contextmanager

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from typing import BinaryIO
 
 # 8 bytes of length and 4 of its checksum before a TFRecord, 4 of the data's checksum after it.
-_HEADER, _FOOTER = 12, 4
+HEADER, _FOOTER = 12, 4
 # What a Feature holds, as the first byte of its message.
 BYTES, FLOATS, INTS = 0x0A, 0x12, 0x1A
 KINDS = {BYTES: "texts", FLOATS: "floats", INTS: "whole numbers"}
@@ -40,9 +40,9 @@ def compression_of(path: str) -> str:
         '', 'GZIP' or 'ZLIB', as `tf.data.TFRecordDataset` takes it.
     """
     with open(path, "rb") as file:
-        head = file.read(_HEADER)
+        head = file.read(HEADER)
     # A record's length may begin like the mark of a compressed file: its checksum decides.
-    if len(head) == _HEADER and _length(head) is not None:
+    if len(head) == HEADER and _length(head) is not None:
         return ""
     if head[:3] == b"\x1f\x8b\x08":
         return "GZIP"
@@ -72,7 +72,7 @@ def read_records(path: str) -> Iterator[tuple[Buffer, int, int]]:
         position, number = 0, 0
         while position < size:
             end = -1
-            start = position + _HEADER
+            start = position + HEADER
             if start <= size:
                 length = _length(data[position:start])
                 end = -1 if length is None else start + length
@@ -87,17 +87,17 @@ def _read_compressed(path: str, compression: str) -> Iterator[tuple[Buffer, int,
     with _unpacked(path, compression) as file:
         while True:
             try:
-                head = file.read(_HEADER)
+                head = file.read(HEADER)
                 if not head:
                     return
-                length = _length(head) if len(head) == _HEADER else None
+                length = _length(head) if len(head) == HEADER else None
                 data = b"" if length is None else file.read(length + _FOOTER)
             except (OSError, EOFError, zlib.error) as error:
                 raise _damaged(path, number, position, f", {error}") from error
             if length is None or len(data) < length + _FOOTER:
                 raise _damaged(path, number, position)
             yield data, 0, length
-            position, number = position + _HEADER + length + _FOOTER, number + 1
+            position, number = position + HEADER + length + _FOOTER, number + 1
 
 
 def _unpacked(path: str, compression: str) -> contextlib.AbstractContextManager[BinaryIO]:

@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from ssd_centernet.data import records, shards
 from ssd_centernet.data.directory import annotations_path, raw_annotations_path
+from ssd_centernet.data.epochs import as_written
 from ssd_centernet.data.scan import Summary
 from ssd_centernet.evaluation.coco import CocoEvaluator
 from ssd_centernet.evaluation.ground_truth import CocoGroundTruth
@@ -77,9 +78,8 @@ def split_ground_truth(data_dir: str | Path, split: str, label_map: LabelMap) ->
         )
         truth = dataclasses.replace(truth, notes={**truth.notes, **missing})
     else:
-        examples = shards.read_records(source.files).map(
-            lambda serialized: records.parse_example(serialized, label_map)
-        )
+        parse = as_written(lambda serialized: records.parse_example(serialized, label_map))
+        examples = shards.read_records(source.files).map(parse)
         truth = CocoGroundTruth.from_examples(
             _each_once(examples.as_numpy_iterator(), source.summaries),
             names=label_map.names,

@@ -12,6 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from ssd_centernet.data.directory import load_label_map
+from ssd_centernet.data.epochs import as_written
 from ssd_centernet.data.records import parse_example
 from ssd_centernet.data.shards import RecordSource, read_records
 from ssd_centernet.drawing import chart, visualize
@@ -187,6 +188,7 @@ def _in_input(detector: Detector, example: Mapping) -> tuple[tf.Tensor, tf.Tenso
 def _examples(data_dir: str, split: str, label_map, crowd: str) -> tf.data.Dataset:
     """Return the objects of each image that has any, without pixels."""
 
+    @as_written
     def load(serialized: tf.Tensor) -> dict:
         example = parse_example(serialized, label_map)
         objects = {name: example[name] for name in ("boxes", "classes", "is_crowd", "area")}
@@ -199,7 +201,8 @@ def _examples(data_dir: str, split: str, label_map, crowd: str) -> tf.data.Datas
 
     source = RecordSource(data_dir, split, 0, 1, keep_empty=True, crowd=crowd)
     source.check(label_map)
-    return read_records(source.files).map(load).filter(lambda one: tf.size(one["classes"]) > 0)
+    has_objects = as_written(lambda one: tf.size(one["classes"]) > 0)
+    return read_records(source.files).map(load).filter(has_objects)
 
 
 def match_objects(detector: Detector, examples) -> MatchedObjects:

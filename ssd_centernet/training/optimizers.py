@@ -29,7 +29,8 @@ class Momentum(keras.optimizers.Optimizer):
                 step.
             name: name of the optimizer.
         """
-        super().__init__(name=name, jit_compile=False)
+        # Keras' default of 0 would subtract nothing from every weight in every step.
+        super().__init__(name=name, jit_compile=False, weight_decay=None)
         self.momentum = momentum
         self._learning_rate = self._build_learning_rate(learning_rate)
 

@@ -144,6 +144,38 @@ def test_start_example_continues_the_stream_bit_for_bit(data_dir, cache):
         assert_same(part, {key: value[start : start + 14] for key, value in whole.items()})
 
 
+@pytest.mark.parametrize("weights", [None, (1.0,)], ids=["plain", "mixture"])
+def test_what_a_resumed_epoch_skips_is_not_read(tmp_path, weights):
+    options = {"data_weights": weights, "shuffle_buffer": 3}
+    items = [record(number) for number in range(20)]
+    folder = write(tmp_path, items, 2)
+    whole = examples(training(folder, **options), 20)
+    for shard in range(2):
+        path = tmp_path / f"coco_train.record-{shard:05d}-of-00002"
+        data = bytearray(path.read_bytes())
+        places = summarize(path).places
+        for place, number in zip(places, range(shard, 20, 2), strict=True):
+            if number in whole["source_id"][:12]:
+                # A byte in the middle of the picture: only its checksum tells.
+                data[place + len(items[number]) // 2] ^= 1
+        path.write_bytes(data)
+    rest = examples(training(folder, start_example=12, **options), 8)
+    assert_same(rest, {key: value[12:] for key, value in whole.items()})
+    # What is read is still compared with its checksum.
+    with pytest.raises(tf.errors.DataLossError):
+        examples(training(folder, start_example=11, **options), 8)
+
+
+def test_compressed_files_resume_bit_for_bit(tmp_path):
+    path = tmp_path / "coco_train.record-00000-of-00001"
+    with tf.io.TFRecordWriter(str(path), "GZIP") as writer:
+        for number in range(13):
+            writer.write(record(number))
+    whole = examples(training(str(tmp_path), shuffle_buffer=4), 26)
+    part = examples(training(str(tmp_path), shuffle_buffer=4, start_example=16), 10)
+    assert_same(part, {key: value[16:] for key, value in whole.items()})
+
+
 def test_an_augmentation_of_ones_own_may_have_control_flow(data_dir):
     def blank_every_other(example, seed):
         example = PLAIN(example, seed)
