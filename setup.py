@@ -16,6 +16,9 @@ README = ROOT / "README.md"
 # TensorFlow 2.21 no longer brings TensorBoard, without which tf.summary writes nothing.
 TRAIN = [
     "tensorboard>=2.15,<2.22",
+    # The quickest COCO metric; no release before 1.3 takes columns. Without a wheel (musl Linux,
+    # other processors) faster-coco-eval takes its place.
+    'hotcoco>=1.3,<2; platform_machine in "x86_64 AMD64 aarch64 arm64"',
     "pycocotools>=2.0.7",
     "faster-coco-eval>=1.6",
     "matplotlib>=3.7",

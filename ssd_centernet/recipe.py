@@ -345,6 +345,7 @@ class Recipe:
             label_map=label_map or load_label_map(data_dir),
             batch_size=fitting_batch_size(wanted, images, communicator.size),
             preprocess=detector.preprocessing,
+            make_targets=detector.make_targets if self.targets_in_pipeline else None,
             rank=communicator.rank,
             world_size=communicator.size,
         )

@@ -67,8 +67,9 @@ MAY_IMPORT = {
 
 # Package that may be missing or heavy -> the only place that may import it, lazily.
 ONE_PLACE = {
-    "pycocotools": r"evaluation/coco\.py",
-    "faster_coco_eval": r"evaluation/coco\.py",
+    "pycocotools": r"evaluation/backends\.py",
+    "faster_coco_eval": r"evaluation/backends\.py",
+    "hotcoco": r"evaluation/backends\.py",
     "horovod": r"runtime/horovod\.py",
     "matplotlib": r"drawing/chart\.py",
     "tensorflow_datasets": r"data/readers/tfds\.py",

@@ -44,6 +44,7 @@ _PACKAGES = {
     "tensorboard": ("training", False, 'pip install "ssd_centernet[train]"'),
     "pycocotools": ("evaluation", False, 'pip install "ssd_centernet[train]"'),
     "faster-coco-eval": ("quick evaluation", False, 'pip install "ssd_centernet[train]"'),
+    "hotcoco": ("quickest evaluation", False, 'pip install "ssd_centernet[train]"'),
     "matplotlib": ("charts and report pages", False, 'pip install "ssd_centernet[train]"'),
     "tf-models-official": ("backbones of the Model Garden", None, ""),
     "horovod": ("training on several devices", None, ""),
@@ -275,6 +276,7 @@ def _metrics() -> Iterator[Line]:
     for backend, package in (
         ("pycocotools", "pycocotools"),
         ("faster_coco_eval", "faster-coco-eval"),
+        ("hotcoco", "hotcoco"),
     ):
         try:
             importlib.metadata.version(package)

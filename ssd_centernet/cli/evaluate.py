@@ -63,6 +63,13 @@ def define_flags() -> None:
         "Most detections of one class that count in one image (default: 100, COCO's), 11 or more: "
         "recall at 1 and at 10 is reported beside. With another limit the numbers are not COCO's.",
     )
+    flags.DEFINE_enum(
+        "backend",
+        None,
+        ("auto", "hotcoco", "faster_coco_eval", "pycocotools"),
+        "Library that matches detections with objects; all give the same bits (default: auto, the "
+        "first of these that is installed).",
+    )
     flags.DEFINE_boolean("report", None, "Write the page report.html too.")
     flags.DEFINE_boolean(
         "every_checkpoint", None, "Evaluate every checkpoint of the run, in the order of steps."
@@ -108,6 +115,7 @@ def main(argv: list[str]) -> int:
             output_dir=values.output_dir,
             report=bool(values.report),
             max_detections=values.max_detections,
+            backend=values.backend,
         )
     _flags.require("detections", "annotations")
     unused = ("model_dir", "model", "data_dir", "checkpoint", "split", "batch_size", "gin_params")
@@ -142,6 +150,7 @@ def evaluate_model_dir(
     output_dir: str | None = None,
     report: bool = False,
     max_detections: int | None = None,
+    backend: str | None = None,
     allow: Sequence[str] = (),
 ) -> int:
     """Evaluate the run of --model_dir on --data_dir and print the result.
@@ -152,6 +161,7 @@ def evaluate_model_dir(
         output_dir: where to write; None is `evaluation` in the run's directory.
         report: whether to write the page too.
         max_detections: most detections of one class that count in one image; None is COCO's 100.
+        backend: library that matches; None is `auto`, as in `CocoEvaluator`.
         allow: names whose overrides may be without effect.
 
     Returns:
@@ -174,7 +184,7 @@ def evaluate_model_dir(
         bar.update(done - bar.n)
 
     options = {"batch_size": values.batch_size, "max_detections": max_detections}
-    options = {name: value for name, value in options.items() if value}
+    options = {name: value for name, value in (options | {"backend": backend}).items() if value}
     evaluated = evaluate_run(
         run,
         data_dir,
@@ -214,7 +224,7 @@ def _evaluate_exported() -> int:
 
     model = ExportedDetector(values.model)
     split = _full_name(values.split or "coco_val", values.data_dir)
-    limit = {"max_detections": values.max_detections} if values.max_detections else {}
+    options = _scoring_options()
     bar = None
 
     def progress(done: int, total: int) -> None:
@@ -222,7 +232,7 @@ def _evaluate_exported() -> int:
         bar = bar or _runs.progress_bar(total)
         bar.update(done - bar.n)
 
-    evaluated = evaluate_exported(model, values.data_dir, split, progress=progress, **limit)
+    evaluated = evaluate_exported(model, values.data_dir, split, progress=progress, **options)
     if bar is not None:
         bar.close()
     paths = {}
@@ -233,6 +243,12 @@ def _evaluate_exported() -> int:
     _show(evaluated)
     _tell(evaluated.hint, paths)
     return 0
+
+
+def _scoring_options() -> dict:
+    """Return the flags of the metric that were given."""
+    given = {name: flags.FLAGS[name].value for name in ("max_detections", "backend")}
+    return {name: value for name, value in given.items() if value}
 
 
 def _show(evaluated: SplitResult) -> None:
@@ -270,8 +286,9 @@ def _follow() -> int:
     data_dir = _runs.data_dir_of_flags(say=communicator.is_chief)
     run = _runs.open_run_of_flags(checkpoint="latest", communicator=communicator)
     split = _full_name(values.split or run.eval_split, data_dir)
-    options = {"batch_size": values.batch_size, "max_detections": values.max_detections}
-    options = {name: value for name, value in options.items() if value}
+    options = _scoring_options()
+    if values.batch_size:
+        options["batch_size"] = values.batch_size
     evaluation = RunEvaluation(run, data_dir, split=split, communicator=communicator, **options)
     facts = {
         "split": split,
@@ -337,8 +354,7 @@ def _evaluate_file() -> int:
 
     values = flags.FLAGS
     detections, annotations = values.detections, values.annotations
-    limit = {"max_detections": values.max_detections} if values.max_detections else {}
-    result = evaluate_detections_file(detections, annotations, **limit)
+    result = evaluate_detections_file(detections, annotations, **_scoring_options())
     print(f"{detections} against {annotations}\n")
     print("\n".join([result.table(), "", *result.coco_lines()]))
     # Asked only where it will answer: it reads the annotations once more.

@@ -159,10 +159,7 @@ def training_batches(
         with library.use(native):
             example = augment(example, seeds)
             _check_image_size(example["image"], image_size)
-            targets = None
-            if make_targets is not None:
-                objects = (example[key] for key in ("boxes", "classes", "is_crowd"))
-                targets = make_targets(*objects, extent=example.get("extent", tf.ones([2])))
+            targets = _targets(example, make_targets)
         return _finish(example, max_boxes, dtype, targets)
 
     examples = examples_from(first_epoch, offset).prefetch(_RECORDS_AHEAD)
@@ -176,6 +173,7 @@ def evaluation_batches(
     *,
     label_map: LabelMap,
     preprocess: Callable[[tf.Tensor], tf.Tensor],
+    make_targets: MakeTargets | None = None,
     batch_size: int = 8,
     split: str = "coco_val",
     max_boxes: int = 200,
@@ -196,8 +194,10 @@ def evaluation_batches(
             whose `source_id` is -1.
         preprocess: uint8 [H, W, 3] -> float [h, w, 3], as `Detector.preprocessing`; if it has
             `extent(height, width)`, boxes are fractions of the padded frame.
+        make_targets: as in `training_batches`, for the losses of the evaluation.
         split: prefix of the record files.
-        max_boxes: size of the padded object fields; more boxes are left out.
+        max_boxes: size of the padded object fields; more boxes are left out of these fields, but
+            not out of the targets.
         rank: number of this process, 0 <= rank < world_size.
         world_size: number of processes; each image goes to one of them.
         dtype: float type of the images.
@@ -205,7 +205,7 @@ def evaluation_batches(
         threadpool_size: threads of the pipeline, 0 for one per core.
 
     Returns:
-        Dataset of batches with the keys and static shapes of `training_batches`, without targets.
+        Dataset of batches with the keys and static shapes of `training_batches`.
 
     Raises:
         FileNotFoundError: no folder, or no complete set of record files in it.
@@ -219,8 +219,8 @@ def evaluation_batches(
 
     @as_written
     def load(serialized: tf.Tensor) -> Example:
-        example = records.parse_example(serialized, label_map)
-        return _finish(preprocess_example(example, preprocess), max_boxes, dtype)
+        example = preprocess_example(records.parse_example(serialized, label_map), preprocess)
+        return _finish(example, max_boxes, dtype, _targets(example, make_targets))
 
     serialized = shards.read_records(source.files)
     if not source.by_file:
@@ -319,6 +319,14 @@ def _treat_crowd(example: Example, crowd: str) -> Example:
     return example
 
 
+def _targets(example: Example, make_targets: MakeTargets | None) -> Mapping[str, tf.Tensor] | None:
+    """Make the targets of all objects of an image, before these are cut or padded."""
+    if make_targets is None:
+        return None
+    objects = (example[key] for key in ("boxes", "classes", "is_crowd"))
+    return make_targets(*objects, extent=example.get("extent", tf.ones([2])))
+
+
 def _finish(
     example: Example,
     max_boxes: int,
@@ -366,10 +374,14 @@ def _fill(batch: Example, batch_size: int) -> Example:
         )
         return tf.ensure_shape(full, [batch_size, *value.shape[1:]])
 
-    return {
+    targets = batch.pop("targets", None)
+    filled = {
         key: fill(value, {"source_id": FILLER_ID, "extent": 1}.get(key, 0))
         for key, value in batch.items()
     }
+    if targets is not None:  # The losses of a batch with fillers are not counted.
+        filled["targets"] = {key: fill(value) for key, value in targets.items()}
+    return filled
 
 
 def _calls() -> int:

@@ -1,17 +1,12 @@
-"""COCO bounding box evaluation over all images of a split.
+"""COCO bounding box evaluation over all images of a split."""
 
-This is the only module that imports pycocotools or faster_coco_eval, and only when they are used.
-"""
-
-import contextlib
-import importlib
-import io
 import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from ssd_centernet.evaluation.backends import BACKENDS, match
 from ssd_centernet.evaluation.checks import (
     check_known_categories,
     check_known_images,
@@ -22,13 +17,7 @@ from ssd_centernet.evaluation.detections_file import read_detections_file
 from ssd_centernet.evaluation.ground_truth import CocoGroundTruth
 from ssd_centernet.evaluation.limits import COCO_LIMIT, detector_notes, limit_notes
 from ssd_centernet.evaluation.result import METRIC_NAMES, CocoResult, DetectionRows
-from ssd_centernet.evaluation.summary import (
-    objects_by_area,
-    per_class,
-    probes,
-    same_bits,
-    summarize,
-)
+from ssd_centernet.evaluation.summary import per_class, summarize
 
 __all__ = [
     "BACKENDS",
@@ -41,16 +30,6 @@ __all__ = [
     "evaluate_rows",
 ]
 
-BACKENDS = ("faster_coco_eval", "pycocotools")
-
-_CLASSES = {
-    "faster_coco_eval": ("faster_coco_eval:COCO", "faster_coco_eval:COCOeval_faster"),
-    "pycocotools": ("pycocotools.coco:COCO", "pycocotools.cocoeval:COCOeval"),
-}
-_INSTALL = {
-    "faster_coco_eval": "pip install --upgrade faster-coco-eval",
-    "pycocotools": "pip install --upgrade 'pycocotools>=2.0.8'",
-}
 _EXAMPLES_SHOWN = 5
 
 
@@ -76,8 +55,8 @@ class CocoEvaluator:
                 ground truth's categories ascending by id when not given.
             max_detections: most detections of one class that count in one image, above 10; COCO
                 has 100. The name of the ninth metric ends in this number.
-            backend: `auto` (faster_coco_eval where installed), `faster_coco_eval` or
-                `pycocotools`. All give the same bits.
+            backend: `hotcoco`, `faster_coco_eval` or `pycocotools`, or `auto` for the first of
+                these that is installed. All give the same bits.
 
         Raises:
             ValueError: the ground truth does not list one of the category ids.
@@ -124,7 +103,7 @@ class CocoEvaluator:
         images = np.flatnonzero(source_ids != -1)
         positions = self._new_positions(source_ids[images])
         sizes = np.stack([np.asarray(heights).reshape(-1), np.asarray(widths).reshape(-1)], axis=1)
-        rows = self._rows(source_ids, sizes.astype(np.float64), images, fields)
+        rows = self._rows(source_ids, sizes.astype(np.float64), fields)
         self._parts.append(rows)
         self._seen[positions] = True
         self._kept = max(self._kept or 0, fields["scores"].shape[1])
@@ -164,13 +143,10 @@ class CocoEvaluator:
         notes = {sentence: count for sentence, count in notes.items() if count}
         if self._kept is not None:
             notes |= detector_notes(self.ground_truth, self._kept, self.max_detections)
-        return evaluate_rows(
-            self.ground_truth,
-            DetectionRows.concatenate(self._parts),
-            max_detections=self.max_detections,
-            backend=self.backend,
-            notes=notes,
-        )
+        # Ids need no look: `add` has refused what is not in the ground truth.
+        rows = DetectionRows.concatenate(self._parts)
+        self._parts = [rows]
+        return _score(self.ground_truth, rows, self.max_detections, self.backend, notes)
 
     def _new_positions(self, image_ids: np.ndarray) -> np.ndarray:
         """Return the indices of images in the ground truth; refuse unknown and repeated ones."""
@@ -191,14 +167,14 @@ class CocoEvaluator:
         self,
         source_ids: np.ndarray,
         sizes: np.ndarray,
-        images: np.ndarray,
         fields: dict[str, np.ndarray],
     ) -> DetectionRows:
         """Select the real detections of the real images and turn them into COCO rows."""
-        real = np.arange(fields["scores"].shape[1]) < fields["count"][images, None]
-        index, slot = np.nonzero(real)
-        index = images[index]
-        classes = fields["classes"][index, slot].astype(np.int64)
+        slots = fields["scores"].shape[1]
+        counts = np.where(source_ids == -1, 0, fields["count"])
+        real = np.flatnonzero(np.arange(slots) < counts[:, None])
+        index = real // slots
+        classes = fields["classes"].reshape(-1)[real].astype(np.int64)
         wrong = (classes < 0) | (classes >= len(self._category_ids))
         if wrong.any():
             raise ValueError(
@@ -207,14 +183,17 @@ class CocoEvaluator:
                 "count background: does num_classes of the model match the label map?"
             )
         # The extent is taken in float32, before scaling in float64, as the original does.
-        boxes = fields["boxes"][index, slot][:, [1, 0, 3, 2]]
-        top_left = boxes[:, :2] * sizes[index, ::-1]
-        extent = (boxes[:, 2:] - boxes[:, :2]) * sizes[index, ::-1]
+        corners, scale = fields["boxes"].reshape(-1, 4)[real], sizes[index]
+        boxes = np.empty((len(corners), 4))
+        for column, side in ((0, 1), (1, 0)):
+            near, far, pixels = corners[:, side], corners[:, side + 2], scale[:, side]
+            np.multiply(near, pixels, out=boxes[:, column])
+            np.multiply(far - near, pixels, out=boxes[:, column + 2])
         return DetectionRows(
             image_ids=source_ids[index],
             category_ids=self._category_ids[classes],
-            boxes=np.concatenate([top_left, extent], axis=1),
-            scores=fields["scores"][index, slot].astype(np.float64),
+            boxes=boxes,
+            scores=fields["scores"].reshape(-1)[real].astype(np.float64),
         )
 
     def _count_other_sizes(self, positions: np.ndarray, sizes: np.ndarray) -> int:
@@ -237,7 +216,7 @@ def evaluate_rows(
         ground_truth: the split; all its images count.
         rows: detections in pixels; those that are not finite are left out and counted.
         max_detections: most detections of one class that count in one image.
-        backend: `auto`, `faster_coco_eval` or `pycocotools`.
+        backend: `auto`, or one of `BACKENDS`, as in `CocoEvaluator`.
         notes: more notes for the result, added to those of the ground truth.
 
     Returns:
@@ -249,23 +228,35 @@ def evaluate_rows(
     """
     check_known_images(rows.image_ids, ground_truth, "The detections")
     check_known_categories(rows.category_ids, ground_truth, "The detections")
-    limits = (1, 10, checked_limit(max_detections))
+    limit = checked_limit(max_detections)
+    return _score(ground_truth, rows, limit, backend, notes or {})
+
+
+def _score(
+    ground_truth: CocoGroundTruth,
+    rows: DetectionRows,
+    limit: int,
+    backend: str,
+    notes: Mapping[str, int],
+) -> CocoResult:
+    """Score rows whose ids are those of the ground truth."""
+    limits = (1, 10, limit)
     finite = rows.finite()
-    all_notes = dict(ground_truth.notes) | dict(notes or {})
+    all_notes = dict(ground_truth.notes) | dict(notes)
     if not finite.all():
         rows = rows.select(finite)
         first = f"(first: row {np.flatnonzero(~finite)[0]})"
         sentence = f"detections were not finite (NaN or infinite), left out {first}"
         all_notes[sentence] = int((~finite).sum())
-    all_notes |= limit_notes(ground_truth, limits[-1])
-    precision, recall, name = _match(ground_truth, rows, limits, backend)
+    all_notes |= limit_notes(ground_truth, limit)
+    precision, recall, name = match(ground_truth, rows, limits, backend)
     return CocoResult(
         metrics=summarize(precision, recall, limits),
         per_class=per_class(precision, ground_truth, rows),
         rows=rows,
         num_images=ground_truth.num_images,
         backend=name,
-        max_detections=limits[-1],
+        max_detections=limit,
         notes=all_notes,
     )
 
@@ -283,7 +274,7 @@ def evaluate_detections_file(
         detections_json: a path, or the list itself: dicts with `image_id`, `category_id`, `bbox`
             and `score`; more keys (segmentation) are ignored; an empty list gives AP 0.
         annotations_json: COCO annotations, a path or their content.
-        backend: `auto`, `faster_coco_eval` or `pycocotools`.
+        backend: `auto`, or one of `BACKENDS`, as in `CocoEvaluator`.
         max_detections: most detections of one class that count in one image.
 
     Returns:
@@ -307,79 +298,3 @@ def _fields(detections: Mapping[str, np.ndarray] | Any) -> dict[str, np.ndarray]
     if isinstance(detections, Mapping):
         return {name: np.asarray(detections[name]) for name in names}
     return {name: np.asarray(getattr(detections, name)) for name in names}
-
-
-def _load_backend(backend: str) -> tuple[type, type, str]:
-    """Import the classes of a backend; `auto` takes the first that works."""
-    if backend != "auto" and backend not in BACKENDS:
-        raise ValueError(f"backend is {backend!r}, expected 'auto' or one of {BACKENDS}.")
-    failures = []
-    for name in BACKENDS if backend == "auto" else (backend,):
-        try:
-            dataset, evaluation = (_attribute(target) for target in _CLASSES[name])
-            return dataset, evaluation, name
-        # A wheel built for another NumPy fails with ValueError ("numpy.dtype size changed") or
-        # AttributeError rather than ImportError.
-        except (ImportError, ValueError, AttributeError, RuntimeError) as error:
-            failures.append(f"{name}: {type(error).__name__}: {error} -> {_INSTALL[name]}")
-    raise ImportError(
-        "COCO evaluation needs pycocotools (or the faster faster-coco-eval), built for the "
-        f"installed NumPy {np.__version__}. Tried, and what to run:\n  " + "\n  ".join(failures)
-    )
-
-
-def _attribute(target: str) -> type:
-    module, name = target.split(":")
-    return getattr(importlib.import_module(module), name)
-
-
-def _match(
-    ground_truth: CocoGroundTruth, rows: DetectionRows, limits: tuple[int, ...], backend: str
-) -> tuple[np.ndarray, np.ndarray, str]:
-    """Return precision [T, R, K, A, M], recall [T, K, A, M] and the name of the backend."""
-    dataset_class, evaluation_class, name = _load_backend(backend)
-    if not ground_truth.num_images or not ground_truth.categories:
-        shape = (len(ground_truth.categories), 4, 3)
-        return -np.ones((10, 101, *shape)), -np.ones((10, *shape)), name
-    ground_truth, rows = ground_truth.with_small_ids(rows)
-    truth = ground_truth.to_coco()
-    found = truth | {"annotations": _annotation_dicts(rows)}
-    # Both libraries print progress, which would mix with the caller's output.
-    with contextlib.redirect_stdout(io.StringIO()):
-        datasets = []
-        for content in (truth, found):
-            dataset = dataset_class()
-            dataset.dataset = content
-            dataset.createIndex()
-            datasets.append(dataset)
-        evaluation = evaluation_class(*datasets, iouType="bbox")
-        evaluation.params.imgIds = ground_truth.image_ids.tolist()
-        evaluation.params.catIds = list(ground_truth.category_ids)
-        evaluation.params.maxDets = list(limits)
-        counts = objects_by_area(ground_truth, evaluation.params.areaRng)
-        usual = np.asarray(evaluation.params.recThrs)
-        probe_levels = probes(counts)
-        levels = np.union1d(usual, probe_levels)
-        evaluation.params.recThrs = levels
-        evaluation.evaluate()
-        evaluation.accumulate()
-    precision = np.asarray(evaluation.eval["precision"], np.float64)
-    recall = np.asarray(evaluation.eval["recall"], np.float64)
-    category, area = np.indices(counts.shape)
-    at_probes = precision[:, np.searchsorted(levels, probe_levels), category, area]
-    precision = precision[:, np.searchsorted(levels, usual)]
-    return same_bits(precision, at_probes), recall, name
-
-
-def _annotation_dicts(rows: DetectionRows) -> list[dict[str, Any]]:
-    """Return rows as annotations, in the form that a result file has once it is read.
-
-    The libraries' `loadRes` would fail on an empty list and make a polygon of every box.
-    """
-    annotations = rows.to_list()
-    areas = (rows.boxes[:, 2] * rows.boxes[:, 3]).tolist()
-    for number, (annotation, area) in enumerate(zip(annotations, areas, strict=True), start=1):
-        annotation["id"] = number
-        annotation["area"] = area
-        annotation["iscrowd"] = 0
-    return annotations

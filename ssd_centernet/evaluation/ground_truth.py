@@ -191,10 +191,11 @@ class CocoGroundTruth:
         return dataclasses.replace(self, **changes)
 
     def with_small_ids(self, rows: DetectionRows) -> tuple["CocoGroundTruth", DetectionRows]:
-        """Return both with ids from 1 where a float cannot hold the own ids.
+        """Return both with ids from 1 where the libraries cannot hold the own ids.
 
-        faster_coco_eval keeps ids as floats of 53 bits, so that neighbouring ids of 19 digits
-        would be one. The order stays, and with it every number of an evaluation.
+        faster_coco_eval and hotcoco keep ids as floats of 53 bits, so that neighbouring ids of 19
+        digits would be one, and hotcoco takes none below 0. The order stays, and with it every
+        number of an evaluation.
 
         Args:
             rows: detections with ids of this ground truth.
@@ -203,7 +204,7 @@ class CocoGroundTruth:
             The ground truth and the rows, with the new ids where they are needed.
         """
         all_ids = (self.image_ids, self.ids, np.array(self.category_ids, np.int64))
-        if all(np.abs(ids).max(initial=0) < 2**53 for ids in all_ids):
+        if all(ids.min(initial=0) >= 0 and ids.max(initial=0) < 2**53 for ids in all_ids):
             return self, rows
         categories = np.array(self.category_ids, np.int64)
 

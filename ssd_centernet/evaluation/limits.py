@@ -80,9 +80,13 @@ def _objects_by_image_and_class(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return image ids, category ids and numbers of objects, crowd regions left out."""
     keep = ~truth.is_crowd
-    pairs = np.stack([truth.object_image_ids[keep], truth.object_category_ids[keep]], axis=1)
-    found, counts = np.unique(pairs, axis=0, return_counts=True)
-    return found[:, 0], found[:, 1], counts
+    ids = np.array(truth.category_ids, np.int64)
+    images = truth.positions(truth.object_image_ids[keep])
+    classes = np.searchsorted(ids, truth.object_category_ids[keep])
+    # One number for both: pairs of them would be sorted ten times as slowly.
+    found, counts = np.unique(images * len(ids) + classes, return_counts=True)
+    places, columns = np.divmod(found, max(len(ids), 1))
+    return truth.image_ids[places], ids[columns], counts
 
 
 def _percent(share: float) -> str:

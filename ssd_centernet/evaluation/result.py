@@ -82,6 +82,8 @@ class DetectionRows:
         """Join rows in the given order."""
         if not parts:
             return cls.from_list([])
+        if len(parts) == 1:
+            return parts[0]
         fields = [field.name for field in dataclasses.fields(cls)]
         return cls(**{name: np.concatenate([getattr(p, name) for p in parts]) for name in fields})
 
@@ -151,7 +153,10 @@ class DetectionRows:
 
     def finite(self) -> np.ndarray:
         """Return bool [N]: rows whose box and score are all finite numbers."""
-        return np.isfinite(self.boxes).all(axis=1) & np.isfinite(self.scores)
+        finite = np.isfinite(self.boxes)
+        # Almost always all of them, and rows of four are slow to reduce.
+        rows = np.ones(len(self), bool) if finite.all() else finite.all(axis=1)
+        return rows & np.isfinite(self.scores)
 
 
 _FORM = (
@@ -202,7 +207,7 @@ class CocoResult:
             no object of it), `num_objects` (crowd regions not counted), `num_detections`.
         rows: the detections that were scored.
         num_images: images of the ground truth, all of which count.
-        backend: the library that matched: `faster_coco_eval` or `pycocotools`.
+        backend: the library that matched, one of `coco.BACKENDS`.
         max_detections: most detections of one class that counted in one image; 100 in COCO.
         notes: what was repaired or left out: sentence -> number of times.
 

@@ -57,6 +57,7 @@ class RunEvaluation:
         split: str | None = None,
         batch_size: int = 16,
         max_detections: int = COCO_LIMIT,
+        backend: str = "auto",
         communicator: Communicator | None = None,
     ):
         """Read the ground truth, once for all calls; for arguments and errors see `evaluate_run`.
@@ -67,6 +68,7 @@ class RunEvaluation:
             split: prefix of the record files.
             batch_size: images per step.
             max_detections: most detections of one class that count in one image.
+            backend: library that matches, as in `CocoEvaluator`.
             communicator: connects the processes.
         """
         self._detector, self._data_dir = run.detector, data_dir
@@ -77,13 +79,16 @@ class RunEvaluation:
         own = run.label_map
         label_map = LabelMap(own.names, own.ids, other_names=own.other_names | data.other_names)
         truth = split_ground_truth(data_dir, self.split, label_map)
-        self._evaluator = CocoEvaluator(truth, category_ids=own.ids, max_detections=max_detections)
+        self._evaluator = CocoEvaluator(
+            truth, category_ids=own.ids, max_detections=max_detections, backend=backend
+        )
         self._batches = evaluation_batches(
             str(data_dir),
             split=self.split,
             label_map=label_map,
             batch_size=fitting_batch_size(batch_size, truth.num_images, self._communicator.size),
             preprocess=run.detector.preprocessing,
+            make_targets=run.detector.make_targets,
             rank=self._communicator.rank,
             world_size=self._communicator.size,
         )
@@ -120,6 +125,7 @@ def evaluate_run(
     split: str | None = None,
     batch_size: int = 16,
     max_detections: int = COCO_LIMIT,
+    backend: str = "auto",
     progress: Callable[[int, int], None] | None = None,
     communicator: Communicator | None = None,
 ) -> SplitResult | None:
@@ -131,6 +137,7 @@ def evaluate_run(
         split: prefix of the record files; None is that of the training.
         batch_size: images per step; it changes the speed and not the result.
         max_detections: most detections of one class that count in one image.
+        backend: library that matches, as in `CocoEvaluator`.
         progress: called with (images done, images in all) after every batch.
         communicator: connects the processes, each of which evaluates its share of the images.
 
@@ -147,6 +154,7 @@ def evaluate_run(
         split=split,
         batch_size=batch_size,
         max_detections=max_detections,
+        backend=backend,
         communicator=communicator,
     )
     evaluated = evaluation(progress)

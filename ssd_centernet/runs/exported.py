@@ -25,6 +25,7 @@ def evaluate_exported(
     split: str,
     *,
     max_detections: int = COCO_LIMIT,
+    backend: str = "auto",
     progress: Callable[[int, int], None] | None = None,
 ) -> SplitResult:
     """Evaluate an exported file on every image of a split, one image at a time.
@@ -34,6 +35,7 @@ def evaluate_exported(
         data_dir: folder of converted data with the classes of the file.
         split: prefix of the record files.
         max_detections: most detections of one class that count in one image.
+        backend: library that matches, as in `CocoEvaluator`.
         progress: called with (images done, images in all) after every image.
 
     Returns:
@@ -47,7 +49,10 @@ def evaluate_exported(
     check_same_classes(model.label_map, data, data_dir)
     truth = split_ground_truth(data_dir, split, data)
     evaluator = CocoEvaluator(
-        truth, category_ids=model.label_map.ids, max_detections=max_detections
+        truth,
+        category_ids=model.label_map.ids,
+        max_detections=max_detections,
+        backend=backend,
     )
     keys = ("source_id", "height", "width")
 

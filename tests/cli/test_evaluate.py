@@ -5,6 +5,8 @@ import re
 
 import pytest
 
+from ssd_centernet.evaluation.backends import CHOICES
+from tests.cli.command_line import parsed
 from tests.process import python
 
 # Prevents any import of tensorflow, then runs the command line.
@@ -40,6 +42,11 @@ def scored_files(tmp_path):
     (tmp_path / "perfect.json").write_text(json.dumps(rows))
     (tmp_path / "empty.json").write_text("[]")
     return tmp_path
+
+
+def test_every_library_can_be_chosen():
+    with parsed("evaluate", ["--backend=hotcoco"]) as values:
+        assert tuple(values["backend"].parser.enum_values) == CHOICES
 
 
 def test_detections_file_is_scored_without_tensorflow(scored_files):
@@ -109,7 +116,9 @@ def test_a_limit_above_cocos_counts_all_objects_of_a_crowded_image(scored_files,
     assert re.search(r"^note: 1 image has more than 100 objects of a class", usual, re.MULTILINE)
     assert "66.6 % of the objects can be found at all, and AP cannot pass 0.67" in usual
     output = tmp_path / "out"
-    whole = without_tensorflow("evaluate", *files, "--max_detections=150", f"--output_dir={output}")
+    limit = ["--max_detections=150", "--backend=pycocotools"]
+    whole = without_tensorflow("evaluate", *files, *limit, f"--output_dir={output}")
+    assert "matched by pycocotools" in whole.stdout
     assert re.search(r"^AP +1\.000", whole.stdout, re.MULTILINE)
     assert re.search(r"^ARmax150 +1\.000", whole.stdout, re.MULTILINE)
     assert json.loads((output / "metrics.json").read_text())["max_detections"] == 150

@@ -68,3 +68,72 @@ def perturbed_rows(truth: CocoGroundTruth, seed: int, per_object: int = 6) -> De
         boxes=boxes,
         scores=scores,
     )
+
+
+def hard_scene(seed: int) -> tuple[CocoGroundTruth, DetectionRows, int]:
+    """Return ground truth, detections and a limit that are as unlike an ordinary split as can be.
+
+    Ids are negative, huge or not in order, overlaps lie exactly on thresholds, areas on the borders
+    of their ranges; there are crowds, equal scores, empty images, boxes without area and classes
+    with more detections than count.
+    """
+    rng = np.random.default_rng(seed)
+    num_images, num_categories = int(rng.integers(1, 9)), int(rng.integers(1, 5))
+    num_objects, num_rows = int(rng.integers(0, 40)), int(rng.integers(0, 200))
+    images = (
+        np.arange(num_images) + 1,
+        np.sort(rng.choice(np.arange(-50, 50), num_images, replace=False)),
+        2**53 - 3 * np.arange(num_images, 0, -1),
+        2**62 + np.arange(num_images),
+        np.arange(num_images) * 10**9,
+    )[seed % 5]
+    low = -5 if seed % 5 == 1 else 0
+    categories = np.sort(rng.choice(np.arange(low, 100), num_categories, replace=False))
+    # Whole numbers give overlaps of exactly 0.5 and equal overlaps with several objects.
+    whole = rng.random() < 0.5
+
+    def random_boxes(number: int) -> np.ndarray:
+        sides = (rng.integers(0, high, (number, 2)) for high in (200, 120))
+        return np.concatenate([*sides], axis=1) + (0 if whole else rng.random((number, 4)))
+
+    truth_boxes, boxes = random_boxes(num_objects), random_boxes(num_rows)
+    borders = [1024.0, np.nextafter(1024.0, 0.0), 9216.0, np.nextafter(9216.0, 1e5), 1e10, 1e-300]
+    stated = rng.random(num_objects) < 0.3
+    areas = np.where(stated, rng.choice(borders, num_objects), truth_boxes[:, 2:].prod(axis=1))
+    truth = CocoGroundTruth(
+        image_ids=images,
+        heights=np.full(num_images, 500),
+        widths=np.full(num_images, 700),
+        categories=tuple({"id": int(one), "name": f"c{one}"} for one in categories),
+        ids=rng.permutation(num_objects) + 1,
+        object_image_ids=rng.choice(images, num_objects),
+        object_category_ids=rng.choice(categories, num_objects),
+        boxes=truth_boxes.astype(np.float64),
+        areas=areas,
+        is_crowd=rng.random(num_objects) < rng.choice([0.0, 0.2, 0.6]),
+    )
+    row_images, row_categories = rng.choice(images, num_rows), rng.choice(categories, num_rows)
+    if num_objects:
+        near = rng.random(num_rows) < 0.7
+        of = rng.integers(0, num_objects, num_rows)
+        moves = rng.integers(-3, 4, (num_rows, 4)) * rng.choice([0, 1, 5], (num_rows, 1))
+        boxes = np.where(near[:, None], truth_boxes[of] + moves * (1 if whole else 0.7), boxes)
+        row_images = np.where(near, truth.object_image_ids[of], row_images)
+        alike = near & (rng.random(num_rows) < 0.8)
+        row_categories = np.where(alike, truth.object_category_ids[of], row_categories)
+    if seed % 3 == 0:  # Boxes that are empty, turned over, or near the ends of what a float holds.
+        odd = rng.random(num_rows) < 0.1
+        factors = rng.choice([0, -1, 1e6, 1e150, 1e-160], (num_rows, 1))
+        boxes = np.where(odd[:, None], boxes * factors, boxes)
+    scores = rng.random(num_rows).round(int(rng.integers(0, 4)))
+    if seed % 7 == 0:
+        scores = np.where(rng.random(num_rows) < 0.5, rng.choice([0.0, -0.0, 5e-324, -0.5]), scores)
+    if seed % 4 == 0:  # Many of one class in one image.
+        row_images[: num_rows // 2], row_categories[: num_rows // 2] = images[0], categories[0]
+    rows = DetectionRows(
+        image_ids=row_images,
+        category_ids=row_categories,
+        boxes=boxes.astype(np.float64),
+        scores=scores,
+    )
+    return truth, rows, int(rng.choice([11, 15, 20, 100, 300]))

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from ssd_centernet.evaluation.coco import (
+    BACKENDS,
     METRIC_NAMES,
     CocoEvaluator,
     CocoGroundTruth,
@@ -167,21 +168,19 @@ def test_another_size_than_stated_is_noted():
     ]
 
 
-@pytest.mark.parametrize("backend", ["faster_coco_eval", "pycocotools"])
+@pytest.mark.parametrize("backend", BACKENDS)
 def test_no_detections_give_ap_0(backend):
     truth = CocoGroundTruth.load(scene())
-    if backend == "faster_coco_eval":
-        pytest.importorskip("faster_coco_eval")
+    pytest.importorskip(backend)
     result = CocoEvaluator(truth, backend=backend).compute()
     assert result.metrics["AP"] == result.metrics["AP50"] == result.metrics["ARmax100"] == 0.0
     assert result.detections == []
     assert "AP         0.000" in result.table()
 
 
-@pytest.mark.parametrize("backend", ["faster_coco_eval", "pycocotools"])
+@pytest.mark.parametrize("backend", BACKENDS)
 def test_no_objects_give_ap_minus_1(backend):
-    if backend == "faster_coco_eval":
-        pytest.importorskip("faster_coco_eval")
+    pytest.importorskip(backend)
     content = scene(2)
     rows = truth_as_rows(CocoGroundTruth.load(content))
     for annotations in ([], [dict(content["annotations"][0], iscrowd=1)]):
@@ -309,9 +308,9 @@ def test_files_of_all_kinds(tmp_path):
             CocoGroundTruth.load(content)
 
 
-def test_evaluation_modules_load_neither_library():
+def test_evaluation_modules_load_no_library():
     code = (
         "import sys, ssd_centernet.evaluation.coco, ssd_centernet.evaluation.diagnosis\n"
-        "assert not {'pycocotools', 'faster_coco_eval'} & set(sys.modules)"
+        "assert not {'pycocotools', 'faster_coco_eval', 'hotcoco'} & set(sys.modules)"
     )
     python(code)

@@ -7,7 +7,7 @@ import re
 import numpy as np
 import pytest
 
-from ssd_centernet.evaluation.coco import CocoEvaluator, CocoGroundTruth, evaluate_rows
+from ssd_centernet.evaluation.coco import BACKENDS, CocoEvaluator, CocoGroundTruth, evaluate_rows
 from ssd_centernet.evaluation.limits import detector_notes, limit_notes
 from tests.evaluation.scenes import perturbed_rows, scene, truth_as_rows
 
@@ -71,11 +71,10 @@ def test_nothing_is_told_where_the_limit_costs_nothing():
     assert limit_notes(CocoGroundTruth.load({**content, "annotations": []}), 100) == {}
 
 
-@pytest.mark.parametrize("backend", ["pycocotools", "faster_coco_eval"])
+@pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("limit", [11, 30, 250])
 def test_other_limits_give_the_numbers_of_pycocotools(backend, limit):
-    if backend == "faster_coco_eval":
-        pytest.importorskip(backend)
+    pytest.importorskip(backend)
     truth = CocoGroundTruth.load(crowded([[40, 7], [23, 90]], (1, 2)))
     rows = perturbed_rows(truth, seed=4, per_object=3)
     result = evaluate_rows(truth, rows, backend=backend, max_detections=limit)

@@ -8,7 +8,12 @@ import pytest
 
 from ssd_centernet.evaluation.coco import METRIC_NAMES, evaluate_detections_file
 from ssd_centernet.labels import LabelMap
-from ssd_centernet.runs.evaluation import check_same_classes, evaluate_run, save_evaluation
+from ssd_centernet.runs.evaluation import (
+    RunEvaluation,
+    check_same_classes,
+    evaluate_run,
+    save_evaluation,
+)
 from ssd_centernet.runs.opened import open_run
 
 
@@ -87,3 +92,22 @@ def test_first_difference_of_label_maps_is_named():
     check_same_classes(trained, LabelMap(["b"], [2]), "x")
     with pytest.raises(ValueError, match="class 0 is 'a' .id 1. in the run and 'b' .id 1. in the"):
         check_same_classes(trained, LabelMap(["b"]), "x")
+
+
+def test_losses_are_of_targets_from_the_input_pipeline(model_dir, data_dir):
+    run = open_run(model_dir, device="cpu")
+    evaluation = RunEvaluation(run, data_dir, batch_size=4)
+    whole, filled = evaluation._batches
+    for batch in (whole, filled):
+        plain = {name: value for name, value in batch.items() if name != "targets"}
+        outputs = run.detector(batch["image"], training=False)
+        # Matching 200 padded rows of each image costs as much as the network.
+        ours = run.detector.compute_losses(outputs, batch)
+        padded = run.detector.compute_losses(outputs, plain)
+        assert "targets" in batch and set(ours) == {"class", "box"}
+        if batch is whole:
+            assert {name: float(part) for name, part in ours.items()} == {
+                name: float(part) for name, part in padded.items()
+            }
+    assert (filled["source_id"].numpy() == -1).sum() == 1
+    assert all(len(value) == 4 for value in filled["targets"].values())
