@@ -34,7 +34,11 @@ OURS, PEER, OURS_AT_PEER_SIZE = "SSD300 ResNet-34", "RetinaNet-384 R50-FPN", "SS
 def contestants(part: str) -> dict[str, tuple[str, dict]]:
     """Return the contestants of a part: name -> (function, settings)."""
     if part == "eval":
-        return {"CocoEvaluator": ("ours_eval", {}), "faster-coco-eval alone": ("bare_eval", {})}
+        return {
+            "CocoEvaluator": ("ours_eval", {}),
+            "hotcoco alone": ("hotcoco_eval", {}),
+            "faster-coco-eval alone": ("faster_eval", {}),
+        }
     if part == "input":
         ours, peer, settings = "ours_input", "peer_input", {}
     else:
@@ -58,7 +62,9 @@ RATIOS = (
     ("bf16", "images_per_second", OURS_AT_PEER_SIZE, PEER, None, True),
     ("bf16", "peak_rss_mb", OURS_AT_PEER_SIZE, PEER, 0.7, False),
     ("bf16", "peak_rss_mb", OURS, PEER, None, False),
-    ("eval", "images_per_second", "CocoEvaluator", "faster-coco-eval alone", 1.0, True),
+    ("eval", "images_per_second", "CocoEvaluator", "hotcoco alone", 1.0, True),
+    ("eval", "peak_rss_mb", "CocoEvaluator", "hotcoco alone", None, False),
+    ("eval", "images_per_second", "CocoEvaluator", "faster-coco-eval alone", None, True),
 )
 
 # --- contestants: each returns its work (units -> images done) -------------------------------
@@ -135,7 +141,7 @@ def ours_eval(options: dict):
 
     def work(units: int) -> int:
         for _ in range(units):
-            evaluator = CocoEvaluator(ground_truth, backend="faster_coco_eval")
+            evaluator = CocoEvaluator(ground_truth, backend="hotcoco")
             evaluator.add(*batch)
             evaluator.compute()
         return units * count
@@ -143,22 +149,34 @@ def ours_eval(options: dict):
     return work
 
 
-def bare_eval(options: dict):
+def hotcoco_eval(options: dict):
+    """Score the same rows with hotcoco alone, in the quickest form that it takes."""
+    from hotcoco import COCO, COCOeval
+
+    return _bare_eval(COCO, COCOeval)
+
+
+def faster_eval(options: dict):
     """Score the same rows with faster-coco-eval alone, in the quickest form that it takes."""
+    from faster_coco_eval import COCO, COCOeval_faster
+
+    return _bare_eval(COCO, COCOeval_faster)
+
+
+def _bare_eval(dataset_class: type, evaluation_class: type):
+    """Score rows that are one array already, with the ground truth read before."""
     import contextlib
     import io
-
-    from faster_coco_eval import COCO, COCOeval_faster
 
     from ssd_centernet.benchmark.evaluation import random_scene
 
     truth, rows = random_scene()
-    ground_truth = COCO(truth)
+    ground_truth = dataset_class(truth)
 
     def work(units: int) -> int:
         for _ in range(units):
             with contextlib.redirect_stdout(io.StringIO()):
-                evaluation = COCOeval_faster(ground_truth, ground_truth.loadRes(rows), "bbox")
+                evaluation = evaluation_class(ground_truth, ground_truth.loadRes(rows), "bbox")
                 evaluation.evaluate()
                 evaluation.accumulate()
                 evaluation.summarize()

@@ -20,8 +20,12 @@ import secrets
 import shutil
 import stat
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+
+# What a file gets: text (written as UTF-8, line ends as they are), bytes, or pieces of text, which
+# need not be in memory together.
+Content = str | bytes | Iterable[str]
 
 # Where a file system knows no locks, what nobody has written to for so many seconds is left over.
 LEFTOVER_AGE = 3600.0
@@ -99,12 +103,12 @@ def read_object(path: str | os.PathLike) -> dict | None:
     return found if isinstance(found, dict) else None
 
 
-def write_atomically(path: str | os.PathLike, content: str | bytes, *, tidy: bool = False) -> str:
+def write_atomically(path: str | os.PathLike, content: Content, *, tidy: bool = False) -> str:
     """Write a file beside its target and rename it, so that no reader sees half of it.
 
     Args:
         path: the file; missing folders are made.
-        content: text (written as UTF-8, line ends as they are) or bytes.
+        content: see `Content`.
         tidy: whether to remove what killed calls were writing of this file; lists its folder.
 
     Returns:
@@ -122,7 +126,7 @@ def write_atomically(path: str | os.PathLike, content: str | bytes, *, tidy: boo
 
 def write_together(
     directory: str | os.PathLike,
-    contents: Mapping[str, str | bytes],
+    contents: Mapping[str, Content],
     *,
     remove: Sequence[str] = (),
 ) -> dict[str, str]:
@@ -160,17 +164,18 @@ def write_together(
 
 
 @contextlib.contextmanager
-def _written_beside(target: Path, content: str | bytes) -> Iterator[Path]:
+def _written_beside(target: Path, content: Content) -> Iterator[Path]:
     """Write a hidden file beside a target, to be renamed; remove it at the end if it is there."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    data = content.encode("utf-8") if isinstance(content, str) else content
+    pieces = (content,) if isinstance(content, str | bytes) else content
     temporary = _temporary_name(target)
     # Who may read it is what the umask says, as for any other file.
     handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
     with os.fdopen(handle, "wb") as file:
         try:
             _hold(file.fileno())
-            file.write(data)
+            for piece in pieces:
+                file.write(piece.encode("utf-8") if isinstance(piece, str) else piece)
             file.flush()
             os.fsync(file.fileno())
             yield temporary

@@ -40,6 +40,20 @@ def test_text_and_bytes_are_written_and_readable_by_others(tmp_path, umask):
     assert os.listdir(path.parent) == ["a.txt"]
 
 
+def test_pieces_are_written_in_their_order_or_not_at_all(tmp_path):
+    path = tmp_path / "a.txt"
+    write_atomically(path, (piece for piece in ("é", "", "b\n")))
+    assert path.read_bytes() == "éb\n".encode()
+
+    def broken():
+        yield "half"
+        raise RuntimeError("no more")
+
+    with pytest.raises(RuntimeError, match="no more"):
+        write_together(tmp_path, {"a.txt": broken(), "b.txt": "new"})
+    assert path.read_bytes() == "éb\n".encode() and os.listdir(tmp_path) == ["a.txt"]
+
+
 def test_a_failed_write_keeps_the_old_file(tmp_path, monkeypatch):
     path = tmp_path / "a.txt"
     write_atomically(path, "old")

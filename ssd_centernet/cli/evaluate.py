@@ -28,6 +28,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -198,14 +199,16 @@ def evaluate_model_dir(
     if evaluated is None:  # The first process has the results of all.
         return 0
     directory = output_dir or Path(values.model_dir) / EVALUATION_DIR
-    page = None
+    page, began = None, time.perf_counter()
     if report:
         page = evaluation_page(
             evaluated, run, model_dir=values.model_dir, data_dir=data_dir, split=split
         )
     paths = save_evaluation(evaluated, directory, page=page, checkpoint=run.checkpoint, split=split)
+    took = evaluated.result.took(report=time.perf_counter() - began)
     print(f"{run.checkpoint} on {split} of {data_dir}\n")
     _show(evaluated)
+    print(took)
     _tell(evaluated.hint, paths)
     _runs.tell_next("predict", f"--model_dir={values.model_dir}")
     return 0

@@ -71,6 +71,21 @@ def match(
         return *_accumulated(evaluation), name
 
 
+def installed() -> list[str]:
+    """Return the backends that can be used here, the quickest first.
+
+    Raises:
+        ImportError: there is none.
+    """
+    names = []
+    for name in BACKENDS:
+        with contextlib.suppress(ImportError):
+            names.append(_load(name)[2])
+    if not names:
+        _load("auto")
+    return names
+
+
 def _load(backend: str) -> tuple[type, type, str]:
     """Import the classes of a backend; `auto` takes the first that works."""
     if backend not in CHOICES:
@@ -132,10 +147,21 @@ def _from_columns(dataset_class: type, truth: CocoGroundTruth, rows: DetectionRo
         area=truth.areas,
         iscrowd=truth.is_crowd.astype(np.int64),
     )
+    # The library looks at one image and class at a time, and is quicker where their rows lie
+    # together. Rows of one image and class keep their order, which decides between equal scores.
+    order = _grouped(rows.image_ids, rows.category_ids)
     table = np.empty((len(rows), 7))
-    table[:, 0], table[:, 1:5] = rows.image_ids, rows.boxes
-    table[:, 5], table[:, 6] = rows.scores, rows.category_ids
+    table[:, 0], table[:, 1:5] = rows.image_ids[order], rows.boxes[order]
+    table[:, 5], table[:, 6] = rows.scores[order], rows.category_ids[order]
     return [dataset, dataset.load_res(table)]
+
+
+def _grouped(images: np.ndarray, categories: np.ndarray) -> np.ndarray:
+    """Return the order of rows by image and then category, neither below 0; it is stable."""
+    span = int(categories.max(initial=0)) + 1
+    if int(images.max(initial=0)) < 2**62 // span:
+        return np.argsort(images * span + categories, kind="stable")
+    return np.lexsort((categories, images))
 
 
 def _from_dicts(dataset_class: type, truth: CocoGroundTruth, rows: DetectionRows) -> list:

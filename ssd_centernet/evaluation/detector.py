@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -205,8 +206,9 @@ def evaluate_detector(
         communicator: connects the processes that evaluate together; all call this function.
 
     Returns:
-        The result, None on all processes but the first; and the means of the loss parts over
-        batches without fillers.
+        The result, with the seconds of `network` (input, losses and decoding with it) and `metric`,
+        None on all processes but the first; and the means of the loss parts over batches without
+        fillers.
 
     Raises:
         Stopped: a signal came on one of the processes; raised on all, or on the first alone when it
@@ -215,7 +217,7 @@ def evaluate_detector(
     communicator = communicator or SingleProcess()
     step = step or detection_step(detector)
     evaluator.reset()
-    losses, stop = [], None
+    losses, stop, began = [], None, time.perf_counter()
     try:
         with interruptible():
             for batch in batches:
@@ -234,8 +236,11 @@ def evaluate_detector(
     means = {name: float(np.mean([one[name] for one in losses])) for name in (losses or [{}])[0]}
     if not communicator.is_chief:
         return None, means
+    detected = time.perf_counter()
     with interruptible():
-        return evaluator.compute(), means
+        result = evaluator.compute()
+    seconds = {"network": detected - began, "metric": time.perf_counter() - detected}
+    return dataclasses.replace(result, seconds=seconds), means
 
 
 def _evaluate_batch(

@@ -7,7 +7,7 @@ import json
 import math
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -55,6 +55,7 @@ _MEANINGS = (
 
 
 _KEYS = ("image_id", "category_id", "bbox", "score")
+_ROWS_OF_A_PIECE = 8192
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -146,6 +147,30 @@ class DetectionRows:
             for image, category, box, score in columns
         ]
 
+    def json_pieces(self) -> Iterator[str]:
+        """Yield the text of `json.dumps(self.to_list())` piece by piece.
+
+        Neither the text nor a Python object for each row is ever in memory as a whole.
+        """
+        for begin in range(0, max(len(self), 1), _ROWS_OF_A_PIECE):
+            rows = self.select(slice(begin, begin + _ROWS_OF_A_PIECE))
+            text = rows._json()
+            yield ("[" if begin == 0 else ", ") + text
+        yield "]"
+
+    def _json(self) -> str:
+        """Return the rows as JSON without the brackets around them."""
+        if not self.finite().all():
+            return json.dumps(self.to_list())[1:-1]
+        columns = (self.image_ids, self.category_ids, self.boxes, self.scores)
+        # Python and JSON write whole and finite numbers, and lists of them, in the same way.
+        return ", ".join(
+            [
+                f'{{"image_id": {image}, "category_id": {kind}, "bbox": {box}, "score": {score}}}'
+                for image, kind, box, score in zip(*(c.tolist() for c in columns), strict=True)
+            ]
+        )
+
     def select(self, keep: np.ndarray) -> "DetectionRows":
         """Return the rows chosen by a mask or by indices [K]."""
         fields = [field.name for field in dataclasses.fields(self)]
@@ -210,6 +235,7 @@ class CocoResult:
         backend: the library that matched, one of `coco.BACKENDS`.
         max_detections: most detections of one class that counted in one image; 100 in COCO.
         notes: what was repaired or left out: sentence -> number of times.
+        seconds: what took how long, such as `network` and `metric`; empty where nobody measured.
 
     Source: docs/reference/ssd_resnet34.md, section 13 (names and order of the numbers)
     """
@@ -221,6 +247,7 @@ class CocoResult:
     backend: str
     max_detections: int = 100
     notes: dict[str, int] = dataclasses.field(default_factory=dict)
+    seconds: dict[str, float] = dataclasses.field(default_factory=dict, compare=False)
 
     @property
     def detections(self) -> list[dict[str, Any]]:
@@ -258,6 +285,11 @@ class CocoResult:
             )
         lines += [f"note: {count} {sentence}" for sentence, count in self.notes.items()]
         return "\n".join(lines)
+
+    def took(self, **more: float) -> str:
+        """Say how long the parts took, each apart; `more` are seconds of others."""
+        parts = {**self.seconds, **more}
+        return "took: " + ", ".join(f"{name} {value:.1f} s" for name, value in parts.items())
 
     def coco_lines(self) -> list[str]:
         """Return the 12 lines that pycocotools prints of the numbers.
@@ -302,7 +334,7 @@ class CocoResult:
         """
         numbers = {**(facts or {}), **self.to_dict()}
         contents = {
-            DETECTIONS_NAME: json.dumps(self.detections),
+            DETECTIONS_NAME: self.rows.json_pieces(),
             PER_CLASS_NAME: self._csv(),
             **({} if page is None else {REPORT_NAME: page}),
             EVALUATION_METRICS_NAME: json.dumps(numbers, indent=2) + "\n",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Callable, Iterable
 
 from ssd_centernet.evaluation.coco import CocoEvaluator
@@ -75,6 +76,7 @@ class SplitEvaluation:
 
     def _record(self, step: int, result: CocoResult, losses: dict[str, float]) -> dict[str, float]:
         """Write what an evaluation gave; the line in the log comes last of what a resume needs."""
+        began = time.perf_counter()
         parts = {LOSS_PREFIX + name: value for name, value in losses.items()}
         metrics = {**result.metrics, **parts}
         with interruptible():
@@ -92,4 +94,5 @@ class SplitEvaluation:
         # The evaluation counts: a signal that ends the drawing is answered after the next call.
         with contextlib.suppress(Stopped), interruptible():
             self._show(step, result)
+        self._log.say(f"  {result.took(report=time.perf_counter() - began)}")
         return metrics

@@ -34,6 +34,7 @@ from tools import api_doc
 OTHER_PROGRAMS = {  # Programs of ours with flags of their own: how they are asked for help.
     "python -m tests.parity": "python -m tests.parity --help",
     "python benchmarks/compare_model_garden.py": "python benchmarks/compare_model_garden.py --help",
+    "python benchmarks/evaluate.py": "python benchmarks/evaluate.py --help",
     "python benchmarks/save.py": "python benchmarks/save.py --help",
 }
 

@@ -3,7 +3,6 @@
 import contextlib
 import copy
 import dataclasses
-import importlib.util
 import io
 import json
 import sys
@@ -12,7 +11,7 @@ import types
 import numpy as np
 import pytest
 
-from ssd_centernet.evaluation.backends import match
+from ssd_centernet.evaluation.backends import installed, match
 from ssd_centernet.evaluation.coco import (
     BACKENDS,
     METRIC_NAMES,
@@ -30,11 +29,6 @@ from tests.evaluation.scenes import (
     truth_as_rows,
 )
 from tests.parity import VECTORS
-
-
-def installed() -> list[str]:
-    """Return the quicker libraries that are here; those that lack a wheel may be absent."""
-    return [name for name in BACKENDS[:-1] if importlib.util.find_spec(name)]
 
 
 def plain_pycocotools(content: dict, rows: DetectionRows) -> tuple[list[float], list[str]]:
@@ -159,7 +153,7 @@ def test_hard_scenes_hold_what_is_hard():
 def test_analysis_and_page_do_not_depend_on_the_library():
     truth = CocoGroundTruth.load(scene(6, 3))
     rows = perturbed_rows(truth, 3)
-    results = [evaluate_rows(truth, rows, backend=name) for name in (*installed(), "pycocotools")]
+    results = [evaluate_rows(truth, rows, backend=name) for name in installed()]
     named = [dataclasses.replace(result, backend="the library") for result in results]
     pages = {html_report(result, truth, title="a page") for result in named}
     assert len(results) > 1 and len(pages) == 1
@@ -168,11 +162,14 @@ def test_analysis_and_page_do_not_depend_on_the_library():
 
 def test_auto_takes_the_quickest_that_works(monkeypatch):
     truth = CocoGroundTruth.load(scene())
-    for name in BACKENDS[:-1]:
-        if importlib.util.find_spec(name):
-            assert evaluate_rows(truth, truth_as_rows(truth)).backend == name
+    there = installed()
+    assert "pycocotools" in there and there == [name for name in BACKENDS if name in there]
+    for name in there:
+        assert evaluate_rows(truth, truth_as_rows(truth)).backend == name
         monkeypatch.setitem(sys.modules, name, None)
-    assert evaluate_rows(truth, truth_as_rows(truth)).backend == "pycocotools"
+        monkeypatch.setitem(sys.modules, f"{name}.coco", None)
+    with pytest.raises(ImportError, match="needs one of hotcoco"):
+        installed()
 
 
 def test_a_library_without_what_is_needed_is_passed_over(monkeypatch):

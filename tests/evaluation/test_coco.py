@@ -1,6 +1,8 @@
 import csv
 import json
 import math
+import pathlib
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -14,6 +16,7 @@ from ssd_centernet.evaluation.coco import (
     evaluate_detections_file,
     evaluate_rows,
 )
+from ssd_centernet.files import write_atomically
 from tests.evaluation.scenes import mini_annotations, perturbed_rows, scene, truth_as_rows
 from tests.process import python
 
@@ -248,6 +251,7 @@ def test_save_writes_what_can_be_scored_again(tmp_path):
     saved = json.loads((tmp_path / "new/folder/metrics.json").read_text())
     assert saved["metrics"] == result.metrics and list(saved["metrics"]) == list(METRIC_NAMES)
     assert saved["num_images"] == 4 and saved["backend"] == result.backend
+    assert pathlib.Path(paths["detections.json"]).read_text() == json.dumps(result.detections)
     again = evaluate_detections_file(paths["detections.json"], content)
     assert again.metrics == result.metrics and again.num_detections == result.num_detections
     with open(paths["per_class.csv"], newline="") as file:
@@ -255,6 +259,40 @@ def test_save_writes_what_can_be_scored_again(tmp_path):
     assert [row["name"] for row in rows] == ["c0", "c1", "c2"]
     assert float(rows[1]["AP"]) == result.per_class[1]["AP"]
     assert sorted(p.name for p in (tmp_path / "new/folder").iterdir()) == sorted(paths)
+
+
+@pytest.mark.parametrize("number", [0, 1, 8192, 8193, 20_000])
+def test_detections_are_written_as_json_writes_them(number):
+    rng = np.random.default_rng(number)
+    rows = DetectionRows(
+        image_ids=rng.integers(-(2**62), 2**62, number),
+        category_ids=rng.integers(0, 90, number),
+        boxes=rng.normal(0, 10.0 ** rng.integers(-300, 300, (number, 1)), (number, 4)),
+        scores=rng.random(number).astype(np.float32).astype(np.float64),
+    )
+    if number == 8193:  # What is not finite JSON spells in its own way.
+        rows.boxes[5, 2], rows.scores[7], rows.scores[8] = np.nan, np.inf, -0.0
+    pieces = list(rows.json_pieces())
+    assert "".join(pieces) == json.dumps(rows.to_list())
+    assert max(map(len, pieces)) < 200 * 8192
+
+
+def test_the_memory_of_writing_detections_does_not_grow_with_them(tmp_path):
+    number = 50_000
+    rows = DetectionRows(
+        image_ids=np.arange(number),
+        category_ids=np.ones(number, np.int64),
+        boxes=np.full((number, 4), 1 / 3),
+        scores=np.full(number, 0.1),
+    )
+    tracemalloc.start()
+    try:
+        write_atomically(tmp_path / "rows.json", rows.json_pieces())
+        most = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    # As one text they have 7 MB, and as dicts 40 MB.
+    assert (tmp_path / "rows.json").stat().st_size > 6e6 and most < 6e6
 
 
 def test_table_is_aligned_and_complete():

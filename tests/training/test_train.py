@@ -111,7 +111,11 @@ def test_early_stop(tiny_recipe, data_dir, tmp_path, capsys):
     settings = ("train.steps = 20", "train.evaluate_every = 1", "train.early_stop_patience = 2")
     rate = "ConstantRate.learning_rate = 0.0"
     assert run(tiny_recipe, data_dir, tmp_path / "r", *settings, rate) == "stopped early"
-    assert "stopped early: 2 evaluations" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "stopped early: 2 evaluations" in said
+    seconds = r"\d+\.\d s"
+    took = rf"^  took: network {seconds}, metric {seconds}, report {seconds}$"
+    assert len(re.findall(took, said, re.MULTILINE)) >= 3
     best = json.loads((tmp_path / "r" / "best" / "metrics.json").read_text())["step"]
     assert find_checkpoint(tmp_path / "r").endswith(f"ckpt-{best + 2}")
 
