@@ -14,6 +14,7 @@ import gin
 import tensorflow as tf
 
 from ssd_centernet.data import records, shards
+from ssd_centernet.data.batch_shapes import OBJECT_FIELDS, fill_up, finish
 from ssd_centernet.data.epochs import (
     as_written,
     cached_epochs,
@@ -29,9 +30,6 @@ from ssd_centernet.ops import image as image_ops
 Example = dict[str, tf.Tensor]
 Augment = Callable[[Mapping[str, tf.Tensor], tf.Tensor], Example]
 MakeTargets = Callable[..., Mapping[str, tf.Tensor]]
-
-OBJECT_FIELDS = ("boxes", "classes", "is_crowd", "area")
-FILLER_ID = -1
 
 # Records parsed ahead of decoding, so that the turn of an epoch (new files, an empty shuffle
 # buffer) need not be felt.
@@ -160,7 +158,7 @@ def training_batches(
             example = augment(example, seeds)
             _check_image_size(example["image"], image_size)
             targets = _targets(example, make_targets)
-        return _finish(example, max_boxes, dtype, targets)
+        return finish(example, max_boxes, dtype, targets)
 
     examples = examples_from(first_epoch, offset).prefetch(_RECORDS_AHEAD)
     loaded = examples.map(load, num_parallel_calls or _calls(), deterministic=deterministic)
@@ -220,7 +218,7 @@ def evaluation_batches(
     @as_written
     def load(serialized: tf.Tensor) -> Example:
         example = preprocess_example(records.parse_example(serialized, label_map), preprocess)
-        return _finish(example, max_boxes, dtype, _targets(example, make_targets))
+        return finish(example, max_boxes, dtype, _targets(example, make_targets))
 
     serialized = shards.read_records(source.files)
     if not source.by_file:
@@ -228,7 +226,7 @@ def evaluation_batches(
     batches = serialized.map(load, num_parallel_calls or _calls(), deterministic=True).batch(
         batch_size
     )
-    batches = batches.map(as_written(lambda batch: _fill(batch, batch_size))).prefetch(2)
+    batches = batches.map(as_written(lambda batch: fill_up(batch, batch_size))).prefetch(2)
     return _with_options(batches, True, threadpool_size)
 
 
@@ -327,61 +325,12 @@ def _targets(example: Example, make_targets: MakeTargets | None) -> Mapping[str,
     return make_targets(*objects, extent=example.get("extent", tf.ones([2])))
 
 
-def _finish(
-    example: Example,
-    max_boxes: int,
-    dtype: tf.DType | str,
-    targets: Mapping[str, tf.Tensor] | None = None,
-) -> Example:
-    """Pad the object fields, cast the image, and check that all shapes are static."""
-    result = {key: example[key] for key in ("source_id", "height", "width")}
-    result["image"] = tf.cast(example["image"], dtype)
-    result["extent"] = example.get("extent", tf.ones([2]))
-    count = tf.minimum(tf.shape(example["boxes"])[0], max_boxes)
-    for key in OBJECT_FIELDS:
-        values = example[key][:max_boxes]
-        padding = [[0, max_boxes - count]] + [[0, 0]] * (values.shape.rank - 1)
-        result[key] = tf.ensure_shape(tf.pad(values, padding), [max_boxes, *values.shape[1:]])
-    result["valid"] = tf.range(max_boxes) < count
-    if targets is not None:
-        result["targets"] = dict(targets)
-    for key, value in {**result, **(targets or {})}.items():
-        if key != "targets" and not value.shape.is_fully_defined():
-            raise ValueError(
-                f"{key!r} has shape {value.shape}, which is not static, so it cannot be batched. "
-                "The augmentation, preprocess or make_targets function must give a fixed shape."
-            )
-    return result
-
-
 def _check_image_size(image: tf.Tensor, image_size: tuple[int, int] | None) -> None:
     if image_size is not None and tuple(image.shape[:2]) != tuple(image_size):
         raise ValueError(
             f"The augmentation makes images of shape {image.shape}, but the network expects "
             f"(height, width) = {tuple(image_size)}. Give both the same image_size."
         )
-
-
-def _fill(batch: Example, batch_size: int) -> Example:
-    """Fill an incomplete batch up with zeros, and with source_id -1."""
-
-    def fill(value: tf.Tensor, filler: int = 0) -> tf.Tensor:
-        missing = batch_size - tf.shape(value)[0]
-        padding = [[0, missing]] + [[0, 0]] * (value.shape.rank - 1)
-        constant = tf.cast(filler, value.dtype)
-        full = tf.cond(
-            missing > 0, lambda: tf.pad(value, padding, constant_values=constant), lambda: value
-        )
-        return tf.ensure_shape(full, [batch_size, *value.shape[1:]])
-
-    targets = batch.pop("targets", None)
-    filled = {
-        key: fill(value, {"source_id": FILLER_ID, "extent": 1}.get(key, 0))
-        for key, value in batch.items()
-    }
-    if targets is not None:  # The losses of a batch with fillers are not counted.
-        filled["targets"] = {key: fill(value) for key, value in targets.items()}
-    return filled
 
 
 def _calls() -> int:

@@ -9,6 +9,7 @@ from PIL import Image
 
 from ssd_centernet.data import pipeline, records, shards
 from ssd_centernet.data.augment import ssd as augment
+from ssd_centernet.data.batch_shapes import FILLER_ID
 from ssd_centernet.data.scan import summarize
 from ssd_centernet.labels import LabelMap
 from ssd_centernet.ops import image as image_ops
@@ -246,7 +247,7 @@ def test_evaluation_counts_every_image_once(data_dir, batch_size, world_size):
     for rank in range(world_size):
         batches = evaluation(data_dir, batch_size=batch_size, rank=rank, world_size=world_size)
         got = np.concatenate([batch["source_id"] for batch in batches])
-        real = got[got != pipeline.FILLER_ID]
+        real = got[got != FILLER_ID]
         assert len(got) == -(-len(real) // batch_size) * batch_size
         ids.extend(real)
     assert sorted(ids) == list(range(13))
