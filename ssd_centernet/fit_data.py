@@ -15,9 +15,9 @@ import tensorflow as tf
 
 from ssd_centernet import config
 from ssd_centernet.data.arrays import write_arrays
+from ssd_centernet.data.batch_shapes import FILLER_ID
 from ssd_centernet.data.directory import load_label_map
 from ssd_centernet.data.mixture import DataDir, merged_label_map
-from ssd_centernet.data.batch_shapes import FILLER_ID
 from ssd_centernet.data.pipeline import evaluation_batches
 from ssd_centernet.data.shards import NoImageError
 from ssd_centernet.data.validate import format_report
