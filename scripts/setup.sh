@@ -60,7 +60,7 @@ find_python() {
 # The stamp is written last: it marks the environment as complete for these files.
 stamp() {
   {
-    cat setup.py pyproject.toml ssd_centernet/native/*.cc ssd_centernet/native/*.h "$CONSTRAINTS"
+    cat setup.py pyproject.toml "$CONSTRAINTS"
     echo "$PWD $EXTRAS${TENSORFLOW:+ $TENSORFLOW $(cat "$AROUND" 2>/dev/null)}"
     "$VENV/bin/python" --version
   } 2>/dev/null | sha256sum | cut -d' ' -f1
@@ -126,17 +126,37 @@ install_around_tensorflow() {
       "it. Leave out that extra."
 }
 
+# The input pipeline's compiled operations halve what it costs; everything works without them. A
+# failure is told once.
+build_native() {
+  local sources
+  [ -e ssd_centernet/native/build.py ] || return 0
+  sources="$(cat ssd_centernet/native/*.py ssd_centernet/native/*.cc ssd_centernet/native/*.h | sha256sum)"
+  [ "$(cat "$VENV/.native" 2>/dev/null)" != "$sources" ] || return 0
+  local said
+  said="$(TF_CPP_MIN_LOG_LEVEL=2 "$VENV/bin/python" -m ssd_centernet.native.build 2>&1 >/dev/null)" ||
+    echo "setup: the input pipeline does without compiled operations:" \
+      "$(tail -n 1 <<<"$said")" >&2
+  { echo "$sources" >"$VENV/.native"; } 2>/dev/null || true
+}
+
 finished() {
   [ -x "$VENV/bin/python" ] && [ "$(cat "$VENV/.stamp" 2>/dev/null)" = "$(stamp)" ]
 }
 
-finished && exit 0
+if finished; then
+  build_native
+  exit 0
+fi
 
 # Two installations into one environment would spoil it: the second waits for the first.
 if command -v flock >/dev/null; then
   exec 9<"$CONSTRAINTS"
   flock 9
-  finished && exit 0
+  if finished; then
+    build_native
+    exit 0
+  fi
 fi
 
 # The remains of a killed installation may look complete to pip.
@@ -170,11 +190,8 @@ else
 fi
 TF_CPP_MIN_LOG_LEVEL=2 "$VENV/bin/python" -c 'from ssd_centernet._keras import keras' ||
   fail "the installed TensorFlow cannot be imported (see above)."
-# About half as much of a processor for the input pipeline; everything works without it.
-TF_CPP_MIN_LOG_LEVEL=2 "$VENV/bin/python" -m ssd_centernet.native.build >/dev/null 2>"$VENV/.native" ||
-  echo "setup: the input pipeline does without compiled operations:" \
-    "$(grep '^Error' "$VENV/.native" || tail -n 1 "$VENV/.native")" >&2
 rm -f "$VENV/.native"
+build_native
 stamp >"$VENV/.stamp.new"
 mv "$VENV/.stamp.new" "$VENV/.stamp"
 rm -f "$VENV/.installing"

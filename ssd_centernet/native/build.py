@@ -56,7 +56,7 @@ def build() -> Path:
             lines = [line for line in ended.stderr.splitlines() if "error" in line] or [
                 f"it ended with {ended.returncode}"
             ]
-            raise ValueError(f"{chosen} failed: {lines[0]}\nCommand: {shlex.join(command)}")
+            raise ValueError(f"{chosen} failed: {lines[0]} (command: {shlex.join(command)})")
         content = result.read_bytes()
     folder = library.folder()
     try:

@@ -19,7 +19,7 @@
 namespace ssd_centernet {
 
 // Functions with this mark are compiled for several processors, and the one at hand chooses.
-#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && defined(__linux__)
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && defined(__GLIBC__)
 #define FOR_EVERY_PROCESSOR __attribute__((target_clones("avx512f", "avx2", "default")))
 #else
 #define FOR_EVERY_PROCESSOR
@@ -187,8 +187,12 @@ FOR_EVERY_PROCESSOR static void Fetch(const uint8_t* row, int count, uint32_t* w
     Bytes bytes;
     std::memcpy(&bytes, row + 3 * i, 16);
     // Four pixels of three bytes, each with one more.
+#if defined(__clang__)
     bytes = __builtin_shufflevector(bytes, bytes, 0, 1, 2, 2, 3, 4, 5, 5, 6, 7, 8, 8, 9, 10, 11,
                                     11);
+#else
+    bytes = __builtin_shuffle(bytes, Bytes{0, 1, 2, 2, 3, 4, 5, 5, 6, 7, 8, 8, 9, 10, 11, 11});
+#endif
     std::memcpy(words + i, &bytes, 16);
   }
   Unpack(words, count, r, g, b);

@@ -25,6 +25,8 @@ NOT_RUN = {
     r"(python -m )?pip install": "installs from the network",
     r"pip wheel|python3 -m venv": "tests/test_packaging.py makes wheel and environment",
     r"pip download": "fetches from the network; place.py writes a stand-in",
+    r"python benchmarks/input_forms\.py": "minutes, and asks for a quiet machine",
+    r"python -m ssd_centernet\.native\.build": "tests/native/test_library.py runs it",
     r"git clone": "fetches from the network",
     r"(\w+=\S+ )*bash scripts/(\w+/\w+|prepare_coco)\.sh": "scripts/test_run_scripts.py",
     r"tensorboard": "serves until it is stopped",

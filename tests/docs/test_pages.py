@@ -36,6 +36,8 @@ OTHER_PROGRAMS = {  # Programs of ours with flags of their own: how they are ask
     "python benchmarks/compare_model_garden.py": "python benchmarks/compare_model_garden.py --help",
     "python benchmarks/evaluate.py": "python benchmarks/evaluate.py --help",
     "python benchmarks/save.py": "python benchmarks/save.py --help",
+    "python benchmarks/input_forms.py": "python benchmarks/input_forms.py --help",
+    "python -m tests.native": "python -m tests.native --help",
 }
 
 BY_GROUP = steps()
