@@ -55,7 +55,7 @@ _MEANINGS = (
 
 
 _KEYS = ("image_id", "category_id", "bbox", "score")
-_ROWS_OF_A_PIECE = 8192
+_ROWS_OF_A_PIECE = 2048
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -83,7 +83,8 @@ def per_class(
     # [K, T, R]: where the values of a class lie together, the mean of each row has the bits of the
     # mean of the row alone. A class without objects has -1 everywhere, any other nowhere.
     by_class = np.ascontiguousarray(np.moveaxis(precision[..., 0, -1], -1, 0))
-    averages = by_class.reshape(len(ids), -1).mean(axis=1).tolist()
+    thresholds, levels = by_class.shape[1:]
+    averages = by_class.reshape(-1, thresholds * levels).mean(axis=1).tolist()
     at_half = by_class[:, 0].mean(axis=1).tolist()
     return tuple(
         {

@@ -261,7 +261,7 @@ def test_save_writes_what_can_be_scored_again(tmp_path):
     assert sorted(p.name for p in (tmp_path / "new/folder").iterdir()) == sorted(paths)
 
 
-@pytest.mark.parametrize("number", [0, 1, 8192, 8193, 20_000])
+@pytest.mark.parametrize("number", [0, 1, 2048, 2049, 5000])
 def test_detections_are_written_as_json_writes_them(number):
     rng = np.random.default_rng(number)
     rows = DetectionRows(
@@ -270,11 +270,11 @@ def test_detections_are_written_as_json_writes_them(number):
         boxes=rng.normal(0, 10.0 ** rng.integers(-300, 300, (number, 1)), (number, 4)),
         scores=rng.random(number).astype(np.float32).astype(np.float64),
     )
-    if number == 8193:  # What is not finite JSON spells in its own way.
+    if number == 2049:  # What is not finite JSON spells in its own way.
         rows.boxes[5, 2], rows.scores[7], rows.scores[8] = np.nan, np.inf, -0.0
     pieces = list(rows.json_pieces())
     assert "".join(pieces) == json.dumps(rows.to_list())
-    assert max(map(len, pieces)) < 200 * 8192
+    assert max(map(len, pieces)) < 250 * 2048
 
 
 def test_the_memory_of_writing_detections_does_not_grow_with_them(tmp_path):
@@ -292,7 +292,7 @@ def test_the_memory_of_writing_detections_does_not_grow_with_them(tmp_path):
     finally:
         tracemalloc.stop()
     # As one text they have 7 MB, and as dicts 40 MB.
-    assert (tmp_path / "rows.json").stat().st_size > 6e6 and most < 6e6
+    assert (tmp_path / "rows.json").stat().st_size > 6e6 and most < 3e6
 
 
 def test_table_is_aligned_and_complete():
