@@ -221,7 +221,7 @@ def once(function):
             taken = gin_state.operative()
             made[key] = result, {name: v for name, v in taken.items() if before.get(name) != v}
         result, taken = made[key]
-        gin.config._OPERATIVE_CONFIG.update(taken)
+        gin_state.note_taken(taken)
         return result
 
     return remembering

@@ -103,6 +103,12 @@ def operative() -> dict[tuple[str, str], dict[str, Any]]:
         return {key: dict(values) for key, values in _gin._OPERATIVE_CONFIG.items()}
 
 
+def note_taken(calls: dict[tuple[str, str], dict[str, Any]]) -> None:
+    """Add calls, as `operative` returns them, to gin's record."""
+    with _gin._OPERATIVE_CONFIG_LOCK:
+        _gin._OPERATIVE_CONFIG.update(calls)
+
+
 def operative_config() -> str:
     """Return the settings of this run as gin text that `parse` reads back.
 
