@@ -3,12 +3,17 @@
 import gc
 import importlib.util
 import os
+import signal
 import sys
 
 import pytest
 
 # Before any test imports tensorflow.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+# A shell starts what runs in its background with Ctrl-C ignored, and every process inherits that.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # A graph is made of very many objects that stay; to look among them for garbage as often as Python
 # does of itself takes a tenth of the time.

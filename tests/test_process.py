@@ -54,6 +54,12 @@ def test_variables_are_set_and_taken_away():
     assert changed["PATH"] == os.environ["PATH"] and changed["CUDA_VISIBLE_DEVICES"] == ""
 
 
+def test_tests_in_the_background_of_a_shell_hear_ctrl_c():
+    code = "import signal, tests.conftest; print(signal.getsignal(signal.SIGINT) == signal.SIG_IGN)"
+    said = bash(f"trap '' INT; exec {sys.executable} -c '{code}'").stdout
+    assert said == "False\n"
+
+
 def test_a_busy_machine_is_slower(monkeypatch):
     monkeypatch.setattr(os, "cpu_count", lambda: 2)
     monkeypatch.setattr(os, "getloadavg", lambda: (9.0, 0.0, 0.0))
