@@ -236,8 +236,8 @@ def _launched(code):
     return (launch, f"ssd_centernet {command}") if found and " launch" in launch else (code,)
 
 
-def test_every_documented_flag_exists(tmp_path):
-    env = shell(tmp_path / "bin", sys.executable, tmp_path)
+def test_every_documented_flag_exists(tmp_path, warm):
+    env = shell(tmp_path / "bin", warm, tmp_path)
     overview = bash("ssd_centernet --help", env=env).stdout
     names = re.findall(r"^  (\w+)  ", overview, re.MULTILINE)
     assert "train" in names and "doctor" in names
