@@ -4,19 +4,24 @@ import json
 
 import pytest
 
-from tests.cli.command_line import as_a_user
 from tests.data.coco_set import CocoSet
+from tests.process import cli
+from tests.warm import without_ours
 
 
 @pytest.fixture
-def convert(tmp_path):
-    """A small COCO set, and a function that converts it as a user does."""
+def convert(tmp_path, warm):
+    """A small COCO set, and a function that converts it as a user does.
+
+    The command imports this library itself; that of README begins with nothing.
+    """
     coco = CocoSet(tmp_path)
 
     def run(*flags, status=0):
         coco.json.write_text(json.dumps(coco.content))
         places = [f"--annotations={coco.json}", f"--image_dir={coco.image_dir}"]
-        return as_a_user("convert", *places, f"--output_dir={coco.out}", *flags, status=status)
+        places.append(f"--output_dir={coco.out}")
+        return cli("convert", *places, *flags, python=without_ours(warm), status=status)
 
     return coco, run
 
