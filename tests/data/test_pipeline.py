@@ -394,10 +394,3 @@ def test_wrong_arguments_are_named(data_dir):
 
     with pytest.raises(ValueError, match="'moving'.*not static"):
         training(data_dir, make_targets=ragged)
-
-
-def test_a_cache_that_does_not_fit_is_refused(data_dir, monkeypatch):
-    monkeypatch.setattr(shards, "available_memory", lambda: 10_000)
-    with pytest.raises(ValueError, match="cache=False"):
-        training(data_dir, cache=True)
-    shards.check_fits_memory(shards.find_shards(data_dir, "coco_train"), 100.0)

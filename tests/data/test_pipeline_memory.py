@@ -1,7 +1,9 @@
 import itertools
 
 import psutil
+import pytest
 
+from ssd_centernet.data import shards
 from tests.data.test_pipeline import CHAIN, data_dir, training
 
 __all__ = ["data_dir"]  # A fixture.
@@ -17,3 +19,10 @@ def test_memory_stays_flat(data_dir):
         pass
     # 2000 decoded images are 13 MB as uint8 and 18 MB as the network's input.
     assert process.memory_info().rss - before < 9e6
+
+
+def test_a_cache_that_does_not_fit_is_refused(data_dir, monkeypatch):
+    monkeypatch.setattr(shards, "available_memory", lambda: 10_000)
+    with pytest.raises(ValueError, match="cache=False"):
+        training(data_dir, cache=True)
+    shards.check_fits_memory(shards.find_shards(data_dir, "coco_train"), 100.0)
