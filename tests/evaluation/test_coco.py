@@ -233,7 +233,7 @@ def test_more_than_100_detections_of_a_class():
     assert evaluate_rows(truth, rows).metrics["ARmax100"] == 0.0
     metrics = evaluate_rows(truth, rows, max_detections=150).metrics
     assert metrics["ARmax150"] == 1.0 and metrics["AP"] == pytest.approx(1 / 121)
-    with pytest.raises(ValueError, match="expected more than 10"):
+    with pytest.raises(ValueError, match="expected 11 or more"):
         CocoEvaluator(truth, max_detections=10)
 
 
