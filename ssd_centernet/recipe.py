@@ -16,6 +16,8 @@ import tensorflow as tf
 
 from ssd_centernet.building import build_detector, check_normalization
 from ssd_centernet.config import expectations as may_be
+from ssd_centernet.config.contradictions import refuse_contradictions
+from ssd_centernet.data.augment.on_device import DeviceRendering
 from ssd_centernet.data.directory import load_label_map
 from ssd_centernet.data.mixture import (
     DataDir,
@@ -39,9 +41,6 @@ from ssd_centernet.training.optimizers import Momentum
 from ssd_centernet.training.schedules import ConstantRate
 from ssd_centernet.training.trainer import Trainer
 
-# They say how a checkpoint is read, and nothing without one.
-_OF_A_CHECKPOINT = ("fine_tune_checkpoint_type", "fine_tune_exclude", "fine_tune_channels")
-
 
 @gin.configurable("train")
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -60,6 +59,8 @@ class Recipe:
         batches: `training_batches` or a function like it; bind `@training_batches` to set its
             options, such as `training_batches.shuffle_buffer`.
         augment: chain of `data/augment/`; None resizes and normalises only.
+        augment_on: where its pixels are made: "host" in the input pipeline, or "device" in the
+            step, see `DeviceRendering`.
         weight_decay: coefficient of the L2 objective.
         decay_exclude: regular expressions of variable names that do not decay.
         freeze: regular expressions of variable names that are not updated.
@@ -126,6 +127,7 @@ class Recipe:
     schedule: Annotated[Callable, may_be.constructor("ConstantRate")] = ConstantRate
     batches: Annotated[Callable, may_be.constructor("training_batches")] = training_batches
     augment: Annotated[Callable | None, may_be.CHAIN] = None
+    augment_on: Annotated[str, may_be.one_of("host", "device")] = "host"
     weight_decay: Annotated[float, may_be.FACTOR] = 0.0
     decay_exclude: Annotated[Sequence[str], may_be.PATTERNS] = ("_norm/",)
     freeze: Annotated[Sequence[str], may_be.PATTERNS] = ()
@@ -168,20 +170,7 @@ class Recipe:
     def __post_init__(self):
         """Refuse what would fail, or mean something else, after hours of training."""
         may_be.check(self, prefix="train")
-        given = [name for name in _OF_A_CHECKPOINT if getattr(self, name)]
-        if given and not self.fine_tune_checkpoint:
-            name = given[0]
-            flag = "--" if name == "fine_tune_checkpoint_type" else "train."
-            raise ValueError(
-                f"{flag}{name} is {getattr(self, name)!r}, but there is no checkpoint for it: "
-                "give --fine_tune_checkpoint=PATH too, or leave it out."
-            )
-        if self.early_stop_patience and self.keep_best is None:
-            raise ValueError(
-                f"train.early_stop_patience is {self.early_stop_patience}, but train.keep_best is "
-                "None: no metric tells what is better. Set train.keep_best = 'AP', or leave the "
-                "patience out."
-            )
+        refuse_contradictions(self)
 
     def replace(self, **settings: Any) -> Recipe:
         """Return the recipe with other values for some settings."""
@@ -213,6 +202,10 @@ class Recipe:
     def _source(self, data_dir: DataDir) -> RecordSource | Mixture:
         choice = (self.train_split, 0, 1, self.keep_empty, self.crowd)
         return training_source(data_dir, *choice, **self._mixed())
+
+    def _rendering(self) -> DeviceRendering | None:
+        """Return what takes the chain apart, where the device makes the pixels."""
+        return DeviceRendering(self.augment) if self.augment_on == "device" else None
 
     def _mixed(self) -> dict[str, Any]:
         """Return the settings that only a mixture has: other functions may not know them."""
@@ -272,6 +265,7 @@ class Recipe:
         rank: int = 0,
         world_size: int = 1,
         start_example: int = 0,
+        for_step: bool = False,
         **options: Any,
     ) -> tf.data.Dataset:
         """Make the endless batches that a training with this recipe is fed.
@@ -283,6 +277,8 @@ class Recipe:
             rank: number of this process.
             world_size: number of processes.
             start_example: images of this process that were already consumed.
+            for_step: whether they are for the step of `trainer`, which makes the pixels if
+                `augment_on` says so; all others get images.
             **options: of `batches` that are no settings of a recipe, such as `cache`.
 
         Returns:
@@ -301,7 +297,7 @@ class Recipe:
             split=self.train_split,
             label_map=label_map or merged_label_map(folders)[0],
             batch_size=self.batch_size,
-            augment=chain,
+            augment=self._rendering().ship if for_step and self._rendering() else chain,
             make_targets=detector.make_targets if self.targets_in_pipeline else None,
             keep_empty=self.keep_empty,
             crowd=self.crowd,
@@ -370,7 +366,7 @@ class Recipe:
         Returns:
             The trainer at step 0.
         """
-        communicator = communicator or SingleProcess()
+        communicator, rendering = communicator or SingleProcess(), self._rendering()
         if self.sync_batch_norm and communicator.size > 1:
             synchronize(detector, communicator.mean_of_group, communicator.group_size)
         # Built under every precision, so that its settings count as used where it has no effect.
@@ -391,6 +387,7 @@ class Recipe:
             accumulate_steps=self.accumulate_steps,
             ema_decay=self.ema_decay,
             jit_compile=self.jit_compile,
+            render=rendering and rendering.render,
             communicator=communicator,
         )
         if fits_length:

@@ -112,7 +112,10 @@ def train(
             rank=communicator.rank,
             world_size=communicator.size,
         )
-        batches = begin_at(start_example=int(trainer.examples_seen) // communicator.size)
+        position = int(trainer.examples_seen) // communicator.size
+        batches = fed = begin_at(start_example=position)
+        if recipe.augment_on == "device":
+            fed = begin_at(start_example=position, for_step=True)
         # All that the run uses is built: a setting that nothing asked for is a mistake.
         config.assert_all_used()
         if communicator.is_chief:
@@ -139,7 +142,7 @@ def train(
                 board.show_inputs(trainer, batches)
                 return TrainLoop(
                     trainer,
-                    prefetch_to_device(batches, strategy),
+                    prefetch_to_device(fed, strategy),
                     options=options,
                     checkpoints=checkpoints,
                     log=log,

@@ -5,6 +5,7 @@ import dataclasses
 import functools
 import importlib
 import inspect
+import types
 from types import SimpleNamespace
 
 import gin
@@ -88,6 +89,7 @@ TELLTALES = {
     # size of their own.
     "batch_size": ("3", ("train", "make_static"), {"batches.batch_size": 3}),
     "augment": ("@TelltaleAugment()", FEED, {"batches.augment": TelltaleAugment}),
+    "augment_on": ("'device'", TRAIN, {"Trainer.render": types.MethodType}),
     "batches": (
         "@telltale_batches",
         FEED,
@@ -148,7 +150,7 @@ PARTS = (
     "TelltaleRate.learning_rate = 0.25",
 )
 # They exclude others: a run of their own.
-APART = ("steps", "resume_from")
+APART = ("steps", "resume_from", "augment_on")
 
 
 def test_every_setting_has_a_telltale():

@@ -10,6 +10,8 @@ Example = dict[str, tf.Tensor]
 
 OBJECT_FIELDS = ("boxes", "classes", "is_crowd", "area")
 FILLER_ID = -1
+# What a batch has instead of images where the step makes them, see `augment/on_device.py`.
+SHIPPED = ("pixels", "pixel_sizes", "view")
 
 
 def finish(
@@ -20,7 +22,9 @@ def finish(
 ) -> Example:
     """Pad the object fields, cast the image, and check that all shapes are static."""
     result = {key: example[key] for key in ("source_id", "height", "width")}
-    result["image"] = tf.cast(example["image"], dtype)
+    if "image" in example:
+        result["image"] = tf.cast(example["image"], dtype)
+    result.update({key: example[key] for key in SHIPPED if key in example})
     result["extent"] = example.get("extent", tf.ones([2]))
     count = tf.minimum(tf.shape(example["boxes"])[0], max_boxes)
     for key in OBJECT_FIELDS:
@@ -30,8 +34,8 @@ def finish(
     result["valid"] = tf.range(max_boxes) < count
     if targets is not None:
         result["targets"] = dict(targets)
-    for key, value in {**result, **(targets or {})}.items():
-        if key != "targets" and not value.shape.is_fully_defined():
+    for key, value in {**result, **(targets or {}), **result.get("view", {})}.items():
+        if key not in ("targets", "view") and not value.shape.is_fully_defined():
             raise ValueError(
                 f"{key!r} has shape {value.shape}, which is not static, so it cannot be batched. "
                 "The augmentation, preprocess or make_targets function must give a fixed shape."

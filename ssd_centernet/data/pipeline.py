@@ -156,7 +156,8 @@ def training_batches(
     def load(seeds: tf.Tensor, example: Example) -> Example:
         with library.use(native):
             example = augment(example, seeds)
-            _check_image_size(example["image"], image_size)
+            if "image" in example:  # Else the step makes it.
+                _check_image_size(example["image"], image_size)
             targets = _targets(example, make_targets)
         return finish(example, max_boxes, dtype, targets)
 

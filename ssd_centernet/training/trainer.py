@@ -48,6 +48,7 @@ class Trainer(tf.Module):
         accumulate_steps: int = 1,
         ema_decay: float | None = None,
         jit_compile: bool = False,
+        render: Callable[[dict], dict] | None = None,
         communicator: Communicator | None = None,
     ):
         """Join the parts of a run.
@@ -67,6 +68,8 @@ class Trainer(tf.Module):
             accumulate_steps: number of batches whose gradients are averaged for one update.
             ema_decay: decay of the weights' average, see `WeightAverage`; None for none.
             jit_compile: whether XLA compiles the step as a whole.
+            render: makes the images of a batch that holds pixels and views instead, see
+                `DeviceRendering`; None where the batches hold images.
             communicator: connects the processes that train together.
 
         Raises:
@@ -81,6 +84,7 @@ class Trainer(tf.Module):
         self.clip_norm = clip_norm
         self.loss_scale = loss_scale or LossScale(initial=1.0, dynamic=False)
         self.accumulate_steps = accumulate_steps
+        self._render = render
         self.communicator = communicator or SingleProcess()
         if jit_compile and self.communicator.size > 1:
             raise ValueError(
@@ -189,6 +193,8 @@ class Trainer(tf.Module):
 
     def _gradients(self, batch: dict) -> tuple[list[tf.Tensor], dict[str, tf.Tensor]]:
         """Return the gradients of the scaled loss of a batch, and the loss parts with `total`."""
+        if self._render is not None and "image" not in batch:
+            batch = self._render(batch)
         with tf.GradientTape() as tape:
             outputs = self.detector(batch["image"], training=True)
             parts = self.detector.compute_losses(outputs, batch)
