@@ -17,7 +17,7 @@ class WeightAverage(tf.Module):
 
     Source:
         https://www.tensorflow.org/api_docs/python/tf/train/ExponentialMovingAverage (`num_updates`)
-        Acceleration of Stochastic Approximation by Averaging (doi:10.1137/0330046)
+        https://doi.org/10.1137/0330046 (Acceleration of Stochastic Approximation by Averaging)
 
     Attributes:
         followed: variables of the model.

@@ -26,6 +26,8 @@ _CITED = re.compile(r"docs/reference/(\w+)\.md(?:, sections? ([^;`\n]*))?")
 _SOURCES = re.compile(r"^([ #]*)(?:.*\. )?Source:(?: (.+)|((?:\n\1    .+)+))$", re.M)
 # Paper -> its number. Whoever cites another one looks its number up and adds it.
 PAPERS = {
+    "Generalized Intersection over Union": "1902.09630",
+    "Distance-IoU Loss": "1911.08287",
     "Accurate, Large Minibatch SGD: Training ImageNet in 1 Hour": "1706.02677",
     "CornerNet: Detecting Objects as Paired Keypoints": "1808.01244",
     "Deep Residual Learning for Image Recognition": "1512.03385",
