@@ -32,7 +32,7 @@ NOT_RUN = {
     r"tensorboard": "serves until it is stopped",
     r"docker": "needs an image from the network",
     r"python (-m )?benchmarks[./]compare_model_garden": "minutes, and needs tf-models-official",
-    r"python benchmarks/save\.py": "minutes, and asks for a quiet machine",
+    r"python benchmarks/(save|start|resume)\.py": "minutes, and asks for a quiet machine",
     r"python benchmarks/evaluate\.py": "minutes, and asks for a quiet machine",
     r"python scripts/readme_picture\.py": "needs the run of the demo",
     r"python -m tests\.parity": "minutes; tests/parity/test_parity.py runs it",
