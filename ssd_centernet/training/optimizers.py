@@ -72,5 +72,34 @@ def _has_fused_kernels(variable: tf.Variable) -> bool:
     return kind in (None, "CPU", "GPU", "TPU")
 
 
-# Keras' own, by their names in recipes.
-Adam = gin.external_configurable(keras.optimizers.Adam, module="keras")
+@gin.register(module="keras")
+@keras.saving.register_keras_serializable(package="ssd_centernet")
+class Adam(keras.optimizers.Adam):
+    """Keras' Adam with its state, settings and formulas; one kernel updates a variable.
+
+    Keras' own update is about 20 operations for each variable, each of which passes over it. The
+    kernel is that of TensorFlow 1 and of Keras before 2.11. It takes 1 - beta in float32: updates
+    differ from Keras' own by about 1e-5 of their size.
+    """
+
+    def update_step(self, gradient: tf.Tensor, variable: tf.Variable) -> None:
+        """Apply one gradient, dense or sparse."""
+        unusual = self.amsgrad or getattr(self, "adaptive_epsilon", False)
+        if unusual or isinstance(gradient, tf.IndexedSlices) or not _has_fused_kernels(variable):
+            super().update_step(gradient, variable)
+            return
+        place = self._index_dict[self._var_key(variable)]
+        beta_1, beta_2 = (tf.cast(beta, variable.dtype) for beta in (self.beta_1, self.beta_2))
+        step = tf.cast(self.iterations + 1, variable.dtype)
+        tf.raw_ops.ResourceApplyAdam(
+            var=variable.handle,
+            m=self._momentums[place].handle,
+            v=self._velocities[place].handle,
+            beta1_power=tf.pow(beta_1, step),
+            beta2_power=tf.pow(beta_2, step),
+            lr=tf.cast(self.learning_rate, variable.dtype),
+            beta1=beta_1,
+            beta2=beta_2,
+            epsilon=tf.cast(self.epsilon, variable.dtype),
+            grad=gradient,
+        )
