@@ -428,8 +428,9 @@ class SampledRows {
       }
     }
     const int span = std::max(last - first + 1, 0);
-    by_span_ = settings_.colors != Colors::kNone && settings_.colors != Colors::kJitter &&
-               span < 2 * count_;
+    const bool colored =
+        settings_.colors != Colors::kNone && settings_.colors != Colors::kJitter;
+    by_span_ = span < 2 * count_ && (colored || HasBlendBlocks());
     if (by_span_) {
       first_ = first;
       span_ = span;
