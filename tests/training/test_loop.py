@@ -103,7 +103,7 @@ def test_calls_of_any_length_are_traced_once(strategy):
     with strategy.scope():
         trainer = tiny_trainer()
     # In place of the whole step, whose optimizer would wait for other replicas inside a branch.
-    trainer.train_step = lambda batch: (
+    trainer.compiled_step = lambda batch: (
         traced.append(batch["image"].shape) or trainer.step.assign_add(1)
     )
     run_steps = compile_steps(trainer, strategy)
