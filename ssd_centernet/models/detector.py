@@ -7,7 +7,7 @@ import itertools
 import os
 import re
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 
 import numpy as np
 import tensorflow as tf
@@ -175,14 +175,51 @@ class Detector(ExplainedModel):
             ValueError: the images are not uint8 RGB, or there are none.
             OSError: a file is missing, or is not an image.
         """
+        # As tensors: for each Python number the graph would be traced anew.
+        given = {
+            name: tf.convert_to_tensor(value, tf.float32)
+            for name, value in limits.items()
+            if value is not None
+        }
+        prepare, detect_prepared = self._traced(given)
         pictures = as_list(images)
         if pictures is None:
-            inputs, extent = self._prepare(as_batch(images))
+            inputs, extent = prepare(as_batch(images))
         else:
             # One at a time, so that only one is in memory in its full size as floats.
-            pairs = [self._prepare(picture[tf.newaxis]) for picture in pictures]
+            pairs = [prepare(picture[tf.newaxis]) for picture in pictures]
             inputs, extent = (tf.concat(values, axis=0) for values in zip(*pairs, strict=True))
-        return self.decode(self(inputs, training=False), extent, **limits)
+        return detect_prepared(inputs, extent, given)
+
+    def _traced(self, limits: Collection[str]) -> tuple[Callable, Callable]:
+        """Return the two graphs of `detect`: to the network's input, and on to detections.
+
+        Number and sizes of images are open in them: each is traced once for the names of `limits`,
+        and again when the decoder or the preprocessing was changed or exchanged.
+        """
+        parts = [getattr(self, name, None) for name in ("preprocessing", "decoder")]
+        configs = [part.get_config() for part in parts if hasattr(part, "get_config")]
+        wanted = repr((list(map(id, parts)), configs))
+        graphs = self.__dict__.get("_graphs_of_detect", {})
+        if graphs.get("of") != wanted:
+            images = tf.TensorSpec([None, None, None, 3], tf.uint8)
+            prepare = tf.function(self._prepare, input_signature=[images], autograph=False)
+            graphs = {"of": wanted, "prepare": prepare}
+            # Keras would track and save what is set as an attribute.
+            object.__setattr__(self, "_graphs_of_detect", graphs)
+        names = tuple(sorted(limits))
+        if names not in graphs:
+            inputs = tf.TensorSpec([None, *self.image_size, 3], tf.float32)
+            extent = tf.TensorSpec([None, 2], tf.float32)
+            scalars = {name: tf.TensorSpec([], tf.float32) for name in names}
+            graphs[names] = tf.function(
+                lambda inputs, extent, limits: self.decode(
+                    self(inputs, training=False), extent, **limits
+                ),
+                input_signature=[inputs, extent, scalars],
+                autograph=False,
+            )
+        return graphs["prepare"], graphs[names]
 
     def _prepare(self, images: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Turn uint8 images [B, H, W, 3] into the network's input and its extent [B, 2]."""

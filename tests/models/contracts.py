@@ -239,7 +239,19 @@ class DetectorContract:
         rng = np.random.default_rng(5)
         images = tf.constant(rng.integers(0, 256, (2, 70, 130, 3), dtype=np.uint8))
         found = detector.detect(images)
-        want = detector.decode(detector(detector.preprocessing(images), training=False))
+
+        # In graphs, which round otherwise than operations one by one.
+        def graph(function, shape, dtype):
+            signature = [tf.TensorSpec([None, *shape, 3], dtype)]
+            return tf.function(function, input_signature=signature, autograph=False)
+
+        prepare = graph(detector.preprocessing, [None, None], tf.uint8)
+        rest = graph(
+            lambda inputs: detector.decode(detector(inputs, training=False)),
+            detector.image_size,
+            tf.float32,
+        )
+        want = rest(prepare(images))
         for key, value in want.items():
             np.testing.assert_array_equal(found[key], value)
         single = detector.detect(images[0])

@@ -31,6 +31,25 @@ def test_files_and_pictures_are_what_their_pixels_are(detector, tmp_path):
     np.testing.assert_array_equal(both, np.repeat(want, 3, axis=0))
 
 
+def test_pictures_of_many_sizes_and_thresholds_are_traced_once(detector, monkeypatch):
+    traced, decode = [], type(detector).decode
+
+    def counted(self, outputs, extent=None, **limits):
+        traced.append(sorted(limits))
+        return decode(self, outputs, extent, **limits)
+
+    monkeypatch.setattr(type(detector), "decode", counted)
+    monkeypatch.setattr(detector.decoder, "max_detections", 7)  # Other graphs than before.
+    for size in (20, 30, 40):
+        for images in (PIXELS[:size], np.stack([PIXELS[:, :size]] * 2), [PIXELS, PIXELS[:size]]):
+            assert detector.detect(images)["scores"].shape[1] == 7
+    assert traced == [[]]
+    few, all_of_them = (
+        int(detector.detect(PIXELS, score_threshold=value)["count"][0]) for value in (0.999, 0.0)
+    )
+    assert (few, all_of_them) == (0, 7) and traced == [[], ["score_threshold"]]
+
+
 @pytest.mark.parametrize("mode", ["L", "RGBA", "P", "CMYK", "1", "LA"])
 def test_pictures_of_any_kind_of_8_bits_are_their_colours(mode):
     picture = Image.fromarray(PIXELS).convert(mode)
