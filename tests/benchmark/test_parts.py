@@ -17,6 +17,7 @@ from ssd_centernet.data.pipeline import count_examples
 from ssd_centernet.evaluation.backends import installed
 from ssd_centernet.ops import boxes as box_ops
 from ssd_centernet.recipe import Recipe
+from tests.cli.command_line import parsed
 
 # A detector that steps in milliseconds.
 TINY = [
@@ -188,14 +189,8 @@ def test_command_prints_a_table_or_json_lines(tiny, capsys):
 
     from ssd_centernet.cli import benchmark
 
-    values = flags.FlagValues()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(flags, "FLAGS", values)
-        kinds = [name for name in dir(flags) if name.startswith("DEFINE_") and name[7].islower()]
-        for name in kinds:
-            _bind(patch, flags, name, values)
-        benchmark.define_flags()
-        values(["benchmark", "--part=step", "--windows=1", "--seconds=0.05", "--batch_size=1"])
+    arguments = ["--part=step", "--windows=1", "--seconds=0.05", "--batch_size=1"]
+    with parsed("benchmark", arguments) as values:
         values.gin_params = TINY
         values.device = "cpu"
         assert benchmark.main([]) == 0
@@ -209,12 +204,3 @@ def test_command_prints_a_table_or_json_lines(tiny, capsys):
         values.part = "eval"
         with pytest.raises(flags.IllegalFlagValueError, match="no effect on --part=eval"):
             benchmark.main([])
-
-
-def _bind(patch, flags, name, values):
-    define = getattr(flags, name)
-
-    def bound(*args, **kwargs):
-        return define(*args, flag_values=values, **kwargs)
-
-    patch.setattr(flags, name, bound)
