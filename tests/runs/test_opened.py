@@ -129,9 +129,9 @@ def test_a_checkpoint_that_a_training_replaces_meanwhile(
         exchange()
         return reader
 
-    def restore_all(*arguments):
+    def restore_all(*arguments, **kwargs):
         exchange()
-        return ours(*arguments)
+        return ours(*arguments, **kwargs)
 
     def exchange():
         if waiting:
