@@ -185,7 +185,7 @@ def evaluate_model_dir(
         bar.update(done - bar.n)
 
     options = {"batch_size": values.batch_size, "max_detections": max_detections}
-    options = {name: value for name, value in (options | {"backend": backend}).items() if value}
+    options = {name: value for name, value in {**options, "backend": backend}.items() if value}
     evaluated = evaluate_run(
         run,
         data_dir,
@@ -204,9 +204,11 @@ def evaluate_model_dir(
         page = evaluation_page(
             evaluated, run, model_dir=values.model_dir, data_dir=data_dir, split=split
         )
-    paths = save_evaluation(evaluated, directory, page=page, checkpoint=run.checkpoint, split=split)
+    facts = {"checkpoint": run.checkpoint, "split": split}
+    facts |= {"weights": "raw"} if run.trained else {}
+    paths = save_evaluation(evaluated, directory, page=page, **facts)
     took = evaluated.result.took(report=time.perf_counter() - began)
-    print(f"{run.checkpoint} on {split} of {data_dir}\n")
+    print(f"{'raw weights of ' * run.trained}{run.checkpoint} on {split} of {data_dir}\n")
     _show(evaluated)
     print(took)
     _tell(evaluated.hint, paths)

@@ -22,6 +22,7 @@ videos, of which the pictures are the frames. OpenCV reads videos: pip install s
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 from collections.abc import Sequence
@@ -193,6 +194,13 @@ def _videos(paths: Sequence[str]) -> list[Video]:
     values = flags.FLAGS
     folders = [path for path in paths if values.fps and Path(path).is_dir()]
     chosen = [path for path in paths if path in folders or is_video(path) or "://" in path]
+    if values.fps is not None and not math.isfinite(values.fps):
+        raise flags.IllegalFlagValueError(f"--fps={values.fps} is no number of frames per second.")
+    if values.classes is not None and not values.classes:
+        raise flags.IllegalFlagValueError(
+            "--classes is empty, so that no detection would be kept: give names of classes with "
+            "commas between them, or leave it out."
+        )
     if values.fps and not folders:
         raise flags.Error("--fps is for folders of frames, and no folder is given.")
     if chosen and len(chosen) < len(paths):

@@ -333,10 +333,19 @@ def _later_evaluations(folder: Path, split: str) -> list[dict]:
     found = [
         numbers_of(record) | {"kind": EVAL_KIND}
         for record in recorded_checkpoints(folder)
-        if split in ("", "None", record.get("split"))
-        and numbers_of(record).keys() >= set(METRIC_NAMES)
+        if _is_split(record.get("split"), split) and numbers_of(record).keys() >= set(METRIC_NAMES)
     ]
     return found + ([last] if last else [])
+
+
+def _is_split(found: object, wanted: str) -> bool:
+    """Tell whether an evaluation is of the split of a training; '' and 'None' take any.
+
+    Recipes say coco_val, under which the files of a data set of another name are found.
+    """
+    if wanted in ("", "None", found):
+        return True
+    return wanted.startswith("coco_") and str(found).endswith(wanted.removeprefix("coco"))
 
 
 def _last_evaluation(path: Path, split: str) -> dict | None:
@@ -346,7 +355,7 @@ def _last_evaluation(path: Path, split: str) -> dict | None:
     metrics = numbers_of(content.get("metrics"))
     if number is None or not metrics.keys() >= set(METRIC_NAMES):
         return None  # None there, or that of the training itself.
-    if split not in ("", "None", content.get("split")):
+    if not _is_split(content.get("split"), split):
         return None
     metrics = {name: metrics[name] for name in METRIC_NAMES}
     losses = {LOSS_PREFIX + name: v for name, v in numbers_of(content.get("losses")).items()}

@@ -42,7 +42,7 @@ class WeightAverage(tf.Module):
                 "the share of the average that stays at each step."
             )
         super().__init__(name="weight_average")
-        self.decay = decay
+        self.decay = float(decay)
         self.followed = [v for v in variables if v.dtype.is_floating]
         self.averages = [tf.Variable(v, trainable=False) for v in self.followed]
         self.is_in_use = False

@@ -145,20 +145,24 @@ class RunCheckpoints:
         saved = tf.train.load_checkpoint(name).get_variable_to_shape_map()
         averaged = any(key.startswith(f"{TRAINED_WEIGHTS}/") for key in saved)
         if averaged == (average is not None):
-            self.checkpoint.restore(name).assert_existing_objects_matched()
+            status = self.checkpoint.restore(name)
         elif averaged:
-            self._checkpoint(trained=held).restore(name).assert_existing_objects_matched()
+            status = self._checkpoint(trained=held).restore(name)
             self.change = (
                 "the run averaged its weights so far; without train.ema_decay it goes on with the "
                 "weights that were trained, and the averages are given up"
             )
         else:
-            self._checkpoint(weights=held).restore(name).assert_existing_objects_matched()
-            average.restart()
+            status = self._checkpoint(weights=held).restore(name)
             self.change = (
                 "the run did not average its weights so far; train.ema_decay begins with those of "
                 "this step"
             )
+        status.assert_existing_objects_matched()
+        # What is left over is given up: TensorFlow would warn of each tensor when it ends.
+        status.expect_partial()
+        if average is not None and not averaged:
+            average.restart()
 
     def save(self) -> str:
         """Write a checkpoint named after the step and return its path.

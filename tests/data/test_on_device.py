@@ -75,6 +75,12 @@ def test_a_picture_that_needs_more_is_told():
         rendering.ship(make_example(height=60, width=80), tf.constant([0, 0]))
 
 
+@pytest.mark.parametrize("size", [(0, 64), (64, -3), 64, (64,)])
+def test_frames_without_a_size_are_refused(size):
+    with pytest.raises(ValueError, match="DeviceRendering.window_size: "):
+        DeviceRendering(CHAINS["ssd"], window_size=size)
+
+
 class Renders(Augmentation):
     """A chain that draws apart, in another way than the compiled one."""
 

@@ -6,10 +6,13 @@ import os
 import numpy as np
 import pytest
 import tensorflow as tf
+from absl import flags
 from PIL import Image
 
+from ssd_centernet.cli import predict
 from ssd_centernet.predict.video import predict_video
 from ssd_centernet.predict.video_files import VideoWriter, frames_of_folder, is_video, open_video
+from tests.cli.command_line import parsed
 from tests.predict.test_prediction import FRUIT, RedFinder
 
 cv2 = pytest.importorskip(
@@ -176,3 +179,12 @@ def test_frames_that_are_lost_on_a_full_disk_are_told(tmp_path):
     writer.count += 1  # As if the second one had not been written.
     with pytest.raises(OSError, match="only 1 of 2 frames of the drawn video"):
         writer.close()
+
+
+@pytest.mark.parametrize(
+    ("argument", "message"),
+    [("--fps=nan", "no number of frames"), ("--fps=inf", "no number"), ("--classes=", "is empty")],
+)
+def test_flags_that_mean_nothing_are_refused(argument, message, tmp_path):
+    with parsed("predict", [argument]), pytest.raises(flags.IllegalFlagValueError, match=message):
+        predict._videos([str(tmp_path)])

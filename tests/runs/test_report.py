@@ -146,6 +146,9 @@ def test_an_evaluation_behind_the_training_counts(tmp_path):
     path = folder / "evaluation" / "metrics.json"
     path.write_text(json.dumps({**content, "checkpoint": "runs/a/ckpt-40", "split": "coco_val"}))
     assert RunLog.read("run", folder).best["loss_box"] == 1.5
+    # A data set with a name of its own, whose files are found under the recipe's.
+    path.write_text(json.dumps({**content, "checkpoint": "runs/a/ckpt-40", "split": "birds_val"}))
+    assert RunLog.read("run", folder).best["loss_box"] == 1.5
     path.write_text(json.dumps({**content, "checkpoint": "runs/a/ckpt-40", "split": "coco_test"}))
     assert RunLog.read("run", folder).best is None
     settings = SETTINGS.replace("'coco_val'", "None")

@@ -79,6 +79,13 @@ def test_values_of_another_precision_than_floats_are_left_alone():
     assert named["a"] is average.averages[0] and named["b"] is variables[1]
 
 
+def test_a_whole_number_is_a_decay():
+    average = WeightAverage([tf.Variable(1.0)], 0)
+    average.followed[0].assign(2.0)
+    average.update(tf.constant(0, tf.int64))
+    assert float(average.averages[0]) == 2.0
+
+
 @pytest.mark.parametrize("decay", [1.0, -0.1])
 def test_decay_out_of_range_is_refused(decay):
     with pytest.raises(ValueError, match="ema_decay"):
@@ -129,7 +136,9 @@ def test_run_that_begins_or_ends_to_average_says_so(tiny_recipe, data_dir, tmp_p
         "ConstantRate.learning_rate = 0.0",
         "train.weight_decay = 0.0",
     )
-    assert "note: the run averaged its weights so far" in capsys.readouterr().out
+    told = capsys.readouterr()
+    assert "note: the run averaged its weights so far" in told.out
+    assert "unrestored" not in told.err
     found = values(sc.load(model_dir, checkpoint="latest"))
     changed = [n for n in differing(found, trained) if "moving" not in n]
     assert not changed

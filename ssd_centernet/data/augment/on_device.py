@@ -9,6 +9,7 @@ import gin
 import tensorflow as tf
 
 from ssd_centernet.data.augment.common import Augmentation, Example, Picture
+from ssd_centernet.data.augment.ssd import check_image_size
 from ssd_centernet.ops import crops
 from ssd_centernet.ops.rendering import render_batch
 
@@ -43,7 +44,10 @@ class DeviceRendering:
                 "SSDAugment, which draws first and makes pixels then. Set it to 'host'."
             )
         self._chain = chain
-        self.window_size = tuple(window_size)
+        try:
+            self.window_size = check_image_size(window_size)
+        except ValueError as error:
+            raise ValueError(f"DeviceRendering.window_size: {error}") from error
         self._settings = self._settings_of(chain)
 
     @staticmethod
@@ -84,9 +88,9 @@ class DeviceRendering:
         pixels = tf.ensure_shape(crops.cut(*around), [None, None, 3])
         size = tf.shape(pixels)[:2]
         message = (
-            f"train.augment_on is 'device', whose frames have {self.window_size} pixels, but a "
-            "picture needs more: set DeviceRendering.window_size to the (height, width) of the "
-            "largest picture, or train.augment_on to 'host'. Needed:"
+            f"the step makes the pixels (train.augment_on) from frames of {self.window_size}, but "
+            "a picture needs more: set DeviceRendering.window_size to the (height, width) of the "
+            "largest picture. Needed (height and width):"
         )
         fits = tf.debugging.Assert(
             tf.reduce_all(size <= tf.constant(self.window_size)), [message, size]
