@@ -290,6 +290,7 @@ class Recipe:
         """
         chain = self.augment or resize_only(detector.preprocessing)
         check_normalization(chain, detector)
+        rendering = self._rendering() if for_step else None
         folders = folders_of(data_dir)
         return self.batches(
             folders[0] if len(folders) == 1 else folders,
@@ -297,7 +298,7 @@ class Recipe:
             split=self.train_split,
             label_map=label_map or merged_label_map(folders)[0],
             batch_size=self.batch_size,
-            augment=self._rendering().ship if for_step and self._rendering() else chain,
+            augment=rendering.ship if rendering else chain,
             make_targets=detector.make_targets if self.targets_in_pipeline else None,
             keep_empty=self.keep_empty,
             crowd=self.crowd,
