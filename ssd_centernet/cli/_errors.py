@@ -62,7 +62,7 @@ def message_for_user(error: Exception) -> str | None:
         return _TOO_LARGE.format(detail=error)
     text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
     if isinstance(error, OSError) or _is_raised_here(error):
-        return _without_calls(text)
+        return _with_place(_without_calls(text))
     built = re.search(r"\n  In call to configurable '(\w+)'", text)
     if isinstance(error, TypeError) and built and built[1] not in _ROOTS:
         return _NOT_BUILT.format(name=built[1], reason=_without_calls(text).split("\n")[0])
@@ -73,11 +73,24 @@ def message_for_user(error: Exception) -> str | None:
     return _REQUIRED.format(name=required[1], missing=required[2]) if required else None
 
 
-def _settings_of(name: str) -> str:
-    """List the settings of a part that somebody has written, with their places."""
+def _with_place(text: str) -> str:
+    """Add where a setting was written to an error that begins with its name."""
+    named = re.match(r"(\w+)\.(\w+) must be .*\.$", text)
+    own = _bindings_of(named[1]) if named else []
+    place = next((one.place for one in own if one.parameter == named[2]), None)
+    return f"{text.removesuffix('.')} ({place})." if place else text
+
+
+def _bindings_of(name: str) -> list:
+    """Return the settings of a part that somebody has written."""
     gin_state = sys.modules.get("ssd_centernet.config.gin_state")
     bindings = gin_state.bindings.values() if gin_state else ()
-    own = [one for one in bindings if gin_state.short_name(one.selector) == name]
+    return [one for one in bindings if gin_state.short_name(one.selector) == name]
+
+
+def _settings_of(name: str) -> str:
+    """List the settings of a part that somebody has written, with their places."""
+    own = _bindings_of(name)
     shown = "; ".join(f"{one.name} ({one.place})" for one in own[-6:])
     return f". It was given {shown}" if shown else ""
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import inspect
+import math
+import numbers
+from collections.abc import Sequence
 
 from ssd_centernet._keras import keras
 
@@ -19,6 +22,38 @@ class ConfiguredLayer(keras.layers.Layer):
                 kept = [name for name in names if name not in config and hasattr(self, name)]
                 config |= {name: getattr(self, name) for name in kept}
         return config
+
+    def check_choice(self, name: str, value: object, choices: Sequence[str]) -> None:
+        """Refuse a setting that is not one of its choices.
+
+        Args:
+            name: of the setting.
+            value: what was given.
+            choices: what it can be.
+
+        Raises:
+            ValueError: names the setting as recipes do, the value and the choices.
+        """
+        if value not in choices:
+            raise ValueError(
+                f"{type(self).__name__}.{name} must be one of {tuple(choices)}, got {value!r}."
+            )
+
+    def check_factors(self, **factors: float) -> None:
+        """Refuse a factor that is not a finite number of 0 or more.
+
+        Args:
+            **factors: settings by name.
+
+        Raises:
+            ValueError: names the setting as recipes do, and the value.
+        """
+        for name, value in factors.items():
+            is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
+            if not (is_number and 0 <= value < math.inf):
+                raise ValueError(
+                    f"{type(self).__name__}.{name} must be a number of 0 or more, got {value!r}."
+                )
 
 
 class Float32Layer(ConfiguredLayer):

@@ -46,11 +46,15 @@ class CenterNetLoss(Float32Layer):
             **kwargs: passed to the Keras layer.
 
         Raises:
-            ValueError: `crowd` is not one of the three.
+            ValueError: `crowd` is not one of the three, or a weight is below 0.
         """
         super().__init__(name=name, **kwargs)
-        if crowd not in CROWD_MODES:
-            raise ValueError(f"CenterNetLoss.crowd must be one of {CROWD_MODES}, got {crowd!r}.")
+        self.check_choice("crowd", crowd, CROWD_MODES)
+        self.check_factors(
+            center_loss_weight=center_loss_weight,
+            size_loss_weight=size_loss_weight,
+            offset_loss_weight=offset_loss_weight,
+        )
         self.max_boxes = max_boxes
         self.min_overlap = min_overlap
         self.crowd = crowd

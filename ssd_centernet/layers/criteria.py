@@ -36,13 +36,12 @@ class AnchorCriterion(Float32Layer):
         """Note the settings, which `MultiBoxLoss` explains.
 
         Raises:
-            ValueError: `crowd` or `box_loss` is not one of its choices.
+            ValueError: `crowd` or `box_loss` is not one of its choices, or a weight is below 0.
         """
         super().__init__(**kwargs)
-        if crowd not in CROWD_MODES:
-            raise ValueError(f"crowd must be one of {CROWD_MODES}, got {crowd!r}.")
-        if box_loss not in BOX_LOSSES:
-            raise ValueError(f"box_loss must be one of {BOX_LOSSES}, got {box_loss!r}.")
+        self.check_choice("crowd", crowd, CROWD_MODES)
+        self.check_choice("box_loss", box_loss, BOX_LOSSES)
+        self.check_factors(class_loss_weight=class_loss_weight, box_loss_weight=box_loss_weight)
         self.matched_threshold = matched_threshold
         self.crowd = crowd
         self.scale_factors = tuple(scale_factors)
@@ -146,7 +145,8 @@ class MultiBoxLoss(AnchorCriterion):
             **kwargs: passed to the Keras layer.
 
         Raises:
-            ValueError: `crowd`, `box_loss` or `normalizer` is not one of its choices.
+            ValueError: `crowd`, `box_loss` or `normalizer` is not one of its choices, or a weight
+                is below 0.
         """
         super().__init__(
             matched_threshold,
@@ -158,8 +158,7 @@ class MultiBoxLoss(AnchorCriterion):
             name=name,
             **kwargs,
         )
-        if normalizer not in NORMALIZERS:
-            raise ValueError(f"normalizer must be one of {NORMALIZERS}, got {normalizer!r}.")
+        self.check_choice("normalizer", normalizer, NORMALIZERS)
         self.negatives_per_positive = negatives_per_positive
         self.negatives_of_empty_image = negatives_of_empty_image
         self.mine_matched = mine_matched

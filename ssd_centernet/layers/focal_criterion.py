@@ -53,7 +53,7 @@ class FocalMultiBoxLoss(AnchorCriterion):
             **kwargs: passed to the Keras layer.
 
         Raises:
-            ValueError: `crowd` or `box_loss` is not one of its choices.
+            ValueError: `crowd` or `box_loss` is not one of its choices, or a weight is below 0.
         """
         super().__init__(
             matched_threshold,

@@ -115,6 +115,28 @@ def test_part_of_a_recipe_that_cannot_be_built_is_explained(command, capsys, par
     assert "Traceback" not in printed and "0x" not in printed
 
 
+@pytest.mark.parametrize(
+    ("param", "message"),
+    [
+        ("MultiBoxLoss.box_loss = 'l1'", "MultiBoxLoss.box_loss must be one of .*, got 'l1'"),
+        ("MultiBoxLoss.box_loss_weight = -1", ".*box_loss_weight must be .* 0 or more, got -1"),
+        ("MultiBoxLoss.normalizer = 'all'", ".*normalizer must be one of .*, got 'all'"),
+    ],
+)
+def test_a_setting_that_a_part_refuses_is_told_with_its_place(command, capsys, param, message):
+    def build(argv):
+        from ssd_centernet import config
+        from ssd_centernet.building import build_detector
+
+        config.parse(["ssd300_resnet34"], [param])
+        build_detector(num_classes=2)
+
+    assert command(build) == 1
+    printed = capsys.readouterr().err
+    place = re.escape(f"(--gin_params: {param})")
+    assert re.fullmatch(rf"ssd_centernet probe: {message} {place}\.\n", printed), printed
+
+
 def test_assertion_about_the_data_is_told_as_a_sentence(command, capsys):
     """What a graph asserts comes as an error of tensorflow, wrapped by every transformation."""
 
