@@ -58,7 +58,7 @@ def take_auto() -> bool:
     values.batch_size = size
     if size is None:
         return True
-    print(f"--batch_size=auto: {size}, as the run began with", flush=True)
+    print(f"--batch_size=auto: {size}, as the run had before", flush=True)
     return False
 
 

@@ -142,8 +142,12 @@ class _BatchSize(flags.IntegerParser):
 
     def parse(self, argument: Any) -> int | str:
         """Read the flag."""
-        if argument != AUTO:
-            return super().parse(argument)
+        if str(argument).strip().lower() != AUTO:
+            try:
+                return super().parse(argument)
+            except (TypeError, ValueError) as error:
+                more = " or auto" if self._auto else ""
+                raise ValueError(f"expected a whole number of 1 or more{more}") from error
         if not self._auto:
             raise ValueError(
                 "only train finds the largest batch that fits; here the size changes the speed "

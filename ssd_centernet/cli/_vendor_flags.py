@@ -7,6 +7,7 @@ and gin bindings. Two flags for one setting must agree.
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -32,6 +33,9 @@ _DEFINE = {
     str: flags.DEFINE_string,
 }
 _SHORT = {row.short: row.name for row in (*SAME, *ALIASES) if row.short}
+_SHORT_OF = {name: letter for letter, name in _SHORT.items()}
+# The letter of a switch has no value.
+_SWITCHES = ("use_fake_data",)
 _REPLACED = {row.name: row for row in REPLACED}
 # What `schedule.X` and `batches.X` of the table stand for: parameter of train, default, in words.
 _PARTS = {
@@ -84,11 +88,32 @@ def rewrite(arguments: Sequence[str]) -> list[str]:
         The same with full names for one-letter flags, and underscores in names.
 
     Raises:
-        flags.Error: a flag that is not accepted; says what replaces it.
+        flags.Error: a flag that is not accepted, which says what replaces it; or one that is given
+            with its one-letter form and another value. Of one name the last value counts, as
+            scripts have it.
     """
     arguments = list(arguments)
     end = arguments.index("--") if "--" in arguments else len(arguments)
+    _check_short(arguments[:end])
     return [_rewritten(word) for word in arguments[:end]] + arguments[end:]
+
+
+def _check_short(words: Sequence[str]) -> None:
+    """Refuse a flag that is given by its name and by its letter, with different values."""
+    given: dict[str, dict[str, Statement]] = {}
+    for word, following in itertools.zip_longest(words, words[1:], fillvalue=""):
+        if not re.match(r"--?[A-Za-z]", word):
+            continue
+        written, equals, value = word.partition("=")
+        name = written.lstrip("-").replace("-", "_")
+        letter = not word.startswith("--")
+        name = _SHORT.get(name, name) if letter else name
+        if name in _SHORT.values() and name not in _SWITCHES:
+            value = value if equals else following
+            said = Statement(name, value, f"{written}{equals or ' '}{value}")
+            given.setdefault(name, {})[_SHORT_OF[name] if letter else name] = said
+    for name, forms in given.items():
+        _refuse_different(name, list(forms.values()))
 
 
 def _rewritten(word: str) -> str:
@@ -169,15 +194,26 @@ def _check_agreement(
     if _is_given(values, setting):
         own = values[setting].value
         statements.append(Statement(setting, own, f"--{setting}={own}"))
+    # Only flags have a dash in front of their name; the others are gin parameters.
+    _refuse_different(setting, statements, dash=setting in values)
+
+
+def _refuse_different(setting: str, statements: Sequence[Statement], *, dash: bool = True) -> None:
     first = statements[0]
     for other in statements[1:]:
-        if str(other.value) != str(first.value):
-            # Only flags have a dash in front of their name; the others are gin parameters.
-            name = f"--{setting}" if setting in values else setting
+        if not _are_equal(other.value, first.value):
+            name = f"--{setting}" if dash else setting
             raise flags.IllegalFlagValueError(
                 f"{first.flag} and {other.flag} set the same thing ({name}) to {first.value} and "
                 f"{other.value}: give one of them."
             )
+
+
+def _are_equal(one: Any, other: Any) -> bool:
+    try:
+        return float(one) == float(other)
+    except (TypeError, ValueError):
+        return str(one) == str(other)
 
 
 def bindings(statements: Sequence[Statement], *, data: str | None = None) -> list[str]:

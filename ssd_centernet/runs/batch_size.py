@@ -56,7 +56,7 @@ class Trial:
 
 
 def size_of_run(model_dir: str | os.PathLike, resume_from: str | None = None) -> int | None:
-    """Return the batch size of a run that goes on, so that it stays; None where none has begun.
+    """Return the last batch size of a run that goes on; None where none has begun.
 
     Args:
         model_dir: directory of the run.
@@ -75,8 +75,7 @@ def size_of_run(model_dir: str | os.PathLike, resume_from: str | None = None) ->
         return int(read_bindings(path)[_SETTING])
     except (OSError, KeyError, ValueError) as error:
         raise ValueError(
-            f"--batch_size=auto: {path} does not say the batch size that the run began with. "
-            f"{_INSTEAD}"
+            f"--batch_size=auto: {path} does not say the batch size of the run. {_INSTEAD}"
         ) from error
 
 

@@ -100,6 +100,11 @@ def test_what_leaves_the_recipe_as_it_is(recipe, words, parameter):
         (SSD, ["--use_amp", "--dtype=bf16"], "--use_amp and --dtype=bf16 set the same thing"),
         (SSD, ["--steps=5", "--num_train_steps=6"], "--steps=5 and --num_train_steps=6"),
         (SSD, ["--steps=5", "--num_steps=6"], "5 and 6: give one of them"),
+        (SSD, ["--batch_size=auto", "-b", "4"], "--batch_size=auto and -b 4 set the same thing"),
+        (SSD, ["-b=8", "--batch-size", "4"], r"-b=8 and --batch-size 4 .* \(--batch_size\) to 8"),
+        (SSD, ["--steps=5", "-s", "6"], "--steps=5 and -s 6 set the same thing"),
+        (SSD, ["--batch_size=x"], "expected a whole number of 1 or more or auto"),
+        (SSD, ["--batch_size=0"], "expected a whole number of 1 or more or auto"),
         (SSD, ["-v", "1", "--save_summary_steps=10"], r"\(--log_every\) to 1 and 10"),
         (SSD, ["--work_dir=other"], "--work_dir=other and --model_dir=m"),
         (SSD, ["--do_train=False", "--mode=train"], "--do_train=False and --mode=train"),
@@ -126,6 +131,26 @@ def test_a_flag_that_is_not_accepted_is_told_what_replaces_it(row):
 def test_a_mode_that_is_called_otherwise(value):
     with pytest.raises(flags.Error, match=f"--mode={value} of .* is, here: .*{MODES[value]}"):
         train.rewrite_arguments([f"--mode={value}"])
+
+
+def test_of_one_name_the_last_value_counts():
+    """Scripts append what their user gives; equal values are no contradiction."""
+    for words in (["--batch_size=8", "--batch_size=4"], ["-b", "8", "-b", "4", "--batch_size=4"]):
+        with parsed("train", words) as values:
+            assert values.batch_size == 4
+    with parsed("train", ["-e", "5", "--epochs=5.0", "-f", "--use_fake_data"]) as values:
+        assert values.epochs == 5.0 and values.use_fake_data
+
+
+def test_auto_is_known_in_any_case():
+    for word in ("Auto", "AUTO", "auto"):
+        with parsed("train", [f"--batch_size={word}"]) as values:
+            assert values.batch_size == "auto"
+        with (
+            pytest.raises(flags.Error, match="only train"),
+            parsed("benchmark", ["--batch_size", word]),
+        ):
+            pass
 
 
 def test_only_names_are_rewritten():

@@ -173,7 +173,7 @@ def test_train_finds_a_size_and_keeps_it(data_dir, tmp_path, warm):
     settings = (run / "config.gin").read_text().replace("batch_size = 3", "batch_size = 2")
     (run / "config.gin").write_text(settings)
     again = cli(*given, "--num_steps=4", python=warm, status=0).stdout
-    assert "--batch_size=auto: 2, as the run began with" in again and ", batch 2, " in again
+    assert "--batch_size=auto: 2, as the run had before" in again and ", batch 2, " in again
     assert "measuring" not in again
     twice = cli(
         *given[:3],
