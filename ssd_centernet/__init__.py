@@ -38,6 +38,7 @@ Parts of a detector
     SSDHead, SharedSSDHead, CenterNetHead                              heads
     DefaultBoxes, MultiscaleAnchors                                    anchors
     MultiBoxLoss, FocalMultiBoxLoss, CenterNetLoss                     losses
+    ATSS, TaskAligned                                                  which anchors learn what
     SSDDecoder, SigmoidSSDDecoder, CenterNetDecoder                    from outputs to boxes
     Preprocessing                                                      from pixels to inputs
 
@@ -57,6 +58,7 @@ __version__ = "0.1.0"
 
 # Public name -> the module that holds it.
 _PUBLIC: dict[str, str] = {
+    "ATSS": "ssd_centernet.layers.assigners",
     "BottleneckResNet": "ssd_centernet.models.backbones.bottleneck_resnet",
     "CenterNet": "ssd_centernet.models.centernet",
     "CenterNetDecoder": "ssd_centernet.layers.centernet_decoder",
@@ -85,6 +87,7 @@ _PUBLIC: dict[str, str] = {
     "SSDHead": "ssd_centernet.layers.heads",
     "SharedSSDHead": "ssd_centernet.layers.heads",
     "SigmoidSSDDecoder": "ssd_centernet.layers.decoders",
+    "TaskAligned": "ssd_centernet.layers.assigners",
     "VGG16": "ssd_centernet.models.backbones.vgg",
     "VGGExtraLevels": "ssd_centernet.layers.necks",
     "batches": "ssd_centernet.fit_data",

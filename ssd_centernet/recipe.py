@@ -225,7 +225,8 @@ class Recipe:
         """
         rows = batches.element_spec["boxes"].shape[1]
         limit = detector.object_limit()
-        return training_notes(self._source(data_dir), rows, limit, self.targets_in_pipeline)
+        before = detector.pipeline_targets(self.targets_in_pipeline) is not None
+        return training_notes(self._source(data_dir), rows, limit, before)
 
     def length(self, images: int, *, processes: int = 1) -> RunLength:
         """Work out how long a run is.
@@ -299,7 +300,7 @@ class Recipe:
             label_map=label_map or merged_label_map(folders)[0],
             batch_size=self.batch_size,
             augment=rendering.ship if rendering else chain,
-            make_targets=detector.make_targets if self.targets_in_pipeline else None,
+            make_targets=detector.pipeline_targets(self.targets_in_pipeline),
             keep_empty=self.keep_empty,
             crowd=self.crowd,
             seed=self.seed,
@@ -342,7 +343,7 @@ class Recipe:
             label_map=label_map or load_label_map(data_dir),
             batch_size=fitting_batch_size(wanted, images, communicator.size),
             preprocess=detector.preprocessing,
-            make_targets=detector.make_targets if self.targets_in_pipeline else None,
+            make_targets=detector.pipeline_targets(self.targets_in_pipeline),
             rank=communicator.rank,
             world_size=communicator.size,
         )

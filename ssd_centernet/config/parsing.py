@@ -59,6 +59,7 @@ MODULES: tuple[str, ...] = (
     "ssd_centernet.layers.anchors",
     "ssd_centernet.layers.centernet_criteria",
     "ssd_centernet.layers.centernet_decoder",
+    "ssd_centernet.layers.assigners",
     "ssd_centernet.layers.criteria",
     "ssd_centernet.layers.decoders",
     "ssd_centernet.layers.focal_criterion",

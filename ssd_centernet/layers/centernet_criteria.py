@@ -6,8 +6,8 @@ import gin
 import tensorflow as tf
 
 from ssd_centernet._keras import keras
+from ssd_centernet.layers.anchor_criterion import CROWD_MODES
 from ssd_centernet.layers.base import Float32Layer
-from ssd_centernet.layers.criteria import CROWD_MODES
 from ssd_centernet.ops import heatmaps
 from ssd_centernet.ops import losses as loss_ops
 

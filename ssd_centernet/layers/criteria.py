@@ -6,88 +6,10 @@ import gin
 import tensorflow as tf
 
 from ssd_centernet._keras import keras
-from ssd_centernet.layers.base import Float32Layer
-from ssd_centernet.ops import box_losses, matching
-from ssd_centernet.ops import boxes as box_ops
+from ssd_centernet.layers.anchor_criterion import HUBER, AnchorCriterion
 from ssd_centernet.ops import losses as loss_ops
 
-HUBER = "huber"
-BOX_LOSSES = (HUBER, *box_losses.KINDS)
-# Of an anchor's size; a wild code could overflow, and its gradient would not be finite.
-_MAX_LOG_SIZE = 4.135166556742356  # ln(1000 / 16), as in other libraries.
-CROWD_MODES = ("object", "drop", "ignore")
 NORMALIZERS = ("image", "batch")
-
-
-class AnchorCriterion(Float32Layer):
-    """The base of criteria that match objects with anchors, which learn their class and box."""
-
-    def __init__(
-        self,
-        matched_threshold: float,
-        *,
-        crowd: str,
-        scale_factors: tuple[float, float, float, float],
-        class_loss_weight: float,
-        box_loss_weight: float,
-        box_loss: str,
-        **kwargs,
-    ):
-        """Note the settings, which `MultiBoxLoss` explains.
-
-        Raises:
-            ValueError: `crowd` or `box_loss` is not one of its choices, or a weight is below 0.
-        """
-        super().__init__(**kwargs)
-        self.check_choice("crowd", crowd, CROWD_MODES)
-        self.check_choice("box_loss", box_loss, BOX_LOSSES)
-        self.check_factors(class_loss_weight=class_loss_weight, box_loss_weight=box_loss_weight)
-        self.matched_threshold = matched_threshold
-        self.crowd = crowd
-        self.scale_factors = tuple(scale_factors)
-        self.class_loss_weight = class_loss_weight
-        self.box_loss_weight = box_loss_weight
-        self.box_loss = box_loss
-
-    @property
-    def loss_weights(self) -> dict[str, float]:
-        """Return the factor of each loss part in the total."""
-        return {"class": self.class_loss_weight, "box": self.box_loss_weight}
-
-    def _overlap_losses(self, outputs: dict, targets: dict) -> tf.Tensor:
-        """Return the loss of each anchor's box by its overlap, [B, A], 0 without an object."""
-        if "anchors" not in outputs:
-            raise ValueError(
-                f"box_loss={self.box_loss!r} compares boxes, so outputs must hold 'anchors', "
-                "float32 [A, 4], yxyx in pixels, as those of SSD do; it holds "
-                f"{sorted(outputs)}."
-            )
-        anchors, positives = outputs["anchors"], (targets["classes"] > 0)[..., tf.newaxis]
-        # Before anything is computed: what an anchor without an object says may not be finite.
-        codes = tf.where(positives, outputs["box_codes"], 0.0)
-        boxes = box_ops.decode(codes, anchors, self.scale_factors, _MAX_LOG_SIZE)
-        goals = box_ops.decode(targets["boxes"], anchors, self.scale_factors)
-        return box_losses.overlap_loss(boxes, goals, self.box_loss)
-
-    def _match(
-        self, boxes, classes, is_crowd, anchors, valid, **options
-    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        """Return the object of each anchor, -1 without one, and its targets; -1 is ignored."""
-        objects, regions = valid, None
-        if self.crowd != "object":
-            objects = ~is_crowd if valid is None else valid & ~is_crowd
-        if self.crowd == "ignore":
-            regions = is_crowd if valid is None else valid & is_crowd
-        return matching.find_targets(
-            boxes,
-            classes,
-            anchors,
-            objects=objects,
-            regions=regions,
-            matched_threshold=self.matched_threshold,
-            scale_factors=self.scale_factors,
-            **options,
-        )
 
 
 @gin.register
@@ -116,13 +38,15 @@ class MultiBoxLoss(AnchorCriterion):
         class_loss_weight: float = 1.0,
         box_loss_weight: float = 1.0,
         box_loss: str = HUBER,
+        assigner: keras.layers.Layer | None = None,
         name: str = "multi_box_loss",
         **kwargs,
     ):
         """Configure the criterion.
 
         Args:
-            matched_threshold: smallest IoU at which an anchor belongs to an object.
+            matched_threshold: smallest IoU at which an anchor belongs to an object; without effect
+                if there is an `assigner`.
             negatives_per_positive: number of background anchors mined per positive anchor.
             negatives_of_empty_image: number mined if nothing is matched; with 0 (the reference,
                 which drops empty images) such an image adds nothing.
@@ -141,6 +65,9 @@ class MultiBoxLoss(AnchorCriterion):
             box_loss: "huber" compares the four numbers of the codes, as published; "iou", "giou",
                 "diou" and "ciou" compare the boxes, see `ops.box_losses`. A box's loss is then at
                 most 1 to 3, so a larger `box_loss_weight` such as 2 is usual.
+            assigner: layer that decides which anchors learn which object, such as
+                `layers.assigners.ATSS` or `TaskAligned`; None matches by `matched_threshold`, as
+                published.
             name: name of the layer.
             **kwargs: passed to the Keras layer.
 
@@ -155,6 +82,7 @@ class MultiBoxLoss(AnchorCriterion):
             class_loss_weight=class_loss_weight,
             box_loss_weight=box_loss_weight,
             box_loss=box_loss,
+            assigner=assigner,
             name=name,
             **kwargs,
         )
@@ -165,30 +93,22 @@ class MultiBoxLoss(AnchorCriterion):
         self.normalizer = normalizer
         self.last_claim_wins = last_claim_wins
 
-    def make_targets(
-        self,
-        boxes: tf.Tensor,
-        classes: tf.Tensor,
-        is_crowd: tf.Tensor,
-        anchors: tf.Tensor,
-        valid: tf.Tensor | None = None,
-    ) -> dict[str, tf.Tensor]:
-        """Match ground truth to anchors, for one image or (with leading B) a batch.
+    def scores(self, logits: tf.Tensor) -> tf.Tensor:
+        """Turn logits float32 [B, A, C + 1] into the scores [B, A, C] of the classes."""
+        return tf.nn.softmax(logits)[..., 1:]
 
-        Args:
-            boxes: float32 [..., M, 4], yxyx, fractions of the network's input or its pixels.
-            classes: int32 [..., M], 0..C-1.
-            is_crowd: bool [..., M].
-            anchors: float32 [A, 4], yxyx, same frame; a NumPy array is fastest.
-            valid: bool [..., M], False for padding; None counts all rows.
+    def _matching_options(self, weights: tf.Tensor | None) -> dict:
+        if weights is not None:
+            raise ValueError("MultiBoxLoss has no weights of objects; leave them out.")
+        return {"last_claim_wins": self.last_claim_wins}
 
-        Returns:
-            `classes` int32 [..., A], 0 for background, class + 1 for objects, -1 for ignored;
-            `boxes` float32 [..., A, 4] box codes; `num_matched` int32 [...].
+    def _finished(self, matches, class_targets, box_targets, weights) -> dict[str, tf.Tensor]:
+        """Return `classes`, `boxes` and `num_matched` int32 [...].
+
+        `classes` int32 [..., A] is 0 for background, class + 1 for objects, -1 for ignored;
+        `boxes` float32 [..., A, 4] are box codes.
         """
-        matches, class_targets, box_targets = self._match(
-            boxes, classes, is_crowd, anchors, valid, last_claim_wins=self.last_claim_wins
-        )
+        del weights
         return {
             "classes": class_targets,
             "boxes": box_targets,
@@ -200,13 +120,15 @@ class MultiBoxLoss(AnchorCriterion):
 
         Args:
             outputs: `class_logits` float32 [B, A, C + 1] and `box_codes` float32 [B, A, 4]; and
-                `anchors` float32 [A, 4], yxyx in pixels, for another `box_loss` than "huber".
+                `anchors` float32 [A, 4], yxyx in pixels, for another `box_loss` than "huber" and
+                for assigners that look at boxes.
             targets: result of `make_targets`, with leading B.
 
         Returns:
             `class` and `box`, float32 scalars: sums over anchors, divided according to
             `normalizer`.
         """
+        targets = self.assigned(outputs, targets)
         class_targets = targets["classes"]
         positives = class_targets > 0
         num_matched = targets["num_matched"]
@@ -221,7 +143,7 @@ class MultiBoxLoss(AnchorCriterion):
             # A mined anchor has no box to learn.
             distance = tf.where(positives, distance, 0.0)
         else:
-            distance = self._overlap_losses(outputs, targets)
+            distance = self._overlap_losses(outputs, targets, self.box_loss)
         parts = {"class": weights * cross_entropy, "box": distance}
         # At least 1: the sums of an image without objects are 0 and stay so.
         normalizer = tf.cast(tf.maximum(num_matched, 1), tf.float32)

@@ -6,8 +6,11 @@ import gin
 import tensorflow as tf
 
 from ssd_centernet._keras import keras
-from ssd_centernet.layers.criteria import HUBER, AnchorCriterion
+from ssd_centernet.layers.anchor_criterion import HUBER, AnchorCriterion
 from ssd_centernet.ops import losses as loss_ops
+
+FOCAL = "focal"
+CLASS_LOSSES = (FOCAL, "quality", "varifocal")
 
 
 @gin.register
@@ -20,6 +23,8 @@ class FocalMultiBoxLoss(AnchorCriterion):
     Source:
         docs/reference/ssd320_resnet50_fpn.md, sections 5 to 7
         Focal Loss for Dense Object Detection (arXiv:1708.02002)
+        Generalized Focal Loss (arXiv:2006.04388)
+        VarifocalNet: An IoU-aware Dense Object Detector (arXiv:2008.13367)
     """
 
     def __init__(
@@ -33,14 +38,18 @@ class FocalMultiBoxLoss(AnchorCriterion):
         class_loss_weight: float = 1.0,
         box_loss_weight: float = 1.0,
         box_loss: str = HUBER,
+        assigner: keras.layers.Layer | None = None,
+        class_loss: str = FOCAL,
         name: str = "focal_multi_box_loss",
         **kwargs,
     ):
         """Configure the criterion.
 
         Args:
-            matched_threshold: smallest IoU at which an anchor belongs to an object.
-            alpha: weight of the slots of true classes in the focal loss, in [0, 1].
+            matched_threshold: smallest IoU at which an anchor belongs to an object; without effect
+                if there is an `assigner`.
+            alpha: weight of the slots of true classes in the focal loss, in [0, 1]; the others have
+                1 - alpha, in "varifocal" too.
             gamma: exponent that lowers the loss of easy examples.
             crowd: how to treat crowd regions: "object" (as in the reference), "drop" (background),
                 or "ignore" (anchors mostly inside one are not negatives).
@@ -49,11 +58,17 @@ class FocalMultiBoxLoss(AnchorCriterion):
             box_loss_weight: weight of the `box` part in the total.
             box_loss: "huber" compares the four numbers of the codes, as published; "iou", "giou",
                 "diou" and "ciou" compare the boxes, see `MultiBoxLoss`.
+            assigner: layer that decides which anchors learn which object, see `MultiBoxLoss`.
+            class_loss: "focal" teaches an object's anchors the score 1, as published. "quality" and
+                "varifocal" teach them how well their box fits, so that scores rank by it: the
+                quality that the assigner gives, else the IoU of predicted and true box. Anchors
+                then count with their quality in the box loss, and the divisor is its sum.
             name: name of the layer.
             **kwargs: passed to the Keras layer.
 
         Raises:
-            ValueError: `crowd` or `box_loss` is not one of its choices, or a weight is below 0.
+            ValueError: `crowd`, `box_loss` or `class_loss` is not one of its choices, a weight is
+                below 0, or `assigner` is none.
         """
         super().__init__(
             matched_threshold,
@@ -62,45 +77,30 @@ class FocalMultiBoxLoss(AnchorCriterion):
             class_loss_weight=class_loss_weight,
             box_loss_weight=box_loss_weight,
             box_loss=box_loss,
+            assigner=assigner,
             name=name,
             **kwargs,
         )
+        self.check_choice("class_loss", class_loss, CLASS_LOSSES)
+        self.class_loss = class_loss
         self.alpha = alpha
         self.gamma = gamma
 
-    def make_targets(
-        self,
-        boxes: tf.Tensor,
-        classes: tf.Tensor,
-        is_crowd: tf.Tensor,
-        anchors: tf.Tensor,
-        valid: tf.Tensor | None = None,
-        weights: tf.Tensor | None = None,
-    ) -> dict[str, tf.Tensor]:
-        """Match ground truth to anchors, for one image or (with leading B) a batch.
+    def scores(self, logits: tf.Tensor) -> tf.Tensor:
+        """Turn logits float32 [B, A, C + 1] into the scores [B, A, C] of the classes."""
+        return tf.sigmoid(logits[..., 1:])
 
-        Every object takes the anchor that overlaps it most; an object without area takes the first
-        one.
+    def _matching_options(self, weights: tf.Tensor | None) -> dict:
+        # An object with weight 0 takes no anchor below the threshold.
+        return {"force_match": True if weights is None else weights > 0.0}
 
-        Args:
-            boxes: float32 [..., M, 4], yxyx, fractions of the network's input.
-            classes: int32 [..., M], 0..C-1.
-            is_crowd: bool [..., M].
-            anchors: float32 [A, 4], yxyx, same frame; a NumPy array is fastest.
-            valid: bool [..., M], False for padding; None counts all rows.
-            weights: float32 [..., M], at least 0, weights of the objects. An object with weight 0
-                takes no anchor below the threshold, and the anchors that it takes do not count.
-                None means 1.
+    def _finished(self, matches, class_targets, box_targets, weights) -> dict[str, tf.Tensor]:
+        """Return `classes`, `boxes` and `weights` float32 [..., A].
 
-        Returns:
-            `classes` int32 [..., A], 0 for background, class + 1 for objects, -1 for ignored;
-            `boxes` float32 [..., A, 4] box codes; `weights` float32 [..., A], those of the objects,
-            1 for background, 0 for ignored.
+        `classes` int32 [..., A] is 0 for background, class + 1 for objects, -1 for ignored; `boxes`
+        float32 [..., A, 4] are box codes; the weights are those of the objects, 1 for background, 0
+        for ignored anchors.
         """
-        force_match = True if weights is None else weights > 0.0
-        matches, class_targets, box_targets = self._match(
-            boxes, classes, is_crowd, anchors, valid, force_match=force_match
-        )
         anchor_weights = tf.ones_like(matches, tf.float32)
         if weights is not None:
             # The weight in front of the rows is that of background, which is row -1.
@@ -116,29 +116,46 @@ class FocalMultiBoxLoss(AnchorCriterion):
 
         Args:
             outputs: `class_logits` float32 [B, A, C + 1] and `box_codes` float32 [B, A, 4]; and
-                `anchors` float32 [A, 4], yxyx in pixels, for another `box_loss` than "huber".
+                `anchors` float32 [A, 4], yxyx in pixels, unless `box_loss` is "huber", `class_loss`
+                "focal" and the assigner does not look at boxes.
             targets: result of `make_targets`, with leading B.
 
         Returns:
             `class` and `box`, float32 scalars: sums over the batch divided by its summed weight of
             matched anchors (at least 1), the Huber losses also by the four numbers of a code.
         """
+        targets = self.assigned(outputs, targets)
         weights = targets["weights"]
         # `weights` has background too, for the classes.
         box_weights = tf.where(targets["classes"] > 0, weights, 0.0)
+        class_losses, quality = self._class_losses(outputs, targets)
+        if quality is not None:
+            box_weights *= quality
         # Of this process's batch, not of an image: one with few objects then counts little, as
         # published.
         normalizer = tf.maximum(tf.reduce_sum(box_weights), 1.0)
-        focal = loss_ops.sigmoid_focal(
-            outputs["class_logits"], targets["classes"], alpha=self.alpha, gamma=self.gamma
-        )
         if self.box_loss == HUBER:
             # The mean over a code is the published division by its four numbers.
             errors = outputs["box_codes"] - targets["boxes"]
             distance = tf.reduce_mean(loss_ops.huber(errors), axis=-1)
         else:
-            distance = self._overlap_losses(outputs, targets)
+            distance = self._overlap_losses(outputs, targets, self.box_loss)
         return {
-            "class": tf.reduce_sum(tf.reduce_sum(focal, axis=-1) * weights) / normalizer,
+            "class": tf.reduce_sum(class_losses * weights) / normalizer,
             "box": tf.reduce_sum(distance * box_weights) / normalizer,
         }
+
+    def _class_losses(self, outputs, targets) -> tuple[tf.Tensor, tf.Tensor | None]:
+        """Return the class loss of each anchor, [B, A], and the quality that it teaches, if any."""
+        logits, classes = outputs["class_logits"], targets["classes"]
+        if self.class_loss == FOCAL:
+            losses = loss_ops.sigmoid_focal(logits, classes, alpha=self.alpha, gamma=self.gamma)
+            return tf.reduce_sum(losses, axis=-1), None
+        quality = targets.get("quality")
+        if quality is None:
+            quality = 1.0 - self._overlap_losses(outputs, targets, "iou")
+            quality = tf.where(classes > 0, tf.stop_gradient(quality), 0.0)
+        if self.class_loss == "quality":
+            return loss_ops.sigmoid_quality(logits, classes, quality, beta=self.gamma), quality
+        settings = {"alpha": 1.0 - self.alpha, "gamma": self.gamma}
+        return loss_ops.sigmoid_varifocal(logits, classes, quality, **settings), quality

@@ -20,11 +20,21 @@ class ExplainedModel(FittedModel):
 
     Attributes:
         matches_by_force: whether each object is given its best unit where none fits it.
+        targets_need_outputs: whether the losses turn objects into targets by what the network says.
         PREDICTS_BACKGROUND: whether class predictions have a row of background before the classes.
     """
 
     matches_by_force: bool = False
+    targets_need_outputs: bool = False
     PREDICTS_BACKGROUND: bool = False
+
+    def pipeline_targets(self, wanted: bool = True) -> Callable[..., dict] | None:
+        """Return `make_targets` for the input pipeline; None where the step has to call it.
+
+        Args:
+            wanted: whether the pipeline shall make the targets if it can.
+        """
+        return self.make_targets if wanted and not self.targets_need_outputs else None
 
     def fit_to_objects(self, boxes: np.ndarray) -> dict[str, Any] | None:
         """Compute settings with which the targets match as many objects as possible.
@@ -64,8 +74,21 @@ class ExplainedModel(FittedModel):
         del targets
         objects = (tf.constant(boxes), tf.constant(classes, tf.int32), tf.constant(is_crowd))
         return explain_by_omission(
-            lambda *fields: self.make_targets(*fields, extent=extent), *objects
+            lambda *fields: self.targets_to_explain(self.make_targets(*fields, extent=extent)),
+            *objects,
         )
+
+    def targets_to_explain(self, targets: Mapping[str, tf.Tensor]) -> Mapping[str, tf.Tensor]:
+        """Return the targets of one image in the form that `explain_targets` reads.
+
+        Args:
+            targets: result of `make_targets` for one image.
+
+        Returns:
+            The same, as here, unless they need outputs of the network: then those for outputs of a
+            network that has learned nothing.
+        """
+        return targets
 
     def object_limit(self) -> tuple[int, str] | None:
         """Return how many objects of an image the targets hold, and the setting that says so.

@@ -141,6 +141,11 @@ class SSD(Detector):
     ) -> dict[str, tf.Tensor]:
         """Match ground truth to the anchors; see `layers/criteria.py`."""
         del extent  # Anchors on padding are background like others.
+        if getattr(self.criterion, "assigner", None) is not None:
+            boxes = boxes * tf.constant([*self.image_size, *self.image_size], tf.float32)
+            return self.criterion.make_targets(
+                boxes, classes, is_crowd, self._anchors_in_pixels(), valid, levels=self._levels
+            )
         anchors = self._anchor_boxes
         if self.match_in_pixels:
             anchors = self._pixel_anchors
@@ -149,11 +154,27 @@ class SSD(Detector):
 
     def losses_of(self, outputs, targets) -> dict[str, tf.Tensor]:
         """Compute the loss parts; the criterion is told the anchors in pixels too."""
-        scale = np.array([*self.image_size, *self.image_size], np.float32)
-        anchors = tf.constant(self._anchor_boxes * scale)
+        anchors = tf.constant(self._anchors_in_pixels())
         return self.criterion({**outputs, "anchors": anchors}, targets)
 
-    matches_by_force = True
+    def _anchors_in_pixels(self) -> np.ndarray:
+        return self._anchor_boxes * np.array([*self.image_size, *self.image_size], np.float32)
+
+    @property
+    def _levels(self) -> list[tuple[int, int]]:
+        """Return, for each level, the number of its anchors, and of those that share a cell."""
+        pairs = zip(self.feature_sizes, self.anchors.boxes_per_cell, strict=True)
+        return [(rows * columns * cells, cells) for (rows, columns), cells in pairs]
+
+    @property
+    def targets_need_outputs(self) -> bool:
+        """Whether the criterion's assigner looks at what the network says."""
+        return getattr(self.criterion, "needs_outputs", False)
+
+    @property
+    def matches_by_force(self) -> bool:
+        """Whether each object is given its best anchor where none fits: not by an assigner."""
+        return getattr(self.criterion, "assigner", None) is None
 
     def fit_to_objects(self, boxes: np.ndarray) -> dict[str, Any] | None:
         """Compute scales and ratios of the anchors for these objects."""
@@ -170,6 +191,7 @@ class SSD(Detector):
         an anchor without an object.
         """
         del is_crowd, extent
+        targets = self.targets_to_explain(targets)
         labels = targets["classes"].numpy()
         positive = np.flatnonzero(labels > 0)
         anchors, codes = self._anchor_boxes[positive], tf.gather(targets["boxes"], positive)
@@ -177,8 +199,9 @@ class SSD(Detector):
         owners = find_owners(coded, boxes, labels[positive, np.newaxis] == classes + 1)
         overlaps = box_ops.iou(anchors, coded).numpy().diagonal()
         best = best_units(owners, overlaps, len(boxes))
-        # The codes round: a threshold met exactly is met.
-        reached = overlaps >= self.criterion.matched_threshold - 1e-4
+        # The codes round: a threshold met exactly is met. An assigner has none.
+        least = self.criterion.matched_threshold if self.matches_by_force else 0.0
+        reached = overlaps >= least - 1e-4
         per_level = np.prod(self.feature_sizes, axis=1) * self.anchors.boxes_per_cell
         levels = np.repeat(np.arange(len(per_level)), per_level)[positive]
         return Matches(
@@ -190,8 +213,39 @@ class SSD(Detector):
             groups=at_best(levels, best, -1),
         )
 
+    def targets_to_explain(self, targets: Mapping) -> Mapping:
+        """Return the targets of one image by a network that says its anchors, and no class."""
+        if not self.targets_need_outputs:
+            return targets
+        count = len(self._anchor_boxes)
+        outputs = {
+            "class_logits": tf.zeros([1, count, self.num_classes + 1]),
+            "box_codes": tf.zeros([1, count, 4]),
+            "anchors": tf.constant(self._anchors_in_pixels()),
+        }
+        made = self.criterion.assigned(outputs, {key: v[tf.newaxis] for key, v in targets.items()})
+        return {key: value[0] for key, value in made.items()}
+
     @property
     def _terms(self) -> Terms:
+        groups = tuple(f"level of {size_in_words(size)}" for size in self.feature_sizes)
+        if not self.matches_by_force:
+            name = type(self.criterion.assigner).__name__
+            start = " of a network that predicts its anchors" if self.targets_need_outputs else ""
+            return Terms(
+                unit="anchor",
+                states={
+                    MATCHED: ("assigned", f"{name} gives the object anchors"),
+                    UNMATCHED: ("never", "no anchor"),
+                },
+                quality="best IoU",
+                groups=groups,
+                notes=(
+                    f"assigned: {name} gives the object anchors{start}. never: other objects took "
+                    "every anchor it could have.",
+                    "A level counts the objects whose best matched anchor lies on it.",
+                ),
+            )
         threshold = self.criterion.matched_threshold
         return Terms(
             unit="anchor",
@@ -201,7 +255,7 @@ class SSD(Detector):
                 UNMATCHED: ("never", "no anchor"),
             },
             quality="best IoU",
-            groups=tuple(f"level of {size_in_words(size)}" for size in self.feature_sizes),
+            groups=groups,
             notes=(
                 f"reached: an anchor has IoU {threshold:g} or more. forced: none has; it learns "
                 "from the best one alone.",

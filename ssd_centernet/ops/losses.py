@@ -132,6 +132,80 @@ def sigmoid_focal(
     return tf.where(is_class, alpha, 1.0 - alpha) * _focal_of_falsehood(against, gamma)
 
 
+def sigmoid_quality(
+    logits: tf.Tensor, labels: tf.Tensor, quality: tf.Tensor, *, beta: float = 2.0
+) -> tf.Tensor:
+    """Compute the quality focal loss: the score of an object's class shall be its quality.
+
+    An element with the target y, which is the quality in the slot of the object's class and 0
+    elsewhere, loses `|y - sigmoid(x)|^beta` times the binary cross entropy of y and x.
+
+    Args:
+        logits: float32 [..., K]; slot 0 is background, which no label has.
+        labels: int32 [...]: an object's slot in 1..K-1; if it is 0 or less, all slots are false.
+        quality: float32 [...] in [0, 1], of the anchors of objects; a constant for the gradient.
+        beta: at least 0; 0 leaves the cross entropy.
+
+    Returns:
+        float32 [...], nats, the sum over the slots.
+
+    Source: Generalized Focal Loss (arXiv:2006.04388), equation 2
+    """
+    own, others = _split_slots(logits, labels)
+    error = tf.abs(quality - tf.sigmoid(own))
+    # The power of 0 has no slope that is finite at beta below 1.
+    factor = tf.square(error) if beta == 2.0 else tf.pow(tf.maximum(error, 1e-12), beta)
+    true = factor * _cross_entropy(own, quality)
+    return tf.where(labels > 0, true, 0.0) + _sum_of_falsehood(others, beta)
+
+
+def sigmoid_varifocal(
+    logits: tf.Tensor,
+    labels: tf.Tensor,
+    quality: tf.Tensor,
+    *,
+    alpha: float = 0.75,
+    gamma: float = 2.0,
+) -> tf.Tensor:
+    """Compute the varifocal loss: good examples count more, easy false ones less.
+
+    With q the quality, the slot of an object's class loses q times the binary cross entropy of q
+    and x, and every other slot `alpha sigmoid(x)^gamma` times that of 0 and x.
+
+    Args:
+        logits: float32 [..., K]; slot 0 is background, which no label has.
+        labels: int32 [...]: an object's slot in 1..K-1; if it is 0 or less, all slots are false.
+        quality: float32 [...] in [0, 1], of the anchors of objects; a constant for the gradient.
+        alpha: weight of false slots, at least 0.
+        gamma: exponent of false slots, at least 0.
+
+    Returns:
+        float32 [...], nats, the sum over the slots.
+
+    Source: VarifocalNet: An IoU-aware Dense Object Detector (arXiv:2008.13367), equation 2
+    """
+    own, others = _split_slots(logits, labels)
+    true = quality * _cross_entropy(own, quality)
+    return tf.where(labels > 0, true, 0.0) + alpha * _sum_of_falsehood(others, gamma)
+
+
+def _split_slots(logits: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Return the logit of the label's slot, [...], and all with that one at a score of 0."""
+    slots = tf.range(logits.shape[-1], dtype=tf.int32)
+    is_class = (labels[..., tf.newaxis] == slots) & (slots > 0)
+    own = tf.reduce_sum(tf.where(is_class, logits, 0.0), axis=-1)
+    # exp(-1e4) is 0, and so are its loss and its gradient.
+    return own, tf.where(is_class, -1e4, logits)
+
+
+def _cross_entropy(logits: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
+    return tf.nn.sigmoid_cross_entropy_with_logits(labels=targets, logits=logits)
+
+
+def _sum_of_falsehood(logits: tf.Tensor, gamma: float) -> tf.Tensor:
+    return tf.reduce_sum(_focal_of_falsehood(logits, gamma), axis=-1)
+
+
 def _focal_of_falsehood(logits: tf.Tensor, gamma: float) -> tf.Tensor:
     """Compute `p^gamma softplus(x)` with p = sigmoid(x), x the logit of the wrong answer."""
 

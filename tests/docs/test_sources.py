@@ -26,6 +26,10 @@ _CITED = re.compile(r"docs/reference/(\w+)\.md(?:, sections? ([^;`\n]*))?")
 _SOURCES = re.compile(r"^([ #]*)(?:.*\. )?Source:(?: (.+)|((?:\n\1    .+)+))$", re.M)
 # Paper -> its number. Whoever cites another one looks its number up and adds it.
 PAPERS = {
+    "Bridging the Gap Between Anchor-based and Anchor-free Detection": "1912.02424",
+    "TOOD: Task-aligned One-stage Object Detection": "2108.07755",
+    "Generalized Focal Loss": "2006.04388",
+    "VarifocalNet: An IoU-aware Dense Object Detector": "2008.13367",
     "Generalized Intersection over Union": "1902.09630",
     "Distance-IoU Loss": "1911.08287",
     "Accurate, Large Minibatch SGD: Training ImageNet in 1 Hour": "1706.02677",

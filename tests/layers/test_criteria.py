@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from ssd_centernet.layers.assigners import ATSS
 from ssd_centernet.layers.criteria import MultiBoxLoss
 from ssd_centernet.layers.focal_criterion import FocalMultiBoxLoss
 from ssd_centernet.ops.box_losses import overlap_loss
@@ -228,12 +229,15 @@ class TestMultiBoxLossContract(LayerContract):
         "class_loss_weight": 0.5,
         "box_loss_weight": 2.0,
         "box_loss": "giou",
+        "assigner": ATSS(1),
     }
 
     def call(self, layer):
         boxes = tf.constant([[[0.0, 0.0, 0.5, 0.3], [0.0, 0.25, 0.4, 0.5]]])
         crowd = tf.constant([[False, True]])
-        targets = layer.make_targets(boxes, tf.constant([[0, 1]]), crowd, ANCHORS)
+        targets = layer.make_targets(
+            boxes, tf.constant([[0, 1]]), crowd, ANCHORS, levels=[(len(ANCHORS), 1)]
+        )
         outputs = outputs_of([[[0.5, 0.3, 0.2]] * 4], np.ones((1, 4, 4)))
         return targets, layer({**outputs, "anchors": ANCHORS}, targets)
 

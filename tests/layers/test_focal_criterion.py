@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from ssd_centernet.layers.assigners import TaskAligned
 from ssd_centernet.layers.focal_criterion import FocalMultiBoxLoss
 from tests.layers.contract import LayerContract
 
@@ -172,6 +173,8 @@ class TestFocalMultiBoxLossContract(LayerContract):
         "class_loss_weight": 0.5,
         "box_loss_weight": 2.0,
         "box_loss": "ciou",
+        "assigner": TaskAligned(2),
+        "class_loss": "varifocal",
     }
 
     def call(self, layer):
@@ -183,3 +186,87 @@ class TestFocalMultiBoxLossContract(LayerContract):
 
     def test_weights_of_the_parts(self):
         assert self.build().loss_weights == {"class": 0.5, "box": 2.0}
+
+
+def test_varifocal_by_hand():
+    # One anchor of an object of class 1 with quality 0.6 and score 0.8, one of background.
+    logits = [[[LN(1.0), 0.0, LN(4.0)], [LN(0.25), 0.0, 0.0]]]
+    targets = {**targets_of([[2, 0]]), "quality": tf.constant([[0.6, 0.0]])}
+    parts = FocalMultiBoxLoss(class_loss="varifocal")(outputs_of(logits), targets)
+    own = 0.6 * -(0.6 * LN(0.8) + 0.4 * LN(0.2))
+    false = 0.25 * -LN(0.5)  # A score of 0.5, squared.
+    background = 2 * false + 0.04 * -LN(0.8)
+    want = own + 0.75 * (2 * false + background)
+    assert float(parts["class"]) == pytest.approx(want, rel=1e-5)  # The divisor is at least 1.
+
+
+def test_quality_by_hand():
+    logits = [[[0.0, 0.0, LN(4.0)], [LN(0.25), 0.0, 0.0]]]
+    targets = {**targets_of([[2, 0]]), "quality": tf.constant([[0.6, 0.0]])}
+    parts = FocalMultiBoxLoss(class_loss="quality")(outputs_of(logits), targets)
+    own = 0.04 * -(0.6 * LN(0.8) + 0.4 * LN(0.2))
+    want = own + 4 * 0.25 * -LN(0.5) + 0.04 * -LN(0.8)
+    assert float(parts["class"]) == pytest.approx(want, rel=1e-5)
+
+
+def test_anchors_count_in_the_box_loss_with_their_quality():
+    codes = [[[1.0, 0.0, 0.0, 0.0], [2.0, 0.0, 0.0, 0.0], [9.0, 9.0, 9.0, 9.0]]]
+    targets = {**targets_of([[1, 2, 0]]), "quality": tf.constant([[0.9, 0.6, 0.0]])}
+    parts = FocalMultiBoxLoss(class_loss="quality")(outputs_of(np.zeros((1, 3, 3)), codes), targets)
+    want = (0.9 * 0.5 + 0.6 * 1.5) / 4 / (0.9 + 0.6)
+    assert float(parts["box"]) == pytest.approx(want, rel=1e-5)
+
+
+def test_quality_without_an_assigner_is_the_overlap_of_the_predicted_box():
+    # The target is the anchor itself, the prediction is as wide and twice as tall: IoU 1/2.
+    codes = [[[0.0, 0.0, 5.0 * LN(2.0), 0.0]]]
+    anchors = np.array([[0.0, 0.0, 10.0, 10.0]], np.float32)
+    outputs = {**outputs_of([[[0.0, LN(3.0)]]], codes), "anchors": anchors}
+    parts = FocalMultiBoxLoss(class_loss="varifocal")(outputs, targets_of([[1]]))
+    own = 0.5 * -(0.5 * LN(0.75) + 0.5 * LN(0.25))
+    assert float(parts["class"]) == pytest.approx(own + 0.75 * 0.25 * LN(2.0), rel=1e-5)
+    # And it is a constant: the class loss does not move the box.
+    codes = tf.Variable(codes)
+    with tf.GradientTape() as tape:
+        parts = FocalMultiBoxLoss(class_loss="quality")(
+            {**outputs, "box_codes": codes}, targets_of([[1]])
+        )
+    assert tape.gradient(parts["class"], codes) is None
+
+
+@pytest.mark.parametrize("kind", ["quality", "varifocal"])
+@pytest.mark.parametrize("gamma", [1.5, 2.0])
+def test_gradients_of_quality_losses_are_difference_quotients(kind, gamma):
+    rng = np.random.default_rng(0)
+    logits = rng.normal(0, 2, (1, 6, 4))
+    targets = {
+        **targets_of([[1, 2, 3, 0, -1, 2]], [[1, 1, 1, 1, 0, 2]]),
+        "quality": tf.constant([[0.9, 0.3, 0.0, 0.0, 0.0, 1.0]]),
+    }
+    criterion = FocalMultiBoxLoss(class_loss=kind, gamma=gamma)
+
+    def loss(values):
+        return criterion(outputs_of(values), targets)["class"]
+
+    values = tf.Variable(logits, dtype=tf.float32)
+    with tf.GradientTape() as tape:
+        total = criterion({**outputs_of(logits), "class_logits": values}, targets)["class"]
+    gradient = tape.gradient(total, values).numpy()
+    for index in np.ndindex(logits.shape):
+        step = np.zeros(logits.shape)
+        step[index] = 0.02
+        quotient = float(loss(logits + step) - loss(logits - step)) / 0.04
+        assert gradient[index] == pytest.approx(quotient, abs=2e-3)
+
+
+def test_extreme_logits_stay_finite():
+    for kind in ("quality", "varifocal"):
+        for size in (0.0, 100.0, -100.0, 1e6):
+            logits = tf.Variable(np.full((1, 2, 3), size, np.float32))
+            targets = {**targets_of([[1, 0]]), "quality": tf.constant([[1.0, 0.0]])}
+            with tf.GradientTape() as tape:
+                parts = FocalMultiBoxLoss(class_loss=kind, gamma=0.5)(
+                    {**outputs_of(np.zeros((1, 2, 3))), "class_logits": logits}, targets
+                )
+            assert np.isfinite(parts["class"])
+            assert np.isfinite(tape.gradient(parts["class"], logits)).all()

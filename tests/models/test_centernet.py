@@ -5,9 +5,9 @@ import pytest
 import tensorflow as tf
 
 from ssd_centernet._keras import keras
+from ssd_centernet.layers.anchor_criterion import CROWD_MODES
 from ssd_centernet.layers.centernet_criteria import CenterNetLoss
 from ssd_centernet.layers.centernet_decoder import CenterNetDecoder
-from ssd_centernet.layers.criteria import CROWD_MODES
 from ssd_centernet.layers.heads import CenterNetHead
 from ssd_centernet.layers.necks import CenterNetFPN
 from ssd_centernet.layers.preprocessing import Preprocessing

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from ssd_centernet.layers.anchor_criterion import CROWD_MODES
 from ssd_centernet.layers.anchors import MultiscaleAnchors
-from ssd_centernet.layers.criteria import CROWD_MODES
 from ssd_centernet.layers.decoders import SigmoidSSDDecoder
 from ssd_centernet.layers.focal_criterion import FocalMultiBoxLoss
 from ssd_centernet.layers.fpn import FPN

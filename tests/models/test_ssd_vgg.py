@@ -6,8 +6,9 @@ import tensorflow as tf
 from ssd_centernet import config
 from ssd_centernet._keras import keras
 from ssd_centernet.building import build_detector
+from ssd_centernet.layers.anchor_criterion import CROWD_MODES
 from ssd_centernet.layers.anchors import DefaultBoxes
-from ssd_centernet.layers.criteria import CROWD_MODES, MultiBoxLoss
+from ssd_centernet.layers.criteria import MultiBoxLoss
 from ssd_centernet.layers.decoders import SSDDecoder
 from ssd_centernet.layers.necks import VGGExtraLevels
 from ssd_centernet.layers.preprocessing import Preprocessing

@@ -1,0 +1,174 @@
+"""Assigners: which anchors learn which object, in place of a criterion's matching threshold."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import gin
+import numpy as np
+import tensorflow as tf
+
+from ssd_centernet._keras import keras
+from ssd_centernet.layers.base import Float32Layer
+from ssd_centernet.ops import assignment
+from ssd_centernet.ops import boxes as box_ops
+
+# Numbers of objects of an image for which there are graphs; most images have few, and the work
+# grows with the rows.
+_FEW = (8, 32)
+
+
+@gin.register
+@keras.saving.register_keras_serializable(package="ssd_centernet")
+class ATSS(Float32Layer):
+    """Adaptive training sample selection: each object has its own threshold.
+
+    Of the anchors near an object's centre, on all levels, those with an unusually large IoU learn
+    it. It depends on the anchors alone, so the input pipeline can make the targets.
+
+    Source: Bridging the Gap Between Anchor-based and Anchor-free Detection (arXiv:1912.02424)
+    """
+
+    needs_outputs = False
+
+    def __init__(self, cells: int = 9, *, name: str = "atss", **kwargs):
+        """Configure the assigner.
+
+        Args:
+            cells: candidates of an object on each level, in cells: all anchors of a cell are one.
+            name: name of the layer.
+            **kwargs: passed to the Keras layer.
+
+        Raises:
+            ValueError: `cells` is not a number of 1 or more.
+        """
+        super().__init__(name=name, **kwargs)
+        _check_count("ATSS.cells", cells)
+        self.cells = cells
+
+    def call(
+        self,
+        boxes: tf.Tensor,
+        valid: tf.Tensor,
+        anchors: np.ndarray,
+        levels: Sequence[tuple[int, int]],
+    ) -> tf.Tensor:
+        """Assign the anchors; see `ops.assignment.adaptive`.
+
+        Args:
+            boxes: float32 [..., M, 4], yxyx, pixels of the network's input.
+            valid: bool [..., M], which rows are objects.
+            anchors: float32 [A, 4], yxyx, same frame.
+            levels: for each level the number of its anchors, and how many of them share a cell.
+
+        Returns:
+            int32 [..., A]: the row of each anchor's object, -1 without one.
+        """
+        return assignment.adaptive(boxes, valid, anchors, levels, cells=self.cells)
+
+
+@gin.register
+@keras.saving.register_keras_serializable(package="ssd_centernet")
+class TaskAligned(Float32Layer):
+    """Task-aligned assignment: the anchors that already score and locate an object best learn it.
+
+    It depends on what the network says, so it runs in the step, on the device. An object takes
+    anchors whose centre lies in it; one that is so small that it holds none takes the nearest.
+
+    Source: TOOD: Task-aligned One-stage Object Detection (arXiv:2108.07755)
+    """
+
+    needs_outputs = True
+
+    def __init__(
+        self,
+        top: int = 13,
+        *,
+        alpha: float = 1.0,
+        beta: float = 6.0,
+        name: str = "task_aligned",
+        **kwargs,
+    ):
+        """Configure the assigner.
+
+        Args:
+            top: anchors an object takes at most.
+            alpha: exponent of the score of the object's class, at least 0.
+            beta: exponent of the IoU of object and predicted box, above 0.
+            name: name of the layer.
+            **kwargs: passed to the Keras layer.
+
+        Raises:
+            ValueError: a setting is out of range.
+        """
+        super().__init__(name=name, **kwargs)
+        _check_count("TaskAligned.top", top)
+        if alpha < 0 or beta <= 0:
+            raise ValueError(
+                f"TaskAligned.alpha is {alpha} and TaskAligned.beta is {beta}; expected 0 or more, "
+                "and more than 0."
+            )
+        self.top = top
+        self.alpha = alpha
+        self.beta = beta
+
+    def call(
+        self,
+        boxes: tf.Tensor,
+        classes: tf.Tensor,
+        valid: tf.Tensor,
+        anchors: np.ndarray,
+        scores: tf.Tensor,
+        predicted: tf.Tensor,
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """Assign the anchors of a batch; see `ops.assignment.task_aligned`.
+
+        Args:
+            boxes: float32 [B, M, 4], yxyx, pixels of the network's input; padding comes last.
+            classes: int32 [B, M], 0..C-1.
+            valid: bool [B, M], which rows are objects.
+            anchors: float32 [A, 4], yxyx, same frame.
+            scores: float32 [B, A, C], in [0, 1].
+            predicted: float32 [B, A, 4], yxyx, same frame.
+
+        Returns:
+            `(matches, quality)`: int32 [B, A], the row of each anchor's object, -1 without one;
+            float32 [B, A] in [0, 1], how well each matched anchor does, 0 without an object.
+        """
+        scores, predicted = tf.stop_gradient(scores), tf.stop_gradient(predicted)
+        by_class = tf.transpose(scores, [0, 2, 1])
+
+        def assign(rows: int):
+            kept, kinds = boxes[:, :rows], classes[:, :rows]
+            candidates = assignment.centers_inside(kept, anchors) & valid[:, :rows, tf.newaxis]
+            return assignment.task_aligned(
+                tf.gather(by_class, kinds, batch_dims=1),
+                box_ops.iou(kept, predicted),
+                candidates,
+                top=self.top,
+                alpha=self.alpha,
+                beta=self.beta,
+            )
+
+        most = boxes.shape[1]
+        if most is None:
+            return assign(tf.shape(boxes)[1])
+        # The last row that is an object: rows between may be taken out, such as crowd regions.
+        used = tf.reduce_max(tf.where(valid, tf.range(1, most + 1), 0))
+        return _with_enough_rows(used, [n for n in _FEW if n < most] + [most], assign)
+
+
+def _with_enough_rows(used: tf.Tensor, sizes: Sequence[int], assign):
+    """Call `assign` with the first size that holds the rows: a branch of static shape for each."""
+    if len(sizes) == 1:
+        return assign(sizes[0])
+    return tf.cond(
+        used <= sizes[0],
+        lambda: assign(sizes[0]),
+        lambda: _with_enough_rows(used, sizes[1:], assign),
+    )
+
+
+def _check_count(name: str, value: int) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise ValueError(f"{name} is {value!r}; expected a whole number of 1 or more.")
