@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import tensorflow as tf
 
 from ssd_centernet._keras import keras
+from ssd_centernet.layers.assigners import Assigner
 from ssd_centernet.layers.base import Float32Layer
 from ssd_centernet.ops import box_losses, matching
 from ssd_centernet.ops import boxes as box_ops
@@ -30,7 +31,7 @@ class AnchorCriterion(Float32Layer):
         class_loss_weight: float,
         box_loss_weight: float,
         box_loss: str,
-        assigner: keras.layers.Layer | None,
+        assigner: Assigner | None,
         **kwargs,
     ):
         """Note the settings, which `MultiBoxLoss` explains.
@@ -43,10 +44,10 @@ class AnchorCriterion(Float32Layer):
         self.check_choice("crowd", crowd, CROWD_MODES)
         self.check_choice("box_loss", box_loss, BOX_LOSSES)
         self.check_factors(class_loss_weight=class_loss_weight, box_loss_weight=box_loss_weight)
-        if assigner is not None and not hasattr(assigner, "needs_outputs"):
+        if assigner is not None and not isinstance(assigner, Assigner):
             raise ValueError(
-                f"{type(self).__name__}.assigner is {assigner!r}; expected an assigner with brackets, such as @ATSS() or "
-                "@TaskAligned(), or None."
+                f"{type(self).__name__}.assigner is {assigner!r}; expected an assigner with "
+                "brackets after its name, such as @ATSS() or @TaskAligned(), or None."
             )
         self.matched_threshold = matched_threshold
         self.crowd = crowd

@@ -18,9 +18,20 @@ from ssd_centernet.ops import boxes as box_ops
 _FEW = (8, 32)
 
 
+class Assigner(Float32Layer):
+    """The base of assigners, of which each has a `call` of one of two kinds.
+
+    Attributes:
+        needs_outputs: whether `call` takes what the network says, as that of `TaskAligned`, and so
+            runs in the step; else it takes the anchors' levels, as that of `ATSS`.
+    """
+
+    needs_outputs: bool = False
+
+
 @gin.register
 @keras.saving.register_keras_serializable(package="ssd_centernet")
-class ATSS(Float32Layer):
+class ATSS(Assigner):
     """Adaptive training sample selection: each object has its own threshold.
 
     Of the anchors near an object's centre, on all levels, those with an unusually large IoU learn
@@ -28,8 +39,6 @@ class ATSS(Float32Layer):
 
     Source: Bridging the Gap Between Anchor-based and Anchor-free Detection (arXiv:1912.02424)
     """
-
-    needs_outputs = False
 
     def __init__(self, cells: int = 9, *, name: str = "atss", **kwargs):
         """Configure the assigner.
@@ -69,7 +78,7 @@ class ATSS(Float32Layer):
 
 @gin.register
 @keras.saving.register_keras_serializable(package="ssd_centernet")
-class TaskAligned(Float32Layer):
+class TaskAligned(Assigner):
     """Task-aligned assignment: the anchors that already score and locate an object best learn it.
 
     It depends on what the network says, so it runs in the step, on the device. An object takes

@@ -74,9 +74,11 @@ def test_settings_out_of_range_are_refused(layer, settings, message):
 
 
 @pytest.mark.parametrize("criterion", [MultiBoxLoss, FocalMultiBoxLoss])
-def test_a_class_without_brackets_is_refused(criterion):
-    with pytest.raises(ValueError, match="expected an assigner with brackets, such as @ATSS()"):
-        criterion(assigner="ATSS")
+@pytest.mark.parametrize("assigner", ["ATSS", ATSS, MultiBoxLoss()])
+def test_what_is_no_assigner_is_refused(criterion, assigner):
+    message = f"{criterion.__name__}.assigner is .*; expected an assigner with brackets"
+    with pytest.raises(ValueError, match=message):
+        criterion(assigner=assigner)
 
 
 def test_outputs_without_anchors_are_refused():
