@@ -151,7 +151,7 @@ smoke_data() {
     --min_size=60 --max_size=90
   for split in train val; do
     run convert --annotations="$SMOKE_DIR/coco/annotations/instances_$split.json" \
-      --image_dir="$SMOKE_DIR/coco/$split" --output_dir="$SMOKE_DIR/data" --split="$split"
+      --image_dir="$SMOKE_DIR/coco/$split" --output_dir="$SMOKE_DIR/data" --split="$split" --name=coco
   done
 }
 

@@ -22,7 +22,7 @@ run() {
 run make_synthetic --output_dir="$OUT/coco" --seed=0
 for split in train val; do
   run convert --annotations="$OUT/coco/annotations/instances_$split.json" \
-    --image_dir="$OUT/coco/$split" --output_dir="$OUT/records" --split="$split"
+    --image_dir="$OUT/coco/$split" --output_dir="$OUT/records" --split="$split" --name=shapes
 done
 run train --gin_file="$RECIPE" --data_dir="$OUT/records" --model_dir="$OUT/model" \
   --device=cpu --seed=0 "$@"

@@ -32,5 +32,5 @@ if [ -n "${DOWNLOAD:-}" ] && [ -z "$DRY_RUN" ]; then
 fi
 for split in train val; do
   run convert --annotations="$coco/annotations/instances_${split}2017.json" \
-    --image_dir="$coco/${split}2017" --output_dir="${2:-data/coco}" --split="$split"
+    --image_dir="$coco/${split}2017" --output_dir="${2:-data/coco}" --split="$split" --name=coco
 done

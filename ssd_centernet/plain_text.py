@@ -1,4 +1,4 @@
-"""Text of strangers, written so that a terminal shows it and does nothing else."""
+"""Words for a terminal: numbers with their nouns, and text of strangers that it only shows."""
 
 from __future__ import annotations
 
@@ -13,6 +13,20 @@ _ACTING = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
 )
 _LINES = re.compile("[\t\n]")
+
+
+def counted(number: int, one: str, many: str = "") -> str:
+    """Write a number with its noun.
+
+    Args:
+        number: how many.
+        one: the noun of 1.
+        many: of any other number; by default with an s.
+
+    Returns:
+        Such as '1 image' or '1,200 images'.
+    """
+    return f"{number:,} {one if number == 1 else many or one + 's'}"
 
 
 def plain(text: str, *, one_line: bool = False) -> str:

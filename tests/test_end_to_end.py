@@ -111,7 +111,7 @@ def test_evaluate_gives_the_numbers_that_training_gave(way):
     assert re.search(rf"^AP50 +{metrics['AP50']:.3f} ", printed, re.MULTILINE)
     for shape in ("disc", "square", "triangle"):
         assert re.search(rf"^{shape} ", printed, re.MULTILINE)
-    assert "5 images" in printed and "/run/best/ckpt-3 on coco_val" in printed
+    assert "5 images" in printed and "/run/best/ckpt-3 on data_val" in printed
 
 
 def test_eval_mode_of_train_is_evaluate(way):
@@ -122,7 +122,7 @@ def test_eval_mode_of_train_is_evaluate(way):
     ]
     assert len(tables[0]) == 12 and tables[0] == tables[1]
     content = json.loads((way["top"] / "run" / "evaluation" / "metrics.json").read_text())
-    assert content["split"] == "coco_val" and content["checkpoint"].endswith("ckpt-3")
+    assert content["split"] == "data_val" and content["checkpoint"].endswith("ckpt-3")
 
 
 def test_predictions_of_files_score_as_their_records(way):

@@ -25,7 +25,7 @@ ALL_FILES = [
 # Rooms of the package from the ground up; each may import those above it in this list that it
 # names, lazy imports included, and none below.
 _MODELS = {"ops", "labels", "layers", "models", "_keras", "patterns"}
-_RUN = _MODELS | {"text_table", "data", "files", "runtime", "config", "building"}
+_RUN = _MODELS | {"plain_text", "text_table", "data", "files", "runtime", "config", "building"}
 _RUN |= {"checkpoint_files", "run_directory"}
 MAY_IMPORT = {
     "_keras": set(),
@@ -40,7 +40,7 @@ MAY_IMPORT = {
     "runtime": {"_keras"},
     "drawing": {"files", "labels", "ops"},
     "layers": {"ops", "labels", "_keras"},
-    "data": {"files", "labels", "memory", "native", "ops"},
+    "data": {"files", "labels", "memory", "native", "ops", "plain_text"},
     # Of the data only what decodes image files, which `detect` takes; see test_layering.
     "models": _MODELS | {"data", "files"},
     "checkpoint_files": {"files"},

@@ -1,8 +1,10 @@
 """Convert a data set to TFRecord shards: COCO json, Pascal VOC, YOLO, CSV, TFDS or an export.
 
-Writes coco_<split>.record-*, coco_<split>.info.json, coco_<split>.annotations.json and
+Writes NAME_SPLIT.record-*, NAME_SPLIT.info.json, NAME_SPLIT.annotations.json and
 mscoco_label_map.pbtxt, and reports every image and box that was repaired or dropped, with the
-reason. The shards appear when all are complete. The same call on the same input does nothing.
+reason. The shards appear when all are complete. The same call on the same input does nothing, and
+says so. NAME is that of --output_dir, coco for the classes of COCO, or --name; the next splits of
+the folder take it too, and no command needs to be told.
 
 Examples; run it once for each split:
 
@@ -69,9 +71,10 @@ def define_flags() -> None:
     flags.DEFINE_string("split", "train", "Name of the split: train, val, ...")
     flags.DEFINE_string(
         "name",
-        "coco",
-        "Name of the data set, with which its files begin: birds gives birds_train.record-*. "
-        "Commands find them without a word, as they find coco_train.",
+        None,
+        "Name of the data set, with which its files begin: birds gives birds_train.record-* "
+        "(default: that of the other splits in --output_dir; else coco for COCO's own classes; "
+        "else the name of the folder). Commands find them without a word.",
     )
     flags.DEFINE_integer(
         "num_shards", None, "Number of shards (default: one for about 400 images, 8 to 256)."
@@ -124,6 +127,7 @@ def main(argv: list[str]) -> None:
     from ssd_centernet.data.convert import DEFAULT_MAX_PIXELS
     from ssd_centernet.data.convert_formats import convert_annotations, read_label_map, told
 
+    read = []  # Stays empty where the same was converted before.
     info = convert_annotations(
         FLAGS.annotations,
         FLAGS.output_dir,
@@ -145,34 +149,48 @@ def main(argv: list[str]) -> None:
         max_dropped=FLAGS.max_dropped,
         box_units=FLAGS.box_units,
         overwrite=FLAGS.overwrite,
+        when_read=read.append,
     )
+    if not read:
+        print(
+            f"{info['name']}_{info['split']} was converted from the same input before: nothing is "
+            "written anew. What was said then:"
+        )
     print(told(info, FLAGS.output_dir))
-    _tell_next(FLAGS.output_dir)
+    _tell_name(info["name"])
+    _tell_next(FLAGS.output_dir, info["name"])
 
 
-def _tell_next(data_dir: str) -> None:
+def _tell_name(name: str) -> None:
+    """Say how the first split of a folder got its name, where nobody gave one."""
+    from ssd_centernet.data.names import COCO
+    from ssd_centernet.data.splits import list_splits
+
+    if FLAGS.name is None and name != COCO and len(list_splits(FLAGS.output_dir)) == 1:
+        print(f"The data set is called {name}, as its folder; --name=NAME gives another name.")
+
+
+def _tell_next(data_dir: str, name: str) -> None:
     """Print the command that comes next: the other split first, then the training."""
-    from ssd_centernet.data.splits import list_splits, read_info, split_prefix
+    from ssd_centernet.data.names import names_in
+    from ssd_centernet.data.splits import list_splits, read_info
 
-    known = list_splits(data_dir)
-    missing = [
-        one
-        for one in ("train", "val")
-        if one not in known and split_prefix(data_dir, f"coco_{one}") not in known
-    ]
+    known, alone = list_splits(data_dir), len(names_in(data_dir)) == 1
+    missing = [one for one in ("train", "val") if not {one, f"{name}_{one}"} & set(known)]
     if missing:
         # A folder, a data.yaml and a builder hold all splits; a file of annotations only one.
         one_file = FLAGS.image_dir is not None or FLAGS.annotations.endswith((".json", ".csv"))
         given = f"{missing[0].upper()}_ANNOTATIONS" if one_file else FLAGS.annotations
         words = [f"--annotations={given}", f"--output_dir={data_dir}", f"--split={missing[0]}"]
-        if FLAGS.name != "coco":
-            words.append(f"--name={FLAGS.name}")
+        if FLAGS.name is not None or not alone:
+            words.append(f"--name={name}")
         if FLAGS.image_dir is not None:
             words.insert(1, f"--image_dir={missing[0].upper()}_IMAGES")
         _runs.tell_next("convert", *words)
         return
-    name = os.path.basename(os.path.abspath(data_dir))
-    info = read_info(data_dir, "coco_train")
+    info = read_info(data_dir, f"{name}_train")
     few = info is not None and info["num_images"] < _FEW_IMAGES
     recipe = _RECIPE_FOR_FEW if few else ("--gin_file=ssd300_resnet34",)
-    _runs.tell_next("train", *recipe, f"--data_dir={data_dir}", f"--model_dir=runs/{name}")
+    run = f"--model_dir=runs/{os.path.basename(os.path.abspath(data_dir))}"
+    chosen = () if alone else (f"--train_split={name}_train", f"--eval_split={name}_val")
+    _runs.tell_next("train", *recipe, f"--data_dir={data_dir}", *chosen, run)

@@ -39,8 +39,8 @@ def main(argv: list[str]) -> int:
     values = flags.FLAGS
     from ssd_centernet import config
     from ssd_centernet.data.directory import load_label_map
-    from ssd_centernet.drawing.page import counted
     from ssd_centernet.models.detector import size_in_words
+    from ssd_centernet.plain_text import counted
     from ssd_centernet.preview.fed_images import count_matches, show_inputs
     from ssd_centernet.recipe import Recipe
     from ssd_centernet.runtime.device import select_device

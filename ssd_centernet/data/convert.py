@@ -7,15 +7,16 @@ import concurrent.futures
 import contextlib
 import hashlib
 import os
-import re
 from collections.abc import Callable, Iterator
 
 import tensorflow as tf
 from tqdm import tqdm
 
+from ssd_centernet.data import names
 from ssd_centernet.data.box_units import UNITS
 from ssd_centernet.data.decoder_lines import DecoderLines, held_lines
 from ssd_centernet.data.images import DEFAULT_MAX_PIXELS, CheckedImage, check_image, pillow_limit
+from ssd_centernet.data.names import COCO
 from ssd_centernet.data.orientation import decide_turning
 from ssd_centernet.data.output import SplitOutput
 from ssd_centernet.data.readers.coco import CocoImage, CocoIndex, read_coco
@@ -36,7 +37,7 @@ def convert_coco(
     output_dir: str | os.PathLike,
     *,
     split: str = "train",
-    name: str = "coco",
+    name: str | None = COCO,
     num_shards: int | None = None,
     workers: int | None = None,
     max_pixels: int = DEFAULT_MAX_PIXELS,
@@ -66,7 +67,8 @@ def convert_coco(
         image_dir: folder of the images that `file_name` is relative to.
         output_dir: folder to write to; made if needed, shared by the splits of a data set.
         split: name of the split, 'train' or 'coco_train'; files begin with `coco_<split>`.
-        name: what files begin with instead of `coco`; the splits of a folder have the same one.
+        name: what files begin with instead of `coco`; None takes the name of the data set that is
+            in the folder already, or a `names.new_name`, as the command does.
         num_shards: number of shards, 1..1000; None makes about one per 400 images, from 8 to 256.
         workers: threads that read and check images; None starts one per processor.
         max_pixels: larger images are dropped before they are decoded.
@@ -91,12 +93,13 @@ def convert_coco(
     Returns:
         The content of `coco_<split>.info.json`: `num_images`, `num_objects`, `num_crowd`,
         `num_empty`, `max_objects_per_image`, `objects_per_class` (crowd regions not counted),
-        `num_shards`, `shards`, `report`, `input` and `picture_digests`.
+        `num_shards`, `shards`, `report`, `input`, `picture_digests`, `name` and `split`.
 
     Raises:
         FileNotFoundError: if the annotations or the image folder do not exist, or more images are
             missing than `max_missing` allows.
-        FileExistsError: if the output folder holds another conversion and `overwrite` is off.
+        FileExistsError: if the output folder holds another conversion and `overwrite` is off, or
+            another split of another name has the same files.
         ValueError: if an option is out of range, the annotations are not usable (see
             `read_coco`), boxes are in another unit or order (see `box_units.check_units`), the
             label map differs from the one in the output folder, no image or no box is left, or
@@ -104,9 +107,9 @@ def convert_coco(
 
     Source: docs/reference/ssd_resnet34.md, section 7.1 (fields, round robin of kept images)
     """
-    for setting, value in (("split", split), ("name", name)):
-        if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.]*", value):
-            raise ValueError(f"{setting} must be of letters, digits, '_' or '.', got {value!r}.")
+    name = name or names.known_name(output_dir)
+    for setting, value in (("split", split), ("name", name or COCO)):
+        names.check_name(setting, value)
     if num_shards is not None and not 1 <= num_shards <= MAX_SHARDS:
         raise ValueError(f"num_shards must be in 1..{MAX_SHARDS}, got {num_shards}.")
     if max_images is not None and max_images < 1:
@@ -141,12 +144,14 @@ def convert_coco(
     }
     os.makedirs(output_dir, exist_ok=True)
     role = split.removeprefix("coco_")
+    name = name or names.new_name(output_dir, index.label_map)
     output = SplitOutput(output_dir, prefix=f"{name}_{role}", num_shards=num_shards)
     with output.locked():
         finished = output.finished_info()
+        output.check_owner(finished, name, role)
         if finished is not None and finished.get("input") == options:
             output.remove_partial()
-            return finished
+            return finished | {"name": name, "split": role}
         _check_version(finished, output, overwrite)
         output.check_replaceable(finished, overwrite)
         output.check_label_map(index.label_map, overwrite)
@@ -175,7 +180,7 @@ def convert_coco(
                     writer.add(image, checked)
             writer.check(max_dropped)
             info = writer.info(options, output) | {"image_dir": os.path.abspath(image_dir)}
-            info["split"] = role
+            info |= {"name": name, "split": role}
             output.commit(folder, info, writer.ground_truth(), index.label_map, overwrite)
     return info
 

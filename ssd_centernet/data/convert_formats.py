@@ -9,12 +9,14 @@ from collections.abc import Sequence
 from ssd_centernet.data.box_units import WHOLE
 from ssd_centernet.data.convert import convert_coco, read_split
 from ssd_centernet.data.directory import LABEL_MAP_NAME, load_label_map
+from ssd_centernet.data.names import COCO, known_name
 from ssd_centernet.data.readers import detect_format, read_annotations
 from ssd_centernet.data.readers.pictures import holds_only_pictures, read_pictures
 from ssd_centernet.data.readers.source import AnnotationSource
 from ssd_centernet.data.validate import format_report, wrapped
 from ssd_centernet.files import read_text
 from ssd_centernet.labels import LabelMap
+from ssd_centernet.plain_text import counted
 
 _NAMES_SHOWN = 20
 
@@ -31,7 +33,7 @@ def convert_annotations(
     label_map: LabelMap | None = None,
     drop_unknown_categories: bool = False,
     box_units: str = "auto",
-    name: str = "coco",
+    name: str | None = COCO,
     **options,
 ) -> dict:
     """Convert one split of a data set to TFRecord shards; see `convert_coco` for what is written.
@@ -61,7 +63,9 @@ def convert_annotations(
     Raises:
         ValueError, FileNotFoundError, FileExistsError: as for the readers and `convert_coco`.
     """
-    shared = label_map or _shared_label_map(output_dir, f"{name}_{split.removeprefix('coco_')}")
+    name = name or known_name(output_dir)
+    own = f"{name}_{split.removeprefix('coco_')}"  # Of no name where nothing is shared yet.
+    shared = label_map or _shared_label_map(output_dir, own)
     source = _read(
         annotations,
         annotation_format=annotation_format,
@@ -149,12 +153,14 @@ def told(info: dict, output_dir: str | os.PathLike) -> str:
         info: of `convert_annotations`.
         output_dir: the folder that it wrote to.
     """
+    files = f"{info['name']}_{info['split']}.record-*"
     lines = [
         format_report(info["report"]),
         wrapped(
-            f"{os.fspath(output_dir)}: {info['num_images']} images ({info['num_empty']} without "
-            f"objects), {info['num_objects']} objects ({info['num_crowd']} crowd regions), "
-            f"{info['num_shards']} shards.",
+            f"{os.path.join(output_dir, files)}: {counted(info['num_images'], 'image')} "
+            f"({info['num_empty']} without objects), {counted(info['num_objects'], 'object')} "
+            f"({counted(info['num_crowd'], 'crowd region')}), "
+            f"{counted(info['num_shards'], 'shard')}.",
             indent=2,
         ),
     ]

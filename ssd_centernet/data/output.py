@@ -11,6 +11,7 @@ import shutil
 from collections.abc import Iterator
 
 from ssd_centernet.data.directory import LABEL_MAP_NAME
+from ssd_centernet.data.names import name_and_split
 from ssd_centernet.files import remove_leftovers, write_atomically
 from ssd_centernet.labels import LabelMap
 
@@ -74,6 +75,26 @@ class SplitOutput:
             return None
         whole = isinstance(info.get("input"), dict) and os.path.exists(self._truth_path)
         return info if whole else None
+
+    def check_owner(self, finished: dict | None, name: str, split: str) -> None:
+        """Raise an error where the files are those of another split of another data set.
+
+        Args:
+            finished: the result of `finished_info`.
+            name: of the data set, such as a.
+            split: such as train_val; a_train with the split val would have the same files.
+
+        Raises:
+            FileExistsError: they are.
+        """
+        owner = (name, split) if finished is None else name_and_split(self.prefix, finished)
+        if owner == (name, split):
+            return
+        raise FileExistsError(
+            f"{self.directory} holds {self.prefix} as the split {owner[1]!r} of the data set "
+            f"{owner[0]!r}; the split {split!r} of {name!r} would have the same files: give "
+            "another name (--name), another split, or another output_dir."
+        )
 
     def check_replaceable(self, finished: dict | None, overwrite: bool) -> None:
         """Raise an error if there are shards of another conversion.

@@ -70,15 +70,31 @@ def split_prefix(data_dir: str | os.PathLike, split: str) -> str:
 
     Returns:
         `split` itself where it is such a prefix, or where nothing else fits; else the prefix of the
-        one conversion of the folder that noted that it is of this split, such as 'birds_train'.
+        one conversion of the folder that noted that it is of this split, such as 'birds_train'; or,
+        where none noted anything, the one whose name ends so.
+    """
+    found = prefixes_of(data_dir, split)
+    return found[0] if len(found) == 1 else split
+
+
+def prefixes_of(data_dir: str | os.PathLike, split: str) -> list[str]:
+    """List what the files of a split may begin with.
+
+    Args:
+        data_dir: folder of the record files.
+        split: as in `split_prefix`.
+
+    Returns:
+        `split` alone where it is such a prefix; else one for each data set of the folder that has
+        this split, in alphabetical order.
     """
     splits, role = list_splits(data_dir), split.removeprefix("coco_")
     if split in splits:
-        return split
-    named = (prefix for prefix in splits if prefix.endswith(f"_{role}"))
-    infos = ((prefix, os.path.join(data_dir, f"{prefix}.info.json")) for prefix in named)
-    found = [prefix for prefix, path in infos if (read_object(path) or {}).get("split") == role]
-    return found[0] if len(found) == 1 else split
+        return [split]
+    named = sorted(prefix for prefix in splits if prefix.endswith(f"_{role}"))
+    infos = {p: read_object(os.path.join(data_dir, f"{p}.info.json")) or {} for p in named}
+    noted = [prefix for prefix, info in infos.items() if info.get("split") == role]
+    return noted or [prefix for prefix, info in infos.items() if "split" not in info]
 
 
 def find_shards(data_dir: str | os.PathLike, split: str) -> list[str]:

@@ -68,11 +68,6 @@ def sparkline(values: np.ndarray, description: str) -> str:
     )
 
 
-def counted(number: int, one: str, many: str = "") -> str:
-    """Write a number with its noun."""
-    return f"{number:,} {one if number == 1 else many or one + 's'}"
-
-
 def figure(title: str, drawing: str, caption: str, keys: Sequence[tuple[str, str]] = ()) -> str:
     """Return a figure with its title, the keys of its colours, the drawing and a caption."""
     legend = "".join(f'<li><i class="{style}"></i>{html.escape(text)}</li>' for style, text in keys)

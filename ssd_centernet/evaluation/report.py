@@ -9,13 +9,14 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from ssd_centernet.drawing.page import counted, number, page, sparkline, table
+from ssd_centernet.drawing.page import number, page, sparkline, table
 from ssd_centernet.evaluation import _report_charts as charts
 from ssd_centernet.evaluation._report_gallery import gallery, image_titles, worst_images
 from ssd_centernet.evaluation.analysis import Analysis, analyse
 from ssd_centernet.evaluation.ground_truth import CocoGroundTruth
 from ssd_centernet.evaluation.result import CocoResult
 from ssd_centernet.files import write_atomically
+from ssd_centernet.plain_text import counted
 
 ImageLoader = Callable[[Sequence[int]], Mapping[int, np.ndarray]]
 

@@ -16,9 +16,9 @@ from ssd_centernet.data.epochs import as_written
 from ssd_centernet.data.records import parse_example
 from ssd_centernet.data.shards import RecordSource, read_records
 from ssd_centernet.drawing import chart, visualize
-from ssd_centernet.drawing.page import counted
 from ssd_centernet.models.detector import Detector
 from ssd_centernet.models.matches import MATCHED, UNMATCHED, WEAK, Terms
+from ssd_centernet.plain_text import counted
 from ssd_centernet.text_table import text_table
 
 # Areas in pixels of the original image at which COCO's evaluation divides objects.

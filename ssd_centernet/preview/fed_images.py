@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 
 from ssd_centernet.drawing import visualize
-from ssd_centernet.drawing.page import counted
 from ssd_centernet.models.detector import Detector
 from ssd_centernet.models.matches import MATCHED, UNMATCHED, WEAK, Matches
+from ssd_centernet.plain_text import counted
 
 # Colours of the objects on pictures, and their names in a legend.
 COLORS = {MATCHED: (64, 220, 96), WEAK: (255, 170, 40), UNMATCHED: (255, 64, 64)}

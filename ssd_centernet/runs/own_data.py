@@ -14,11 +14,13 @@ from pathlib import Path
 from ssd_centernet.config.text import read_bindings
 from ssd_centernet.data.convert_formats import check_annotations, convert_annotations, told
 from ssd_centernet.data.directory import annotations_path
+from ssd_centernet.data.names import COCO, names_in
 from ssd_centernet.data.readers import detect_format
 from ssd_centernet.data.readers.splits import holds_validation
 from ssd_centernet.data.splits import list_splits, read_info
 from ssd_centernet.files import read_object, remove_folder, remove_leftovers
 from ssd_centernet.labels import LabelMap
+from ssd_centernet.plain_text import counted
 from ssd_centernet.run_directory import (
     CONFIG_NAME,
     CONVERTED_DATA_DIR,
@@ -186,13 +188,24 @@ class OwnData:
         say: Callable[[str], None],
         **options,
     ) -> None:
-        info_path = Path(self.folder) / f"{split}.info.json"
-        before = info_path.stat() if info_path.exists() else None
-        name = split.removeprefix("coco_")
+        written, role = [], split.removeprefix("coco_")
+        look = options.pop("when_read", None)
+
+        def when_read(label_map: LabelMap) -> None:
+            written.append(label_map)
+            if look is not None:
+                look(label_map)
+
         try:
-            with self._errors_named(flag, path, image_dir, name):
+            with self._errors_named(flag, path, image_dir, role):
                 info = convert_annotations(
-                    path, self.folder, image_dir=image_dir, split=name, **options
+                    path,
+                    self.folder,
+                    image_dir=image_dir,
+                    split=role,
+                    name=self._name,
+                    when_read=when_read,
+                    **options,
                 )
         except FileExistsError as error:
             raise FileExistsError(
@@ -202,15 +215,21 @@ class OwnData:
                 f"--data_dir={self.folder} to go on with these, or another --model_dir for the new "
                 "ones (--fine_tune_checkpoint takes over the weights)."
             ) from error
-        known = before is not None and info_path.stat().st_mtime_ns == before.st_mtime_ns
-        if known:
-            say(
-                f"{split}: {path} was converted before: {info['num_images']} images, "
-                f"{info['num_objects']} objects in {self.folder}"
-            )
-        else:
+        split = f"{info['name']}_{role}"
+        if written:
             say(f"{split}: {path} is converted.")
             say(told(info, self.folder))
+        else:
+            say(
+                f"{split}: {path} was converted before: {counted(info['num_images'], 'image')}, "
+                f"{counted(info['num_objects'], 'object')} in {self.folder}"
+            )
+
+    @property
+    def _name(self) -> str | None:
+        """Return how records are named: as `convert` does it in a folder that the user chose."""
+        chosen = self.data_dir is not None and len(names_in(self.data_dir)) < 2
+        return None if chosen else COCO
 
     @contextlib.contextmanager
     def _errors_named(

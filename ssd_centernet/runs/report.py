@@ -11,9 +11,10 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from ssd_centernet.drawing.chart import page_axes, page_color, scale_values, svg
-from ssd_centernet.drawing.page import counted, figure, number, page, table
+from ssd_centernet.drawing.page import figure, number, page, table
 from ssd_centernet.evaluation.result import METRIC_NAMES
 from ssd_centernet.files import write_atomically
+from ssd_centernet.plain_text import counted
 from ssd_centernet.runs.logs import RunLog, differences, doubts, smoothed
 from ssd_centernet.text_table import text_table
 from ssd_centernet.training.length import LOSS_PREFIX

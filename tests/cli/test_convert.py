@@ -16,6 +16,7 @@ def convert(tmp_path, warm):
     The command imports this library itself; that of README begins with nothing.
     """
     coco = CocoSet(tmp_path)
+    coco.out = tmp_path / "coco"  # The command names data sets after their folders.
 
     def run(*flags, status=0):
         coco.json.write_text(json.dumps(coco.content))
@@ -36,7 +37,7 @@ def test_losing_most_of_the_data_ends_with_1_and_no_shards(convert):
     assert "3  zero or negative width or height (annotation 2 of a.jpg" in done.stderr
     assert "Traceback" not in done.stderr and not coco.shards()
     done = run("--max_dropped=0.8")
-    assert "1 objects" in done.stdout and "Objects per class: emu 1, cat 0." in done.stdout
+    assert "1 object (" in done.stdout and "Objects per class: emu 1, cat 0." in done.stdout
     assert len(coco.shards()) > 0
 
 

@@ -78,7 +78,8 @@ def test_coco_as_it_is_downloaded_is_not_what_another_run_was_trained_on(tmp_pat
 
 def boxes_of(folder, split):
     """File -> boxes as the conversion wrote them."""
-    content = json.loads((folder / f"coco_{split}.annotations.json").read_text())
+    (path,) = folder.glob(f"*_{split}.annotations.json")
+    content = json.loads(path.read_text())
     files = {image["id"]: image["file_name"] for image in content["images"]}
     found = {name: [] for name in files.values()}
     for one in content["annotations"]:
@@ -94,7 +95,8 @@ def test_coco_annotations_are_converted_beside_the_run_and_evaluated_on(run_of_c
         listed = json.loads(Path(pictures[1][split]).read_text())["annotations"]
         assert info["num_objects"] == len(listed) > 0
         assert f"coco_{split}: {pictures[1][split]} is converted." in printed
-        assert f"{folder / 'data'}: {count} images" in printed and "Objects per class: " in printed
+        files = f"{folder / 'data'}/coco_{split}.record-*"
+        assert f"{files}: {count} images" in printed and "Objects per class: " in printed
     scores = json.loads((folder / "evaluation" / "metrics.json").read_text())
     assert scores["num_images"] == 7 and (folder / "best").is_dir()
 
@@ -144,6 +146,8 @@ def test_a_data_yaml_gives_both_splits(train, tmp_path):
     run, data = tmp_path / "run", tmp_path / "records"
     train(run, f"--annotations={root / 'data.yaml'}", f"--data_dir={data}")
     found = boxes_of(data, "train")
+    # In a folder of the user's own, they are called as `convert` calls them.
+    assert (data / "records_train.info.json").exists()
     for name, boxes in BOXES.items():
         want = [[x1, y1, x2 - x1, y2 - y1] for x1, y1, x2, y2, _ in boxes]
         for (got, _), box in zip(found[name], want, strict=True):

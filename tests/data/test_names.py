@@ -65,6 +65,16 @@ def test_what_is_not_sure_is_not_taken(birds, tmp_path):
     assert split_prefix(tmp_path, "coco_train") == "coco_train"
 
 
+def test_one_data_set_without_info_files_is_found_by_its_names(tmp_path):
+    (tmp_path / "pets_train.record").write_bytes(b"")
+    (tmp_path / "minival.record").write_bytes(b"")
+    assert split_prefix(tmp_path, "coco_train") == split_prefix(tmp_path, "train") == "pets_train"
+    assert split_prefix(tmp_path, "coco_val") == "coco_val"
+    # The name of another split that ends so, as its conversion noted.
+    (tmp_path / "pets_train.info.json").write_text(json.dumps({"split": "pets_train"}))
+    assert split_prefix(tmp_path, "coco_train") == "coco_train"
+
+
 def test_a_name_that_no_file_should_have_is_refused(tmp_path):
     with pytest.raises(ValueError, match="name must be of letters, digits, '_' or '.', got 'a/b'"):
         convert_annotations(write_voc(tmp_path / "voc"), tmp_path / "out", name="a/b")

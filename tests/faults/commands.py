@@ -70,6 +70,7 @@ def _convert(inputs: Path, pictures: str, split: str, output: str = "data") -> t
         f"--output_dir={output}",
         f"--split={split}",
         "--num_shards=2",
+        "--name=coco",
     )
 
 

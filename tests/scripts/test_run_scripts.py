@@ -265,7 +265,7 @@ def test_coco_is_prepared_by_two_conversions():
         with parsed("convert", arguments) as values:
             assert values.annotations == f"/coco/annotations/instances_{split}2017.json"
             assert (values.image_dir, values.split) == (f"/coco/{split}2017", split)
-            assert values.output_dir == "data/coco"
+            assert (values.output_dir, values.name) == ("data/coco", "coco")
     assert script("prepare_coco", status=None).status != 0
 
 

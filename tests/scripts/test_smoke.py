@@ -41,7 +41,8 @@ def place(tmp_path_factory):
     for split in ("train", "val"):
         annotations = f"--annotations={folder}/coco/annotations/instances_{split}.json"
         images = f"--image_dir={folder}/coco/{split}"
-        command(("convert", annotations, images, f"--output_dir={folder}/data", f"--split={split}"))
+        places = (annotations, images, f"--output_dir={folder}/data", "--name=coco")
+        command(("convert", *places, f"--split={split}"))
     return folder
 
 
