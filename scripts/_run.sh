@@ -9,10 +9,9 @@
 #   HOSTS      machines with their number of processes, such as host1:8,host2:8
 #   PYTHON     interpreter (.venv/bin/python of this checkout, else python3)
 #   DRY_RUN=1  print the command and do nothing
-#   SMOKE=1    a few steps of a narrow network on rendered scenes, on the CPU, two processes at most;
-#              everything goes to SMOKE_DIR (runs/smoke)
-# Arguments of a script come after its own flags and win over them. Use the name that the script uses
-# for a setting.
+#   SMOKE=1    a few steps of a narrow network on rendered scenes, on the CPU, two processes at most,
+#              from random weights unless some are named; everything goes to SMOKE_DIR (runs/smoke)
+# Arguments of a script come after its own flags and those of SMOKE=1, and win over them.
 set -euo pipefail
 
 ROOT="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
@@ -39,10 +38,19 @@ if [[ "$SCRIPT" == SSD320_* ]]; then
 fi
 export PYTHONPATH="$ROOT${PYTHONPATH:+:$PYTHONPATH}"
 source "$ROOT/scripts/env.sh"
-if [ -n "$SMOKE" ]; then
-  # Published weights have too many channels for a narrow network: none are found or fetched.
-  export SSD_CENTERNET_WEIGHTS="$SMOKE_DIR/weights" SSD_CENTERNET_WEIGHTS_MIRROR="file:///nowhere"
-fi
+
+# Flags that set the same thing: where an argument is one of them, the script's own are left out.
+SAME_SETTINGS=(
+  'num_steps|steps|num_train_steps|s|epochs|e|train_epochs'
+  'batch_size|b'
+  'dtype|d|use_amp|amp'
+  'mode|do_train|no_validate'
+  'log_every|log_step_count_steps|save_summary_steps|num_steps_per_iter|v'
+  'checkpoint_every|save_checkpoints_epochs|save_checkpoints_steps|checkpoint_every_n|c'
+  'fine_tune_checkpoint|resnet_checkpoint'
+  'device|hvd_device|use_gpus?|use_tpu'
+)
+WEIGHTS='fine_tune_checkpoint|resnet_checkpoint|resume_from|finetune_ckpt|fine_tune_ckpt'
 
 # run COMMAND FLAGS...: runs the program, or prints its command.
 run() {
@@ -72,7 +80,26 @@ given() {
   local names="$1" word
   shift
   for word in "$@"; do
-    [[ "$word" =~ ^--?($names)(=|$) ]] && return 0
+    [[ "${word//-/_}" =~ ^__?($names)(=|$) ]] && return 0
+  done
+  return 1
+}
+
+# weights_named FLAGS...: succeeds if they name weights to begin with; an empty value names none.
+weights_named() {
+  local word
+  for word in "$@"; do
+    [[ "${word//-/_}" =~ ^__?($WEIGHTS)(=.|$) ]] && return 0
+  done
+  return 1
+}
+
+# is_replaced FLAG ARGUMENTS...: succeeds if an argument sets the same thing as a flag of a script.
+is_replaced() {
+  local flag="$1" names
+  shift
+  for names in "${SAME_SETTINGS[@]}"; do
+    given "$names" "$flag" && given "$names" "$@" && return 0
   done
   return 1
 }
@@ -85,24 +112,31 @@ places() {
   [ ! -d "$COCO_DIR/tfrecords" ] || data="$COCO_DIR/tfrecords"
   [ -z "$SMOKE" ] || { top="$SMOKE_DIR" && data="$SMOKE_DIR/data"; }
   PLACES=()
-  given 'data[_-]dir|data[_-]path' "$@" || PLACES+=(--data_dir="${DATA_DIR:-$data}")
-  given 'model[_-]dir|work[_-]dir' "$@" || PLACES+=(--model_dir="${MODEL_DIR:-$top/$SYSTEM/$trained}")
+  given 'data_dir|data_path' "$@" || PLACES+=(--data_dir="${DATA_DIR:-$data}")
+  given 'model_dir|work_dir' "$@" || PLACES+=(--model_dir="${MODEL_DIR:-$top/$SYSTEM/$trained}")
 }
 
-# train RECIPE DEVICE PROCESSES FLAGS...
+# train RECIPE DEVICE PROCESSES FLAGS... -- ARGUMENTS...
 train() {
-  local recipe="$1" device="${DEVICE:-$2}" processes="$3" flags
+  local recipe="$1" device="${DEVICE:-$2}" processes="$3" own=() flags=() word
   shift 3
+  while [ "$1" != -- ]; do
+    own+=("$1")
+    shift
+  done
+  shift
   places "$SCRIPT" "$@"
-  flags=(--gin_file="$recipe")
-  given 'device|hvd[_-]device|use_gpus?|use_tpu' "$@" || flags+=(--device="$device")
-  flags+=("${PLACES[@]}" "$@")
+  own=(--device="$device" "${own[@]}")
   if [ -n "$SMOKE" ]; then
     smoke_data
-    flags+=(--gin_file="$ROOT/scripts/smoke/$recipe.gin" --device=cpu --num_steps=3 --batch_size=2)
-    ! given profile "$@" || flags+=(--profile=1,2)
+    own+=(--gin_file="$ROOT/scripts/smoke/$recipe.gin" --device=cpu --num_steps=3 --batch_size=2)
+    ! given profile "${own[@]}" || own+=(--profile=1,2)
+    weights_named "${own[@]}" "$@" || own+=(--from_scratch)
   fi
-  run_in "$processes" train "${flags[@]}"
+  for word in "${own[@]}"; do
+    is_replaced "$word" "$@" || flags+=("$word")
+  done
+  run_in "$processes" train --gin_file="$recipe" "${PLACES[@]}" "${flags[@]}" "$@"
 }
 
 # evaluate TRAINING DEVICE PROCESSES FLAGS...: scores the run of the script TRAINING.
@@ -132,15 +166,19 @@ detect() {
   run predict --device="$device" "${PLACES[@]}" "$@"
 }
 
-# latency RECIPE DEVICE FLAGS...: times a detector with random weights.
+# latency RECIPE DEVICE FLAGS... -- ARGUMENTS...: times a detector with random weights.
 latency() {
   local recipe="$1" flags
   flags=(--part=inference --gin_file="$recipe" --device="${DEVICE:-$2}")
   shift 2
-  flags+=("$@")
+  while [ "$1" != -- ]; do
+    flags+=("$1")
+    shift
+  done
+  shift
   [ -z "$SMOKE" ] || flags+=(--gin_file="$ROOT/scripts/smoke/$recipe.gin" --device=cpu
     --warmup_iters=1 --benchmark_iters=2)
-  run benchmark "${flags[@]}"
+  run benchmark "${flags[@]}" "$@"
 }
 
 # Renders and converts a few scenes, once.

@@ -5,4 +5,4 @@
 source "$(dirname "${BASH_SOURCE[0]}")/../_run.sh"
 
 train centernet_resnet101_fpn mlu 16 --mode=train --batch_size=10 --num_steps=300 \
-  --dtype="${PRECISION:-fp32}" --use_performance "$@"
+  --dtype="${PRECISION:-fp32}" --use_performance -- "$@"

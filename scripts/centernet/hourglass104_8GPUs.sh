@@ -6,4 +6,4 @@ source "$(dirname "${BASH_SOURCE[0]}")/../_run.sh"
 
 train centernet_hourglass104 gpu 8 --batch_size=8 --num_steps=280000 --dtype=fp16 \
   --fine_tune_checkpoint="${BACKBONE:-}" --fine_tune_checkpoint_type=classification \
-  --evaluate_every=1848 --checkpoint_every=1848 "$@"
+  --evaluate_every=1848 --checkpoint_every=1848 -- "$@"

@@ -6,4 +6,4 @@ source "$(dirname "${BASH_SOURCE[0]}")/../_run.sh"
 
 train centernet_hourglass104 tpu 1 --batch_size=128 --num_steps=140000 --dtype=bf16 \
   --base_lr=1e-3 --fine_tune_checkpoint="${BACKBONE:-}" --fine_tune_checkpoint_type=classification \
-  --evaluate_every=924 --checkpoint_every=924 "$@"
+  --evaluate_every=924 --checkpoint_every=924 -- "$@"

@@ -7,4 +7,4 @@ source "$(dirname "${BASH_SOURCE[0]}")/../_run.sh"
 
 train ssd320_resnet50_fpn mlu 8 --mode=train_and_post_eval --batch_size=32 \
   --num_steps=12500 --use_amp --fine_tune_checkpoint="${BACKBONE:-}" \
-  --fine_tune_checkpoint_type=classification "$@"
+  --fine_tune_checkpoint_type=classification -- "$@"

@@ -5,4 +5,4 @@
 source "$(dirname "${BASH_SOURCE[0]}")/../_run.sh"
 
 train ssd320_resnet50_fpn gpu 1 --batch_size=32 --num_steps=100000 \
-  --fine_tune_checkpoint="${BACKBONE:-}" --fine_tune_checkpoint_type=classification "$@"
+  --fine_tune_checkpoint="${BACKBONE:-}" --fine_tune_checkpoint_type=classification -- "$@"

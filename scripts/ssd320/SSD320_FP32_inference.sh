@@ -4,4 +4,4 @@
 source "$(dirname "${BASH_SOURCE[0]}")/../_run.sh"
 
 latency ssd320_resnet50_fpn gpu --dtype=fp32 --batch_size=1 --warmup_iters=100 \
-  --benchmark_iters=300 "$@"
+  --benchmark_iters=300 -- "$@"

@@ -4,4 +4,4 @@
 source "$(dirname "${BASH_SOURCE[0]}")/../_run.sh"
 
 train ssd320_resnet50_fpn gpu "${GPUS:-1}" --mode=train --batch_size=32 --num_steps=300 \
-  --dtype="${PRECISION:-fp16}" --use_performance "$@"
+  --dtype="${PRECISION:-fp16}" --use_performance -- "$@"

@@ -7,4 +7,4 @@ source "$(dirname "${BASH_SOURCE[0]}")/../_run.sh"
 
 train ssd300_resnet34 hpu 1 --mode=train --batch_size=128 --dtype=bf16 --num_steps=100 \
   --save_summary_steps=10 --profile=50,53 \
-  --fine_tune_checkpoint="${RESNET_CHECKPOINT:-}" "$@"
+  --fine_tune_checkpoint="${RESNET_CHECKPOINT:-}" -- "$@"

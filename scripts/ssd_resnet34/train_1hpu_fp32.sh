@@ -7,4 +7,4 @@ source "$(dirname "${BASH_SOURCE[0]}")/../_run.sh"
 
 train ssd300_resnet34 hpu 1 --mode=train --epochs=64 --batch_size=128 --dtype=fp32 \
   --log_step_count_steps=1 --save_checkpoints_epochs=5 --keep_ckpt_max=20 \
-  --fine_tune_checkpoint="${RESNET_CHECKPOINT:-}" "$@"
+  --fine_tune_checkpoint="${RESNET_CHECKPOINT:-}" -- "$@"

@@ -8,4 +8,4 @@ source "$(dirname "${BASH_SOURCE[0]}")/../_run.sh"
 
 train ssd300_resnet34 hpu 8 --mode=train --epochs=64 --batch_size=128 --dtype=bf16 \
   --save_summary_steps=10 --save_checkpoints_epochs=64 --keep_ckpt_max=20 \
-  --fine_tune_checkpoint="${RESNET_CHECKPOINT:-}" "$@"
+  --fine_tune_checkpoint="${RESNET_CHECKPOINT:-}" -- "$@"

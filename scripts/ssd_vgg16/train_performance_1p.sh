@@ -6,4 +6,4 @@
 source "$(dirname "${BASH_SOURCE[0]}")/../_run.sh"
 
 train "${RECIPE:-ssd300_vgg16}" npu 1 --batch_size=8 --use_amp --num_steps=2000 --no_validate --use_performance \
-  --fine_tune_checkpoint="${BACKBONE:-}" "$@"
+  --fine_tune_checkpoint="${BACKBONE:-}" -- "$@"

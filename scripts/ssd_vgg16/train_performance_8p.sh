@@ -6,4 +6,4 @@
 source "$(dirname "${BASH_SOURCE[0]}")/../_run.sh"
 
 train "${RECIPE:-ssd300_vgg16}" npu 8 --batch_size=8 --use_amp --epochs=10 --no_validate --use_performance \
-  --fine_tune_checkpoint="${BACKBONE:-}" "$@"
+  --fine_tune_checkpoint="${BACKBONE:-}" -- "$@"

@@ -28,4 +28,4 @@ if [ "$nodes" -gt 1 ] && given 'nnodes' "$@" && [ -z "${HOSTS:-}$SMOKE" ]; then
 fi
 
 train "${RECIPE:-ssd300_vgg16}" npu "${PROCESSES:-$((8 * nodes))}" --batch_size=8 --use_amp --epochs=5 \
-  --no_validate --use_performance --fine_tune_checkpoint="${BACKBONE:-}" "${rest[@]+"${rest[@]}"}"
+  --no_validate --use_performance --fine_tune_checkpoint="${BACKBONE:-}" -- "${rest[@]+"${rest[@]}"}"

@@ -16,12 +16,15 @@ def published_beginning() -> list[str]:
 
     Returns:
         Bindings: of the weights that the recipe was published with. Where they cannot be fetched,
-        the run begins with random ones, and no layer is frozen at these.
+        the run begins with random ones, and no layer is frozen at these. --from_scratch asks for
+        none.
     """
     from ssd_centernet.run_directory import has_checkpoint
     from ssd_centernet.weights import catalog, fetching
 
     values = flags.FLAGS
+    if values.from_scratch:
+        return []
     # The first file tells the recipe's name.
     recipe = Path(values.gin_file[0]).name.removesuffix(".gin")
     row = catalog.initial_weights(recipe)

@@ -41,6 +41,12 @@ def test_published_weights_on_this_machine(tmp_path, monkeypatch):
     assert bound("--fine_tune_checkpoint=", KIND) == [None, None, None]
 
 
+def test_from_scratch_asks_for_none(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(fetching, "locate", lambda name, say: tmp_path / name)
+    assert bound("--fine_tune_checkpoint=", KIND, "--from_scratch") == [None, None, False]
+
+
 def test_where_they_cannot_be_had_no_layer_is_frozen_at_random_values(
     tmp_path, monkeypatch, capsys
 ):

@@ -143,6 +143,42 @@ def test_a_smoke_run_is_short_and_small_and_on_the_cpu(name):
         assert gin.query_parameter("IMAGE_SIZE/gin.macro.value") == (96, 96)
 
 
+@pytest.mark.parametrize("smoke", ["", "1"])
+def test_arguments_win_under_any_name_over_those_of_a_script(smoke):
+    name = "ssd320/SSD320_FP16_1GPU"
+    given = ("-b", "4", "--epochs=2", "--dtype=fp32", "--use_gpus", "--do_train=True")
+    with parsed_recipe(dry_run(name, *given, SMOKE=smoke)[1:]) as values:
+        assert (values.batch_size, values.epochs, values.num_steps) == (4, 2.0, None)
+        assert (values.dtype, values.device, values.mode) == ("fp32", "gpu", "train")
+    given = (
+        "--batch_size=16",
+        "--steps",
+        "7",
+        "--profile=0,3",
+        "--gin_params=IMAGE_SIZE = (64, 64)",
+    )
+    with parsed_recipe(dry_run("ssd_resnet34/profile", *given, SMOKE=smoke)[1:]) as values:
+        assert (values.batch_size, values.num_steps, values.profile) == (16, 7, ["0", "3"])
+        assert gin.query_parameter("IMAGE_SIZE/gin.macro.value") == (64, 64)
+
+
+def test_arguments_win_over_a_smoke_run_of_latencies():
+    words = dry_run("ssd320/SSD320_FP16_inference", "--benchmark_iters=5", "--device=gpu", SMOKE=1)
+    with parsed("benchmark", words[1:]) as values:
+        assert (values.warmup_iters, values.benchmark_iters, values.device) == (1, 5, "gpu")
+
+
+def test_a_smoke_run_asks_for_no_weights_that_nobody_names():
+    name = "ssd_vgg16/train_full_1p"
+    assert "--from_scratch" in dry_run(name, SMOKE=1)
+    assert "--from_scratch" not in dry_run(name)
+    for named in (["--resume_from=a"], ["--fine-tune-checkpoint", "a"], ["--finetune_ckpt=a"]):
+        assert "--from_scratch" not in dry_run(name, *named, SMOKE=1)
+    assert "--from_scratch" not in dry_run(name, SMOKE=1, BACKBONE="a")
+    ended = script("ssd_vgg16/train_full_1p", SMOKE=1, DRY_RUN=1, BACKBONE="a")
+    assert "--fine_tune_checkpoint=a" in ended.stdout
+
+
 @pytest.mark.parametrize("name", OTHERS)
 def test_evaluations_and_predictions_read_the_run_of_a_training(name):
     words = dry_run(name, "--gin_params=a.b = 1")
