@@ -37,7 +37,7 @@ Parts of a detector
     SSDExtraLevels, VGGExtraLevels, FPN, CenterNetFPN, PassLevels      necks
     SSDHead, SharedSSDHead, CenterNetHead                              heads
     DefaultBoxes, MultiscaleAnchors                                    anchors
-    MultiBoxLoss, FocalMultiBoxLoss, CenterNetLoss                     losses
+    MultiBoxLoss, FocalMultiBoxLoss, CenterNetLoss, TTFLoss            losses
     ATSS, TaskAligned                                                  which anchors learn what
     SSDDecoder, SigmoidSSDDecoder, CenterNetDecoder                    from outputs to boxes
     Preprocessing                                                      from pixels to inputs
@@ -87,6 +87,7 @@ _PUBLIC: dict[str, str] = {
     "SSDHead": "ssd_centernet.layers.heads",
     "SharedSSDHead": "ssd_centernet.layers.heads",
     "SigmoidSSDDecoder": "ssd_centernet.layers.decoders",
+    "TTFLoss": "ssd_centernet.layers.ttf_criterion",
     "TaskAligned": "ssd_centernet.layers.assigners",
     "VGG16": "ssd_centernet.models.backbones.vgg",
     "VGGExtraLevels": "ssd_centernet.layers.necks",

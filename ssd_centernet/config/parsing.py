@@ -61,6 +61,7 @@ MODULES: tuple[str, ...] = (
     "ssd_centernet.layers.centernet_decoder",
     "ssd_centernet.layers.assigners",
     "ssd_centernet.layers.criteria",
+    "ssd_centernet.layers.ttf_criterion",
     "ssd_centernet.layers.decoders",
     "ssd_centernet.layers.focal_criterion",
     "ssd_centernet.layers.fpn",

@@ -7,13 +7,13 @@ import tensorflow as tf
 
 from ssd_centernet._keras import keras
 from ssd_centernet.layers.base import Float32Layer
-from ssd_centernet.ops import heatmaps
+from ssd_centernet.ops import heatmaps, nms
 
 
 @gin.register
 @keras.saving.register_keras_serializable(package="ssd_centernet")
 class CenterNetDecoder(Float32Layer):
-    """Return the peaks of the last stack's heatmap, best first; boxes are not suppressed.
+    """Return the peaks of the last stack's heatmap, best first; as published, all of them.
 
     Source: docs/reference/centernet.md, section 4
     """
@@ -24,6 +24,7 @@ class CenterNetDecoder(Float32Layer):
         *,
         score_threshold: float = 0.0,
         kernel_size: int = 3,
+        iou_threshold: float | None = None,
         name: str = "decoder",
         **kwargs,
     ):
@@ -34,11 +35,13 @@ class CenterNetDecoder(Float32Layer):
             score_threshold: detections must have a higher score, in [0, 1); the default keeps all
                 peaks.
             kernel_size: side, in cells, of the neighbourhood in which a peak is the largest; odd.
+            iou_threshold: of two boxes of a class with a greater IoU the worse is left out, in
+                (0, 1]; None suppresses no boxes, as published.
             name: name of the layer.
             **kwargs: passed to the Keras layer.
 
         Raises:
-            ValueError: `kernel_size` is even or not positive.
+            ValueError: `kernel_size` is even or not positive, or `iou_threshold` out of range.
         """
         super().__init__(name=name, **kwargs)
         if kernel_size < 1 or kernel_size % 2 == 0:
@@ -49,6 +52,12 @@ class CenterNetDecoder(Float32Layer):
         self.max_detections = max_detections
         self.score_threshold = score_threshold
         self.kernel_size = kernel_size
+        if iou_threshold is not None and not 0 < iou_threshold <= 1:
+            raise ValueError(
+                f"CenterNetDecoder.iou_threshold must be above 0 and at most 1, or None for no "
+                f"suppression, got {iou_threshold!r}."
+            )
+        self.iou_threshold = iou_threshold
 
     def call(
         self,
@@ -61,10 +70,10 @@ class CenterNetDecoder(Float32Layer):
         """Decode a batch.
 
         Args:
-            outputs: for each stack `center` [B, h, w, C], `offset` and `size` [B, h, w, 2],
-                float32; only the last one is decoded.
+            outputs: for each stack `center` [B, h, w, C], and `offset` and `size` [B, h, w, 2] or
+                `sides` [B, h, w, 4], float32; only the last one is decoded.
             score_threshold: replaces that of the constructor.
-            iou_threshold: has no effect, as no boxes are suppressed; other decoders use it.
+            iou_threshold: replaces `iou_threshold`; without effect if that is None.
             portable_pairs: has no effect: TFLite and ONNX have all operations used here.
 
         Returns:
@@ -72,7 +81,7 @@ class CenterNetDecoder(Float32Layer):
             to it; `scores` [B, D] descending, 0 beyond `count`; `classes` int32 [B, D] in 0..C-1;
             `count` int32 [B]. D is smaller if the map has fewer places.
         """
-        del iou_threshold, portable_pairs
+        del portable_pairs
         least = self.score_threshold if score_threshold is None else score_threshold
         # Earlier stacks serve only for training.
         maps = outputs[-1]
@@ -81,15 +90,31 @@ class CenterNetDecoder(Float32Layer):
         peaks = heatmaps.keep_peaks(tf.sigmoid(maps["center"]), self.kernel_size)
         count = min(self.max_detections, height * width * num_classes)
         scores, cells, classes = heatmaps.top_peaks(peaks, count)
-        boxes = heatmaps.decode_boxes(
-            cells,
-            heatmaps.gather_cells(maps["offset"], cells),
-            heatmaps.gather_cells(maps["size"], cells),
-            (height, width),
-        )
+        limits = tf.constant([height, width, height, width], tf.float32)
+        if "sides" in maps:
+            sides = heatmaps.gather_cells(maps["sides"], cells)
+            boxes = tf.clip_by_value(heatmaps.boxes_from_sides(sides, cells), 0.0, limits)
+        else:
+            boxes = heatmaps.decode_boxes(
+                cells,
+                heatmaps.gather_cells(maps["offset"], cells),
+                heatmaps.gather_cells(maps["size"], cells),
+                (height, width),
+            )
+        boxes /= limits
+        if self.iou_threshold is not None:
+            kept, number = nms.fixed_shape_nms(
+                boxes,
+                scores,
+                classes,
+                score_threshold=least,
+                iou_threshold=self.iou_threshold if iou_threshold is None else iou_threshold,
+                max_detections=count,
+            )
+            return nms.gather_detections(boxes, scores, classes, kept, number)
         found = scores > least
         return {
-            "boxes": boxes / tf.constant([height, width, height, width], tf.float32),
+            "boxes": boxes,
             # Where an image has fewer peaks, the rest are cells of score 0 with boxes of their own.
             "scores": tf.where(found, scores, 0.0),
             "classes": classes,

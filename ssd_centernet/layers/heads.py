@@ -87,6 +87,12 @@ class SSDHead(ConfiguredLayer):
         return {"class_logits": tf.concat(logits, axis=1), "box_codes": tf.concat(codes, axis=1)}
 
 
+# What is predicted beside the centres, and its channels.
+_REGRESSIONS = {"size": {"offset": 2, "size": 2}, "sides": {"sides": 4}}
+# Cells for one unit of a side's raw output: 16 pixels at stride 4, as in TTFNet.
+_SIDE_SCALE = 4.0
+
+
 @gin.register
 @keras.saving.register_keras_serializable(package="ssd_centernet")
 class CenterNetHead(ConfiguredLayer):
@@ -103,6 +109,7 @@ class CenterNetHead(ConfiguredLayer):
         *,
         width: int | None = None,
         center_bias: float = -2.19,
+        regression: str = "size",
         name: str = "head",
         **kwargs,
     ):
@@ -112,16 +119,24 @@ class CenterNetHead(ConfiguredLayer):
             num_classes: C, without background.
             width: channels of the 3x3 convolutions; None means those of the map.
             center_bias: initial bias of the centres' logits; the default is a score of 0.1.
+            regression: "size" predicts offset and size of an object in its centre's cell, as
+                published, for `CenterNetLoss`; "sides" predicts in each cell the distances to the
+                four sides, for `TTFLoss`.
             name: name of the layer.
             **kwargs: passed to the Keras layer.
+
+        Raises:
+            ValueError: no such `regression`.
         """
         super().__init__(name=name, **kwargs)
         self.num_classes = num_classes
         self.width = width
         self.center_bias = center_bias
+        self.check_choice("regression", regression, tuple(_REGRESSIONS))
+        self.regression = regression
 
     def build(self, input_shapes) -> None:
-        """Create three pairs of convolutions for each map."""
+        """Create a pair of convolutions for each prediction on each map."""
         # Flat lists: Keras' files leave out layers in lists of lists.
         self._hidden, self._final = [], []
         for stack, shape in enumerate(input_shapes):
@@ -154,8 +169,9 @@ class CenterNetHead(ConfiguredLayer):
         """Predict on feature maps [B, h, w, K].
 
         Returns:
-            For each map `center` [B, h, w, C], logits; `offset` [B, h, w, 2], (y, x) in cells;
-            `size` [B, h, w, 2], (h, w) in cells; all float32.
+            For each map `center` [B, h, w, C], logits; and `offset` [B, h, w, 2], (y, x) in cells,
+            and `size` [B, h, w, 2], (h, w) in cells; or `sides` [B, h, w, 4], distances from a
+            cell's middle to top, left, bottom and right, in cells, above 0; all float32.
         """
         # In the order of `build`: map by map, and in each by the keys of `_depths`.
         pairs = zip(self._hidden, self._final, strict=True)
@@ -165,6 +181,9 @@ class CenterNetHead(ConfiguredLayer):
             for key in self._depths:
                 hidden, final = next(pairs)
                 output[key] = tf.cast(final(hidden(features)), tf.float32)
+                if key == "sides":
+                    # Never below 0, and steps of a useful size for objects of tens of cells.
+                    output[key] = _SIDE_SCALE * tf.math.softplus(output[key])
             outputs.append(output)
         return outputs
 
@@ -175,7 +194,7 @@ class CenterNetHead(ConfiguredLayer):
 
     @property
     def _depths(self) -> dict[str, int]:
-        return {"center": self.num_classes, "offset": 2, "size": 2}
+        return {"center": self.num_classes, **_REGRESSIONS[self.regression]}
 
 
 @gin.register

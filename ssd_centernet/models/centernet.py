@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 
 import gin
@@ -139,6 +140,8 @@ class CenterNet(Detector):
         del is_crowd, extent
         grid = np.array(self.output_size)
         heatmap = targets["heatmap"].numpy()
+        if "box_weights" in targets:
+            return self._explain_cells(targets, boxes, classes)
         used = targets["weights"].numpy() > 0.0
         cells, offsets, sizes = (
             targets[key].numpy()[used] for key in ("cells", "offsets", "sizes")
@@ -167,6 +170,53 @@ class CenterNet(Detector):
             },
         )
 
+    def _explain_cells(self, targets: Mapping, boxes, classes) -> Matches:
+        """Read out of the targets of `TTFLoss` whose peak a cell has, and whose box it learns."""
+        grid = np.array(self.output_size)
+        heatmap = targets["heatmap"].numpy()
+        cells = np.argwhere(targets["box_weights"].numpy() > 0.0)
+        coded = targets["boxes"].numpy()[tuple(cells.T)] / np.tile(grid, 2)
+        owners = find_owners(coded, boxes, np.ones([len(cells), len(boxes)], bool))
+        # One box with several classes: each class has its peak there.
+        twins = np.isclose(boxes[:, np.newaxis], boxes, atol=1e-6).all(axis=-1)
+        for twin in np.flatnonzero(~np.isin(range(len(boxes)), owners)):
+            firsts = [one for one in np.flatnonzero(twins[twin]) if one in owners]
+            if firsts and classes[firsts[0]] != classes[twin]:
+                shared = owners == firsts[0]
+                cells = np.concatenate([cells, cells[shared]])
+                owners = np.concatenate([owners, np.full(shared.sum(), twin)])
+        # Gaussians are 1 at their centres alone.
+        kinds = np.append(classes, 0)[owners]
+        is_peak = (heatmap[cells[:, 0], cells[:, 1], kinds] == 1.0) & (owners >= 0)
+        best = best_units(owners, is_peak, len(boxes))
+        extents = (boxes[:, 2:] - boxes[:, :2]) * grid
+        return Matches(
+            terms=self._terms_of_cells,
+            states=states_of(best, is_peak),
+            owners=owners,
+            points=(cells + 0.5) / grid,
+            heat=heatmap.max(axis=-1),
+            remarks={"lower or narrower than a cell": (extents < 1.0).any(axis=1)},
+        )
+
+    @property
+    def _terms_of_cells(self) -> Terms:
+        return dataclasses.replace(
+            self._terms,
+            unit="cell",
+            states={
+                MATCHED: ("own centre", "the cell of its centre learns its box"),
+                WEAK: ("off centre", "only cells beside its centre learn its box"),
+                UNMATCHED: ("never", "no cell learns its box"),
+            },
+            notes=(
+                self._terms.notes[0],
+                "A cell learns the box of one object: the smallest of those that are near.",
+                "off centre: a smaller object has the cell of its centre. never: smaller ones have "
+                "all of its cells.",
+            ),
+        )
+
     @property
     def _terms(self) -> Terms:
         pixels = self.image_size[0] // self.output_size[0]
@@ -192,12 +242,11 @@ class CenterNet(Detector):
 
     def describe_outputs(self) -> str:
         """Describe the maps."""
-        maps = f"heatmap, offset and size on {size_in_words(self.output_size)} cells"
-        return (
-            maps
-            if len(self.outputs) <= 3
-            else f"{maps}, by each of {len(self.outputs) // 3} stacks"
-        )
+        first, *more = self.output
+        *kinds, last = (kind for kind in first if kind != "center")
+        names = ", ".join(["heatmap", *kinds]) + f" and {last}"
+        maps = f"{names} on {size_in_words(self.output_size)} cells"
+        return f"{maps}, by each of {1 + len(more)} stacks" if more else maps
 
 
 def _times(rows: np.ndarray) -> np.ndarray:

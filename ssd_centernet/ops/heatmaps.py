@@ -95,7 +95,7 @@ def gaussian_heatmap(
 
     Args:
         cells: int32 [B, M, 2], (y, x).
-        sigmas: float32 [B, M], in cells.
+        sigmas: float32 [B, M], in cells; or [B, M, 2], (vertical, horizontal).
         classes: int32 [B, M], 0..C-1.
         weights: float32 [B, M], height of the peaks; rows of weight 0 are left out.
         num_classes: C.
@@ -112,9 +112,11 @@ def gaussian_heatmap(
     # exactly its weight, and by a target of exactly 1 the loss knows a positive.
     to_row = tf.cast(tf.range(height) - cells[..., :1], tf.float32)
     to_column = tf.cast(tf.range(width) - cells[..., 1:], tf.float32)
-    twice_variance = 2.0 * sigmas[..., tf.newaxis] ** 2
-    vertical = tf.exp(-(to_row**2) / twice_variance) * weights[..., tf.newaxis]
-    horizontal = tf.exp(-(to_column**2) / twice_variance)
+    if sigmas.shape.rank == 2:
+        sigmas = tf.stack([sigmas, sigmas], axis=-1)
+    twice_variance = 2.0 * sigmas**2
+    vertical = tf.exp(-(to_row**2) / twice_variance[..., :1]) * weights[..., tf.newaxis]
+    horizontal = tf.exp(-(to_column**2) / twice_variance[..., 1:])
     # [B, M, h, w], the one large tensor here.
     peaks = vertical[..., :, tf.newaxis] * horizontal[..., tf.newaxis, :]
     # Segments of negative number are left out.
@@ -129,6 +131,97 @@ def gaussian_heatmap(
     # A segment without a box comes out as the lowest number there is.
     merged = tf.reshape(tf.maximum(merged, 0.0), [batch, num_classes, height, width])
     return tf.transpose(merged, [0, 2, 3, 1])
+
+
+def elliptic_radii(boxes: tf.Tensor, share: float = 0.54) -> tf.Tensor:
+    """Compute how many cells a peak reaches from its centre, for each axis by itself.
+
+    Args:
+        boxes: float32 [..., M, 4], yxyx, in cells.
+        share: of the box's height and width that the peak covers.
+
+    Returns:
+        float32 [..., M, 2], (vertical, horizontal), whole numbers of cells, at least 0.
+
+    Source: Training-Time-Friendly Network for Real-Time Object Detection (arXiv:1909.00700)
+    """
+    sizes = boxes[..., 2:] - boxes[..., :2]
+    return tf.maximum(tf.floor(0.5 * share * sizes), 0.0)
+
+
+def side_targets(
+    boxes: tf.Tensor,
+    weights: tf.Tensor,
+    *,
+    cell_area: float,
+    output_size: tuple[int, int],
+    share: float = 0.54,
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Give each cell near a centre the box of its object, and a weight that falls with distance.
+
+    The cells of an object are those within `elliptic_radii` of its centre's cell. Where several
+    objects meet, the smallest has the cell, the last of equal ones. The weights of an object's
+    cells, those that it loses among them, sum to log(1 + its area in pixels): large objects have
+    more cells, but each of them counts less.
+
+    Args:
+        boxes: float32 [B, M, 4], yxyx, in cells.
+        weights: float32 [B, M], factors of the objects' weights; rows of weight 0 are left out.
+        cell_area: pixels of the network's input that a cell covers.
+        output_size: (h, w) of the maps.
+        share: see `elliptic_radii`.
+
+    Returns:
+        `(cell_boxes, cell_weights)`: float32 [B, h, w, 4], the box of each cell, in cells, zeros
+        without one; float32 [B, h, w], 0 without one.
+
+    Source: Training-Time-Friendly Network for Real-Time Object Detection (arXiv:1909.00700)
+    """
+    cells, _, sizes = center_targets(boxes, output_size)
+    radii = elliptic_radii(boxes, share)
+    areas = sizes[..., 0] * sizes[..., 1]
+    profiles = []
+    for axis, length in enumerate(output_size):
+        away = tf.cast(tf.range(length) - cells[..., axis, tf.newaxis], tf.float32)
+        radius = radii[..., axis, tf.newaxis]
+        sigma = (2.0 * radius + 1.0) / 6.0
+        peak = tf.exp(-(away**2) / (2.0 * sigma**2))
+        profiles.append(tf.where(tf.abs(away) <= radius, peak, 0.0))
+    vertical, horizontal = profiles
+    # An object's own cell is always on the map, so that a sum is at least 1.
+    totals = tf.reduce_sum(vertical, axis=-1) * tf.reduce_sum(horizontal, axis=-1)
+    scale = weights * tf.math.log1p(areas * cell_area) / totals
+    # [B, M, h, w], the one large tensor here.
+    taken = (vertical[..., :, tf.newaxis] * scale[..., tf.newaxis, tf.newaxis]) * horizontal[
+        ..., tf.newaxis, :
+    ]
+    # The largest comes first, so that the last one of a cell is the smallest: equal ones by row.
+    order = tf.argsort(-areas, axis=-1, stable=True)
+    taken, boxes = (tf.gather(value, order, batch_dims=1) for value in (taken, boxes))
+    rows = tf.range(1, tf.shape(boxes)[1] + 1)[:, tf.newaxis, tf.newaxis]
+    # [B, h, w]; 0 is no object, which is the maximum where there is no row at all too.
+    last = tf.maximum(tf.reduce_max(tf.where(taken > 0.0, rows, 0), axis=1), 0)
+    own = tf.where(rows == last[:, tf.newaxis], taken, 0.0)
+    boxes = tf.pad(boxes, [[0, 0], [1, 0], [0, 0]])
+    return tf.gather(boxes, last, batch_dims=1), tf.reduce_sum(own, axis=1)
+
+
+def boxes_from_sides(sides: tf.Tensor, cells: tf.Tensor | None = None) -> tf.Tensor:
+    """Turn distances from the middles of cells to the four sides into boxes.
+
+    Args:
+        sides: float32 [..., h, w, 4], (top, left, bottom, right), in cells, at least 0; or, with
+            `cells`, [..., 4].
+        cells: int32 [..., 2], (y, x), one for each row of `sides`; None means all of a map.
+
+    Returns:
+        float32 of the shape of `sides`: yxyx, in cells, not clipped.
+    """
+    if cells is None:
+        rows, columns = sides.shape[-3], sides.shape[-2]
+        cells = tf.stack(tf.meshgrid(tf.range(rows), tf.range(columns), indexing="ij"), axis=-1)
+    middles = tf.cast(cells, tf.float32) + 0.5
+    return tf.concat([middles - sides[..., :2], middles + sides[..., 2:]], axis=-1)
 
 
 def cells_inside(extent: tf.Tensor, image_size: tuple[int, int], output_size: tuple[int, int]):

@@ -26,6 +26,7 @@ _CITED = re.compile(r"docs/reference/(\w+)\.md(?:, sections? ([^;`\n]*))?")
 _SOURCES = re.compile(r"^([ #]*)(?:.*\. )?Source:(?: (.+)|((?:\n\1    .+)+))$", re.M)
 # Paper -> its number. Whoever cites another one looks its number up and adds it.
 PAPERS = {
+    "Training-Time-Friendly Network for Real-Time Object Detection": "1909.00700",
     "Bridging the Gap Between Anchor-based and Anchor-free Detection": "1912.02424",
     "TOOD: Task-aligned One-stage Object Detection": "2108.07755",
     "Generalized Focal Loss": "2006.04388",

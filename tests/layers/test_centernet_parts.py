@@ -84,7 +84,7 @@ def test_head_is_as_wide_as_its_map_by_default():
 
 class TestCenterNetHeadContract(LayerContract):
     part = CenterNetHead
-    settings = {"num_classes": 3, "width": 5, "center_bias": -4.0}
+    settings = {"num_classes": 3, "width": 5, "center_bias": -4.0, "regression": "sides"}
     inputs = random_maps(8, 8)
     float32 = True
 

@@ -35,10 +35,12 @@ def small_fpn(image_size=contracts.SQUARE, *, crowd="object", **settings) -> Cen
         num_classes=contracts.NUM_CLASSES,
         image_size=image_size,
         neck=CenterNetFPN((8, 8, 8), output_width=8),
-        head=functools.partial(CenterNetHead, width=16),
-        criterion=CenterNetLoss(8, crowd=crowd),
         preprocessing=Preprocessing(image_size),
-        **settings,
+        **{
+            "head": functools.partial(CenterNetHead, width=16),
+            "criterion": CenterNetLoss(8, crowd=crowd),
+            **settings,
+        },
     )
 
 
