@@ -15,12 +15,15 @@ of one. docs/weights.md has the whole table.
 
 from __future__ import annotations
 
+import glob
+import os
 import sys
 from collections.abc import Sequence
 
 from absl import flags
 
 from ssd_centernet.cli import _flags
+from ssd_centernet.files import remove_leftovers, temporary_folder
 
 FLAGS = flags.FLAGS
 _ACTIONS = ("list", "fetch", "check", "convert")
@@ -125,7 +128,11 @@ def _convert(names: Sequence[str]) -> int:
         raise flags.Error("convert of a path needs --gin_file, the recipe of its network")
     detector, table = _restored(names[0], recipe)
     print(table.report())
-    detector.save(FLAGS.output)
+    folder, name = os.path.split(os.path.abspath(FLAGS.output))
+    remove_leftovers(folder, [glob.escape(name)], say=print)
+    with temporary_folder(FLAGS.output) as partial:
+        detector.save(partial / name)
+        os.replace(partial / name, FLAGS.output)
     print(f"wrote {FLAGS.output}")
     return 0
 

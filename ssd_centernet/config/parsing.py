@@ -9,6 +9,7 @@ and includes are searched beside the including file and among the installed reci
 import dataclasses
 import importlib
 import os
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -293,6 +294,12 @@ def _import(statement: config_parser.ImportStatement, place: str) -> None:
         importlib.import_module(statement.module)
     except ImportError as error:
         raise ConfigError(f"Cannot import {statement.module!r} ({place}): {error}") from error
+    except Exception as error:  # Whatever a module of the user does when it is imported.
+        told = f"{type(error).__name__}: {error}"
+        if not isinstance(error, SyntaxError):  # Which says its place.
+            at = traceback.extract_tb(error.__traceback__)[-1]
+            told += f" ({at.filename}, line {at.lineno})"
+        raise ConfigError(f"Cannot import {statement.module!r} ({place}): {told}") from error
     remember_import(statement)
 
 

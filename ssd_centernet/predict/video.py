@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import glob
 import itertools
@@ -111,6 +112,9 @@ def predict_video(
             raise ValueError(f"{video.path} has no frame that can be read.")
         if writer is not None:
             writer.close()
+            # Where there are lines, the drawn video is of the same call.
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(found.lines)
             os.replace(partial / "drawn.mp4", found.drawn)
         os.replace(partial / "lines", found.lines)
     # Where a whole video was to be read, and the file counts more than its header's error.

@@ -19,7 +19,7 @@ import tarfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from ssd_centernet.files import temporary_folder, write_atomically
+from ssd_centernet.files import remove_leftovers, temporary_folder, write_atomically
 from ssd_centernet.weights import catalog, installed
 from ssd_centernet.weights.download import FetchError, download
 from ssd_centernet.weights.publication import File, Published
@@ -130,7 +130,7 @@ def check(row: Published) -> dict[str, str]:
         if path.is_file():
             compared[file.name] = _compare(path, file)
     if row.archive and (folder / _UNPACKED).is_dir():
-        for path in sorted((folder / _UNPACKED).rglob("*")):
+        for path in sorted((folder / _UNPACKED).rglob("[!.]*")):
             if path.is_file() and not path.name.endswith(".sha256"):
                 compared[str(path.relative_to(folder))] = _compare_with_first(path)
     return compared
@@ -214,7 +214,7 @@ def _compare_with_first(path: Path) -> str:
     found = digest(path)
     if not noted.is_file():
         with contextlib.suppress(OSError):  # A folder that others share may be read only.
-            write_atomically(noted, f"{found}  {path.name}\n")
+            write_atomically(noted, f"{found}  {path.name}\n", tidy=True)
         return "nothing: the publisher gives no checksum; noted now"
     first = noted.read_text(encoding="utf-8").split()[:1]
     if first != [found]:
@@ -266,6 +266,7 @@ def _unpack(row: Published, folder: Path, say: Callable[[str], None] | None) -> 
     if say is not None:
         say(f"unpacking {path.name}")
     total = 0
+    remove_leftovers(folder, [_UNPACKED], say=say)
     try:
         with temporary_folder(target) as partial, tarfile.open(path, "r|*") as archive:
             for member in archive:

@@ -113,10 +113,10 @@ def test_without_a_network_the_message_says_what_to_copy_where(cache, weights):
 def test_convert_writes_a_detector_that_loads(cache, weights, tmp_path):
     write_resnet34(cache / "resnet34_mlperf")
     given = [f"--gin_params={text}" for text in SMALL]
-    output = tmp_path / "begin.keras"
+    output = tmp_path / "new" / "begin.keras"
     said = weights("convert", "resnet34_mlperf", f"--output={output}", *given).stdout
     assert f"wrote {output}" in said and "variables restored" in said
-    assert sc.load(output).num_classes == 80
+    assert sc.load(output).num_classes == 80 and os.listdir(output.parent) == [output.name]
     said = weights("check", "resnet34_mlperf", "--gin_file=ssd300_resnet34", *given).stdout
     assert "TensorFlow 1 SSD300 ResNet-34, classification" in said
     assert ".keras" in weights("convert", "resnet34_mlperf", "--output=x.npz", status=2).stderr

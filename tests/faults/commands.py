@@ -5,9 +5,14 @@ Their inputs are made once, by the same commands: rendered pictures, records, a 
 
 from __future__ import annotations
 
+import importlib.util
+import tarfile
 from pathlib import Path
 
+from PIL import Image
+
 from tests.faults.checks import (
+    archived,
     below,
     evaluation_is_whole,
     exported,
@@ -27,6 +32,7 @@ train.evaluate_every = 2
 train.eval_split = 'coco_val'
 """
 _SIZES = ("--num_train=4", "--num_val=3", "--min_size=60", "--max_size=90")
+_ENDINGS = ("data-00000-of-00001", "index", "meta")
 # A recipe of the tests, whose run is not worth a word about its classes.
 _OTHER_SHAPES = "--shapes=star,disc"
 
@@ -35,7 +41,8 @@ def make_inputs(base: Path, python) -> Path:
     """Make what the commands read, and return its folder.
 
     `shapes` and `others` are rendered pictures of other classes, `data` records of the first,
-    `run` a run with two checkpoints and its recipe, `detections-STEP.json` what these detect.
+    `run` a run with two checkpoints and its recipe, `detections-STEP.json` what these detect,
+    `frames` the pictures of a video, `mirror` published weights, which are not opened.
     """
     folder = base / "inputs"
     folder.mkdir()
@@ -58,7 +65,26 @@ def make_inputs(base: Path, python) -> Path:
             "--data_dir=data",
             f"--output_dir=evaluation-{step}",
         )
+    (folder / "frames").mkdir()
+    for path in (folder / "shapes" / "val").iterdir():
+        Image.open(path).resize((64, 48)).save(folder / "frames" / f"{path.stem}.png")
+    _mirror(folder / "mirror")
     return folder
+
+
+_OF_RESNET34 = ("checkpoint", *(f"model.ckpt-28152.{e}" for e in _ENDINGS))
+
+
+def _mirror(folder: Path) -> None:
+    """Write weights of the names of two publications that give no checksums."""
+    (folder / "resnet34_mlperf").mkdir(parents=True)
+    for number, name in enumerate(_OF_RESNET34):
+        (folder / "resnet34_mlperf" / name).write_bytes(bytes([number]) * 1000)
+    (folder / "resnet50_v1_slim").mkdir()
+    (folder / "resnet_v1_50.ckpt").write_bytes(bytes(1000))
+    archive = folder / "resnet50_v1_slim" / "resnet_v1_50_2016_08_28.tar.gz"
+    with tarfile.open(archive, "w:gz") as file:
+        file.add(folder / "resnet_v1_50.ckpt", "resnet_v1_50.ckpt")
 
 
 def _convert(inputs: Path, pictures: str, split: str, output: str = "data") -> tuple[str, ...]:
@@ -80,7 +106,9 @@ def commands(inputs: Path) -> dict[str, Command]:
     Args:
         inputs: of `make_inputs`.
     """
-    listed = (*_of_data(inputs), *_of_a_run(inputs), *_trainings(inputs))
+    listed = (*_of_data(inputs), *_of_a_run(inputs), *_trainings(inputs), *_of_weights(inputs))
+    if importlib.util.find_spec("cv2") is None:  # Which writes videos.
+        listed = [one for one in listed if one.name != "predict a video"]
     return {one.name: one for one in listed}
 
 
@@ -112,6 +140,13 @@ def _of_data(inputs: Path) -> list[Command]:
             check=records_are_of_one("coco_train"),
         ),
         Command(
+            "convert --name",
+            "data",
+            (*_convert(inputs, "shapes", "val"), "--name=birds"),
+            before=(_convert(inputs, "shapes", "train"),),
+            check=records_are_of_one("birds_val"),
+        ),
+        Command(
             "make_static --overwrite",
             "static",
             (*static, "--seed=2", "--overwrite"),
@@ -127,6 +162,8 @@ def _of_a_run(inputs: Path) -> list[Command]:
     evaluate = ("evaluate", "--model_dir=run", data, "--report")
     predict = ("predict", f"{inputs}/shapes/val", run, "--contact_sheet")
     predict += ("--output_dir=predictions",)
+    video = ("predict", f"{inputs}/frames", run, "--fps=5", "--min_score=0")
+    video += ("--output_dir=predictions",)
     export = ("export", run, data, "--output=out/model")
     truth = f"--annotations={inputs}/data/coco_val.annotations.json"
     score = ("evaluate", truth, "--output_dir=scores", "--report")
@@ -155,6 +192,13 @@ def _of_a_run(inputs: Path) -> list[Command]:
             (*predict, second),
             before=((*predict, first),),
             check=together("images.json"),
+        ),
+        Command(
+            "predict a video",
+            "predictions",
+            (*video, second),
+            before=((*video, first),),
+            check=together("frames.jsonl"),
         ),
         Command(
             "export --overwrite",
@@ -193,4 +237,32 @@ def _trainings(inputs: Path) -> list[Command]:
             content=trained,
             aside="damaged",
         ),
+    ]
+
+
+def _of_weights(inputs: Path) -> list[Command]:
+    variables = {
+        "SSD_CENTERNET_WEIGHTS": "cache",
+        "SSD_CENTERNET_WEIGHTS_MIRROR": (inputs / "mirror").as_uri(),
+    }
+    convert = ("weights", "convert", "--output=out/model.keras", f"--gin_file={inputs}/recipe.gin")
+    convert += (f"--label_map={inputs}/data/mscoco_label_map.pbtxt",)
+    of_step = [f"{inputs}/run/ckpt-{step}" for step in (2, 4)]
+    return [
+        Command(
+            f"weights fetch {name}",
+            "cache",
+            ("weights", "fetch", name),
+            readers=(("weights", "check"),),
+            variables=variables,
+        )
+        for name in ("resnet34_mlperf", "resnet50_v1_slim")
+    ] + [
+        Command(
+            "weights convert",
+            "out",
+            (*convert, of_step[1]),
+            before=((*convert, of_step[0]),),
+            content=archived,
+        )
     ]

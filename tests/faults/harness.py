@@ -12,7 +12,7 @@ from pathlib import Path
 
 from tests.faults.states import State, plain
 from tests.faults.watch import Operation, watched
-from tests.process import Ended, run
+from tests.process import Ended, environment, run
 
 # What may become of a state, beside going on as if nothing had happened.
 LOST, BLOCKED, TRACEBACK = "lost", "blocked", "traceback"
@@ -46,6 +46,7 @@ class Command:
         aside: folder into which the next command moves what is damaged, which it says.
         check: called with the state, the one at the beginning and the one of an undisturbed run;
             says what a reader would take wrongly, before any other command.
+        variables: of the environment of all these commands.
     """
 
     name: str
@@ -58,6 +59,7 @@ class Command:
     content: Callable[[State], Content] = lambda state: files_of(state)
     aside: str | None = None
     check: Check | None = None
+    variables: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,6 +113,7 @@ class Trial:
         self, command: Command, python, base: Path, program: str = "ssd_centernet"
     ) -> None:
         self.command, self._python, self._base, self._program = command, python, base, program
+        self._env = environment(**command.variables)
         self._record = base / "programs"
         place = self._place()
         if command.copied is not None:
@@ -126,14 +129,14 @@ class Trial:
 
     def _run(self, place: Path, arguments: Iterable[str], status: int | None = 0) -> Ended:
         command = ("-m", "tests.faults.armed", "-", self._record, self._program, *arguments)
-        return run(self._python, *command, cwd=place, status=status)
+        return run(self._python, *command, cwd=place, status=status, env=self._env)
 
     def watch(self, place: Path) -> Iterator[Operation]:
         """Run the command in a folder, and yield each change before it is made."""
         root = place / self.command.root
         self.start.write(root)
         arguments = (self._program, *self.command.arguments)
-        options = {"cwd": place, "root": root, "record": self._record}
+        options = {"cwd": place, "root": root, "record": self._record, "env": self._env}
         killed = False
         with watched(self._python, *arguments, **options) as watching:
             for operation in watching.operations():

@@ -162,7 +162,9 @@ class Watched:
 
 
 @contextlib.contextmanager
-def watched(python, *arguments, cwd: Path, root: Path, record: Path) -> Iterator[Watched]:
+def watched(
+    python, *arguments, cwd: Path, root: Path, record: Path, env: dict[str, str] | None = None
+) -> Iterator[Watched]:
     """Start a program so that its changes below a folder are told before they are made.
 
     Args:
@@ -171,6 +173,7 @@ def watched(python, *arguments, cwd: Path, root: Path, record: Path) -> Iterator
         cwd: where it runs.
         root: the folder.
         record: file to which the programs that it starts are written.
+        env: its environment; `tests.process.environment()` when not given.
     """
     with tempfile.TemporaryDirectory(prefix="watch") as folder:
         address = f"{folder}/socket"
@@ -179,7 +182,7 @@ def watched(python, *arguments, cwd: Path, root: Path, record: Path) -> Iterator
             server.listen()
             server.settimeout(0.2)
             command = (python, "-m", "tests.faults.armed", address, record, *arguments)
-            with Running(*command, cwd=cwd) as running:
+            with Running(*command, cwd=cwd, env=env) as running:
                 listener = _listener_of(server, running)
                 try:
                     yield Watched(running, listener, root)

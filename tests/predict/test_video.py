@@ -64,6 +64,27 @@ def test_a_video_is_drawn_and_listed_frame_by_frame(clip, tmp_path):
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["clip.jsonl", "clip.mp4"]
 
 
+def test_where_lines_are_the_drawn_video_is_of_the_same_call(clip, tmp_path, monkeypatch):
+    output = tmp_path / "clip"
+    pair = [tmp_path / "clip.mp4", tmp_path / "clip.jsonl"]
+    options = {"label_map": FRUIT, "min_score": 0.5}
+    predict_video(RedFinder(), open_video(clip), output=output, max_frames=2, **options)
+    seen = []
+    for name in ("replace", "unlink"):
+        change = getattr(os, name)
+
+        def watched(*arguments, change=change, **options):
+            change(*arguments, **options)
+            seen.append([path.read_bytes() if path.exists() else None for path in pair])
+
+        monkeypatch.setattr(os, name, watched)
+    old = [path.read_bytes() for path in pair]
+    predict_video(RedFinder(), open_video(clip), output=output, **options)
+    new = [path.read_bytes() for path in pair]
+    assert old[0] != new[0] and old[1] != new[1] and seen[-1] == new
+    assert all(lines is None or [drawn, lines] in (old, new) for drawn, lines in seen)
+
+
 def test_chosen_classes_the_first_frames_and_no_drawing(clip, tmp_path):
     options = {"label_map": FRUIT, "min_score": 0.0, "draw": False, "max_frames": 2}
     found = predict_video(

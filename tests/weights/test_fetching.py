@@ -226,6 +226,27 @@ def test_a_checkpoint_is_taken_out_of_its_archive(monkeypatch, site, tmp_path):
         fetching.locate("centernet_hourglass104")
 
 
+def test_what_a_killed_fetch_left_is_removed_and_never_compared(monkeypatch, site, tmp_path):
+    data = archive({f"{ZOO}/checkpoint/ckpt-0.index": b"i"})
+    publish(monkeypatch, site, data, name="centernet_hourglass104", digest=None)
+    folder = tmp_path / "cache" / "centernet_hourglass104"
+    (folder / ".unpacked.ssd-0123456789.tmp").mkdir(parents=True)
+    note = f".{ZOO}.tar.gz.sha256.ssd-0123456789.tmp"
+    (folder / note).touch()
+    for path in folder.iterdir():
+        os.utime(path, (0, 0))
+    prefix = fetching.locate("centernet_hourglass104")
+    assert not list(folder.rglob("*.tmp*"))
+    # Beside what is unpacked too: the note of a checksum was being written.
+    prefix.with_name("ckpt-0.index.sha256").unlink()
+    left = prefix.with_name(".ckpt-0.index.sha256.ssd-0123456789.tmp")
+    left.touch()
+    os.utime(left, (0, 0))
+    fetching.locate("centernet_hourglass104")
+    names = {path.name for path in prefix.parent.iterdir()}
+    assert names == {"ckpt-0.index", "ckpt-0.index.sha256"}
+
+
 @pytest.mark.parametrize(
     ("data", "message"),
     [
