@@ -24,6 +24,7 @@ from ssd_centernet.models.detector import Detector
 from ssd_centernet.preview.anchor_report import warn_of_forced_matches
 from ssd_centernet.recipe import Recipe
 from ssd_centernet.runs import beginning
+from ssd_centernet.runs.changed_settings import describe_changes, saved_settings
 from ssd_centernet.runs.lock import run_lock
 from ssd_centernet.runtime.device import (
     claim_device,
@@ -103,7 +104,7 @@ def train(
         log = TrainLog(model_dir, length, write_files=communicator.is_chief)
         for note in filter(None, (why_size, *(f"note: {one}" for one in checkpoints.notes))):
             log.say(note)
-        _begin(recipe, checkpoints, log)
+        resumed = _begin(recipe, checkpoints, log)
         begin_at = functools.partial(
             recipe.training_batches,
             detector,
@@ -119,7 +120,7 @@ def train(
         # All that the run uses is built: a setting that nothing asked for is a mistake.
         config.assert_all_used()
         if communicator.is_chief:
-            _save_settings(Path(model_dir), label_map)
+            _save_settings(Path(model_dir), label_map, resumed, log)
             if recipe.tracker is not None:
                 settings = read_bindings(Path(model_dir) / run_directory.CONFIG_NAME)
                 log.follow(start_tracking(recipe.tracker, model_dir, settings))
@@ -156,15 +157,21 @@ def train(
             log.close()
 
 
-def _begin(recipe: Recipe, checkpoints: RunCheckpoints, log: TrainLog) -> None:
-    """Give all processes the state that the run begins with."""
+def _begin(recipe: Recipe, checkpoints: RunCheckpoints, log: TrainLog) -> str | None:
+    """Give all processes the state that the run begins with; see `_find_beginning`."""
+    resumed = None
     if checkpoints.trainer.communicator.is_chief:
-        _find_beginning(recipe, checkpoints, log)
+        resumed = _find_beginning(recipe, checkpoints, log)
     checkpoints.trainer.communicator.broadcast(checkpoints.trainer.state)
+    return resumed
 
 
-def _find_beginning(recipe: Recipe, checkpoints: RunCheckpoints, log: TrainLog) -> None:
-    """Resume, or begin with given weights, or from scratch, in this order."""
+def _find_beginning(recipe: Recipe, checkpoints: RunCheckpoints, log: TrainLog) -> str | None:
+    """Resume, or begin with given weights, or from scratch, in this order.
+
+    Returns:
+        Prefix of the checkpoint that was resumed.
+    """
     resumed = checkpoints.resume()
     if resumed is None and recipe.resume_from:
         resumed = checkpoints.resume(run_directory.find_checkpoint(recipe.resume_from))
@@ -193,6 +200,7 @@ def _find_beginning(recipe: Recipe, checkpoints: RunCheckpoints, log: TrainLog) 
         log.say(beginning.from_random(recipe.published_weights))
         if recipe.freeze and recipe.freeze_random:
             log.say(f"note: train.freeze = {tuple(recipe.freeze)} holds layers at random weights")
+    return resumed
 
 
 def _check_frozen(recipe: Recipe, detector: Detector, fresh: Sequence[str] | None) -> None:
@@ -218,10 +226,19 @@ def _evaluated_state(trainer: Trainer, statistics: EarlyStatistics) -> Callable:
     return averaged
 
 
-def _save_settings(model_dir: Path, label_map: LabelMap) -> None:
-    """Save what evaluate, predict and export need to build the same detector."""
-    config.save_operative(model_dir / run_directory.CONFIG_NAME)
+def _save_settings(
+    model_dir: Path, label_map: LabelMap, resumed: str | None, log: TrainLog
+) -> None:
+    """Save what evaluate, predict and export need to build the same detector.
+
+    Where a checkpoint was resumed, say what is other than in the settings of its run.
+    """
+    path = model_dir / run_directory.CONFIG_NAME
+    before = saved_settings(resumed) if resumed else {}
+    config.save_operative(path)
     label_map.to_pbtxt(model_dir / run_directory.LABEL_MAP_NAME)
+    if before and (changes := describe_changes(before, read_bindings(path))):
+        log.say(f"note: {changes}")
 
 
 def _evaluation(

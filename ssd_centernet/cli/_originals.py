@@ -10,6 +10,8 @@ from absl import flags
 if TYPE_CHECKING:
     from ssd_centernet.runs.own_data import OwnData
 
+_TRAINS_ALL = "train.freeze_random = False"
+
 
 def published_beginning() -> list[str]:
     """Find what an empty --fine_tune_checkpoint stands for; say so where it cannot be had.
@@ -20,6 +22,7 @@ def published_beginning() -> list[str]:
         none.
     """
     from ssd_centernet.run_directory import has_checkpoint
+    from ssd_centernet.runs.changed_settings import saved_settings
     from ssd_centernet.weights import catalog, fetching
 
     values = flags.FLAGS
@@ -28,8 +31,12 @@ def published_beginning() -> list[str]:
     # The first file tells the recipe's name.
     recipe = Path(values.gin_file[0]).name.removesuffix(".gin")
     row = catalog.initial_weights(recipe)
-    if row is None or has_checkpoint(values.model_dir):
+    if row is None:
         return []
+    if has_checkpoint(values.model_dir):
+        # A run that began without them goes on with the layers that it trains.
+        trains_all = saved_settings(values.model_dir).get("train.freeze_random") == "False"
+        return [_TRAINS_ALL] if trains_all else []
     try:
         path = str(fetching.locate(row.name, say=_say))
     except OSError as error:
@@ -37,7 +44,7 @@ def published_beginning() -> list[str]:
             f"{recipe} was published with the initial weights {row.name}, which are not here: the "
             f"run begins with random ones. {str(error).strip().splitlines()[0]}"
         )
-        return ["train.freeze_random = False"]
+        return [_TRAINS_ALL]
     bindings = [f"train.fine_tune_checkpoint = {path!r}"]
     if values.fine_tune_checkpoint_type:
         kind = values.fine_tune_checkpoint_type

@@ -19,7 +19,8 @@ from typing import Any
 
 from ssd_centernet.config.text import read_bindings
 from ssd_centernet.memory import available_memory, used_memory
-from ssd_centernet.run_directory import CONFIG_NAME, has_checkpoint
+from ssd_centernet.run_directory import has_checkpoint
+from ssd_centernet.runs.changed_settings import settings_path
 from ssd_centernet.runtime.distribution import Communicator
 
 # The rest is for evaluations, for what others begin to use, and for what the trials do not show.
@@ -65,12 +66,10 @@ def size_of_run(model_dir: str | os.PathLike, resume_from: str | None = None) ->
     Raises:
         ValueError: a run has begun, and its settings do not say its batch size.
     """
-    begun = [model_dir] if has_checkpoint(model_dir) else []
-    if not begun and resume_from:
-        begun = [resume_from if os.path.isdir(resume_from) else os.path.dirname(resume_from)]
+    begun = model_dir if has_checkpoint(model_dir) else resume_from
     if not begun:
         return None
-    path = os.path.join(begun[0], CONFIG_NAME)
+    path = settings_path(begun)
     try:
         return int(read_bindings(path)[_SETTING])
     except (OSError, KeyError, ValueError) as error:

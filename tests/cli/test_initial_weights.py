@@ -59,3 +59,13 @@ def test_where_they_cannot_be_had_no_layer_is_frozen_at_random_values(
     assert (
         "initial weights resnet50_v1_slim, which are not here: the run begins with random" in said
     )
+
+
+def test_a_run_that_began_without_them_goes_on_training_all_layers(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "m").mkdir()
+    (tmp_path / "m" / "ckpt-5.index").touch()
+    (tmp_path / "m" / "config.gin").write_text("train.freeze_random = False\n")
+    assert bound("--fine_tune_checkpoint=") == [None, None, False]
+    (tmp_path / "m" / "config.gin").write_text("train.freeze_random = None\n")
+    assert bound("--fine_tune_checkpoint=") == [None, None, None]
