@@ -4,6 +4,7 @@ import json
 import os
 import re
 import signal
+import sys
 import time
 
 import psutil
@@ -23,11 +24,22 @@ LAUNCH = (
 def test_a_halted_process_is_told_from_a_failure_in_every_operation(operation, warm):
     started = time.monotonic()
     ended = run_worker(
-        *(2, "lost", operation), python=warm, status=None, HOROVOD_GLOO_TIMEOUT_SECONDS=2
+        *(2, "lost", operation, "halt"), python=warm, status=None, HOROVOD_GLOO_TIMEOUT_SECONDS=2
     )
     assert f"process 0 lost another one in {operation}" in ended.stdout, str(ended)
     assert "did not answer for 2 seconds (HOROVOD_GLOO_TIMEOUT_SECONDS)" in ended.stdout
     assert time.monotonic() - started < 60 * slowness()
+
+
+@pytest.mark.parametrize("operation", ["a graph", "gather", "barrier"])
+def test_processes_that_are_disconnected_say_so_at_once(operation, warm):
+    started = time.monotonic()
+    ended = run_worker(*(2, "lost", operation, "disconnect"), python=warm, status=None)
+    assert time.monotonic() - started < 30 * slowness()
+    assert ended.status == 75, str(ended)
+    for rank in (0, 1):
+        assert f"process {rank} lost another one in {operation}" in ended.stdout, str(ended)
+    assert "Traceback" not in ended.text, str(ended)
 
 
 def endless(recipe, data_dir, model_dir):
@@ -130,6 +142,37 @@ def test_several_processes_stop_in_an_evaluation_and_save(data_dir, tmp_path, wa
     )
     assert (tmp_path / "run" / "ckpt-2.index").exists()
     assert '"kind": "eval"' not in (tmp_path / "run" / "metrics.jsonl").read_text()
+
+
+BEFORE_A_STEP = {
+    "restore": ("ssd_centernet.train:restore", "python"),
+    "trace": ("ssd_centernet.training.trainer:Trainer.train_step", "python"),
+    "deaf trace": ("ssd_centernet.training.trainer:Trainer.train_step", "deaf"),
+}
+
+
+@pytest.mark.parametrize("phase", BEFORE_A_STEP)
+def test_several_processes_that_have_done_no_step_end_in_time(phase, data_dir, tmp_path, warm):
+    recipe = tmp_path / "recipe.gin"
+    recipe.write_text(TINY_RECIPE)
+    command = train_arguments(recipe, data_dir, tmp_path / "run", 2, "--num_steps=4")
+    if phase == "restore":
+        # Whatever it says: the halt comes before it is opened.
+        (tmp_path / "begin.npz").touch()
+        command.append(f"--fine_tune_checkpoint={tmp_path / 'begin.npz'}")
+    place, how = BEFORE_A_STEP[phase]
+    halted = (warm, "-m", "tests.runtime.halted", place, how, tmp_path / "mark")
+    with Running(sys.executable, "-c", LAUNCH, *halted, *command, env=environment()) as launch:
+        launch.wait_until((tmp_path / "mark").exists)
+        # One process has come so far; the other may be on its way.
+        below = psutil.Process(launch.process.pid).children(recursive=True)
+        launch.signal(signal.SIGTERM)
+        began = time.monotonic()
+        ended = launch.finish(status=128 + signal.SIGTERM)
+        assert time.monotonic() - began < 10 * slowness(), str(ended)
+        _, alive = psutil.wait_procs(below, timeout=2 * slowness())
+        assert not alive, [one.cmdline() for one in alive]
+    assert "Traceback" not in ended.text and not list((tmp_path / "run").glob("ckpt*"))
 
 
 def test_a_process_that_is_waited_for_is_told_of_and_ended_where_asked(data_dir, tmp_path, warm):

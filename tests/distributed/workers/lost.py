@@ -1,7 +1,9 @@
-"""The second of two processes is halted before an operation; the first tells how that one ends."""
+"""The second of two processes is lost before an operation; the first tells how that one ends."""
 
+import contextlib
 import os
 import signal
+import socket
 import sys
 
 import tensorflow as tf
@@ -26,12 +28,24 @@ OPERATIONS = {
 }
 
 
+def halt():
+    os.kill(os.getpid(), signal.SIGSTOP)
+
+
+def disconnect():
+    """End all connections, as a network that is cut does once this is noticed."""
+    for name in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(OSError), socket.socket(fileno=os.dup(int(name))) as one:
+            if one.family in (socket.AF_INET, socket.AF_INET6):
+                one.shutdown(socket.SHUT_RDWR)
+
+
 def main():
-    name = sys.argv[1]
+    name, lose = sys.argv[1], {"halt": halt, "disconnect": disconnect}[sys.argv[2]]
     processes = connect(True)
     processes.mean({"a": 1.0})
     if processes.rank == 1:
-        os.kill(os.getpid(), signal.SIGSTOP)
+        lose()
     try:
         OPERATIONS[name](processes)
     except LostProcessError as error:
