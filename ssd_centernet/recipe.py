@@ -92,7 +92,8 @@ class Recipe:
             max(1, sqrt(repeat_threshold / share)) times in an epoch; None repeats none.
         train_split: prefix of the training shards; of several folders with other names one each,
             with commas between them.
-        eval_split: prefix of the evaluation shards; None for no evaluation.
+        eval_split: prefix of the evaluation shards; of a recipe, coco_val is the split val of the
+            data set that is trained on, whatever its name; None for no evaluation.
         eval_batch_size: images per step of the evaluation; None means batch_size.
         targets_in_pipeline: whether anchors are matched by the input pipeline (on the CPU, beside
             the device) or in the step.

@@ -26,6 +26,7 @@ from ssd_centernet.recipe import Recipe
 from ssd_centernet.runs import beginning
 from ssd_centernet.runs.changed_settings import describe_changes, saved_settings
 from ssd_centernet.runs.lock import run_lock
+from ssd_centernet.runs.splits import describe_splits, settle_splits
 from ssd_centernet.runtime.device import (
     claim_device,
     prefetch_to_device,
@@ -86,6 +87,7 @@ def train(
             prepare(recipe.train_split, recipe.eval_split, functools.partial(print, flush=True))
         communicator.barrier()
     recipe, why_size = (recipe, None) if sized is None else sized(communicator)
+    recipe = settle_splits(recipe, data_dir, model_dir=model_dir)
     label_map, of_labels = merged_label_map(data_dir)
     for earlier in filter(None, (model_dir, recipe.resume_from)):
         run_directory.check_classes(earlier, label_map)
@@ -120,7 +122,7 @@ def train(
         # All that the run uses is built: a setting that nothing asked for is a mistake.
         config.assert_all_used()
         if communicator.is_chief:
-            _save_settings(Path(model_dir), label_map, resumed, log)
+            _save_settings(Path(model_dir), label_map, recipe, resumed, log)
             if recipe.tracker is not None:
                 settings = read_bindings(Path(model_dir) / run_directory.CONFIG_NAME)
                 log.follow(start_tracking(recipe.tracker, model_dir, settings))
@@ -130,7 +132,7 @@ def train(
             first = folders_of(data_dir)[0]
             evaluation = _evaluation(recipe, trainer, log, board, label_map, first)
         other_data = _other_data(model_dir, _data_of(recipe, folders_of(data_dir)))
-        _announce(recipe, trainer, log, images, folders_of(data_dir), fits)
+        _announce(recipe, trainer, log, images, folders_of(data_dir), fits, bool(evaluation))
         notes = [*of_labels, *other_data, *recipe.notes(detector, data_dir, batches)]
         for note in [*notes, *_of_anchors(recipe, trainer, folders_of(data_dir)[0])]:
             log.say(f"note: {note}")
@@ -227,15 +229,16 @@ def _evaluated_state(trainer: Trainer, statistics: EarlyStatistics) -> Callable:
 
 
 def _save_settings(
-    model_dir: Path, label_map: LabelMap, resumed: str | None, log: TrainLog
+    model_dir: Path, label_map: LabelMap, recipe: Recipe, resumed: str | None, log: TrainLog
 ) -> None:
-    """Save what evaluate, predict and export need to build the same detector.
+    """Save what evaluate, predict and export need to build the same detector, and to find data.
 
     Where a checkpoint was resumed, say what is other than in the settings of its run.
     """
     path = model_dir / run_directory.CONFIG_NAME
     before = saved_settings(resumed) if resumed else {}
-    config.save_operative(path)
+    splits = {f"train.{name}": getattr(recipe, name) for name in ("train_split", "eval_split")}
+    config.save_operative(path, splits)
     label_map.to_pbtxt(model_dir / run_directory.LABEL_MAP_NAME)
     if before and (changes := describe_changes(before, read_bindings(path))):
         log.say(f"note: {changes}")
@@ -294,6 +297,7 @@ def _announce(
     images: int,
     folders: Sequence[str],
     fits_length: bool,
+    is_evaluated: bool,
 ) -> None:
     """Tell what kind of run begins, and whether its schedule fits."""
     length, processes = trainer.length, trainer.communicator.size
@@ -314,6 +318,8 @@ def _announce(
             "python": platform.python_version(),
         },
     )
+    for line in describe_splits(recipe, folders, is_evaluated):
+        log.say(line)
     # A schedule of the user's own need not know how to describe itself.
     misfit = trainer.schedule.describe(length) if hasattr(trainer.schedule, "describe") else None
     if misfit:
@@ -335,6 +341,8 @@ def _data_of(recipe: Recipe, folders: Sequence[str]) -> dict:
     weights = list(recipe.data_weights or ())
     return {
         "data_dir": first,
+        "train_split": recipe.train_split,
+        **({"eval_split": recipe.eval_split} if recipe.eval_split else {}),
         **({"mixed_with": others} if others else {}),
         **({"data_weights": weights} if weights else {}),
     }
@@ -347,7 +355,8 @@ def _other_data(model_dir: str | Path, data: dict) -> list[str]:
         return []
     changed = [
         (name, begun[-1].get(name) or "not given", data.get(name) or "not given")
-        for name in ("data_dir", "mixed_with", "data_weights")
+        for name in ("data_dir", "mixed_with", "data_weights", "train_split")
+        if name in begun[-1] or name != "train_split"  # Earlier versions did not note it.
     ]
     return [
         f"{name} was {before} and is {now} now: only with the same data does the run go on as if "

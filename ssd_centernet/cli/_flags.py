@@ -96,7 +96,7 @@ def define_train_split() -> None:
         None,
         "Prefix of the names of the training files, such as train for those of the TPU tools; one "
         "for each --data_dir, with commas, where they differ (default: the recipe's, else "
-        "coco_train).",
+        "the split train).",
     )
 
 
@@ -106,7 +106,7 @@ def define_eval_split() -> None:
         "eval_split",
         None,
         "Prefix of the names of the evaluation files, such as val (default: the recipe's, else "
-        "coco_val).",
+        "the split val of the data set that is trained on).",
     )
 
 

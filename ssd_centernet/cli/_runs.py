@@ -163,24 +163,51 @@ def tell_next(*words: str) -> None:
         print(f"next: {shlex.join(['ssd_centernet', *words])}")
 
 
+def whole_split(data_dir: str, given: str | None, remembered: str = "coco_val") -> str:
+    """Return the whole name of a split: `val` is coco_val or birds_val, as for `convert --split`.
+
+    Args:
+        data_dir: folder of the record files.
+        given: by a flag; None takes `remembered`.
+        remembered: of the run; in another folder, the split that has its role there.
+
+    Raises:
+        FileNotFoundError: there are other splits, or several that may be meant.
+    """
+    from ssd_centernet.data.splits import list_splits, prefixes_of, same_role
+
+    known = list_splits(data_dir)
+    split = given or same_role(data_dir, remembered)
+    found = prefixes_of(data_dir, split) or prefixes_of(data_dir, f"coco_{split}")
+    if len(found) == 1 or not known:
+        return found[0] if found else split
+    what = f"several splits {split!r}" if found else f"no records of the split {split!r}"
+    listed = f": {', '.join(found)}" if found else f", but of {', '.join(known)}"
+    raise FileNotFoundError(
+        f"{data_dir} has {what}{listed}: give one of them as --split (--eval_split), or another "
+        "--data_dir."
+    )
+
+
 def images_of_run(split: str | None = None) -> list[str]:
     """Return the image files that the run of --model_dir is evaluated on, or of another split.
 
     Args:
-        split: prefix of its record files, with or without coco_; None is that of the run.
+        split: prefix of its record files, or val, test, ...; None is that of the run.
 
     Raises:
+        FileNotFoundError: see `whole_split`.
         flags.Error: the run does not know them, or they are not there any more.
     """
-    from ssd_centernet.data.splits import list_splits
     from ssd_centernet.runs.own_data import data_of_run, eval_split_of_run, images_of_split
 
     model_dir = flags.FLAGS.model_dir
     data_dir = data_of_run(model_dir)
-    if split is None:
-        split = eval_split_of_run(model_dir)
-    elif data_dir is not None and split not in list_splits(data_dir):
-        split = f"coco_{split}"
+    remembered = eval_split_of_run(model_dir)
+    if data_dir is None:
+        split = split or remembered
+    else:
+        split = whole_split(data_dir, split, remembered)
     found = [] if data_dir is None else images_of_split(data_dir, split)
     if not found:
         raise flags.Error(

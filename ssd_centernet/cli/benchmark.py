@@ -113,6 +113,7 @@ def _recipe_lines(values: flags.FlagValues) -> list[dict]:
     from ssd_centernet.benchmark import inference, measure, postprocess, scaling, step
     from ssd_centernet.benchmark import input as input_part
     from ssd_centernet.recipe import Recipe
+    from ssd_centernet.runs.splits import settle_splits
     from ssd_centernet.runtime.device import select_device
     from ssd_centernet.runtime.distribution import connect
 
@@ -125,6 +126,8 @@ def _recipe_lines(values: flags.FlagValues) -> list[dict]:
         allow_import=values.allow_import,
     )
     recipe = Recipe()
+    if values.data_dir:
+        recipe = settle_splits(recipe, values.data_dir)
     shared = {
         "windows": values.windows or 5,
         "seconds": values.seconds or (1.0 if values.part == "postprocess" else 3.0),

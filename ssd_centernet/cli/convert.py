@@ -192,5 +192,5 @@ def _tell_next(data_dir: str, name: str) -> None:
     few = info is not None and info["num_images"] < _FEW_IMAGES
     recipe = _RECIPE_FOR_FEW if few else ("--gin_file=ssd300_resnet34",)
     run = f"--model_dir=runs/{os.path.basename(os.path.abspath(data_dir))}"
-    chosen = () if alone else (f"--train_split={name}_train", f"--eval_split={name}_val")
+    chosen = () if alone else (f"--train_split={name}_train",)
     _runs.tell_next("train", *recipe, f"--data_dir={data_dir}", *chosen, run)

@@ -50,7 +50,9 @@ def define_flags() -> None:
     _flags.define_data_dir()
     _flags.define_use_horovod()
     flags.DEFINE_string(
-        "split", None, "Prefix of the record files (default: the run's, else coco_val)."
+        "split",
+        None,
+        "Prefix of the record files, or val, test, ... (default: the run's, else val).",
     )
     flags.DEFINE_alias("eval_split", "split")
     flags.DEFINE_string("output_dir", None, "Where to write (default: MODEL_DIR/evaluation).")
@@ -176,7 +178,7 @@ def evaluate_model_dir(
     communicator = connect(bool(values.use_horovod))
     data_dir = _runs.data_dir_of_flags(say=communicator.is_chief)
     run = _runs.open_run_of_flags(checkpoint=checkpoint, allow=allow, communicator=communicator)
-    split = _full_name(split or run.eval_split, data_dir)
+    split = _runs.whole_split(data_dir, split, run.eval_split)
     bar = None
 
     def progress(done: int, total: int) -> None:
@@ -228,7 +230,7 @@ def _evaluate_exported() -> int:
     from ssd_centernet.runs.exported import evaluate_exported
 
     model = ExportedDetector(values.model)
-    split = _full_name(values.split or "coco_val", values.data_dir)
+    split = _runs.whole_split(values.data_dir, values.split)
     options = _scoring_options()
     bar = None
 
@@ -290,7 +292,7 @@ def _follow() -> int:
     wait_for_run(values.model_dir, watch)
     data_dir = _runs.data_dir_of_flags(say=communicator.is_chief)
     run = _runs.open_run_of_flags(checkpoint="latest", communicator=communicator)
-    split = _full_name(values.split or run.eval_split, data_dir)
+    split = _runs.whole_split(data_dir, values.split, run.eval_split)
     options = _scoring_options()
     if values.batch_size:
         options["batch_size"] = values.batch_size
@@ -332,23 +334,6 @@ def _say(text: str) -> None:
 
 def _say_nothing(text: str) -> None:
     """Leave the talking to the first process."""
-
-
-def _full_name(split: str, data_dir: str) -> str:
-    """Return the split that is meant: `val` is coco_val too, as it is for `convert --split`."""
-    from ssd_centernet.data.splits import list_splits, split_prefix
-
-    known = list_splits(data_dir)
-    if not known:
-        return split
-    names = (split_prefix(data_dir, one) for one in (split, f"coco_{split}"))
-    full = next((name for name in names if name in known), None)
-    if full is None:
-        raise FileNotFoundError(
-            f"{data_dir} has no records of the split {split!r}, but of {', '.join(known)}: give "
-            f"--eval_split={next(reversed(known))}, or another --data_dir."
-        )
-    return full
 
 
 def _evaluate_file() -> int:

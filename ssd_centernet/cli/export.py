@@ -151,6 +151,7 @@ def _check_images(run) -> tuple[list, str]:
             )
         return [read_image(file) for file in files], ", ".join(values.check_images)
     if values.data_dir:
-        pictures = pictures_of_records(values.data_dir, run.eval_split, run.label_map, count)
-        return pictures, f"{run.eval_split} of {values.data_dir}"
+        split = _runs.whole_split(values.data_dir, None, run.eval_split)
+        pictures = pictures_of_records(values.data_dir, split, run.label_map, count)
+        return pictures, f"{split} of {values.data_dir}"
     return rendered_pictures(count), "rendered scenes"

@@ -61,6 +61,7 @@ def main(argv: list[str]) -> int:
     values = flags.FLAGS
     from ssd_centernet import config
     from ssd_centernet.recipe import Recipe
+    from ssd_centernet.runs.splits import settle_splits
     from ssd_centernet.runtime.device import select_device
 
     select_device("cpu")  # Where the pipeline runs anyway.
@@ -80,7 +81,7 @@ def main(argv: list[str]) -> int:
         bar.update(done - bar.n)
 
     folders = write_workers(
-        Recipe(),
+        settle_splits(Recipe(), values.data_dir),
         values.data_dir,
         values.output_dir or values.data_dir,
         steps=values.num_steps,

@@ -49,16 +49,19 @@ def main(argv: list[str]) -> int:
     values = flags.FLAGS
     from ssd_centernet import config
     from ssd_centernet.data.directory import load_label_map
+    from ssd_centernet.data.splits import split_prefix
     from ssd_centernet.preview.anchor_report import describe_anchors
     from ssd_centernet.recipe import Recipe
+    from ssd_centernet.runs.splits import settle_splits
     from ssd_centernet.runtime.device import select_device
 
     # Matching is quick on a processor, and an accelerator may be busy with training.
     select_device("cpu")
     config.parse(values.gin_file, values.gin_params, allow_import=values.allow_import)
-    recipe, label_map = Recipe(), load_label_map(values.data_dir)
+    recipe = settle_splits(Recipe(), values.data_dir)
+    label_map = load_label_map(values.data_dir)
     chosen = {
-        "split": values.split or recipe.train_split,
+        "split": split_prefix(values.data_dir, values.split or recipe.train_split),
         "crowd": recipe.crowd,
         "max_images": values.max_images,
     }

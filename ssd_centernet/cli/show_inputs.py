@@ -43,6 +43,7 @@ def main(argv: list[str]) -> int:
     from ssd_centernet.plain_text import counted
     from ssd_centernet.preview.fed_images import count_matches, show_inputs
     from ssd_centernet.recipe import Recipe
+    from ssd_centernet.runs.splits import settle_splits
     from ssd_centernet.runtime.device import select_device
 
     # Nothing here is worth an accelerator's memory.
@@ -55,7 +56,7 @@ def main(argv: list[str]) -> int:
         flag_params=bindings,
         allow_import=values.allow_import,
     )
-    recipe = Recipe()
+    recipe = settle_splits(Recipe(), values.data_dir)
     # More images a batch than are shown would only take time and memory.
     recipe = recipe.replace(batch_size=min(recipe.batch_size, values.num_images))
     detector = recipe.detector(load_label_map(values.data_dir))

@@ -11,7 +11,7 @@ from ssd_centernet.config.finding import (
     recipe_directory,
     recipes,
 )
-from ssd_centernet.config.gin_state import ConfigError, operative_config, set_aside
+from ssd_centernet.config.gin_state import ConfigError, is_given, operative_config, set_aside
 from ssd_centernet.config.parsing import (
     bound_part,
     clear,
@@ -28,6 +28,7 @@ __all__ = [
     "clear",
     "find_recipe",
     "imported_modules",
+    "is_given",
     "operative_config",
     "parse",
     "recipe_directory",

@@ -6,7 +6,7 @@ The only module that uses what gin has no public name for.
 import contextlib
 import difflib
 import inspect
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import gin
@@ -109,14 +109,28 @@ def note_taken(calls: dict[tuple[str, str], dict[str, Any]]) -> None:
         _gin._OPERATIVE_CONFIG.update(calls)
 
 
-def operative_config() -> str:
+def is_given(name: str) -> bool:
+    """Tell whether a flag or `gin_params` set a parameter, such as 'train.eval_split'."""
+    return any(binding.name == name and binding.override for binding in bindings.values())
+
+
+def operative_config(settled: Mapping[str, Any] | None = None) -> str:
     """Return the settings of this run as gin text that `parse` reads back.
+
+    Args:
+        settled: parameter -> what became of its value, such as {'train.eval_split': 'birds_val'};
+            of parts that were called.
 
     Returns:
         Every parameter of every configurable that was called, with defaults, and after them
         the bindings that no call has asked for so far (such as those of the evaluation).
     """
     merged = operative()
+    for name, value in (settled or {}).items():
+        part, _, parameter = name.rpartition(".")
+        for (scope, selector), values in merged.items():
+            if not scope and short_name(selector) == part:
+                values[parameter] = value
     for key, values in _gin._CONFIG.items():
         for parameter, value in values.items():
             if (*key, parameter) not in replaced:

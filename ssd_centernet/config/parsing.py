@@ -10,7 +10,7 @@ import dataclasses
 import importlib
 import os
 import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -170,15 +170,15 @@ def bound_part(parameter: str, *, default: str) -> tuple[str, set[str]]:
     return short_name(found.selector), parameter_names(found) - {"**"}
 
 
-def save_operative(path: str | os.PathLike[str]) -> None:
+def save_operative(path: str | os.PathLike[str], settled: Mapping[str, Any] | None = None) -> None:
     """Write `operative_config` to a file, atomically.
 
     Args:
         path: the file; its folder is made when it is missing.
+        settled: as there.
     """
-    write_atomically(
-        path, f"# Settings of a run of ssd_centernet {__version__}.\n\n{operative_config()}"
-    )
+    settings = operative_config(settled)
+    write_atomically(path, f"# Settings of a run of ssd_centernet {__version__}.\n\n{settings}")
 
 
 # Reading ------------------------------------------------------------------------------------------

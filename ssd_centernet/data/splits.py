@@ -97,6 +97,26 @@ def prefixes_of(data_dir: str | os.PathLike, split: str) -> list[str]:
     return noted or [prefix for prefix, info in infos.items() if "split" not in info]
 
 
+def same_role(data_dir: str | os.PathLike, split: str) -> str:
+    """Find the split that has the role in a folder which another one has where a run was trained.
+
+    Args:
+        data_dir: folder of the record files.
+        split: whole prefix of the other one, such as birds_val.
+
+    Returns:
+        `split` itself where it is there, or nothing fits; else the only split of a data set with
+        that role, such as fish_val.
+    """
+    known, role = list_splits(data_dir), split
+    while split not in known and role:
+        found = [prefix for prefix in prefixes_of(data_dir, role) if prefix != role]
+        if len(found) == 1:
+            return found[0]
+        role = role.partition("_")[2]
+    return split
+
+
 def find_shards(data_dir: str | os.PathLike, split: str) -> list[str]:
     """List the record files of a split in order.
 

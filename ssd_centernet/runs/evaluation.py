@@ -12,6 +12,7 @@ import numpy as np
 from ssd_centernet.data.directory import LABEL_MAP_NAME, load_label_map
 from ssd_centernet.data.pipeline import evaluation_batches
 from ssd_centernet.data.shards import failures_named
+from ssd_centernet.data.splits import same_role
 from ssd_centernet.evaluation.coco import CocoEvaluator, CocoResult
 from ssd_centernet.evaluation.detector import (
     detection_step,
@@ -73,7 +74,7 @@ class RunEvaluation:
         """
         self._detector, self._data_dir = run.detector, data_dir
         self._communicator = communicator or SingleProcess()
-        self.split = split or run.eval_split
+        self.split = split or same_role(data_dir, run.eval_split)
         data = load_label_map(data_dir)
         check_same_classes(run.label_map, data, data_dir)
         own = run.label_map

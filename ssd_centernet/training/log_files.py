@@ -24,6 +24,7 @@ _STEPS, _SECONDS = 2**53, 1e11
 # What is told of a session beside its event, step and time, and its type; numbers are counts.
 _FACTS = {
     **dict.fromkeys(("reason", "device", "precision", "data_dir"), str),
+    **dict.fromkeys(("train_split", "eval_split"), str),
     **dict.fromkeys(("steps_per_epoch", "total_steps", "global_batch_size"), int),
     **dict.fromkeys(("images", "processes"), int),
     **dict.fromkeys(("mixed_with", "data_weights"), list),

@@ -89,7 +89,7 @@ def test_a_folder_of_several_data_sets_asks_whose_split_it_is(converted, tmp_pat
     with pytest.raises(ValueError, match=r"data sets birds, fish: say by name \(--name\) whose"):
         converted(folder, "val")
     said = converted(folder, "val", "--name=birds")
-    assert "--train_split=birds_train --eval_split=birds_val" in said
+    assert "--train_split=birds_train --model_dir=" in said
     assert names_in(folder) == ["birds", "fish"]
 
 

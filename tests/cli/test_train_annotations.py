@@ -125,7 +125,7 @@ def test_evaluate_and_predict_know_the_data_of_the_run(run_of_coco, warm, tmp_pa
     assert "on coco_train of" in cli("evaluate", *run, *short, python=warm).stdout
     assert json.loads((tmp_path / "s" / "metrics.json").read_text())["num_images"] == 4
     wrong = cli("evaluate", *run, "--split=training", python=warm, status=1).stderr
-    assert "'training', but of coco_train, coco_val: give --eval_split=coco_val" in wrong
+    assert "'training', but of coco_train, coco_val: give one of them as --split" in wrong
     # The data may move with the run, and then it is found in it.
     moved = tmp_path / "moved"
     shutil.copytree(folder, moved)

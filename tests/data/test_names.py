@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from ssd_centernet.cli.evaluate import _full_name
+from ssd_centernet.cli._runs import whole_split
 from ssd_centernet.data.convert_formats import convert_annotations
 from ssd_centernet.data.directory import annotations_path
 from ssd_centernet.data.shards import RecordSource
@@ -38,7 +38,7 @@ def test_every_name_of_a_split_finds_it(birds, split):
     assert annotations_path(birds, split).name == "birds_val.annotations.json"
     assert [path.rpartition("/")[2] for path in images_of_split(birds, split)] == ["c.png"]
     assert RecordSource(str(birds), split, 0, 1, True, "object").split == "birds_val"
-    assert _full_name(split, str(birds)) == "birds_val"
+    assert whole_split(str(birds), split) == "birds_val"
 
 
 def test_a_second_conversion_does_nothing_and_another_data_set_may_lie_beside(birds, tmp_path):
