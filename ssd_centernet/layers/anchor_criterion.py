@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import tensorflow as tf
 
 from ssd_centernet._keras import keras
 from ssd_centernet.layers.assigners import Assigner
-from ssd_centernet.layers.base import Float32Layer
+from ssd_centernet.layers.class_factors import ClassFactors
 from ssd_centernet.ops import box_losses, matching
 from ssd_centernet.ops import boxes as box_ops
 
@@ -19,7 +19,7 @@ _MAX_LOG_SIZE = 4.135166556742356  # ln(1000 / 16), as in other libraries.
 CROWD_MODES = ("object", "drop", "ignore")
 
 
-class AnchorCriterion(Float32Layer):
+class AnchorCriterion(ClassFactors):
     """The base of criteria that match objects with anchors, which learn their class and box."""
 
     def __init__(
@@ -32,15 +32,23 @@ class AnchorCriterion(Float32Layer):
         box_loss_weight: float,
         box_loss: str,
         assigner: Assigner | None,
+        label_smoothing: float,
+        class_weights: Mapping[str, float] | None,
         **kwargs,
     ):
         """Note the settings, which `MultiBoxLoss` explains.
 
         Raises:
-            ValueError: `crowd` or `box_loss` is not one of its choices, a weight is below 0, or
-                `assigner` is none.
+            ValueError: `crowd` or `box_loss` is not one of its choices, a number is out of range,
+                or `assigner` is none.
         """
-        super().__init__(**kwargs)
+        super().__init__(class_weights=class_weights, **kwargs)
+        if not 0 <= label_smoothing < 1:
+            raise ValueError(
+                f"{type(self).__name__}.label_smoothing must be at least 0 and below 1, got "
+                f"{label_smoothing!r}."
+            )
+        self.label_smoothing = label_smoothing
         self.check_choice("crowd", crowd, CROWD_MODES)
         self.check_choice("box_loss", box_loss, BOX_LOSSES)
         self.check_factors(class_loss_weight=class_loss_weight, box_loss_weight=box_loss_weight)

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import gin
 import tensorflow as tf
 
 from ssd_centernet._keras import keras
 from ssd_centernet.layers.anchor_criterion import CROWD_MODES
-from ssd_centernet.layers.base import Float32Layer
+from ssd_centernet.layers.class_factors import ClassFactors
 from ssd_centernet.ops import heatmaps
 from ssd_centernet.ops import losses as loss_ops
 
 
 @gin.register
 @keras.saving.register_keras_serializable(package="ssd_centernet")
-class CenterNetLoss(Float32Layer):
+class CenterNetLoss(ClassFactors):
     """CenterNet's loss: penalty-reduced focal loss of centres, L1 of offsets and sizes there.
 
     Source: docs/reference/centernet.md, sections 2 and 3
@@ -29,6 +31,7 @@ class CenterNetLoss(Float32Layer):
         center_loss_weight: float = 1.0,
         size_loss_weight: float = 0.1,
         offset_loss_weight: float = 1.0,
+        class_weights: Mapping[str, float] | None = None,
         name: str = "centernet_loss",
         **kwargs,
     ):
@@ -42,13 +45,15 @@ class CenterNetLoss(Float32Layer):
             center_loss_weight: weight of the `center` part in the total.
             size_loss_weight: weight of the `size` part in the total.
             offset_loss_weight: weight of the `offset` part in the total.
+            class_weights: factor of the loss at the peaks of a class, by its name, such as
+                {'person': 2.0}; other classes have 1.
             name: name of the layer.
             **kwargs: passed to the Keras layer.
 
         Raises:
             ValueError: `crowd` is not one of the three, or a weight is below 0.
         """
-        super().__init__(name=name, **kwargs)
+        super().__init__(class_weights=class_weights, name=name, **kwargs)
         self.check_choice("crowd", crowd, CROWD_MODES)
         self.check_factors(
             center_loss_weight=center_loss_weight,
@@ -179,6 +184,7 @@ class CenterNetLoss(Float32Layer):
         parts = {"center": [], "size": [], "offset": []}
         for output in outputs:
             focal = loss_ops.penalty_reduced_focal(output["center"], targets["heatmap"])
+            focal = self.weigh_peaks(focal, targets["heatmap"])
             cell_weights = targets["cell_weights"][..., tf.newaxis]
             parts["center"].append(tf.reduce_sum(focal * cell_weights))
             for key, wanted in (("size", targets["sizes"]), ("offset", targets["offsets"])):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import gin
 import tensorflow as tf
 
@@ -39,6 +41,8 @@ class MultiBoxLoss(AnchorCriterion):
         box_loss_weight: float = 1.0,
         box_loss: str = HUBER,
         assigner: keras.layers.Layer | None = None,
+        label_smoothing: float = 0.0,
+        class_weights: Mapping[str, float] | None = None,
         name: str = "multi_box_loss",
         **kwargs,
     ):
@@ -68,6 +72,10 @@ class MultiBoxLoss(AnchorCriterion):
             assigner: layer that decides which anchors learn which object, such as
                 `layers.assigners.ATSS` or `TaskAligned`; None matches by `matched_threshold`, as
                 published.
+            label_smoothing: share of an object's class target that goes to all classes and
+                background alike, in [0, 1).
+            class_weights: factor of the class loss of the anchors that learn an object, by the name
+                of its class, such as {'person': 2.0}; other classes have 1.
             name: name of the layer.
             **kwargs: passed to the Keras layer.
 
@@ -83,6 +91,8 @@ class MultiBoxLoss(AnchorCriterion):
             box_loss_weight=box_loss_weight,
             box_loss=box_loss,
             assigner=assigner,
+            label_smoothing=label_smoothing,
+            class_weights=class_weights,
             name=name,
             **kwargs,
         )
@@ -136,7 +146,16 @@ class MultiBoxLoss(AnchorCriterion):
         cross_entropy = loss_ops.softmax_cross_entropy(
             outputs["class_logits"], tf.maximum(class_targets, 0)
         )
-        weights = self.class_weights(cross_entropy, class_targets, num_matched)
+        weights = self.anchor_weights(cross_entropy, class_targets, num_matched)
+        factors = self.factors_of(class_targets)
+        if factors is not None:
+            weights *= factors
+        if self.label_smoothing:
+            # The loss against all slots alike; of background it would raise every score.
+            logits = outputs["class_logits"]
+            spread = tf.reduce_logsumexp(logits, axis=-1) - tf.reduce_mean(logits, axis=-1)
+            smooth = cross_entropy + self.label_smoothing * (spread - cross_entropy)
+            cross_entropy = tf.where(positives, smooth, cross_entropy)
         if self.box_loss == HUBER:
             errors = outputs["box_codes"] - targets["boxes"]
             distance = tf.reduce_sum(loss_ops.huber(errors), axis=-1)
@@ -155,7 +174,7 @@ class MultiBoxLoss(AnchorCriterion):
             for name, part in parts.items()
         }
 
-    def class_weights(
+    def anchor_weights(
         self, cross_entropy: tf.Tensor, class_targets: tf.Tensor, num_matched: tf.Tensor
     ) -> tf.Tensor:
         """Return the weights of anchors: 1 for positives, plus 1 for mined ones.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import gin
 import tensorflow as tf
 
@@ -40,6 +42,8 @@ class FocalMultiBoxLoss(AnchorCriterion):
         box_loss: str = HUBER,
         assigner: keras.layers.Layer | None = None,
         class_loss: str = FOCAL,
+        label_smoothing: float = 0.0,
+        class_weights: Mapping[str, float] | None = None,
         name: str = "focal_multi_box_loss",
         **kwargs,
     ):
@@ -63,6 +67,10 @@ class FocalMultiBoxLoss(AnchorCriterion):
                 "varifocal" teach them how well their box fits, so that scores rank by it: the
                 quality that the assigner gives, else the IoU of predicted and true box. Anchors
                 then count with their quality in the box loss, and the divisor is its sum.
+            label_smoothing: share of an object's class target that is taught as background, in
+                [0, 1).
+            class_weights: factor of the class loss of the anchors that learn an object, by the name
+                of its class, such as {'person': 2.0}; other classes have 1.
             name: name of the layer.
             **kwargs: passed to the Keras layer.
 
@@ -78,6 +86,8 @@ class FocalMultiBoxLoss(AnchorCriterion):
             box_loss_weight=box_loss_weight,
             box_loss=box_loss,
             assigner=assigner,
+            label_smoothing=label_smoothing,
+            class_weights=class_weights,
             name=name,
             **kwargs,
         )
@@ -129,6 +139,9 @@ class FocalMultiBoxLoss(AnchorCriterion):
         # `weights` has background too, for the classes.
         box_weights = tf.where(targets["classes"] > 0, weights, 0.0)
         class_losses, quality = self._class_losses(outputs, targets)
+        factors = self.factors_of(targets["classes"])
+        if factors is not None:
+            class_losses *= factors
         if quality is not None:
             box_weights *= quality
         # Of this process's batch, not of an image: one with few objects then counts little, as
@@ -149,13 +162,22 @@ class FocalMultiBoxLoss(AnchorCriterion):
         """Return the class loss of each anchor, [B, A], and the quality that it teaches, if any."""
         logits, classes = outputs["class_logits"], targets["classes"]
         if self.class_loss == FOCAL:
-            losses = loss_ops.sigmoid_focal(logits, classes, alpha=self.alpha, gamma=self.gamma)
-            return tf.reduce_sum(losses, axis=-1), None
+            settings = {"alpha": self.alpha, "gamma": self.gamma}
+            losses = loss_ops.sigmoid_focal(logits, classes, **settings)
+            losses = tf.reduce_sum(losses, axis=-1)
+            if self.label_smoothing:
+                # The loss of the same anchor if nothing were there.
+                falsehood = loss_ops.sigmoid_focal(logits, tf.zeros_like(classes), **settings)
+                opposite = tf.reduce_sum(falsehood, axis=-1)
+                smooth = losses + self.label_smoothing * (opposite - losses)
+                losses = tf.where(classes > 0, smooth, losses)
+            return losses, None
         quality = targets.get("quality")
         if quality is None:
             quality = 1.0 - self._overlap_losses(outputs, targets, "iou")
             quality = tf.where(classes > 0, tf.stop_gradient(quality), 0.0)
+        taught = (1.0 - self.label_smoothing) * quality
         if self.class_loss == "quality":
-            return loss_ops.sigmoid_quality(logits, classes, quality, beta=self.gamma), quality
+            return loss_ops.sigmoid_quality(logits, classes, taught, beta=self.gamma), quality
         settings = {"alpha": 1.0 - self.alpha, "gamma": self.gamma}
-        return loss_ops.sigmoid_varifocal(logits, classes, quality, **settings), quality
+        return loss_ops.sigmoid_varifocal(logits, classes, taught, **settings), quality

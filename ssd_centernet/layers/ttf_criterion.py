@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import gin
 import tensorflow as tf
 
 from ssd_centernet._keras import keras
 from ssd_centernet.layers.anchor_criterion import CROWD_MODES
-from ssd_centernet.layers.base import Float32Layer
+from ssd_centernet.layers.class_factors import ClassFactors
 from ssd_centernet.ops import box_losses, heatmaps
 from ssd_centernet.ops import losses as loss_ops
 
 
 @gin.register
 @keras.saving.register_keras_serializable(package="ssd_centernet")
-class TTFLoss(Float32Layer):
+class TTFLoss(ClassFactors):
     """CenterNet's focal loss of centres, and an overlap loss of the boxes in all cells near them.
 
     Peaks are as wide and as high as their objects. The cells around a centre learn the object's box
@@ -32,6 +34,7 @@ class TTFLoss(Float32Layer):
         crowd: str = "object",
         center_loss_weight: float = 1.0,
         box_loss_weight: float = 5.0,
+        class_weights: Mapping[str, float] | None = None,
         name: str = "ttf_loss",
         **kwargs,
     ):
@@ -45,13 +48,15 @@ class TTFLoss(Float32Layer):
                 inside one are not negatives).
             center_loss_weight: weight of the `center` part in the total.
             box_loss_weight: weight of the `box` part in the total.
+            class_weights: factor of the loss at the peaks of a class, by its name, such as
+                {'person': 2.0}; other classes have 1.
             name: name of the layer.
             **kwargs: passed to the Keras layer.
 
         Raises:
             ValueError: a setting is not one of its choices, or out of range.
         """
-        super().__init__(name=name, **kwargs)
+        super().__init__(class_weights=class_weights, name=name, **kwargs)
         if not 0 < share <= 1:
             raise ValueError(f"TTFLoss.share must be above 0 and at most 1, got {share!r}.")
         self.check_choice("box_loss", box_loss, box_losses.KINDS)
@@ -174,7 +179,9 @@ class TTFLoss(Float32Layer):
         total = tf.reduce_sum(weights)
         parts = {"center": [], "box": []}
         for output in outputs:
-            focal = loss_ops.penalty_reduced_focal(output["center"], heatmap)
+            focal = self.weigh_peaks(
+                loss_ops.penalty_reduced_focal(output["center"], heatmap), heatmap
+            )
             cell_weights = targets["cell_weights"][..., tf.newaxis]
             parts["center"].append(tf.reduce_sum(focal * cell_weights) / tf.maximum(peaks, 1.0))
             boxes = heatmaps.boxes_from_sides(output["sides"])

@@ -116,6 +116,7 @@ class CenterNet(Detector):
         self.backbone = backbone
         self.neck = neck
         self.head = head
+        self._name_classes(criterion)
         self.criterion = criterion
         self.decoder = decoder
         self.output_size = output_size

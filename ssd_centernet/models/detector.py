@@ -73,6 +73,11 @@ class Detector(ExplainedModel):
         self.preprocessing = preprocessing
         self.class_names = None if class_names is None else tuple(class_names)
 
+    def _name_classes(self, criterion: keras.layers.Layer) -> None:
+        """Tell a criterion that weighs classes by their names what these are."""
+        if hasattr(criterion, "name_classes"):
+            criterion.name_classes(self.class_names)
+
     def make_targets(
         self, boxes, classes, is_crowd, valid=None, extent=None
     ) -> dict[str, tf.Tensor]:

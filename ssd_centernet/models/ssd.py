@@ -123,6 +123,7 @@ class SSD(Detector):
         self.neck = neck
         self.head = head
         self.anchors = anchors
+        self._name_classes(criterion)
         self.criterion = criterion
         self.decoder = decoder
         self.feature_sizes = tuple(tuple(level.shape[1:3]) for level in levels)

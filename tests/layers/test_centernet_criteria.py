@@ -196,6 +196,7 @@ class TestCenterNetLossContract(LayerContract):
         "center_loss_weight": 0.3,
         "size_loss_weight": 0.2,
         "offset_loss_weight": 0.4,
+        "class_weights": {"one": 2.0},
     }
 
     def call(self, layer):

@@ -63,11 +63,11 @@ def test_images_are_normalised_one_by_one():
 def test_weights_of_two_when_positives_are_mined():
     loss = MultiBoxLoss()
     cross_entropy = tf.constant([[1.0, 2.0, 3.0, 0.5]])
-    weights = loss.class_weights(cross_entropy, tf.constant([[1, 1, 0, 0]]), tf.constant([2]))
+    weights = loss.anchor_weights(cross_entropy, tf.constant([[1, 1, 0, 0]]), tf.constant([2]))
     # Six picks of four anchors: all of them.
     assert weights.numpy().tolist() == [[2.0, 2.0, 1.0, 1.0]]
     few = MultiBoxLoss(negatives_per_positive=1)
-    weights = few.class_weights(cross_entropy, tf.constant([[1, 0, 0, 0]]), tf.constant([1]))
+    weights = few.anchor_weights(cross_entropy, tf.constant([[1, 0, 0, 0]]), tf.constant([1]))
     assert weights.numpy().tolist() == [[1.0, 0.0, 1.0, 0.0]]
 
 
@@ -105,12 +105,12 @@ def test_image_without_objects_can_bring_negatives():
 def test_ignored_anchors_are_neither_positive_nor_mined():
     loss = MultiBoxLoss(negatives_per_positive=3)
     cross_entropy = tf.constant([[1.0, 9.0, 2.0, 3.0]])
-    weights = loss.class_weights(cross_entropy, tf.constant([[1, -1, 0, 0]]), tf.constant([1]))
+    weights = loss.anchor_weights(cross_entropy, tf.constant([[1, -1, 0, 0]]), tf.constant([1]))
     assert weights.numpy()[0, 1] == 0.0
     assert weights.numpy()[0, 2:].tolist() == [1.0, 1.0]
     # Nor do they use up what may be mined.
     one = MultiBoxLoss(negatives_per_positive=1)
-    weights = one.class_weights(cross_entropy, tf.constant([[1, -1, 0, 0]]), tf.constant([1]))
+    weights = one.anchor_weights(cross_entropy, tf.constant([[1, -1, 0, 0]]), tf.constant([1]))
     assert weights.numpy().tolist() == [[1.0, 0.0, 0.0, 1.0]]
     outputs = outputs_of(np.full((1, 4, 3), 1 / 3), np.full((1, 4, 4), 5.0))
     with tf.GradientTape() as tape:
@@ -198,7 +198,7 @@ def test_the_batch_can_be_normalised_as_one():
 def test_matched_anchors_need_not_be_mined():
     loss = MultiBoxLoss(mine_matched=False)
     cross_entropy = tf.constant([[1.0, 2.0, 3.0, 0.0]])
-    weights = loss.class_weights(cross_entropy, tf.constant([[1, 1, 0, 0]]), tf.constant([2]))
+    weights = loss.anchor_weights(cross_entropy, tf.constant([[1, 1, 0, 0]]), tf.constant([2]))
     assert weights.numpy().tolist() == [[1.0, 1.0, 1.0, 1.0]]
 
 
@@ -230,6 +230,8 @@ class TestMultiBoxLossContract(LayerContract):
         "box_loss_weight": 2.0,
         "box_loss": "giou",
         "assigner": ATSS(1),
+        "label_smoothing": 0.1,
+        "class_weights": {"one": 2.0},
     }
 
     def call(self, layer):

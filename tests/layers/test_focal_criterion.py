@@ -175,6 +175,8 @@ class TestFocalMultiBoxLossContract(LayerContract):
         "box_loss": "ciou",
         "assigner": TaskAligned(2),
         "class_loss": "varifocal",
+        "label_smoothing": 0.1,
+        "class_weights": {"one": 2.0},
     }
 
     def call(self, layer):

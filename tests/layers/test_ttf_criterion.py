@@ -213,6 +213,7 @@ class TestTTFLossContract(LayerContract):
         "crowd": "ignore",
         "center_loss_weight": 0.5,
         "box_loss_weight": 2.0,
+        "class_weights": {"one": 2.0},
     }
 
     def call(self, layer):

@@ -206,7 +206,7 @@ def _check_mining(report: Report, file: VectorFile, case: str, logits, made: dic
     cross_entropy = loss_ops.softmax_cross_entropy(logits, made["classes"])
     key = f"{case}_cross_entropy_every8"
     report.check(f"losses.npz:{key}", cross_entropy[:, ::8], file[key], rtol=1e-5)
-    weights = common.detector().criterion.class_weights(
+    weights = common.detector().criterion.anchor_weights(
         cross_entropy, made["classes"], made["num_matched"]
     )
     got, want = weights.numpy(), file[f"{case}_weight"].astype(np.float32)
