@@ -25,6 +25,12 @@ def refuse_contradictions(settings: Any) -> None:
             f"{flag}{name} is {getattr(settings, name)!r}, but there is no checkpoint for it: "
             "give --fine_tune_checkpoint=PATH too, or leave it out."
         )
+    if settings.weight_decay and getattr(settings.optimizer, "decays_weights", False):
+        name = settings.optimizer.__name__
+        raise ValueError(
+            f"train.weight_decay is {settings.weight_decay}, and train.optimizer is {name}, which "
+            "decays the weights itself: weights would decay twice. Set train.weight_decay = 0.0."
+        )
     if settings.early_stop_patience and settings.keep_best is None:
         raise ValueError(
             f"train.early_stop_patience is {settings.early_stop_patience}, but train.keep_best is "

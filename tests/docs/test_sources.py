@@ -26,6 +26,8 @@ _CITED = re.compile(r"docs/reference/(\w+)\.md(?:, sections? ([^;`\n]*))?")
 _SOURCES = re.compile(r"^([ #]*)(?:.*\. )?Source:(?: (.+)|((?:\n\1    .+)+))$", re.M)
 # Paper -> its number. Whoever cites another one looks its number up and adds it.
 PAPERS = {
+    "Decoupled Weight Decay Regularization": "1711.05101",
+    "Large Batch Optimization for Deep Learning": "1904.00962",
     "Training-Time-Friendly Network for Real-Time Object Detection": "1909.00700",
     "Bridging the Gap Between Anchor-based and Anchor-free Detection": "1912.02424",
     "TOOD: Task-aligned One-stage Object Detection": "2108.07755",

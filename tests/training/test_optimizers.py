@@ -4,10 +4,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from ssd_centernet import config
 from ssd_centernet._keras import keras
 from ssd_centernet.models.weight_decay import add_weight_decay, decay_mask
+from ssd_centernet.recipe import Recipe
 from ssd_centernet.training import optimizers
-from ssd_centernet.training.optimizers import Adam, Momentum
+from ssd_centernet.training.optimizers import LAMB, Adam, AdamW, Momentum
 
 
 def test_the_rate_is_outside_the_accumulator():
@@ -86,3 +88,94 @@ def test_an_update_is_one_kernel_a_variable(make):
     kinds = [one.type for one in operations if "Apply" in one.type or "Assign" in one.type]
     assert kinds.count(f"ResourceApply{make.__name__}") == 2
     assert len(kinds) == 3  # And the count of updates.
+
+
+def named(values, name):
+    return tf.Variable(np.array(values, np.float32), name=name)
+
+
+def apply(optimizer, variables, gradients):
+    optimizer.build(variables)
+    for step in gradients:
+        optimizer.apply_gradients(
+            [(tf.constant(one, tf.float32), v) for one, v in zip(step, variables, strict=True)]
+        )
+
+
+def adam_by_hand(values, gradients, *, rate, decay=0.0, epsilon=1e-7, scaled=False):
+    """Apply Adam in double precision, with a decay beside it, or as LAMB does."""
+    v, m, s = (np.array(x, float) for x in (values, np.zeros(len(values)), np.zeros(len(values))))
+    for step, gradient in enumerate(gradients, start=1):
+        gradient = np.array(gradient, float)
+        m, s = 0.9 * m + 0.1 * gradient, 0.999 * s + 0.001 * gradient**2
+        update = m / (1 - 0.9**step) / (np.sqrt(s / (1 - 0.999**step)) + epsilon)
+        if scaled:
+            update = update + decay * v
+            update = update * np.linalg.norm(v) / np.linalg.norm(update)
+        else:
+            v = v - rate * decay * v
+        v = v - rate * update
+    return v
+
+
+GRADIENTS = [([0.5, -1.0], [1.0, 2.0]), ([-2.0, 0.1], [0.3, -0.2]), ([1.0, 1.0], [0.0, 1.0])]
+
+
+def test_adamw_shortens_weights_beside_adam_and_leaves_norms_and_biases():
+    for name in ("conv/bias", "conv_norm/gamma"):
+        kernel, other = named([1.0, -2.0], "conv/kernel"), named([1.0, -2.0], name)
+        apply(AdamW(0.1, weight_decay=0.3), [kernel, other], GRADIENTS)
+        first, second = zip(*GRADIENTS, strict=True)
+        want = adam_by_hand([1.0, -2.0], first, rate=0.1, decay=0.3)
+        np.testing.assert_allclose(kernel, want, rtol=1e-4)
+        np.testing.assert_allclose(other, adam_by_hand([1.0, -2.0], second, rate=0.1), rtol=1e-4)
+
+
+def test_lamb_moves_each_variable_in_proportion_to_its_length():
+    kernel, bias = named([1.0, -2.0], "conv/kernel"), named([1.0, -2.0], "conv/bias")
+    apply(LAMB(0.1, decay=0.3), [kernel, bias], GRADIENTS)
+    first, second = zip(*GRADIENTS, strict=True)
+    want = adam_by_hand([1.0, -2.0], first, rate=0.1, decay=0.3, epsilon=1e-6, scaled=True)
+    np.testing.assert_allclose(kernel, want, rtol=1e-4)
+    want = adam_by_hand([1.0, -2.0], second, rate=0.1, epsilon=1e-6)
+    np.testing.assert_allclose(bias, want, rtol=1e-4)
+
+
+def test_lamb_moves_weights_of_zero_and_stays_where_nothing_pulls():
+    zero, still = named([0.0, 0.0], "a/kernel"), named([3.0, 4.0], "b/kernel")
+    apply(LAMB(0.1, decay=0.0), [zero, still], [([1.0, -1.0], [0.0, 0.0])])
+    np.testing.assert_allclose(zero, [-0.1, 0.1], rtol=1e-4)
+    np.testing.assert_allclose(still, [3.0, 4.0])
+
+
+@pytest.mark.parametrize(
+    "optimizer",
+    [
+        AdamW(0.2, weight_decay=0.5, decay_exclude=("stem",), beta_2=0.9),
+        LAMB(0.2, decay=0.5, decay_exclude=("stem",), beta_2=0.9),
+    ],
+)
+def test_decaying_optimizers_survive_their_config(optimizer):
+    written = keras.saving.serialize_keras_object(optimizer)
+    copy = keras.saving.deserialize_keras_object(written)
+    assert type(copy) is type(optimizer) and copy.get_config() == optimizer.get_config()
+    assert tuple(copy.decay_exclude) == ("stem",)
+    weights = []
+    for one in (optimizer, copy):
+        variables = [named([1.0, -2.0], "stem/kernel"), named([1.0, -2.0], "conv/kernel")]
+        apply(one, variables, GRADIENTS)
+        weights.append([v.numpy() for v in variables])
+    np.testing.assert_array_equal(*weights)
+
+
+@pytest.mark.parametrize("name", ["AdamW", "LAMB"])
+def test_a_recipe_that_decays_twice_is_refused(name):
+    try:
+        config.parse([], [f"train.optimizer = @{name}", "train.weight_decay = 0.0001"])
+        with pytest.raises(ValueError, match=f"train.optimizer is {name}, which decays the weigh"):
+            Recipe()
+        config.clear()
+        config.parse([], [f"train.optimizer = @{name}", f"{name}.decay_exclude = ('stem',)"])
+        assert Recipe().optimizer().decay_exclude == ("stem",)
+    finally:
+        config.clear()
