@@ -10,6 +10,7 @@ read, and also of files that are whole but not those that the run wrote.
 
 from __future__ import annotations
 
+import contextlib
 import glob
 import hashlib
 import os
@@ -239,6 +240,16 @@ def open_name(prefix: str) -> tuple[str, tempfile.TemporaryDirectory | None]:
     for path in parts_of(Path(prefix).absolute()):
         (Path(folder.name) / f"linked{path.name.removeprefix(Path(prefix).name)}").symlink_to(path)
     return str(Path(folder.name) / "linked"), folder
+
+
+def holds_averages(prefix: str | Path) -> bool:
+    """Tell whether the weights of a checkpoint are averages, with the trained ones beside them."""
+    import tensorflow as tf
+
+    name, links = open_name(str(prefix))
+    with links or contextlib.nullcontext():
+        names = tf.train.load_checkpoint(name).get_variable_to_shape_map()
+    return any(key.startswith(f"{TRAINED_WEIGHTS}/") for key in names)
 
 
 def damaged(path: str, error: Exception) -> DamagedError:

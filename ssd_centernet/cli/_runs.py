@@ -31,10 +31,10 @@ def define_run_flags() -> None:
     )
     flags.DEFINE_enum(
         "weights",
-        "ema",
+        None,
         ["ema", "raw"],
         "ema takes the average of the weights where the run has one (train.ema_decay), raw the "
-        "weights that were trained.",
+        "weights that were trained (default: ema).",
         module_name=_flags.__name__,
     )
     flags.DEFINE_multi_string(

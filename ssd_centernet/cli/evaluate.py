@@ -121,9 +121,9 @@ def main(argv: list[str]) -> int:
             backend=values.backend,
         )
     _flags.require("detections", "annotations")
-    unused = ("model_dir", "model", "data_dir", "checkpoint", "split", "batch_size", "gin_params")
-    unused += ("every_checkpoint", "wait", "timeout")
-    given = [f"--{name}" for name in unused if values[name].value is not None]
+    unused = "model_dir model data_dir checkpoint split batch_size gin_params every_checkpoint "
+    unused += "wait timeout weights allow_import dtype device use_horovod"
+    given = [f"--{name}" for name in unused.split() if values[name].value is not None]
     if given:
         raise flags.Error(
             f"{', '.join(given)} cannot be used with --detections, which are scored without a "

@@ -63,6 +63,7 @@ def main(argv: list[str]) -> int:
     values = flags.FLAGS
     input_size = _input_size(values.input_size)
     from ssd_centernet import config
+    from ssd_centernet.checkpoint_files import holds_averages
     from ssd_centernet.export import card
     from ssd_centernet.export.export import export
 
@@ -78,12 +79,18 @@ def main(argv: list[str]) -> int:
         "batch_size": values.batch_size,
     }
     facts = {
-        **card.run_facts(values.model_dir, run.checkpoint),
+        **card.run_facts(
+            values.model_dir,
+            run.checkpoint,
+            averaged=holds_averages(run.checkpoint),
+            trained=run.trained,
+        ),
         "settings": config.operative_config().splitlines(),
         "check_images": source,
     }
     heading = (
-        f"{run.checkpoint}, checked on {len(images)} images: {source}\n\n"
+        f"{'raw weights of ' * run.trained}{run.checkpoint}, "
+        f"checked on {len(images)} images: {source}\n\n"
         f"{'format':<12} {'found again':>16} {'score':>9} {'box':>9} {'IoU':>7}"
     )
 

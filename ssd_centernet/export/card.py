@@ -71,16 +71,20 @@ def describe(detector: Detector) -> dict[str, Any]:
     }
 
 
-def run_facts(model_dir: str | Path, checkpoint: str) -> dict[str, Any]:
+def run_facts(
+    model_dir: str | Path, checkpoint: str, *, averaged: bool = False, trained: bool = False
+) -> dict[str, Any]:
     """Tell what the files of a run say about a checkpoint.
 
     Args:
         model_dir: directory of the run.
         checkpoint: its prefix.
+        averaged: whether it holds averages of the weights beside those that were trained.
+        trained: whether the weights that were trained are meant all the same.
 
     Returns:
-        `checkpoint`, `step`, and `evaluations`: per file the metrics measured on this checkpoint;
-        empty where none was.
+        `checkpoint`, `step`, `weights` ("ema" for averages, "raw" for those that were trained),
+        and `evaluations`: per file the metrics measured on these weights; empty where none was.
     """
     model_dir, prefix = Path(model_dir), Path(checkpoint)
     step = prefix.name.rpartition("-")[2]
@@ -92,7 +96,8 @@ def run_facts(model_dir: str | Path, checkpoint: str) -> dict[str, Any]:
     ):
         content = read_object(path) or {}
         # The evaluation names what it measured; beside a best checkpoint lie its own metrics.
-        if content and _is_of(content, prefix, step):
+        measured = content.get("weights") == "raw" if averaged else trained
+        if content and measured == trained and _is_of(content, prefix, step):
             name = path.relative_to(model_dir) if path.is_relative_to(model_dir) else path
             metrics = content.get("metrics", content)
             metrics = metrics.items() if isinstance(metrics, dict) else ()
@@ -104,7 +109,8 @@ def run_facts(model_dir: str | Path, checkpoint: str) -> dict[str, Any]:
                     if key.startswith("A") and isinstance(v, int | float)
                 },
             }
-    return {"checkpoint": checkpoint, "step": step, "evaluations": evaluations}
+    weights = "ema" if averaged and not trained else "raw"
+    return {"checkpoint": checkpoint, "step": step, "weights": weights, "evaluations": evaluations}
 
 
 def versions() -> dict[str, str | None]:

@@ -11,7 +11,7 @@ from pathlib import Path
 import tensorflow as tf
 
 from ssd_centernet import checkpoint_files
-from ssd_centernet.checkpoint_files import BEST_DIR, CHECKPOINT_PREFIX, TRAINED_WEIGHTS
+from ssd_centernet.checkpoint_files import BEST_DIR, CHECKPOINT_PREFIX
 from ssd_centernet.files import read_object, write_atomically
 from ssd_centernet.run_directory import (
     BEST_METRICS_NAME,
@@ -142,8 +142,7 @@ class RunCheckpoints:
     def _restore(self, name: str) -> None:
         """Restore all or nothing, also where the run begins or ends to average its weights."""
         average, held = self.trainer.average, named_weights(self.trainer.detector)
-        saved = tf.train.load_checkpoint(name).get_variable_to_shape_map()
-        averaged = any(key.startswith(f"{TRAINED_WEIGHTS}/") for key in saved)
+        averaged = checkpoint_files.holds_averages(name)
         if averaged == (average is not None):
             status = self.checkpoint.restore(name)
         elif averaged:

@@ -70,7 +70,8 @@ class Weights:
         if graph is None:
             raise ValueError(
                 f"{self.path} has no weights beside those that are used: the run did not average "
-                "them (train.ema_decay), or this is no checkpoint of a run. Leave out --weights."
+                "them (train.ema_decay), or this is no checkpoint of a run. Leave out "
+                "--weights=raw (in Python trained=True)."
             )
         return dataclasses.replace(self, graph=graph)
 

@@ -25,6 +25,7 @@ def test_export_of_a_run(model_dir, data_dir, tmp_path_factory, tmp_path):
     # Converters are quiet.
     assert not [line for line in ended.stderr.splitlines() if "tfl" in line.lower()]
     card = json.loads((tmp_path / "out" / "model_card.json").read_text())
+    assert card["weights"] == "raw"  # It has no averages.
     assert card["step"] == 5 and card["checkpoint"].endswith("best/ckpt-5")
     assert card["evaluations"] == {"best/metrics.json": {"AP": 0.25}}
     assert "SSDDecoder.score_threshold = 0.01" in card["settings"]
