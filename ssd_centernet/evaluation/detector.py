@@ -43,7 +43,7 @@ def detection_step(
     def step(batch: dict) -> tuple[dict, dict]:
         outputs = detector(batch["image"], training=False)
         parts = detector.compute_losses(outputs, batch) if with_losses else {}
-        return detector.decode(outputs, batch["extent"]), parts
+        return detector.detect_prepared(batch["image"], batch["extent"], outputs=outputs), parts
 
     return step
 

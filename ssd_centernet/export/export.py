@@ -130,7 +130,7 @@ def export(
         label_map: names of the classes; None takes the detector's.
         images: uint8 [H, W, 3] each, to compare detections on; None renders some.
         score_threshold: default threshold of the files, [0, 1); None is the decoder's.
-        iou_threshold: as above, (0, 1]; not for CenterNet, which suppresses nothing.
+        iou_threshold: as above, (0, 1]; not where the decoder suppresses nothing.
         input_size: (height, width) of the images that tflite and onnx take, in pixels; None is
             the network's own size for tflite and any size for onnx. A SavedModel takes any size.
         batch_size: images in a batch; None is 1 for tflite and any number for the others.

@@ -55,8 +55,8 @@ def portable_function(
             sizes = tf.tile(shape[tf.newaxis, 1:3], [shape[0], 1])
             extents = preprocessing.extent(sizes[:, 0], sizes[:, 1])
             inputs = preprocessing(images, portable=True)
-        found = detector.decode(
-            detector(inputs, training=False),
+        found = detector.detect_prepared(
+            inputs,
             extents,
             portable_pairs=pairs,
             **thresholds,

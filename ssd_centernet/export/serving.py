@@ -166,7 +166,7 @@ class _Functions:
             if len(rest) > 1:
                 limits["iou_threshold"] = rest[0]
             pixels = tf.ensure_shape(pixels, shape)
-            found = detector.decode(detector(pixels, training=False), extents, **limits)
+            found = detector.detect_prepared(pixels, extents, **limits)
             return _named(_first(found, rest[-1]), names)
 
         self._detect = detect

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import gin
 import tensorflow as tf
 
 from ssd_centernet._keras import keras
-from ssd_centernet.layers.base import Float32Layer
+from ssd_centernet.layers.decoder_base import Decoder
 from ssd_centernet.ops import heatmaps, nms
 
 
 @gin.register
 @keras.saving.register_keras_serializable(package="ssd_centernet")
-class CenterNetDecoder(Float32Layer):
+class CenterNetDecoder(Decoder):
     """Return the peaks of the last stack's heatmap, best first; as published, all of them.
 
     Source: docs/reference/centernet.md, section 4
@@ -25,6 +27,7 @@ class CenterNetDecoder(Float32Layer):
         score_threshold: float = 0.0,
         kernel_size: int = 3,
         iou_threshold: float | None = None,
+        test_time: Sequence[str] = (),
         name: str = "decoder",
         **kwargs,
     ):
@@ -37,13 +40,15 @@ class CenterNetDecoder(Float32Layer):
             kernel_size: side, in cells, of the neighbourhood in which a peak is the largest; odd.
             iou_threshold: of two boxes of a class with a greater IoU the worse is left out, in
                 (0, 1]; None suppresses no boxes, as published.
+            test_time: ('flip',) detects on the mirrored image too and joins both, in twice the
+                time; (), as published, looks once.
             name: name of the layer.
             **kwargs: passed to the Keras layer.
 
         Raises:
             ValueError: `kernel_size` is even or not positive, or `iou_threshold` out of range.
         """
-        super().__init__(name=name, **kwargs)
+        super().__init__(test_time=test_time, name=name, **kwargs)
         if kernel_size < 1 or kernel_size % 2 == 0:
             raise ValueError(
                 f"CenterNetDecoder.kernel_size must be odd, so that a cell is in the middle of its "

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import gin
 import tensorflow as tf
 
 from ssd_centernet._keras import keras
-from ssd_centernet.layers.base import Float32Layer
+from ssd_centernet.layers.decoder_base import Decoder
 from ssd_centernet.ops import boxes as box_ops
 from ssd_centernet.ops import nms
 
@@ -16,7 +18,7 @@ _FIRST_PAIRS = 1024
 
 @gin.register
 @keras.saving.register_keras_serializable(package="ssd_centernet")
-class SSDDecoder(Float32Layer):
+class SSDDecoder(Decoder):
     """Softmax, box decoding and per-class non-maximum suppression.
 
     The defaults are those of SSD300 ResNet-34; the VGG-16 recipes bind others.
@@ -39,6 +41,7 @@ class SSDDecoder(Float32Layer):
         drop_empty: bool = False,
         scale_factors: tuple[float, float, float, float] = (10.0, 10.0, 5.0, 5.0),
         candidate_sizes: tuple[int, ...] = (256, 512, 1024, 2048, 4096),
+        test_time: Sequence[str] = (),
         name: str = "decoder",
         **kwargs,
     ):
@@ -57,10 +60,12 @@ class SSDDecoder(Float32Layer):
             candidate_sizes: numbers of anchors to decode per image, ascending: the first one that
                 suffices is used, otherwise all anchors. It changes only the speed, not the result;
                 () makes a graph without branches that decodes all.
+            test_time: ('flip',) detects on the mirrored image too and joins both, in twice the
+                time; (), as published, looks once.
             name: name of the layer.
             **kwargs: passed to the Keras layer.
         """
-        super().__init__(name=name, **kwargs)
+        super().__init__(test_time=test_time, name=name, **kwargs)
         _check_fractions(score_threshold=score_threshold, iou_threshold=iou_threshold)
         self.score_threshold = score_threshold
         self.iou_threshold = iou_threshold
@@ -192,7 +197,7 @@ class SSDDecoder(Float32Layer):
 
 @gin.register
 @keras.saving.register_keras_serializable(package="ssd_centernet")
-class SigmoidSSDDecoder(Float32Layer):
+class SigmoidSSDDecoder(Decoder):
     """Sigmoid scores, box decoding and per-class non-maximum suppression, then clipping.
 
     Nearly every anchor has a score above the published threshold for nearly every class, so only
@@ -212,6 +217,7 @@ class SigmoidSSDDecoder(Float32Layer):
         max_per_class: int = 100,
         pre_nms_top_k: int | None = None,
         scale_factors: tuple[float, float, float, float] = (10.0, 10.0, 5.0, 5.0),
+        test_time: Sequence[str] = (),
         name: str = "decoder",
         **kwargs,
     ):
@@ -226,10 +232,12 @@ class SigmoidSSDDecoder(Float32Layer):
             pre_nms_top_k: number of best pairs of anchor and class in the suppression; None uses as
                 many as give the result of all.
             scale_factors: factors of the box code (ty, tx, th, tw).
+            test_time: ('flip',) detects on the mirrored image too and joins both, in twice the
+                time; (), as published, looks once.
             name: name of the layer.
             **kwargs: passed to the Keras layer.
         """
-        super().__init__(name=name, **kwargs)
+        super().__init__(test_time=test_time, name=name, **kwargs)
         _check_fractions(score_threshold=score_threshold, iou_threshold=iou_threshold)
         self.score_threshold = score_threshold
         self.iou_threshold = iou_threshold

@@ -8,19 +8,24 @@ import os
 import re
 import textwrap
 from collections.abc import Callable, Collection, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
 from ssd_centernet._keras import keras
+from ssd_centernet.layers.decoder_base import FLIP
 from ssd_centernet.layers.preprocessing import Preprocessing
 from ssd_centernet.models.explained import ExplainedModel
 from ssd_centernet.models.given_images import as_batch, as_list
 from ssd_centernet.ops import boxes as box_ops
+from ssd_centernet.ops import nms
 from ssd_centernet.patterns import as_patterns, check_matches
 
 # Characters of the names in a summary.
 _NAMES_SHOWN = 72
+# Of one object found on two views of an image, where the decoder itself suppresses nothing.
+_IOU_OF_VIEWS = 0.6
 
 
 class Detector(ExplainedModel):
@@ -111,6 +116,33 @@ class Detector(ExplainedModel):
                 decoder's own.
         """
         raise NotImplementedError
+
+    def detect_prepared(
+        self, images: tf.Tensor, extent: tf.Tensor | None = None, *, outputs: Any = None, **limits
+    ) -> dict[str, tf.Tensor]:
+        """Detect objects on images that the preprocessing has made, in a graph or without.
+
+        Args:
+            images: float32 [B, h, w, 3], the network's input.
+            extent: as in `decode`.
+            outputs: of the network for these images; None runs it.
+            **limits: as in `decode`.
+
+        Returns:
+            Detections as of `decode`, of the mirrored images too if the decoder's `test_time` says
+            so.
+        """
+        if outputs is None:
+            outputs = self(images, training=False)
+        if FLIP not in getattr(self.decoder, "test_time", ()):
+            return self.decode(outputs, extent, **limits)
+        found = self.decode(outputs, None, **limits)
+        mirrored = self.decode(self(tf.reverse(images, [2]), training=False), None, **limits)
+        mirrored = {**mirrored, "boxes": box_ops.flip_left_right(mirrored["boxes"])}
+        overlap = limits.get("iou_threshold")
+        if overlap is None:
+            overlap = getattr(self.decoder, "iou_threshold", None) or _IOU_OF_VIEWS
+        return self.to_image_frame(nms.merge_detections(found, mirrored, overlap), extent)
 
     def to_image_frame(self, detections: dict, extent) -> dict[str, tf.Tensor]:
         """Turn boxes from fractions of the network's input into fractions of the image.
@@ -218,9 +250,7 @@ class Detector(ExplainedModel):
             extent = tf.TensorSpec([None, 2], tf.float32)
             scalars = {name: tf.TensorSpec([], tf.float32) for name in names}
             graphs[names] = tf.function(
-                lambda inputs, extent, limits: self.decode(
-                    self(inputs, training=False), extent, **limits
-                ),
+                lambda inputs, extent, limits: self.detect_prepared(inputs, extent, **limits),
                 input_signature=[inputs, extent, scalars],
                 autograph=False,
             )

@@ -332,6 +332,34 @@ def _sums(matrix: tf.Tensor, marks: tf.Tensor) -> tf.Tensor:
     return tf.matmul(matrix, tf.cast(marks, tf.float32)[..., tf.newaxis])[..., 0]
 
 
+def merge_detections(
+    first: dict[str, tf.Tensor], second: dict[str, tf.Tensor], iou_threshold: float | tf.Tensor
+) -> dict[str, tf.Tensor]:
+    """Join two sets of detections of the same images, and suppress what both have found.
+
+    Args:
+        first: Detections with `boxes` float32 [B, D, 4], in one frame.
+        second: the same, in the same frame.
+        iou_threshold: of two boxes of a class with a greater IoU the worse is left out.
+
+    Returns:
+        The best D of both; of equal scores those of `first`.
+    """
+    keys = ("boxes", "scores", "classes")
+    boxes, scores, classes = (tf.concat([first[key], second[key]], axis=1) for key in keys)
+    scores, order = tf.math.top_k(scores, scores.shape[1])
+    boxes, classes = (tf.gather(value, order, batch_dims=1) for value in (boxes, classes))
+    positions, count = fixed_shape_nms(
+        boxes,
+        scores,
+        classes,
+        score_threshold=0.0,
+        iou_threshold=iou_threshold,
+        max_detections=first["boxes"].shape[1],
+    )
+    return gather_detections(boxes, scores, classes, positions, count)
+
+
 def gather_detections(
     boxes: tf.Tensor,
     scores: tf.Tensor,

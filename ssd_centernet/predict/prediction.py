@@ -177,7 +177,7 @@ def fixed_size_step(detector: Detector, batch_size: int) -> tuple[Callable, Call
 
     @tf.function(input_signature=[inputs, extents], autograph=False)
     def detect(images: tf.Tensor, extents: tf.Tensor) -> dict:
-        return detector.decode(detector(images, training=False), extents)
+        return detector.detect_prepared(images, extents)
 
     return prepare, detect
 

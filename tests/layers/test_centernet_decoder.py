@@ -67,5 +67,11 @@ def test_even_neighbourhood_raises():
 
 class TestCenterNetDecoderContract(LayerContract):
     part = CenterNetDecoder
-    settings = {"max_detections": 7, "score_threshold": 0.2, "kernel_size": 5, "iou_threshold": 0.4}
+    settings = {
+        "max_detections": 7,
+        "score_threshold": 0.2,
+        "kernel_size": 5,
+        "iou_threshold": 0.4,
+        "test_time": ("flip",),
+    }
     inputs = [maps_of(np.random.default_rng(0).uniform(size=(6, 8, 2)))]

@@ -198,6 +198,7 @@ class TestSSDDecoderContract(LayerContract):
         "drop_empty": True,
         "scale_factors": (1.0, 2.0, 3.0, 4.0),
         "candidate_sizes": (2, 4),
+        "test_time": ("flip",),
     }
 
     def call(self, layer):

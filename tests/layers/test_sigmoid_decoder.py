@@ -150,6 +150,7 @@ class TestSigmoidSSDDecoderContract(LayerContract):
         "max_per_class": 7,
         "pre_nms_top_k": 50,
         "scale_factors": (1.0, 2.0, 3.0, 4.0),
+        "test_time": ("flip",),
     }
 
     def call(self, layer):
