@@ -12,10 +12,10 @@ import tensorflow as tf
 from ssd_centernet._keras import explain_foreign, keras
 from ssd_centernet.layers.normalization import warm_up_averages
 from ssd_centernet.models.first_batch import check_values, look_at, prepared, told
+from ssd_centernet.models.fit_batches import check_batches, checked, refuse_ground_truth
 from ssd_centernet.models.moving_statistics import settled
+from ssd_centernet.models.weight_average import WeightAverage
 from ssd_centernet.models.weight_decay import NORMS, add_weight_decay, decay_mask
-
-_OBJECTS = ("boxes", "classes")
 
 
 class FittedModel(keras.Model):
@@ -33,6 +33,7 @@ class FittedModel(keras.Model):
         decay_exclude: str | Sequence[str] = NORMS,
         freeze: str | Sequence[str] = (),
         clip_norm: float | None = None,
+        ema_decay: float | None = None,
         run_eagerly: bool | None = None,
         steps_per_execution: int | str | None = None,
         jit_compile: bool | None = None,
@@ -53,6 +54,9 @@ class FittedModel(keras.Model):
                 updated. Their batch norms still use the statistics of the batch; to freeze these
                 too, set `trainable = False` on a layer before `compile`, as usual in Keras.
             clip_norm: largest global norm of the gradients; None for no clipping.
+            ema_decay: decay of an average of the weights, as `train.ema_decay`; None for none. The
+                average is what each validation, what callbacks at the end of an epoch, and what you
+                have after `fit` look at; a further `fit` goes on with it.
             run_eagerly: as in Keras.
             steps_per_execution: as in Keras.
             jit_compile: as in Keras.
@@ -81,11 +85,13 @@ class FittedModel(keras.Model):
                 "decay_exclude": _as_list(decay_exclude),
                 "freeze": _as_list(freeze),
                 "clip_norm": clip_norm,
+                "ema_decay": ema_decay,
                 "run_eagerly": run_eagerly,
                 "steps_per_execution": steps_per_execution,
                 "jit_compile": jit_compile,
             },
             [keras.metrics.Mean(name=name) for name in ("loss", *self.loss_weights)],
+            None if ema_decay is None else WeightAverage(self.variables, ema_decay),
         )
         # How long the run will be is not known here, and this suits all lengths.
         warm_up_averages(self, lambda: self.optimizer.iterations)
@@ -116,14 +122,17 @@ class FittedModel(keras.Model):
             ValueError: `x` does not hold such batches.
             TypeError: a callback is of another Keras.
         """
-        _refuse_ground_truth(y, "fit")
+        refuse_ground_truth(y, "fit")
         x = self._looked_at(x, "x")
         if kwargs.get("validation_data") is not None:
             kwargs["validation_data"] = self._looked_at(
                 kwargs["validation_data"], "validation_data"
             )
         _check_callbacks(kwargs.get("callbacks"))
-        with _without_graph(), self._fitting.training_on(x):
+        average = self._fitting.average
+        if average is not None:
+            kwargs["callbacks"] = _with_average(average, kwargs.get("callbacks"))
+        with _without_graph(), self._fitting.training_on(x), _left_in_use(average):
             return super().fit(x, **kwargs)
 
     def evaluate(self, x=None, y=None, **kwargs):
@@ -137,7 +146,7 @@ class FittedModel(keras.Model):
         Returns:
             Means over the images, in the order of `metrics_names`.
         """
-        _refuse_ground_truth(y, "evaluate")
+        refuse_ground_truth(y, "evaluate")
         # For the validation of `fit`, which has looked, Keras hands over batches of its own.
         validates = bool(kwargs.get("_use_cached_eval_dataset"))
         x = x if validates else self._looked_at(x, "x")
@@ -153,19 +162,19 @@ class FittedModel(keras.Model):
         return settled(
             self,
             int(self.optimizer.iterations),
-            lambda: (_checked(batch, self.input_shape) for batch in batches),
+            lambda: (checked(batch, self.input_shape) for batch in batches),
             lambda sentence: warnings.warn(sentence, stacklevel=2),
             "this validation",
         )
 
     def _looked_at(self, batches: Any, name: str) -> Any:
         """Check batches as far as it can be done before Keras makes a graph of the step."""
-        _check_batches(batches, self.input_shape, name)
+        check_batches(batches, self.input_shape, name)
 
         def check(batch: Any) -> None:
-            checked = _checked(batch, self.input_shape)
+            fields = checked(batch, self.input_shape)
             preprocessing = getattr(self, "preprocessing", None)
-            check_values(checked, num_classes=self.num_classes, preprocessing=preprocessing)
+            check_values(fields, num_classes=self.num_classes, preprocessing=preprocessing)
 
         return look_at(batches, check)
 
@@ -188,12 +197,17 @@ class FittedModel(keras.Model):
         gradients = add_weight_decay(gradients, variables, mask, options["weight_decay"])
         if options["clip_norm"] is not None:
             gradients, _ = tf.clip_by_global_norm(gradients, options["clip_norm"])
+        step = tf.identity(self.optimizer.iterations)
         self.optimizer.apply_gradients(zip(gradients, variables, strict=True))
+        if (average := self._fitting.average) is not None:
+            # A step that the loss scale skips does not count, though Keras counts it.
+            finite = [tf.reduce_all(tf.math.is_finite(g)) for g in gradients if scaler is not None]
+            tf.cond(tf.reduce_all(finite), lambda: average.update(step), lambda: None)
         return self._fitting.record({"loss": total, **parts}, batch["image"])
 
     def _prepared(self, data: Any) -> dict[str, Any]:
         """Check a batch in the graph, and say the shapes that batches of a generator lack."""
-        batch = _checked(data, self.input_shape)
+        batch = checked(data, self.input_shape)
         batch["image"] = tf.ensure_shape(batch["image"], [None, *self.input_shape[1:]])
         if "boxes" in batch:
             batch["boxes"] = tf.ensure_shape(batch["boxes"], [None, None, 4])
@@ -246,9 +260,15 @@ def _without_graph() -> Iterator[None]:
 class _Fitting:
     """Hold what `compile` set, hidden from Keras: these are not weights of the model."""
 
-    def __init__(self, options: dict[str, Any], means: list[keras.metrics.Mean]):
+    def __init__(
+        self,
+        options: dict[str, Any],
+        means: list[keras.metrics.Mean],
+        average: WeightAverage | None,
+    ):
         self.options = options
         self.means = means
+        self.average = average
         self.batches: Any = None
 
     @contextlib.contextmanager
@@ -268,6 +288,48 @@ class _Fitting:
         return {mean.name: mean.result() for mean in self.means}
 
 
+class _InUse(keras.callbacks.Callback):
+    """Have the average in use from an epoch's validation to the next epoch's first step."""
+
+    def __init__(self, average: WeightAverage):
+        super().__init__()
+        self._average = average
+
+    def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
+        """Go on with the weights that are trained."""
+        self._average.set_in_use(False)
+
+    def on_test_begin(self, logs: dict | None = None) -> None:
+        """Validate the average."""
+        self._average.set_in_use(True)
+
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        """Let other callbacks see the average, such as one that saves the model."""
+        self._average.set_in_use(True)
+
+
+def _with_average(average: WeightAverage, callbacks: Any) -> list:
+    """Put the exchange of weights and averages before all other callbacks."""
+    if isinstance(callbacks, keras.callbacks.CallbackList):
+        raise TypeError("with ema_decay, give fit a list of callbacks instead of a CallbackList.")
+    given = callbacks if isinstance(callbacks, list | tuple) else [callbacks]
+    return [_InUse(average), *(one for one in given if one is not None)]
+
+
+@contextlib.contextmanager
+def _left_in_use(average: WeightAverage | None) -> Iterator[None]:
+    """Begin an average, and leave it as the weights, however training ends."""
+    if average is None:
+        yield
+        return
+    average.restart()
+    try:
+        yield
+    finally:
+        average.set_in_use(True)
+        average.is_in_use = False  # They are the weights now.
+
+
 def _as_list(patterns: str | Sequence[str]) -> list[str]:
     # In the form of a file, so that what is read back is equal.
     return [patterns] if isinstance(patterns, str) else list(patterns)
@@ -281,7 +343,7 @@ def _refuse_arguments(names: Mapping[str, Any]) -> None:
         "loss_weights": "the weights of the parts are settings of the criterion",
     }
     for name in given:
-        known = "optimizer, weight_decay, decay_exclude, freeze, clip_norm, run_eagerly"
+        known = "optimizer, weight_decay, decay_exclude, freeze, clip_norm, ema_decay, run_eagerly"
         hint = advice.get(name, f"its arguments are {known}, steps_per_execution, jit_compile")
         raise TypeError(f"a detector's compile() takes no {name!r}: {hint}.")
 
@@ -316,62 +378,3 @@ def _check_callbacks(callbacks: Any) -> None:
         if not isinstance(callback, keras.callbacks.Callback):
             foreign = explain_foreign(callback, f"callbacks.{type(callback).__name__}")
             raise TypeError(foreign or f"{callback!r} among the callbacks is not a Keras callback.")
-
-
-def _refuse_ground_truth(y: Any, method: str) -> None:
-    if y is not None:
-        raise ValueError(
-            f"{method}(x, y) got a y, but a detector's ground truth is part of its batches, "
-            "dictionaries with 'image', 'boxes' and 'classes'; ssd_centernet.training_data makes "
-            "them from converted data."
-        )
-
-
-def _check_batches(batches: Any, input_shape: Sequence[int | None], name: str) -> None:
-    """Check the batches before Keras does; `_checked` checks the rest in the step."""
-    if isinstance(batches, tf.data.Dataset):
-        _checked(batches.element_spec, input_shape)
-    elif isinstance(batches, list | tuple) or not hasattr(batches, "__iter__"):
-        raise ValueError(
-            f"{name} is a {type(batches).__name__}; expected a tf.data.Dataset whose batches are "
-            "dictionaries with 'image', 'boxes' and 'classes', such as training_data makes."
-        )
-
-
-def _checked(batch: Any, input_shape: Sequence[int | None]) -> dict[str, Any]:
-    """Return a batch, or its specification, that a step can use.
-
-    Raises:
-        ValueError: says what is missing, or which image is expected.
-    """
-    if isinstance(batch, tuple) and len(batch) == 1:
-        (batch,) = batch  # As Keras hands on arrays, and a batch of train_on_batch.
-    if not isinstance(batch, Mapping):
-        raise ValueError(
-            f"a batch is a {type(batch).__name__}, as fit gets it from (image, label) pairs; "
-            "expected a dictionary with 'image', 'boxes' and 'classes'. Convert pairs with "
-            "dataset.map(lambda image, label: {'image': image, **label})."
-        )
-    needed = ("image",) if batch.get("targets") is not None else ("image", *_OBJECTS)
-    missing = [name for name in needed if name not in batch]
-    if missing:
-        raise ValueError(
-            f"a batch has no {' and no '.join(map(repr, missing))}; it has "
-            f"{', '.join(map(repr, sorted(batch)))}. docs/architecture.md lists the fields, and "
-            "ssd_centernet.training_data makes such batches from converted data."
-        )
-    image = batch["image"]
-    dtype = tf.as_dtype(image.dtype)
-    if not dtype.is_floating:
-        raise ValueError(
-            f"'image' of a batch is {dtype.name}; expected the network's input, "
-            "float32 images that are resized and normalised: make them with "
-            "detector.preprocessing(image). Only detect() takes uint8."
-        )
-    if not tf.TensorShape(input_shape).is_compatible_with(image.shape):
-        raise ValueError(
-            f"'image' of a batch has shape {tuple(image.shape)}, but the network takes "
-            f"{tuple(input_shape)}: resize the images with "
-            "detector.preprocessing(image) or in the augmentation."
-        )
-    return dict(batch)

@@ -10,9 +10,9 @@ import tensorflow as tf
 
 from ssd_centernet._keras import keras
 from ssd_centernet.models.detector import Detector
+from ssd_centernet.models.weight_average import WeightAverage
 from ssd_centernet.models.weight_decay import add_weight_decay, decay_mask
 from ssd_centernet.runtime.distribution import Communicator, SingleProcess
-from ssd_centernet.training.average import WeightAverage
 from ssd_centernet.training.loss_scale import LossScale
 from ssd_centernet.training.schedules import RunLength
 

@@ -9,9 +9,9 @@ import tensorflow as tf
 
 import ssd_centernet as sc
 from ssd_centernet.checkpoint_files import holds_averages
+from ssd_centernet.models.weight_average import WeightAverage
 from ssd_centernet.run_directory import named_weights
 from ssd_centernet.runs.opened import open_run
-from ssd_centernet.training.average import WeightAverage
 from tests.tiny import tiny_batch, tiny_trainer
 from tests.training.test_train import run
 

@@ -73,6 +73,15 @@ class WeightAverage(tf.Module):
         finally:
             self._exchange()
 
+    def set_in_use(self, wanted: bool) -> None:
+        """Have the averages, or the weights, as the variables of the model; do nothing if so.
+
+        Args:
+            wanted: True for the averages.
+        """
+        if self.is_in_use != wanted:
+            self._exchange()
+
     def _exchange(self) -> None:
         for average, variable in zip(self.averages, self.followed, strict=True):
             kept = tf.identity(variable)
