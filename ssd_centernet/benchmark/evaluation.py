@@ -132,16 +132,16 @@ def run(num_images: int = 2000, *, detections: int = 100, repeats: int = 1) -> l
                 "AP": reference["AP"],
                 "equal_bits": all(one[2] == reference for one in runs),
                 **measure.peak_memory(),
-                **measure.environment(),
             }
         )
     for place in range(1, len(backends)):
         of_rounds = [one[place][0] / max(one[0][0], 1e-9) for one in rounds]
-        name = f"time of {backends[place]} / time of {backends[0]}"
+        name = f"time of {backends[place]} / of {backends[0]}"
         ratios.append(
             {"part": "eval", "name": name, "ratio": round(statistics.median(of_rounds), 3)}
         )
-    return [*lines, *ratios]
+    surroundings = measure.environment(*backends)
+    return [{**line, **surroundings} for line in [*lines, *ratios]]
 
 
 def _timed(

@@ -14,6 +14,7 @@ from ssd_centernet.data.fake import random_batch
 from ssd_centernet.evaluation.detector import detection_step
 from ssd_centernet.models.detector import Detector
 from ssd_centernet.recipe import Recipe
+from ssd_centernet.runtime.precision import precision_name
 
 PERCENTILES = (90, 95, 99)
 
@@ -95,7 +96,7 @@ def run(
             **summary(seconds, batch_size),
             "batch_size": batch_size,
             "iterations": iterations,
-            "dtype": detector.dtype_policy.name,
+            "dtype": precision_name(detector.dtype_policy.name),
             "image_size": list(detector.image_size),
             **measure.peak_memory(),
         }

@@ -15,7 +15,8 @@ from ssd_centernet.data.directory import load_label_map
 from ssd_centernet.data.records import parse_example
 from ssd_centernet.recipe import Recipe
 
-PIPELINE = "augment and targets"
+# What the pipeline makes by where `train.augment_on` has the pixels made.
+PIPELINE = {"host": "augment and targets", "device": "windows and targets"}
 CEILING = "decode and resize"
 
 # Batches that prefetching may hold at the start of a window.
@@ -91,33 +92,38 @@ def run(
         A line for the whole pipeline, one for decoding and resizing alone, and their ratio.
     """
     recipe = recipe.replace(batch_size=batch_size or 32)
-    batch_size, split = recipe.batch_size, recipe.train_split
+    batch_size, split, name = recipe.batch_size, recipe.train_split, PIPELINE[recipe.augment_on]
     with tempfile.TemporaryDirectory() as folder:
         if data_dir is None:
             data_dir = Path(folder) / "records"
-            records.write_records(data_dir, split=split)
+            records.write_records(data_dir, split=split, size=records.fitting_size(recipe))
         links = Path(folder) / "links"
         links.mkdir()
         source = records.long_epoch(data_dir, links, split=split)
         detector = recipe.detector(load_label_map(source))
-        dataset = recipe.training_batches(detector, source)
-        size = tuple(dataset.element_spec["image"].shape[1:3])
+        dataset = recipe.training_batches(detector, source, for_step=True)
+        size = tuple(detector.image_size)
         ceiling = ceiling_batches(source, batch_size, size=size, split=split)
         rates = measure.alternate(
-            {PIPELINE: reading(dataset, batch_size), CEILING: reading(ceiling, batch_size)},
+            {name: reading(dataset, batch_size), CEILING: reading(ceiling, batch_size)},
             windows=windows,
             seconds=seconds,
             warm_up=SETTLE,
             settle=SETTLE,
         )
-    common = {"batch_size": batch_size, "dtype": "fp32", "image_size": list(size)}
-    lines = [{"part": "input", "name": name, **measure.summary(rates[name])} for name in rates]
+    common = {
+        "batch_size": batch_size,
+        "dtype": "fp32",
+        "image_size": list(size),
+        "augment_on": recipe.augment_on,
+    }
+    lines = [{"part": "input", "name": one, **measure.summary(rates[one])} for one in rates]
     lines = [{**line, **common, **measure.peak_memory()} for line in lines]
     lines.append(
         {
             "part": "input",
-            "name": f"{PIPELINE} / {CEILING}",
-            **measure.ratio(rates[PIPELINE], rates[CEILING]),
+            "name": f"{name} / {CEILING}",
+            **measure.ratio(rates[name], rates[CEILING]),
         }
     )
     return lines

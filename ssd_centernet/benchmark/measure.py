@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import os
 import platform
 import statistics
@@ -13,12 +12,10 @@ from typing import Any
 
 import tensorflow as tf
 
-from ssd_centernet import __version__
+from ssd_centernet.runtime.versions import installed_versions
 
 # Does so many units, waits until they are done, and returns how many images they had.
 Work = Callable[[int], int]
-
-_PACKAGES = ("tensorflow", "tf_keras", "numpy")
 
 
 def time_window(work: Work, units: int) -> float:
@@ -153,20 +150,25 @@ def peak_memory() -> dict[str, float]:
     return result
 
 
-def environment() -> dict[str, Any]:
-    """Return what a figure depends on beside the code: cores, threads, devices and versions."""
-    versions = {"ssd_centernet": __version__, "python": platform.python_version()}
-    for name in _PACKAGES:
-        try:
-            versions[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
+def environment(*packages: str) -> dict[str, Any]:
+    """Return what a figure depends on beside the code.
+
+    Args:
+        *packages: more that were measured, beside TensorFlow, Keras and NumPy.
+
+    Returns:
+        `device`; `cores`, those that this process may use; `threads`, those that TensorFlow runs
+        an operation on: one a core, unless TF_NUM_INTRAOP_THREADS says otherwise; and `versions`.
+    """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    # TensorFlow reads it when it starts its threads.
+    asked = os.environ.get("TF_NUM_INTRAOP_THREADS", "")
+    asked = int(asked) if asked.isdigit() else 0
     return {
         "device": tf.config.list_logical_devices()[-1].device_type,
-        # TensorFlow takes one thread a core unless it was told otherwise.
-        "threads": tf.config.threading.get_intra_op_parallelism_threads() or cores,
-        "versions": versions,
+        "cores": cores,
+        "threads": tf.config.threading.get_intra_op_parallelism_threads() or asked or cores,
+        "versions": installed_versions(*packages),
     }
 
 

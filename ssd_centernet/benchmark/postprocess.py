@@ -78,7 +78,7 @@ def _run(detector: Detector, batch_size: int, windows: int, seconds: float) -> l
         lines.append(
             {
                 "part": "postprocess",
-                "name": f"time of {DECODER} / time of {KERNEL}",
+                "name": f"time of {DECODER} / of {KERNEL}",
                 **measure.ratio(rates[KERNEL], rates[DECODER]),
                 "batch_size": batch_size,
             }

@@ -11,12 +11,15 @@ import tensorflow as tf
 from PIL import Image
 
 from ssd_centernet.data import shards
+from ssd_centernet.data.augment.on_device import DeviceRendering
 from ssd_centernet.data.directory import LABEL_MAP_NAME, load_label_map
 from ssd_centernet.data.pipeline import count_examples
 from ssd_centernet.data.records import encode_example
 from ssd_centernet.labels import LabelMap
+from ssd_centernet.recipe import Recipe
 
 SPLIT = "coco_train"
+SIZE = (480, 640)
 
 # An epoch shorter than the shuffle buffer would measure how epochs begin.
 _LONG_EPOCH = 2000
@@ -27,7 +30,7 @@ def write_records(
     folder: str | Path,
     *,
     num_images: int = 64,
-    size: tuple[int, int] = (480, 640),
+    size: tuple[int, int] = SIZE,
     num_classes: int = 80,
     num_shards: int = 4,
     seed: int = 0,
@@ -54,6 +57,15 @@ def write_records(
         with tf.io.TFRecordWriter(str(path)) as writer:
             for index in range(shard, num_images, num_shards):
                 writer.write(encode_example(_example(rng, index + 1, size, num_classes)))
+
+
+def fitting_size(recipe: Recipe) -> tuple[int, int]:
+    """Return COCO's size of a picture, or what fits into the frames that a recipe ships."""
+    height, width = SIZE
+    if recipe.augment_on == "device":
+        most = DeviceRendering(recipe.augment).window_size
+        height, width = min(height, most[0]), min(width, most[1])
+    return height, width
 
 
 def long_epoch(data_dir: str | Path, folder: str | Path, *, split: str = SPLIT) -> Path:

@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from ssd_centernet.benchmark.step import NUM_CLASSES, batch_with_targets, make_trainer, stepping
+from ssd_centernet.benchmark.step import NUM_CLASSES, make_batch, make_trainer, stepping
 from ssd_centernet.recipe import Recipe
 from ssd_centernet.runtime.device import select_device
 from ssd_centernet.runtime.distribution import Communicator
+from ssd_centernet.runtime.precision import precision_name
 
 
 def run(
@@ -45,7 +46,7 @@ def run(
     with strategy.scope():
         detector = recipe.detector(default_num_classes=NUM_CLASSES)
         trainer = make_trainer(recipe, detector)
-    batch = batch_with_targets(detector, batch_size, seed=communicator.rank)
+    batch = make_batch(recipe, detector, seed=communicator.rank)
     # A step is bound to its processes when it is traced, so one trainer serves for both.
     alone = stepping(trainer, batch, strategy)
     alone(2)
@@ -81,7 +82,8 @@ def run(
             "windows": windows,
             "steps_a_window": steps,
             "image_size": list(detector.image_size),
-            "dtype": detector.dtype_policy.name,
+            "dtype": precision_name(detector.dtype_policy.name),
+            "augment_on": recipe.augment_on,
         }
     ]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from typing import Any
 
@@ -27,9 +28,14 @@ _MORE = {
     "peak_rss_mb": ("most memory", "MB"),
     "peak_device_mb": ("most memory of the device", "MB"),
 }
+_BOUND = {
+    "input": "The input bounds the training; docs/faq.md says what makes it faster.",
+    "step": "The step bounds the training: the input makes {:.1f} times the images it takes.",
+    "both": "Input and step take about the same: neither alone bounds the training.",
+}
 _RANGE = ("lowest", "highest")
 _LABELS = {"num_images": "images", "num_detections": "detections"}
-_TITLE = ("recipe", "dtype", "batch_size", "image_size", "device", "threads")
+_TITLE = ("recipe", "dtype", "batch_size", "image_size", "augment_on", "device", "threads")
 
 
 def format_lines(lines: Sequence[dict[str, Any]]) -> str:
@@ -62,7 +68,8 @@ def format_lines(lines: Sequence[dict[str, Any]]) -> str:
         if _is_shared(key, lines)
     ]
     words = (0, used.index(4)) if 4 in used else (0,)
-    return "\n".join([_title(lines[0]), "", text_table(rows, words=words), *shared])
+    bound = [_BOUND[x["bound_by"]].format(x["ratio"]) for x in lines if "bound_by" in x]
+    return "\n".join([_title(lines[0]), "", text_table(rows, words=words), *shared, *bound])
 
 
 def _is_shared(key: str, lines: Sequence[dict[str, Any]]) -> bool:
@@ -77,12 +84,15 @@ def _title(line: dict[str, Any]) -> str:
         said["image_size"] = " x ".join(map(str, said["image_size"]))
     if "batch_size" in said:
         said["batch_size"] = f"batch {said['batch_size']}"
+    if said.pop("augment_on", "host") == "device":
+        said["augment_on"] = "pixels made in the step"
     if "threads" in said:
         said["threads"] = f"{said['threads']} threads"
     if "tensorflow" in line.get("versions", {}):
         said["tensorflow"] = f"TensorFlow {line['versions']['tensorflow']}"
     counts = [f"{line[key]:,} {name}" for key, name in _LABELS.items() if key in line]
-    return f"{line['part']}: {', '.join([*map(str, said.values()), *counts])}"
+    title = f"{line['part']}: {', '.join([*map(str, said.values()), *counts])}"
+    return textwrap.fill(title, 80, subsequent_indent="  ")
 
 
 def _number(value: float | None) -> str:

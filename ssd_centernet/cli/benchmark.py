@@ -1,6 +1,7 @@
 """Measure the speed of a part of the library.
 
-Example:
+Examples:
+  ssd_centernet benchmark --part=training --gin_file=ssd300_resnet34 --data_dir=data/coco
   ssd_centernet benchmark --part=step --dtype=bf16 --batch_size=8
 
 Figures are medians over windows. What is compared takes turns within one run, so trust the ratio
@@ -16,7 +17,8 @@ from ssd_centernet.benchmark.table import format_lines
 from ssd_centernet.cli import _flags, _runs
 
 _RECIPE = "ssd300_resnet34"
-_HAS_WINDOWS = ("input", "step", "postprocess", "scaling")
+_HAS_DATA = ("training", "input", "step")
+_HAS_WINDOWS = (*_HAS_DATA, "postprocess", "scaling")
 _HAS_BATCHES = (*_HAS_WINDOWS, "inference")
 
 
@@ -25,10 +27,11 @@ def define_flags() -> None:
     flags.DEFINE_enum(
         "part",
         None,
-        ["input", "step", "inference", "postprocess", "eval", "scaling"],
-        "input: records to batches; step: a train step on one batch; inference: batches to "
-        "detections, one at a time; postprocess: raw outputs to detections; eval: COCO metrics; "
-        "scaling: train steps of one process and of all that `ssd_centernet launch` started.",
+        ["training", "input", "step", "inference", "postprocess", "eval", "scaling"],
+        "training: images/s of a training, and whether input or step bounds it; input: records to "
+        "batches; step: a train step on one batch; inference: batches to detections, one at a "
+        "time; postprocess: raw outputs to detections; eval: COCO metrics; scaling: train steps of "
+        "one process and of all that `ssd_centernet launch` started.",
     )
     flags.DEFINE_integer(
         "windows", None, "Windows per figure (default: 5; for eval 3 runs).", lower_bound=1
@@ -88,11 +91,11 @@ def main(argv: list[str]) -> int:
 
 def _refuse_unused(values: flags.FlagValues) -> None:
     uses = {
-        "data_dir": ("input", "step"),
-        "train_split": ("input", "step"),
+        "data_dir": _HAS_DATA,
+        "train_split": _HAS_DATA,
         "batch_size": _HAS_BATCHES,
-        "dtype": ("step", "inference", "scaling"),
-        "device": ("step", "inference", "postprocess", "scaling"),
+        "dtype": ("training", "step", "inference", "scaling"),
+        "device": ("training", "step", "inference", "postprocess", "scaling"),
         "use_horovod": ("scaling",),
         "windows": (*_HAS_WINDOWS, "eval"),
         "seconds": _HAS_WINDOWS,
@@ -110,7 +113,7 @@ def _refuse_unused(values: flags.FlagValues) -> None:
 
 def _recipe_lines(values: flags.FlagValues) -> list[dict]:
     from ssd_centernet import config
-    from ssd_centernet.benchmark import inference, measure, postprocess, scaling, step
+    from ssd_centernet.benchmark import inference, measure, postprocess, scaling, step, training
     from ssd_centernet.benchmark import input as input_part
     from ssd_centernet.recipe import Recipe
     from ssd_centernet.runs.splits import settle_splits
@@ -139,8 +142,9 @@ def _recipe_lines(values: flags.FlagValues) -> list[dict]:
     elif values.part == "scaling":
         communicator = connect(bool(values.use_horovod))
         lines = scaling.run(recipe, communicator, device=values.device, **shared)
-    elif values.part == "step":
-        lines = step.run(recipe, values.data_dir, device=values.device, **shared)
+    elif values.part in ("step", "training"):
+        part = step if values.part == "step" else training
+        lines = part.run(recipe, values.data_dir, device=values.device, **shared)
     elif values.part == "inference":
         with select_device(values.device).scope():
             lines = inference.run(

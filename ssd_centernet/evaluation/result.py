@@ -21,6 +21,7 @@ from ssd_centernet.run_directory import (
     PER_CLASS_NAME,
     REPORT_NAME,
 )
+from ssd_centernet.runtime.versions import installed_versions
 from ssd_centernet.text_table import text_table
 
 METRIC_NAMES = (
@@ -332,7 +333,8 @@ class CocoResult:
         Returns:
             File name -> path written.
         """
-        numbers = {**(facts or {}), **self.to_dict()}
+        versions = installed_versions(self.backend)
+        numbers = {**(facts or {}), **self.to_dict(), "versions": versions}
         contents = {
             DETECTIONS_NAME: self.rows.json_pieces(),
             PER_CLASS_NAME: self._csv(),

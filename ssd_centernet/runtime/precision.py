@@ -29,6 +29,11 @@ def policy_name(dtype: str | None) -> str:
     return POLICIES[dtype]
 
 
+def precision_name(policy: str) -> str:
+    """Return 'fp32', 'bf16' or 'fp16', as --dtype has it, for the name of a Keras policy."""
+    return next((name for name, one in POLICIES.items() if one == policy), policy)
+
+
 def needs_loss_scale(dtype: str | None) -> bool:
     """Tell whether gradients may underflow without a loss scale: in fp16, not in bf16.
 

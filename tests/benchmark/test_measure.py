@@ -70,3 +70,11 @@ def test_peak_memory_sees_an_allocation_and_keeps_it():
     # The kernel's counter is exact to a few pages of every thread only.
     after = measure.peak_memory()["peak_rss_mb"]
     assert after >= during - 5 and during >= before - 5
+
+
+def test_threads_are_those_that_tensorflow_was_told(monkeypatch):
+    monkeypatch.delenv("TF_NUM_INTRAOP_THREADS", raising=False)
+    assert measure.environment()["threads"] == measure.environment()["cores"] >= 1
+    monkeypatch.setenv("TF_NUM_INTRAOP_THREADS", "3")
+    found = measure.environment("absl-py")
+    assert found["threads"] == 3 and found["versions"]["absl-py"]

@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 
 from ssd_centernet import config
-from ssd_centernet.benchmark import evaluation, inference, postprocess, records
+from ssd_centernet.benchmark import evaluation, inference, postprocess, records, training
 from ssd_centernet.benchmark import input as input_part
 from ssd_centernet.benchmark import step as step_part
 from ssd_centernet.benchmark.table import format_lines
@@ -84,9 +84,53 @@ def test_long_epoch_links_the_same_records(data_dir, tmp_path):
 def test_input_part(tiny, data_dir):
     lines = input_part.run(Recipe(), data_dir, batch_size=2, windows=2, seconds=0.05)
     pipeline, ceiling, ratio = lines
-    assert pipeline["name"] == input_part.PIPELINE and ceiling["name"] == input_part.CEILING
+    assert pipeline["name"] == "augment and targets" and ceiling["name"] == input_part.CEILING
     assert pipeline["image_size"] == [64, 64] and pipeline["windows"] == 2
     assert ratio["ratio"] > 0 and ratio["lowest"] <= ratio["ratio"] <= ratio["highest"]
+
+
+@pytest.fixture
+def in_the_step():
+    more = ["train.augment_on = 'device'", "DeviceRendering.window_size = (96, 128)"]
+    config.parse(["ssd300_resnet34"], [*TINY, *more])
+    yield
+    config.clear()
+
+
+def test_what_is_measured_is_what_the_recipe_runs(in_the_step, data_dir):
+    recipe, short = Recipe(), {"batch_size": 2, "windows": 1, "seconds": 0.05}
+    assert recipe.augment_on == "device"
+    batch = step_part.make_batch(recipe.replace(batch_size=2), recipe.detector(num_classes=5))
+    # Pictures that fit into the frames that the recipe ships.
+    assert "image" not in batch and batch["pixels"].shape == (2, 96, 128, 3)
+    for folder in (None, data_dir):
+        (line,) = step_part.run(recipe, folder, device="cpu", **short)
+        assert line["name"] == "render and train step" and line["images_per_second"] > 0
+        first, _, ratio = input_part.run(recipe, folder, **short)
+        assert first["name"] == "windows and targets" and first["augment_on"] == "device"
+        assert ratio["name"] == "windows and targets / decode and resize"
+    assert "pixels made in the step" in format_lines([line])
+
+
+def test_training_part_measures_both_sides_of_the_same_training(tiny, data_dir):
+    lines = training.run(Recipe(), data_dir, batch_size=2, windows=2, seconds=0.05, device="cpu")
+    whole, fast, slow, ratio = lines
+    names = ["training", "augment and targets", "train step", "input / step"]
+    assert [line["name"] for line in lines] == names
+    assert 0 < whole["images_per_second"] and whole["augment_on"] == "host"
+    assert ratio["bound_by"] == training.bound_by(ratio["ratio"])
+    assert ratio["ratio"] == pytest.approx(
+        fast["images_per_second"] / slow["images_per_second"], rel=0.8
+    )
+    assert "bounds the training" in format_lines(lines).splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("ratio", "bound"),
+    [(3.0, "step"), (1.2, "step"), (1.1, "both"), (0.9, "both"), (0.8, "input"), (0.01, "input")],
+)
+def test_what_bounds_a_training(ratio, bound):
+    assert training.bound_by(ratio) == bound
 
 
 def test_ceiling_batches_are_the_resized_images(data_dir):
@@ -100,7 +144,7 @@ def test_step_part_trains(tiny, data_dir):
     assert work(3) == 6
     assert int(trainer.step) == 3
     (line,) = step_part.run(Recipe(), batch_size=2, windows=1, seconds=0.05, device="cpu")
-    assert line["batch_size"] == 2 and line["dtype"] == "float32"
+    assert line["batch_size"] == 2 and line["dtype"] == "fp32"
     assert line["images_per_second"] > 0 and line["peak_rss_mb"] > 100
 
 
@@ -155,9 +199,11 @@ def test_evaluation_part():
         assert 0 <= line["add_seconds"] <= line["seconds"] <= line["highest"]
     assert len({line["AP"] for line in lines}) == 1 and 0.05 < lines[0]["AP"] < 0.95
     assert [line["name"] for line in ratios] == [
-        f"time of {name} / time of {there[0]}" for name in there[1:]
+        f"time of {name} / of {there[0]}" for name in there[1:]
     ]
     assert ratios[-1]["ratio"] > 1.0
+    # Their versions are what the figures depend on.
+    assert all({*there, "tensorflow", "numpy"} <= {*line["versions"]} for line in measured)
 
 
 def test_table_says_what_was_measured_with_units():
@@ -175,6 +221,21 @@ def test_table_says_what_was_measured_with_units():
     assert ["latency of a batch, mean", "6.047", "ms"] in rows
     assert ["new / old", "2.044", "1.900", "2.200"] in rows
     assert rows[-1] == ["most memory: 789.0 MB"]
+
+
+def test_tables_fit_into_80_columns(tiny):
+    from ssd_centernet.benchmark.measure import environment
+
+    lines = postprocess.run(Recipe(), batch_size=1, windows=1, seconds=0.01)
+    common = {"recipe": "configurations/ssd320_resnet50_fpn.gin", **environment()}
+    numbers = {"images_per_second": 12_345.0, "lowest": 12_345.0, "highest": 12_345.0}
+    step = {"part": "training", **numbers, "augment_on": "device", "batch_size": 1024}
+    sides = [{**step, "name": name} for name in ("windows and targets", "render and train step")]
+    for bound in ("input", "step", "both"):
+        ratio = {"name": "input / step", "ratio": 12345.0, "bound_by": bound}
+        for table in (lines, [*sides, ratio]):
+            rows = format_lines([{**line, **common} for line in table]).splitlines()
+            assert max(map(len, rows)) <= 80, rows
 
 
 def test_table_names_the_processes_of_a_scaling_measurement():

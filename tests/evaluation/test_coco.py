@@ -251,6 +251,7 @@ def test_save_writes_what_can_be_scored_again(tmp_path):
     saved = json.loads((tmp_path / "new/folder/metrics.json").read_text())
     assert saved["metrics"] == result.metrics and list(saved["metrics"]) == list(METRIC_NAMES)
     assert saved["num_images"] == 4 and saved["backend"] == result.backend
+    assert {"ssd_centernet", "numpy", result.backend} <= {*saved["versions"]}
     assert pathlib.Path(paths["detections.json"]).read_text() == json.dumps(result.detections)
     again = evaluate_detections_file(paths["detections.json"], content)
     assert again.metrics == result.metrics and again.num_detections == result.num_detections
