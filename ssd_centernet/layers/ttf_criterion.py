@@ -131,20 +131,14 @@ class TTFLoss(ClassFactors):
             num_classes=num_classes,
             output_size=output_size,
         )
-        used = tf.ones(tf.shape(heatmap)[:-1], tf.bool)
-        if self.crowd == "ignore":
-            inside = heatmaps.cells_in_regions(regions, valid & is_crowd, output_size)
-            # An object's own cell counts even inside a crowd.
-            used = ~inside | (tf.reduce_max(heatmap, axis=-1) == 1.0)
-        if extent is not None:
-            used &= heatmaps.cells_inside(extent, image_size, output_size)
+        crowds = (regions, valid & is_crowd) if self.crowd == "ignore" else None
         pixels = image_size[0] * image_size[1] / (output_size[0] * output_size[1])
         cell_boxes, box_weights = heatmaps.side_targets(
             in_cells, weights, cell_area=pixels, output_size=output_size, share=self.share
         )
         targets = {
             "heatmap": heatmap,
-            "cell_weights": tf.cast(used, tf.float32),
+            "cell_weights": heatmaps.counted_cells(heatmap, crowds, extent, image_size),
             "boxes": cell_boxes,
             "box_weights": box_weights,
         }

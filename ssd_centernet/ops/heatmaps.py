@@ -247,6 +247,34 @@ def cells_inside(extent: tf.Tensor, image_size: tuple[int, int], output_size: tu
     return rows[..., :, tf.newaxis] & columns[..., tf.newaxis, :]
 
 
+def counted_cells(
+    heatmap: tf.Tensor,
+    crowds: tuple[tf.Tensor, tf.Tensor] | None,
+    extent: tf.Tensor | None,
+    image_size: tuple[int, int],
+) -> tf.Tensor:
+    """Give weight 0 to the cells of which the centres' loss shall learn nothing.
+
+    Args:
+        heatmap: float32 [B, h, w, C], exactly 1 at centres.
+        crowds: regions to ignore, float32 [B, M, 4], yxyx, in cells, and bool [B, M], which of them
+            count; None for none.
+        extent: as in `cells_inside`; None if there is no padding.
+        image_size: (height, width) of the network's input in pixels.
+
+    Returns:
+        float32 [B, h, w], 1 or 0. A centre's own cell counts even inside a crowd.
+    """
+    output_size = tuple(heatmap.shape[1:3])
+    used = tf.ones(tf.shape(heatmap)[:-1], tf.bool)
+    if crowds is not None:
+        inside = cells_in_regions(*crowds, output_size)
+        used = ~inside | (tf.reduce_max(heatmap, axis=-1) == 1.0)
+    if extent is not None:
+        used &= cells_inside(extent, image_size, output_size)
+    return tf.cast(used, tf.float32)
+
+
 def cells_in_regions(
     regions: tf.Tensor, valid: tf.Tensor, output_size: tuple[int, int]
 ) -> tf.Tensor:
