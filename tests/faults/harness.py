@@ -244,12 +244,12 @@ def sample(points: list[Point], number: int, seed: int) -> list[Point]:
 def table(results: Iterable[Result]) -> str:
     """Return a table of commands: operations, states, and how many ended in each fault."""
     heads = ("operations", "states", "tried", *FAULTS)
-    lines = [f"{'command':<24}" + "".join(f"{head:>12}" for head in heads)]
+    lines = [f"{'command':<30}" + "".join(f"{head:>12}" for head in heads)]
     total = Result("all")
     for one in (*results, total):
         counts = Counter(fault.kind for fault in one.faults)
         cells = (one.operations, one.states, one.tried, *(counts[kind] for kind in FAULTS))
-        lines.append(f"{one.command:<24}" + "".join(f"{cell:>12}" for cell in cells))
+        lines.append(f"{one.command:<30}" + "".join(f"{cell:>12}" for cell in cells))
         if one is not total:
             total.operations += one.operations
             total.states += one.states
