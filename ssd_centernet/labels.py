@@ -17,7 +17,7 @@ from numbers import Integral
 from typing import TYPE_CHECKING
 
 from ssd_centernet.files import read_text, write_atomically
-from ssd_centernet.plain_text import plain
+from ssd_centernet.plain_text import counted, plain
 
 if TYPE_CHECKING:
     import numpy as np
@@ -224,15 +224,17 @@ class LabelMap:
         elif num_classes in (self.ids[-1], self.ids[-1] + 1):
             cause = " It looks like the highest category id; ids have gaps, classes do not."
         raise ValueError(
-            f"{source} is {num_classes}, but the label map has {self.num_classes} classes "
-            f"({self.describe()}).{cause} Set {source} = {self.num_classes}, "
-            "or use the label map that the model was trained with."
+            f"{source} is {num_classes}, but the label map has "
+            f"{counted(self.num_classes, 'class', 'classes')} ({self.describe()}).{cause} "
+            f"Set {source} = {self.num_classes}, or use the label map that the model was "
+            "trained with."
         )
 
     def describe(self) -> str:
         """Return one short phrase for messages: the count, the range of ids, the first names."""
         names = ", ".join(self.names[:3]) + (", ..." if self.num_classes > 3 else "")
-        return f"{self.num_classes} classes, ids {self.ids[0]}..{self.ids[-1]}: {names}"
+        count = counted(self.num_classes, "class", "classes")
+        return f"{count}, ids {self.ids[0]}..{self.ids[-1]}: {names}"
 
     def _near_matches(self, name: str) -> str:
         folded = {n.casefold(): n for n in self.names}

@@ -204,7 +204,7 @@ class Recipe:
         choice = (self.train_split, 0, 1, self.keep_empty, self.crowd)
         return training_source(data_dir, *choice, **self._mixed())
 
-    def _rendering(self) -> DeviceRendering | None:
+    def rendering(self) -> DeviceRendering | None:
         """Return what takes the chain apart, where the device makes the pixels."""
         return DeviceRendering(self.augment) if self.augment_on == "device" else None
 
@@ -292,7 +292,9 @@ class Recipe:
         """
         chain = self.augment or resize_only(detector.preprocessing)
         check_normalization(chain, detector)
-        rendering = self._rendering() if for_step else None
+        rendering = self.rendering() if for_step else None
+        if rendering:
+            rendering.check_fit(self._source(data_dir).largest_picture())
         folders = folders_of(data_dir)
         return self.batches(
             folders[0] if len(folders) == 1 else folders,
@@ -369,7 +371,7 @@ class Recipe:
         Returns:
             The trainer at step 0.
         """
-        communicator, rendering = communicator or SingleProcess(), self._rendering()
+        communicator, rendering = communicator or SingleProcess(), self.rendering()
         if self.sync_batch_norm and communicator.size > 1:
             synchronize(detector, communicator.mean_of_group, communicator.group_size)
         # Built under every precision, so that its settings count as used where it has no effect.

@@ -97,10 +97,14 @@ def choose_checkpoint(model_dir: str | Path, checkpoint: str | None = None) -> s
             "the folder that `ssd_centernet train` was given as --model_dir."
         )
     found += ["best"] if best.is_dir() else []
+    if not found:
+        raise FileNotFoundError(
+            f"there is no checkpoint in {model_dir}: did the training reach its first one "
+            "(train.checkpoint_every)?"
+        )
     raise FileNotFoundError(
-        f"there is no checkpoint {checkpoint!r} in {model_dir}; there is: "
-        f"{', '.join(found) or 'none, did the training reach its first checkpoint?'}. Set "
-        "--checkpoint to 'best', 'latest' or one of these."
+        f"there is no checkpoint {checkpoint!r} in {model_dir}, which has {', '.join(found)}: set "
+        "--checkpoint to one of these, or leave it out."
     )
 
 

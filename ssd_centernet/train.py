@@ -21,6 +21,7 @@ from ssd_centernet.evaluation.coco import CocoEvaluator
 from ssd_centernet.evaluation.detector import split_ground_truth
 from ssd_centernet.labels import LabelMap
 from ssd_centernet.models.detector import Detector
+from ssd_centernet.plain_text import counted
 from ssd_centernet.preview.anchor_report import warn_of_forced_matches
 from ssd_centernet.recipe import Recipe
 from ssd_centernet.runs import beginning
@@ -328,8 +329,9 @@ def _announce(
         log.say(warmed_up)
     asked = f"epochs = {recipe.epochs}" if recipe.steps is None else f"steps = {recipe.steps}"
     log.say(
-        f"{images} training images, {length.steps_per_epoch} steps an epoch, "
-        f"{length.total_steps} steps in all (train.{asked}), batch {length.global_batch_size}, "
+        f"{counted(images, 'training image')}, {counted(length.steps_per_epoch, 'step')} an epoch, "
+        f"{counted(length.total_steps, 'step')} in all (train.{asked}), "
+        f"batch {length.global_batch_size}, "
         + (f"{processes} processes, " if processes > 1 else "")
         + f"{len(trainer.train_variables)} variables to train on {_device_of(trainer)}"
     )

@@ -97,7 +97,7 @@ def test_a_number_of_classes_that_is_none_is_refused(number):
 def test_load_says_what_there_is(model_dir, tmp_path):
     with pytest.raises(FileNotFoundError, match="no run directory"):
         sc.load(tmp_path / "nothing")
-    with pytest.raises(FileNotFoundError, match="there is: ckpt-10, ckpt-5, best"):
+    with pytest.raises(FileNotFoundError, match="which has ckpt-10, ckpt-5, best: set"):
         sc.load(model_dir, checkpoint="ckpt-6")
     with pytest.raises(ValueError, match="is a checkpoint already"):
         sc.load(model_dir / "best", checkpoint="latest")

@@ -145,7 +145,7 @@ def test_predict_draws_every_image_and_names_what_it_skipped(way):
     assert (folder / "contact_sheet.png").exists()
     assert list(lists["unreadable"]) == [str(way["top"] / "missing.jpg")]
     assert "5 images" in way["printed"]["predict"]
-    assert "1 files skipped" in way["printed"]["predict"]
+    assert "1 file skipped" in way["printed"]["predict"]
 
 
 def test_predict_reads_videos_and_says_how_fast(way, tmp_path, warm):

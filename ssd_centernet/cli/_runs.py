@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING
 from absl import flags
 
 from ssd_centernet.cli import _flags
+from ssd_centernet.plain_text import counted
 
 if TYPE_CHECKING:
+    from ssd_centernet.recipe import Recipe
     from ssd_centernet.runs.opened import OpenedRun
     from ssd_centernet.runtime.distribution import Communicator
 
@@ -163,6 +165,18 @@ def tell_next(*words: str) -> None:
         print(f"next: {shlex.join(['ssd_centernet', *words])}")
 
 
+def use_settings_of_training(recipe: Recipe) -> None:
+    """Make the parts that a training has beside its images, so that their settings count as used.
+
+    Then a command that shows what `train` will do takes its whole command line, and still refuses a
+    setting that has no effect there.
+    """
+    recipe.optimizer()
+    recipe.schedule()
+    recipe.loss_scale()
+    recipe.rendering()
+
+
 def whole_split(data_dir: str, given: str | None, remembered: str = "coco_val") -> str:
     """Return the whole name of a split: `val` is coco_val or birds_val, as for `convert --split`.
 
@@ -214,7 +228,7 @@ def images_of_run(split: str | None = None) -> list[str]:
             f"Give image files or folders after the flags: those of {split}, for {model_dir}, are "
             "not known, or not there any more."
         )
-    print(f"images: the {len(found)} of {split} of {data_dir}, the data of the run")
+    print(f"images: {counted(len(found), 'image')} of {split} of {data_dir}, the data of the run")
     return found
 
 

@@ -36,6 +36,7 @@ from typing import TYPE_CHECKING
 from absl import flags
 
 from ssd_centernet.cli import _flags, _runs
+from ssd_centernet.plain_text import counted
 from ssd_centernet.run_directory import EVALUATION_DIR
 
 if TYPE_CHECKING:
@@ -317,7 +318,7 @@ def _follow() -> int:
             numbers.append((step, evaluated.result.metrics))
             last, written = evaluated, paths
             shown = "  ".join(f"{n} {evaluated.result.metrics[n]:.4f}" for n in ("AP", "AP50"))
-            _say(f"step {step}: {shown}  ({evaluated.result.num_images} images)")
+            _say(f"step {step}: {shown}  ({counted(evaluated.result.num_images, 'image')})")
     if last is not None:
         step, metrics = max(numbers, key=lambda one: one[1]["AP"])
         print(f"\nbest of {len(numbers)}: step {step}, AP {metrics['AP']:.4f}; the last:\n")

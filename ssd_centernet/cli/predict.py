@@ -16,8 +16,9 @@ images.json lists them. With --annotations the ground truth is drawn beside, and
 of the file_name that the end of a path is.
 
 Of a video file come OUTPUT_DIR/NAME.mp4, drawn, and NAME.jsonl, a line for each frame with its
-number, its time in seconds and the detections of --min_score or more. --fps takes folders for
-videos, of which the pictures are the frames. OpenCV reads videos: pip install ssd_centernet[video].
+number, its time in seconds and the detections of --min_score or more. Of a folder without pictures
+the videos are taken. --fps takes folders for videos, of which the pictures are the frames. OpenCV
+reads videos: pip install ssd_centernet[video].
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from typing import TYPE_CHECKING, Any
 from absl import flags
 
 from ssd_centernet.cli import _flags, _runs
+from ssd_centernet.plain_text import counted
 from ssd_centernet.run_directory import PREDICTIONS_DIR
 
 if TYPE_CHECKING:
@@ -91,6 +93,7 @@ def main(argv: list[str]) -> int:
             raise flags.Error("Give image files or folders after the flags.")
     else:
         _flags.require("model_dir")
+    _check_classes()
     if videos := _videos(argv[1:]):
         return _predict_videos(videos)
     return predict_run(
@@ -160,9 +163,9 @@ def predict_run(
         print(f"skipped {path}: {reason}", file=sys.stderr)
     drawn = sum(image["detections"] for image in found.images)
     print(
-        f"{name}: {len(found.images)} images, {drawn} detections of score "
-        f"{min_score:g} or more ({len(found.rows)} in all), {len(found.unreadable)} files "
-        f"skipped: {output_dir}"
+        f"{name}: {counted(len(found.images), 'image')}, {counted(drawn, 'detection')} of score "
+        f"{min_score:g} or more ({len(found.rows)} in all), "
+        f"{counted(len(found.unreadable), 'file')} skipped: {output_dir}"
     )
     if found.contact_sheet:
         print(f"contact sheet: {found.contact_sheet}")
@@ -193,7 +196,6 @@ def _videos(paths: Sequence[str]) -> list[Video]:
 
     values = flags.FLAGS
     folders = [path for path in paths if values.fps and Path(path).is_dir()]
-    chosen = [path for path in paths if path in folders or is_video(path) or "://" in path]
     if values.fps is not None and not math.isfinite(values.fps):
         raise flags.IllegalFlagValueError(f"--fps={values.fps} is no number of frames per second.")
     if values.classes is not None and not values.classes:
@@ -203,6 +205,9 @@ def _videos(paths: Sequence[str]) -> list[Video]:
         )
     if values.fps and not folders:
         raise flags.Error("--fps is for folders of frames, and no folder is given.")
+    if not values.fps:
+        paths = _with_videos_of_folders(paths)
+    chosen = [path for path in paths if path in folders or is_video(path) or "://" in path]
     if chosen and len(chosen) < len(paths):
         other = next(path for path in paths if path not in chosen)
         raise flags.Error(
@@ -218,15 +223,63 @@ def _videos(paths: Sequence[str]) -> list[Video]:
     ]
 
 
+def _with_videos_of_folders(paths: Sequence[str]) -> list[str]:
+    """Put the videos of folders that hold no pictures in their place; say where others are."""
+    from ssd_centernet.predict.image_files import find_images
+    from ssd_centernet.predict.video_files import find_videos
+
+    found, without = [], _output_dir()
+    for path in paths:
+        inside = find_videos(path, without=without) if Path(path).is_dir() else []
+        if inside and not find_images([path], without=without):
+            found += inside
+            continue
+        found.append(path)
+        if inside:
+            print(
+                f"note: {path} holds {counted(len(inside), 'video')} beside its pictures, such as "
+                f"{inside[0]}: not read; give videos as files, in a call of their own",
+                file=sys.stderr,
+            )
+    return found
+
+
+def _output_dir() -> Path:
+    values = flags.FLAGS
+    return Path(values.output_dir or Path(values.model_dir) / PREDICTIONS_DIR)
+
+
+def _check_classes() -> None:
+    """Refuse names of classes before anything is read or built, where they are known by then."""
+    values = flags.FLAGS
+    if not values.classes:
+        return
+    from ssd_centernet.data.directory import LABEL_MAP_NAME
+    from ssd_centernet.labels import LabelMap
+    from ssd_centernet.predict.prediction import class_numbers
+
+    if values.model is not None:
+        from ssd_centernet.export.exported import labels_of
+
+        class_numbers(values.classes, labels_of(values.model))
+        return
+    saved = Path(values.model_dir) / LABEL_MAP_NAME
+    if saved.is_file():  # Of what is no run, another message tells.
+        class_numbers(values.classes, LabelMap.from_pbtxt(saved))
+
+
 def _predict_videos(videos: Sequence[Video]) -> int:
     """Detect objects on videos, and print what was found on each."""
     from ssd_centernet.predict.image_files import output_names
+    from ssd_centernet.predict.prediction import finder
     from ssd_centernet.predict.video import predict_video
 
     values = flags.FLAGS
-    output_dir = Path(values.output_dir or Path(values.model_dir) / PREDICTIONS_DIR)
+    output_dir = _output_dir()
     names = output_names([os.path.abspath(video.path) for video in videos], "")
     detector, label_map, name, _ = _detector(values.checkpoint)
+    batch_size = values.batch_size or BATCH_SIZE
+    find = finder(detector, batch_size)
     for video in videos:
         with _runs.progress_bar(video.count, unit="frame") as bar:
             found = predict_video(
@@ -234,20 +287,22 @@ def _predict_videos(videos: Sequence[Video]) -> int:
                 video,
                 output=output_dir / names[os.path.abspath(video.path)],
                 label_map=label_map,
-                batch_size=values.batch_size or BATCH_SIZE,
+                batch_size=batch_size,
                 min_score=values.min_score,
                 draw=not values.no_draw,
                 classes=values.classes,
                 max_frames=values.max_images,
                 progress=bar.update,
+                find=find,
             )
         for path, reason in video.skipped.items():
             print(f"skipped {path}: {reason}", file=sys.stderr)
         for note in found.notes:
             print(f"note: {note}", file=sys.stderr)
         print(
-            f"{name}: {video.path}: {found.frames} frames, {found.detections} detections of score "
-            f"{values.min_score:g} or more, {found.rate:.1f} frames per second: "
+            f"{name}: {video.path}: {counted(found.frames, 'frame')}, "
+            f"{counted(found.detections, 'detection')} of score {values.min_score:g} or more, "
+            f"{found.rate:.1f} frames per second: "
             f"{' and '.join(filter(None, (found.drawn, found.lines)))}"
         )
     return 0

@@ -69,7 +69,8 @@ def main(argv: list[str]) -> int:
     report = describe_anchors(
         detector, values.data_dir, **chosen, output=None if values.fit else values.output
     )
-    config.assert_all_used(allow=("train",), overrides_only=True)
+    _runs.use_settings_of_training(recipe)
+    config.assert_all_used(allow=("train", "training_batches"), overrides_only=True)
     print(report)
     if values.fit:
         lines = _fit(detector, chosen)

@@ -57,8 +57,10 @@ def main(argv: list[str]) -> int:
         allow_import=values.allow_import,
     )
     recipe = settle_splits(Recipe(), values.data_dir)
+    count = recipe.count_images(values.data_dir)
+    number = min(values.num_images, count)
     # More images a batch than are shown would only take time and memory.
-    recipe = recipe.replace(batch_size=min(recipe.batch_size, values.num_images))
+    recipe = recipe.replace(batch_size=min(recipe.batch_size, number))
     detector = recipe.detector(load_label_map(values.data_dir))
     size = size_in_words(detector.image_size)
     fed = show_inputs(
@@ -66,9 +68,12 @@ def main(argv: list[str]) -> int:
         recipe.training_batches(detector, values.data_dir),
         values.output,
         heading=f"{recipe.train_split} of {values.data_dir}, as the network is fed: {size} pixels",
-        num_images=values.num_images,
+        num_images=number,
         cell_size=values.cell_size,
     )
+    _runs.use_settings_of_training(recipe)
     config.assert_all_used(allow=("train",), overrides_only=True)
     print(f"{values.output}: {counted(len(fed), 'image')}, {count_matches(fed)}")
+    all_of_them = "all" if number == count else f"the first of {count:,}"
+    print(f"they are {all_of_them} that {recipe.train_split} has to train on")
     return 0

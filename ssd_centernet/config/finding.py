@@ -82,6 +82,27 @@ def find(name: str, folders: Sequence[Path], parents: Sequence[Path] = (), place
     )
 
 
+def describe_shadow(name: str, path: Path) -> str | None:
+    """Say that a file was read in place of the installed recipe of its name.
+
+    Args:
+        name: as it was given.
+        path: the file that was found.
+
+    Returns:
+        A sentence; None where a path was given, or the installed recipe is the file.
+    """
+    if name.startswith((".", os.sep)):
+        return None
+    for installed in (recipe_directory() / f"{name}{ending}" for ending in ("", ".gin")):
+        if installed.is_file() and installed.resolve() != path.resolve():
+            return (
+                f"--gin_file={name} is {path.resolve()}, not the installed recipe of this name: "
+                f"give {installed} for that one, or rename the file."
+            )
+    return None
+
+
 def imported_modules(
     gin_files: Sequence[str | os.PathLike[str]] | None, gin_params: Sequence[str] | None = None
 ) -> list[str]:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import gin
+from absl import logging
 from gin import config_parser
 
 from ssd_centernet import __version__
@@ -85,6 +86,8 @@ MODULES: tuple[str, ...] = (
     "ssd_centernet.recipe",
 )
 
+# What was said of files that are read in place of others.
+_SAID: set[str] = set()
 # Two ways to say one thing: the one that is set last counts, so that a flag or a file of one's own
 # needs not know which of them a recipe uses.
 ALTERNATIVES: dict[str, str] = {"train.steps": "train.epochs", "train.epochs": "train.steps"}
@@ -131,7 +134,7 @@ def parse(
     reader = _Reader(folders, tuple(allow_import or ()))
     try:
         for name in gin_files or ():
-            reader.read_file(finding.find(os.path.expanduser(os.fspath(name)), folders))
+            reader.read_file(_found(os.path.expanduser(os.fspath(name)), folders))
         for source, params in (("a flag", flag_params), ("--gin_params", gin_params)):
             for text in params or ():
                 reader.read_statements(text, place=source)
@@ -142,6 +145,15 @@ def parse(
     except Exception:
         clear()
         raise
+
+
+def _found(name: str, folders: Sequence[Path]) -> Path:
+    """Find a file, and say once if it stands before an installed recipe."""
+    path = finding.find(name, folders)
+    if (said := finding.describe_shadow(name, path)) and said not in _SAID:
+        _SAID.add(said)
+        logging.warning(said)
+    return path
 
 
 def clear() -> None:

@@ -240,6 +240,11 @@ class Mixture:
             )
         return (shares * often.sum() / np.maximum(held, 1e-12))[folder]
 
+    def largest_picture(self) -> tuple[int, int]:
+        """Return the largest height and the largest width, as `RecordSource` does."""
+        heights, widths = zip(*(source.largest_picture() for source in self.sources), strict=True)
+        return max(heights), max(widths)
+
     def sizes(self) -> list[int]:
         """Return how many records each folder has."""
         return [len(source.objects()) for source in self.sources]

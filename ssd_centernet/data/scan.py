@@ -52,7 +52,8 @@ class Summary:
         classes: (label or None, text or None) -> number of the first record with an object of them.
         kinds: int32 [N], for each box that has an area which of `classes` it is, in their order.
         owners: int32 [N], the record of each of them.
-        pixels: int64 [R], pixels of each picture as its header says, 0 where it does not.
+        sizes: int64 [R, 2], height and width of each picture as its header says, 0 where it does
+            not.
         resized: bool [R], whether a record says another size than its picture has.
         places: int64 [R], the byte of the file at which each record begins; of no use in a
             compressed file.
@@ -66,7 +67,7 @@ class Summary:
     classes: dict[tuple[int | None, bytes | None], int]
     kinds: np.ndarray
     owners: np.ndarray
-    pixels: np.ndarray
+    sizes: np.ndarray
     resized: np.ndarray
     places: np.ndarray
 
@@ -181,7 +182,7 @@ class _Reader:
 
     def summary(self) -> Summary:
         """Check what was read and return the counts."""
-        height, width, rotated, resized, pixels = self._checked_sizes()
+        height, width, rotated, resized, sizes = self._checked_sizes()
         boxes, counts = self._boxes()
         owners = np.repeat(np.arange(self._count), counts)
         self._check_corners(boxes, owners, height, width)
@@ -205,7 +206,7 @@ class _Reader:
             classes=classes,
             kinds=kinds[usable],
             owners=owners[usable].astype(np.int32),
-            pixels=pixels,
+            sizes=sizes,
             resized=resized,
             places=np.array(self._places, np.int64),
         )
@@ -259,7 +260,7 @@ class _Reader:
         rotated = differs & (said == read[:, ::-1]).all(axis=1)
         size = np.where(known[:, np.newaxis], said, read)
         self._rotation = (said, read)
-        return size[:, 0], size[:, 1], rotated, differs, read.prod(axis=1)
+        return size[:, 0], size[:, 1], rotated, differs, read
 
     def _check_rotated(self, rotated: np.ndarray, counts: np.ndarray) -> None:
         wrong = np.flatnonzero(rotated & (counts > 0))

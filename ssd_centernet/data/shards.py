@@ -19,6 +19,7 @@ from ssd_centernet.data.wire import place
 from ssd_centernet.labels import LabelMap
 from ssd_centernet.memory import available_memory
 from ssd_centernet.ops import image as image_ops
+from ssd_centernet.plain_text import counted
 
 CROWD_CHOICES = ("object", "drop", "ignore")
 # Pillow's own bound against decompression bombs: a quarter of a gigabyte of RGB.
@@ -185,11 +186,12 @@ class RecordSource:
     def _check_pixels(self, limit: int) -> None:
         """Refuse pictures that would unpack to more than memory should hold."""
         for one in self.summaries:
-            large = np.flatnonzero(one.pixels > limit)
+            pixels = one.sizes.prod(axis=1)
+            large = np.flatnonzero(pixels > limit)
             if len(large):
                 raise ValueError(
                     f"{place(one.path, large[0])}: the header of image/encoded says "
-                    f"{one.pixels[large[0]]:,} pixels; expected at most {limit:,}. If it is no "
+                    f"{pixels[large[0]]:,} pixels; expected at most {limit:,}. If it is no "
                     "attack on memory, `ssd_centernet convert --max_pixels` allows larger pictures."
                 )
 
@@ -223,22 +225,27 @@ class RecordSource:
         flat = [(one, number) for one in self.summaries for number in np.flatnonzero(one.flat)]
         if flat:
             boxes = sum(int(one.flat.sum()) for one in self.summaries)
+            images, are = counted(len(flat), "image"), _verb(boxes, "is", "are")
             notes.append(
-                f"{boxes} boxes without an area in {len(flat)} images of {self.split} are left out "
+                f"{counted(boxes, 'box', 'boxes')} without an area in {images} of {self.split} "
+                f"{are} left out "
                 f"(first: {place(flat[0][0].path, flat[0][1])})"
             )
         ids = collections.Counter(i for one in self.summaries for i in one.ids if i)
         again = [i.decode("utf-8", "replace") for i, count in ids.items() if count > 1]
         if again:
+            occur = _verb(len(again), "occurs", "occur")
             notes.append(
-                f"{len(again)} image ids of {self.split} occur more than once, such as "
-                f"{again[0]!r}: is a record file there twice?"
+                f"{counted(len(again), 'image id')} of {self.split} {occur} more than once, such "
+                f"as {again[0]!r}: is a record file there twice?"
             )
         sizes = [(one, number) for one in self.summaries for number in np.flatnonzero(one.resized)]
         if sizes:
+            say = _verb(len(sizes), "says", "say")
             notes.append(
-                f"{len(sizes)} records of {self.split} say another size than their picture has; "
-                f"areas and evaluation use theirs (first: {place(sizes[0][0].path, sizes[0][1])})"
+                f"{counted(len(sizes), 'record')} of {self.split} {say} "
+                "another size than the picture has; areas and evaluation use theirs (first: "
+                f"{place(sizes[0][0].path, sizes[0][1])})"
             )
         return notes
 
@@ -264,9 +271,11 @@ class RecordSource:
         many, most = int((counts > limit).sum()), int(counts.max(initial=0))
         if not many:
             return []
+        have = _verb(many, "has", "have")
         return [
-            f"{many} of {len(counts)} images of {self.split} have more than {limit} objects (most: "
-            f"{most}); {consequence}: set {setting.replace(' and ', f' = {most} and ')} = {most}"
+            f"{many} of {counted(len(counts), 'image')} of {self.split} {have} "
+            f"more than {limit} objects (most: {most}); {consequence}: set "
+            f"{setting.replace(' and ', f' = {most} and ')} = {most}"
         ]
 
     def kept(self) -> np.ndarray:
@@ -279,6 +288,12 @@ class RecordSource:
         if not self.by_file:
             kept &= (np.cumsum(kept) - 1) % self.world_size == self.rank
         return kept
+
+    def largest_picture(self) -> tuple[int, int]:
+        """Return the largest height and the largest width of the pictures that this rank uses."""
+        sizes = np.concatenate([np.zeros([0, 2], int), *(one.sizes for one in self.summaries)])
+        height, width = sizes[self.mask()].max(axis=0, initial=0).tolist()
+        return height, width
 
     def count(self) -> int:
         """Count the records that this rank uses in an epoch."""
@@ -293,6 +308,10 @@ class RecordSource:
                 f"{self.world_size} (keep_empty={self.keep_empty}, crowd={self.crowd!r}). Check "
                 "that the data set has boxes; use fewer processes, or set keep_empty=True."
             )
+
+
+def _verb(number: int, one: str, many: str) -> str:
+    return one if number == 1 else many
 
 
 @contextlib.contextmanager

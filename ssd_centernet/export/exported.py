@@ -41,9 +41,7 @@ class ExportedDetector:
         self._run = _runner(self.path)
         self.frame = self._run.frame
         card = _card_of(self.path)
-        labels = card["labels"]
-        ids = tuple(label.get("id", number) for number, label in enumerate(labels, 1))
-        self.label_map = LabelMap(tuple(label["name"] for label in labels), ids)
+        self.label_map = labels_of(self.path)
         self._keep_aspect = card["preprocessing"]["keep_aspect"]
 
     def detect(self, image: np.ndarray) -> dict[str, np.ndarray]:
@@ -65,6 +63,18 @@ class ExportedDetector:
         found = self._run(image)[0]
         boxes = found.boxes / np.tile(extent, 2)
         return {"boxes": boxes, "scores": found.scores, "classes": found.classes}
+
+
+def labels_of(path: str | os.PathLike) -> LabelMap:
+    """Read the classes of an exported file from the model card beside it; the file stays closed.
+
+    Raises:
+        FileNotFoundError: there is no model card.
+        ValueError: it is no model card of an export.
+    """
+    labels = _card_of(Path(path))["labels"]
+    ids = tuple(label.get("id", number) for number, label in enumerate(labels, 1))
+    return LabelMap(tuple(label["name"] for label in labels), ids)
 
 
 def _runner(path: Path) -> Callable:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import unicodedata
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +14,7 @@ from PIL import Image
 
 from ssd_centernet.data.images import NO_IMAGE, NO_SIZE, check_image, pillow_limit
 from ssd_centernet.ops import image as image_ops
+from ssd_centernet.plain_text import counted
 
 _LARGEST_ID = 2**53
 
@@ -34,6 +35,24 @@ def find_images(
     """
     Image.init()
     endings = {end for end, kind in Image.registered_extensions().items() if kind in Image.OPEN}
+    return find_files(arguments, endings, without=without)
+
+
+def find_files(
+    arguments: Iterable[str | os.PathLike],
+    endings: Container[str],
+    *,
+    without: str | os.PathLike | None = None,
+) -> list[str]:
+    """List files, and those of folders that have one of some endings.
+
+    Args:
+        arguments, without: as of `find_images`.
+        endings: in lower case, such as '.mp4'.
+
+    Returns:
+        Paths, each once.
+    """
     skipped = None if without is None else Path(without).resolve()
     found: dict[str, None] = {}
     for argument in map(Path, arguments):
@@ -159,8 +178,8 @@ def number_images(
             taken.add(int(stem))
     if again and notes is not None:
         notes.append(
-            f"{len(again)} files have a number as their name that is the id of another image: "
-            f"they get the next free numbers, first {again[0]}"
+            f"{counted(len(again), 'file')} with a number as the name that is the id of another "
+            f"image: the next free numbers are taken, first for {again[0]}"
         )
     taken |= reserved
     running = 1
@@ -225,15 +244,15 @@ def _tell(moved: list, doubts: list, notes: list[str] | None) -> None:
     if moved:
         path, name = moved[0]
         notes.append(
-            f"{len(moved)} files lie in other folders than the annotations say, and were found by "
-            f"the end of their paths: {path} as {name}"
+            f"{counted(len(moved), 'file')} in other folders than the annotations say, found by "
+            f"the end of the path: {path} as {name}"
         )
     if doubts:
         path, others = doubts[0]
         notes.append(
-            f"{len(doubts)} files have no image id of the annotations, as several files or names "
-            f"fit equally well: {path}, with {' and '.join(others[:3])}. Give the folder that "
-            "file_name is relative to"
+            f"{counted(len(doubts), 'file')} without an image id of the annotations, as several "
+            f"files or names fit equally well: {path}, with {' and '.join(others[:3])}. Give the "
+            "folder that file_name is relative to"
         )
 
 

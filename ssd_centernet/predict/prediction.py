@@ -183,11 +183,20 @@ def fixed_size_step(detector: Detector, batch_size: int) -> tuple[Callable, Call
 
 
 def class_numbers(classes: Sequence[str], label_map: LabelMap) -> list[int]:
-    """Return the numbers of classes by their names."""
-    try:
-        return [label_map.class_of(name) for name in classes]
-    except KeyError as error:
-        raise ValueError(f"{error.args[0]} Set --classes to names of classes of the run.") from None
+    """Return the numbers of classes by their names.
+
+    Raises:
+        ValueError: tells each name that no class has, and similar ones.
+    """
+    numbers, unknown = [], []
+    for name in classes:
+        try:
+            numbers.append(label_map.class_of(name))
+        except KeyError as error:
+            unknown.append(error.args[0])
+    if unknown:
+        raise ValueError(f"{' '.join(unknown)} Set --classes to names of classes of the run.")
+    return numbers
 
 
 def _reader(

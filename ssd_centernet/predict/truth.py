@@ -11,6 +11,7 @@ import numpy as np
 from ssd_centernet.data.orientation import Turning, decide_turning, read_orientation
 from ssd_centernet.evaluation.ground_truth import CocoGroundTruth
 from ssd_centernet.labels import LabelMap
+from ssd_centernet.plain_text import counted
 from ssd_centernet.predict.image_files import match_names, number_images
 
 
@@ -47,8 +48,8 @@ class Truth:
         self.names_of_files = match_names(files, tuple(known))
         if not self.names_of_files:
             raise ValueError(
-                f"None of the {len(files)} images, such as {os.path.basename(files[0])}, is in "
-                f"{self._path}, which lists {', '.join(list(known)[:3]) or 'no file names'}. "
+                f"None of {counted(len(files), 'image')}, such as {os.path.basename(files[0])}, "
+                f"is in {self._path}, which lists {', '.join(list(known)[:3]) or 'no file names'}. "
                 f"Are these annotations of another split? {' '.join(notes)}".rstrip()
             )
         truth = self._truth

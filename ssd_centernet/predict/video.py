@@ -58,6 +58,7 @@ def predict_video(
     classes: Sequence[str] | None = None,
     max_frames: int | None = None,
     progress: Callable[[], None] = lambda: None,
+    find: Callable | None = None,
 ) -> VideoPredictions:
     """Detect objects on every frame of a video, with one batch of frames in memory.
 
@@ -77,6 +78,8 @@ def predict_video(
         classes: names of classes; detections of others are left out.
         max_frames: stop after this many; None reads all.
         progress: called after every frame.
+        find: of `finder` for this detector and batch size, where several videos share it, so that
+            the network is traced once; None makes one.
 
     Returns:
         The counts and the files.
@@ -87,7 +90,7 @@ def predict_video(
         OSError: the files cannot be written.
     """
     kept = None if classes is None else class_numbers(classes, label_map)
-    output = os.fspath(output)
+    output, find = os.fspath(output), find or finder(detector, batch_size)
     found = VideoPredictions(lines=f"{output}.jsonl", drawn=f"{output}.mp4" if draw else None)
     if draw and os.path.exists(found.drawn) and os.path.samefile(found.drawn, video.path):
         raise ValueError(f"{found.drawn} is the video itself: give another --output_dir.")
@@ -98,7 +101,7 @@ def predict_video(
         writer = VideoWriter(partial / "drawn.mp4", video.rate) if draw else None
         pace = _Pace()
         with open(partial / "lines", "w", encoding="utf-8") as lines:
-            for batch in _batches(video, finder(detector, batch_size), batch_size, max_frames):
+            for batch in _batches(video, find, batch_size, max_frames):
                 for frame in batch:
                     frame.choose(min_score, kept)
                     lines.write(json.dumps(frame.line(label_map)) + "\n")

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from ssd_centernet.predict.image_files import find_images, read_image
+from ssd_centernet.predict.image_files import find_files, find_images, read_image
 from ssd_centernet.runtime.quiet import held_back
 
 ENDINGS = (
@@ -49,6 +49,13 @@ class Video:
 def is_video(path: str | os.PathLike) -> bool:
     """Tell by its ending whether a path is a video file."""
     return Path(path).suffix.lower() in ENDINGS
+
+
+def find_videos(
+    folder: str | os.PathLike, *, without: str | os.PathLike | None = None
+) -> list[str]:
+    """List the video files of a folder and its sub-folders, as `find_images` lists pictures."""
+    return find_files([folder], ENDINGS, without=without)
 
 
 def open_video(path: str | os.PathLike) -> Video:

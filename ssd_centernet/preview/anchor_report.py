@@ -15,6 +15,7 @@ from ssd_centernet.data.directory import load_label_map
 from ssd_centernet.data.epochs import as_written
 from ssd_centernet.data.records import parse_example
 from ssd_centernet.data.shards import RecordSource, read_records
+from ssd_centernet.data.splits import split_prefix
 from ssd_centernet.drawing import chart, visualize
 from ssd_centernet.models.detector import Detector
 from ssd_centernet.models.matches import MATCHED, UNMATCHED, WEAK, Terms
@@ -98,7 +99,8 @@ def describe_anchors(
     examples = _examples(str(data_dir), split, load_label_map(data_dir), crowd)
     matched = match_objects(detector, examples.take(-1 if max_images is None else max_images))
     heading = (
-        f"{split} of {data_dir}: {len(matched.states)} objects in {matched.num_images} images, "
+        f"{split_prefix(data_dir, split)} of {data_dir}: "
+        f"{counted(len(matched.states), 'object')} in {counted(matched.num_images, 'image')}, "
         f"input {detector.image_size[0]} x {detector.image_size[1]} pixels"
     )
     if output is not None:

@@ -17,6 +17,7 @@ from ssd_centernet.data.directory import LABEL_MAP_NAME
 from ssd_centernet.data.splits import list_splits
 from ssd_centernet.files import is_temporary, leftovers, read_object
 from ssd_centernet.labels import LabelMap
+from ssd_centernet.plain_text import counted
 from ssd_centernet.runs.lock import is_training
 from ssd_centernet.runs.logs import RunLog
 from ssd_centernet.training.log_files import numbers_of, unreadable_lines
@@ -209,7 +210,7 @@ def _data(directory: Path) -> Iterator[Finding]:
     folder = directory / run_directory.CONVERTED_DATA_DIR
     if folder.is_dir():
         splits = ", ".join(
-            f"{name} ({len(files)} files)" for name, files in list_splits(folder).items()
+            f"{name} ({counted(len(files), 'file')})" for name, files in list_splits(folder).items()
         )
         yield Finding("ok", "data", f"{folder.name}/: {splits or 'no records'}")
     with warnings.catch_warnings():

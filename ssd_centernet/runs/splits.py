@@ -109,12 +109,13 @@ def _begun_with(model_dir: str | os.PathLike, folders: Sequence[str]) -> Mapping
 
 def _of_same_data_set(folder: str, trained: str, evaluated: str) -> str:
     """Find the split of a role in the data set that is trained on, else in any."""
-    name = _name(folder, trained)
-    if name and evaluated.startswith(f"{COCO}_"):
-        own = f"{name}_{evaluated.removeprefix(f'{COCO}_')}"
-        if own in list_splits(folder):
-            return own
-    return same_role(folder, evaluated)
+    name, known = _name(folder, trained), list_splits(folder)
+    if not name or not evaluated.startswith(f"{COCO}_"):
+        return same_role(folder, evaluated)
+    own = f"{name}_{evaluated.removeprefix(f'{COCO}_')}"
+    other = same_role(folder, evaluated)
+    # Where there is none at all, what is missing is told by the name that it should have.
+    return own if own in known or other not in known else other
 
 
 def _name(folder: str, split: str) -> str | None:

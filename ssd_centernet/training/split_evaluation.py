@@ -10,6 +10,7 @@ from ssd_centernet.evaluation.coco import CocoEvaluator
 from ssd_centernet.evaluation.detector import detection_step, evaluate_detector
 from ssd_centernet.evaluation.diagnosis import diagnose
 from ssd_centernet.evaluation.result import CocoResult
+from ssd_centernet.plain_text import counted
 from ssd_centernet.run_directory import EVAL_KIND, EVALUATION_DIR
 from ssd_centernet.runtime.signals import Stopped, interruptible
 from ssd_centernet.training.length import LOSS_PREFIX
@@ -82,7 +83,9 @@ class SplitEvaluation:
         with interruptible():
             result.save(self._log.folder / EVALUATION_DIR)
         shown = "  ".join(f"{name} {metrics[name]:.4f}" for name in ("AP", "AP50", "AP75"))
-        self._log.say(f"evaluation at step {step}: {shown}  ({result.num_images} images)")
+        self._log.say(
+            f"evaluation at step {step}: {shown}  ({counted(result.num_images, 'image')})"
+        )
         if step >= self._trainer.length.total_steps:
             for line in result.coco_lines():
                 self._log.say(line)

@@ -98,6 +98,10 @@ def test_a_run_keeps_its_splits_when_another_data_set_comes_beside(run, tmp_path
     files = [f"--gin_file={tmp_path / 'run' / 'config.gin'}", f"--data_dir={data}"]
     with parsed("show_inputs", [*files, f"--output={tmp_path / 'inputs.png'}"]):
         assert show_inputs.main(["show_inputs"]) == 0
+    said = capsys.readouterr().out
+    # Each is drawn once, though more are asked for.
+    assert "inputs.png: 4 images, " in said
+    assert "they are all that birds_train has to train on" in said
     told = run(data, "--train_split=fish_train", steps=4)
     assert any("train_split was birds_train and is fish_train now" in line for line in told)
 

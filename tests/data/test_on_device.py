@@ -1,19 +1,25 @@
 """Pixels made in the step are those that the input pipeline makes."""
 
 import json
+import re
+import shutil
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
+from ssd_centernet.cli import train
 from ssd_centernet.data.augment.centernet import CropPadAugment, SquareCropAugment
 from ssd_centernet.data.augment.common import Augmentation
 from ssd_centernet.data.augment.on_device import DeviceRendering
 from ssd_centernet.data.augment.ssd import SSDAugment
 from ssd_centernet.data.augment.ssd_fpn import SSDFPNAugment
 from ssd_centernet.data.augment.ssd_vgg import SSDVGGAugment
+from ssd_centernet.data.shards import RecordSource
 from ssd_centernet.native import library
+from tests.cli.command_line import parsed
 from tests.data.chains import make_example, pixels
+from tests.data.foreign import picture, record, write
 from tests.training.test_train import assert_same_bits, run, tensors
 
 SIZE = (48, 56)
@@ -73,6 +79,37 @@ def test_a_picture_that_needs_more_is_told():
     rendering = DeviceRendering(CHAINS["ssd_whole"], window_size=(64, 64))
     with pytest.raises(tf.errors.InvalidArgumentError, match="DeviceRendering.window_size"):
         rendering.ship(make_example(height=60, width=80), tf.constant([0, 0]))
+
+
+@pytest.mark.parametrize("data", ["records", "mixture", "fake", "noise"])
+def test_frames_that_are_too_small_end_a_training_before_it_begins(
+    data, tiny_recipe, data_dir, tmp_path
+):
+    text = "train.augment_on = 'device'\nDeviceRendering.window_size = (48, 700)\n"
+    tiny_recipe.write_text(f"{tiny_recipe.read_text()}\n{text}")
+    flags = [f"--gin_file={tiny_recipe}", f"--model_dir={tmp_path / 'run'}", "--num_steps=2"]
+    folders = {"mixture": (data_dir, shutil.copytree(data_dir, tmp_path / "copy")), "noise": ()}
+    flags += [f"--data_dir={folder}" for folder in folders.get(data, (data_dir,))]
+    flags += ["--use_fake_data"] * (data in ("fake", "noise"))
+    # Noise is as large as COCO's pictures.
+    height, width = (480, 640) if data == "noise" else (94, 91)
+    words = (
+        f"window_size = (48, 700), (height, width), but the pictures to train on have up to "
+        f"{height} rows and {width} columns: set DeviceRendering.window_size = ({height}, 700)"
+    )
+    with parsed("train", flags), pytest.raises(ValueError, match=re.escape(words)):
+        train.main(["train"])
+    assert not (tmp_path / "run" / "config.gin").exists()
+
+
+def test_pictures_that_are_not_trained_on_need_no_frame(tmp_path):
+    places = {"encoded": [picture(90, 20)], "height": [90], "width": [20]}
+    empty = {"encoded": [picture(99, 99)], "height": [99], "width": [99]}
+    empty |= {"boxes": (), "labels": [], "texts": []}
+    write(tmp_path / "train.tfrecord", [record(1), record(2, **places), record(3, **empty)])
+    source = RecordSource(str(tmp_path), "train", 0, 1, False, "object")
+    assert source.largest_picture() == (90, 40)
+    assert RecordSource(str(tmp_path), "train", 0, 1, True, "object").largest_picture() == (99, 99)
 
 
 @pytest.mark.parametrize("size", [(0, 64), (64, -3), 64, (64,)])

@@ -293,7 +293,10 @@ def notes_of(folder, detector_limit, **settings):
     recipe = Recipe(train_split="train", **settings)
     batches = train_on(folder, max_boxes=4)
     limit = None if detector_limit is None else (detector_limit, "CenterNetLoss.max_boxes")
-    return recipe.notes(SimpleNamespace(object_limit=lambda: limit), folder, batches)
+    detector = SimpleNamespace(
+        object_limit=lambda: limit, pipeline_targets=lambda wanted: dict if wanted else None
+    )
+    return recipe.notes(detector, folder, batches)
 
 
 @pytest.fixture
@@ -320,7 +323,7 @@ def test_more_objects_than_batches_hold_are_said_with_the_setting(crowded):
     (note,) = notes_of(crowded, None, targets_in_pipeline=False)
     assert "the rest of theirs are left out of the batches: set training_batches.max_boxes" in note
     (note,) = notes_of(crowded, None, crowd="drop")
-    assert note.startswith("1 of 4 images of train have more than 4 objects (most: 5)")
+    assert note.startswith("1 of 4 images of train has more than 4 objects (most: 5)")
 
 
 def test_more_objects_than_the_targets_hold_are_said_with_the_setting(crowded):

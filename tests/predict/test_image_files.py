@@ -132,8 +132,8 @@ def test_a_picture_that_is_not_listed_never_takes_the_id_of_one_that_is(tmp_path
     # The number in a name may be the id of another listed picture.
     assert files.number_images(["8.jpg"], known, notes=notes) == {"8.jpg": 1}
     assert notes == [
-        "1 files have a number as their name that is the id of another image: they get the next "
-        "free numbers, first 8.jpg"
+        "1 file with a number as the name that is the id of another image: the next free numbers "
+        "are taken, first for 8.jpg"
     ]
 
 
@@ -143,7 +143,7 @@ def test_moved_folders_other_systems_and_composed_letters(tmp_path):
     notes = []
     assert list(files.number_images(paths, known, notes=notes).values()) == [3, 4]
     (note,) = notes
-    assert "2 files lie in other folders than the annotations say" in note
+    assert "2 files in other folders than the annotations say" in note
 
 
 def test_output_names_never_collide():

@@ -129,7 +129,7 @@ def test_annotations_of_another_split_are_refused(tmp_path):
         json.dumps({**truth, "categories": [{"id": 3, "name": "apple"}], "annotations": []})
     )
     settings = {"label_map": FRUIT, "annotations": tmp_path / "truth.json"}
-    with pytest.raises(ValueError, match="None of the 1 images, such as b.png.* lists a.png"):
+    with pytest.raises(ValueError, match="None of 1 image, such as b.png.* lists a.png"):
         predict(RedFinder(), [path], output_dir=tmp_path / "out", **settings)
 
 

@@ -209,3 +209,53 @@ def test_frames_that_are_lost_on_a_full_disk_are_told(tmp_path):
 def test_flags_that_mean_nothing_are_refused(argument, message, tmp_path):
     with parsed("predict", [argument]), pytest.raises(flags.IllegalFlagValueError, match=message):
         predict._videos([str(tmp_path)])
+
+
+def predicted(model_dir, capsys, *arguments):
+    """Predict as the command does; returns what it said on both streams."""
+    with parsed("predict", [f"--model_dir={model_dir}", *map(str, arguments[1:])]):
+        assert predict.main(["predict", *map(str, arguments[:1])]) == 0
+    return capsys.readouterr()
+
+
+def test_videos_of_several_sizes_are_traced_once(model_dir, tmp_path, capsys, caplog):
+    folder = tmp_path / "clips"
+    (folder / "inside").mkdir(parents=True)
+    for number in range(7):
+        name = "inside/0.avi" if number == 0 else f"{number}.mp4"
+        code = "MJPG" if number == 0 else "mp4v"
+        write(folder / name, [250, 0], size=(64 + 16 * number, 48), code=code)
+    out = folder / "out"
+    for _ in range(2):  # What the first call drew is not taken for a video of the folder.
+        said = predicted(model_dir, capsys, folder, f"--output_dir={out}", "--device=cpu")
+        assert said.out.count(": 2 frames, ") == 7 and "inside/0.avi" in said.out
+        assert len(list(out.glob("*.jsonl"))) == 7
+    assert not [line for line in caplog.messages if "retracing" in line]
+
+
+def test_videos_beside_pictures_are_said(model_dir, clip, tmp_path, capsys):
+    Image.new("RGB", (80, 60)).save(tmp_path / "a.png")
+    for name in ("one.mp4", "two.mp4"):
+        (tmp_path / name).write_bytes(clip.read_bytes())
+    said = predicted(model_dir, capsys, tmp_path, f"--output_dir={tmp_path / 'o'}", "--device=cpu")
+    assert ": 1 image, " in said.out and " 0 files skipped" in said.out
+    assert (
+        f"note: {tmp_path} holds 2 videos beside its pictures, such as {tmp_path}/one" in said.err
+    )
+
+
+@pytest.mark.parametrize("exported", [False, True])
+def test_all_unknown_classes_are_told_before_the_model_is_loaded(exported, model_dir, tmp_path):
+    (tmp_path / "mscoco_label_map.pbtxt").write_bytes(
+        (model_dir / "mscoco_label_map.pbtxt").read_bytes()
+    )
+    card = {"labels": [{"name": "disc"}], "preprocessing": {"steps": ["fitted"]}}
+    (tmp_path / "model_card.json").write_text(json.dumps(card))
+    given = [f"--model_dir={tmp_path}"]
+    if exported:
+        given = [f"--model={tmp_path / 'model.onnx'}", f"--output_dir={tmp_path / 'o'}"]
+    with parsed("predict", [*given, "--classes=Disc,horse"]):
+        with pytest.raises(
+            ValueError, match=r"called 'Disc'.*No class is called 'horse'.*Set --cl"
+        ):
+            predict.main(["predict", str(tmp_path / "picture.png")])

@@ -143,7 +143,9 @@ def test_a_checkpoint_that_a_training_replaces_meanwhile(
     else:
         monkeypatch.setattr(opened, "_restore_all", restore_all)
     if asked == "ckpt-10":
-        with pytest.raises(FileNotFoundError, match=r"no checkpoint 'ckpt-10' .* there is: ckpt-5"):
+        with pytest.raises(
+            FileNotFoundError, match=r"no checkpoint 'ckpt-10' in .*, which has ckpt-5"
+        ):
             open_run(run, checkpoint=asked, device="cpu")
         return
     found = open_run(run, checkpoint=asked, device="cpu").checkpoint

@@ -70,6 +70,24 @@ class DeviceRendering:
         settings = {key: value for key, value in form.items() if key not in _TENSORS}
         return {**settings, "mean": chain.mean, "std": chain.std, "channels": chain.channels}
 
+    def check_fit(self, largest: tuple[int, int]) -> None:
+        """Refuse pictures that the frames may not hold, before a training and not in its midst.
+
+        Args:
+            largest: height and width of the largest pictures, in pixels.
+
+        Raises:
+            ValueError: says what is needed.
+        """
+        needed = tuple(map(max, self.window_size, largest))
+        if needed != self.window_size:
+            raise ValueError(
+                f"the step makes the pixels (train.augment_on = 'device') from frames of "
+                f"DeviceRendering.window_size = {self.window_size}, (height, width), but the "
+                f"pictures to train on have up to {largest[0]} rows and {largest[1]} columns: set "
+                f"DeviceRendering.window_size = {needed}, or train.augment_on = 'host'."
+            )
+
     def ship(self, example: Mapping[str, tf.Tensor], seed: tf.Tensor) -> Example:
         """Decode the window of one example, in the input pipeline.
 
