@@ -28,6 +28,9 @@ class RedFinder:
         # The score is how much more red than blue there is: exchanged channels score 0.
         return tf.reduce_mean(images[..., 0] - images[..., 2], axis=[1, 2]) / 255.0
 
+    def detect_prepared(self, images, extent):
+        return self.decode(self(images, training=False), extent)
+
     def decode(self, outputs, extent):
         assert extent.shape[1:] == (2,)
         size = tf.shape(outputs)[0]
