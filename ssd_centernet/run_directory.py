@@ -76,6 +76,13 @@ def choose_checkpoint(model_dir: str | Path, checkpoint: str | None = None) -> s
         FileNotFoundError: there is no such run or checkpoint; lists those there are.
     """
     model_dir = Path(model_dir)
+    above = model_dir.parent
+    if (above / CONFIG_NAME).is_file() and not (model_dir / CONFIG_NAME).exists():
+        if model_dir.name == BEST_DIR or Path(f"{model_dir}.index").is_file():
+            raise FileNotFoundError(
+                f"{model_dir} is a checkpoint of the run {above}: give --model_dir={above} "
+                f"--checkpoint={model_dir.name}."
+            )
     if not model_dir.is_dir():
         raise FileNotFoundError(
             f"there is no run directory {model_dir}: --model_dir must be what `ssd_centernet "

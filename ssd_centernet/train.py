@@ -327,6 +327,13 @@ def _announce(
         log.say(misfit)
     if warmed_up := describe_averages(trainer.detector):
         log.say(warmed_up)
+    if recipe.sync_batch_norm and processes == 1:
+        log.say("note: train.sync_batch_norm (--distributed_bn) has no effect on one process")
+    if length.global_batch_size > images:
+        log.say(
+            f"note: a step takes {length.global_batch_size} images, and there are {images}: it "
+            "takes some of them several times. --batch_size sets a smaller batch"
+        )
     asked = f"epochs = {recipe.epochs}" if recipe.steps is None else f"steps = {recipe.steps}"
     log.say(
         f"{counted(images, 'training image')}, {counted(length.steps_per_epoch, 'step')} an epoch, "

@@ -4,7 +4,9 @@ Each function defines one group; a command calls those it needs in its `define_f
 default is None, "not given", so that a flag which nobody typed never overrides a recipe.
 """
 
+import math
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from absl import flags
@@ -207,6 +209,16 @@ def define_device() -> None:
     )
 
 
+def check_finite(flag: str, value: float) -> None:
+    """Refuse a number that gin cannot write; `flag` is as it was given.
+
+    Raises:
+        flags.IllegalFlagValueError: it is not finite.
+    """
+    if not math.isfinite(value):
+        raise flags.IllegalFlagValueError(f"{flag}: expected a finite number.")
+
+
 def require(*names: str, example: str = "") -> None:
     """Refuse a command line on which a flag is missing.
 
@@ -223,6 +235,24 @@ def require(*names: str, example: str = "") -> None:
         raise flags.IllegalFlagValueError(text.strip())
 
 
+def check_folders(*names: str) -> None:
+    """Refuse a folder to write to that cannot be one, before any work.
+
+    Args:
+        names: flags that name one.
+
+    Raises:
+        flags.IllegalFlagValueError: it is a file, or lies in one.
+    """
+    for name in names:
+        path = Path(flags.FLAGS[name].value or ".")
+        file = next((one for one in (path, *path.parents) if one.is_file()), None)
+        if file is not None:
+            raise flags.IllegalFlagValueError(
+                f"--{name}={path}: {file} is a file, expected a folder."
+            )
+
+
 def flag_bindings(names: Mapping[str, str | Sequence[str]]) -> list[str]:
     """Turn flags that were given into gin bindings, for `config.parse(flag_params=...)`.
 
@@ -234,12 +264,17 @@ def flag_bindings(names: Mapping[str, str | Sequence[str]]) -> list[str]:
 
     Returns:
         Bindings such as 'train.batch_size = 8'; nothing for a flag that was not given.
+
+    Raises:
+        flags.IllegalFlagValueError: a number that is not finite.
     """
     bindings = []
     for flag, parameters in names.items():
         value: Any = flags.FLAGS[flag].value
         if value is None:
             continue
+        if isinstance(value, float):
+            check_finite(f"--{flag}={value:g}", value)
         parameters = [parameters] if isinstance(parameters, str) else parameters
         bindings += [f"{parameter} = {value!r}" for parameter in parameters]
     return bindings

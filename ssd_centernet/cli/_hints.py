@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from absl import flags
 
 _RATE = "--learning_rate"
@@ -61,18 +63,40 @@ _HINTS = {
 }
 
 
-def explain(error: Exception) -> str:
+# What a command reads instead of a flag that others have.
+_OF_COMMAND = {
+    ("report", "model_dir"): "run directories after the command: ssd_centernet report RUN RUN",
+    ("report", "page"): "--output=report.html",
+    ("benchmark", "model_dir"): "--gin_file=RUN/config.gin, the settings of a run",
+    **dict.fromkeys(
+        [(command, "gin_file") for command in ("evaluate", "export", "predict")],
+        f"{_NOT_NEEDED}: the run of --model_dir has its settings; --gin_params changes one",
+    ),
+}
+# How Python says it -> how we do.
+_RAW = {
+    r"invalid literal for int\(\) with base 10: .*": "expected a whole number",
+    r"could not convert string to float: .*": "expected a number",
+    r"\('Non-boolean argument to boolean flag', .*\)": "expected true or false",
+}
+
+
+def explain(error: Exception, command: str = "") -> str:
     """Say what is wrong with a command line.
 
     Args:
         error: of absl's flags, or of ours.
+        command: that was called.
 
     Returns:
         Its message; of an unknown flag what takes its place, where that is known.
     """
     name = getattr(error, "flagname", "").replace("-", "_")
-    if name not in _HINTS or not isinstance(error, flags.UnrecognizedFlagError):
-        return str(error).strip()
-    hint = _HINTS[name]
+    hint = _OF_COMMAND.get((command, name)) or _HINTS.get(name)
+    if hint is None or not isinstance(error, flags.UnrecognizedFlagError):
+        text = str(error).strip()
+        for raw, ours in _RAW.items():
+            text = re.sub(raw, ours, text)
+        return text
     told = hint if hint.startswith(_NOT_NEEDED) else f"Give instead: {hint}"
     return f"Unknown command line flag {error.flagname!r}. {told}."

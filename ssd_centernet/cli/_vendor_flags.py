@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 from absl import flags
 
+from ssd_centernet.cli._flags import check_finite
 from ssd_centernet.cli._vendor_table import (
     ALIASES,
     GIVEN,
@@ -233,6 +234,8 @@ def bindings(statements: Sequence[Statement], *, data: str | None = None) -> lis
 
     written = []
     for statement in statements:
+        if isinstance(statement.value, float):
+            check_finite(statement.flag, statement.value)
         part, _, parameter = statement.setting.partition(".")
         if part in _PARTS:
             bound, default, words = _PARTS[part]

@@ -79,6 +79,8 @@ def main(argv: list[str]) -> int:
     _flags.require("part")
     values = flags.FLAGS
     _refuse_unused(values)
+    if values.seconds is not None:
+        _flags.check_finite(f"--seconds={values.seconds:g}", values.seconds)
     _flags.complete_splits("train_split")
     lines = _eval_lines(values) if values.part == "eval" else _recipe_lines(values)
     if values.json:
@@ -91,6 +93,9 @@ def main(argv: list[str]) -> int:
 
 def _refuse_unused(values: flags.FlagValues) -> None:
     uses = {
+        "gin_file": _HAS_BATCHES,
+        "gin_params": _HAS_BATCHES,
+        "allow_import": _HAS_BATCHES,
         "data_dir": _HAS_DATA,
         "train_split": _HAS_DATA,
         "batch_size": _HAS_BATCHES,
@@ -107,7 +112,7 @@ def _refuse_unused(values: flags.FlagValues) -> None:
         if values[name].value is not None and values.part not in parts:
             raise flags.IllegalFlagValueError(
                 f"--{name} has no effect on --part={values.part}; it is for "
-                f"{' and '.join(parts)}. Leave it out."
+                f"{', '.join(parts[:-1])}{' and ' * (len(parts) > 1)}{parts[-1]}. Leave it out."
             )
 
 

@@ -60,6 +60,7 @@ def main(argv: list[str]) -> int:
     """Run the command."""
     _runs.refuse_arguments(argv)
     _flags.require("model_dir", "output")
+    _flags.check_folders("output")
     values = flags.FLAGS
     input_size = _input_size(values.input_size)
     from ssd_centernet import config
@@ -117,7 +118,8 @@ def main(argv: list[str]) -> int:
     print("score, box: largest difference of a score, and of a coordinate (fraction of the image)")
     print("IoU: smallest overlap of two that are the same\n")
     for name, size in content["bytes"].items():
-        shown = f"{size / 1e6:.1f} MB" if size >= 1e5 else f"{size / 1e3:.1f} kB"
+        small = f"{size / 1e3:.1f} kB" if size >= 1e3 else f"{size} bytes"
+        shown = f"{size / 1e6:.1f} MB" if size >= 1e5 else small
         print(f"written: {Path(values.output) / name} ({shown})")
     print(f"written: {Path(values.output) / card.CARD_NAME}")
     return 0

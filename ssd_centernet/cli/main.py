@@ -209,7 +209,7 @@ def _wrong_flags(name: str, error: Exception) -> int:
     from ssd_centernet.cli._hints import explain
 
     print(
-        f"ssd_centernet {name}: {explain(error)}\nAll flags: ssd_centernet {name} --help",
+        f"ssd_centernet {name}: {explain(error, name)}\nAll flags: ssd_centernet {name} --help",
         file=sys.stderr,
     )
     return _USAGE_ERROR

@@ -218,6 +218,7 @@ def main(argv: list[str]) -> int:
     anything = values.use_fake_data or any(values[name].value for name in _ANNOTATIONS)
     data = [] if anything else ["data_dir"]
     _flags.require("gin_file", "model_dir", *data, example=_EXAMPLE)
+    _flags.check_folders("model_dir")
     own = _own_data()
     if own or values.static:
         _refuse_several("--annotations" if own else "--static")

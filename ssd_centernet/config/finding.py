@@ -9,6 +9,7 @@ from gin import config_parser
 from ssd_centernet.config import trust
 from ssd_centernet.config.gin_state import near
 from ssd_centernet.files import read_text
+from ssd_centernet.run_directory import CONFIG_NAME
 
 _PACKAGE = Path(__file__).resolve().parents[1]
 
@@ -72,6 +73,11 @@ def find(name: str, folders: Sequence[Path], parents: Sequence[Path] = (), place
             # A user's file may include the installed one that has the same name.
             if path.is_file() and path.resolve() not in parents:
                 return path
+    run = next((one / name for one in folders if (one / name / CONFIG_NAME).is_file()), None)
+    if run is not None:
+        raise FileNotFoundError(
+            f"{name!r} is the folder of a run; its settings are the gin file {run / CONFIG_NAME}."
+        )
     available = recipes()
     looked = dict.fromkeys(str(folder.resolve()) for folder in folders)
     including = f" (included in {place}; a file cannot include itself)" if parents else ""

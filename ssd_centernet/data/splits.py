@@ -55,6 +55,9 @@ def list_splits(data_dir: str | os.PathLike) -> dict[str, list[RecordFile]]:
             file = RecordFile(name, 0, 0)
         else:
             continue
+        index = os.path.join(data_dir, f"{match[1].removesuffix('.data')}.index")
+        if match[1].endswith(".data") and os.path.isfile(index):
+            continue  # Of a checkpoint: the folder of a run was given.
         if os.path.isfile(os.path.join(data_dir, name)):
             splits.setdefault(match[1], []).append(file)
     return splits

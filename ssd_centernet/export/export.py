@@ -151,6 +151,11 @@ def export(
     """
     thresholds = _thresholds(detector, score_threshold, iou_threshold)
     names = _check(detector, formats, label_map, pairs)
+    if input_size is not None and not set(formats) - {"saved_model"}:
+        raise ValueError(
+            f"--input_size={','.join(map(str, input_size))} has no effect on a SavedModel, which "
+            "takes images of any size; it is for tflite and onnx (--formats). Leave it out."
+        )
     if "saved_model" in formats:
         refuse_wildcards(output_dir, "--output", "a SavedModel there could not be loaded")
     target = _check_target(Path(output_dir), overwrite)

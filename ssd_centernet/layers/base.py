@@ -40,10 +40,10 @@ class ConfiguredLayer(keras.layers.Layer):
             )
 
     def check_factors(self, **factors: float) -> None:
-        """Refuse a factor that is not a finite number of 0 or more.
+        """Refuse a factor that is not a finite number of 0 or more, and factors that are all 0.
 
         Args:
-            **factors: settings by name.
+            **factors: settings by name; those of all parts of a loss.
 
         Raises:
             ValueError: names the setting as recipes do, and the value.
@@ -54,6 +54,11 @@ class ConfiguredLayer(keras.layers.Layer):
                 raise ValueError(
                     f"{type(self).__name__}.{name} must be a number of 0 or more, got {value!r}."
                 )
+        if not any(factors.values()):
+            raise ValueError(
+                f"{' and '.join(f'{type(self).__name__}.{name}' for name in factors)} are 0: "
+                "nothing would be learnt. One must be above 0."
+            )
 
 
 class Float32Layer(ConfiguredLayer):

@@ -141,4 +141,4 @@ class DeviceRendering:
 
 
 def _name(chain: Any) -> str:
-    return getattr(chain, "__name__", type(chain).__name__)
+    return "None" if chain is None else getattr(chain, "__name__", type(chain).__name__)

@@ -1,0 +1,125 @@
+"""What an impatient user types: each mistake is told in a line, and before any work."""
+
+import json
+import re
+import shutil
+
+import pytest
+
+from ssd_centernet.data.directory import LABEL_MAP_NAME
+from ssd_centernet.data.pipeline import count_examples
+from tests.scripts.in_process import command
+
+
+def refused(*words, status=2):
+    """The line that a command line is refused with."""
+    said = [line for line in command(words, status=status).splitlines() if line.strip()]
+    told = [line for line in said if line.startswith(f"ssd_centernet {words[0]}: ")]
+    assert len(told) == 1 and "Traceback" not in "\n".join(said), said
+    return told[0].partition(": ")[2]
+
+
+def training(tiny_recipe, data_dir, run, *words, **options):
+    given = (f"--gin_file={tiny_recipe}", f"--data_dir={data_dir}", f"--model_dir={run}")
+    return refused("train", *given, *words, **options)
+
+
+@pytest.mark.parametrize(
+    ("word", "told"),
+    [
+        ("--num_steps=1e5", "flag --num_steps=1e5: expected a whole number"),
+        ("--seed=abc", "flag --seed=abc: expected a whole number"),
+        ("--epochs=ten", "flag --epochs=ten: expected a number"),
+        ("--static=maybe", "flag --static=maybe: expected true or false"),
+        ("--epochs=nan", "--epochs=nan: expected a finite number."),
+        ("--epochs=inf", "--epochs=inf: expected a finite number."),
+        ("--learning_rate=nan", "--learning_rate=nan: expected a finite number."),
+        ("--base_lr=inf", "--base_lr=inf: expected a finite number."),
+    ],
+)
+def test_numbers_that_are_none(tiny_recipe, data_dir, tmp_path, word, told):
+    assert training(tiny_recipe, data_dir, tmp_path / "run", word) == told
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["report", "--model_dir=a"], "Give instead: run directories after the command"),
+        (["benchmark", "--model_dir=a"], "Give instead: --gin_file=RUN/config.gin"),
+        (["evaluate", "--gin_file=a"], "Not needed: the run of --model_dir has its settings"),
+        (["export", "--gin_file=a"], "Not needed: the run of --model_dir has its settings"),
+    ],
+)
+def test_flags_of_other_commands_get_a_hint(words, told):
+    assert told in refused(*words) and "Did you mean" not in refused(*words)
+
+
+def test_a_folder_to_write_to_that_is_a_file(tiny_recipe, data_dir, tmp_path):
+    file = tmp_path / "file"
+    file.write_text("")
+    for path in (file, file / "inside"):
+        told = f"{path}: {file} is a file, expected a folder."
+        assert training(tiny_recipe, data_dir, path) == f"--model_dir={told}"
+        assert (
+            refused("evaluate", "--model_dir=a", f"--output_dir={path}") == f"--output_dir={told}"
+        )
+        assert refused("export", "--model_dir=a", f"--output={path}") == f"--output={told}"
+
+
+def test_a_checkpoint_in_the_place_of_its_run(tmp_path):
+    (tmp_path / "best").mkdir()
+    for name in ("config.gin", "ckpt-3.index", "best/ckpt-3.index"):
+        (tmp_path / name).write_text("")
+    for name in ("best", "ckpt-3"):
+        told = refused("evaluate", f"--model_dir={tmp_path / name}", "--data_dir=d", status=1)
+        assert told.endswith(f"give --model_dir={tmp_path} --checkpoint={name}.")
+
+
+def test_a_run_in_the_place_of_others(tiny_recipe, data_dir, tmp_path):
+    (tmp_path / "config.gin").write_text("")
+    told = refused("train", f"--gin_file={tmp_path}", "--data_dir=d", "--model_dir=m", status=1)
+    assert told.endswith(f"its settings are the gin file {tmp_path / 'config.gin'}.")
+    shutil.copy(data_dir / LABEL_MAP_NAME, tmp_path)
+    for name in ("ckpt-3.index", "ckpt-3.data-00000-of-00001"):
+        (tmp_path / name).write_text("")
+    told = training(tiny_recipe, tmp_path, tmp_path / "new", status=1)
+    assert "No record files of split 'coco_train'" in told and "Splits found there" not in told
+
+
+def test_what_a_benchmark_makes_no_use_of():
+    for flag in ("gin_file=a", "gin_params=a.b = 1", "allow_import=a"):
+        told = refused("benchmark", "--part=eval", f"--{flag}")
+        assert f"--{flag.partition('=')[0]} has no effect on --part=eval; it is for train" in told
+    assert "it is for eval. Leave" in refused("benchmark", "--part=step", "--images=3")
+    told = refused("benchmark", "--part=input", "--device=cpu")
+    assert "training, step, inference, postprocess and scaling. Leave it out." in told
+    assert refused("benchmark", "--part=step", "--seconds=nan") == (
+        "--seconds=nan: expected a finite number."
+    )
+
+
+def test_losses_that_all_count_nothing(tiny_recipe, data_dir, tmp_path):
+    off = [f"--gin_params=MultiBoxLoss.{name}_loss_weight = 0" for name in ("class", "box")]
+    recipe = tmp_path / "mine.gin"
+    recipe.write_text(f"{tiny_recipe.read_text()}\nSSD.criterion = @MultiBoxLoss()\n")
+    told = training(recipe, data_dir, tmp_path / "run", "--num_steps=1", *off, status=1)
+    assert "MultiBoxLoss.box_loss_weight are 0: nothing would be learnt" in told
+
+
+def test_settings_without_effect_are_noted(tiny_recipe, data_dir, tmp_path):
+    given = (f"--gin_file={tiny_recipe}", f"--data_dir={data_dir}", f"--model_dir={tmp_path / 'r'}")
+    images = count_examples(str(data_dir))
+    more = ("--num_steps=1", f"--batch_size={images + 1}", "--distributed_bn")
+    said = command(["train", *given, *more])
+    assert "note: train.sync_batch_norm (--distributed_bn) has no effect on one process" in said
+    assert f"note: a step takes {images + 1} images, and there are {images}: it takes some" in said
+    said = command(["train", *given, "--num_steps=2", f"--batch_size={images}"])
+    assert "has no effect on one process" not in said and "several times" not in said
+    assert f"train.batch_size: {images + 1} -> {images}\n  train.sync_batch_norm: True -> F" in said
+    # What was asked of an export and has no effect on its only format.
+    words = ("export", given[2], f"--output={tmp_path / 'out'}", "--input_size=80,90")
+    assert "--input_size=80,90 has no effect on a SavedModel" in refused(*words, status=1)
+    assert not (tmp_path / "out").exists()
+    said = command(["export", given[2], f"--output={tmp_path / 'out'}", "--num_check_images=1"])
+    assert re.search(r"labels.txt \(\d+ bytes\)", said)
+    assert json.loads((tmp_path / "out" / "model_card.json").read_text())["weights"] == "raw"
