@@ -51,7 +51,9 @@ class AnchorCriterion(ClassFactors):
         self.label_smoothing = label_smoothing
         self.check_choice("crowd", crowd, CROWD_MODES)
         self.check_choice("box_loss", box_loss, BOX_LOSSES)
-        self.check_factors(class_loss_weight=class_loss_weight, box_loss_weight=box_loss_weight)
+        self.check_loss_weights(
+            class_loss_weight=class_loss_weight, box_loss_weight=box_loss_weight
+        )
         if assigner is not None and not isinstance(assigner, Assigner):
             raise ValueError(
                 f"{type(self).__name__}.assigner is {assigner!r}; expected an assigner with "

@@ -40,10 +40,10 @@ class ConfiguredLayer(keras.layers.Layer):
             )
 
     def check_factors(self, **factors: float) -> None:
-        """Refuse a factor that is not a finite number of 0 or more, and factors that are all 0.
+        """Refuse a factor that is not a finite number of 0 or more.
 
         Args:
-            **factors: settings by name; those of all parts of a loss.
+            **factors: settings by name.
 
         Raises:
             ValueError: names the setting as recipes do, and the value.
@@ -54,9 +54,20 @@ class ConfiguredLayer(keras.layers.Layer):
                 raise ValueError(
                     f"{type(self).__name__}.{name} must be a number of 0 or more, got {value!r}."
                 )
-        if not any(factors.values()):
+
+    def check_loss_weights(self, **weights: float) -> None:
+        """Refuse weights of the parts of a loss that are no factors, or all 0.
+
+        Args:
+            **weights: settings by name, those of all parts.
+
+        Raises:
+            ValueError: names the settings as recipes do.
+        """
+        self.check_factors(**weights)
+        if not any(weights.values()):
             raise ValueError(
-                f"{' and '.join(f'{type(self).__name__}.{name}' for name in factors)} are 0: "
+                f"{' and '.join(f'{type(self).__name__}.{name}' for name in weights)} are 0: "
                 "nothing would be learnt. One must be above 0."
             )
 

@@ -55,7 +55,7 @@ class CenterNetLoss(ClassFactors):
         """
         super().__init__(class_weights=class_weights, name=name, **kwargs)
         self.check_choice("crowd", crowd, CROWD_MODES)
-        self.check_factors(
+        self.check_loss_weights(
             center_loss_weight=center_loss_weight,
             size_loss_weight=size_loss_weight,
             offset_loss_weight=offset_loss_weight,

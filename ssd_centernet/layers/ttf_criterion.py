@@ -61,7 +61,9 @@ class TTFLoss(ClassFactors):
             raise ValueError(f"TTFLoss.share must be above 0 and at most 1, got {share!r}.")
         self.check_choice("box_loss", box_loss, box_losses.KINDS)
         self.check_choice("crowd", crowd, CROWD_MODES)
-        self.check_factors(center_loss_weight=center_loss_weight, box_loss_weight=box_loss_weight)
+        self.check_loss_weights(
+            center_loss_weight=center_loss_weight, box_loss_weight=box_loss_weight
+        )
         self.share = share
         self.box_loss = box_loss
         self.crowd = crowd

@@ -27,6 +27,13 @@ def test_a_loss_that_would_grow_by_training_is_refused(part, name):
 
 
 @pytest.mark.parametrize("part", WEIGHTS)
+def test_losses_that_all_count_nothing_are_refused(part):
+    with pytest.raises(ValueError, match="_loss_weight are 0: nothing would be learnt"):
+        part(**dict.fromkeys(WEIGHTS[part], 0.0))
+    part(**dict.fromkeys(WEIGHTS[part][1:], 0.0))
+
+
+@pytest.mark.parametrize("part", WEIGHTS)
 def test_choices_are_told_with_the_name_that_recipes_use(part):
     with pytest.raises(ValueError, match=f"^{part.__name__}.crowd must be one of .*, got 'maybe'"):
         part(crowd="maybe")
