@@ -96,6 +96,7 @@ OUTSIDE_A_DETECTOR = [
     ["models", "matches"],
     ["models", "moving_statistics"],
     ["models", "saved"],
+    ["models", "weight_average"],
     ["models", "weight_decay"],
     ["layers", "normalization"],
     ["ops", "boxes"],
