@@ -50,6 +50,7 @@ _HINTS = {
     "patience": "--gin_params='train.early_stop_patience = 3'",
     "freeze": "--gin_params=\"train.freeze = ('stem_',)\"",
     "resume": "the same command again, which goes on; --resume_from goes on from another run",
+    "seeds": "--seed for one run; `ssd_centernet ablate` trains with several and compares",
     "gpu": "--device=gpu",
     "gpus": "`ssd_centernet launch`, one process for each device",
     "images": _INPUT,

@@ -38,6 +38,7 @@ COMMANDS = {
     "show_inputs": "draw what the network is fed, with the matched anchors",
     "show_anchors": "show which share of the objects a recipe can match, by size",
     "report": "compare runs: metrics, curves and settings, in the terminal and on one page",
+    "ablate": "train variants of a recipe with several seeds, and tell differences from chance",
     "compare_precision": "train a recipe in several precisions, and compare",
     "benchmark": "measure input, train step, inference, decoding or evaluation",
     "compat": "run a command line of a published system as its readme has it",

@@ -56,7 +56,19 @@ def read_bindings(path: str | os.PathLike) -> dict[str, str]:
         FileNotFoundError: there is no such file.
         ValueError: it is not gin.
     """
-    text = read_text(path)
+    return bindings_of(read_text(path), os.fspath(path))
+
+
+def bindings_of(text: str, place: str = "the settings") -> dict[str, str]:
+    """Read the bindings of a text, as `read_bindings` those of a file.
+
+    Args:
+        text: gin that includes nothing.
+        place: where it is from, for the message.
+
+    Raises:
+        ValueError: it is not gin.
+    """
     found = {}
     try:
         for statement in config_parser.ConfigParser(text, Words()):
@@ -65,9 +77,7 @@ def read_bindings(path: str | os.PathLike) -> dict[str, str]:
                 name = f".{statement.arg_name}" if statement.arg_name else ""
                 found[f"{scope}{statement.selector}{name}"] = repr(statement.value)
     except PARSE_ERRORS as error:
-        raise ValueError(
-            f"it cannot be read as gin: {explain(error, text, os.fspath(path))}"
-        ) from error
+        raise ValueError(f"it cannot be read as gin: {explain(error, text, place)}") from error
     return found
 
 

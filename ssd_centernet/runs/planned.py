@@ -13,6 +13,7 @@ from pathlib import Path
 
 from ssd_centernet.files import read_object, write_atomically
 from ssd_centernet.run_directory import EVALUATION_DIR, EVALUATION_METRICS_NAME, has_checkpoint
+from ssd_centernet.runtime.launcher import ending_with_this
 from ssd_centernet.runtime.signals import answered_signals
 
 _SETTINGS_NAME = "settings.json"
@@ -145,10 +146,33 @@ def complete_run(
 
 def _run_command(name: str, arguments: Sequence[str], planned: PlannedRun) -> None:
     """Run one command of the package in a process of its own and wait for it."""
+    status = run_command([name, *arguments])
+    if status:
+        other = "leave its precision out of --dtypes to compare the others"
+        raise RuntimeError(
+            f"`{name}` of the run {planned.name} ended with status {status}; its own message is "
+            f"above. When the cause is gone the same command goes on; or {other}."
+        )
+
+
+def run_command(words: Sequence[str]) -> int:
+    """Run a command of the package in a process of its own, which ends with this one.
+
+    Args:
+        words: its name and its flags.
+
+    Returns:
+        Its status, below 0 for a signal that ended it.
+
+    Raises:
+        StoppedError: a signal came; it was passed on, and the command has ended.
+    """
     sys.stdout.flush()
-    command = [sys.executable, "-m", "ssd_centernet", name, *arguments]
+    command = [sys.executable, "-m", "ssd_centernet", *words]
     # A session of its own: Ctrl-C reaches this process alone, which passes it on once.
-    child = subprocess.Popen(command, start_new_session=True)
+    child = subprocess.Popen(
+        command, start_new_session=True, env={**os.environ, **ending_with_this()}
+    )
     received: list[int] = []
 
     def forward(number: int) -> None:
@@ -159,9 +183,4 @@ def _run_command(name: str, arguments: Sequence[str], planned: PlannedRun) -> No
         status = child.wait()
     if received:
         raise StoppedError(received[0])
-    if status:
-        other = "leave its precision out of --dtypes to compare the others"
-        raise RuntimeError(
-            f"`{name}` of the run {planned.name} ended with status {status}; its own message is "
-            f"above. When the cause is gone the same command goes on; or {other}."
-        )
+    return status

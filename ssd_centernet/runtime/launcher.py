@@ -166,10 +166,15 @@ def _environment(local_processes: int) -> dict[str, str]:
     return {**dict.fromkeys(shared, threads), **os.environ}
 
 
-def end_with_launcher() -> None:
-    """End this process, as for SIGTERM, when the `launch` that started it is gone.
+def ending_with_this() -> dict[str, str]:
+    """Return the variable of a command that ends, as for SIGTERM, when this process is gone."""
+    return {LAUNCHER_VARIABLE: f"{socket.gethostname()}:{os.getpid()}"}
 
-    Nothing is done in a process that no `launch` on this machine started.
+
+def end_with_launcher() -> None:
+    """End this process, as for SIGTERM, when the command that started it is gone.
+
+    Nothing is done in a process that no command of this library on this machine started.
     """
     host, _, number = os.environ.get(LAUNCHER_VARIABLE, "").rpartition(":")
     if host == socket.gethostname():
@@ -186,7 +191,8 @@ def _end_with(number: int) -> None:
                 os.kill(number, 0)
                 time.sleep(1.0)
     with contextlib.suppress(OSError, ValueError):
-        print(f"launch (process {number}) is gone, so this process ends too", file=sys.stderr)
+        told = f"what started this process (process {number}) is gone, so it ends too"
+        print(told, file=sys.stderr)
     os.kill(os.getpid(), signal.SIGTERM)
 
 
@@ -197,7 +203,7 @@ def _run_once(
     with tempfile.TemporaryDirectory(prefix="ssd_centernet-") as folder:
         ours = {
             FAILURES_VARIABLE: folder,
-            LAUNCHER_VARIABLE: f"{socket.gethostname()}:{os.getpid()}",
+            **ending_with_this(),
         }
         process = subprocess.Popen(
             line,

@@ -44,7 +44,7 @@ def read_data_yaml(path: str | os.PathLike) -> dict:
     try:
         content = yaml.load(text, Loader=_Loader)
     except yaml.YAMLError as error:
-        raise ValueError(f"{os.fspath(path)}: {_told(error, text)}") from error
+        raise ValueError(f"{os.fspath(path)}: {explain_yaml(error, text)}") from error
     if content in _NOTHING or content is None:
         return {}
     if not isinstance(content, dict):
@@ -91,7 +91,7 @@ def read_obj_data(path: str | os.PathLike) -> dict:
     return {key: value for key, value in values.items() if key in KEYS and value}
 
 
-def _told(error: yaml.YAMLError, text: str) -> str:
+def explain_yaml(error: yaml.YAMLError, text: str) -> str:
     """Write an error of the parser in one line, with its place in the file."""
     if isinstance(error, yaml.reader.ReaderError):
         line = text.count("\n", 0, error.position) + 1
