@@ -102,6 +102,7 @@ def _uneven(study: Study, variant: Variant, images: int, lengths: Sequence[RunLe
 def _parsed(arguments: Sequence[str]) -> Recipe:
     """Parse flags of `train` as that command does, and the recipe with them."""
     from ssd_centernet.recipe import Recipe
+    from ssd_centernet.runs.splits import settle_splits
 
     values = flags.FLAGS
     debug = [f"--debug={values.debug}"]
@@ -113,7 +114,7 @@ def _parsed(arguments: Sequence[str]) -> Recipe:
     statements = _vendor_flags.resolve(values)
     _flags.complete_splits("train_split", "eval_split")
     train.parse_recipe(statements)
-    return Recipe()
+    return settle_splits(Recipe(), values.data_dir)
 
 
 def _own_length(variant: Variant) -> RunLength:
@@ -142,9 +143,11 @@ def _plan(variant: Variant, arguments: Sequence[str]) -> Plan:
         label_map = merged_label_map(data_dir)[0]
         detector = recipe.detector(label_map)
         recipe.trainer(detector, length)
-    recipe.training_batches(detector, data_dir, label_map=label_map)
+    for for_step in {False, recipe.augment_on == "device"}:
+        recipe.training_batches(detector, data_dir, label_map=label_map, for_step=for_step)
     config.assert_all_used()
-    settings = bindings_of(config.operative_config())
+    splits = {f"train.{name}": getattr(recipe, name) for name in ("train_split", "eval_split")}
+    settings = bindings_of(config.operative_config(splits))
     keras.backend.clear_session()
     return Plan(
         name=variant.name,

@@ -6,7 +6,7 @@ import statistics
 
 import pytest
 
-from tests.process import CLI, Running, cli
+from tests.process import CLI, ROOT, Running, cli, environment
 from tests.tiny import RUN_RECIPE
 from tests.warm import without_ours
 
@@ -168,6 +168,16 @@ def test_wrong_command_lines_are_told(data_dir, tmp_path, warm, arguments, messa
 def test_a_report_of_nothing_is_refused(data_dir, tmp_path, warm):
     said = cli(*flags(write_study(tmp_path, data_dir), "--report"), python=warm, status=1).stderr
     assert "there is no run of" in said
+
+
+def test_a_study_says_what_is_imported_as_a_command_line_does(data_dir, tmp_path, warm):
+    """It is code of whoever gives it, as `--gin_params` are."""
+    (tmp_path / "loud.py").write_text("print('imported', flush=True)\n")
+    text = STUDY.replace("seeds:", '  last: ["import loud"]\nseeds:')
+    path = write_study(tmp_path, data_dir, text)
+    env = environment(PYTHONPATH=f"{ROOT}:{tmp_path}")
+    said = cli(*flags(path, "--dry_run"), python=warm, env=env, status=1)
+    assert "imported" in said.stdout and "the same settings as base" in said.stderr
 
 
 def test_who_asks_train_for_several_seeds_is_led_here(warm):

@@ -54,7 +54,7 @@ def files(page: Path) -> dict[str, str]:
     """Path -> text of the files that a page shows: blocks that begin with '# PATH' of a file."""
     found = {}
     for block in blocks(page):
-        name = re.match(r"# (\S+\.(?:gin|py))\n", block.text)
+        name = re.match(r"# (\S+\.(?:gin|py|yaml))\n", block.text)
         if name and not block.language:
             found[name[1]] = f"{block.text}\n"
     return found

@@ -19,6 +19,7 @@ HELD = {
     "files of detections.": "security/test_data_files: booleans_lists_and_digits",
     "runs with your rights": "security/test_saved_settings: what_belongs_to_a_run_is_told",
     "gin files that you name": "security/test_saved_settings: what_belongs_to_a_run_is_told",
+    "files of a study": "cli/test_ablate: a_study_says_what_is_imported_as_a_command_line_does",
     "modules that you allow": "security/test_saved_settings: an_allowed_module_is_imported_with",
     "exported SavedModels": "export/test_export:",
     "of a run may set": "security/test_saved_settings: settings_of_a_run_name_parts_and",
