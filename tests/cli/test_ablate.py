@@ -119,6 +119,16 @@ def test_all_variants_are_shown_before_anything_runs(data_dir, tmp_path, warm):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("path", sorted((ROOT / "studies").glob("*.yaml")), ids=lambda p: p.stem)
+def test_the_studies_that_are_here_can_be_trained(data_dir, tmp_path, warm, path):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "demo").symlink_to(data_dir)
+    command = ["ablate", f"--study={path}", "--output_dir=out", "--dry_run", "--json"]
+    plans = json.loads(cli(*command, python=warm, cwd=tmp_path).stdout.splitlines()[-1])
+    assert [plan["name"] for plan in plans] == ["base", "ema", "giou"]
+    assert len({plan["steps"] * plan["batch_size"] for plan in plans}) == 1
+
+
 WRONG = {
     # What is wrong in the last variant -> status, message.
     "syntax": ('["train.clip_norm = "]', "line 12 (variant last): The value cannot be read"),
