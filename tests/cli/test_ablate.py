@@ -39,6 +39,11 @@ def events(folder):
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
+def has_trained(folder):
+    log = folder / "metrics.jsonl"
+    return log.exists() and log.read_text()
+
+
 def flags(path, *more):
     return ["ablate", f"--study={path}", f"--output_dir={path.parent}/out", *more]
 
@@ -50,12 +55,8 @@ def test_a_study_goes_on_after_a_kill_and_a_stop_and_is_told_as_its_runs_are(
     path, out = write_study(tmp_path, data_dir), tmp_path / "out"
     command, first, second = flags(path), out / "base" / "seed0", out / "ema" / "seed0"
 
-    def has_trained(folder):
-        log = folder / "metrics.jsonl"
-        return lambda: log.exists() and log.read_text()
-
     with Running(warm, "-m", "ssd_centernet", *command) as study:
-        study.wait_until(has_trained(first), limit=200)
+        study.wait_until(lambda: has_trained(first), limit=200)
         study.signal(signal.SIGKILL)
         study.finish(status=-signal.SIGKILL)
         # The training ends with the study, and saves what it has learnt.
@@ -65,7 +66,7 @@ def test_a_study_goes_on_after_a_kill_and_a_stop_and_is_told_as_its_runs_are(
 
     def goes_on():
         begun = [one for one in events(first) if one["event"] == "begin"]
-        return len(begun) > 1 or has_trained(second)()
+        return len(begun) > 1 or has_trained(second)
 
     with Running(*CLI, *command) as study:
         study.wait_until(goes_on, limit=200)
@@ -107,6 +108,18 @@ def test_a_study_goes_on_after_a_kill_and_a_stop_and_is_told_as_its_runs_are(
     assert f"{second} was trained in another way" in refused.stderr
     assert "train.ema_decay was 0.9, is 0.8" in refused.stderr
     assert "== " not in refused.stdout
+
+
+def test_a_training_ends_with_its_study(data_dir, tmp_path, warm):
+    path, run = write_study(tmp_path, data_dir, steps=20_000), tmp_path / "out" / "base" / "seed0"
+    with Running(warm, "-m", "ssd_centernet", *flags(path)) as study:
+        study.wait_until(lambda: has_trained(run), limit=200)
+        study.signal(signal.SIGKILL)
+        study.finish(status=-signal.SIGKILL)
+    with Running("sleep", 100) as waiting:
+        waiting.wait_until(lambda: events(run)[-1]["event"] == "end", limit=60)
+    assert events(run)[-1]["reason"] == "SIGTERM"
+    assert list(run.glob("ckpt-*.index"))
 
 
 def test_all_variants_are_shown_before_anything_runs(data_dir, tmp_path, warm):
