@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 from absl import flags
 
 from ssd_centernet.cli import _flags
-from ssd_centernet.plain_text import counted
 
 if TYPE_CHECKING:
     from ssd_centernet.recipe import Recipe
@@ -228,7 +227,7 @@ def images_of_run(split: str | None = None) -> list[str]:
             f"Give image files or folders after the flags: those of {split}, for {model_dir}, are "
             "not known, or not there any more."
         )
-    print(f"images: {counted(len(found), 'image')} of {split} of {data_dir}, the data of the run")
+    print(f"images: the {len(found)} of {split} of {data_dir}, the data of the run")
     return found
 
 
