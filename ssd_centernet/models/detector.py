@@ -134,14 +134,16 @@ class Detector(ExplainedModel):
         """
         if outputs is None:
             outputs = self(images, training=False)
-        if FLIP not in getattr(self.decoder, "test_time", ()):
+        # A detector of one's own need not have a layer that decodes.
+        decoder = getattr(self, "decoder", None)
+        if FLIP not in getattr(decoder, "test_time", ()):
             return self.decode(outputs, extent, **limits)
         found = self.decode(outputs, None, **limits)
         mirrored = self.decode(self(tf.reverse(images, [2]), training=False), None, **limits)
         mirrored = {**mirrored, "boxes": box_ops.flip_left_right(mirrored["boxes"])}
         overlap = limits.get("iou_threshold")
         if overlap is None:
-            overlap = getattr(self.decoder, "iou_threshold", None) or _IOU_OF_VIEWS
+            overlap = getattr(decoder, "iou_threshold", None) or _IOU_OF_VIEWS
         return self.to_image_frame(nms.merge_detections(found, mirrored, overlap), extent)
 
     def to_image_frame(self, detections: dict, extent) -> dict[str, tf.Tensor]:
