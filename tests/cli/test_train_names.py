@@ -4,11 +4,12 @@ import json
 
 import pytest
 
-from ssd_centernet.cli import _runs, evaluate, show_inputs, train
+from ssd_centernet.cli import _runs, evaluate, show_anchors, show_inputs, train
 from ssd_centernet.config.text import read_bindings
 from ssd_centernet.data.splits import same_role
+from ssd_centernet.preview.anchor_report import describe_anchors
 from tests.cli.command_line import parsed
-from tests.tiny import LABELS, TINY_RECIPE, write_split
+from tests.tiny import LABELS, TINY_RECIPE, tiny_detector, write_split
 
 
 @pytest.fixture
@@ -139,3 +140,24 @@ def test_the_split_that_has_a_role(tmp_path, names, split, found):
     for name in names:
         (tmp_path / f"{name}.record").write_bytes(b"")
     assert same_role(tmp_path, split) == found
+
+
+def test_what_is_looked_at_before_a_training_has_the_names_of_the_files(recipe, tmp_path, capsys):
+    data = data_set(tmp_path / "data", "birds")
+    for command, module in (("show_inputs", show_inputs), ("show_anchors", show_anchors)):
+        output = [f"--output={tmp_path / 'sheet.png'}"] if command == "show_inputs" else []
+        with parsed(command, [f"--gin_file={recipe}", f"--data_dir={data}", *output]):
+            assert module.main([command]) == 0
+        said = capsys.readouterr().out
+        assert "birds_train" in said and "coco_train" not in said
+    assert describe_anchors(tiny_detector(), data).startswith(f"birds_train of {data}: ")
+
+
+def test_a_validation_that_is_missing_is_told_by_its_own_name(run, tmp_path):
+    data = data_set(tmp_path / "data", "birds")
+    for path in data.glob("birds_val*"):
+        path.unlink()
+    with pytest.raises(FileNotFoundError, match="No record files of split 'birds_val' in"):
+        run(data)
+    told = run(data, "--mode=train")
+    assert told[0] == f"data: birds_train of {data}, without evaluations"

@@ -74,7 +74,7 @@ def test_inference_draws_an_image(model_dir, pictures, tmp_path, capsys):
     assert call(train, f"--inference={image}", f"--model_dir={run}", "-b", "1", "--k=2") == 0
     assert [path.stem for path in (run / "predictions").glob("*.png")] == [image.stem]
     said = capsys.readouterr()
-    assert "1 images" in said.out
+    assert "1 image, " in said.out
     assert "these flags have no effect: --k=2.0" in said.err
 
 
