@@ -14,7 +14,7 @@ import tensorflow as tf
 
 from ssd_centernet import __version__, config, run_directory
 from ssd_centernet._keras import keras, keras_version
-from ssd_centernet.config.text import read_bindings
+from ssd_centernet.config.text import bindings_of, read_bindings
 from ssd_centernet.data import shards
 from ssd_centernet.data.mixture import DataDir, folders_of, merged_label_map
 from ssd_centernet.evaluation.coco import CocoEvaluator
@@ -35,7 +35,7 @@ from ssd_centernet.runtime.device import (
     select_device,
 )
 from ssd_centernet.runtime.distribution import Communicator
-from ssd_centernet.training.checkpoints import RunCheckpoints
+from ssd_centernet.training.checkpoints import MisfitError, RunCheckpoints
 from ssd_centernet.training.log_files import recorded_sessions
 from ssd_centernet.training.logging import TrainLog
 from ssd_centernet.training.loop import TrainLoop
@@ -175,9 +175,9 @@ def _find_beginning(recipe: Recipe, checkpoints: RunCheckpoints, log: TrainLog) 
     Returns:
         Prefix of the checkpoint that was resumed.
     """
-    resumed = checkpoints.resume()
+    resumed = _resume(checkpoints)
     if resumed is None and recipe.resume_from:
-        resumed = checkpoints.resume(run_directory.find_checkpoint(recipe.resume_from))
+        resumed = _resume(checkpoints, run_directory.find_checkpoint(recipe.resume_from))
     if resumed is not None:
         step = int(checkpoints.trainer.step)
         log.resume_at(step)
@@ -204,6 +204,19 @@ def _find_beginning(recipe: Recipe, checkpoints: RunCheckpoints, log: TrainLog) 
         if recipe.freeze and recipe.freeze_random:
             log.say(f"note: train.freeze = {tuple(recipe.freeze)} holds layers at random weights")
     return resumed
+
+
+def _resume(checkpoints: RunCheckpoints, path: str | None = None) -> str | None:
+    """Resume a checkpoint; where it does not fit, say which settings are other than its run's."""
+    try:
+        return checkpoints.resume(path)
+    except MisfitError as error:
+        before = saved_settings(path or checkpoints.model_dir)
+        changed = describe_changes(before, bindings_of(config.operative_config()))
+        if changed:
+            _, lines = changed.split("\n", maxsplit=1)
+            raise ValueError(f"{error} Other than when it was trained:\n{lines}") from error
+        raise
 
 
 def _check_frozen(recipe: Recipe, detector: Detector, fresh: Sequence[str] | None) -> None:

@@ -229,7 +229,8 @@ def require(*names: str, example: str = "") -> None:
     Raises:
         flags.IllegalFlagValueError: names every flag that was not given.
     """
-    missing = [f"--{name}" for name in names if flags.FLAGS[name].value in (None, [])]
+    # A shell's variable that is not set gives an empty word.
+    missing = [f"--{name}" for name in names if flags.FLAGS[name].value in (None, [], "", [""])]
     if missing:
         text = f"{', '.join(missing)} must be given. {example}"
         raise flags.IllegalFlagValueError(text.strip())

@@ -105,7 +105,7 @@ def _check_short(words: Sequence[str]) -> None:
     for word, following in itertools.zip_longest(words, words[1:], fillvalue=""):
         if not re.match(r"--?[A-Za-z]", word):
             continue
-        written, equals, value = word.partition("=")
+        written, equals, value = _parted(word).partition("=")
         name = written.lstrip("-").replace("-", "_")
         letter = not word.startswith("--")
         name = _SHORT.get(name, name) if letter else name
@@ -117,10 +117,17 @@ def _check_short(words: Sequence[str]) -> None:
         _refuse_different(name, list(forms.values()))
 
 
+def _parted(word: str) -> str:
+    """Write a letter and its number, -b4, as -b=4."""
+    joined = re.fullmatch(r"-([A-Za-z])(\d.*)", word)
+    return f"-{joined[1]}={joined[2]}" if joined and joined[1] in _SHORT else word
+
+
 def _rewritten(word: str) -> str:
     # A lone dash and a negative number are values.
     if not re.match(r"--?[A-Za-z]", word):
         return word
+    word = _parted(word)
     name, equals, value = word.lstrip("-").partition("=")
     if not word.startswith("--"):
         name = _SHORT.get(name, name)
@@ -231,6 +238,7 @@ def bindings(statements: Sequence[Statement], *, data: str | None = None) -> lis
         flags.IllegalFlagValueError: the recipe's part has no such setting; names the flag.
     """
     from ssd_centernet import config
+    from ssd_centernet.config import gin_state
 
     written = []
     for statement in statements:
@@ -240,6 +248,9 @@ def bindings(statements: Sequence[Statement], *, data: str | None = None) -> lis
         if part in _PARTS:
             bound, default, words = _PARTS[part]
             part, known = config.bound_part(bound, default=default)
+            if all(one.name != bound for one in gin_state.bindings.values()):
+                # What a recipe takes by default is not asked for its settings.
+                written.append(f"{bound} = @{default}")
             if parameter == "base_learning_rate" and parameter not in known:
                 parameter = "learning_rate"  # A rate without a schedule around it.
             if parameter not in known:

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING
 
 from absl import flags
 
-from ssd_centernet.cli import _batch_size, _flags, _runs, _vendor_flags
+from ssd_centernet.cli import _batch_size, _flags, _runs, _train_values, _vendor_flags
 from ssd_centernet.cli._originals import downloaded_data, published_beginning
 from ssd_centernet.cli._vendor_flags import Statement
 from ssd_centernet.files import temporary_folder
@@ -63,8 +63,6 @@ _ANNOTATIONS = {
     "val, as a data.yaml does. Without any, the run is not evaluated.",
     "val_image_dir": "Folder of the images in --val_annotations (default: --image_dir).",
 }
-# An evaluation comes at the last step too, so that there is no other with a longer interval.
-_BEYOND_ANY_RUN = 1_000_000_000
 _EXAMPLE = (
     "For example: ssd_centernet train --gin_file=ssd300_resnet34 --data_dir=data/mine "
     "--model_dir=runs/mine, with data of `ssd_centernet convert`; or --annotations=FILE, as your "
@@ -289,7 +287,7 @@ def parse_recipe(
 
     bindings = _flags.flag_bindings(_BINDINGS)
     if values.data_weights:
-        bindings.append(f"train.data_weights = {_weights(values.data_weights)}")
+        bindings.append(f"train.data_weights = {_train_values.weights(values.data_weights)}")
     if values.from_scratch:
         if values.fine_tune_checkpoint:
             raise flags.IllegalFlagValueError(
@@ -303,13 +301,9 @@ def parse_recipe(
         # Said by the original's scripts, where it leaves the recipe's as it is.
         bindings = [one for one in bindings if not one.startswith("train.fine_tune_checkpoint")]
         bindings += beginning or ()
-    noise = not (values.data_dir or values.annotations)
-    if values.mode == "train" or noise or not evaluable:
-        bindings.append("train.evaluate_every = 0")
-    elif values.mode == "train_and_post_eval":
-        bindings.append(f"train.evaluate_every = {_BEYOND_ANY_RUN}")
+    bindings += _train_values.evaluations(evaluable=evaluable)
     if values.profile not in (None, _NO_PROFILE):
-        bindings.append(f"train.profile = {_profiled_steps(values.profile)}")
+        bindings.append(f"train.profile = {_train_values.profiled_steps(values.profile)}")
     if values.static and values.use_fake_data:
         raise flags.IllegalFlagValueError(
             "--static and --use_fake_data are two sources of training batches: give only one."
@@ -328,15 +322,6 @@ def parse_recipe(
     return bindings
 
 
-def _weights(words: Sequence[str]) -> tuple[float, ...]:
-    try:
-        return tuple(float(word) for word in words)
-    except ValueError as error:
-        raise flags.IllegalFlagValueError(
-            f"--data_weights={','.join(words)}: expected a number for each --data_dir, such as 2,1."
-        ) from error
-
-
 def _refuse_several(use: str) -> None:
     """Refuse several data directories where only one has a meaning."""
     if isinstance(flags.FLAGS.data_dir, list):
@@ -344,15 +329,6 @@ def _refuse_several(use: str) -> None:
             f"--data_dir is given {len(flags.FLAGS.data_dir)} times, but {use} takes one: give the "
             "one that is meant."
         )
-
-
-def _profiled_steps(words: Sequence[str]) -> tuple[int, ...]:
-    try:
-        return tuple(int(word) for word in words)
-    except ValueError as error:
-        raise flags.IllegalFlagValueError(
-            f"--profile={','.join(words)}: expected the first and the last step, such as 50,53."
-        ) from error
 
 
 def _noise(folder: Path) -> str:

@@ -54,6 +54,11 @@ class AnchorCriterion(ClassFactors):
         self.check_loss_weights(
             class_loss_weight=class_loss_weight, box_loss_weight=box_loss_weight
         )
+        if not all(factor > 0 for factor in scale_factors):
+            raise ValueError(
+                f"{type(self).__name__}.scale_factors must be four numbers above 0, got "
+                f"{tuple(scale_factors)}."
+            )
         if assigner is not None and not isinstance(assigner, Assigner):
             raise ValueError(
                 f"{type(self).__name__}.assigner is {assigner!r}; expected an assigner with "

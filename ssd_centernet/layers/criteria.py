@@ -97,6 +97,10 @@ class MultiBoxLoss(AnchorCriterion):
             **kwargs,
         )
         self.check_choice("normalizer", normalizer, NORMALIZERS)
+        self.check_factors(
+            negatives_per_positive=negatives_per_positive,
+            negatives_of_empty_image=negatives_of_empty_image,
+        )
         self.negatives_per_positive = negatives_per_positive
         self.negatives_of_empty_image = negatives_of_empty_image
         self.mine_matched = mine_matched

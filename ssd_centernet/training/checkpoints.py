@@ -25,6 +25,10 @@ from ssd_centernet.training.mending import forget_digests, mend
 from ssd_centernet.training.trainer import Trainer
 
 
+class MisfitError(ValueError):
+    """A checkpoint of another model or optimizer; the settings of its run tell what differs."""
+
+
 class RunCheckpoints:
     """Save and restore all that a run needs to go on as if it had never stopped.
 
@@ -103,7 +107,7 @@ class RunCheckpoints:
         except (AssertionError, IndexError, ValueError, tf.errors.OpError) as error:
             if checkpoint_files.is_damage(error):
                 raise checkpoint_files.damaged(path, error) from error
-            raise ValueError(
+            raise MisfitError(
                 f"checkpoint {path} does not fit this model: {checkpoint_files.first_line(error)}. "
                 "The run in this directory probably had another recipe, number of classes or "
                 "backbone: choose another --model_dir, or load only the weights with "

@@ -9,7 +9,7 @@ import gin
 import tensorflow as tf
 
 from ssd_centernet.training.length import RunLength
-from ssd_centernet.training.warmup_cosine import WarmupCosine
+from ssd_centernet.training.warmup_cosine import WarmupCosine, check_rates
 
 __all__ = ["ConstantRate", "RunLength", "StepDecay", "WarmupCosine", "WarmupCosineSteps"]
 
@@ -24,7 +24,11 @@ class ConstantRate:
         Args:
             learning_rate: rate after the warm-up, for any batch size.
             warmup_steps: steps over which the rate grows linearly from 0.
+
+        Raises:
+            ValueError: the rate is below 0.
         """
+        check_rates(self, learning_rate=learning_rate)
         self.learning_rate = learning_rate
         self.warmup_steps = warmup_steps
 
@@ -90,8 +94,10 @@ class StepDecay:
             warmup_limit: largest share of the run that the warm-up takes; None for no limit.
 
         Raises:
-            ValueError: the boundaries do not ascend, or the unit is another one.
+            ValueError: the boundaries do not ascend, the unit is another one, or the rate is
+                below 0.
         """
+        check_rates(self, base_learning_rate=base_learning_rate)
         if unit not in ("epochs", "steps"):
             raise ValueError(f"StepDecay.unit must be 'epochs' or 'steps', got {unit!r}.")
         if list(boundaries) != sorted(boundaries):
@@ -215,8 +221,10 @@ class WarmupCosineSteps:
             warmup_limit: largest share of the run that the warm-up takes; None for no limit.
 
         Raises:
-            ValueError: the warm-up is negative, or the length is not above 0.
+            ValueError: the warm-up or a rate is negative, or the length is not above 0.
         """
+        rates = {"warmup_learning_rate": warmup_learning_rate}
+        check_rates(self, base_learning_rate=base_learning_rate, **rates)
         if warmup_steps < 0:
             raise ValueError(
                 f"WarmupCosineSteps.warmup_steps is {warmup_steps}; expected 0 or more."

@@ -13,6 +13,23 @@ from ssd_centernet.training.length import RunLength
 _LONG = 1.25
 
 
+def check_rates(schedule: object, **rates: float) -> None:
+    """Refuse a learning rate that is not a finite number of 0 or more.
+
+    Args:
+        schedule: whose settings they are.
+        **rates: by name.
+
+    Raises:
+        ValueError: names the setting as recipes do, and the value.
+    """
+    for name, rate in rates.items():
+        if not 0 <= rate < math.inf:
+            raise ValueError(
+                f"{type(schedule).__name__}.{name} must be a number of 0 or more, got {rate!r}."
+            )
+
+
 @gin.register
 class WarmupCosine:
     """Linear warm-up, a plateau, a half cosine and a floor, all in epochs.
@@ -58,7 +75,11 @@ class WarmupCosine:
                 scales them unless the run has the length that they are for. The published schedule
                 (False) ignores the length of the run.
             length: epochs of the run that the three epochs are for; None: no run.
+
+        Raises:
+            ValueError: the rate is below 0.
         """
+        check_rates(self, base_learning_rate=base_learning_rate)
         self.base_learning_rate = base_learning_rate
         self.reference_batch_size = reference_batch_size
         self.warmup_epochs = warmup_epochs

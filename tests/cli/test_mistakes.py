@@ -8,7 +8,10 @@ import pytest
 
 from ssd_centernet.data.directory import LABEL_MAP_NAME
 from ssd_centernet.data.pipeline import count_examples
+from ssd_centernet.training.schedules import StepDecay, WarmupCosine, WarmupCosineSteps
+from tests.cli.command_line import parsed_recipe
 from tests.scripts.in_process import command
+from tests.tiny import TINY_NETWORK
 
 
 def refused(*words, status=2):
@@ -39,6 +42,63 @@ def training(tiny_recipe, data_dir, run, *words, **options):
 )
 def test_numbers_that_are_none(tiny_recipe, data_dir, tmp_path, word, told):
     assert training(tiny_recipe, data_dir, tmp_path / "run", word) == told
+
+
+def test_empty_words_of_a_shell(tiny_recipe, data_dir, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert training(tiny_recipe, "", "run").startswith("--data_dir must be given.")
+    assert training(tiny_recipe, data_dir, "").startswith("--model_dir must be given.")
+    assert refused("train", "--gin_file=", "--data_dir=").startswith(
+        "--gin_file, --model_dir, --data_dir must be given."
+    )
+    assert refused("evaluate", "--model_dir=") == "--model_dir must be given."
+
+
+@pytest.mark.parametrize("mode", ["train", "train_and_post_eval"])
+def test_a_mode_that_has_the_last_word(tiny_recipe, mode, capsys):
+    for every, told in (("1", True), ("0", False)):
+        words = [f"--gin_file={tiny_recipe}", "--data_dir=d", f"--mode={mode}"]
+        with parsed_recipe([*words, f"--evaluate_every={every}"]):
+            said = capsys.readouterr().err
+        assert said.startswith(f"--evaluate_every=1 has no effect: --mode={mode} is") == told
+
+
+@pytest.mark.parametrize(
+    ("word", "setting", "value"),
+    [
+        ("--threadpool_size=3", "training_batches.threadpool_size", 3),
+        ("--learning_rate=0.25", "ConstantRate.learning_rate", 0.25),
+    ],
+)
+def test_a_recipe_without_a_line_of_the_part_that_a_flag_sets(
+    data_dir, tmp_path, word, setting, value
+):
+    (tmp_path / "bare.gin").write_text(f"{TINY_NETWORK}\ntrain.batch_size = 4\n")
+    run = tmp_path / "run"
+    given = (f"--gin_file={tmp_path / 'bare.gin'}", f"--data_dir={data_dir}", f"--model_dir={run}")
+    command(["train", *given, "--num_steps=1", "--mode=train", word])
+    assert f"{setting} = {value}\n" in (run / "config.gin").read_text()
+
+
+def test_a_rate_below_0(tiny_recipe, data_dir, tmp_path):
+    place = "--gin_params=ConstantRate.learning_rate = -1"
+    told = training(tiny_recipe, data_dir, tmp_path, "--num_steps=1", place, status=1)
+    assert told.startswith(
+        "ConstantRate.learning_rate must be a number of 0 or more, got -1 (--gin"
+    )
+    for schedule in (StepDecay, WarmupCosine, WarmupCosineSteps):
+        with pytest.raises(ValueError, match=f"{schedule.__name__}.base_learning_rate must be"):
+            schedule(base_learning_rate=float("nan"))
+
+
+def test_a_resume_with_another_optimizer_names_it(tiny_recipe, data_dir, tmp_path):
+    given = (f"--gin_file={tiny_recipe}", f"--data_dir={data_dir}", f"--model_dir={tmp_path / 'r'}")
+    command(["train", *given, "--num_steps=1", "-b2"])
+    other = ("--num_steps=2", "-b", "2", "--gin_params=train.optimizer = @Adam")
+    said = command(["train", *given, *other], status=1)
+    assert "does not fit this model" in said and said.endswith(
+        "Other than when it was trained:\n  train.optimizer: @Momentum -> @Adam\n"
+    )
 
 
 @pytest.mark.parametrize(

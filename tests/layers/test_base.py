@@ -26,6 +26,19 @@ def test_a_loss_that_would_grow_by_training_is_refused(part, name):
     assert 0.0 in part(**{name: 0.0}).loss_weights.values()
 
 
+@pytest.mark.parametrize(
+    ("setting", "told"),
+    [
+        ({"scale_factors": (10.0, 10.0, 0.0, 5.0)}, "scale_factors must be four numbers above 0"),
+        ({"negatives_per_positive": -1}, "negatives_per_positive must be a number of 0 or more"),
+        ({"negatives_of_empty_image": -1}, "negatives_of_empty_image must be a number of 0"),
+    ],
+)
+def test_numbers_that_would_teach_something_else_are_refused(setting, told):
+    with pytest.raises(ValueError, match=f"^MultiBoxLoss.{told}"):
+        MultiBoxLoss(**setting)
+
+
 @pytest.mark.parametrize("part", WEIGHTS)
 def test_losses_that_all_count_nothing_are_refused(part):
     with pytest.raises(ValueError, match="_loss_weight are 0: nothing would be learnt"):
