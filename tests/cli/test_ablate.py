@@ -5,6 +5,7 @@ import signal
 import statistics
 
 import pytest
+import yaml
 
 from tests.process import CLI, ROOT, Running, cli, environment
 from tests.tiny import RUN_RECIPE
@@ -138,7 +139,8 @@ def test_the_studies_that_are_here_can_be_trained(data_dir, tmp_path, warm, path
     (tmp_path / "data" / "demo").symlink_to(data_dir)
     command = ["ablate", f"--study={path}", "--output_dir=out", "--dry_run", "--json"]
     plans = json.loads(cli(*command, python=warm, cwd=tmp_path).stdout.splitlines()[-1])
-    assert [plan["name"] for plan in plans] == ["base", "ema", "giou"]
+    variants = yaml.safe_load(path.read_text(encoding="utf-8"))["variants"]
+    assert [plan["name"] for plan in plans] == ["base", *variants] and len(variants) > 1
     assert len({plan["steps"] * plan["batch_size"] for plan in plans}) == 1
 
 
