@@ -37,8 +37,8 @@ def test_processes_that_are_disconnected_say_so_at_once(operation, warm):
     ended = run_worker(*(2, "lost", operation, "disconnect"), python=warm, status=None)
     assert time.monotonic() - started < 30 * slowness()
     assert ended.status == 75, str(ended)
-    for rank in (0, 1):
-        assert f"process {rank} lost another one in {operation}" in ended.stdout, str(ended)
+    # The first that notices says it; the launcher may end the other one before that does.
+    assert re.search(rf"process [01] lost another one in {operation}:", ended.stdout), str(ended)
     assert "Traceback" not in ended.text, str(ended)
 
 

@@ -7,11 +7,13 @@ of Python, "deaf" in a long call of C; "input" not the call, but the fourth batc
 that it returns. The variable PATIENCE has the seconds until a command ends that does not answer.
 """
 
+import contextlib
 import ctypes
 import functools
 import importlib
 import os
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -20,14 +22,24 @@ from ssd_centernet.runtime import signals
 
 
 def halt(how: str, mark: str) -> None:
-    number = Path(f"{mark}.new")
+    number = Path(f"{mark}.{os.getpid()}")
     number.write_text(str(os.getpid()))
-    number.rename(mark)
+
+    def show() -> None:
+        # Of several processes the first one halts.
+        with contextlib.suppress(FileExistsError):
+            os.link(number, mark)
+
     if how == "deaf":
+        # Only once it hears nothing may a signal come.
+        threading.Timer(0.3, show).start()
         # Taken twice, a lock of C is waited for without end and without work; no signal helps.
         lock = ctypes.create_string_buffer(64)
         for _ in range(2):
             ctypes.CDLL(None).pthread_mutex_lock(lock)
+    show()
+    if Path(mark).read_text() != number.read_text():
+        return
     for _ in range(6000):
         time.sleep(0.01)
 
