@@ -48,7 +48,8 @@ _SMALL_IMAGES = "--gin_params='IMAGE_SIZE = (96, 96)'"
 SHRINK = {
     # Two of its trainings, of a study that is small as it is.
     "ablate": "--only=giou",
-    "train": f"--num_steps=2 --batch_size=2 {_SMALL_IMAGES}",
+    # The seed is one whose scores of two steps differ enough for the check of an exported file.
+    "train": f"--num_steps=2 --batch_size=2 --seed=2 {_SMALL_IMAGES}",
     "compare_precision": f"--dtypes=bf16 --nocontrol --num_steps=2 --batch_size=2 {_SMALL_IMAGES}",
     "make_synthetic": "--num_train=4 --num_val=2",
     # A network of two steps scores low.

@@ -13,7 +13,6 @@ from ssd_centernet.building import build_detector
 from ssd_centernet.cli._errors import message_for_user
 from ssd_centernet.cli.originals.lines import PROGRAMS
 from ssd_centernet.labels import LabelMap
-from ssd_centernet.models.backbones.resnet import ResNet
 from tests.docs import pages
 from tests.docs.commands import (
     BEGIN_ANEW,
@@ -49,7 +48,7 @@ BY_GROUP = steps()
 def place(tmp_path_factory, warm):
     """A directory of small networks in which the commands of README have been run."""
     top = tmp_path_factory.mktemp("pages")
-    place = make_place(top / "place", published=ResNet(**NARROW_RESNET34))
+    place = make_place(top / "place", published=NARROW_RESNET34)
     env = shell(top / "bin", warm, place)
     for step in BY_GROUP["README"]:
         if re.match(r"ssd_centernet (convert|train|evaluate) ", step.text):
@@ -60,7 +59,7 @@ def place(tmp_path_factory, warm):
 @pytest.mark.slow(minutes=4)
 def test_every_command_of_readme_runs_and_does_what_it_says(tmp_path, warm):
     """As a reader begins: the published network, each kind of command in a fresh interpreter."""
-    place = make_place(tmp_path / "place", published=ResNet())
+    place = make_place(tmp_path / "place", published={})
     printed = _run(BY_GROUP["README"], place, tmp_path, warm, first=sys.executable, narrow=False)
     readme = [c for b in pages.blocks(PAGES[0]) if b.language == "sh" for c in pages.commands(b)]
     (training,) = [c for c in readme if c.startswith("ssd_centernet train")]
