@@ -44,17 +44,26 @@ def way(tmp_path_factory, warm):
     shown = ["show_inputs", f"--gin_file={recipe}", f"--data_dir={data}", f"--output={sheet}"]
     trained, inputs = _side_by_side(python, training, [*shown, "--num_images=4"])
     there = [f"--model_dir={run}", f"--data_dir={data}", "--device=cpu"]
-    files = [pictures / "val", top / "missing.jpg"]
+    (top / "broken.jpg").write_text("no picture")
+    files = [pictures / "val", top / "broken.jpg"]
     evaluated, predicted = _side_by_side(
         python,
         ["evaluate", *there, "--batch_size=3", f"--output_dir={top / 'scores'}"],
         ["predict", there[0], there[2], "--contact_sheet", *files, "--batch_size=2"],
     )
     before = (run / "evaluation" / "metrics.json").read_text()
-    nothing = ("predict", there[0], top / "missing.jpg", f"--output_dir={top / 'none'}")
+    drawn = _contents(run / "predictions")
     # Both commands have begun from nothing above.
     again = cli(*training, "--mode=eval", "--batch_size=5", python=warm).stdout
-    refused = cli(*nothing, python=warm, status=1).stderr
+    refused = [
+        cli("predict", there[0], *given, python=warm, status=status).stderr
+        for given, status in (
+            ((pictures / "val", top / "missing.jpg", top / "gone"), 1),
+            ((top / "broken.jpg",), 1),
+            ((pictures / "val", f"--output_dir={recipe}"), 2),
+        )
+    ]
+    assert _contents(run / "predictions") == drawn
     return {
         "top": top,
         "printed": {
@@ -67,6 +76,10 @@ def way(tmp_path_factory, warm):
         "metrics of training": json.loads(before),
         "refused": refused,
     }
+
+
+def _contents(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
 def _convert(pictures, data, split):
@@ -143,7 +156,7 @@ def test_predict_draws_every_image_and_names_what_it_skipped(way):
         with Image.open(folder / image["drawing"]) as drawing:
             assert drawing.size == (image["width"], image["height"])
     assert (folder / "contact_sheet.png").exists()
-    assert list(lists["unreadable"]) == [str(way["top"] / "missing.jpg")]
+    assert list(lists["unreadable"]) == [str(way["top"] / "broken.jpg")]
     assert "5 images" in way["printed"]["predict"]
     assert "1 file skipped" in way["printed"]["predict"]
 
@@ -171,7 +184,11 @@ def test_predict_reads_videos_and_says_how_fast(way, tmp_path, warm):
 
 
 def test_predict_fails_where_nothing_can_be_read(way):
-    assert "missing.jpg: No such file" in way["refused"] and "Traceback" not in way["refused"]
+    """What an earlier call wrote stays, which the fixture compares."""
+    gone, broken, file = way["refused"]
+    assert gone.count("\n") == 1 and "missing.jpg does not exist (nor does 1 other)" in gone
+    assert "broken.jpg: " in broken and "None of 1 file could be read as an image" in broken
+    assert "tiny.gin is a file, expected a folder." in file and "Traceback" not in broken
 
 
 def test_show_inputs_draws_the_sheet(way):

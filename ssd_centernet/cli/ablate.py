@@ -68,6 +68,7 @@ def main(argv: list[str]) -> int:
     """Run the command."""
     _runs.refuse_arguments(argv)
     _flags.require("study", "output_dir")
+    _flags.check_folders("output_dir")
     values = flags.FLAGS
     if values.dry_run and values.report:
         raise flags.Error("--dry_run and --report contradict each other: give only one.")

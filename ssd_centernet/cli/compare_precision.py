@@ -55,6 +55,7 @@ def main(argv: list[str]) -> int:
     """Run the command."""
     _runs.refuse_arguments(argv)
     _flags.require("gin_file", "data_dir", "output_dir")
+    _flags.check_folders("output_dir")
     values = flags.FLAGS
     dtypes = _checked_dtypes(values.dtypes)
     from ssd_centernet.config import imported_modules

@@ -57,6 +57,7 @@ def main(argv: list[str]) -> int:
     """
     _runs.refuse_arguments(argv)
     _flags.require("gin_file", "data_dir")
+    _flags.check_folders("output_dir")
     _flags.complete_splits("train_split")
     values = flags.FLAGS
     from ssd_centernet import config

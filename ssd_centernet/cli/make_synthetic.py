@@ -10,6 +10,8 @@ Example:
 
 from absl import flags
 
+from ssd_centernet.cli import _flags
+
 FLAGS = flags.FLAGS
 
 
@@ -34,6 +36,7 @@ def main(argv: list[str]) -> None:
     """
     if len(argv) > 1:
         raise flags.Error(f"Unexpected arguments {argv[1:]}; write every option as --flag=value.")
+    _flags.check_folders("output_dir")
     from ssd_centernet.data.synthetic import make_synthetic
 
     paths = make_synthetic(

@@ -93,6 +93,7 @@ def main(argv: list[str]) -> int:
             raise flags.Error("Give image files or folders after the flags.")
     else:
         _flags.require("model_dir")
+    _flags.check_folders("output_dir")
     _check_classes()
     if videos := _videos(argv[1:]):
         return _predict_videos(videos)
@@ -131,9 +132,13 @@ def predict_run(
         **options: as of `evaluation.predict.predict`.
 
     Returns:
-        The exit status: 1 when no image could be read.
+        The exit status: 1 when no image could be read; then nothing was written.
+
+    Raises:
+        FileNotFoundError: there is no such file or folder; nothing was read or written.
     """
     values = flags.FLAGS
+    _check_there(paths)
     output_dir = Path(output_dir or Path(values.model_dir) / PREDICTIONS_DIR)
     from ssd_centernet.data.validate import format_report
     from ssd_centernet.predict.image_files import find_images
@@ -161,6 +166,13 @@ def predict_run(
         print(format_report(found.report), file=sys.stderr)
     for path, reason in found.unreadable.items():
         print(f"skipped {path}: {reason}", file=sys.stderr)
+    if not found.images:
+        print(
+            f"None of {counted(len(files), 'file')} could be read as an image: nothing is written, "
+            f"and {output_dir} is as it was.",
+            file=sys.stderr,
+        )
+        return 1
     drawn = sum(image["detections"] for image in found.images)
     print(
         f"{name}: {counted(len(found.images), 'image')}, {counted(drawn, 'detection')} of score "
@@ -169,7 +181,20 @@ def predict_run(
     )
     if found.contact_sheet:
         print(f"contact sheet: {found.contact_sheet}")
-    return 0 if found.images else 1
+    return 0
+
+
+def _check_there(paths: Sequence[str]) -> None:
+    """Refuse what is not there before a detector is built: a slip would leave pictures out."""
+    gone = [path for path in paths if not os.path.exists(path)]
+    if gone:
+        others = {1: "", 2: " (nor does 1 other)"}.get(
+            len(gone), f" (nor do {len(gone) - 1} others)"
+        )
+        raise FileNotFoundError(
+            f"{gone[0]} does not exist{others}: expected image files or folders. Nothing is "
+            "written."
+        )
 
 
 def _detector(checkpoint: str | None, allow: Sequence[str] = ()) -> tuple[Any, Any, str, str]:

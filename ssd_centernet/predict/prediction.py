@@ -85,7 +85,8 @@ def predict(
     Writes into `output_dir` a PNG for each image, `detections.json` (every detection of the
     decoder, whatever its score, as COCO results), `images.json` (COCO's `images` and `categories`,
     and what could not be read) and, if asked for, `contact_sheet.png`. `images.json` is written
-    last and removed first: where it is there, `detections.json` and the drawings are whole.
+    last and removed first: where it is there, `detections.json` and the drawings are whole. Nothing
+    is written, and what earlier calls wrote stays, until a picture was read.
 
     Args:
         detector: a detector with its weights, or an exported file.
@@ -106,7 +107,8 @@ def predict(
         progress: called after every image.
 
     Returns:
-        The detections and the files written. Images that cannot be read are skipped and listed.
+        The detections and the files written. Images that cannot be read are skipped and listed;
+        where none can be read, there are no `images` and nothing was written.
 
     Raises:
         FileNotFoundError: there is no file of annotations.
@@ -114,7 +116,6 @@ def predict(
     """
     kept = None if classes is None else class_numbers(classes, label_map)
     output_dir = os.fspath(output_dir)
-    os.makedirs(output_dir, exist_ok=True)
     files = [os.fspath(path) for path in paths]
     report, notes = Report(), []
     truth = None
@@ -128,9 +129,10 @@ def predict(
     found = Predictions(rows=DetectionRows.from_list([]), images=[], unreadable={})
     cells: list[np.ndarray] = []
     parts = []
-    _begin(output_dir)
     read = _reader(truth, report, found.unreadable)
     for picture in _detections(detector, files, batch_size, read, progress):
+        if not parts:
+            _begin(output_dir)
         image_id = ids[picture.path]
         if kept is not None:
             wanted = np.isin(picture.detections["classes"], kept)
@@ -151,7 +153,8 @@ def predict(
     found.report = report.to_dict()
     if cells:
         found.contact_sheet = _save_sheet(output_dir, cells, found.images, heading, truth)
-    _save_lists(output_dir, found, label_map)
+    if parts:
+        _save_lists(output_dir, found, label_map)
     return found
 
 
@@ -362,6 +365,7 @@ def _save_lists(output_dir: str, found: Predictions, label_map: LabelMap) -> Non
 
 def _begin(output_dir: str) -> None:
     """Remove the lists of an earlier call: where `images.json` is there, all is of one call."""
+    os.makedirs(output_dir, exist_ok=True)
     for name in (IMAGES_NAME, DETECTIONS_NAME):
         (Path(output_dir) / name).unlink(missing_ok=True)
     remove_leftovers(output_dir, [IMAGES_NAME, DETECTIONS_NAME, "*.png"])

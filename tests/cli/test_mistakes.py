@@ -124,6 +124,15 @@ def test_a_folder_to_write_to_that_is_a_file(tiny_recipe, data_dir, tmp_path):
             refused("evaluate", "--model_dir=a", f"--output_dir={path}") == f"--output_dir={told}"
         )
         assert refused("export", "--model_dir=a", f"--output={path}") == f"--output={told}"
+        for words in (
+            ("predict", "--model_dir=a", "b.jpg"),
+            ("make_synthetic",),
+            ("make_static", "--gin_file=a", "--data_dir=b"),
+            ("convert", "--annotations=a.json", "--format=coco"),
+            ("ablate", "--study=a.toml"),
+            ("compare_precision", "--gin_file=a", "--data_dir=b"),
+        ):
+            assert refused(*words, f"--output_dir={path}") == f"--output_dir={told}"
 
 
 def test_a_checkpoint_in_the_place_of_its_run(tmp_path):

@@ -93,12 +93,21 @@ def test_chosen_classes_alone_and_without_drawings(tmp_path):
         predict(RedFinder(), [path], classes=["aple"], **options)
 
 
-def test_everything_unreadable_leaves_empty_lists(tmp_path):
-    found = predict(RedFinder(), [tmp_path / "gone.jpg"], output_dir=tmp_path, label_map=FRUIT)
+def test_where_nothing_can_be_read_earlier_results_stay(tmp_path):
+    out = tmp_path / "out"
+    options = {"output_dir": out, "label_map": FRUIT, "contact_sheet": True}
+    found = predict(RedFinder(), [tmp_path / "gone.jpg"], **options)
     assert found.images == [] and found.unreadable == {
         str(tmp_path / "gone.jpg"): "No such file or directory"
     }
-    assert json.loads((tmp_path / "detections.json").read_text()) == []
+    assert not out.exists()
+    predict(RedFinder(), [_red(tmp_path / "17.png", 40, 80)], **options)
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    (tmp_path / "text.png").write_text("nothing")
+    found = predict(RedFinder(), [tmp_path / "text.png", tmp_path / "gone.jpg"], **options)
+    assert found.images == [] and len(found.unreadable) == 2 and found.contact_sheet is None
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+    assert set(before) == {"17.png", "contact_sheet.png", "detections.json", "images.json"}
 
 
 def test_truth_is_drawn_beside_with_unknown_categories(tmp_path):
