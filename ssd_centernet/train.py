@@ -344,8 +344,8 @@ def _announce(
         log.say("note: train.sync_batch_norm (--distributed_bn) has no effect on one process")
     if length.global_batch_size > images:
         log.say(
-            f"note: a step takes {length.global_batch_size} images, and there are {images}: it "
-            "takes some of them several times. --batch_size sets a smaller batch"
+            f"note: a step takes {counted(length.global_batch_size, 'image')}, and there are "
+            f"{images}: it takes some of them several times. --batch_size sets a smaller batch"
         )
     asked = f"epochs = {recipe.epochs}" if recipe.steps is None else f"steps = {recipe.steps}"
     log.say(

@@ -19,6 +19,7 @@ from typing import Any
 from absl import flags
 
 from ssd_centernet.cli import _flags, _runs
+from ssd_centernet.plain_text import counted
 
 _FORMATS = "saved_model, tflite, tflite_int8, onnx"
 
@@ -91,7 +92,7 @@ def main(argv: list[str]) -> int:
     }
     heading = (
         f"{'raw weights of ' * run.trained}{run.checkpoint}, "
-        f"checked on {len(images)} images: {source}\n\n"
+        f"checked on {counted(len(images), 'image')}: {source}\n\n"
         f"{'format':<12} {'found again':>16} {'score':>9} {'box':>9} {'IoU':>7}"
     )
 

@@ -14,6 +14,7 @@ from ssd_centernet.data.directory import LABEL_MAP_NAME
 from ssd_centernet.data.names import name_and_split
 from ssd_centernet.files import remove_leftovers, write_atomically
 from ssd_centernet.labels import LabelMap
+from ssd_centernet.plain_text import counted
 
 
 class SplitOutput:
@@ -113,9 +114,9 @@ class SplitOutput:
             return
         state = "of a conversion with other input" if finished else "without a valid info file"
         raise FileExistsError(
-            f"{self.directory} already holds {len(shards)} shards of {self.prefix} {state}, for "
-            f"example {os.path.basename(shards[0])}. Shards of two conversions must not be mixed: "
-            "choose another output_dir, or set overwrite to replace them."
+            f"{self.directory} already holds {counted(len(shards), 'shard')} of {self.prefix} "
+            f"{state}, for example {os.path.basename(shards[0])}. Shards of two conversions must "
+            "not be mixed: choose another output_dir, or set overwrite to replace them."
         )
 
     def check_label_map(self, label_map: LabelMap, overwrite: bool = False) -> None:

@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from ssd_centernet.files import read_object
+from ssd_centernet.plain_text import counted
 
 _EXTENSION = r"\.(?:tfrecords?|records?|tfrec)"
 _SHARD = re.compile(rf"([^.].*?)(?:{_EXTENSION})?-(\d+)-of-(\d+)(?:{_EXTENSION})?(?:\.gz)?")
@@ -272,9 +273,9 @@ def _check_numbers(folder: str, split: str, files: Sequence[RecordFile]) -> None
     missing = set(range(totals[0])) - set(seen)
     if missing:
         raise FileNotFoundError(
-            f"Split {split!r} in {folder!r} has {len(files)} of {totals[0]} shards; number "
-            f"{min(missing)} is missing. The conversion or a copy was probably interrupted: run "
-            "it again."
+            f"Split {split!r} in {folder!r} has {len(files)} of {counted(totals[0], 'shard')}; "
+            f"number {min(missing)} is missing. The conversion or a copy was probably interrupted: "
+            "run it again."
         )
     beyond = [file.name for file in files if file.total and file.number >= file.total]
     if beyond:

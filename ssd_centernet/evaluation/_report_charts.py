@@ -11,6 +11,7 @@ from ssd_centernet.drawing.page import figure, number, percent, table
 from ssd_centernet.evaluation.analysis import ERRORS, IOU_THRESHOLDS, Analysis
 from ssd_centernet.evaluation.ground_truth import CocoGroundTruth
 from ssd_centernet.evaluation.overlaps import RECALLS
+from ssd_centernet.plain_text import counted
 
 # Most classes of a matrix, whose others are put together, and most pairs of the list.
 _MATRIX_CLASSES = 12
@@ -159,7 +160,7 @@ def errors_section(found: Analysis) -> str:
         f"{table('wide', 'kinds of errors', caption, head, ''.join(rows))}"
         f'<p class="faint below">At a score of {threshold:.2f} or more: '
         f"precision {percent(found.shown['precision'])}, recall {percent(found.shown['recall'])}, "
-        f"F1 {number(found.shown['F1'])}, {found.num_shown:,} detections. "
+        f"F1 {number(found.shown['F1'])}, {counted(found.num_shown, 'detection')}. "
         f"{why}</p>"
     )
 

@@ -19,6 +19,7 @@ from ssd_centernet.evaluation.ground_truth import CocoGroundTruth
 from ssd_centernet.evaluation.result import CocoResult
 from ssd_centernet.labels import LabelMap
 from ssd_centernet.models.detector import Detector
+from ssd_centernet.plain_text import counted
 from ssd_centernet.runtime.distribution import Communicator, SingleProcess
 from ssd_centernet.runtime.signals import Stopped, interruptible, unhurried
 
@@ -164,7 +165,7 @@ def _check_same_data(
             listed = int((truth.object_category_ids == category_id).sum())
             if listed != (found := int((labels == category_id).sum())):
                 raise ValueError(
-                    f"{path} lists {listed} objects of the category {category_id} "
+                    f"{path} lists {counted(listed, 'object')} of the category {category_id} "
                     f"({names[category_id]!r}), but the record files of {source.split} hold "
                     f"{found}. {again}"
                 )

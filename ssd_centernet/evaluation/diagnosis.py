@@ -9,6 +9,7 @@ import numpy as np
 from ssd_centernet.evaluation.coco import evaluate_rows
 from ssd_centernet.evaluation.ground_truth import CocoGroundTruth
 from ssd_centernet.evaluation.result import CocoResult, DetectionRows
+from ssd_centernet.plain_text import counted
 
 # Below this AP every reason is looked for.
 _NEAR_ZERO = 0.001
@@ -81,7 +82,7 @@ def _no_truth(rows: DetectionRows, truth: CocoGroundTruth) -> str | None:
     if truth.num_objects:
         return None
     return (
-        f"AP is undefined: the ground truth has {truth.num_images} images but no object "
+        f"AP is undefined: the ground truth has {counted(truth.num_images, 'image')} but no object "
         f"({np.count_nonzero(truth.is_crowd)} crowd regions), so there is nothing to score. Of a "
         "test set without annotations, the detections are what a benchmark asks for; else: are "
         "these the right annotations?"
@@ -91,12 +92,15 @@ def _no_truth(rows: DetectionRows, truth: CocoGroundTruth) -> str | None:
 def _no_detections(rows: DetectionRows, truth: CocoGroundTruth) -> str | None:
     if not len(rows):
         return (
-            f"There are no detections on {truth.num_images} images: the score threshold is "
-            "too high for this model, its outputs are not finite, or no detections were added."
+            f"There are no detections on {counted(truth.num_images, 'image')}: the score "
+            "threshold is too high for this model, its outputs are not finite, or no detections "
+            "were added."
         )
     finite = rows.finite()
     if not finite.any():
-        return f"All {len(rows)} detections have boxes or scores that are not finite (NaN)."
+        return (
+            f"All {counted(len(rows), 'detection')} have boxes or scores that are not finite (NaN)."
+        )
     return None
 
 
@@ -181,7 +185,7 @@ def _misread(rows: DetectionRows, truth: CocoGroundTruth) -> str | None:
     best = max(scores, key=scores.get)
     if scores[best] < least:
         return _wrong_classes(rows, truth, least)
-    return f"{best} (AP would be {scores[best]:.3f} on {len(images)} images)."
+    return f"{best} (AP would be {scores[best]:.3f} on {counted(len(images), 'image')})."
 
 
 def _wrong_classes(rows: DetectionRows, truth: CocoGroundTruth, least: float) -> str | None:

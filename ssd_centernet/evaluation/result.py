@@ -15,6 +15,7 @@ import numpy as np
 from ssd_centernet.data.readers.json_file import shown
 from ssd_centernet.data.values import read_box, read_number, read_whole
 from ssd_centernet.files import remove_leftovers, write_together
+from ssd_centernet.plain_text import counted
 from ssd_centernet.run_directory import (
     DETECTIONS_NAME,
     EVALUATION_METRICS_NAME,
@@ -274,10 +275,11 @@ class CocoResult:
         for (name, value), meaning in zip(self.metrics.items(), _MEANINGS, strict=True):
             limit = name.removeprefix("ARmax")
             lines.append(f"{name:<9} {_number(value):>6}  {meaning.format(limit)}")
+        objects = sum(c["num_objects"] for c in self.per_class)
         lines += [
             "",
-            f"{self.num_images} images, {sum(c['num_objects'] for c in self.per_class)} objects, "
-            f"{self.num_detections} detections; matched by {self.backend}",
+            f"{counted(self.num_images, 'image')}, {counted(objects, 'object')}, "
+            f"{counted(self.num_detections, 'detection')}; matched by {self.backend}",
         ]
         if self.max_detections != 100:
             lines.append(

@@ -126,7 +126,7 @@ def _training(directory: Path) -> Iterator[Finding]:
         yield Finding("ok", "log", text)
     for name in (run_directory.METRICS_NAME, run_directory.SESSIONS_NAME):
         if lines := unreadable_lines(directory / name):
-            text = f"{name}: {len(lines)} lines cannot be read: {_joined(lines)}"
+            text = f"{name}: {counted(len(lines), 'line')} cannot be read: {_joined(lines)}"
             yield Finding(
                 "warn", "log", text, "They are left out everywhere; nothing is to be done."
             )

@@ -10,6 +10,7 @@ from typing import NamedTuple
 from ssd_centernet.data.readers.coco_entries import CategoryEntry, Ids
 from ssd_centernet.data.validate import LISTED, Report
 from ssd_centernet.labels import MAX_ID, LabelMap
+from ssd_centernet.plain_text import counted
 
 
 class Classes(NamedTuple):
@@ -58,11 +59,11 @@ def choose_classes(
     else:
         classes = _by_name(categories, names, left_out, label_map, report)
     lost = {
-        f"{names[i]!r} (id {categories[i].original_id})": f"{count} boxes"
+        f"{names[i]!r} (id {categories[i].original_id})": counted(count, "box", "boxes")
         for i, count in used.items()
         if classes.ids[i] is None
     }
-    lost |= {i: f"{len(p)} boxes, first {p[0]}" for i, p in unknown.items()}
+    lost |= {i: f"{counted(len(p), 'box', 'boxes')}, first {p[0]}" for i, p in unknown.items()}
     if lost and not drop:
         raise ValueError(_unknown_message(lost, unknown, classes.label_map, names, origin))
     for value, places in unknown.items():

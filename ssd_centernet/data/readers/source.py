@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 from ssd_centernet.data.validate import LISTED, Report
 from ssd_centernet.labels import LabelMap
+from ssd_centernet.plain_text import counted
 
 COPY = "exact copy of another object of the picture (same class and box): left out"
 SWAPPED = "corners swapped: put in order"
@@ -245,7 +246,9 @@ def _unknown_names(unknown: dict[str, list[str]], label_map: LabelMap, source: s
     for name, places in list(unknown.items())[:LISTED]:
         near = difflib.get_close_matches(name.casefold(), folded, n=2, cutoff=0.6)
         hint = f", did you mean {' or '.join(repr(folded[n]) for n in near)}?" if near else ""
-        parts.append(f"{name!r} ({len(places)} boxes, first in {places[0]}{hint})")
+        parts.append(
+            f"{name!r} ({counted(len(places), 'box', 'boxes')}, first in {places[0]}{hint})"
+        )
     return (
         f"{len(unknown)} class names of {source} are not in the label map "
         f"({label_map.describe()}): {'; '.join(parts)}. Correct the names, add them to the label "
