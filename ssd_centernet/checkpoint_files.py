@@ -244,12 +244,17 @@ def open_name(prefix: str) -> tuple[str, tempfile.TemporaryDirectory | None]:
 
 def holds_averages(prefix: str | Path) -> bool:
     """Tell whether the weights of a checkpoint are averages, with the trained ones beside them."""
+    return holds(prefix, TRAINED_WEIGHTS)
+
+
+def holds(prefix: str | Path, part: str) -> bool:
+    """Tell whether a checkpoint holds a part, such as 'weights' or 'rate_factor'."""
     import tensorflow as tf
 
     name, links = open_name(str(prefix))
     with links or contextlib.nullcontext():
         names = tf.train.load_checkpoint(name).get_variable_to_shape_map()
-    return any(key.startswith(f"{TRAINED_WEIGHTS}/") for key in names)
+    return any(key.startswith(f"{part}/") for key in names)
 
 
 def damaged(path: str, error: Exception) -> DamagedError:

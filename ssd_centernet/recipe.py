@@ -35,7 +35,7 @@ from ssd_centernet.layers.normalization import synchronize, warm_up_averages
 from ssd_centernet.models.detector import Detector
 from ssd_centernet.runtime.distribution import Communicator, SingleProcess, connect
 from ssd_centernet.runtime.precision import needs_loss_scale
-from ssd_centernet.training.length import LOSS_PREFIX, LoopOptions, RunLength, run_length, to_steps
+from ssd_centernet.training.length import LoopOptions, RunLength, run_length
 from ssd_centernet.training.loss_scale import LossScale
 from ssd_centernet.training.optimizers import Momentum
 from ssd_centernet.training.schedules import ConstantRate
@@ -103,6 +103,8 @@ class Recipe:
         keep_checkpoints: how many stay.
         keep_best: metric that decides what is kept in best/; None for nothing.
         early_stop_patience: evaluations without a better result before the run stops.
+        recovery: whether a run whose loss is not finite goes back to its last checkpoint, once,
+            with half of the learning rate; else it ends.
         pictures: images that TensorBoard and pictures/ show: as they are fed, when a run begins,
             and with the predictions of every evaluation; 0 for none.
         profile: (first, last) step to trace for TensorBoard, counted from 0 where this call begins.
@@ -157,6 +159,7 @@ class Recipe:
     keep_checkpoints: Annotated[int, may_be.COUNT] = 5
     keep_best: Annotated[str | None, may_be.TEXT] = "AP"
     early_stop_patience: Annotated[int | None, may_be.COUNT] = None
+    recovery: Annotated[bool, may_be.SWITCH] = False
     pictures: Annotated[int, may_be.COUNT_OR_ZERO] = 4
     profile: Sequence[int] | None = None
     use_performance: Annotated[bool, may_be.SWITCH] = False
@@ -244,19 +247,7 @@ class Recipe:
 
     def loop_options(self, length: RunLength) -> LoopOptions:
         """Say in steps when the loop logs, saves, evaluates and stops."""
-        every = {
-            name: to_steps(getattr(self, name), length.steps_per_epoch, setting=f"train.{name}")
-            for name in ("log_every", "checkpoint_every", "evaluate_every")
-        }
-        if not self.eval_split:
-            every["evaluate_every"] = 0
-        return LoopOptions(
-            total_steps=length.total_steps,
-            **every,
-            keep_best=self.keep_best,
-            higher_is_better=not str(self.keep_best).startswith(LOSS_PREFIX),
-            early_stop_patience=self.early_stop_patience,
-        )
+        return LoopOptions.of(self, length)
 
     def training_batches(
         self,

@@ -116,10 +116,9 @@ def train(
             rank=communicator.rank,
             world_size=communicator.size,
         )
-        position = int(trainer.examples_seen) // communicator.size
-        batches = fed = begin_at(start_example=position)
+        batches = fed = begin_at(start_example=trainer.position)
         if recipe.augment_on == "device":
-            fed = begin_at(start_example=position, for_step=True)
+            fed = begin_at(start_example=trainer.position, for_step=True)
         # All that the run uses is built: a setting that nothing asked for is a mistake.
         config.assert_all_used()
         if communicator.is_chief:
@@ -154,6 +153,9 @@ def train(
                     settled=_evaluated_state(trainer, EarlyStatistics(trainer, begin_at, log.say)),
                     strategy=strategy,
                     observers=observers,
+                    begin_data=lambda: prefetch_to_device(
+                        begin_at(start_example=trainer.position, for_step=True), strategy
+                    ),
                 ).run()
         finally:
             checkpoints.finish()

@@ -131,6 +131,7 @@ TELLTALES = {
     "keep_checkpoints": ("9", TRAIN, {"RunCheckpoints.keep": 9}),
     "keep_best": ("'AP50'", TRAIN, {"LoopOptions.keep_best": "AP50"}),
     "early_stop_patience": ("4", TRAIN, {"LoopOptions.early_stop_patience": 4}),
+    "recovery": ("True", TRAIN, {"LoopOptions.recovery": True}),
     "pictures": ("0", TRAIN, {"PictureBoard.number": 0}),
     "profile": ("(1, 2)", TRAIN, {"make_observers.profile": (1, 2)}),
     "use_performance": ("True", TRAIN, {"make_observers.use_performance": True}),

@@ -20,7 +20,7 @@ from ssd_centernet.labels import LabelMap
 from ssd_centernet.plain_text import counted
 from ssd_centernet.runs.lock import is_training
 from ssd_centernet.runs.logs import RunLog
-from ssd_centernet.training.log_files import numbers_of, unreadable_lines
+from ssd_centernet.training.log_files import numbers_of, recorded_recoveries, unreadable_lines
 from ssd_centernet.training.mending import find_beginning
 
 _SHOWN = 6
@@ -124,6 +124,9 @@ def _training(directory: Path) -> Iterator[Finding]:
         if run.best:
             text += f"; best at step {run.best['step']:,}: AP {run.best.get('AP', -1):.3f}"
         yield Finding("ok", "log", text)
+    for one in recorded_recoveries(directory):
+        text = f"not finite at step {one['step']:,}; went back to step {one['to_step']:,}"
+        yield Finding("warn", "training", text, "Begin such a run with a lower --learning_rate.")
     for name in (run_directory.METRICS_NAME, run_directory.SESSIONS_NAME):
         if lines := unreadable_lines(directory / name):
             text = f"{name}: {counted(len(lines), 'line')} cannot be read: {_joined(lines)}"

@@ -80,6 +80,11 @@ class RunCheckpoints:
             step_counter=trainer.step,
         )
 
+    @property
+    def latest(self) -> str | None:
+        """Return the path of the latest checkpoint of the run directory; None without one."""
+        return self.manager.latest_checkpoint
+
     def resume(self, path: str | None = None) -> str | None:
         """Restore everything from the latest checkpoint of the run directory, if there is one.
 
@@ -96,7 +101,7 @@ class RunCheckpoints:
         """
         if path is not None:
             checkpoint_files.check_digest(path)
-        path = path or self.manager.latest_checkpoint  # Which `mend` has read.
+        path = path or self.latest  # Which `mend` has read.
         if path is None:
             return None
         seed = int(self._seed)
@@ -122,18 +127,20 @@ class RunCheckpoints:
         self.trainer.loss_scale.restored()
         return path
 
-    def _with_weights(self) -> tf.train.Checkpoint:
+    def _with_weights(self, **options: bool) -> tf.train.Checkpoint:
         """Name what a checkpoint holds, by what is average now and what is trained."""
         # Keyed by names, not by attributes: a change of the code then orphans no checkpoint.
         held, average = named_weights(self.trainer.detector), self.trainer.average
         if average is None:
-            return self._checkpoint(weights=held)
+            return self._checkpoint(weights=held, **options)
         others = average.named(held)
         if average.is_in_use:
-            return self._checkpoint(weights=held, trained=others)
-        return self._checkpoint(weights=others, trained=held)
+            return self._checkpoint(weights=held, trained=others, **options)
+        return self._checkpoint(weights=others, trained=held, **options)
 
-    def _checkpoint(self, **weights: dict[str, tf.Variable]) -> tf.train.Checkpoint:
+    def _checkpoint(
+        self, *, rate_factor: bool = True, **weights: dict[str, tf.Variable]
+    ) -> tf.train.Checkpoint:
         return tf.train.Checkpoint(
             **weights,
             optimizer=self.trainer.optimizer,
@@ -141,22 +148,26 @@ class RunCheckpoints:
             examples_seen=self.trainer.examples_seen,
             loss_scale=self.trainer.loss_scale,
             seed=self._seed,
+            **({"rate_factor": self.trainer.rate_factor} if rate_factor else {}),
         )
 
     def _restore(self, name: str) -> None:
         """Restore all or nothing, also where the run begins or ends to average its weights."""
         average, held = self.trainer.average, named_weights(self.trainer.detector)
         averaged = checkpoint_files.holds_averages(name)
+        # Those of version 0.1 have none, and no run of it had recovered.
+        factor = {"rate_factor": checkpoint_files.holds(name, "rate_factor")}
         if averaged == (average is not None):
-            status = self.checkpoint.restore(name)
+            checkpoint = self.checkpoint if factor["rate_factor"] else self._with_weights(**factor)
+            status = checkpoint.restore(name)
         elif averaged:
-            status = self._checkpoint(trained=held).restore(name)
+            status = self._checkpoint(trained=held, **factor).restore(name)
             self.change = (
                 "the run averaged its weights so far; without train.ema_decay it goes on with the "
                 "weights that were trained, and the averages are given up"
             )
         else:
-            status = self._checkpoint(weights=held).restore(name)
+            status = self._checkpoint(weights=held, **factor).restore(name)
             self.change = (
                 "the run did not average its weights so far; train.ema_decay begins with those of "
                 "this step"
@@ -166,6 +177,10 @@ class RunCheckpoints:
         status.expect_partial()
         if average is not None and not averaged:
             average.restart()
+        factor = float(self.trainer.rate_factor)
+        if factor != 1.0:
+            told = f"the run has recovered before: its rate stays {factor:g} of the schedule's"
+            self.change = "; ".join(filter(None, (self.change, told)))
 
     def save(self) -> str:
         """Write a checkpoint named after the step and return its path.

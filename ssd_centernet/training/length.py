@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import re
+from typing import Any
 
 from ssd_centernet.evaluation.result import METRIC_NAMES
 
@@ -110,6 +111,8 @@ class LoopOptions:
         keep_best: metric that decides which checkpoint is kept in `best/`; None for none.
         higher_is_better: direction of that metric.
         early_stop_patience: evaluations without improvement before the run stops; None never stops.
+        recovery: whether a run goes back to its last checkpoint, once, with half of the learning
+            rate, where a loss is not finite; else it ends.
     """
 
     total_steps: int
@@ -119,6 +122,30 @@ class LoopOptions:
     keep_best: str | None = "AP"
     higher_is_better: bool = True
     early_stop_patience: int | None = None
+    recovery: bool = False
+
+    @classmethod
+    def of(cls, settings: Any, length: RunLength) -> LoopOptions:
+        """Say in steps when the loop of a recipe logs, saves, evaluates and stops.
+
+        Args:
+            settings: a `Recipe`, with intervals in steps or epochs.
+            length: of the run.
+        """
+        every = {
+            name: to_steps(getattr(settings, name), length.steps_per_epoch, setting=f"train.{name}")
+            for name in ("log_every", "checkpoint_every", "evaluate_every")
+        }
+        if not settings.eval_split:
+            every["evaluate_every"] = 0
+        return cls(
+            total_steps=length.total_steps,
+            **every,
+            keep_best=settings.keep_best,
+            higher_is_better=not str(settings.keep_best).startswith(LOSS_PREFIX),
+            early_stop_patience=settings.early_stop_patience,
+            recovery=settings.recovery,
+        )
 
     def __post_init__(self):
         """Raise an error for settings that would fail at the first window or evaluation."""

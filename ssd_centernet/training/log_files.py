@@ -21,6 +21,8 @@ COMPLETE = ("finished", "stopped early")
 UNDEFINED = -1.0  # COCO's metrics without any object.
 # What numbers of a log can be: a step that every number format holds, a time that is a date.
 _STEPS, _SECONDS = 2**53, 1e11
+# The event of a session that a run goes on after, from an earlier step.
+_RECOVERY = "recovery"
 # What is told of a session beside its event, step and time, and its type; numbers are counts.
 _FACTS = {
     **dict.fromkeys(("reason", "device", "precision", "data_dir"), str),
@@ -88,6 +90,19 @@ def recorded_sessions(model_dir: str | Path) -> list[dict]:
             if name not in _FACTS or _is_fact(value, _FACTS[name])
         }
         for record in _read_lines(Path(model_dir) / SESSIONS_NAME, _is_session)
+        if record["event"] != _RECOVERY
+    ]
+
+
+def recorded_recoveries(model_dir: str | Path) -> list[dict]:
+    """Read where a run failed and went back, `step` and `to_step`; see `Recovery`."""
+    sessions = _read_lines(Path(model_dir) / SESSIONS_NAME, _is_session)
+    return [
+        record
+        for record in sessions
+        if record["event"] == _RECOVERY
+        and _is_step(record.get("step"))
+        and _is_step(record.get("to_step"))
     ]
 
 
@@ -161,7 +176,7 @@ def _is_record(record: dict) -> bool:
 
 
 def _is_session(record: dict) -> bool:
-    return record.get("event") in ("begin", "end") and _is_time(record.get("time"))
+    return record.get("event") in ("begin", _RECOVERY, "end") and _is_time(record.get("time"))
 
 
 def _is_fact(value: object, kind: type) -> bool:

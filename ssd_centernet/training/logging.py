@@ -176,7 +176,7 @@ class TrainLog:
         """Append to sessions.jsonl that this process begins or ends, with facts about it.
 
         Args:
-            event: "begin" or "end".
+            event: "begin", "recovery" or "end".
             step: number of updates done.
             **facts: JSON values.
         """

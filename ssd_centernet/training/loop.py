@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import tensorflow as tf
 
@@ -15,7 +15,8 @@ from ssd_centernet.training.checkpoints import RunCheckpoints
 from ssd_centernet.training.length import LoopOptions
 from ssd_centernet.training.logging import TrainLog
 from ssd_centernet.training.observers import StepObserver
-from ssd_centernet.training.trainer import Trainer
+from ssd_centernet.training.recovery import Recovery
+from ssd_centernet.training.trainer import NonFiniteLossError, Trainer
 
 # Steps run inside one call until about this many seconds are over, so that a signal is answered.
 SECONDS_PER_CALL = 5.0
@@ -65,6 +66,7 @@ class TrainLoop:
         settled: Callable[[], contextlib.AbstractContextManager] = contextlib.nullcontext,
         strategy: tf.distribute.Strategy | None = None,
         observers: Sequence[StepObserver] = (),
+        begin_data: Callable[[], tf.data.Dataset] | None = None,
     ):
         """Join the parts.
 
@@ -80,6 +82,8 @@ class TrainLoop:
                 again, so that training goes on with its own.
             strategy: places the step on devices.
             observers: called before and after every call of steps; closed when the run ends.
+            begin_data: makes the batches that follow the position of the trainer's state, for
+                `options.recovery`.
         """
         self.trainer = trainer
         self.options = options
@@ -91,6 +95,9 @@ class TrainLoop:
         self._strategy = strategy or tf.distribute.get_strategy()
         self._dataset = dataset
         self._observers = observers
+        self._recovery = None
+        if options.recovery and begin_data is not None:
+            self._recovery = Recovery(checkpoints, log, begin_data)
         self._stop_signal: int | None = None
         self._best = BestKeeper(
             checkpoints,
@@ -155,29 +162,36 @@ class TrainLoop:
         """Run the remaining steps, some in each call; after a call log, save or evaluate if due."""
         trainer, options = self.trainer, self.options
         run_steps, iterator = compile_steps(trainer, self._strategy), iter(self._dataset)
-        step, pace = int(trainer.step), None
+        step, pace, first = int(trainer.step), None, True
         while step < options.total_steps:
-            before, first = step, pace is None
+            before = step
             for observer in self._observers:
                 observer.call_begins(before)
-            number = self._steps_per_call(step, pace)
+            # The log tells a beginning by its window of one step.
+            number = 1 if first else self._steps_per_call(step, pace)
             began = time.monotonic()
             seconds = number / pace if pace else _TRACING_SECONDS
             together = trainer.communicator.together(f"the steps after {step}", seconds)
             with self._answering(number, pace), together:
                 run_steps(iterator, tf.constant(number, tf.int32))
                 step = int(trainer.step)  # Waits for the device.
-            trainer.raise_if_failed()
+            try:
+                trainer.raise_if_failed()
+            except NonFiniteLossError as error:
+                step, iterator = self._go_back(error)
+                first = True
+                continue
             seconds = max(time.monotonic() - began, 1e-6)
             for observer in self._observers:
                 observer.call_ended(before, step, seconds)
             # The first call traces the graph, so its pace means nothing: the next call takes two
             # steps.
-            pace = 2.0 / SECONDS_PER_CALL if first else (step - before) / seconds
+            pace = 2.0 / SECONDS_PER_CALL if pace is None else (step - before) / seconds
             pace, number = self._agree(pace)
             last, stopping = step >= options.total_steps, number is not None
             if step % options.log_every == 0 or last or first or stopping:
                 self.log.window(step, trainer.window_metrics(), warmup=first)
+            first = False
             if step % options.checkpoint_every == 0 or last or stopping:
                 with self.log.paused(), unhurried():
                     path = self.checkpoints.save()
@@ -186,6 +200,21 @@ class TrainLoop:
             if self._evaluates_at(step) and (ended := self._evaluate_and_keep_best()):
                 return ended
         return FINISHED
+
+    def _go_back(self, error: NonFiniteLossError) -> tuple[int, Iterator]:
+        """Recover from a step that was not finite, or raise its error.
+
+        Returns:
+            The step where the run goes on, and an iterator over its batches.
+        """
+        if self._recovery is None:
+            raise error
+        with self.log.paused(), unhurried():
+            batches = self._recovery.recover(error)
+            step = int(self.trainer.step)
+            if self._evaluate_every:
+                self._best.resume_at(step, evaluates=self._evaluates_at(step))
+        return step, iter(batches)
 
     def _answering(self, steps: int, pace: float | None) -> contextlib.AbstractContextManager:
         """Answer a signal within a call of steps, or let it wait for its end."""
@@ -211,10 +240,8 @@ class TrainLoop:
         every = self._evaluate_every
         return bool(every and step) and (step % every == 0 or step >= self.options.total_steps)
 
-    def _steps_per_call(self, step: int, pace: float | None) -> int:
+    def _steps_per_call(self, step: int, pace: float) -> int:
         """Return how many steps to run in one call: up to the next event, or for a few seconds."""
-        if pace is None:
-            return 1
         options = self.options
         intervals = (options.log_every, options.checkpoint_every, self._evaluate_every)
         due = [every - step % every for every in intervals if every]

@@ -29,6 +29,8 @@ class Trainer(tf.Module):
         examples_seen: int64 variable, images used by all processes: the position in the input.
         metric_names: names of the metrics of `window_metrics`.
         average: the average of the weights, None without one.
+        rate_factor: float32 variable, 1 and less after a recovery: the schedule's rate is
+            multiplied by it.
         compiled_step: `train_step`, compiled by XLA where that is asked for.
     """
 
@@ -106,6 +108,7 @@ class Trainer(tf.Module):
         optimizer.build(self.train_variables)
         self.step = tf.Variable(0, dtype=tf.int64, trainable=False, name="step")
         self.examples_seen = tf.Variable(0, dtype=tf.int64, trainable=False, name="examples_seen")
+        self.rate_factor = tf.Variable(1.0, trainable=False, name="rate_factor")
         self.metric_names = (*detector.loss_weights, "total", "gradient_norm")
         self._sums = tf.Variable(tf.zeros([len(self.metric_names)]), trainable=False)
         self._counts = tf.Variable(tf.zeros([len(self.metric_names)]), trainable=False)
@@ -167,7 +170,8 @@ class Trainer(tf.Module):
         Returns:
             `metric_names` of this step, float32 scalars: of this process's images.
         """
-        self.optimizer.learning_rate.assign(self.schedule(self.step, self.length))
+        rate = self.schedule(self.step, self.length) * self.rate_factor
+        self.optimizer.learning_rate.assign(rate)
         gradients, parts = self._gradients(batch)
         gradients, parts, sources = self._with_accumulated(gradients, parts, batch["source_id"])
         elsewhere = self._is_fault_elsewhere(gradients, parts["total"])
@@ -271,9 +275,14 @@ class Trainer(tf.Module):
         self.examples_seen.assign_add(sources.shape[0] * self.communicator.size)
 
     @property
+    def position(self) -> int:
+        """Return the number of images that this process has consumed."""
+        return int(self.examples_seen) // self.communicator.size
+
+    @property
     def state(self) -> list[tf.Variable]:
         """Return all variables that must be equal on all processes: those of a checkpoint."""
-        counters = [self.step, self.examples_seen, *self.loss_scale.variables]
+        counters = [self.step, self.examples_seen, self.rate_factor, *self.loss_scale.variables]
         averages = [] if self.average is None else self.average.averages
         return [*self.detector.variables, *averages, *self.optimizer.variables, *counters]
 
@@ -335,6 +344,19 @@ class Trainer(tf.Module):
         """
         if int(self._failed_step) >= 0:
             raise NonFiniteLossError(self._failure_message())
+
+    def forget_failure(self) -> None:
+        """Begin again after `NonFiniteLossError`: without its sums, and as if no step had failed.
+
+        The state is for the caller to restore.
+        """
+        self._failed_step.assign(-1)
+        self._failed_elsewhere.assign(False)
+        sums = [self._sums, self._counts, self._waited]
+        if self.accumulate_steps > 1:
+            sums += [*self._accumulated, self._accumulated_parts]
+        for variable in sums:
+            variable.assign(tf.zeros_like(variable))
 
     def _failure_message(self) -> str:
         values = dict(zip(self.metric_names, self._failed_metrics.numpy().tolist(), strict=True))

@@ -127,7 +127,7 @@ def test_unknown_categories_are_refused_or_dropped(coco):
 def test_a_label_map_chooses_categories(coco):
     coco.image().box().box(category_id=1)
     chosen = LabelMap(["emu"], [4])
-    with pytest.raises(ValueError, match=r"'cat' \(id 1\) \(1 boxes\)"):
+    with pytest.raises(ValueError, match=r"'cat' \(id 1\) \(1 box\)"):
         coco.convert(label_map=chosen)
     coco.convert(label_map=chosen, drop_unknown_categories=True)
     np.testing.assert_array_equal(coco.examples()[0]["classes"], [0])
@@ -137,7 +137,7 @@ def test_a_label_map_chooses_categories(coco):
 def test_a_label_map_of_other_names_is_refused(coco):
     coco.image().box()
     with pytest.raises(
-        ValueError, match=r"that the label map, given or of .*'emu' \(id 4\) \(1 boxes"
+        ValueError, match=r"that the label map, given or of .*'emu' \(id 4\) \(1 box"
     ):
         coco.convert(label_map=LabelMap(["cat", "gnu"], [1, 4]))
 

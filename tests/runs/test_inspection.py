@@ -105,7 +105,7 @@ def test_damage_leftovers_and_strangers_are_named(folder):
     assert "ckpt-9_temp, evaluation/.metrics.json.ssd-0123456789.tmp: 2.0 kB" in left
     assert "ckpt-8" in _text(found, "set aside", "warn")
     assert "'a\\x1b[31m\\n.txt', notes/: no part of a run" in _text(found, "others")
-    assert any("1 lines cannot be read" in one.text for one in found["log"])
+    assert any("1 line cannot be read" in one.text for one in found["log"])
 
 
 def test_a_run_that_cannot_go_on_fails_and_says_what_to_do(folder):
@@ -164,7 +164,7 @@ def test_lines_that_cannot_be_read_are_counted(tmp_path, kind):
     for name in ("metrics.jsonl", "sessions.jsonl"):
         (tmp_path / name).write_bytes(b"\n" + UNREADABLE[kind] + b"\n")
     found = _found(tmp_path)
-    assert [one.text.partition(" lines")[0] for one in found["log"]] == [
+    assert [one.text.partition(" line")[0] for one in found["log"]] == [
         "metrics.jsonl: 1",
         "sessions.jsonl: 1",
     ]

@@ -142,9 +142,7 @@ def test_classes_outside_the_label_map_are_refused_with_near_names(files):
     with pytest.raises(ValueError) as error:
         files.read(label_map=LabelMap(["nut", "Bolt"]))
     message = str(error.value)
-    assert (
-        "instances.json" in message and "'bolt' (id 2) (1 boxes; did you mean 'Bolt'?)" in message
-    )
+    assert "instances.json" in message and "'bolt' (id 2) (1 box; did you mean 'Bolt'?)" in message
     assert "numbers need not agree" in message
     index = files.read(label_map=LabelMap(["nut", "Bolt"]), drop_unknown_categories=True)
     assert found(index)["a.jpg"] == CLEAN["a.jpg"][:1]
@@ -159,7 +157,7 @@ def test_unlisted_categories_are_refused_or_dropped(files, value):
     shown = "nothing" if value is None else json.dumps(value)
     with pytest.raises(ValueError) as error:
         files.read()
-    assert f"id {shown} (1 boxes, first annotation 11 of a.jpg)" in str(error.value)
+    assert f"id {shown} (1 box, first annotation 11 of a.jpg)" in str(error.value)
     index = files.read(drop_unknown_categories=True)
     assert found(index)["a.jpg"] == CLEAN["a.jpg"][:1]
     assert reasons(index) == {("dropped boxes", "unknown category"): 1}

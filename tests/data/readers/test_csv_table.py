@@ -129,7 +129,7 @@ def test_classes_that_are_numbers(read):
     assert [c["name"] for c in source.content["categories"]] == ["0", "2", "10"]
     label_map = LabelMap(["x", "y", "z"], [0, 2, 10])
     assert [c for _, c in boxes(read(text, label_map=label_map))] == [10, 2, 0]
-    with pytest.raises(ValueError, match=r"'10' \(1 boxes, first in line 2\)"):
+    with pytest.raises(ValueError, match=r"'10' \(1 box, first in line 2\)"):
         read(text, label_map=LabelMap(["x", "y", "z"], [0, 1, 2]))
 
 

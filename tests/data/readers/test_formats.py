@@ -58,7 +58,7 @@ def test_the_second_split_takes_the_label_map_of_the_first(tmp_path):
     convert(other, out, image_dir=tmp_path / "images", split="val")
     assert own_set.truth_by_file(out, "val") == {"a.jpg": [([1, 2, 10.5, 10], 2)]}
     other.write_text("file;x1;y1;x2;y2;label\na.jpg;1;2;11,5;12;emus\n")
-    with pytest.raises(ValueError, match=r"'emus' \(1 boxes, first in line 2, did you mean 'emu'"):
+    with pytest.raises(ValueError, match=r"'emus' \(1 box, first in line 2, did you mean 'emu'"):
         convert(other, out, image_dir=tmp_path / "images", split="val", overwrite=True)
     options = {"image_dir": tmp_path / "images", "split": "val", "overwrite": True}
     # Without the unknown class no box would be left, and that is no data set.
