@@ -7,7 +7,7 @@ show_anchors, make_static, benchmark, doctor, `training_data` for `fit`) asks th
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -35,7 +35,7 @@ from ssd_centernet.layers.normalization import synchronize, warm_up_averages
 from ssd_centernet.models.detector import Detector
 from ssd_centernet.runtime.distribution import Communicator, SingleProcess, connect
 from ssd_centernet.runtime.precision import needs_loss_scale
-from ssd_centernet.training.length import LoopOptions, RunLength, run_length
+from ssd_centernet.training.length import LOSS_PREFIX, LoopOptions, RunLength, intervals, run_length
 from ssd_centernet.training.loss_scale import LossScale
 from ssd_centernet.training.optimizers import Momentum
 from ssd_centernet.training.schedules import ConstantRate
@@ -66,6 +66,8 @@ class Recipe:
         freeze: regular expressions of variable names that are not updated.
         freeze_random: what becomes of them where no checkpoint sets them: True holds them at their
             random values, False trains them, None is an error.
+        layer_rates: pattern of variable names -> share of the rate at which they learn, such as
+            {'stem_': 0.1, 'group': 0.3}; the first that matches counts.
         clip_norm: largest global norm of the gradients.
         ema_decay: decay of an average of the weights, which is evaluated, exported and kept in
             best/, such as 0.9998; None for no average.
@@ -95,16 +97,15 @@ class Recipe:
         eval_split: prefix of the evaluation shards; of a recipe, coco_val is the split val of the
             data set that is trained on, whatever its name; None for no evaluation.
         eval_batch_size: images per step of the evaluation; None means batch_size.
-        targets_in_pipeline: whether anchors are matched by the input pipeline (on the CPU, beside
-            the device) or in the step.
+        targets_in_pipeline: whether the input pipeline matches anchors, on the CPU, or the step.
         log_every: interval of log lines, in steps or as "2 epochs".
         checkpoint_every: interval of checkpoints.
         evaluate_every: interval of evaluations; 0 for none.
         keep_checkpoints: how many stay.
         keep_best: metric that decides what is kept in best/; None for nothing.
         early_stop_patience: evaluations without a better result before the run stops.
-        recovery: whether a run whose loss is not finite goes back to its last checkpoint, once,
-            with half of the learning rate; else it ends.
+        recovery: whether a loss that is not finite lets the run go back to its last checkpoint,
+            once, with half of the learning rate; else it ends.
         pictures: images that TensorBoard and pictures/ show: as they are fed, when a run begins,
             and with the predictions of every evaluation; 0 for none.
         profile: (first, last) step to trace for TensorBoard, counted from 0 where this call begins.
@@ -115,8 +116,7 @@ class Recipe:
         use_horovod: whether this is one of several processes that train one model.
         gradient_compression: "fp16" sends gradients between processes in half precision.
         accumulate_steps: batches whose gradients are averaged for one update.
-        sync_batch_norm: True takes batch statistics over all processes, a number over groups of so
-            many consecutive ones.
+        sync_batch_norm: True takes batch statistics over all processes, a number over such groups.
 
     Raises:
         ValueError: a setting is of another kind than it can be, or two do not fit each other; names
@@ -135,6 +135,7 @@ class Recipe:
     decay_exclude: Annotated[Sequence[str], may_be.PATTERNS] = ("_norm/",)
     freeze: Annotated[Sequence[str], may_be.PATTERNS] = ()
     freeze_random: Annotated[bool | None, may_be.SWITCH] = None
+    layer_rates: Annotated[Mapping[str, float] | None, may_be.FACTORS] = None
     clip_norm: Annotated[float | None, may_be.ABOVE_ZERO] = None
     ema_decay: Annotated[float | None, may_be.BELOW_ONE] = None
     jit_compile: Annotated[bool, may_be.SWITCH] = False
@@ -247,7 +248,14 @@ class Recipe:
 
     def loop_options(self, length: RunLength) -> LoopOptions:
         """Say in steps when the loop logs, saves, evaluates and stops."""
-        return LoopOptions.of(self, length)
+        return LoopOptions(
+            total_steps=length.total_steps,
+            **intervals(self, length),
+            keep_best=self.keep_best,
+            higher_is_better=not str(self.keep_best).startswith(LOSS_PREFIX),
+            early_stop_patience=self.early_stop_patience,
+            recovery=self.recovery,
+        )
 
     def training_batches(
         self,
@@ -378,6 +386,7 @@ class Recipe:
             weight_decay=self.weight_decay,
             decay_exclude=self.decay_exclude,
             freeze=() if self.freeze_random is False and not self.begins_restored else self.freeze,
+            layer_rates=self.layer_rates,
             clip_norm=self.clip_norm,
             loss_scale=scale if needs_loss_scale(detector.dtype_policy.name) else None,
             accumulate_steps=self.accumulate_steps,

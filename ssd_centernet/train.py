@@ -98,7 +98,7 @@ def train(
     keras.utils.set_random_seed(recipe.seed)
     with strategy.scope():
         detector = recipe.detector(label_map)
-        fits = not any(map(_began_without, filter(None, (model_dir, recipe.resume_from))))
+        fits = not any(map(beginning.began_without, filter(None, (model_dir, recipe.resume_from))))
         trainer = recipe.trainer(detector, length, communicator=communicator, fits_length=fits)
     with run_lock(model_dir, needed=communicator.is_chief):
         checkpoints = RunCheckpoints(
@@ -119,18 +119,19 @@ def train(
         batches = fed = begin_at(start_example=trainer.position)
         if recipe.augment_on == "device":
             fed = begin_at(start_example=trainer.position, for_step=True)
+
+        def begin_again() -> tf.data.Dataset:
+            again = begin_at(start_example=trainer.position, for_step=True)
+            return prefetch_to_device(again, strategy)
+
         # All that the run uses is built: a setting that nothing asked for is a mistake.
         config.assert_all_used()
         if communicator.is_chief:
             _save_settings(Path(model_dir), label_map, recipe, resumed, log)
-            if recipe.tracker is not None:
-                settings = read_bindings(Path(model_dir) / run_directory.CONFIG_NAME)
-                log.follow(start_tracking(recipe.tracker, model_dir, settings))
         board = PictureBoard(log, label_map, number=recipe.pictures)
         evaluation = None
         if options.evaluate_every:
-            first = folders_of(data_dir)[0]
-            evaluation = _evaluation(recipe, trainer, log, board, label_map, first)
+            evaluation = _evaluation(recipe, trainer, log, board, label_map, data_dir)
         other_data = _other_data(model_dir, _data_of(recipe, folders_of(data_dir)))
         _announce(recipe, trainer, log, images, folders_of(data_dir), fits, bool(evaluation))
         notes = [*of_labels, *other_data, *recipe.notes(detector, data_dir, batches)]
@@ -153,9 +154,7 @@ def train(
                     settled=_evaluated_state(trainer, EarlyStatistics(trainer, begin_at, log.say)),
                     strategy=strategy,
                     observers=observers,
-                    begin_data=lambda: prefetch_to_device(
-                        begin_at(start_example=trainer.position, for_step=True), strategy
-                    ),
+                    begin_data=begin_again,
                 ).run()
         finally:
             checkpoints.finish()
@@ -249,7 +248,8 @@ def _save_settings(
 ) -> None:
     """Save what evaluate, predict and export need to build the same detector, and to find data.
 
-    Where a checkpoint was resumed, say what is other than in the settings of its run.
+    Where a checkpoint was resumed, say what is other than in the settings of its run. The tracker
+    gets the settings, and the numbers of the log from then on.
     """
     path = model_dir / run_directory.CONFIG_NAME
     before = saved_settings(resumed) if resumed else {}
@@ -258,6 +258,8 @@ def _save_settings(
     label_map.to_pbtxt(model_dir / run_directory.LABEL_MAP_NAME)
     if before and (changes := describe_changes(before, read_bindings(path))):
         log.say(f"note: {changes}")
+    if recipe.tracker is not None:
+        log.follow(start_tracking(recipe.tracker, model_dir, read_bindings(path)))
 
 
 def _evaluation(
@@ -266,9 +268,10 @@ def _evaluation(
     log: TrainLog,
     board: PictureBoard,
     label_map: LabelMap,
-    data_dir: str | Path,
+    data_dir: DataDir,
 ) -> SplitEvaluation:
-    """Read the evaluation split once, for all evaluations of the run."""
+    """Read the evaluation split of the first data set once, for all evaluations of the run."""
+    data_dir = folders_of(data_dir)[0]
     try:
         ground_truth = split_ground_truth(data_dir, recipe.eval_split, label_map)
     except FileNotFoundError as error:
@@ -296,14 +299,6 @@ def _of_anchors(recipe: Recipe, trainer: Trainer, data_dir: str) -> list[str]:
     with tf.device("CPU:0"):
         note = warn_of_forced_matches(trainer.detector, data_dir, **crowd)
     return [note] if note else []
-
-
-def _began_without(model_dir: str | Path) -> bool:
-    """Tell whether a run began when schedule and averages did not follow its length; they stay."""
-    begun = [one for one in recorded_sessions(model_dir) if one.get("event") == "begin"]
-    if not (begun and run_directory.has_checkpoint(model_dir)):
-        return False
-    return not any(one.get("fits_length") for one in begun)
 
 
 def _announce(

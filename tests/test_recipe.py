@@ -108,6 +108,7 @@ TELLTALES = {
     "loss_scale": ("@TelltaleScale", STEP, {"LossScale.initial": 77.0}),
     "weight_decay": ("0.125", STEP, {"Trainer.weight_decay": 0.125}),
     "decay_exclude": ("('stem_',)", STEP, {"Trainer.decay_exclude": ("stem_",)}),
+    "layer_rates": ("{'stem_': 0.1}", STEP, {"Trainer.layer_rates": {"stem_": 0.1}}),
     "freeze": ("('stem_conv',)", STEP, {"Trainer.freeze": ("stem_conv",)}),
     "clip_norm": ("4.5", STEP, {"Trainer.clip_norm": 4.5}),
     "jit_compile": ("True", STEP, {"Trainer.jit_compile": True}),

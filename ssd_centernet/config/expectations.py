@@ -10,7 +10,7 @@ import numbers
 import os
 import re
 import typing
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ssd_centernet.config.gin_state import place_of
@@ -118,6 +118,13 @@ TEXT = Expectation(
 )
 PATH = Expectation(lambda v: isinstance(v, str | os.PathLike), "a path in quotes")
 PATTERNS = Expectation(_are_patterns, "a regular expression in quotes, or a tuple of them")
+FACTORS = Expectation(
+    lambda v: (
+        isinstance(v, Mapping)
+        and all(isinstance(k, str) and _is_number(n) and 0 < n < math.inf for k, n in v.items())
+    ),
+    "a dict of regular expressions and numbers above 0, such as {'stem_': 0.1}",
+)
 WEIGHTS = Expectation(
     lambda v: isinstance(v, Sequence) and all(_is_number(one) and one >= 0 for one in v),
     "a tuple of numbers of 0 or more, such as (2.0, 1.0)",

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 
+from ssd_centernet import run_directory
 from ssd_centernet.models.detector import Detector
+from ssd_centernet.training.log_files import recorded_sessions
 from ssd_centernet.weights import catalog
 
 _SHOWN = 4
@@ -63,3 +66,11 @@ def check_frozen(
         "published with; --from_scratch trains these layers too; or set train.freeze_random = "
         "True to keep them random."
     )
+
+
+def began_without(model_dir: str | Path) -> bool:
+    """Tell whether a run began when schedule and averages did not follow its length; they stay."""
+    begun = [one for one in recorded_sessions(model_dir) if one.get("event") == "begin"]
+    if not (begun and run_directory.has_checkpoint(model_dir)):
+        return False
+    return not any(one.get("fits_length") for one in begun)

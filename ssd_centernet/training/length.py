@@ -99,6 +99,20 @@ def to_steps(length: int | str, steps_per_epoch: int, *, setting: str = "a durat
     return max(1, round(value * steps_per_epoch)) if unit[0] == "e" and value else int(value)
 
 
+def intervals(settings: Any, length: RunLength) -> dict[str, int]:
+    """Convert the intervals of a recipe to steps, as `LoopOptions` takes them.
+
+    Args:
+        settings: a `Recipe`.
+        length: of the run.
+    """
+    every = {
+        name: to_steps(getattr(settings, name), length.steps_per_epoch, setting=f"train.{name}")
+        for name in ("log_every", "checkpoint_every", "evaluate_every")
+    }
+    return every if settings.eval_split else {**every, "evaluate_every": 0}
+
+
 @dataclasses.dataclass
 class LoopOptions:
     """The steps at which to log, save, evaluate and stop.
@@ -123,29 +137,6 @@ class LoopOptions:
     higher_is_better: bool = True
     early_stop_patience: int | None = None
     recovery: bool = False
-
-    @classmethod
-    def of(cls, settings: Any, length: RunLength) -> LoopOptions:
-        """Say in steps when the loop of a recipe logs, saves, evaluates and stops.
-
-        Args:
-            settings: a `Recipe`, with intervals in steps or epochs.
-            length: of the run.
-        """
-        every = {
-            name: to_steps(getattr(settings, name), length.steps_per_epoch, setting=f"train.{name}")
-            for name in ("log_every", "checkpoint_every", "evaluate_every")
-        }
-        if not settings.eval_split:
-            every["evaluate_every"] = 0
-        return cls(
-            total_steps=length.total_steps,
-            **every,
-            keep_best=settings.keep_best,
-            higher_is_better=not str(settings.keep_best).startswith(LOSS_PREFIX),
-            early_stop_patience=settings.early_stop_patience,
-            recovery=settings.recovery,
-        )
 
     def __post_init__(self):
         """Raise an error for settings that would fail at the first window or evaluation."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import tensorflow as tf
 
@@ -13,6 +13,7 @@ from ssd_centernet.models.detector import Detector
 from ssd_centernet.models.weight_average import WeightAverage
 from ssd_centernet.models.weight_decay import add_weight_decay, decay_mask
 from ssd_centernet.runtime.distribution import Communicator, SingleProcess
+from ssd_centernet.training.layer_rates import LayerRates
 from ssd_centernet.training.loss_scale import LossScale
 from ssd_centernet.training.schedules import RunLength
 
@@ -45,6 +46,7 @@ class Trainer(tf.Module):
         weight_decay: float = 0.0,
         decay_exclude: Sequence[str] = ("_norm/",),
         freeze: Sequence[str] = (),
+        layer_rates: Mapping[str, float] | None = None,
         clip_norm: float | None = None,
         loss_scale: LossScale | None = None,
         accumulate_steps: int = 1,
@@ -65,6 +67,7 @@ class Trainer(tf.Module):
             decay_exclude: regular expressions of variable names that do not decay.
             freeze: regular expressions of variable names that are not updated; their batch norms
                 still use batch statistics and update their moving averages.
+            layer_rates: shares of the rate by pattern of variable names, see `LayerRates`.
             clip_norm: largest global norm of the gradients, None for no clipping.
             loss_scale: scale for float16; None for float32 and bfloat16, which need none.
             accumulate_steps: number of batches whose gradients are averaged for one update.
@@ -100,6 +103,7 @@ class Trainer(tf.Module):
             self.compiled_step = compiled(self.train_step)
             self._compiled_accumulate = compiled(self._accumulate)
         self.train_variables = detector.variables_to_train(freeze)
+        self._rates = LayerRates(self.train_variables, layer_rates or {})
         self._decays = decay_mask(self.train_variables, decay_exclude)
         self.average = None
         if ema_decay is not None:
@@ -238,7 +242,7 @@ class Trainer(tf.Module):
         return gradients, dict(zip(names, tf.unstack(values), strict=True)), sources
 
     def _apply(self, gradients: Sequence[tf.Tensor]) -> None:
-        self.optimizer.apply_gradients(zip(gradients, self.train_variables, strict=True))
+        self._rates.apply(self.optimizer, gradients)
         self.loss_scale.succeeded()
         if self.average is not None:
             self.average.update(self.step)
