@@ -93,8 +93,10 @@ INSIDE_A_DETECTOR = set(
 OUTSIDE_A_DETECTOR = [
     ["models", "detector"],
     ["models", "given_images"],
+    ["models", "halves"],
     ["models", "matches"],
     ["models", "moving_statistics"],
+    ["models", "numpy_decoders"],
     ["models", "saved"],
     ["models", "weight_average"],
     ["models", "weight_decay"],

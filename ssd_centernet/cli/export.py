@@ -5,10 +5,13 @@ Examples:
   ssd_centernet export --model_dir=runs/ssd300 --output=exported/ssd300 --overwrite \\
       --formats=saved_model,tflite,tflite_int8,onnx --data_dir=data/coco
 
-The files hold preprocessing and decoding: images go in, boxes on these images come out. Every file
+The files hold preprocessing and decoding: images go in, boxes on these images come out;
+tflite_int8_heads, for accelerators of integers, leaves the decoding to you. Every file
 is run on images and compared with the model; if one detects something else, nothing is written.
 The images come from --check_images, else from the run's validation split in --data_dir, else they
-are rendered. --output gets the files, labels.txt and model_card.json.
+are rendered. The formats of integers (tflite_full_int8, tflite_16x8, tflite_int8_heads) are
+calibrated on --calibration_images, else on pictures of the run's training split in --data_dir.
+--output gets the files, labels.txt and model_card.json.
 """
 
 from __future__ import annotations
@@ -21,7 +24,10 @@ from absl import flags
 from ssd_centernet.cli import _flags, _runs
 from ssd_centernet.plain_text import counted
 
-_FORMATS = "saved_model, tflite, tflite_int8, onnx"
+_FORMATS = (
+    "saved_model, tflite, tflite_int8, tflite_full_int8, tflite_16x8, tflite_int8_heads, onnx"
+)
+_CALIBRATION = 100
 
 
 def define_flags() -> None:
@@ -54,6 +60,18 @@ def define_flags() -> None:
     flags.DEFINE_integer(
         "num_check_images", 8, "Number of images to compare detections on.", lower_bound=1
     )
+    flags.DEFINE_list(
+        "calibration_images",
+        None,
+        "Image files and folders to calibrate the formats of integers on (default: the training "
+        "split of --data_dir).",
+    )
+    flags.DEFINE_integer(
+        "num_calibration_images",
+        None,
+        f"Number of pictures to calibrate on (default: {_CALIBRATION}).",
+        lower_bound=1,
+    )
     flags.DEFINE_boolean("overwrite", False, "Replace an earlier export.")
 
 
@@ -73,6 +91,7 @@ def main(argv: list[str]) -> int:
     values.dtype = values.dtype or "fp32"
     run = _runs.open_run_of_flags(checkpoint=values.checkpoint, allow=("export",))
     images, source = _check_images(run)
+    calibration, calibrated_on = _calibration(run)
     options: dict[str, Any] = {
         "formats": values.formats,
         "score_threshold": values.score_threshold,
@@ -89,11 +108,12 @@ def main(argv: list[str]) -> int:
         ),
         "settings": config.operative_config().splitlines(),
         "check_images": source,
+        **({"calibration": calibrated_on} if calibrated_on else {}),
     }
     heading = (
         f"{'raw weights of ' * run.trained}{run.checkpoint}, "
         f"checked on {counted(len(images), 'image')}: {source}\n\n"
-        f"{'format':<12} {'found again':>16} {'score':>9} {'box':>9} {'IoU':>7}"
+        f"{'format':<17} {'found again':>16} {'score':>9} {'box':>9} {'IoU':>7}"
     )
 
     def report(name: str, checked: dict) -> None:
@@ -109,6 +129,7 @@ def main(argv: list[str]) -> int:
         values.output,
         label_map=run.label_map,
         images=images,
+        calibration=calibration,
         overwrite=values.overwrite,
         facts=facts,
         report=report,
@@ -130,7 +151,7 @@ def _print_parity(name: str, checked: dict) -> None:
     numbers = checked["parity"]
     shared = f"{numbers['matched']} of {numbers['compared']}"
     print(
-        f"{name:<12} {shared:>16} {numbers['score_difference']:>9.2g} "
+        f"{name:<17} {shared:>16} {numbers['score_difference']:>9.2g} "
         f"{numbers['coordinate_difference']:>9.2g} {numbers['iou']:>7.4f}",
         flush=True,
     )
@@ -165,3 +186,44 @@ def _check_images(run) -> tuple[list, str]:
         pictures = pictures_of_records(values.data_dir, split, run.label_map, count)
         return pictures, f"{split} of {values.data_dir}"
     return rendered_pictures(count), "rendered scenes"
+
+
+def _calibration(run) -> tuple[list, str | None]:
+    """Read the pictures to calibrate on and return them and what they are."""
+    values = flags.FLAGS
+    from ssd_centernet.export.formats import FORMATS
+    from ssd_centernet.export.pictures import spread, spread_pictures_of_records
+    from ssd_centernet.predict.image_files import find_images, read_image
+    from ssd_centernet.recipe import Recipe
+
+    count = values.num_calibration_images or _CALIBRATION
+    wanted = [name for name in values.formats or () if name in FORMATS]
+    if not any(FORMATS[name].calibrated for name in wanted):
+        _refuse_calibration_flags(FORMATS)
+        return [], None
+    if values.calibration_images:
+        files = find_images(values.calibration_images)
+        if not files:
+            raise FileNotFoundError(
+                f"there are no images in --calibration_images="
+                f"{','.join(values.calibration_images)}."
+            )
+        pictures = [read_image(file) for file in spread(files, count)]
+        return pictures, f"{len(pictures)} of {', '.join(values.calibration_images)}"
+    if values.data_dir:
+        split = _runs.whole_split(values.data_dir, None, Recipe().train_split)
+        pictures = spread_pictures_of_records(values.data_dir, split, run.label_map, count)
+        return pictures, f"{len(pictures)} of {split} of {values.data_dir}"
+    # Told by the export, which knows the formats.
+    return [], None
+
+
+def _refuse_calibration_flags(formats: dict) -> None:
+    values = flags.FLAGS
+    names = [name for name, kind in formats.items() if kind.calibrated]
+    for flag in ("calibration_images", "num_calibration_images"):
+        if values[flag].value is not None:
+            raise flags.IllegalFlagValueError(
+                f"--{flag} has no effect on --formats={','.join(values.formats or ['saved_model'])}"
+                f"; it is for {', '.join(names)}. Leave it out."
+            )

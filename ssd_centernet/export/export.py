@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import glob
 import json
 import os
@@ -14,7 +13,8 @@ import gin
 import numpy as np
 import tensorflow as tf
 
-from ssd_centernet.export import card, parity, portable, serving
+from ssd_centernet.export import card, parity
+from ssd_centernet.export.formats import FORMATS, LABELS_NAME, Order
 from ssd_centernet.export.pictures import rendered_pictures
 from ssd_centernet.files import (
     mend_folder,
@@ -27,77 +27,7 @@ from ssd_centernet.labels import LabelMap
 from ssd_centernet.models.detector import Detector
 from ssd_centernet.run_directory import refuse_wildcards
 
-LABELS_NAME = "labels.txt"
 _PICTURES = 8
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class _Order:
-    """What is to be exported; see `export`."""
-
-    detector: Detector
-    folder: Path
-    thresholds: dict[str, float]
-    input_size: tuple[int, int] | None
-    batch_size: int | None
-    pairs: int
-    names: tuple[str, ...]
-
-    def function(self, frame: tuple[int, int] | None, batch_size: int | None):
-        """Make the graph for other runtimes."""
-        return portable.portable_function(
-            self.detector,
-            frame=frame,
-            batch_size=batch_size,
-            pairs=self.pairs,
-            thresholds=self.thresholds,
-        )
-
-
-def _write_saved_model(order: _Order, path: Path) -> None:
-    serving.save_serving(
-        order.detector,
-        path,
-        names_file=order.folder / LABELS_NAME,
-        thresholds=order.thresholds,
-        batch_size=order.batch_size,
-    )
-
-
-def _write_tflite(order: _Order, path: Path, *, int8: bool = False) -> None:
-    frame = order.input_size or tuple(order.detector.image_size)
-    function = order.function(frame, order.batch_size or 1)
-    portable.save_tflite(order.detector, path, function, int8=int8)
-
-
-def _write_tflite_int8(order: _Order, path: Path) -> None:
-    _write_tflite(order, path, int8=True)
-
-
-def _write_onnx(order: _Order, path: Path) -> None:
-    function = order.function(order.input_size, order.batch_size)
-    thresholds = {name: f"{value:g}" for name, value in order.thresholds.items()}
-    portable.save_onnx(path, function, metadata={"names": "\n".join(order.names), **thresholds})
-
-
-@dataclasses.dataclass(frozen=True)
-class Format:
-    """One kind of file: its name, how it is written, run and judged."""
-
-    file: str
-    write: Callable[[_Order, Path], None]
-    runner: Callable[[Path], Callable[[np.ndarray], list[parity.Found]]]
-    tolerance: parity.Tolerance
-
-
-FORMATS: dict[str, Format] = {
-    "saved_model": Format("saved_model", _write_saved_model, serving.ServingRunner, parity.FLOAT),
-    "tflite": Format("model.tflite", _write_tflite, portable.TFLiteRunner, parity.FLOAT),
-    "tflite_int8": Format(
-        "model_int8.tflite", _write_tflite_int8, portable.TFLiteRunner, parity.INT8
-    ),
-    "onnx": Format("model.onnx", _write_onnx, portable.OnnxRunner, parity.FLOAT),
-}
 
 
 @gin.configurable
@@ -108,6 +38,7 @@ def export(
     formats: Sequence[str] = ("saved_model",),
     label_map: LabelMap | None = None,
     images: Sequence[np.ndarray] | None = None,
+    calibration: Sequence[np.ndarray] = (),
     score_threshold: float | None = None,
     iou_threshold: float | None = None,
     input_size: tuple[int, int] | None = None,
@@ -124,11 +55,14 @@ def export(
 
     Args:
         detector: with its weights, in float32.
-        output_dir: folder to make: `saved_model/`, `model.tflite`, `model_int8.tflite`,
-            `model.onnx`, `labels.txt` and `model_card.json`.
-        formats: what to write: saved_model, tflite, tflite_int8, onnx.
+        output_dir: folder to make: the files of the formats (docs/export.md), `labels.txt` and
+            `model_card.json`.
+        formats: what to write: saved_model, tflite, tflite_int8, tflite_full_int8, tflite_16x8,
+            tflite_int8_heads, onnx.
         label_map: names of the classes; None takes the detector's.
         images: uint8 [H, W, 3] each, to compare detections on; None renders some.
+        calibration: uint8 [H, W, 3] each, pictures as of the training: the ranges of the numbers in
+            tflite_full_int8, tflite_16x8 and tflite_int8_heads are measured on them.
         score_threshold: default threshold of the files, [0, 1); None is the decoder's.
         iou_threshold: as above, (0, 1]; not where the decoder suppresses nothing.
         input_size: (height, width) of the images that tflite and onnx take, in pixels; None is
@@ -151,6 +85,7 @@ def export(
     """
     thresholds = _thresholds(detector, score_threshold, iou_threshold)
     names = _check(detector, formats, label_map, pairs)
+    check_calibration(formats, len(calibration))
     if input_size is not None and not set(formats) - {"saved_model"}:
         raise ValueError(
             f"--input_size={','.join(map(str, input_size))} has no effect on a SavedModel, which "
@@ -166,7 +101,7 @@ def export(
     # Beside the target: a rename at the end must not cross file systems.
     with temporary_folder(target) as folder:
         write_atomically(folder / LABELS_NAME, "".join(f"{name}\n" for name in names))
-        order = _Order(
+        order = Order(
             detector=detector,
             folder=folder,
             thresholds=thresholds,
@@ -174,6 +109,7 @@ def export(
             batch_size=batch_size,
             pairs=pairs,
             names=names,
+            calibration=calibration,
         )
         checked = _write_and_check(order, formats, images, report)
         content = {
@@ -195,7 +131,7 @@ def export(
     return content
 
 
-def _write_and_check(order: _Order, formats, images, report) -> dict[str, dict]:
+def _write_and_check(order: Order, formats, images, report) -> dict[str, dict]:
     """Write and check format by format and return what the card says of each."""
     detect = parity.reference(order.detector, order.thresholds)
     checked = {}
@@ -216,10 +152,32 @@ def _write_and_check(order: _Order, formats, images, report) -> dict[str, dict]:
             "image_size": "any" if run.frame is None else list(run.frame),
             "pairs": None if name == "saved_model" else order.pairs,
             "parity": result.to_dict(kind.tolerance),
+            **({"calibration_images": len(order.calibration)} if kind.calibrated else {}),
+            **getattr(run, "facts", {}),
         }
         if report is not None:
             report(name, checked[name])
     return checked
+
+
+def check_calibration(formats: Sequence[str], pictures: int) -> None:
+    """Refuse formats of integers without pictures to calibrate them on, and pictures without these.
+
+    Raises:
+        ValueError: see above.
+    """
+    needing = [name for name in formats if name in FORMATS and FORMATS[name].calibrated]
+    if needing and not pictures:
+        raise ValueError(
+            f"{', '.join(needing)}: the ranges of integers are measured on training pictures, and "
+            "there are none. Give --data_dir, the data of the run, or --calibration_images."
+        )
+    if pictures and not needing:
+        names = ", ".join(name for name, kind in FORMATS.items() if kind.calibrated)
+        raise ValueError(
+            f"{pictures} calibration pictures have no effect on {', '.join(formats)}; they are for "
+            f"{names} (--formats). Leave them out."
+        )
 
 
 def _fitted(image: np.ndarray, frame: tuple[int, int]) -> np.ndarray:

@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-from ssd_centernet.export import portable, serving
+from ssd_centernet.export import integers, portable, serving
 from ssd_centernet.export.card import CARD_NAME
 from ssd_centernet.files import read_object
 from ssd_centernet.labels import LabelMap
 from ssd_centernet.ops import image as image_ops
 
-_ENDINGS = {".tflite": portable.TFLiteRunner, ".onnx": portable.OnnxRunner}
+_ENDINGS = {".tflite": integers.tflite_runner, ".onnx": portable.OnnxRunner}
 
 
 class ExportedDetector:

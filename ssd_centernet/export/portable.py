@@ -7,7 +7,8 @@ import importlib.util
 import logging
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -78,19 +79,40 @@ def save_tflite(detector: Detector, path: str | os.PathLike, function, *, int8: 
     Raises:
         ValueError: the detector has operations that TFLite does not have.
     """
-    module = tf.Module()
-    module.weights = [getattr(v, "_variable", v) for v in detector.variables]
-    # Beside the file, where an export looks for what an earlier one has left.
-    with tempfile.TemporaryDirectory(dir=os.path.dirname(path)) as folder, _quiet():
-        tf.saved_model.save(module, folder, signatures={"serving_default": function})
-        # LiteRT has no converter of saved models yet.
-        converter = tf.lite.TFLiteConverter.from_saved_model(folder)
+
+    def as_wanted(converter) -> None:
         converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
         if int8:
             converter.optimizations = [tf.lite.Optimize.DEFAULT]
+
+    # Beside the file, where an export looks for what an earlier one has left.
+    write_atomically(path, convert_to_tflite(detector, os.path.dirname(path), function, as_wanted))
+
+
+def convert_to_tflite(
+    detector: Detector, folder: str, function, prepare: Callable[[Any], None]
+) -> bytes:
+    """Convert a function of tensors to the content of a TFLite file.
+
+    Args:
+        detector: whose weights the function uses.
+        folder: for what is written meanwhile.
+        function: a tf.function with its signature; the arguments' names are the inputs'.
+        prepare: called with TensorFlow's converter, to set it.
+
+    Raises:
+        ValueError: the detector has operations that TFLite does not have.
+    """
+    module = tf.Module()
+    module.weights = [getattr(v, "_variable", v) for v in detector.variables]
+    with tempfile.TemporaryDirectory(dir=folder) as saved, quiet():
+        tf.saved_model.save(module, saved, signatures={"serving_default": function})
+        # LiteRT has no converter of saved models yet.
+        converter = tf.lite.TFLiteConverter.from_saved_model(saved)
+        prepare(converter)
         try:
             with at_once():
-                content = converter.convert()
+                return converter.convert()
         except Exception as error:  # The converter's own type is not public.
             raise ValueError(
                 f"{type(detector).__name__} cannot be converted to TFLite: "
@@ -98,7 +120,6 @@ def save_tflite(detector: Detector, path: str | os.PathLike, function, *, int8: 
                 "own, has operations that TFLite does not have (they are listed above); leave "
                 "tflite out of --formats, or export onnx."
             ) from error
-    write_atomically(path, content)
 
 
 def save_onnx(path: str | os.PathLike, function, *, metadata: dict[str, str]) -> None:
@@ -116,7 +137,7 @@ def save_onnx(path: str | os.PathLike, function, *, metadata: dict[str, str]) ->
         import tf2onnx
     except ImportError as error:
         raise ImportError(_missing("tf2onnx")) from error
-    with _quiet():
+    with quiet():
         model, _ = tf2onnx.convert.from_function(
             function, input_signature=function.input_signature, opset=_OPSET
         )
@@ -126,19 +147,29 @@ def save_onnx(path: str | os.PathLike, function, *, metadata: dict[str, str]) ->
     write_atomically(path, model.SerializeToString())
 
 
+def tflite_signature(path: str | os.PathLike, *, threads: int | None = None):
+    """Load a TFLite file and return its signature, a function of named arrays.
+
+    Args:
+        path: the file.
+        threads: how many compute; None takes all processors.
+    """
+    if importlib.util.find_spec("ai_edge_litert"):
+        from ai_edge_litert.interpreter import Interpreter
+    else:
+        Interpreter = tf.lite.Interpreter
+    with quiet():
+        interpreter = Interpreter(model_path=os.fspath(path), num_threads=threads or os.cpu_count())
+        interpreter.allocate_tensors()  # Where it tells which kernels it takes.
+    return interpreter.get_signature_runner()
+
+
 class TFLiteRunner:
     """Run a TFLite file with LiteRT, or with TensorFlow's interpreter where that is absent."""
 
     def __init__(self, path: str | os.PathLike):
         """Load the file that `save_tflite` wrote."""
-        if importlib.util.find_spec("ai_edge_litert"):
-            from ai_edge_litert.interpreter import Interpreter
-        else:
-            Interpreter = tf.lite.Interpreter
-        with _quiet():
-            interpreter = Interpreter(model_path=os.fspath(path), num_threads=os.cpu_count())
-            interpreter.allocate_tensors()  # Where it tells which kernels it takes.
-        self._run = interpreter.get_signature_runner()
+        self._run = tflite_signature(path)
         self._shape = tuple(self._run.get_input_details()["images"]["shape"])
         self.frame = tuple(int(side) for side in self._shape[1:3])
 
@@ -185,7 +216,7 @@ def _missing(package: str) -> str:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Hold back what converters write to standard error."""
     loggers = [logging.getLogger(name) for name in ("tensorflow", "tf2onnx", "absl")]
     levels = [logger.level for logger in loggers]

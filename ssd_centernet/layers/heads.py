@@ -78,13 +78,24 @@ class SSDHead(ConfiguredLayer):
             `class_logits` float32 [B, A, K] and `box_codes` float32 [B, A, 4]; anchors in the order
             level, row, column, shape.
         """
-        logits, codes = [], []
-        for level, class_conv, box_conv in zip(
-            levels, self._class_convs, self._box_convs, strict=True
-        ):
-            logits.append(_flatten(class_conv(level), self.num_logits))
-            codes.append(_flatten(box_conv(level), 4))
-        return {"class_logits": tf.concat(logits, axis=1), "box_codes": tf.concat(codes, axis=1)}
+        return self.join_maps(self.predict_maps(levels))
+
+    def predict_maps(self, levels: Sequence[tf.Tensor]) -> dict[str, tf.Tensor]:
+        """Predict on feature maps [B, h, w, C], level by level.
+
+        Returns:
+            What the convolutions give, named `class_logits_0`, ..., `box_codes_0`, ...:
+            [B, h, w, n * K] and [B, h, w, n * 4] for n anchors in a cell.
+        """
+        maps = {}
+        for key, convs in (("class_logits", self._class_convs), ("box_codes", self._box_convs)):
+            for number, (level, conv) in enumerate(zip(levels, convs, strict=True)):
+                maps[f"{key}_{number}"] = conv(level)
+        return maps
+
+    def join_maps(self, maps: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        """Join what `predict_maps` gives into the outputs of `call`."""
+        return _join_levels(maps, self.num_logits)
 
 
 # What is predicted beside the centres, and its channels.
@@ -173,19 +184,32 @@ class CenterNetHead(ConfiguredLayer):
             and `size` [B, h, w, 2], (h, w) in cells; or `sides` [B, h, w, 4], distances from a
             cell's middle to top, left, bottom and right, in cells, above 0; all float32.
         """
-        # In the order of `build`: map by map, and in each by the keys of `_depths`.
-        pairs = zip(self._hidden, self._final, strict=True)
-        outputs = []
-        for features in maps:
-            output = {}
-            for key in self._depths:
-                hidden, final = next(pairs)
-                output[key] = tf.cast(final(hidden(features)), tf.float32)
-                if key == "sides":
-                    # Never below 0, and steps of a useful size for objects of tens of cells.
-                    output[key] = _SIDE_SCALE * tf.math.softplus(output[key])
-            outputs.append(output)
-        return outputs
+        count = len(self._depths)
+        return [
+            self.join_maps(self._predict(features, slice(first, first + count)))[0]
+            for first, features in zip(range(0, len(self._final), count), maps, strict=True)
+        ]
+
+    def predict_maps(self, maps: Sequence[tf.Tensor]) -> dict[str, tf.Tensor]:
+        """Predict on the last map, the one that is decoded.
+
+        Returns:
+            What the convolutions give, by the names of `call`.
+        """
+        return self._predict(maps[-1], slice(-len(self._depths), None))
+
+    def join_maps(self, maps: dict[str, tf.Tensor]) -> list[dict[str, tf.Tensor]]:
+        """Turn what `predict_maps` gives into the last outputs of `call`."""
+        outputs = {key: tf.cast(value, tf.float32) for key, value in maps.items()}
+        if "sides" in outputs:
+            # Never below 0, and steps of a useful size for objects of tens of cells.
+            outputs["sides"] = _SIDE_SCALE * tf.math.softplus(outputs["sides"])
+        return [outputs]
+
+    def _predict(self, features: tf.Tensor, layers: slice) -> dict[str, tf.Tensor]:
+        """Run some layers, one pair for each of the keys of `_depths`: the order of `build`."""
+        pairs = zip(self._depths, self._hidden[layers], self._final[layers], strict=True)
+        return {key: final(hidden(features)) for key, hidden, final in pairs}
 
     @property
     def class_layers(self) -> list[keras.layers.Layer]:
@@ -326,25 +350,37 @@ class SharedSSDHead(ConfiguredLayer):
             `class_logits` float32 [B, A, K] and `box_codes` float32 [B, A, 4]; anchors in the order
             level, row, column, shape.
         """
-        outputs = {}
-        for key, convs, norms, predictor, depth in (
-            (
-                "class_logits",
-                self._class_convs,
-                self._class_norms,
-                self._class_predictor,
-                self.num_logits,
-            ),
-            ("box_codes", self._box_convs, self._box_norms, self._box_predictor, 4),
+        return self.join_maps(self.predict_maps(levels, training=training))
+
+    def predict_maps(
+        self, levels: Sequence[tf.Tensor], training: bool | None = None
+    ) -> dict[str, tf.Tensor]:
+        """Predict on feature maps level by level; see `SSDHead.predict_maps`."""
+        maps = {}
+        for key, convs, norms, predictor in (
+            ("class_logits", self._class_convs, self._class_norms, self._class_predictor),
+            ("box_codes", self._box_convs, self._box_norms, self._box_predictor),
         ):
-            flat = []
             for level, features in enumerate(levels):
                 # Of the flat list every len(levels)-th norm belongs to this level, one a depth.
                 for conv, norm in zip(convs, norms[level :: len(levels)], strict=True):
                     features = tf.nn.relu6(norm(conv(features), training=training))
-                flat.append(_flatten(predictor(features), depth))
-            outputs[key] = tf.concat(flat, axis=1)
-        return outputs
+                maps[f"{key}_{level}"] = predictor(features)
+        return maps
+
+    def join_maps(self, maps: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        """Join what `predict_maps` gives into the outputs of `call`."""
+        return _join_levels(maps, self.num_logits)
+
+
+def _join_levels(maps: dict[str, tf.Tensor], num_logits: int) -> dict[str, tf.Tensor]:
+    """Flatten the maps of each kind and put them one after the other, in the order of levels."""
+    outputs = {}
+    for key, depth in (("class_logits", num_logits), ("box_codes", 4)):
+        levels = range(len(maps) // 2)
+        flat = [_flatten(maps[f"{key}_{level}"], depth) for level in levels]
+        outputs[key] = tf.concat(flat, axis=1)
+    return outputs
 
 
 def _flatten(maps: tf.Tensor, depth: int) -> tf.Tensor:

@@ -107,6 +107,10 @@ class Preprocessing(Float32Layer):
         Returns:
             float32 of the same rank.
         """
+        return self.normalize(self.resized(images, portable=portable))
+
+    def resized(self, images: tf.Tensor, *, portable: bool = False) -> tf.Tensor:
+        """Resize images, as in a call, and leave their pixels in 0..255: float32."""
         legacy = self.resize == "legacy_bilinear"
         if self.keep_aspect:
             resized = image_ops.resize_and_pad(
@@ -120,7 +124,7 @@ class Preprocessing(Float32Layer):
             resized = image_ops.resize_bilinear(images, self.image_size)
         if self.round_pixels:
             resized = tf.round(resized)
-        return self.normalize(resized)
+        return resized
 
     def normalize(self, images: tf.Tensor) -> tf.Tensor:
         """Normalise float32 RGB images [..., 3] in 0..255 that have their final size."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 
 import tensorflow as tf
 
@@ -19,9 +20,14 @@ class UpsampleAdd(keras.layers.Layer):
     Source: docs/reference/centernet.md, sections 1.1 and 1.2
     """
 
+    # Whether `resizing` is in force: graphs that are traced then have TensorFlow's resize.
+    _resizes = False
+
     def call(self, inputs: Sequence[tf.Tensor]) -> tf.Tensor:
         """Add maps [B, ceil(h / 2), ceil(w / 2), C] and [B, h, w, C], in this order."""
         coarse, fine = inputs
+        if self._resizes:
+            return fine + _resized(coarse, fine.shape)
         rows, columns, channels = tf.shape(coarse)[1], tf.shape(coarse)[2], coarse.shape[-1]
         # Rows join the batch, as TFLite has no tensors of six dimensions.
         apart = tf.reshape(coarse, [-1, 1, columns, 1, channels])
@@ -30,3 +36,25 @@ class UpsampleAdd(keras.layers.Layer):
         size = tf.shape(fine)
         # Static sizes get lost in the cut.
         return fine + tf.ensure_shape(doubled[:, : size[1], : size[2]], fine.shape)
+
+    @classmethod
+    @contextlib.contextmanager
+    def resizing(cls) -> Iterator[None]:
+        """Trace graphs of all layers of this kind with one resize, the same to the bit.
+
+        Accelerators for integers have no tensors of five dimensions. Sizes must be static.
+        """
+        cls._resizes = True
+        try:
+            yield
+        finally:
+            cls._resizes = False
+
+
+def _resized(coarse: tf.Tensor, shape: tf.TensorShape) -> tf.Tensor:
+    """Double a map and cut it to the size of another one."""
+    doubled = [2 * side for side in coarse.shape[1:3]]
+    larger = tf.raw_ops.ResizeNearestNeighbor(images=coarse, size=doubled)
+    if doubled == list(shape[1:3]):
+        return larger
+    return larger[:, : shape[1], : shape[2]]

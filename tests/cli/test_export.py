@@ -35,6 +35,23 @@ def test_export_of_a_run(model_dir, data_dir, tmp_path_factory, tmp_path):
     assert sorted(os.listdir(tmp_path)) == ["out"]
 
 
+def test_formats_of_integers_are_calibrated_on_the_training_split(model_dir, data_dir, tmp_path):
+    flags = [f"--model_dir={model_dir}", f"--data_dir={data_dir}", f"--output={tmp_path / 'out'}"]
+    flags += ["--num_check_images=2", "--num_calibration_images=3"]
+    ended = cli(
+        "export",
+        *flags,
+        "--formats=tflite_16x8",
+        env=environment(TF_CPP_MIN_LOG_LEVEL="2"),
+    )
+    # Converters are quiet.
+    assert not [line for line in ended.stderr.splitlines() if "quantize" in line or "tfl" in line]
+    assert "quantize" not in ended.stdout and ended.stdout.count("written: ") == 3
+    card = json.loads((tmp_path / "out" / "model_card.json").read_text())
+    assert card["calibration"] == f"3 of coco_train of {data_dir}"
+    assert {one["calibration_images"] for one in card["formats"].values()} == {3}
+
+
 @pytest.mark.parametrize(
     ("flags", "status", "message"),
     [
@@ -42,6 +59,13 @@ def test_export_of_a_run(model_dir, data_dir, tmp_path_factory, tmp_path):
         (["--output=x", "--input_size=300"], 2, "expected HEIGHT,WIDTH"),
         (["--output=x", "--check_images=nowhere"], 1, "no images in --check_images=nowhere"),
         (["--output=x", "--formats=coreml"], 1, "coreml"),
+        (["--output=x", "--formats=tflite_16x8"], 1, "Give --data_dir, the data of the run, or"),
+        (
+            ["--output=x", "--formats=tflite_16x8", "--calibration_images=nowhere"],
+            1,
+            "no images in --calibration_images=nowhere",
+        ),
+        (["--output=x", "--num_calibration_images=5"], 2, "has no effect on --formats=saved_model"),
     ],
 )
 def test_wrong_commands(flags, status, message, model_dir, capsys, tmp_path, monkeypatch):

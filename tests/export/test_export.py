@@ -1,5 +1,6 @@
 """Every kind of detector in every format, checked on photographs; and what is refused."""
 
+import dataclasses
 import json
 import os
 import sys
@@ -259,7 +260,7 @@ def test_what_detects_something_else_is_refused_and_leaves_nothing(
 ):
     detector = exported[2]
     good = root.FORMATS["saved_model"]
-    bad = root.Format(good.file, _writing(change), good.runner, good.tolerance)
+    bad = dataclasses.replace(good, write=_writing(change))
     monkeypatch.setitem(root.FORMATS, "saved_model", bad)
     (tmp_path / "old").mkdir()
     (tmp_path / "old" / "model_card.json").write_text("{}")
@@ -272,7 +273,10 @@ def test_what_detects_something_else_is_refused_and_leaves_nothing(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"formats": ["tflight"]}, "saved_model, tflite, tflite_int8, onnx, got .*tflight"),
+        (
+            {"formats": ["tflight"]},
+            "saved_model, tflite, tflite_int8, .*tflite_int8_heads, onnx, got .*tflight",
+        ),
         ({"formats": ["onnx", "onnx"]}, "distinct"),
         ({"score_threshold": 1.5}, r"score_threshold must be in \[0, 1\), got 1.5"),
         ({"iou_threshold": 0.0}, "iou_threshold"),

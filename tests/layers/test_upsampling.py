@@ -27,6 +27,27 @@ def test_static_sizes_are_kept_and_unknown_ones_taken():
     np.testing.assert_array_equal(got, np.full((2, 3, 7, 2), 2.0))
 
 
+@pytest.mark.parametrize("size", [(4, 6), (3, 6), (3, 5), (4, 5)])
+def test_one_resize_is_the_same_to_the_bit(size):
+    rng = np.random.default_rng(4)
+    coarse, fine = (
+        tf.constant(rng.normal(size=s), tf.float32) for s in ((2, 2, 3, 2), (2, *size, 2))
+    )
+
+    def graph():
+        # Another function each time, so that each is traced.
+        return tf.function(lambda a, b: UpsampleAdd()([a, b])).get_concrete_function(coarse, fine)
+
+    def has_resize(function):
+        return any(one.type == "ResizeNearestNeighbor" for one in function.graph.get_operations())
+
+    plain = graph()
+    with UpsampleAdd.resizing():
+        resized = graph()
+    np.testing.assert_array_equal(plain(coarse, fine), resized(coarse, fine))
+    assert has_resize(resized) and not has_resize(plain) and not has_resize(graph())
+
+
 def test_gradient_of_a_coarse_cell_counts_its_copies():
     coarse, fine = tf.ones([1, 2, 2, 1]), tf.zeros([1, 3, 3, 1])
     with tf.GradientTape() as tape:
