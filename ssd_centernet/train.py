@@ -213,7 +213,10 @@ def _resume(checkpoints: RunCheckpoints, path: str | None = None) -> str | None:
         return checkpoints.resume(path)
     except MisfitError as error:
         before = saved_settings(path or checkpoints.model_dir)
-        changed = describe_changes(before, bindings_of(config.operative_config()))
+        after = bindings_of(config.operative_config())
+        # Of the recipe, whatever the data are; the split that is trained on is told elsewhere.
+        after.pop("train.train_split", None)
+        changed = describe_changes(before, after)
         if changed:
             _, lines = changed.split("\n", maxsplit=1)
             raise ValueError(f"{error} Other than when it was trained:\n{lines}") from error

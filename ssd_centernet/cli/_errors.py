@@ -14,6 +14,8 @@ _REQUIRED = (
     "your own with a line such as include 'ssd300_resnet34.gin', or give --gin_file twice. If this "
     "is the config.gin of a run, the file was cut short."
 )
+# Arguments that messages of functions name, and that commands have as flags.
+_ARGUMENTS = ("image_dir", "image_list", "max_missing", "drop_unknown_categories")
 # What commands call; a part is what these build from a recipe.
 _ROOTS = ("train", "build_detector")
 _NOT_BUILT = (
@@ -61,8 +63,10 @@ def message_for_user(error: Exception) -> str | None:
     if isinstance(error, OSError) and error.errno == errno.EFBIG:
         return _TOO_LARGE.format(detail=error)
     text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
+    if isinstance(error, OSError) and error.errno and error.strerror and error.filename:
+        return f"{os.fsdecode(error.filename)}: {error.strerror}."
     if isinstance(error, OSError) or _is_raised_here(error):
-        return _with_place(_without_calls(text))
+        return _with_flags(_with_place(_without_calls(text)))
     built = re.search(r"\n  In call to configurable '(\w+)'", text)
     if isinstance(error, TypeError) and built and built[1] not in _ROOTS:
         return _NOT_BUILT.format(name=built[1], reason=_without_calls(text).split("\n")[0])
@@ -79,6 +83,15 @@ def _with_place(text: str) -> str:
     own = _bindings_of(named[1]) if named else []
     place = next((one.place for one in own if one.parameter == named[2]), None)
     return f"{text.removesuffix('.')} ({place})." if place else text
+
+
+def _with_flags(text: str) -> str:
+    """Call arguments of Python functions as the flags of this command that set them."""
+    absl = sys.modules.get("absl.flags")
+    known = [name for name in _ARGUMENTS if absl is not None and name in absl.FLAGS]
+    return (
+        re.sub(rf"(?<![\w.'\"-])({'|'.join(known)})\b(?!['\"(])", r"--\1", text) if known else text
+    )
 
 
 def _bindings_of(name: str) -> list:

@@ -130,7 +130,7 @@ def _dispatch(arguments: list[str]) -> int:
         return _run_command(name.replace("-", "_"), rest)
     # A slip of one letter has one meaning.
     near = difflib.get_close_matches(name, COMMANDS, n=1, cutoff=0.9)
-    near = near or difflib.get_close_matches(name, COMMANDS, n=2, cutoff=0.5)
+    near = near or difflib.get_close_matches(name, COMMANDS, n=2, cutoff=0.6)
     hint = f" Did you mean {' or '.join(near)}?" if near else ""
     reason = "The command comes before its flags." if name.startswith("-") else "No such command."
     print(

@@ -176,7 +176,7 @@ def predict_run(
     drawn = sum(image["detections"] for image in found.images)
     print(
         f"{name}: {counted(len(found.images), 'image')}, {counted(drawn, 'detection')} of score "
-        f"{min_score:g} or more ({len(found.rows)} in all), "
+        f"{min_score:g} or more ({len(found.rows):,} in all), "
         f"{counted(len(found.unreadable), 'file')} skipped: {output_dir}"
     )
     if found.contact_sheet:

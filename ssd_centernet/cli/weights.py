@@ -59,8 +59,9 @@ def _list(names: Sequence[str]) -> int:
 
     if names:
         for name in names:
-            print(catalog.described(catalog.find(name)))
-            print(f"  {'here':<10} {fetching.cache_folder() / name}")
+            row = catalog.find(name)
+            print(catalog.described(row))
+            print(f"  {'here':<10} {fetching.place(row)}")
         return 0
     rows = [
         (row.name, row.kind, row.recipe, row.framework, row.result or "", "here" if here else "")
@@ -69,7 +70,10 @@ def _list(names: Sequence[str]) -> int:
     ]
     head = ("name", "what", "recipe", "framework", "published result", "")
     print(text_table([head, *rows], words=range(6)))
-    print(f"\nEach: ssd_centernet weights list NAME. They lie in {fetching.cache_folder()}.")
+    print(
+        "\nEach, and where it lies: ssd_centernet weights list NAME. Those that are fetched lie in "
+        f"{fetching.cache_folder()}."
+    )
     return 0
 
 

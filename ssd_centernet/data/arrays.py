@@ -12,6 +12,7 @@ import tensorflow as tf
 from ssd_centernet.data.convert import convert_coco
 from ssd_centernet.data.readers.source import AnnotationSource, EncodedImages
 from ssd_centernet.labels import LabelMap
+from ssd_centernet.plain_text import counted
 
 UNITS = ("pixels", "fractions")
 # How the four numbers of a box are meant -> where left, top and the other two stand.
@@ -60,7 +61,11 @@ def write_arrays(
     lists = {"boxes": boxes, "classes": classes, "is_crowd": is_crowd}
     for name, values in lists.items():
         if values is not None and len(values) != len(images):
-            raise ValueError(f"{len(values)} {name} for {len(images)} images: one for each.")
+            raise ValueError(
+                f"{name} has {counted(len(values), 'entry', 'entries')} for "
+                f"{counted(len(images), 'image')}; expected one for each image, which lists those "
+                "of all its objects."
+            )
     if not len(images):
         raise ValueError("there is no image; give at least one.")
     rows = [_rows(place, boxes[place], classes[place], label_map) for place in range(len(images))]
@@ -140,7 +145,7 @@ def _check_units(boxes: Sequence[np.ndarray], units: str) -> None:
         return
     if units == "pixels" and np.abs(joined).max() <= 1.0:
         raise ValueError(
-            f"units='pixels', but all {len(joined)} boxes lie in 0..1, such as "
+            f"units='pixels', but all boxes ({len(joined)}) lie in 0..1, such as "
             f"{_told(joined[0])}: they are fractions. Give units='fractions'."
         )
     if units == "fractions" and np.abs(joined).max() > 1.0 + _BEYOND:

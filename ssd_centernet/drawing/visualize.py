@@ -326,6 +326,11 @@ def _as_rgb(image: np.ndarray) -> np.ndarray:
         image = image[..., 0]
     if image.ndim == 2:
         image = np.stack([image] * 3, axis=-1)
+    if image.dtype.kind in "US":
+        raise ValueError(
+            f"Got the text {str(image)[:80]!r} in the place of an image; expected its pixels, "
+            "uint8 [height, width, 3], such as np.asarray(PIL.Image.open(path).convert('RGB'))."
+        )
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[-1] != 3 or not image.size:
         raise ValueError(
             f"Got an image of {image.dtype} {image.shape}, expected uint8 [height, width, 3]. "

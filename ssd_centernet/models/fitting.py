@@ -122,6 +122,11 @@ class FittedModel(keras.Model):
             ValueError: `x` does not hold such batches.
             TypeError: a callback is of another Keras.
         """
+        if not hasattr(self, "_fitting"):
+            raise RuntimeError(
+                "the detector is not compiled, so fit has no optimizer: call "
+                "detector.compile(ssd_centernet.keras.optimizers.Adam(1e-3)) first."
+            )
         refuse_ground_truth(y, "fit")
         x = self._looked_at(x, "x")
         if kwargs.get("validation_data") is not None:

@@ -275,6 +275,8 @@ class _Reader:
     def _unknown(self, name: str, known: Iterable[str]) -> str:
         if name in _IN_COMMON:
             return f"{name} is the same for all runs of a study; it belongs into {BASE}"
+        if name == "seed" and "seeds" in known:
+            return "nothing is named 'seed'. Did you mean seeds"
         if name in ("seed", "model_dir"):
             return f"{name} is set for each run by the study itself; remove it"
         near = difflib.get_close_matches(name, known, n=2, cutoff=0.6)

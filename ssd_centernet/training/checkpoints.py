@@ -113,7 +113,8 @@ class RunCheckpoints:
             if checkpoint_files.is_damage(error):
                 raise checkpoint_files.damaged(path, error) from error
             raise MisfitError(
-                f"checkpoint {path} does not fit this model: {checkpoint_files.first_line(error)}. "
+                f"checkpoint {path} does not fit this model: "
+                f"{checkpoint_files.first_line(error).rstrip('.')}. "
                 "The run in this directory probably had another recipe, number of classes or "
                 "backbone: choose another --model_dir, or load only the weights with "
                 "--fine_tune_checkpoint."

@@ -324,6 +324,16 @@ def described(row: Published) -> str:
     return "\n".join(lines + ([f"  {'remark':<10} {row.remark}"] if row.remark else []))
 
 
+def near(name: str, *, cutoff: float = 0.6) -> list[str]:
+    """Return the names that are almost this one, the nearest first, at most three.
+
+    Args:
+        name: what somebody typed; a path is near to none.
+        cutoff: how much must be the same, 0 to 1.
+    """
+    return difflib.get_close_matches(name, ROWS, n=3, cutoff=cutoff)
+
+
 def find(name: str) -> Published:
     """Return the row of a name.
 
@@ -332,8 +342,8 @@ def find(name: str) -> Published:
     """
     row = named(name)
     if row is None:
-        near = difflib.get_close_matches(name, ROWS, n=3, cutoff=0.4)
-        hint = f" Did you mean {' or '.join(near)}?" if near else ""
+        found = near(name, cutoff=0.4)
+        hint = f" Did you mean {' or '.join(found)}?" if found else ""
         raise KeyError(
             f"no published weights are called {name!r}.{hint} `ssd_centernet weights list` shows "
             "all names."

@@ -103,6 +103,12 @@ def is_complete(row: Published) -> bool:
     return here or _is_ready(row)
 
 
+def place(row: Published) -> Path:
+    """Return where the files of a row lie, or will lie."""
+    found = _installed(row) if row.package is not None else None
+    return found or cache_folder() / row.name
+
+
 def _is_ready(row: Published) -> bool:
     """Return whether the weights of a row can be opened as they are."""
     folder = cache_folder() / row.name

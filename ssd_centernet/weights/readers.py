@@ -16,6 +16,7 @@ from tensorflow.core.protobuf import trackable_object_graph_pb2
 
 from ssd_centernet import checkpoint_files, run_directory
 from ssd_centernet.models.saved import load_keras_file
+from ssd_centernet.weights import catalog
 from ssd_centernet.weights.torch_files import open_torch
 
 _SHOWN = 5
@@ -170,8 +171,10 @@ def find_checkpoint(path: str) -> str:
             found = sorted(folder.glob("*.index"), key=_step)
             if found:
                 return str(found[-1].with_suffix(""))
+    near = catalog.near(str(path))
+    named = f" (did you mean the published weights {' or '.join(near)}?)" if near else ""
     raise FileNotFoundError(
-        f"No checkpoint at {path}: expected a run directory, a directory with "
+        f"No checkpoint at {path}{named}: expected a run directory, a directory with "
         "files PREFIX.index and PREFIX.data-00000-of-00001 or their PREFIX, or a file ending in "
         f"{', '.join(_OPENERS)}. {_listing(folder)} Unpack a downloaded archive first, and set "
         "train.fine_tune_checkpoint to its content."

@@ -192,3 +192,30 @@ def test_settings_without_effect_are_noted(tiny_recipe, data_dir, tmp_path):
     said = command(["export", given[2], f"--output={tmp_path / 'out'}", "--num_check_images=1"])
     assert re.search(r"labels.txt \(\d+ bytes\)", said)
     assert json.loads((tmp_path / "out" / "model_card.json").read_text())["weights"] == "raw"
+
+
+def test_weights_that_are_almost_called_so(tiny_recipe, data_dir, tmp_path):
+    named = "--fine_tune_checkpoint=resnet34_mlperff"
+    told = training(tiny_recipe, data_dir, tmp_path / "run", "--num_steps=1", named, status=1)
+    assert told.startswith(
+        "No checkpoint at resnet34_mlperff (did you mean the published weights resnet34_mlperf?): "
+    )
+
+
+def test_a_file_that_is_not_there_is_told_without_a_number(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    told = refused("ablate", "--study=nostudy.yaml", "--output_dir=x", status=1)
+    assert told == "nostudy.yaml: No such file or directory."
+    (tmp_path / "s.yaml").write_text("base: {gin_file: ssd_demo}\nseed: [0, 1]\n")
+    told = refused("ablate", "--study=s.yaml", "--output_dir=x", status=1)
+    assert told == "s.yaml, line 2: the study: nothing is named 'seed'. Did you mean seeds."
+
+
+def test_arguments_of_functions_are_called_as_their_flags(tmp_path):
+    (tmp_path / "instances.json").write_text('{"images": [], "annotations": [], "categories": []}')
+    (tmp_path / "a.jpg").write_bytes(b"")
+    given = (f"--annotations={tmp_path / 'instances.json'}", "--output_dir=x", "--split=train")
+    assert refused("convert", *given, status=1) == (
+        "COCO json does not say where its images are: give their --image_dir, such as "
+        f"{tmp_path}, which holds images."
+    )

@@ -267,6 +267,11 @@ def test_compile_refuses(settings, error, message):
         tiny_detector().compile(**settings)
 
 
+def test_fit_asks_for_compile_first():
+    with pytest.raises(RuntimeError, match=r"not compiled, .* call detector\.compile\("):
+        tiny_detector().fit(tf.data.Dataset.from_tensors(tiny_batch()))
+
+
 def test_a_rate_of_zero_is_warned_of():
     with pytest.warns(UserWarning, match=r"rate 0.*learning_rate=1e-3"):
         tiny_detector().compile(Momentum())

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ssd_centernet.data.readers.csv_table import read_csv
 from ssd_centernet.data.readers.exports import read_export
-from ssd_centernet.data.readers.image_folder import find_folder
+from ssd_centernet.data.readers.image_folder import IMAGE_SUFFIXES, find_folder
 from ssd_centernet.data.readers.json_file import describe, load_json, without_collector
 from ssd_centernet.data.readers.open_images import is_open_images, read_open_images
 from ssd_centernet.data.readers.source import AnnotationSource
@@ -156,7 +156,12 @@ def read_annotations(
         if image_list is not None or image_dir is None:
             if image_list is not None:
                 raise ValueError("COCO json has its own list of images: leave out image_list.")
-            raise ValueError("COCO json does not say where its images are: give their image_dir.")
+            beside = os.path.dirname(os.fspath(path)) or "."
+            at_hand = any(name.lower().endswith(IMAGE_SUFFIXES) for name in os.listdir(beside))
+            raise ValueError(
+                "COCO json does not say where its images are: give their image_dir"
+                f"{f', such as {beside}, which holds images' if at_hand else ''}."
+            )
         return None
     if kind == "tfds":
         if image_dir is not None or image_list is not None:

@@ -220,7 +220,14 @@ def _near_pairs(names: Sequence[str]) -> list[tuple[str, str]]:
         plain = re.sub(r"[\s_-]+", "", _plain(name))
         # Two names that differ by one letter are the same without it.
         shorter = {plain[:i] + plain[i + 1 :] for i in range(len(plain))}
-        for key in {plain} | (shorter if len(plain) > 3 else set()):
+        # Or with two neighbours changed over, of which a shorter one is noted.
+        swapped = {
+            min(plain, plain[:i] + plain[i + 1] + plain[i] + plain[i + 2 :])
+            for i in range(len(plain) - 1)
+            if plain[i] != plain[i + 1]
+        }
+        swapped = {f"{key} swapped" for key in swapped if len(plain) > 2}
+        for key in {plain} | swapped | (shorter if len(plain) > 3 else set()):
             groups.setdefault(key, []).append(name)
     pairs = {}
     for group in groups.values():
@@ -237,7 +244,10 @@ def _may_be_one(one: str, other: str) -> bool:
     if len(words[0]) != len(words[1]):
         return True
     apart = [pair for pair in zip(*words, strict=True) if pair[0] != pair[1]]
-    return not apart or any(max(map(len, pair)) > 3 and not pair[0].isdigit() for pair in apart)
+    return not apart or any(
+        (max(map(len, pair)) > 3 or sorted(pair[0]) == sorted(pair[1])) and not pair[0].isdigit()
+        for pair in apart
+    )
 
 
 def _unknown_names(unknown: dict[str, list[str]], label_map: LabelMap, source: str) -> str:

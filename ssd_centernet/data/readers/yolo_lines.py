@@ -41,7 +41,7 @@ _POINTS_FIT, _POLYGONS_FIT, _VARIED_FIT = 0.9, 0.8, 0.5
 _FIRST, _EVERY = 5000, 20
 _POLYGON = "a polygon: replaced by the box around it"
 _POINTS = "a box with points: the points are left out"
-_ORIENTED = "an oriented box: replaced by the box around it"
+_ORIENTED = "four corners, an oriented box or a polygon: replaced by the box around them"
 _SHAPES = (_POLYGON, _ORIENTED)
 _WAY_OUT = (
     "Say which it is in data.yaml: 'kpt_shape: [points, numbers a point]' for boxes with points, "

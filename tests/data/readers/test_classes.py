@@ -25,6 +25,7 @@ def notes(names, count=100):
         ("washer", "wahser"),
         ("bolt", "bolr"),
         ("nut", "nutt"),
+        ("car", "cra"),
         ("stop sign", "Stop_sign"),
         ("screw driver", "screwdriver"),
         ("traffic light", "trafic light"),
@@ -45,7 +46,8 @@ def test_near_names(pair):
         ("type 1", "type 2", "type 10"),
         ("class a", "class b"),
         ("shape10", "shape11"),
-        ("1", "2", "12"),
+        ("1", "2", "12", "21"),
+        ("cat", "atc"),
         ("\u87ba\u6bcd", "\u87ba\u4e1d"),
     ],
 )

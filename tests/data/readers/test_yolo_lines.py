@@ -133,7 +133,9 @@ def test_oriented_boxes_become_the_box_around_them(tmp_path):
     around = [(min(v[1::2]), min(v[2::2]), max(v[1::2]), max(v[2::2])) for v in lines]
     places = [((a + c) / 2, (b + d) / 2, c - a, d - b) for a, b, c, d in around]
     np.testing.assert_allclose(boxes(source), pixels(places), atol=1e-3)
-    assert own_set.reasons(source) == {"an oriented box: replaced by the box around it": 3}
+    assert own_set.reasons(source) == {
+        "four corners, an oriented box or a polygon: replaced by the box around them": 3
+    }
 
 
 @pytest.mark.parametrize(
