@@ -220,13 +220,11 @@ def _near_pairs(names: Sequence[str]) -> list[tuple[str, str]]:
         plain = re.sub(r"[\s_-]+", "", _plain(name))
         # Two names that differ by one letter are the same without it.
         shorter = {plain[:i] + plain[i + 1 :] for i in range(len(plain))}
-        # Or with two neighbours changed over, of which a shorter one is noted.
-        swapped = {
-            min(plain, plain[:i] + plain[i + 1] + plain[i] + plain[i + 2 :])
-            for i in range(len(plain) - 1)
-            if plain[i] != plain[i + 1]
-        }
-        swapped = {f"{key} swapped" for key in swapped if len(plain) > 2}
+        # Or as each other with two neighbours changed over: a key of both names.
+        turned = [
+            plain[:i] + plain[i + 1] + plain[i] + plain[i + 2 :] for i in range(len(plain) - 1)
+        ]
+        swapped = {" ".join(sorted((plain, one))) for one in turned if len(plain) > 2}
         for key in {plain} | swapped | (shorter if len(plain) > 3 else set()):
             groups.setdefault(key, []).append(name)
     pairs = {}
