@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
-import os
 import platform
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -14,7 +13,7 @@ import tensorflow as tf
 
 from ssd_centernet import __version__, config, run_directory
 from ssd_centernet._keras import keras, keras_version
-from ssd_centernet.config.text import bindings_of, read_bindings
+from ssd_centernet.config.text import bindings_of
 from ssd_centernet.data import shards
 from ssd_centernet.data.mixture import DataDir, folders_of, merged_label_map
 from ssd_centernet.evaluation.coco import CocoEvaluator
@@ -27,6 +26,7 @@ from ssd_centernet.recipe import Recipe
 from ssd_centernet.runs import beginning
 from ssd_centernet.runs.changed_settings import describe_changes, saved_settings
 from ssd_centernet.runs.lock import run_lock
+from ssd_centernet.runs.settings import RunSettings
 from ssd_centernet.runs.splits import describe_splits, settle_splits
 from ssd_centernet.runtime.device import (
     claim_device,
@@ -36,7 +36,6 @@ from ssd_centernet.runtime.device import (
 )
 from ssd_centernet.runtime.distribution import Communicator
 from ssd_centernet.training.checkpoints import MisfitError, RunCheckpoints
-from ssd_centernet.training.log_files import recorded_sessions
 from ssd_centernet.training.logging import TrainLog
 from ssd_centernet.training.loop import TrainLoop
 from ssd_centernet.training.observers import make_observers
@@ -126,17 +125,14 @@ def train(
 
         # All that the run uses is built: a setting that nothing asked for is a mistake.
         config.assert_all_used()
-        if communicator.is_chief:
-            _save_settings(Path(model_dir), label_map, recipe, resumed, log)
+        folders = folders_of(data_dir)
+        settings = RunSettings(model_dir, label_map, recipe, folders=folders, resumed=resumed)
         board = PictureBoard(log, label_map, number=recipe.pictures)
         evaluation = None
         if options.evaluate_every:
             evaluation = _evaluation(recipe, trainer, log, board, label_map, data_dir)
-        other_data = _other_data(model_dir, _data_of(recipe, folders_of(data_dir)))
-        _announce(recipe, trainer, log, images, folders_of(data_dir), fits, bool(evaluation))
-        notes = [*of_labels, *other_data, *recipe.notes(detector, data_dir, batches)]
-        for note in [*notes, *_of_anchors(recipe, trainer, folders_of(data_dir)[0])]:
-            log.say(f"note: {note}")
+        notes = [*of_labels, *settings.other_data(), *recipe.notes(detector, data_dir, batches)]
+        _announce(recipe, trainer, log, images, folders, bool(evaluation), notes)
         observers = make_observers(
             model_dir, trainer, log.say, recipe.profile, recipe.use_performance
         )
@@ -144,6 +140,7 @@ def train(
         try:
             with shards.failures_named(data_dir, splits):
                 board.show_inputs(trainer, batches)
+                differences = _record(settings, recipe, trainer, log, resumed, images, fits)
                 return TrainLoop(
                     trainer,
                     prefetch_to_device(fed, strategy),
@@ -155,6 +152,8 @@ def train(
                     strategy=strategy,
                     observers=observers,
                     begin_data=begin_again,
+                    begins=functools.partial(settings.save, log.say),
+                    differences=differences,
                 ).run()
         finally:
             checkpoints.finish()
@@ -246,25 +245,6 @@ def _evaluated_state(trainer: Trainer, statistics: EarlyStatistics) -> Callable:
     return averaged
 
 
-def _save_settings(
-    model_dir: Path, label_map: LabelMap, recipe: Recipe, resumed: str | None, log: TrainLog
-) -> None:
-    """Save what evaluate, predict and export need to build the same detector, and to find data.
-
-    Where a checkpoint was resumed, say what is other than in the settings of its run. The tracker
-    gets the settings, and the numbers of the log from then on.
-    """
-    path = model_dir / run_directory.CONFIG_NAME
-    before = saved_settings(resumed) if resumed else {}
-    splits = {f"train.{name}": getattr(recipe, name) for name in ("train_split", "eval_split")}
-    config.save_operative(path, splits)
-    label_map.to_pbtxt(model_dir / run_directory.LABEL_MAP_NAME)
-    if before and (changes := describe_changes(before, read_bindings(path))):
-        log.say(f"note: {changes}")
-    if recipe.tracker is not None:
-        log.follow(start_tracking(recipe.tracker, model_dir, read_bindings(path)))
-
-
 def _evaluation(
     recipe: Recipe,
     trainer: Trainer,
@@ -304,34 +284,54 @@ def _of_anchors(recipe: Recipe, trainer: Trainer, data_dir: str) -> list[str]:
     return [note] if note else []
 
 
+def _record(
+    settings: RunSettings,
+    recipe: Recipe,
+    trainer: Trainer,
+    log: TrainLog,
+    resumed: str | None,
+    images: int,
+    fits_length: bool,
+) -> str | None:
+    """Record that a process begins; return what is other than in the run, to every process.
+
+    Until then a mistake leaves nothing behind that looks like a run.
+    """
+    if trainer.communicator.is_chief and recipe.tracker is not None:
+        log.follow(start_tracking(recipe.tracker, settings.model_dir, settings.bindings))
+    at_end = int(trainer.step) >= trainer.length.total_steps
+    facts = {
+        **dataclasses.asdict(trainer.length),
+        "images": images,
+        "processes": trainer.communicator.size,
+        "fits_length": fits_length,
+        "device": _device_of(trainer),
+        "precision": trainer.detector.dtype_policy.name,
+        "versions": {
+            "ssd_centernet": __version__,
+            "tensorflow": tf.__version__,
+            "keras": keras_version(),
+            "python": platform.python_version(),
+        },
+    }
+    log.session("begin", int(trainer.step), **settings.facts(at_end, facts))
+    if trainer.communicator.is_chief and resumed:
+        settings.save_missing()
+    differences = settings.differences() if trainer.communicator.is_chief else None
+    return trainer.communicator.gather([differences])[0]
+
+
 def _announce(
     recipe: Recipe,
     trainer: Trainer,
     log: TrainLog,
     images: int,
     folders: Sequence[str],
-    fits_length: bool,
     is_evaluated: bool,
+    notes: Sequence[str],
 ) -> None:
-    """Tell what kind of run begins, and whether its schedule fits."""
+    """Tell what kind of run begins, whether its schedule fits, and what is odd."""
     length, processes = trainer.length, trainer.communicator.size
-    log.session(
-        "begin",
-        int(trainer.step),
-        **dataclasses.asdict(length),
-        images=images,
-        processes=processes,
-        fits_length=fits_length,
-        device=_device_of(trainer),
-        precision=trainer.detector.dtype_policy.name,
-        **_data_of(recipe, folders),
-        versions={
-            "ssd_centernet": __version__,
-            "tensorflow": tf.__version__,
-            "keras": keras_version(),
-            "python": platform.python_version(),
-        },
-    )
     for line in describe_splits(recipe, folders, is_evaluated):
         log.say(line)
     # A schedule of the user's own need not know how to describe itself.
@@ -355,37 +355,8 @@ def _announce(
         + (f"{processes} processes, " if processes > 1 else "")
         + f"{len(trainer.train_variables)} variables to train on {_device_of(trainer)}"
     )
-
-
-def _data_of(recipe: Recipe, folders: Sequence[str]) -> dict:
-    """Return what `sessions.jsonl` holds of the data of a run."""
-    first, *others = map(os.path.abspath, folders)
-    weights = list(recipe.data_weights or ())
-    return {
-        "data_dir": first,
-        "train_split": recipe.train_split,
-        **({"eval_split": recipe.eval_split} if recipe.eval_split else {}),
-        **({"mixed_with": others} if others else {}),
-        **({"data_weights": weights} if weights else {}),
-    }
-
-
-def _other_data(model_dir: str | Path, data: dict) -> list[str]:
-    """Say what is other than when the run was last begun: it goes on, but in another order."""
-    begun = [one for one in recorded_sessions(model_dir) if one.get("event") == "begin"]
-    if not begun:
-        return []
-    changed = [
-        (name, begun[-1].get(name) or "not given", data.get(name) or "not given")
-        for name in ("data_dir", "mixed_with", "data_weights", "train_split")
-        if name in begun[-1] or name != "train_split"  # Earlier versions did not note it.
-    ]
-    return [
-        f"{name} was {before} and is {now} now: only with the same data does the run go on as if "
-        "it had not stopped"
-        for name, before, now in changed
-        if before != now
-    ]
+    for note in [*notes, *_of_anchors(recipe, trainer, folders[0])]:
+        log.say(f"note: {note}")
 
 
 def _device_of(trainer: Trainer) -> str:

@@ -12,12 +12,25 @@ network. The runs are not changed.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
+
 from absl import flags
+
+from ssd_centernet.run_directory import CONFIG_NAME, LOCK_NAME, METRICS_NAME
+
+_OF_RUNS = (CONFIG_NAME, METRICS_NAME)
 
 
 def define_flags() -> None:
     """Define the flags of this command."""
     flags.DEFINE_string("output", None, "Page to write, such as report.html.")
+
+
+def _never_begun(folders: Sequence[str]) -> list[str]:
+    """Return the folders that only trainings have seen that were refused: they hold a lock."""
+    held = [one for one in folders if (Path(one) / LOCK_NAME).is_file()]
+    return [one for one in held if not any((Path(one) / name).is_file() for name in _OF_RUNS)]
 
 
 def main(argv: list[str]) -> int:
@@ -34,8 +47,11 @@ def main(argv: list[str]) -> int:
     from ssd_centernet.runs.logs import read_runs
     from ssd_centernet.runs.report import text_report, write_runs_page
 
-    runs = read_runs(argv[1:])
+    begun = _never_begun(argv[1:])
+    runs = read_runs([one for one in argv[1:] if one not in begun] or argv[1:])
     print(text_report(runs), end="\n\n")
+    for folder in begun:
+        print(f"{folder}: left out, as no training that was begun there came to its first step\n")
     if flags.FLAGS.output:
         print(f"written: {write_runs_page(flags.FLAGS.output, runs)}")
     else:

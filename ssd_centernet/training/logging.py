@@ -62,7 +62,8 @@ class TrainLog:
         """
         self.length = length
         self._console = console or sys.stdout
-        self._file = None
+        self._file: TextIO | None = None
+        self._writes = write_files
         self._writers: dict[str, tf.summary.SummaryWriter] = {}
         self._model_dir = Path(model_dir)
         if write_files:
@@ -74,13 +75,6 @@ class TrainLog:
                     'pip install "ssd_centernet[train]"'
                 )
             self._model_dir.mkdir(parents=True, exist_ok=True)
-            # Appended line by line: a killed process loses at most the last line, and a resume goes
-            # on below.
-            path = self._model_dir / METRICS_NAME
-            cut = path.is_file() and path.read_bytes()[-1:] not in (b"", b"\n")
-            self._file = path.open("a", buffering=1)
-            # A killed process may leave half a line, which must not take the next one with it.
-            self._file.write("\n" if cut else "")
         self._tracking: Tracking | None = None
         self._finished = False
         self._last_step = 0
@@ -90,11 +84,11 @@ class TrainLog:
     @property
     def folder(self) -> Path | None:
         """Return the run's directory, or None on a process that writes no files."""
-        return self._model_dir if self._file is not None else None
+        return self._model_dir if self._writes else None
 
     def say(self, text: str) -> None:
         """Print a line on the console, on the first process only."""
-        if self._file is None:
+        if not self._writes:
             return
         print(text, file=self._console, flush=True)
 
@@ -104,7 +98,7 @@ class TrainLog:
 
     def keep(self, name: str, text: str) -> None:
         """Write a text that is too long for the console to a file of the run's directory."""
-        if self._file is not None:
+        if self._writes:
             write_atomically(self._model_dir / name, text + "\n")
 
     def resume_at(self, step: int) -> None:
@@ -155,10 +149,10 @@ class TrainLog:
 
     def write(self, kind: str, step: int, record: dict[str, float]) -> None:
         """Append a record to metrics.jsonl and, under `kind`, to TensorBoard."""
-        if self._file is None:
+        if not self._writes:
             return
         now = {"time": round(time.time(), 3)}
-        self._file.write(json.dumps({"kind": kind, "step": step, **record, **now}) + "\n")
+        self._opened().write(json.dumps({"kind": kind, "step": step, **record, **now}) + "\n")
         if self._tracking is not None:
             self._tracking.log(kind, step, record)
         with self._writer(kind):
@@ -167,7 +161,7 @@ class TrainLog:
 
     def picture(self, kind: str, name: str, step: int, image: np.ndarray) -> None:
         """Write a picture, uint8 [H, W, 3], to TensorBoard, under `kind`."""
-        if self._file is None:
+        if not self._writes:
             return
         with self._writer(kind):
             tf.summary.image(name, image[np.newaxis], step=step)
@@ -180,12 +174,24 @@ class TrainLog:
             step: number of updates done.
             **facts: JSON values.
         """
-        if self._file is None:
+        if not self._writes:
             return
         record = {"event": event, "step": step, "time": round(time.time(), 3), **facts}
         self._finished = event == "end" and facts.get("reason") in COMPLETE
         with (self._model_dir / SESSIONS_NAME).open("a") as file:
             file.write(json.dumps(record) + "\n")
+
+    def _opened(self) -> TextIO:
+        """Open metrics.jsonl for its first line: a start that fails before leaves no such file."""
+        if self._file is None:
+            # Appended line by line: a killed process loses at most the last line, and a resume goes
+            # on below.
+            path = self._model_dir / METRICS_NAME
+            cut = path.is_file() and path.read_bytes()[-1:] not in (b"", b"\n")
+            self._file = path.open("a", buffering=1)
+            # A killed process may leave half a line, which must not take the next one with it.
+            self._file.write("\n" if cut else "")
+        return self._file
 
     @contextlib.contextmanager
     def _writer(self, kind: str) -> Iterator[None]:

@@ -67,6 +67,8 @@ class TrainLoop:
         strategy: tf.distribute.Strategy | None = None,
         observers: Sequence[StepObserver] = (),
         begin_data: Callable[[], tf.data.Dataset] | None = None,
+        begins: Callable[[], None] = lambda: None,
+        differences: str | None = None,
     ):
         """Join the parts.
 
@@ -84,6 +86,9 @@ class TrainLoop:
             observers: called before and after every call of steps; closed when the run ends.
             begin_data: makes the batches that follow the position of the trainer's state, for
                 `options.recovery`.
+            begins: called by the first process before the first step, if there is one to do.
+            differences: what is other than in the run that goes on, a line for each: where no step
+                is left, no evaluation is made up with other settings than the run's.
         """
         self.trainer = trainer
         self.options = options
@@ -98,6 +103,7 @@ class TrainLoop:
         self._recovery = None
         if options.recovery and begin_data is not None:
             self._recovery = Recovery(checkpoints, log, begin_data)
+        self._begins, self._differences = begins, differences
         self._stop_signal: int | None = None
         self._best = BestKeeper(
             checkpoints,
@@ -139,6 +145,13 @@ class TrainLoop:
                 "better result. To go on, raise train.early_stop_patience."
             )
             return STOPPED_EARLY
+        if step >= total_steps and owed and self._differences:
+            self.log.say(
+                f"the evaluation at step {step} is not recorded. It is not made up now, as the "
+                f"settings are other than the run's:\n{self._differences}\nGive those of the run "
+                "again, or evaluate it by `ssd_centernet evaluate`, which takes them."
+            )
+            owed = False
         if step >= total_steps and not owed:
             self.log.say(
                 f"nothing is left to do: the run is at step {step} of {total_steps}. To go on, "
@@ -163,6 +176,8 @@ class TrainLoop:
         trainer, options = self.trainer, self.options
         run_steps, iterator = compile_steps(trainer, self._strategy), iter(self._dataset)
         step, pace, first = int(trainer.step), None, True
+        if trainer.communicator.is_chief:
+            self._begins()
         while step < options.total_steps:
             before = step
             for observer in self._observers:

@@ -219,3 +219,20 @@ def test_arguments_of_functions_are_called_as_their_flags(tmp_path):
         "COCO json does not say where its images are: give their --image_dir, such as "
         f"{tmp_path}, which holds images."
     )
+
+
+def test_a_start_that_fails_leaves_no_run(tiny_recipe, data_dir, tmp_path):
+    """Neither settings nor a log, which other commands take for a run."""
+    words = ("--num_steps=1", "--eval_split=test", "--evaluate_every=1")
+    training(tiny_recipe, data_dir, tmp_path / "a", *words, status=1)
+    unused = "--gin_params=SSDDecoder.score_threshold = 0.5"
+    training(tiny_recipe, data_dir, tmp_path / "b", "--num_steps=1", unused, status=1)
+    left = {path.name for name in "ab" for path in (tmp_path / name).glob("*")}
+    assert not left & {"config.gin", "metrics.jsonl", "sessions.jsonl", "mscoco_label_map.pbtxt"}
+    assert "is not a run" in refused("report", tmp_path / "a", status=1)
+    given = (f"--gin_file={tiny_recipe}", f"--data_dir={data_dir}", "--mode=train")
+    command(["train", *given, f"--model_dir={tmp_path / 'c'}", "--num_steps=1"])
+    said = command(["report", *(tmp_path / name for name in "abc")])
+    for name in "ab":
+        assert f"{tmp_path / name}: left out, as no training that was begun there" in said
+    assert len([line for line in said.splitlines() if line.startswith("c ")]) == 1

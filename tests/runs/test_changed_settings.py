@@ -1,8 +1,12 @@
 """What a run that goes on says of settings that are other than before."""
 
+import json
+import shutil
+
 import pytest
 
 from ssd_centernet import config
+from ssd_centernet.data.directory import LABEL_MAP_NAME
 from ssd_centernet.runs.changed_settings import describe_changes, saved_settings
 from tests.training.test_train import run
 
@@ -85,3 +89,52 @@ def test_where_settings_are(tmp_path):
         assert saved_settings(place) == {"train.steps": "3"}
     (folder / "config.gin").write_text("train.steps = (\n")
     assert saved_settings(folder) == saved_settings(tmp_path / "none") == {}
+
+
+def kept(folder):
+    """The settings and data that later commands take, and the classes."""
+    begun = [json.loads(line) for line in (folder / "sessions.jsonl").open()]
+    last = [one for one in begun if one["event"] == "begin"][-1]
+    facts = {name: last[name] for name in ("data_dir", "total_steps", "global_batch_size")}
+    return [(folder / name).read_text() for name in ("config.gin", LABEL_MAP_NAME)], facts
+
+
+def test_a_run_with_nothing_left_to_do_keeps_its_settings(tiny_recipe, data_dir, tmp_path, capsys):
+    folder = tmp_path / "r"
+    run(tiny_recipe, data_dir, folder, "train.steps = 2")
+    before = kept(folder)
+    other = shutil.copytree(data_dir, tmp_path / "other")
+    capsys.readouterr()
+    assert run(tiny_recipe, other, folder, "train.steps = 1", "train.batch_size = 2") == "finished"
+    said = capsys.readouterr().out
+    assert "nothing is left to do: the run is at step 2 of 1" in said
+    assert "the run goes on with" not in said and kept(folder) == before
+    # One that has lost them gets those that are given.
+    (folder / "config.gin").unlink()
+    run(tiny_recipe, data_dir, folder, "train.steps = 2")
+    assert "train.batch_size = 4\n" in (folder / "config.gin").read_text()
+    # They are written where steps are done.
+    run(tiny_recipe, data_dir, folder, "train.steps = 3", "train.batch_size = 2")
+    assert "train.batch_size: 4 -> 2" in capsys.readouterr().out
+    assert "train.batch_size = 2\n" in (folder / "config.gin").read_text()
+
+
+def test_no_evaluation_is_made_up_with_other_settings(tiny_recipe, data_dir, tmp_path, capsys):
+    folder = tmp_path / "r"
+    run(tiny_recipe, data_dir, folder, "train.steps = 2")
+    evaluates = ("train.steps = 2", "train.evaluate_every = 2")
+    other = shutil.copytree(data_dir, tmp_path / "other")
+    for place, setting in (
+        (data_dir, "SSDDecoder.score_threshold = 0.25"),
+        (data_dir, "train.eval_split = 'coco_train'"),
+        (other, "train.seed = 0"),
+    ):
+        decoder = "SSD.decoder = @SSDDecoder()" if "Decoder" in setting else "train.seed = 0"
+        run(tiny_recipe, place, folder, *evaluates, decoder, setting)
+        said = capsys.readouterr().out
+        assert "It is not made up now" in said and "ssd_centernet evaluate" in said, setting
+        assert setting.partition(" ")[0].split(".")[0] in said or "data_dir: " in said
+        assert not (folder / "evaluation").exists()
+    run(tiny_recipe, data_dir, folder, *evaluates)
+    assert "is not recorded; it is made up now" in capsys.readouterr().out
+    assert (folder / "evaluation" / "metrics.json").exists()
