@@ -236,6 +236,22 @@ def require(*names: str, example: str = "") -> None:
         raise flags.IllegalFlagValueError(text.strip())
 
 
+def check_png(name: str) -> None:
+    """Refuse a picture to write that is not called PNG, as it will be one.
+
+    Args:
+        name: flag that names it, which may be missing.
+
+    Raises:
+        flags.IllegalFlagValueError: it ends otherwise.
+    """
+    path = flags.FLAGS[name].value
+    if path and not str(path).lower().endswith(".png"):
+        raise flags.IllegalFlagValueError(
+            f"--{name}={path}: expected the name of a PNG file, which ends with .png."
+        )
+
+
 def check_folders(*names: str) -> None:
     """Refuse a folder to write to that cannot be one, before any work.
 

@@ -45,6 +45,7 @@ def main(argv: list[str]) -> int:
     """Run the command."""
     _runs.refuse_arguments(argv)
     _flags.require("gin_file", "data_dir")
+    _flags.check_png("output")
     _flags.complete_splits("split")
     values = flags.FLAGS
     from ssd_centernet import config

@@ -35,6 +35,7 @@ def main(argv: list[str]) -> int:
     """Run the command."""
     _runs.refuse_arguments(argv)
     _flags.require("gin_file", "data_dir", "output")
+    _flags.check_png("output")
     _flags.complete_splits("train_split")
     values = flags.FLAGS
     from ssd_centernet import config

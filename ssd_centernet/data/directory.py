@@ -102,6 +102,15 @@ def _coco_of(folder: Path) -> tuple[LabelMap, str]:
             "--image_dir=FOLDER` takes annotations, and --data_dir takes COCO with "
             "annotations/instances_train2017.json beside train2017/."
         )
+    below = sorted(path.parent for path in folder.glob(f"*/{LABEL_MAP_NAME}"))
+    if below and not paths:
+        held = f" Converted data lie below it: {', '.join(map(str, below[:3]))}."
+    sets = [folder / name for name in ("data.yaml", "data.yml") if (folder / name).is_file()]
+    if sets and not paths:
+        held = (
+            f" It holds {sets[0].name} of a YOLO data set, and no records: `ssd_centernet train "
+            f"--annotations={sets[0]}` takes it as it is."
+        )
     raise FileNotFoundError(
         f"no label map in {folder} or above it: expected {LABEL_MAP_NAME}, found: none.{held} "
         "`ssd_centernet convert` writes it. For shards of other tools, copy their label map into "

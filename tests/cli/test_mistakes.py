@@ -236,3 +236,10 @@ def test_a_start_that_fails_leaves_no_run(tiny_recipe, data_dir, tmp_path):
     for name in "ab":
         assert f"{tmp_path / name}: left out, as no training that was begun there" in said
     assert len([line for line in said.splitlines() if line.startswith("c ")]) == 1
+
+
+@pytest.mark.parametrize("name", ["show_inputs", "show_anchors"])
+def test_a_picture_is_called_png(name, tiny_recipe, data_dir, tmp_path):
+    given = (f"--gin_file={tiny_recipe}", f"--data_dir={data_dir}", "--output=inputs.txt")
+    told = "flag --output=inputs.txt: expected the name of a PNG file, which ends with .png."
+    assert refused(name, *given).removeprefix("flag ") == told.removeprefix("flag ")

@@ -6,7 +6,7 @@ import shutil
 import pytest
 
 from ssd_centernet.data import pipeline, shards
-from ssd_centernet.data.directory import find_label_map, load_label_map
+from ssd_centernet.data.directory import LABEL_MAP_NAME, find_label_map, load_label_map
 from ssd_centernet.data.splits import find_shards, list_splits
 from ssd_centernet.evaluation.detector import split_ground_truth
 from ssd_centernet.labels import LabelMap
@@ -282,6 +282,17 @@ def test_coco_is_recognised_where_its_label_map_is_missing(tmp_path, labels, tex
     label_map, note = find_label_map(tmp_path)
     assert label_map == LabelMap.coco()
     assert "the 80 classes of COCO are assumed" in note
+
+
+def test_data_that_lie_below_or_are_not_converted_are_named(tmp_path):
+    LABELS.to_pbtxt(tmp_path / "birds" / LABEL_MAP_NAME)
+    with pytest.raises(FileNotFoundError, match=f"lie below it: {tmp_path / 'birds'}\\."):
+        load_label_map(tmp_path)
+    raw = tmp_path / "yolo"
+    raw.mkdir()
+    (raw / "data.yaml").write_text("names: [bird]")
+    with pytest.raises(FileNotFoundError, match=f"train --annotations={raw / 'data.yaml'}`"):
+        load_label_map(raw)
 
 
 @pytest.mark.parametrize(
