@@ -74,6 +74,16 @@ _OF_COMMAND = {
         f"{_NOT_NEEDED}: the run of --model_dir has its settings; --gin_params changes one",
     ),
 }
+# Commands that take a whole line behind `--`.
+_BEHIND = {
+    "compat": (
+        "The line of the other program stands behind `--`: ssd_centernet compat -- ssd.py -e 3"
+    ),
+    "launch": (
+        "The command and its flags stand behind `--`: ssd_centernet launch --num_processes=2 -- "
+        "train --gin_file=RECIPE ..."
+    ),
+}
 # How Python says it -> how we do.
 _RAW = {
     r"invalid literal for int\(\) with base 10: .*": "expected a whole number",
@@ -93,6 +103,8 @@ def explain(error: Exception, command: str = "") -> str:
         Its message; of an unknown flag what takes its place, where that is known.
     """
     name = getattr(error, "flagname", "").replace("-", "_")
+    if command in _BEHIND and isinstance(error, flags.UnrecognizedFlagError):
+        return f"Unknown command line flag {error.flagname!r}. {_BEHIND[command]}"
     hint = _OF_COMMAND.get((command, name)) or _HINTS.get(name)
     if hint is None or not isinstance(error, flags.UnrecognizedFlagError):
         text = str(error).strip()

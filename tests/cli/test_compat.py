@@ -76,9 +76,56 @@ def test_what_is_told(capsys):
     said = capsys.readouterr()
     assert said.out.startswith("ssd_centernet launch --num_processes=2 -- train --gin_file=ssd300")
     assert said.out.endswith("--device=hpu --device=cpu\n")
-    assert "typed by nobody: --dtype=bf16 --batch_size=128" in said.err
+    assert "typed by nobody: --mode=train --dtype=bf16 --batch_size=128" in said.err
     assert "of mpirun, changes nothing here: --bind-to core" in said.err
     assert "--max_cpus=16 changes nothing" in said.err
+
+
+@pytest.mark.parametrize(
+    ("line", "typed"),
+    [
+        ("ssd.py", ["--gin_file=ssd300_resnet34"]),
+        (
+            "ssd.py -e 64 -b 128 -d bf16 --model_dir m --mode train --data_dir d --no_hpu",
+            "gin_file mode dtype batch_size epochs model_dir data_dir device".split(),
+        ),
+        ("tools/train.py configs/ssd/ssd300_coco_npu.py", ["--gin_file=ssd300_vgg16"]),
+        (
+            "model_main.py --model_dir=m --pipeline_config_path=models/configs/ssd320_bench.config",
+            ["gin_file", "model_dir", "gin_params"],
+        ),
+        (
+            "centernet.py --model_dir=m --pipeline_config_path=mlu_centernet_config.config",
+            ["gin_file", "model_dir", "gin_params"],
+        ),
+    ],
+)
+def test_every_flag_that_nobody_typed_is_told(line, typed):
+    plan = translate_line(split(line))
+    typed = {name.removeprefix("--").partition("=")[0] for name in typed}
+    rest = [word for word in plan.command[1:] if word not in plan.defaults]
+    assert {word.removeprefix("--").partition("=")[0] for word in rest} <= typed, rest
+    if "-e 64" in line:
+        named = {word.partition("=")[0] for word in plan.defaults}
+        assert not named & {f"--{name}" for name in typed}
+
+
+def test_an_environment_that_says_something_is_the_users(monkeypatch):
+    for name in ("DEVICE", "DATA_DIR"):
+        monkeypatch.setenv(name, "cpu")
+    for line in ("ssd.py", "tools/train.py ssd300_npu.py"):
+        plan = translate_line(split(line))
+        assert {"--device=cpu", "--data_dir=cpu"} <= {*plan.command} - {*plan.defaults}
+
+
+def test_dashes_that_were_forgotten_are_told():
+    for words, told in (
+        ("compat ssd.py -e 3", "stands behind `--`: ssd_centernet compat -- ssd.py -e 3"),
+        ("launch --num_processes=2 train --gin_file=a", "launch --num_processes=2 -- train"),
+        ("launch --num_processes=2 train --lr=1", "launch --num_processes=2 -- train"),
+        ("compat", "give a line of a published system after `--`, such as: ssd_centernet compat"),
+    ):
+        assert told in command(words.split(), status=2)
 
 
 @pytest.mark.parametrize(

@@ -65,6 +65,8 @@ CENTERNET_OPTIONS = (
         refused="put `horovodrun -np N` or `mpirun -np N` in front of the program instead",
     ),
 )
+_PIPELINE = "pipeline_config_path"
+_EVERY = "checkpoint_every_n"
 # What only the port has: without --do_train it evaluates, where NVIDIA's program trains.
 _OF_THE_PORT = ("batch_size", "num_steps", "use_horovod", "use_amp", "hvd_device")
 
@@ -88,12 +90,13 @@ def translate_ssd(given: Given) -> Plan:
     if given.get("eval_count") > 1:
         plan.add("evaluate_every", max(1, steps // given.get("eval_count")))
     else:
-        plan.add("mode", "train_and_post_eval")
-    plan.add("batch_size", given.get("batch_size") or pipeline.batch_size)
+        plan.add_either("mode", "train_and_post_eval", typed="eval_count" in given)
+    batch_size = given.get("batch_size") or pipeline.batch_size
+    plan.add_either("batch_size", batch_size, typed=_is_typed(given, "batch_size"))
     _common_training(plan, given, pipeline, steps)
     _initial_weights(plan, given, pipeline)
     plan.command += given.flags_of("amp")
-    plan.add_device(given.get("hvd_device"))
+    plan.add_device(given.get("hvd_device"), typed="hvd_device" in given)
     if given.get("allow_xla"):
         plan.environment["TF_XLA_FLAGS"] = "--tf_xla_auto_jit=2"
     plan.notes += [*pipeline.notes, *given.notes()]
@@ -104,27 +107,29 @@ def translate_centernet(given: Given) -> Plan:
     """Turn a command line of centernet_train.py into a command of this library."""
     _require(given)
     device = "gpu" if given.get("use_gpus") or given.get("use_gpu") else "mlu"
+    chosen = device == "gpu"
     if "checkpoint_dir" in given and not given.get("do_train"):
         plan = _evaluation(given)
         if given.get("load_latest_ckpt_continuously"):
             plan.command.append("--wait")
             plan.add("timeout", given.get("eval_timeout"))
-        plan.add("batch_size", 1)
-        plan.add_device(device)
+        plan.add_default("batch_size", 1)
+        plan.add_device(device, typed=chosen)
         plan.notes += given.notes()
         return plan
     pipeline = _pipeline(given, CENTERNET)
-    plan = Plan(["train", f"--gin_file={CENTERNET}", "--mode=train"])
-    (plan.add if "batch_size" in given else plan.add_default)(
-        "batch_size", given.get("batch_size") or pipeline.batch_size
-    )
+    plan = Plan(["train", f"--gin_file={CENTERNET}"])
+    plan.add_either("mode", "train", typed="mode" in given)
+    batch_size = given.get("batch_size") or pipeline.batch_size
+    plan.add_either("batch_size", batch_size, typed=_is_typed(given, "batch_size"))
     steps = given.get("num_train_steps") or pipeline.num_steps
     if steps == 140000:  # What the recipe's boundaries are for.
         pipeline.parameters.pop("StepDecay.length", None)
     _common_training(plan, given, pipeline, steps)
-    plan.add("log_every", given.get("num_steps_per_iter"))
-    plan.add("checkpoint_every", given.get("checkpoint_every_n"))
+    for flag, name in (("log_every", "num_steps_per_iter"), ("checkpoint_every", _EVERY)):
+        plan.add_either(flag, given.get(name), typed=name in given)
     plan.bind({"train.keep_checkpoints": 7})
+    plan.defaults.append(plan.command[-1])
     checkpoint = given.get("finetune_ckpt") or given.get("fine_tune_ckpt")
     checkpoint = "" if checkpoint == "None" else checkpoint  # As the readme writes the default.
     if checkpoint and _is_ours(checkpoint):
@@ -135,9 +140,9 @@ def translate_centernet(given: Given) -> Plan:
     elif pipeline.checkpoint:
         _initial_weights(plan, None, pipeline)
     if given.get("use_tpu"):
-        device = "tpu"
+        device, chosen = "tpu", True
         plan.environment |= {"TPU_NAME": given.get("tpu_name")} if "tpu_name" in given else {}
-    plan.add_device(device)
+    plan.add_device(device, typed=chosen)
     plan.notes += [*pipeline.notes, *given.notes()]
     return plan
 
@@ -178,11 +183,11 @@ def _evaluation(given: Given) -> Plan:
 
 def _common_training(plan: Plan, given: Given, pipeline: Pipeline, steps: int) -> None:
     """Add what both programs have: length, places, precision, measurements, settings."""
-    plan.add("num_steps", steps)
+    plan.add_either("num_steps", steps, typed=_is_typed(given, "num_steps", "num_train_steps"))
     plan.add("model_dir", given.get("model_dir"))
     folder = os.path.dirname(pipeline.train_records or "") or None
     records = data_dir(folder, "data/coco2017_tfrecords/tfrecords")
-    plan.add("data_dir", records)
+    plan.add_data(records, typed=records == folder)
     if records == folder:
         plan.add("train_split", split_of(pipeline.train_records, "train"))
         plan.add("eval_split", split_of(pipeline.eval_records, "val"))
@@ -209,8 +214,17 @@ def _initial_weights(plan: Plan, given: Given | None, pipeline: Pipeline) -> Non
         if path and not os.path.exists(f"{path}.index") and not os.path.exists(path):
             plan.notes.append(f"{path}, the configuration's initial weights, is not here")
             path = ""
-    plan.add("fine_tune_checkpoint", path)
+    plan.add_either(
+        "fine_tune_checkpoint",
+        path,
+        typed=bool(path) or (given is not None and "fine_tune_checkpoint" in given),
+    )
     plan.add("fine_tune_checkpoint_type", kind or ("classification" if path else None))
+
+
+def _is_typed(given: Given, *names: str) -> bool:
+    """Tell whether an option gives a setting, or a file of the user's own that is here."""
+    return any(name in given for name in names) or os.path.exists(given.get(_PIPELINE))
 
 
 def _is_ours(checkpoint: str) -> bool:

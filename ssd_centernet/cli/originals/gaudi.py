@@ -74,8 +74,8 @@ def translate(given: Given) -> Plan:
     elif mode == "eval":
         plan = _on_a_run("evaluate", given)
         plan.command.append("--every_checkpoint")
-        plan.add("data_dir", _records(given))
-        plan.add("batch_size", given.get("batch_size"))
+        plan.add_data(_records(given), typed="data_dir" in given)
+        plan.add_either("batch_size", given.get("batch_size"), typed="batch_size" in given)
         plan.add("use_horovod", given.get("use_horovod") or None)
     else:
         plan = _training(given)
@@ -97,9 +97,9 @@ def _device(given: Given) -> str:
 def _on_a_run(command: str, given: Given) -> Plan:
     """Begin a command that reads a run: what belongs to a training has no effect there."""
     plan = Plan([command])
-    plan.add("model_dir", given.get("model_dir"))
+    plan.add_either("model_dir", given.get("model_dir"), typed="model_dir" in given)
     plan.add("dtype", given.values.get("dtype"))
-    plan.add_device(_device(given))
+    plan.add_device(_device(given), typed="no_hpu" in given)
     unused = [f"--{name}" for name in ("resnet_checkpoint", "epochs", "steps") if name in given]
     if unused:
         plan.notes.append(f"{', '.join(unused)}: nothing of a run that is trained already")
@@ -107,14 +107,15 @@ def _on_a_run(command: str, given: Given) -> Plan:
 
 
 def _training(given: Given) -> Plan:
-    plan = Plan(["train", f"--gin_file={RECIPE}", "--mode=train"])
+    plan = Plan(["train", f"--gin_file={RECIPE}"])
+    plan.add_either("mode", "train", typed="mode" in given)
     told = [name for name in _TOLD if name != "save_checkpoints_epochs"]
     if "save_checkpoints_steps" in given:
         plan.add("checkpoint_every", given.get("save_checkpoints_steps"))
     else:
         told.append("save_checkpoints_epochs")
     for name in told:
-        (plan.add if name in given else plan.add_default)(name, given.get(name))
+        plan.add_either(name, given.get(name), typed=name in given)
     if given.get("steps"):
         plan.add("num_steps", given.get("steps"))
     elif "epochs" in given:
@@ -126,22 +127,23 @@ def _training(given: Given) -> Plan:
         for name in ("log_step_count_steps", "save_summary_steps")
         if name in given
     ]
-    (plan.add if intervals else plan.add_default)("log_every", min(intervals, default=1))
-    (plan.add if "model_dir" in given else plan.add_default)("model_dir", given.get("model_dir"))
+    plan.add_either("log_every", min(intervals, default=1), typed=bool(intervals))
+    plan.add_either("model_dir", given.get("model_dir"), typed="model_dir" in given)
     records = _records(given)
-    plan.add("data_dir", records)
+    plan.add_data(records, typed="data_dir" in given)
     if _has_tpu_names(records):
         plan.command += ["--train_split=train", "--eval_split=val"]
     weights = given.get("resnet_checkpoint")
     if "resnet_checkpoint" in given or os.path.exists(weights):
-        plan.add("fine_tune_checkpoint", weights)
-        plan.add("fine_tune_checkpoint_type", "classification")
+        typed = "resnet_checkpoint" in given
+        plan.add_either("fine_tune_checkpoint", weights, typed=typed)
+        plan.add_either("fine_tune_checkpoint_type", "classification", typed=typed)
     else:
         plan.notes.append(f"{weights}, the original's initial weights, is not here")
-        plan.add("fine_tune_checkpoint", "")
+        plan.add_default("fine_tune_checkpoint", "")
     plan.command += given.flags_of(*_SAME)
     plan.add("use_horovod", given.get("use_horovod") or None)
-    plan.add_device(_device(given))
+    plan.add_device(_device(given), typed="no_hpu" in given)
     return plan
 
 

@@ -93,8 +93,14 @@ def _split(words: list[str]) -> tuple[list[str], str, list[str]]:
         for name in (f"tools/{base}", base):
             if name in PROGRAMS:
                 return words[:number], name, words[number + 1 :]
+    if not words:
+        raise flags.Error(
+            "give a line of a published system after `--`, such as: ssd_centernet compat -- ssd.py "
+            f"-e 64 -b 128. Its programs: {', '.join([*PROGRAMS, *_STARTERS])}. What is done with "
+            "one: ssd_centernet compat -- ssd.py --help"
+        )
     raise flags.Error(
-        f"{' '.join(words[:8]) or 'nothing'}: none of the programs that are known: "
+        f"{' '.join(words[:8])}: none of the programs that are known: "
         f"{', '.join([*PROGRAMS, *_STARTERS])}."
     )
 

@@ -130,14 +130,13 @@ def translate_train(given: Given) -> Plan:
     if "data.samples_per_gpu" not in options:
         plan.add_default("batch_size", 8)
     if "npu" in name:
-        plan.add("use_amp", True)
-        plan.defaults.append("--use_amp")
+        plan.add_default("use_amp", True)
     _take_over(plan, options, _KEYS)
     if "work_dir" in given:
         plan.add("model_dir", given.get("work_dir"))
     elif "work_dir" not in options:
         plan.add_default("model_dir", f"work_dirs/{name}")
-    plan.command += _data(plan)
+    plan.add_data(os.environ.get("DATA_DIR") or "data/coco", typed=False)
     plan.command += given.flags_of("resume_from", "seed")
     if given.get("deterministic"):
         plan.environment["TF_DETERMINISTIC_OPS"] = "1"
@@ -227,11 +226,6 @@ def _take_over(
                 f"{', '.join([*known, *_WITHOUT_EFFECT])}. For others: --gin_params of "
                 "`ssd_centernet train`."
             )
-
-
-def _data(plan: Plan) -> list[str]:
-    """Return the flags of the data: data/coco of the original, or DATA_DIR of the environment."""
-    return [f"--data_dir={os.environ.get('DATA_DIR') or 'data/coco'}"]
 
 
 def _check_launcher(given: Given) -> None:

@@ -48,9 +48,20 @@ class Plan:
         for name, value in parameters.items():
             self.command.append(f"--gin_params={name} = {value!r}")
 
-    def add_device(self, kind: str | None) -> None:
+    def add_either(self, name: str, value: Any, *, typed: bool) -> None:
+        """Add a flag, as one that somebody typed or as one of the original."""
+        if value is not None:
+            (self.add if typed else self.add_default)(name, value)
+
+    def add_device(self, kind: str | None, *, typed: bool = False) -> None:
         """Add --device, unless DEVICE of the environment says another one."""
-        self.add("device", os.environ.get("DEVICE") or kind)
+        chosen = os.environ.get("DEVICE")
+        self.add_either("device", chosen or kind, typed=bool(chosen) or typed)
+
+    def add_data(self, folder: str, *, typed: bool) -> None:
+        """Add --data_dir; one of the environment is of the user as well."""
+        chosen = [os.environ.get(name) for name in ("DATASET", "DATA_DIR")]
+        self.add_either("data_dir", folder, typed=typed or folder in chosen)
 
 
 def split_of(pattern: str | None, role: str) -> str | None:
