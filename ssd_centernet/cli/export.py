@@ -11,6 +11,8 @@ is run on images and compared with the model; if one detects something else, not
 The images come from --check_images, else from the run's validation split in --data_dir, else they
 are rendered. The formats of integers (tflite_full_int8, tflite_16x8, tflite_int8_heads) are
 calibrated on --calibration_images, else on pictures of the run's training split in --data_dir.
+With --data_dir, AP of each file of 8 bits is measured beside the model's: one that loses more than
+--max_ap_loss is refused.
 --output gets the files, labels.txt and model_card.json.
 """
 
@@ -28,6 +30,9 @@ _FORMATS = (
     "saved_model, tflite, tflite_int8, tflite_full_int8, tflite_16x8, tflite_int8_heads, onnx"
 )
 _CALIBRATION = 100
+# Images of the check.
+_COMPARED, _MEASURED = 8, 500
+_MAX_AP_LOSS = 0.01
 
 
 def define_flags() -> None:
@@ -58,7 +63,19 @@ def define_flags() -> None:
     )
     flags.DEFINE_list("check_images", None, "Image files and folders to compare detections on.")
     flags.DEFINE_integer(
-        "num_check_images", 8, "Number of images to compare detections on.", lower_bound=1
+        "num_check_images",
+        None,
+        f"Number of images of the check (default: {_COMPARED} to compare detections on, "
+        f"{_MEASURED} to measure AP on).",
+        lower_bound=1,
+    )
+    flags.DEFINE_float(
+        "max_ap_loss",
+        None,
+        "Largest loss of AP of a format of 8 bits, on the validation split of --data_dir "
+        f"(default: {_MAX_AP_LOSS:g}, one point).",
+        lower_bound=0.0,
+        upper_bound=1.0,
     )
     flags.DEFINE_list(
         "calibration_images",
@@ -98,6 +115,8 @@ def main(argv: list[str]) -> int:
         "iou_threshold": values.iou_threshold,
         "input_size": input_size,
         "batch_size": values.batch_size,
+        "measure": _measure(run),
+        "max_ap_loss": values.max_ap_loss,
     }
     facts = {
         **card.run_facts(
@@ -138,7 +157,10 @@ def main(argv: list[str]) -> int:
     config.assert_all_used(allow=("train.eval_split",), overrides_only=True)
     print("\nfound again: detections that the model and the file share, of those compared")
     print("score, box: largest difference of a score, and of a coordinate (fraction of the image)")
-    print("IoU: smallest overlap of two that are the same\n")
+    print("IoU: smallest overlap of two that are the same")
+    if any("ap" in one for one in content["formats"].values()):
+        print("AP: of the file, and of the model on the same pixels")
+    print()
     for name, size in content["bytes"].items():
         small = f"{size / 1e3:.1f} kB" if size >= 1e3 else f"{size} bytes"
         shown = f"{size / 1e6:.1f} MB" if size >= 1e5 else small
@@ -150,9 +172,10 @@ def main(argv: list[str]) -> int:
 def _print_parity(name: str, checked: dict) -> None:
     numbers = checked["parity"]
     shared = f"{numbers['matched']} of {numbers['compared']}"
+    ap = "  AP {file:.4f}, model {model:.4f}".format(**checked["ap"]) if "ap" in checked else ""
     print(
         f"{name:<17} {shared:>16} {numbers['score_difference']:>9.2g} "
-        f"{numbers['coordinate_difference']:>9.2g} {numbers['iou']:>7.4f}",
+        f"{numbers['coordinate_difference']:>9.2g} {numbers['iou']:>7.4f}{ap}",
         flush=True,
     )
 
@@ -170,7 +193,7 @@ def _input_size(words: list[str] | None) -> tuple[int, int] | None:
 def _check_images(run) -> tuple[list, str]:
     """Read the images to check on and return them and where they are from."""
     values = flags.FLAGS
-    count = values.num_check_images
+    count = values.num_check_images or _COMPARED
     from ssd_centernet.export.pictures import pictures_of_records, rendered_pictures
     from ssd_centernet.predict.image_files import find_images, read_image
 
@@ -227,3 +250,27 @@ def _refuse_calibration_flags(formats: dict) -> None:
                 f"--{flag} has no effect on --formats={','.join(values.formats or ['saved_model'])}"
                 f"; it is for {', '.join(names)}. Leave it out."
             )
+
+
+def _measure(run):
+    """Return what measures AP on the validation split, None where nothing is to be measured."""
+    values = flags.FLAGS
+    from ssd_centernet.export.formats import FORMATS
+    from ssd_centernet.runs.exported import SplitMeasure
+
+    wanted = [name for name in values.formats or () if name in FORMATS]
+    if not values.data_dir or not any(FORMATS[name].reduced for name in wanted):
+        if values.max_ap_loss is not None:
+            names = ", ".join(name for name, kind in FORMATS.items() if kind.reduced)
+            raise flags.IllegalFlagValueError(
+                f"--max_ap_loss={values.max_ap_loss:g} has no effect: AP is measured of {names} "
+                "(--formats), on the validation split of --data_dir. Give both, or leave it out."
+            )
+        return None
+    return SplitMeasure(
+        data_dir=values.data_dir,
+        split=_runs.whole_split(values.data_dir, None, run.eval_split),
+        label_map=run.label_map,
+        keep_aspect=run.detector.preprocessing.keep_aspect,
+        count=values.num_check_images or _MEASURED,
+    )

@@ -44,6 +44,8 @@ def export(
     input_size: tuple[int, int] | None = None,
     batch_size: int | None = None,
     pairs: int = 1024,
+    measure: Callable[..., tuple[float, int]] | None = None,
+    max_ap_loss: float = 0.01,
     overwrite: bool = False,
     facts: dict[str, Any] | None = None,
     report: Callable[[str, dict], None] | None = None,
@@ -70,6 +72,9 @@ def export(
         batch_size: images in a batch; None is 1 for tflite and any number for the others.
         pairs: how many of the best pairs of anchor and class enter the suppression in tflite and
             onnx; more of them cost time and memory, fewer may lose detections of crowded images.
+        measure: called with a function that detects and the size of its images; gives AP and the
+            number of images. With it, formats of fewer bits are measured beside the model.
+        max_ap_loss: how much less AP than the model such a file may have.
         overwrite: whether an earlier export in `output_dir` is replaced.
         facts: of the run, for the model card.
         report: called with the name and the parity of each format as soon as it is checked.
@@ -111,7 +116,8 @@ def export(
             names=names,
             calibration=calibration,
         )
-        checked = _write_and_check(order, formats, images, report)
+        accuracy = _Accuracy(detector, thresholds, measure, max_ap_loss)
+        checked = _write_and_check(order, formats, images, accuracy, report)
         content = {
             **card.describe(detector),
             "labels": [
@@ -131,7 +137,7 @@ def export(
     return content
 
 
-def _write_and_check(order: Order, formats, images, report) -> dict[str, dict]:
+def _write_and_check(order: Order, formats, images, accuracy, report) -> dict[str, dict]:
     """Write and check format by format and return what the card says of each."""
     detect = parity.reference(order.detector, order.thresholds)
     checked = {}
@@ -146,18 +152,50 @@ def _write_and_check(order: Order, formats, images, report) -> dict[str, dict]:
             kind.tolerance,
             score_threshold=order.thresholds["score_threshold"],
         )
-        parity.check(name, result, kind.tolerance)
+        measured = accuracy.of(name, run) if kind.reduced else None
+        # Of a calibrated file AP is the judge, where it says anything.
+        if not (kind.calibrated and measured and measured["model"] >= parity.SAYS_LITTLE):
+            parity.check(name, result, kind.tolerance)
         checked[name] = {
             "file": kind.file,
             "image_size": "any" if run.frame is None else list(run.frame),
             "pairs": None if name == "saved_model" else order.pairs,
             "parity": result.to_dict(kind.tolerance),
             **({"calibration_images": len(order.calibration)} if kind.calibrated else {}),
+            **({"ap": measured} if measured else {}),
             **getattr(run, "facts", {}),
         }
         if report is not None:
             report(name, checked[name])
     return checked
+
+
+class _Accuracy:
+    """Measure files beside the model, which is measured once for each size of images."""
+
+    def __init__(self, detector, thresholds, measure, max_loss: float):
+        self._detect = parity.reference(detector, thresholds)
+        self._measure = measure
+        self._max_loss = max_loss
+        self._of_model: dict[tuple, tuple[float, int]] = {}
+
+    def of(self, name: str, run) -> dict[str, float] | None:
+        """Return the AP of a file and of the model; None where it is not measured.
+
+        Raises:
+            ParityError: the file loses too much.
+        """
+        if self._measure is None:
+            return None
+        if run.frame not in self._of_model:
+            self._of_model[run.frame] = self._measure(
+                lambda image: [self._detect(image)], run.frame
+            )
+        of_model, images = self._of_model[run.frame]
+        of_file, _ = self._measure(run, run.frame)
+        limits = {"images": images, "max_loss": self._max_loss}
+        parity.check_ap(name, of_file=of_file, of_model=of_model, **limits)
+        return {"file": of_file, "model": of_model, **limits}
 
 
 def check_calibration(formats: Sequence[str], pictures: int) -> None:

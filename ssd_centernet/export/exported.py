@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from ssd_centernet.export import integers, portable, serving
 from ssd_centernet.export.card import CARD_NAME
+from ssd_centernet.export.parity import Found
 from ssd_centernet.files import read_object
 from ssd_centernet.labels import LabelMap
 from ssd_centernet.ops import image as image_ops
@@ -18,31 +19,34 @@ from ssd_centernet.ops import image as image_ops
 _ENDINGS = {".tflite": integers.tflite_runner, ".onnx": portable.OnnxRunner}
 
 
-class ExportedDetector:
-    """A file that `export` wrote, with the names of its classes.
+class FittedRun:
+    """Detect with a function of images of one size on images of any size.
 
     Attributes:
-        path: the file, or the folder of a SavedModel.
         label_map: names and data set ids of the classes.
-        frame: (height, width) of the images that the file takes; None for any.
+        frame: (height, width) of the images that the function takes; None for any.
     """
 
-    def __init__(self, path: str | os.PathLike):
-        """Load a file; what is said of it in the model card beside it is read too.
+    def __init__(
+        self,
+        run: Callable[[np.ndarray], Sequence[Found]],
+        *,
+        frame: tuple[int, int] | None,
+        label_map: LabelMap,
+        keep_aspect: bool,
+    ):
+        """Take a function.
 
         Args:
-            path: `model.tflite`, `model.onnx` or `saved_model/` of an export.
-
-        Raises:
-            FileNotFoundError: there is no such file, or no model card beside it.
-            ValueError: it is no file of an export.
+            run: from uint8 [H, W, 3] to what is found on it; the first of these counts.
+            frame: as above.
+            label_map: as above.
+            keep_aspect: whether images are fitted in with their aspect ratio.
         """
-        self.path = Path(path)
-        self._run = _runner(self.path)
-        self.frame = self._run.frame
-        card = _card_of(self.path)
-        self.label_map = labels_of(self.path)
-        self._keep_aspect = card["preprocessing"]["keep_aspect"]
+        self._run = run
+        self.frame = frame
+        self.label_map = label_map
+        self._keep_aspect = keep_aspect
 
     def detect(self, image: np.ndarray) -> dict[str, np.ndarray]:
         """Detect objects on one image.
@@ -63,6 +67,30 @@ class ExportedDetector:
         found = self._run(image)[0]
         boxes = found.boxes / np.tile(extent, 2)
         return {"boxes": boxes, "scores": found.scores, "classes": found.classes}
+
+
+class ExportedDetector(FittedRun):
+    """A file that `export` wrote, with the names of its classes.
+
+    Attributes:
+        path: the file, or the folder of a SavedModel.
+    """
+
+    def __init__(self, path: str | os.PathLike):
+        """Load a file; what is said of it in the model card beside it is read too.
+
+        Args:
+            path: `model.tflite`, `model.onnx` or `saved_model/` of an export.
+
+        Raises:
+            FileNotFoundError: there is no such file, or no model card beside it.
+            ValueError: it is no file of an export.
+        """
+        self.path = Path(path)
+        run = _runner(self.path)
+        keep_aspect = _card_of(self.path)["preprocessing"]["keep_aspect"]
+        labels = labels_of(self.path)
+        super().__init__(run, frame=run.frame, label_map=labels, keep_aspect=keep_aspect)
 
 
 def labels_of(path: str | os.PathLike) -> LabelMap:

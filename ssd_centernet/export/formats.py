@@ -113,6 +113,11 @@ class Format:
     tolerance: parity.Tolerance
     calibrated: bool = False
 
+    @property
+    def reduced(self) -> bool:
+        """Whether its numbers have fewer bits than the model's, so that AP may be lost."""
+        return self.tolerance is parity.INT8
+
 
 _TFLITE, _INT8 = portable.TFLiteRunner, parity.INT8
 FORMATS: dict[str, Format] = {

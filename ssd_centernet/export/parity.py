@@ -181,6 +181,35 @@ def check(name: str, parity: Parity, tolerance: Tolerance) -> None:
         )
 
 
+# Below this AP of the model a loss of AP says little; whether detections are found again decides.
+SAYS_LITTLE = 0.05
+
+
+def check_ap(name: str, *, of_file: float, of_model: float, images: int, max_loss: float) -> None:
+    """Refuse a file that is worth less than the model.
+
+    Args:
+        name: of the format.
+        of_file: its AP, 0..1.
+        of_model: that of the model on the same pixels.
+        images: number of images that both were measured on.
+        max_loss: how much less AP is accepted.
+
+    Raises:
+        ParityError: the file loses more.
+    """
+    loss = of_model - of_file
+    if loss > max_loss:
+        raise ParityError(
+            f"{name} loses {100 * loss:.2f} points of AP: {of_file:.4f}, the model has "
+            f"{of_model:.4f} on the same {images} images, and --max_ap_loss={max_loss:g} accepts "
+            f"{100 * max_loss:g} points. Nothing was exported. Calibrate on more pictures "
+            "(--num_calibration_images) or on such that are like the device's "
+            "(--calibration_images), export tflite_16x8 or tflite instead, or give a higher "
+            "--max_ap_loss if that is good enough."
+        )
+
+
 def _look_for(
     some: Found, others: Found, least: float, tolerance: Tolerance, result: Parity
 ) -> None:

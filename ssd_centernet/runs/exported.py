@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import dataclasses
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,28 +15,32 @@ from ssd_centernet.evaluation.coco import CocoEvaluator
 from ssd_centernet.evaluation.detector import split_ground_truth
 from ssd_centernet.evaluation.diagnosis import diagnose
 from ssd_centernet.evaluation.limits import COCO_LIMIT
-from ssd_centernet.export.exported import ExportedDetector
+from ssd_centernet.export.exported import FittedRun
+from ssd_centernet.export.parity import Found
+from ssd_centernet.labels import LabelMap
 from ssd_centernet.ops.image import decode_image
 from ssd_centernet.runs.evaluation import SplitResult, check_same_classes
 
 
 def evaluate_exported(
-    model: ExportedDetector,
+    model: FittedRun,
     data_dir: str | Path,
     split: str,
     *,
     max_detections: int = COCO_LIMIT,
     backend: str = "auto",
+    count: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> SplitResult:
     """Evaluate an exported file on every image of a split, one image at a time.
 
     Args:
-        model: the file.
+        model: the file, or another function that detects.
         data_dir: folder of converted data with the classes of the file.
         split: prefix of the record files.
         max_detections: most detections of one class that count in one image.
         backend: library that matches, as in `CocoEvaluator`.
+        count: the first images of the split alone, which are then all that count; None for all.
         progress: called with (images done, images in all) after every image.
 
     Returns:
@@ -48,6 +53,11 @@ def evaluate_exported(
     data = load_label_map(data_dir)
     check_same_classes(model.label_map, data, data_dir)
     truth = split_ground_truth(data_dir, split, data)
+    serialized = shards.read_records(shards.find_shards(data_dir, split))
+    if count is not None and count < truth.num_images:
+        serialized = serialized.take(count)
+        first = serialized.map(lambda text: records.parse_example(text, data)["source_id"])
+        truth = truth.subset(np.array(list(first.as_numpy_iterator())))
     evaluator = CocoEvaluator(
         truth,
         category_ids=model.label_map.ids,
@@ -61,7 +71,7 @@ def evaluate_exported(
         image = decode_image(example["encoded"])
         return {"image": image, **{key: example[key] for key in keys}}
 
-    examples = shards.read_records(shards.find_shards(data_dir, split)).map(read).prefetch(4)
+    examples = serialized.map(read).prefetch(4)
     with shards.failures_named(data_dir, [split]):
         for done, example in enumerate(examples.as_numpy_iterator(), 1):
             found = model.detect(example["image"])
@@ -72,3 +82,30 @@ def evaluate_exported(
                 progress(done, truth.num_images)
     result = evaluator.compute()
     return SplitResult(result=result, losses={}, hint=diagnose(result, truth))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SplitMeasure:
+    """Measure AP on a split, for the check of an export.
+
+    Attributes:
+        data_dir: folder of converted data.
+        split: prefix of the record files.
+        label_map: of the run.
+        keep_aspect: whether images are fitted in with their aspect ratio.
+        count: the first images of the split that are used, at most.
+    """
+
+    data_dir: str
+    split: str
+    label_map: LabelMap
+    keep_aspect: bool
+    count: int
+
+    def __call__(
+        self, run: Callable[[np.ndarray], Sequence[Found]], frame: tuple[int, int]
+    ) -> tuple[float, int]:
+        """Return the AP of a function of images of the size `frame`, and the number of images."""
+        model = FittedRun(run, frame=frame, label_map=self.label_map, keep_aspect=self.keep_aspect)
+        result = evaluate_exported(model, self.data_dir, self.split, count=self.count).result
+        return float(result.metrics["AP"]), result.num_images

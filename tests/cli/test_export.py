@@ -49,6 +49,9 @@ def test_formats_of_integers_are_calibrated_on_the_training_split(model_dir, dat
     assert "quantize" not in ended.stdout and ended.stdout.count("written: ") == 3
     card = json.loads((tmp_path / "out" / "model_card.json").read_text())
     assert card["calibration"] == f"3 of coco_train of {data_dir}"
+    assert card["formats"]["tflite_16x8"]["ap"]["images"] == 2
+    assert card["formats"]["tflite_16x8"]["ap"]["max_loss"] == 0.01
+    assert "  AP 0." in ended.stdout and "AP: of the file, and of the model" in ended.stdout
     assert {one["calibration_images"] for one in card["formats"].values()} == {3}
 
 
@@ -65,6 +68,7 @@ def test_formats_of_integers_are_calibrated_on_the_training_split(model_dir, dat
             1,
             "no images in --calibration_images=nowhere",
         ),
+        (["--output=x", "--max_ap_loss=0.02"], 2, "--max_ap_loss=0.02 has no effect: AP is"),
         (["--output=x", "--num_calibration_images=5"], 2, "has no effect on --formats=saved_model"),
     ],
 )

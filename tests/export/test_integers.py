@@ -253,6 +253,51 @@ def test_export_writes_what_belongs_together(tmp_path, pictures):
         ExportedDetector(tmp_path / "out" / "model_int8_heads.tflite")
 
 
+class Measure:
+    """Gives one AP for the model and another one for files; notes what it was asked."""
+
+    def __init__(self, model, file):
+        self.model, self.file, self.asked = model, file, []
+
+    def __call__(self, run, frame):
+        of_file = isinstance(run, portable.TFLiteRunner | HeadsRunner)
+        self.asked.append((of_file, frame))
+        assert len(run(np.zeros((*frame, 3), np.uint8))) == 1
+        return (self.file if of_file else self.model), 50
+
+
+def test_ap_judges_calibrated_files_and_stands_in_the_card(tmp_path, pictures, monkeypatch):
+    detector = lively_detector("ssd300_resnet34")
+    formats = ["tflite", "tflite_full_int8", "tflite_int8_heads"]
+    options = {"formats": formats, "images": pictures[:1], "calibration": pictures[:2]}
+    measure = Measure(0.5, 0.4905)
+    card = export(detector, tmp_path / "out", measure=measure, **options)
+    # The model once; of float files nothing.
+    assert measure.asked == [(False, (96, 96)), (True, (96, 96)), (True, (96, 96))]
+    assert "ap" not in card["formats"]["tflite"]
+    for name in formats[1:]:
+        wanted = {"file": 0.4905, "model": 0.5, "images": 50, "max_loss": 0.01}
+        assert card["formats"][name]["ap"] == wanted
+    options["formats"] = ["tflite_full_int8"]
+    with pytest.raises(parity.ParityError, match="loses 2.00 points of AP: 0.4800, the model has"):
+        export(detector, tmp_path / "no", measure=Measure(0.5, 0.48), **options)
+    export(detector, tmp_path / "yes", measure=Measure(0.5, 0.48), max_ap_loss=0.03, **options)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "yes"]
+    # Detections that are not found again do not matter where AP says that it is as good,
+
+    def check(name, result, tolerance):
+        raise parity.ParityError(f"{name} is not found again")
+
+    monkeypatch.setattr(parity, "check", check)
+    export(detector, tmp_path / "ap", measure=Measure(0.5, 0.5), **options)
+    # and they decide where AP says little, and for weights of 8 bits alone.
+    with pytest.raises(parity.ParityError, match="full_int8 is not found again"):
+        export(detector, tmp_path / "low", measure=Measure(0.04, 0.04), **options)
+    options |= {"formats": ["tflite_int8"], "calibration": ()}
+    with pytest.raises(parity.ParityError, match="int8 is not found again"):
+        export(detector, tmp_path / "old", measure=Measure(0.5, 0.5), **options)
+
+
 def test_the_decoders_are_short_and_need_numpy_alone():
     for module in (ssd, centernet):
         code = Path(module.__file__).read_text()

@@ -92,3 +92,14 @@ def test_extra_detections_and_zero_boxes():
     assert compare(flat, ours=flat).matched == 2
     one = found(BOXES[:1], SCORES[:1], CLASSES[:1])
     assert compare(found(), ours=one).matched == 2
+
+
+def test_a_loss_of_ap_is_refused_above_the_limit():
+    limits = {"of_model": 0.605, "images": 200, "max_loss": 0.01}
+    parity.check_ap("tflite_full_int8", of_file=0.5951, **limits)
+    parity.check_ap("tflite_full_int8", of_file=0.61, **limits)
+    message = (
+        r"tflite_16x8 loses 1.10 points of AP: 0.5940, the model has 0.6050 on the same 200 im"
+    )
+    with pytest.raises(ParityError, match=message + r".*--max_ap_loss=0.01 accepts 1 points"):
+        parity.check_ap("tflite_16x8", of_file=0.594, **limits)

@@ -10,11 +10,12 @@ from ssd_centernet.export import exported as exported_files
 from ssd_centernet.export.export import export
 from ssd_centernet.export.exported import ExportedDetector
 from ssd_centernet.export.parity import FLOAT, Found, compare
+from ssd_centernet.export.portable import TFLiteRunner
 from ssd_centernet.files import write_atomically
 from ssd_centernet.predict.image_files import find_images, read_image
 from ssd_centernet.predict.prediction import predict
 from ssd_centernet.runs.evaluation import evaluate_run
-from ssd_centernet.runs.exported import evaluate_exported
+from ssd_centernet.runs.exported import SplitMeasure, evaluate_exported
 from ssd_centernet.runs.opened import open_run
 from tests.export.lively import enliven
 from tests.process import CLI, run
@@ -56,6 +57,24 @@ def test_a_saved_model_has_the_metrics_of_its_run(lively_run, folder, data_dir):
     assert theirs.result.metrics["ARmax100"] > 0.01
     for name, value in theirs.result.metrics.items():
         assert ours.result.metrics[name] == pytest.approx(value, abs=2e-3), name
+
+
+def test_the_first_images_alone_can_count(lively_run, folder, data_dir):
+    """Images that are left out are no misses; the measure of an export does the same."""
+    model = ExportedDetector(folder / "model.tflite")
+    three = evaluate_exported(model, data_dir, "coco_val", count=3).result
+    every = evaluate_exported(model, data_dir, "coco_val", count=50).result
+    assert three.num_images == 3 and every.num_images == 7
+    assert 0 < three.num_detections < every.num_detections
+    assert three.metrics["AP"] != every.metrics["AP"]
+    measure = SplitMeasure(
+        data_dir=str(data_dir),
+        split="coco_val",
+        label_map=lively_run.label_map,
+        keep_aspect=False,
+        count=3,
+    )
+    assert measure(TFLiteRunner(folder / "model.tflite"), (64, 64)) == (three.metrics["AP"], 3)
 
 
 def test_a_file_of_one_size_takes_images_of_any(folder, photos):
