@@ -17,6 +17,7 @@ import tensorflow as tf
 from ssd_centernet.building import build_detector, check_normalization
 from ssd_centernet.config import expectations as may_be
 from ssd_centernet.config.contradictions import refuse_contradictions
+from ssd_centernet.data.augment.compose import Composition, composed
 from ssd_centernet.data.augment.on_device import DeviceRendering
 from ssd_centernet.data.directory import load_label_map
 from ssd_centernet.data.mixture import (
@@ -24,9 +25,9 @@ from ssd_centernet.data.mixture import (
     Mixture,
     folders_of,
     merged_label_map,
-    training_notes,
     training_source,
 )
+from ssd_centernet.data.notes import training_notes
 from ssd_centernet.data.pipeline import evaluation_batches, resize_only, training_batches
 from ssd_centernet.data.shards import RecordSource
 from ssd_centernet.evaluation.detector import fitting_batch_size
@@ -56,11 +57,10 @@ class Recipe:
         epochs: length of the run in passes over the training images.
         optimizer: constructor of a Keras optimizer.
         schedule: constructor of a learning-rate schedule, see `training/schedules.py`.
-        batches: `training_batches` or a function like it; bind `@training_batches` to set its
-            options, such as `training_batches.shuffle_buffer`.
+        batches: `training_batches` or a function like it; bind `@training_batches` to set options.
+        compose: steps on whole pictures before `augment`: `Mosaic` or a tuple of them in order.
         augment: chain of `data/augment/`; None resizes and normalises only.
-        augment_on: where its pixels are made: "host" in the input pipeline, or "device" in the
-            step, see `DeviceRendering`.
+        augment_on: who makes its pixels: "host", the input pipeline, or "device", the step.
         weight_decay: coefficient of the L2 objective.
         decay_exclude: regular expressions of variable names that do not decay.
         freeze: regular expressions of variable names that are not updated.
@@ -74,8 +74,7 @@ class Recipe:
         jit_compile: whether XLA compiles the step, of one process.
         resume_from: a run or checkpoint of this library that a fresh run directory goes on from, as
             if the run had always been there; wins over `fine_tune_checkpoint`.
-        loss_scale: constructor of the factor that float16 needs, without effect in float32 and
-            bfloat16; bind `@LossScale` to set its options.
+        loss_scale: constructor of the factor that float16 alone needs, such as `@LossScale`.
         fine_tune_checkpoint: weights that a fresh run begins with: a run directory of this library,
             a published checkpoint (docs/training.md lists what can be read), or the name of
             published weights, which are fetched (docs/weights.md).
@@ -88,8 +87,7 @@ class Recipe:
             a run that is given no weights says so.
         keep_empty: whether images without objects are trained on.
         crowd: what the pipeline does with crowd regions: "object", "drop" or "ignore".
-        data_weights: share of each of several data directories in an epoch, in any unit; None takes
-            every image once.
+        data_weights: share of each of several data directories in an epoch; None takes all once.
         repeat_threshold: share of the images below which a class is rare: images with it come
             max(1, sqrt(repeat_threshold / share)) times in an epoch; None repeats none.
         train_split: prefix of the training shards; of several folders with other names one each,
@@ -129,6 +127,7 @@ class Recipe:
     optimizer: Annotated[Callable, may_be.constructor("Adam")] = Momentum
     schedule: Annotated[Callable, may_be.constructor("ConstantRate")] = ConstantRate
     batches: Annotated[Callable, may_be.constructor("training_batches")] = training_batches
+    compose: Annotated[Any | None, may_be.PICTURE_STEPS] = None
     augment: Annotated[Callable | None, may_be.CHAIN] = None
     augment_on: Annotated[str, may_be.one_of("host", "device")] = "host"
     weight_decay: Annotated[float, may_be.FACTOR] = 0.0
@@ -205,7 +204,7 @@ class Recipe:
         return self._source(data_dir).count()
 
     def _source(self, data_dir: DataDir) -> RecordSource | Mixture:
-        choice = (self.train_split, 0, 1, self.keep_empty, self.crowd)
+        choice = self.train_split, 0, 1, self.keep_empty, self.crowd
         return training_source(data_dir, *choice, **self._mixed())
 
     def rendering(self) -> DeviceRendering | None:
@@ -229,9 +228,9 @@ class Recipe:
             A sentence each; nothing where all is used.
         """
         rows = batches.element_spec["boxes"].shape[1]
-        limit = detector.object_limit()
+        limit, source = detector.object_limit(), self._source(data_dir)
         before = detector.pipeline_targets(self.targets_in_pipeline) is not None
-        return training_notes(self._source(data_dir), rows, limit, before)
+        return training_notes(source, rows, limit, before, self.compose)
 
     def length(self, images: int, *, processes: int = 1) -> RunLength:
         """Work out how long a run is.
@@ -278,8 +277,7 @@ class Recipe:
             rank: number of this process.
             world_size: number of processes.
             start_example: images of this process that were already consumed.
-            for_step: whether they are for the step of `trainer`, which makes the pixels if
-                `augment_on` says so; all others get images.
+            for_step: whether the step may make the pixels (`augment_on`); all others get images.
             **options: of `batches` that are no settings of a recipe, such as `cache`.
 
         Returns:
@@ -293,7 +291,8 @@ class Recipe:
         check_normalization(chain, detector)
         rendering = self.rendering() if for_step else None
         if rendering:
-            rendering.check_fit(self._source(data_dir).largest_picture())
+            shown = Composition(self.compose, image_size=detector.image_size)
+            rendering.check_fit(shown.largest_canvas(self._source(data_dir).largest_picture()))
         folders = folders_of(data_dir)
         return self.batches(
             folders[0] if len(folders) == 1 else folders,
@@ -310,6 +309,7 @@ class Recipe:
             world_size=world_size,
             start_example=start_example,
             **self._mixed(),
+            **composed(self, data_dir, processes=world_size),
             **options,
         )
 

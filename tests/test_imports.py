@@ -105,6 +105,7 @@ OUTSIDE_A_DETECTOR = [
     ["ops", "color"],
     ["ops", "crops"],
     ["ops", "image"],
+    ["ops", "pasting"],
     ["ops", "rendering"],
 ]
 # Published checkpoints name the layers of backbones, necks and heads; these modules translate.

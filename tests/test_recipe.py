@@ -17,6 +17,7 @@ from ssd_centernet import train as train_module
 from ssd_centernet.benchmark import measure, records
 from ssd_centernet.cli import doctor
 from ssd_centernet.config import gin_state
+from ssd_centernet.data.augment.joining import Mosaic
 from ssd_centernet.data.augment.ssd import SSDAugment
 from ssd_centernet.data.directory import load_label_map
 from ssd_centernet.data.pipeline import training_batches
@@ -57,6 +58,11 @@ class TelltaleAugment(SSDAugment):
 
 
 @gin.register
+class TelltaleMosaic(Mosaic):
+    pass
+
+
+@gin.register
 class TelltaleMomentum(Momentum):
     pass
 
@@ -89,6 +95,7 @@ TELLTALES = {
     # size of their own.
     "batch_size": ("3", ("train", "make_static"), {"batches.batch_size": 3}),
     "augment": ("@TelltaleAugment()", FEED, {"batches.augment": TelltaleAugment}),
+    "compose": ("@TelltaleMosaic()", FEED, {"batches.compose": TelltaleMosaic}),
     "augment_on": ("'device'", TRAIN, {"Trainer.render": types.MethodType}),
     "batches": (
         "@telltale_batches",

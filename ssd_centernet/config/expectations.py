@@ -96,6 +96,10 @@ def _are_patterns(value: Any) -> bool:
     return all(isinstance(item, str) for item in items)
 
 
+def _is_step(value: Any) -> bool:
+    return hasattr(value, "partners") and not inspect.isclass(value)
+
+
 def constructor(example: str) -> Expectation:
     """Expect a class or function that has not been called, such as `@Adam`."""
     text = f"the name of a constructor without brackets, such as @{example}"
@@ -136,6 +140,10 @@ DURATION = Expectation(
 CHAIN = Expectation(
     lambda value: callable(value) and not inspect.isclass(value),
     "None, or a chain with brackets after its name, such as @SSDAugment()",
+)
+PICTURE_STEPS = Expectation(
+    lambda value: all(map(_is_step, value if isinstance(value, Sequence) else [value])),
+    "None, a step with brackets after its name, such as @Mosaic(), or a tuple of steps",
 )
 PROCESS_GROUP = Expectation(
     lambda value: isinstance(value, bool) or COUNT.accepts(value),

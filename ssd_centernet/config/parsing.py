@@ -50,6 +50,7 @@ from ssd_centernet.files import read_text, write_atomically
 MODULES: tuple[str, ...] = (
     "ssd_centernet.building",
     "ssd_centernet.data.augment.centernet",
+    "ssd_centernet.data.augment.joining",
     "ssd_centernet.data.augment.on_device",
     "ssd_centernet.data.augment.ssd",
     "ssd_centernet.data.augment.ssd_fpn",

@@ -5,6 +5,7 @@ Both are pure functions of the seed, the epoch and the index in the epoch.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 
 import numpy as np
@@ -18,6 +19,11 @@ from ssd_centernet.data.mixture import copies as mixture_copies
 _OPEN_FILES = 16
 # Numbers of records that are taken out of the pipeline together.
 _NUMBERS_AT_ONCE = 4096
+# Entries after an example that are joined with it: enough that few pictures of a batch share one,
+# few enough that their bytes are no matter (3 MB of COCO's pictures).
+_PARTNER_WINDOW = 32
+# Its draw is apart from those of the chain.
+_PARTNER_WORD = 10
 # From the number of a file to the records in it, or to what stands for them.
 Read = Callable[[tf.Tensor], tf.data.Dataset]
 # No function of ours has Python control flow on tensors: converting them all would take a third of
@@ -25,7 +31,63 @@ Read = Callable[[tf.Tensor], tf.data.Dataset]
 as_written = tf.autograph.experimental.do_not_convert
 
 
-EpochsFrom = Callable[[int, int], tf.data.Dataset]
+# The position of an example in the stream, int64, its entry and those of others.
+Joined = tuple[tf.Tensor, tuple]
+
+
+@dataclasses.dataclass(frozen=True)
+class Epochs:
+    """The endless order of examples: epoch after epoch.
+
+    Attributes:
+        entries_from: (first epoch, offset in it) -> dataset of (augmentation seed int64 [2],
+            entry) from there on; an entry is a tuple of what `parse` asks for.
+        parse: from the parts of an entry to an example.
+        in_order: whether the order may not vary.
+    """
+
+    entries_from: Callable[[int, int], tf.data.Dataset]
+    parse: Callable
+    in_order: bool
+
+    def examples_from(self, first: int, offset: int) -> tf.data.Dataset:
+        """Return the dataset of (augmentation seed int64 [2], example) from an offset on."""
+        parse_one = as_written(lambda seed, entry: (seed, self.parse(*entry)))
+        return self.entries_from(first, offset).map(
+            parse_one, num_parallel_calls=2, deterministic=self.in_order
+        )
+
+    def joined_from(
+        self, first: int, offset: int, position: int, *, partners: int
+    ) -> tf.data.Dataset:
+        """Return each entry with some of those that come next, drawn by its seed.
+
+        What comes next does not depend on where the reading began, so that a resumed run joins the
+        same. Entries are not parsed: most may not be needed.
+
+        Args:
+            first: epoch.
+            offset: in the epoch.
+            position: of the first example in the stream.
+            partners: number of other entries; they differ from each other in their place.
+
+        Returns:
+            Dataset of (augmentation seed int64 [2], `Joined`), the own entry first.
+        """
+
+        def join(seeds: tf.data.Dataset, parts: tuple[tf.data.Dataset, ...]) -> tf.data.Dataset:
+            seed = seeds.take(1).get_single_element()
+            drawn = tf.random.experimental.stateless_fold_in(seed, _PARTNER_WORD)
+            places = tf.argsort(tf.random.stateless_uniform([_PARTNER_WINDOW], drawn))
+            entries = tf.data.Dataset.zip(parts)
+            chosen = [entries.skip(tf.cast(places[i] + 1, tf.int64)) for i in range(partners)]
+            taken = tuple(one.take(1) for one in (entries, *chosen))
+            return tf.data.Dataset.zip((tf.data.Dataset.from_tensors(seed), taken))
+
+        entries = self.entries_from(first, offset)
+        windows = entries.window(_PARTNER_WINDOW + 1, shift=1, drop_remainder=True)
+        numbered = windows.flat_map(as_written(join)).enumerate(position)
+        return numbered.map(as_written(lambda number, one: (one[0], (number, one[1]))))
 
 
 def read_epochs(
@@ -34,8 +96,8 @@ def read_epochs(
     seed: int,
     shuffle_buffer: int,
     deterministic: bool,
-) -> EpochsFrom:
-    """Make the function (first epoch, offset in it) -> dataset of all examples from there on.
+) -> Epochs:
+    """Order the examples that are read from files.
 
     Args:
         source: the record files.
@@ -45,7 +107,7 @@ def read_epochs(
         deterministic: False is faster where reading stalls, but the order may vary.
 
     Returns:
-        The function. The dataset has no end and holds (augmentation seed int64 [2], example).
+        The order; its dataset has no end.
     """
     files = shards.FileTable([source])
     kept = tf.constant(source.kept())
@@ -87,8 +149,8 @@ def cached_epochs(
     parse: Callable,
     seed: int,
     deterministic: bool,
-) -> EpochsFrom:
-    """Make the function (first epoch, offset in it) -> dataset of all examples, held in memory.
+) -> Epochs:
+    """Order the examples of records that are held in memory.
 
     Args:
         source: the record files.
@@ -117,8 +179,8 @@ def cached_epochs(
 
 def mixed_epochs(
     mixture: Mixture, parse: Callable, seed: int, shuffle_buffer: int, deterministic: bool
-) -> EpochsFrom:
-    """Make the function (first epoch, offset in it) -> dataset of all examples of a mixture.
+) -> Epochs:
+    """Order the examples of a mixture that is read from files.
 
     Args:
         mixture: the record files, and how often each record comes.
@@ -164,8 +226,8 @@ def mixed_epochs(
 
 def cached_mixed_epochs(
     mixture: Mixture, parse: Callable, seed: int, deterministic: bool
-) -> EpochsFrom:
-    """Make the function (first epoch, offset in it) -> dataset of a mixture held in memory.
+) -> Epochs:
+    """Order the examples of a mixture that is held in memory.
 
     Args:
         mixture: the record files, and how often each record comes; every rank holds all of them.
@@ -203,8 +265,8 @@ def _from_files(
     parse: Callable,
     ranks: tuple[int, int, int],
     in_order: bool,
-) -> EpochsFrom:
-    """Read and parse what an epoch's order names; of what is skipped, read nothing if possible.
+) -> Epochs:
+    """Read what an epoch's order names; of what is skipped, read nothing if possible.
 
     Args:
         epoch_of: from an epoch, and a function that reads a file, to its records in their order.
@@ -214,21 +276,17 @@ def _from_files(
         in_order: whether the order of the examples may not vary.
     """
 
-    def examples_of(records: tf.data.Dataset, epoch: tf.Tensor, begin: int) -> tf.data.Dataset:
-        seeds = _seeds(epoch, *ranks).skip(begin)
-        parse_one = as_written(lambda seed, record: (seed, parse(*record)))
-        return tf.data.Dataset.zip((seeds, records)).map(
-            parse_one, num_parallel_calls=2, deterministic=in_order
-        )
+    def entries_of(records: tf.data.Dataset, epoch: tf.Tensor, begin: int) -> tf.data.Dataset:
+        return tf.data.Dataset.zip((_seeds(epoch, *ranks).skip(begin), records))
 
     @as_written
     def whole(epoch: tf.Tensor) -> tf.data.Dataset:
-        return examples_of(epoch_of(epoch, files.read), epoch, 0)
+        return entries_of(epoch_of(epoch, files.read), epoch, 0)
 
     def rest(epoch: int, begin: int) -> tf.data.Dataset:
         if not files.has_places:
             skipping = as_written(
-                lambda epoch: examples_of(epoch_of(epoch, files.read).skip(begin), epoch, begin)
+                lambda epoch: entries_of(epoch_of(epoch, files.read).skip(begin), epoch, begin)
             )
             return tf.data.Dataset.range(epoch, epoch + 1).flat_map(skipping)
         # The order does not depend on what is in the records: it is made of their numbers, with the
@@ -241,9 +299,9 @@ def _from_files(
         records = files.read_at(left, open_files=_OPEN_FILES, in_order=in_order)
         columns = map(tf.data.Dataset.from_tensor_slices, others)
         records = tf.data.Dataset.zip((records, *columns))
-        return examples_of(records, tf.constant(epoch, tf.int64), begin)
+        return entries_of(records, tf.constant(epoch, tf.int64), begin)
 
-    return lambda first, offset: _from(whole, rest, first, offset)
+    return Epochs(lambda first, offset: _from(whole, rest, first, offset), parse, in_order)
 
 
 def _from_memory(
@@ -251,21 +309,21 @@ def _from_memory(
     parse: Callable,
     ranks: tuple[int, int, int],
     deterministic: bool,
-) -> EpochsFrom:
-    """Parse the records in memory whose numbers `order_of` gives for the words of an epoch."""
+) -> Epochs:
+    """Take the records in memory whose numbers `order_of` gives for the words of an epoch."""
 
     @as_written
-    def examples_of(epoch: tf.Tensor, begin: int = 0) -> tf.data.Dataset:
+    def entries_of(epoch: tf.Tensor, begin: int = 0) -> tf.data.Dataset:
         order = order_of(_epoch_words(ranks[0], epoch))[begin:]
-        examples = tf.data.Dataset.from_tensor_slices(order).map(
-            as_written(parse), num_parallel_calls=2, deterministic=deterministic
-        )
-        return tf.data.Dataset.zip((_seeds(epoch, *ranks).skip(begin), examples))
+        entries = tf.data.Dataset.from_tensor_slices((order,))
+        return tf.data.Dataset.zip((_seeds(epoch, *ranks).skip(begin), entries))
 
     def rest(epoch: int, begin: int) -> tf.data.Dataset:
-        return examples_of(tf.constant(epoch, tf.int64), begin)
+        return entries_of(tf.constant(epoch, tf.int64), begin)
 
-    return lambda first, offset: _from(examples_of, rest, first, offset)
+    return Epochs(
+        lambda first, offset: _from(entries_of, rest, first, offset), parse, deterministic
+    )
 
 
 def _from(whole: Callable, rest: Callable, first: int, offset: int) -> tf.data.Dataset:

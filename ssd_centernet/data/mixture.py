@@ -354,32 +354,3 @@ def training_source(
         return shards.RecordSource(folders[0], *choice)
     mixed = {"weights": data_weights, "repeat_threshold": repeat_threshold}
     return Mixture(folders, *choice, label_map=label_map, **mixed)
-
-
-def training_notes(
-    source: shards.RecordSource | Mixture,
-    max_boxes: int,
-    limit: tuple[int, str] | None,
-    targets_in_pipeline: bool,
-) -> list[str]:
-    """Say what of a split is left out, or taken although it looks odd, with counts.
-
-    Args:
-        source: of `training_source`.
-        max_boxes: rows of objects of the batches.
-        limit: how many objects of an image the targets hold, and the setting that says so; None if
-            they hold all.
-        targets_in_pipeline: whether the pipeline makes the targets, of all objects, before it cuts
-            the fields of the batches.
-
-    Returns:
-        A sentence each; nothing where all is used.
-    """
-    setting, left_out = "training_batches.max_boxes", "the rest of theirs are left out"
-    if limit is not None and limit[0] == max_boxes:
-        return source.notes() + source.beyond(max_boxes, f"{setting} and {limit[1]}", left_out)
-    of_batches = f"{left_out} of the batches"
-    if targets_in_pipeline:
-        of_batches = "the batches and their pictures hold the first ones"
-    notes = source.notes() + source.beyond(max_boxes, setting, of_batches)
-    return notes + (source.beyond(*limit, f"{left_out} of the targets") if limit else [])

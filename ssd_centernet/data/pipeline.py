@@ -14,8 +14,10 @@ import gin
 import tensorflow as tf
 
 from ssd_centernet.data import records, shards
+from ssd_centernet.data.augment.compose import Composition, PictureStep, decoded, of_pixels
 from ssd_centernet.data.batch_shapes import OBJECT_FIELDS, fill_up, finish
 from ssd_centernet.data.epochs import (
+    Joined,
     as_written,
     cached_epochs,
     cached_mixed_epochs,
@@ -25,7 +27,6 @@ from ssd_centernet.data.epochs import (
 from ssd_centernet.data.mixture import DataDir, Mixture, training_source
 from ssd_centernet.labels import LabelMap
 from ssd_centernet.native import library
-from ssd_centernet.ops import image as image_ops
 
 Example = dict[str, tf.Tensor]
 Augment = Callable[[Mapping[str, tf.Tensor], tf.Tensor], Example]
@@ -62,6 +63,8 @@ def training_batches(
     deterministic: bool = True,
     threadpool_size: int = 0,
     native: bool | None = None,
+    compose: PictureStep | Sequence[PictureStep] = (),
+    total_examples: int | None = None,
 ) -> tf.data.Dataset:
     """Make the endless stream of augmented training batches.
 
@@ -106,6 +109,9 @@ def training_batches(
         native: whether chains and targets use compiled operations (docs/data.md): None where they
             are there, True always, False never. Crops and matches are the same; pixels differ by
             rounding, as from one processor to another.
+        compose: steps on whole pictures before `augment`, such as `Mosaic`. Partners of an example
+            are drawn, by its seed, from the 32 that come next in the stream of this process.
+        total_examples: examples of this process in the whole run, for steps that end before it.
 
     Returns:
         Dataset of batches: `image` [B, h, w, 3]; `extent` float32 [B, 2], the share (height, width)
@@ -144,24 +150,33 @@ def training_batches(
     mixed = isinstance(source, Mixture)
     if cache:
         make = cached_mixed_epochs if mixed else cached_epochs
-        examples_from = make(source, parse, seed, deterministic)
+        epochs = make(source, parse, seed, deterministic)
     else:
         make = mixed_epochs if mixed else read_epochs
-        examples_from = make(source, parse, seed, shuffle_buffer, deterministic)
+        epochs = make(source, parse, seed, shuffle_buffer, deterministic)
 
+    composition = Composition(compose, image_size=image_size, total_examples=total_examples)
+    if composition.steps:
+        place = first_epoch, offset, start_example
+        examples = epochs.joined_from(*place, partners=composition.partners)
+    else:
+        examples = epochs.examples_from(first_epoch, offset)
     if not _is_ours(augment):
         augment = tf.function(augment)
+        augment = of_pixels(augment) if composition.steps else augment
 
     @as_written
-    def load(seeds: tf.Tensor, example: Example) -> Example:
+    def load(seeds: tf.Tensor, example: Example | Joined) -> Example:
         with library.use(native):
+            if composition.steps:
+                example = composition(example, epochs.parse, seed=seeds)
             example = augment(example, seeds)
             if "image" in example:  # Else the step makes it.
                 _check_image_size(example["image"], image_size)
             targets = _targets(example, make_targets)
         return finish(example, max_boxes, dtype, targets)
 
-    examples = examples_from(first_epoch, offset).prefetch(_RECORDS_AHEAD)
+    examples = examples.prefetch(_RECORDS_AHEAD)
     loaded = examples.map(load, num_parallel_calls or _calls(), deterministic=deterministic)
     batches = loaded.batch(batch_size, drop_remainder=True)
     return _with_options(batches.prefetch(2), deterministic, threadpool_size)
@@ -254,14 +269,14 @@ def preprocess_example(
     """Decode an example and prepare it as for detection.
 
     Args:
-        example: an Example with `encoded`.
+        example: an Example with `encoded`, or `image`.
         preprocess: as in `evaluation_batches`.
 
     Returns:
         The example with `image`, `extent` and boxes as fractions of the network's input.
     """
-    example = dict(example)
-    image = image_ops.decode_image(example.pop("encoded"))
+    example = decoded(example)
+    image = example["image"]
     example["image"] = preprocess(image)
     if hasattr(preprocess, "extent"):
         extent = preprocess.extent(*tf.unstack(tf.shape(image)[:2]))

@@ -27,6 +27,11 @@ class RunLength:
     total_steps: int
     global_batch_size: int
 
+    @property
+    def total_examples(self) -> int:
+        """Return the number of images of the whole run over all processes."""
+        return self.total_steps * self.global_batch_size
+
     def has_length(self, length: float | None, unit: str) -> bool:
         """Tell whether the run has this length, to the step.
 

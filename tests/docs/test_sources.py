@@ -26,6 +26,10 @@ _CITED = re.compile(r"docs/reference/(\w+)\.md(?:, sections? ([^;`\n]*))?")
 _SOURCES = re.compile(r"^([ #]*)(?:.*\. )?Source:(?: (.+)|((?:\n\1    .+)+))$", re.M)
 # Paper -> its number. Whoever cites another one looks its number up and adds it.
 PAPERS = {
+    "YOLOv4: Optimal Speed and Accuracy of Object Detection": "2004.10934",
+    "YOLOX: Exceeding YOLO Series in 2021": "2107.08430",
+    "Bag of Freebies for Training Object Detection Neural Networks": "1902.04103",
+    "Simple Copy-Paste is a Strong Data Augmentation Method": "2012.07177",
     "Decoupled Weight Decay Regularization": "1711.05101",
     "Large Batch Optimization for Deep Learning": "1904.00962",
     "Training-Time-Friendly Network for Real-Time Object Detection": "1909.00700",
