@@ -263,10 +263,10 @@ def compat_answer(program, *arguments, cwd):
 
 
 @pytest.mark.slow
-def test_a_program_of_an_original_becomes_the_command(place, tmp_path):
+def test_a_program_of_an_original_becomes_the_command(tmp_path):
     """The one real run: the process of the original's name becomes that of the command."""
     path = ROOT / "scripts" / "compat" / "ssd.py"
-    line = ("-s", 3, "--no_hpu", "--model_dir", tmp_path / "run", "--data_dir", place / "data")
+    line = ("-s", 3, "--no_hpu")
     env = environment(**environment_says_nothing(), SMOKE=1)
     ended = subprocess.run(
         [sys.executable, path, *map(str, line)],
@@ -278,4 +278,41 @@ def test_a_program_of_an_original_becomes_the_command(place, tmp_path):
     )
     assert ended.returncode == 0, ended.stderr
     assert "compat: ssd_centernet train --gin_file=ssd300_resnet34" in ended.stderr
-    assert (tmp_path / "run" / "ckpt-3.index").exists()
+    assert (tmp_path / "runs" / "smoke" / "compat" / "ssd" / "ckpt-3.index").exists()
+    assert (tmp_path / "runs" / "smoke" / "data" / "mscoco_label_map.pbtxt").exists()
+
+
+def test_programs_without_data_take_the_rendered_scenes(tmp_path):
+    for program, name, line in (
+        ("ssd.py", "ssd", ("-e", 1)),
+        ("tools/train.py", "train", ("configs/ssd/ssd300_coco_npu.py", "--gpus", 8)),
+    ):
+        words = compat(program, *line, cwd=tmp_path)
+        assert "--data_dir=runs/smoke/data" in words
+        runs = [word for word in words if word.startswith("--model_dir=")]
+        assert runs[-1] == f"--model_dir=runs/smoke/compat/{name}"
+        assert ("--num_processes=2" in words) == (name == "train")
+    assert not list(tmp_path.iterdir())
+    words = compat("ssd.py", "--model_dir", "m", cwd=tmp_path, SMOKE_DIR="S", DATA_DIR="D")
+    assert "--data_dir=D" in words and words[-1] != "--model_dir=S/compat/ssd"
+    assert [word for word in words if word.startswith("--model_dir=")] == ["--model_dir=m"]
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        (("ssd.py", "--nosuch"), "ssd.py has no option --nosuch"),
+        (("model_main_tf2.py", "--pipeline_config_path=centernet.config"), "needs --model_dir"),
+    ],
+)
+def test_a_mistake_in_a_line_is_told_in_smoke_mode_too(line, told, tmp_path):
+    program, *words = line
+    ended = subprocess.run(
+        [sys.executable, ROOT / "scripts" / "compat" / program, *words],
+        cwd=tmp_path,
+        env=environment(**environment_says_nothing(), SMOKE=1),
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert ended.returncode == 2 and told in ended.stderr and "Traceback" not in ended.stderr
