@@ -270,7 +270,8 @@ def _evaluation(
     )
     pictured = functools.partial(board.show_predictions, data_dir=data_dir, split=recipe.eval_split)
     evaluator = CocoEvaluator(ground_truth, category_ids=label_map.ids)
-    return SplitEvaluation(trainer, log, evaluator, batches, show=pictured)
+    options = {"show": pictured, "split": recipe.eval_split}
+    return SplitEvaluation(trainer, log, evaluator, batches, **options)
 
 
 def _of_anchors(recipe: Recipe, trainer: Trainer, data_dir: str) -> list[str]:

@@ -31,7 +31,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from absl import flags
 
@@ -210,6 +210,7 @@ def evaluate_model_dir(
         )
     facts = {"checkpoint": run.checkpoint, "split": split}
     facts |= {"weights": "raw"} if run.trained else {}
+    _tell_replaced(directory, split=split, page=bool(page))
     paths = save_evaluation(evaluated, directory, page=page, **facts)
     took = evaluated.result.took(report=time.perf_counter() - began)
     print(f"{'raw weights of ' * run.trained}{run.checkpoint} on {split} of {data_dir}\n")
@@ -247,11 +248,19 @@ def _evaluate_exported() -> int:
     paths = {}
     if values.output_dir:
         facts = {"model": values.model, "split": split}
+        _tell_replaced(values.output_dir, split=split)
         paths = save_evaluation(evaluated, values.output_dir, **facts)
     print(f"{values.model} on {split} of {values.data_dir}\n")
     _show(evaluated)
     _tell(evaluated.hint, paths)
     return 0
+
+
+def _tell_replaced(directory: str | Path, **facts: Any) -> None:
+    from ssd_centernet.evaluation.replaced import describe_replaced
+
+    for line in describe_replaced(directory, **facts):
+        print(f"note: {line}", file=sys.stderr)
 
 
 def _scoring_options() -> dict:
@@ -354,6 +363,8 @@ def _evaluate_file() -> int:
     if result.metrics["AP"] < LOW:
         hint = diagnose(result, CocoGroundTruth.load(annotations))
     page = _page_of_file(result, hint) if values.report else None
+    if values.output_dir:
+        _tell_replaced(values.output_dir, page=bool(page))
     paths = result.save(values.output_dir, page=page) if values.output_dir else {}
     _tell(hint, paths)
     return 0

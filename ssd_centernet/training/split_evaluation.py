@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable
 from ssd_centernet.evaluation.coco import CocoEvaluator
 from ssd_centernet.evaluation.detector import detection_step, evaluate_detector
 from ssd_centernet.evaluation.diagnosis import diagnose
+from ssd_centernet.evaluation.replaced import describe_replaced
 from ssd_centernet.evaluation.result import CocoResult
 from ssd_centernet.plain_text import counted
 from ssd_centernet.run_directory import EVAL_KIND, EVALUATION_DIR
@@ -29,6 +30,7 @@ class SplitEvaluation:
         batches: Iterable[dict],
         *,
         show: Callable[[int, CocoResult], None],
+        split: str | None = None,
     ):
         """Join the parts; nothing is traced or read yet.
 
@@ -38,12 +40,13 @@ class SplitEvaluation:
             evaluator: for the ground truth of the split.
             batches: batches of the split, see `Recipe.evaluation_batches`.
             show: draws pictures of a step and its result.
+            split: name of the split, for the files.
         """
         self._trainer = trainer
         self._log = log
         self._evaluator = evaluator
         self._batches = batches
-        self._show = show
+        self._show, self._split = show, split
         self._step = detection_step(trainer.detector, with_losses=True)
 
     def __call__(self) -> dict[str, float]:
@@ -80,8 +83,11 @@ class SplitEvaluation:
         began = time.perf_counter()
         parts = {LOSS_PREFIX + name: value for name, value in losses.items()}
         metrics = {**result.metrics, **parts}
+        folder = self._log.folder / EVALUATION_DIR
+        for line in describe_replaced(folder, split=self._split):
+            self._log.say(f"note: {line}")
         with interruptible():
-            result.save(self._log.folder / EVALUATION_DIR)
+            result.save(folder, facts={"split": self._split} if self._split else None)
         shown = "  ".join(f"{name} {metrics[name]:.4f}" for name in ("AP", "AP50", "AP75"))
         self._log.say(
             f"evaluation at step {step}: {shown}  ({counted(result.num_images, 'image')})"

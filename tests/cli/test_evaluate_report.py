@@ -9,6 +9,7 @@ import pytest
 from tests.cli.test_evaluate import without_tensorflow
 from tests.evaluation.pages import Document
 from tests.process import cli
+from tests.scripts.in_process import command
 from tests.warm import without_ours
 
 
@@ -43,6 +44,27 @@ def test_report_without_images_lists_them(pictures, tmp_path):
     without_tensorflow("evaluate", *flags)
     text = Document((tmp_path / "out" / "report.html").read_text(encoding="utf-8")).text
     assert "The pictures are not available" in text
+
+
+def test_what_an_evaluation_replaces_is_told(pictures, tmp_path):
+    out = tmp_path / "out"
+    words = ["evaluate", *_write_files(tmp_path, pictures), f"--output_dir={out}"]
+    assert "note: " not in command([*words, "--report"])
+    assert "note: " not in command([*words, "--report"])
+    said = command(words)
+    assert f"note: {out / 'report.html'} was of an earlier evaluation and is removed" in said
+    assert not (out / "report.html").exists() and "note: " not in command(words)
+
+
+def test_numbers_of_another_split_are_replaced_with_a_word(model_dir, data_dir, tmp_path):
+    out = tmp_path / "out"
+    words = ["evaluate", f"--model_dir={model_dir}", f"--data_dir={data_dir}"]
+    words += [f"--output_dir={out}", "--device=cpu"]
+    assert "they replace" not in command([*words, "--split=val"])
+    assert "they replace" not in command([*words, "--split=val"])
+    said = command([*words, "--split=train"])
+    assert re.search(r"are of coco_train now: they replace those of coco_val of 20\d\d-", said)
+    assert json.loads((out / "metrics.json").read_text())["split"] == "coco_train"
 
 
 @pytest.mark.parametrize(

@@ -137,4 +137,9 @@ def test_no_evaluation_is_made_up_with_other_settings(tiny_recipe, data_dir, tmp
         assert not (folder / "evaluation").exists()
     run(tiny_recipe, data_dir, folder, *evaluates)
     assert "is not recorded; it is made up now" in capsys.readouterr().out
-    assert (folder / "evaluation" / "metrics.json").exists()
+    assert json.loads((folder / "evaluation" / "metrics.json").read_text())["split"] == "coco_val"
+    # The page of `evaluate --report` goes with the numbers that it shows, and so it is told.
+    (folder / "evaluation" / "report.html").write_text("")
+    run(tiny_recipe, data_dir, folder, "train.steps = 3", "train.evaluate_every = 3")
+    assert "report.html was of an earlier evaluation and is removed" in capsys.readouterr().out
+    assert not (folder / "evaluation" / "report.html").exists()
