@@ -17,7 +17,7 @@ from ssd_centernet.data.box_units import UNITS
 from ssd_centernet.data.decoder_lines import DecoderLines, held_lines
 from ssd_centernet.data.images import DEFAULT_MAX_PIXELS, CheckedImage, check_image, pillow_limit
 from ssd_centernet.data.names import COCO
-from ssd_centernet.data.orientation import decide_turning
+from ssd_centernet.data.orientation import decide_turning, list_frames
 from ssd_centernet.data.output import SplitOutput
 from ssd_centernet.data.readers.coco import CocoImage, CocoIndex, read_coco
 from ssd_centernet.data.readers.source import AnnotationSource, EncodedImages
@@ -276,6 +276,7 @@ def _decide_turning(index: CocoIndex, image_dir, workers: int) -> None:
     """Decide whether the boxes of the whole file refer to pictures turned by their tags."""
     if index.upright:
         return
+    list_frames(index.images, image_dir)
     turning = decide_turning(
         (
             (os.path.join(image_dir, image.file_name), (image.width, image.height))

@@ -40,6 +40,11 @@ NO_SIZE = "width or height missing in the annotations: taken from the file"
 _READ_AS_IS = {"JPEG": "jpeg", "MPO": "jpeg", "PNG": "png"}
 _LOSSY = ("JPEG", "MPO", "WEBP", "AVIF")
 _SOI, _EOI = b"\xff\xd8", b"\xff\xd9"
+_IGNORED = "EXIF orientation ignored: boxes refer to the stored pixels"
+_IF_SHOWN = (
+    ". No size is listed, and the boxes do not tell: if the tool showed pictures turned, list "
+    "their width and height as shown"
+)
 
 
 @dataclass
@@ -209,7 +214,7 @@ def _stored_form(
         as_what = "boxes are" if upright else "listed size is"
         result.repairs.append(f"turned by its EXIF orientation, as its {as_what}")
     elif orientation != 1:
-        result.notes.append("EXIF orientation ignored: boxes refer to the stored pixels")
+        result.notes.append(_IGNORED if min(listed) > 0 else f"{_IGNORED}{_IF_SHOWN}")
     if getattr(image, "is_animated", False):
         result.notes.append("holds several pictures: the first one is used")
     deep = image.mode[0] in "IF"

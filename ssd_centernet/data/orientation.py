@@ -1,17 +1,20 @@
 """Orientation tags of pictures, and whether the boxes of a file of annotations are turned by them.
 
 A picture with such a tag has two frames: its pixels as stored, and the picture as it is shown. Only
-listed sizes tell which of them the boxes refer to, and only for pictures on their side. What they
+listed sizes tell which of them the boxes refer to, and only for pictures on their side; where no
+size is listed, boxes that fit one of them alone. What they
 tell holds for the whole file, so that a picture turned by 180 degrees is treated alike.
 """
 
 from __future__ import annotations
 
 import concurrent.futures
+import math
 import os
 import stat
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from PIL import Image
 
@@ -31,6 +34,8 @@ _TURNS = {
 _PNG = b"\x89PNG\r\n\x1a\n"
 # Words that stand before an orientation in the head of a JPEG or in a chunk of a PNG.
 _WORDS = (b"Exif\0", b"tiff:Orientation", b"Raw profile type exif")
+# Boxes beyond the border by no more are rounded, as in `box_units`.
+_SLACK_PIXELS, _SLACK_SHARE = 1.5, 0.005
 # Votes are asked of this many files at a time.
 _CHUNK = 512
 
@@ -98,6 +103,59 @@ def shown_size(path: str | os.PathLike) -> tuple[int, int]:
     except Exception:  # Why a file cannot be read is told where it is read whole.
         return 0, 0
     return (height, width) if orientation in SIDEWAYS else (width, height)
+
+
+def frame_of_boxes(path: str | os.PathLike, boxes: Sequence[Sequence[float]]) -> tuple[int, int]:
+    """Return the size of the only frame that boxes fit, of a picture on its side.
+
+    Args:
+        path: of the picture.
+        boxes: x, y, width, height of each, pixels.
+
+    Returns:
+        Width and height of the stored pixels or of the picture as it is shown; zeros where the
+        boxes fit both or none, or the picture is not on its side.
+    """
+    orientation = read_orientation(path) if boxes else 1
+    if orientation not in SIDEWAYS:
+        return 0, 0
+    try:
+        with Image.open(path) as image:
+            stored = stored_size(image, orientation)
+    except Exception:  # Why a file cannot be read is told where it is read whole.
+        return 0, 0
+    right, bottom = (max(box[side] + box[side + 2] for box in boxes) for side in (0, 1))
+    slack = max(_SLACK_PIXELS, _SLACK_SHARE * max(stored))
+    fitting = [
+        size
+        for size in (stored, stored[::-1])
+        if right <= size[0] + slack and bottom <= size[1] + slack
+    ]
+    return fitting[0] if len(fitting) == 1 else (0, 0)
+
+
+def list_frames(images: Iterable[Any], image_dir: str | os.PathLike) -> None:
+    """List the size that the boxes of an image tell, where none is listed.
+
+    Args:
+        images: with `file_name`, `width`, `height` and `annotations`, as of COCO.
+        image_dir: folder of the files.
+    """
+    for image in images:
+        if image.width and image.height:
+            continue
+        boxes = [box for one in image.annotations if _is_box(box := one.get("bbox"))]
+        size = frame_of_boxes(os.path.join(image_dir, image.file_name), boxes)
+        if min(size):
+            image.width, image.height = size
+
+
+def _is_box(box: Any) -> bool:
+    return (
+        isinstance(box, list | tuple)
+        and len(box) == 4
+        and all(isinstance(value, int | float) and math.isfinite(value) for value in box)
+    )
 
 
 def stored_size(image: Image.Image, orientation: int) -> tuple[int, int]:

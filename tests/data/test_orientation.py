@@ -1,6 +1,7 @@
 """Orientation tags: decided for the file of annotations, and the same wherever it is used."""
 
 import io
+import json
 import os
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image, ImageOps
 
+from ssd_centernet.data.convert_formats import convert_annotations
 from ssd_centernet.data.images import check_image, decode_with_pillow
 from ssd_centernet.data.orientation import decide_turning, read_orientation, shown_size
 from ssd_centernet.evaluation.report_images import images_of_folder
@@ -195,3 +197,25 @@ def test_a_tag_after_the_pixels_or_in_xmp_is_found(tmp_path):
         assert read_orientation(tmp_path / name) == expected, name
         upright = decode_with_pillow(check_image(data, upright=True).encoded)
         assert upright.shape[0] == (WIDTH if expected > 4 else HEIGHT), name
+
+
+@pytest.mark.parametrize("box", ["turned", "stored", "both"])
+def test_a_table_without_sizes_is_read_by_what_its_boxes_fit(box, tmp_path):
+    """Stored 48 wide and 32 high, shown 32 wide and 48 high."""
+    corners = {"turned": (4, 30, 14, 47), "stored": (30, 4, 47, 14), "both": (4, 6, 14, 14)}[box]
+    for name, orientation in (("a.png", 6), ("b.png", 1)):
+        (tmp_path / name).write_bytes(encode(stored(), "PNG", exif=tag(orientation)))
+    rows = [("a.png", *corners, "car"), ("b.png", 4, 6, 14, 14, "car")]
+    table = tmp_path / "boxes.csv"
+    table.write_text("\n".join(",".join(map(str, row)) for row in rows) + "\n")
+    info = convert_annotations(table, tmp_path / "out", split="train", num_shards=1)
+    truth = json.loads(next((tmp_path / "out").glob("*train.annotations.json")).read_text())
+    first = truth["images"][0]
+    size = (HEIGHT, WIDTH) if box == "turned" else (WIDTH, HEIGHT)
+    assert (first["width"], first["height"]) == size
+    left, top, right, bottom = corners
+    assert truth["annotations"][0]["bbox"] == [left, top, right - left, bottom - top]
+    assert info["num_objects"] == 2 and "dropped boxes" not in info["report"]
+    notes = " ".join(info["report"].get("notes", {}))
+    assert ("list their width and height as shown" in notes) == (box == "both")
+    assert ("EXIF orientation ignored" in notes) == (box != "turned")
