@@ -17,6 +17,7 @@ import tensorflow as tf
 
 from ssd_centernet.export import joining, portable
 from ssd_centernet.export.biases import mend_biases
+from ssd_centernet.export.edge_tpu import check_operators
 from ssd_centernet.export.parity import Found
 from ssd_centernet.files import write_atomically
 from ssd_centernet.models.detector import Detector
@@ -78,6 +79,12 @@ class Integers:
                 f"{','.join(map(str, self.frame))}; leave --input_size out, or this format."
             )
         settings, arrays = self._halves.decoding(self.pairs)
+        if floats := joining.float_operators(self._network):
+            raise ValueError(
+                f"tflite_int8_heads: {', '.join(floats)} of {type(self.detector).__name__} compute "
+                "in float32, for they have no form of 8 bits. Exchange the part that has them, or "
+                "export tflite_full_int8, in which they may."
+            )
         settings |= {**self.thresholds, "outputs": joining.output_scales(self._network)}
         return self._network, {**arrays, "settings": np.array(json.dumps(settings))}
 
@@ -214,7 +221,8 @@ class HeadsRunner:
                 "the files of an export together, or export again."
             ) from error
         # What the model card says beside.
-        self.facts = {"decoding": named}
+        operators = check_operators(Path(path).read_bytes())
+        self.facts = {"decoding": named, "edge_tpu_operators": operators}
         self._run = portable.tflite_signature(path)
         self._shape = tuple(self._run.get_input_details()["images"]["shape"])
         self.frame = tuple(int(side) for side in self._shape[1:3])

@@ -62,6 +62,20 @@ def output_scales(content: bytes) -> dict[str, dict[str, float | int]]:
     return dict(sorted(scales.items()))
 
 
+def float_operators(content: bytes) -> list[str]:
+    """Return the names of the operators of a file that give float32, alphabetical."""
+    model = read(content)
+    graph, found = model.subgraphs[0], set()
+    for operator in graph.operators:
+        code = model.operatorCodes[operator.opcodeIndex]
+        types = {graph.tensors[int(number)].type for number in operator.outputs}
+        if schema.TensorType.FLOAT32 in types:
+            number = max(code.builtinCode, code.deprecatedBuiltinCode)
+            names = vars(schema.BuiltinOperator).items()
+            found |= {name for name, value in names if value == number and name.isupper()}
+    return sorted(found)
+
+
 class _Joint:
     """Two models and how far the numbers of the second one's parts move."""
 

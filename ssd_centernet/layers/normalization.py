@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import gin
 import tensorflow as tf
@@ -27,6 +28,9 @@ class L2Norm(Float32Layer):
         docs/reference/ssd_vgg16.md, section 2.2
         ParseNet: Looking Wider to See Better (arXiv:1506.04579)
     """
+
+    # Whether `fusing` is in force.
+    _fuses = False
 
     def __init__(
         self,
@@ -59,11 +63,26 @@ class L2Norm(Float32Layer):
 
     def call(self, features: tf.Tensor) -> tf.Tensor:
         """Normalise features [..., C]; the result is float32 of the same shape."""
+        if self._fuses:
+            return self.scale * tf.math.l2_normalize(features, axis=-1, epsilon=self.epsilon**2)
         squares = tf.reduce_sum(tf.square(features), axis=-1, keepdims=True)
         # The root of zero has no finite gradient; a cell of zeros gives zeros either way.
         safe = tf.where(squares > 0.0, squares, 1.0)
         # Epsilon after the root, as published.
         return self.scale * features / (tf.sqrt(safe) + self.epsilon)
+
+    @classmethod
+    @contextlib.contextmanager
+    def fusing(cls) -> Iterator[None]:
+        """Trace graphs of all layers of this kind in the form that TFLite has in integers.
+
+        They differ by the epsilon, which then bounds the norm from below.
+        """
+        cls._fuses = True
+        try:
+            yield
+        finally:
+            cls._fuses = False
 
 
 @gin.register

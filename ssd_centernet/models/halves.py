@@ -8,6 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from ssd_centernet._keras import keras
+from ssd_centernet.layers.normalization import L2Norm
 from ssd_centernet.layers.preprocessing import Preprocessing
 from ssd_centernet.layers.upsampling import UpsampleAdd
 from ssd_centernet.models.detector import Detector
@@ -38,7 +39,7 @@ class Halves:
             float32 maps by name.
         """
         inputs = normalized(self._detector.preprocessing, pixels)
-        with UpsampleAdd.resizing():
+        with UpsampleAdd.resizing(), L2Norm.fusing():
             if self._split:
                 # Keras gives a single one without its list.
                 levels = tf.nest.flatten(self._levels(inputs, training=False))

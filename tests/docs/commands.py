@@ -33,6 +33,8 @@ NOT_RUN = {
     r"docker": "needs an image from the network",
     r"python (-m )?benchmarks[./]compare_model_garden": "minutes, and needs tf-models-official",
     r"python benchmarks/(save|start|resume)\.py": "minutes, and asks for a quiet machine",
+    r"ssd_centernet export --model_dir=runs/demo/model": "asks for a trained run with AP to hold",
+    r"python benchmarks/exported\.py": "needs a quiet machine; tests/benchmark/test_exported.py",
     r"python benchmarks/evaluate\.py": "minutes, and asks for a quiet machine",
     r"python scripts/readme_picture\.py": "needs the run of the demo",
     r"python -m tests\.parity": "minutes; tests/parity/test_parity.py runs it",

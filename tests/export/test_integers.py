@@ -236,6 +236,7 @@ def test_export_writes_what_belongs_together(tmp_path, pictures):
     entry = card["formats"]["tflite_int8_heads"]
     assert entry["calibration_images"] == 6
     assert entry["decoding"]["scores"] == "softmax" and entry["decoding"]["classes"] == 3
+    assert entry["edge_tpu_operators"]["QUANTIZE"] == {"count": 1, "problems": []}
     assert set(entry["decoding"]["outputs"]) == set(
         joining.output_scales((tmp_path / "out" / "model_int8_heads.tflite").read_bytes())
     )
@@ -317,6 +318,16 @@ def test_pictures_and_formats_belong_together(options, message, tmp_path):
     with pytest.raises(ValueError, match=message):
         export(lively_detector("ssd300_resnet34"), tmp_path / "out", **options)
     assert not list(tmp_path.iterdir())
+
+
+def test_heads_that_compute_in_floats_are_refused(tmp_path, pictures, monkeypatch):
+    files = order("ssd300_resnet34", tmp_path, pictures)
+    # What the converter leaves in float32: a file of floats throughout.
+    monkeypatch.setattr(Integers, "_network", files._convert(files._function))
+    with pytest.raises(
+        ValueError, match="tflite_int8_heads: ADD, CONV_2D, .* of SSD compute in fl"
+    ):
+        files.heads()
 
 
 def test_two_looks_are_refused(tmp_path, pictures):

@@ -21,6 +21,22 @@ def test_cells_by_hand():
     np.testing.assert_allclose(layer(features), [[[[0.6, 1.6], [0.0, -2.0]]]], rtol=1e-6)
 
 
+def test_the_fused_form_gives_the_same_but_for_the_epsilon():
+    layer = L2Norm(10.0)
+    features = tf.constant(np.random.default_rng(1).normal(size=(2, 3, 3, 8)), tf.float32)
+    plain = layer(features)
+    with L2Norm.fusing():
+        fused = layer(features)
+        assert not np.any(layer(features * 0.0))
+    np.testing.assert_allclose(fused, plain, rtol=1e-6)
+    with L2Norm.fusing():
+        # A norm of 0.5 counts as 1, that of 5 as itself.
+        small = L2Norm(1.0, epsilon=1.0)(tf.constant([[0.3, 0.4], [3.0, 4.0]]))
+    np.testing.assert_allclose(small, [[0.3, 0.4], [0.6, 0.8]], rtol=1e-6)
+    # Out of the block it is the published form again.
+    np.testing.assert_allclose(L2Norm(1.0, epsilon=1.0)(tf.constant([[3.0, 4.0]])), [[0.5, 4 / 6]])
+
+
 def test_epsilon_is_added_to_the_norm():
     got = L2Norm(1.0, epsilon=1.0)(tf.constant([[3.0, 4.0]]))
     np.testing.assert_allclose(got, [[0.5, 4.0 / 6.0]], rtol=1e-6)
