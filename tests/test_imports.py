@@ -106,6 +106,7 @@ OUTSIDE_A_DETECTOR = [
     ["ops", "crops"],
     ["ops", "image"],
     ["ops", "pasting"],
+    ["ops", "photometric"],
     ["ops", "rendering"],
 ]
 # Published checkpoints name the layers of backbones, necks and heads; these modules translate.

@@ -52,6 +52,7 @@ MODULES: tuple[str, ...] = (
     "ssd_centernet.data.augment.centernet",
     "ssd_centernet.data.augment.joining",
     "ssd_centernet.data.augment.on_device",
+    "ssd_centernet.data.augment.photometric",
     "ssd_centernet.data.augment.ssd",
     "ssd_centernet.data.augment.ssd_fpn",
     "ssd_centernet.data.augment.ssd_vgg",

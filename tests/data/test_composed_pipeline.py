@@ -13,6 +13,7 @@ from ssd_centernet.data.augment import compose
 from ssd_centernet.data.augment.centernet import SquareCropAugment
 from ssd_centernet.data.augment.joining import CopyPaste, MixUp, Mosaic
 from ssd_centernet.data.augment.on_device import DeviceRendering
+from ssd_centernet.data.augment.photometric import RandomColors, RandomErasing
 from ssd_centernet.data.augment.ssd_fpn import SSDFPNAugment
 from ssd_centernet.data.directory import load_label_map
 from ssd_centernet.data.pipeline import resize_only
@@ -94,7 +95,10 @@ def test_partners_are_others_of_the_next_ones(tmp_path):
     assert len({tuple(row) for row in places}) == 27 and len({*np.ravel(places)}) > 28
 
 
-@pytest.mark.parametrize("step", (*TWO, CopyPaste()), ids=lambda step: type(step).__name__)
+STEPS_OF_EACH_KIND = (*TWO, CopyPaste(), RandomColors(), RandomErasing())
+
+
+@pytest.mark.parametrize("step", STEPS_OF_EACH_KIND, ids=lambda step: type(step).__name__)
 @pytest.mark.parametrize(
     "chain",
     [

@@ -26,6 +26,9 @@ _CITED = re.compile(r"docs/reference/(\w+)\.md(?:, sections? ([^;`\n]*))?")
 _SOURCES = re.compile(r"^([ #]*)(?:.*\. )?Source:(?: (.+)|((?:\n\1    .+)+))$", re.M)
 # Paper -> its number. Whoever cites another one looks its number up and adds it.
 PAPERS = {
+    "RandAugment: Practical Automated Data Augmentation": "1909.13719",
+    "Random Erasing Data Augmentation": "1708.04896",
+    "Improved Regularization of Convolutional Neural Networks with Cutout": "1708.04552",
     "YOLOv4: Optimal Speed and Accuracy of Object Detection": "2004.10934",
     "YOLOX: Exceeding YOLO Series in 2021": "2107.08430",
     "Bag of Freebies for Training Object Detection Neural Networks": "1902.04103",

@@ -63,6 +63,19 @@ class PictureStep:
                 f"{high:g}."
             )
 
+    def check_count(self, name: str, value: int, low: int, high: int) -> None:
+        """Refuse a setting that is no whole number from `low` to `high`.
+
+        Raises:
+            ValueError: names the setting, its value and the bounds.
+        """
+        whole = isinstance(value, int) and not isinstance(value, bool)
+        if not (whole and low <= value <= high):
+            raise ValueError(
+                f"{type(self).__name__}.{name} is {value!r}; expected a whole number from {low} to "
+                f"{high}."
+            )
+
     def check_range(self, name: str, value: Sequence[float], low: float, high: float) -> None:
         """Refuse a setting that is no pair (smallest, largest) of numbers from `low` to `high`.
 

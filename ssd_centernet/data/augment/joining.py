@@ -232,10 +232,7 @@ class CopyPaste(PictureStep):
         super().__init__(probability=probability, off_for_last=off_for_last)
         self.max_objects, self.scales = max_objects, scales
         self.edge, self.min_visible = edge, min_visible
-        if not (isinstance(max_objects, int) and 1 <= max_objects <= 20):
-            raise ValueError(
-                f"CopyPaste.max_objects is {max_objects!r}; expected a whole number from 1 to 20."
-            )
+        self.check_count("max_objects", max_objects, 1, 20)
         self.check_range("scales", scales, 0.01, _LARGEST_SCALE)
         self.check("edge", edge, 0.0, 100.0)
         self.check("min_visible", min_visible, *_WHOLE)
