@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 # They say how a checkpoint is read, and nothing without one.
@@ -31,6 +32,16 @@ def refuse_contradictions(settings: Any) -> None:
             f"train.weight_decay is {settings.weight_decay}, and train.optimizer is {name}, which "
             "decays the weights itself: weights would decay twice. Set train.weight_decay = 0.0."
         )
+    steps = settings.compose if isinstance(settings.compose, Sequence) else [settings.compose]
+    for step in filter(None, steps):
+        name = type(step).__name__
+        for setting, never in (("probability", 0.0), ("off_for_last", 1.0)):
+            if getattr(step, setting, None) == never:
+                raise ValueError(
+                    f"train.compose has {name}, but {name}.{setting} is {never}: no picture would "
+                    f"go through it. Expected a number {'above' if never == 0.0 else 'below'} "
+                    f"{never}; set it, or leave {name} out of train.compose."
+                )
     if settings.early_stop_patience and settings.keep_best is None:
         raise ValueError(
             f"train.early_stop_patience is {settings.early_stop_patience}, but train.keep_best is "

@@ -198,6 +198,11 @@ def test_frames_that_are_too_small_for_a_canvas_end_a_training_before_it_begins(
         ("train.compose = @SSDAugment()", "train.compose is a SSDAugment that is built, expected"),
         ("train.compose = (@Mosaic(), 'MixUp')", "such as @Mosaic(), or a tuple of steps"),
         ("train.compose = @Mosaic()\nMosaic.fill = 300", "Mosaic.fill is 300"),
+        (
+            "train.compose = (@MixUp(), @Mosaic())\nMosaic.off_for_last = 1.0",
+            "Mosaic.off_for_last is 1.0: no picture would go through it. Expected a number below 1",
+        ),
+        ("train.compose = @MixUp()\nMixUp.probability = 0", "MixUp.probability is 0.0: no picture"),
     ],
 )
 def test_what_is_no_step_is_refused(setting, words, tiny_recipe, data_dir, tmp_path):
