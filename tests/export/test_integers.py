@@ -12,6 +12,7 @@ from ssd_centernet.export.export import export
 from ssd_centernet.export.exported import ExportedDetector
 from ssd_centernet.export.integers import HeadsRunner, Integers
 from ssd_centernet.export.pictures import rendered_pictures, spread
+from ssd_centernet.layers.preprocessing import Preprocessing
 from ssd_centernet.models.halves import Halves, normalized
 from ssd_centernet.models.numpy_decoders import centernet, ssd
 from tests.export.lively import lively_detector
@@ -169,12 +170,9 @@ def test_equal_neighbours_are_one_peak(tmp_path, pictures):
 
 @pytest.mark.parametrize("channels", ["RGB", "BGR"])
 def test_one_convolution_normalises(channels):
-    detector = lively_detector(
-        "ssd300_resnet34", f"Preprocessing.channels = '{channels}'", "Preprocessing.scale = 2.0"
-    )
+    layer = Preprocessing((5, 4), mean=(1.0, 2.0, 3.0), std=(2.0, 4.0, 8.0), channels=channels)
     pixels = tf.constant(np.random.default_rng(3).integers(0, 256, (1, 5, 4, 3)), tf.float32)
-    want = detector.preprocessing.normalize(pixels)
-    np.testing.assert_allclose(normalized(detector.preprocessing, pixels), want, rtol=1e-5)
+    np.testing.assert_allclose(normalized(layer, pixels), layer.normalize(pixels), rtol=1e-5)
 
 
 def test_sixteen_bits_are_nearer_than_eight(made, pictures):
@@ -249,9 +247,13 @@ def test_export_writes_what_belongs_together(tmp_path, pictures):
     ]
     assert len(found[0]["scores"]) > 3
     np.testing.assert_allclose(found[0]["scores"], found[1]["scores"], atol=1e-5)
-    (tmp_path / "out" / "model_int8_heads.npz").unlink()
-    with pytest.raises(FileNotFoundError, match=r"model_int8_heads\.npz is missing or damaged"):
-        ExportedDetector(tmp_path / "out" / "model_int8_heads.tflite")
+    sidecar = tmp_path / "out" / "model_int8_heads.npz"
+    sidecar.unlink()
+    for harmful in (False, True):
+        if harmful:  # Pickled objects, which could run a program.
+            np.savez(sidecar, settings=np.array([{}], object))
+        with pytest.raises(FileNotFoundError, match=r"model_int8_heads\.npz is missing or damaged"):
+            ExportedDetector(tmp_path / "out" / "model_int8_heads.tflite")
 
 
 class Measure:
