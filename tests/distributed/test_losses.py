@@ -58,8 +58,10 @@ def begun(model_dir) -> int:
 def trains(model_dir, times):
     """Tell whether a run has begun so many times and has taken steps since."""
     path = model_dir / "metrics.jsonl"
-    known = trains.known.setdefault(times, path.read_text().count("\n") if path.exists() else 0)
-    return begun(model_dir) == times and path.read_text().count("\n") > known + 3
+    # It comes with its first line.
+    lines = path.read_text().count("\n") if path.exists() else 0
+    known = trains.known.setdefault(times, lines)
+    return begun(model_dir) == times and lines > known + 3
 
 
 def ranks(launch) -> dict[int, psutil.Process]:

@@ -50,7 +50,7 @@ def test_an_error_of_the_validation_leaves_the_converted_training_split(given, t
     convert(given)
     before = files_of(tmp_path)
     csv_of(tmp_path, "v.csv", [(4, 3, 20, 12, "emoo")], "c.png")
-    with pytest.raises(ValueError, match=r"'emoo' .1 boxes"):
+    with pytest.raises(ValueError, match=r"'emoo' .1 box,"):
         convert(given)
     assert files_of(tmp_path) == before
     # Corrected: only this split is converted again.
@@ -86,7 +86,7 @@ def test_the_validation_is_read_before_the_pictures_of_the_training(given, tmp_p
     with pytest.raises(FileNotFoundError if missing else ValueError) as error:
         convert(given | wrong)
     told = (
-        f"--val_image_dir={tmp_path / 'none'} here" if missing else "v.csv are not in the label map"
+        f"--val_image_dir={tmp_path / 'none'} here" if missing else "v.csv is not in the label map"
     )
     assert told in str(error.value)
     with pytest.raises(ValueError, match="t.csv could be used"):

@@ -18,6 +18,7 @@ COPY = "exact copy of another object of the picture (same class and box): left o
 SWAPPED = "corners swapped: put in order"
 # Fewer objects than this make a class suspicious: a name typed wrongly once or twice.
 _RARE = 3
+_LONGEST_COMPARED = 100
 # More boxes than this, and a larger share than this, are not swapped by a careless hand.
 _FEW_SWAPPED, _MOST_SWAPPED = 2, 0.2
 
@@ -216,7 +217,8 @@ def _plain(name: str) -> str:
 def _near_pairs(names: Sequence[str]) -> list[tuple[str, str]]:
     """Return the pairs of names that differ by one letter, by case, blanks or hyphens."""
     groups: dict[str, list[str]] = {}
-    for name in names:
+    # Variants of a name take the square of its length: what is longer is no name.
+    for name in (one for one in names if len(one) <= _LONGEST_COMPARED):
         plain = re.sub(r"[\s_-]+", "", _plain(name))
         # Two names that differ by one letter are the same without it.
         shorter = {plain[:i] + plain[i + 1 :] for i in range(len(plain))}
@@ -257,8 +259,9 @@ def _unknown_names(unknown: dict[str, list[str]], label_map: LabelMap, source: s
         parts.append(
             f"{name!r} ({counted(len(places), 'box', 'boxes')}, first in {places[0]}{hint})"
         )
+    verb = "is" if len(unknown) == 1 else "are"
     return (
-        f"{len(unknown)} class names of {source} are not in the label map "
+        f"{counted(len(unknown), 'class name')} of {source} {verb} not in the label map "
         f"({label_map.describe()}): {'; '.join(parts)}. Correct the names, add them to the label "
         "map, or set drop_unknown_categories to leave these boxes out."
     )

@@ -66,3 +66,9 @@ def test_rare_classes():
 
 def test_many_names_are_quick():
     assert len(notes([f"thing{i} of kind {i * 7919 % 5003}" for i in range(5000)])) <= 1
+
+
+def test_long_names_cost_nothing():
+    """A file that is no table can give any text for a name."""
+    names = ["".join(map(str, range(number, 60_000))) for number in range(3)]
+    assert notes(names) == {}
