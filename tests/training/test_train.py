@@ -351,8 +351,10 @@ def test_a_step_compiled_by_xla_trains_the_same(tiny_recipe, data_dir, tmp_path)
     graph, xla = tensors(tmp_path / "graph"), tensors(tmp_path / "xla")
     assert graph.keys() == xla.keys()
     for name, value in graph.items():
-        # XLA fuses and so rounds in another order.
-        np.testing.assert_allclose(xla[name], value, rtol=1e-3, atol=1e-5, err_msg=name)
+        # XLA fuses and so rounds in another order. A small entry of a gradient is a sum of large
+        # ones, which is as exact as they are: the tensor's largest value is the measure.
+        scale = np.abs(value).max() + 1e-6
+        np.testing.assert_allclose(xla[name] / scale, value / scale, atol=2e-4, err_msg=name)
 
 
 def test_xla_is_refused_between_processes():
