@@ -88,9 +88,11 @@ class SSDHead(ConfiguredLayer):
             [B, h, w, n * K] and [B, h, w, n * 4] for n anchors in a cell.
         """
         maps = {}
-        for key, convs in (("class_logits", self._class_convs), ("box_codes", self._box_convs)):
-            for number, (level, conv) in enumerate(zip(levels, convs, strict=True)):
-                maps[f"{key}_{number}"] = conv(level)
+        pairs = zip(levels, self._class_convs, self._box_convs, strict=True)
+        # Level by level: the first weights are drawn in the order in which layers are called.
+        for number, (level, class_conv, box_conv) in enumerate(pairs):
+            maps[f"class_logits_{number}"] = class_conv(level)
+            maps[f"box_codes_{number}"] = box_conv(level)
         return maps
 
     def join_maps(self, maps: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
