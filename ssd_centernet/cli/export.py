@@ -215,7 +215,7 @@ def _calibration(run) -> tuple[list, str | None]:
     """Read the pictures to calibrate on and return them and what they are."""
     values = flags.FLAGS
     from ssd_centernet.export.formats import FORMATS
-    from ssd_centernet.export.pictures import spread, spread_pictures_of_records
+    from ssd_centernet.export.pictures import pictures_of_records, spread
     from ssd_centernet.predict.image_files import find_images, read_image
     from ssd_centernet.recipe import Recipe
 
@@ -235,7 +235,8 @@ def _calibration(run) -> tuple[list, str | None]:
         return pictures, f"{len(pictures)} of {', '.join(values.calibration_images)}"
     if values.data_dir:
         split = _runs.whole_split(values.data_dir, None, Recipe().train_split)
-        pictures = spread_pictures_of_records(values.data_dir, split, run.label_map, count)
+        chosen = (values.data_dir, split, run.label_map, count)
+        pictures = pictures_of_records(*chosen, of_all_files=True)
         return pictures, f"{len(pictures)} of {split} of {values.data_dir}"
     # Told by the export, which knows the formats.
     return [], None

@@ -17,36 +17,21 @@ from ssd_centernet.ops import image as image_ops
 
 
 def pictures_of_records(
-    data_dir: str | os.PathLike, split: str, label_map: LabelMap, count: int
+    data_dir: str | os.PathLike,
+    split: str,
+    label_map: LabelMap,
+    count: int,
+    *,
+    of_all_files: bool = False,
 ) -> list[np.ndarray]:
-    """Read the first images of a split.
+    """Read the first images of a split, or the first ones of all its record files.
 
     Args:
         data_dir: folder of converted data.
         split: what the names of its record files start with.
         label_map: of the data.
         count: how many, at most.
-
-    Returns:
-        uint8 [H, W, 3] each.
-
-    Raises:
-        FileNotFoundError: no such data.
-    """
-    serialized = shards.read_records(shards.find_shards(data_dir, split)).take(count)
-    return _decoded(serialized, label_map)
-
-
-def spread_pictures_of_records(
-    data_dir: str | os.PathLike, split: str, label_map: LabelMap, count: int
-) -> list[np.ndarray]:
-    """Read pictures of all record files of a split, in turn the next of each.
-
-    Args:
-        data_dir: folder of converted data.
-        split: what the names of its record files start with.
-        label_map: of the data.
-        count: how many, at most.
+        of_all_files: whether they are taken from the record files in turn.
 
     Returns:
         uint8 [H, W, 3] each; the same at every call.
@@ -55,25 +40,23 @@ def spread_pictures_of_records(
         FileNotFoundError: no such data.
     """
     files = shards.find_shards(data_dir, split)
-    packed = shards.compression(files)
-    serialized = tf.data.Dataset.from_tensor_slices(list(files)).interleave(
-        lambda file: tf.data.TFRecordDataset(file, compression_type=packed),
-        cycle_length=len(files),
-        num_parallel_calls=None,
-    )
-    return _decoded(serialized.take(count), label_map)
+    if of_all_files:
+        packed = shards.compression(files)
+        serialized = tf.data.Dataset.from_tensor_slices(list(files)).interleave(
+            lambda file: tf.data.TFRecordDataset(file, compression_type=packed),
+            cycle_length=len(files),
+            num_parallel_calls=None,
+        )
+    else:
+        serialized = shards.read_records(files)
+    examples = serialized.take(count).map(lambda text: records.parse_example(text, label_map))
+    return [image_ops.decode_image(example["encoded"]).numpy() for example in examples]
 
 
 def spread(items: Sequence, count: int) -> list:
     """Take at most `count` items at even distances, the first one among them."""
     count = min(count, len(items))
     return [items[number * len(items) // count] for number in range(count)]
-
-
-def _decoded(serialized: tf.data.Dataset, label_map: LabelMap) -> list[np.ndarray]:
-    """Decode the pictures of serialised records."""
-    examples = serialized.map(lambda text: records.parse_example(text, label_map))
-    return [image_ops.decode_image(example["encoded"]).numpy() for example in examples]
 
 
 def rendered_pictures(count: int) -> list[np.ndarray]:

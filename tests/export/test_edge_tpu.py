@@ -46,6 +46,8 @@ def test_every_operator_of_the_heads_is_listed(recipe, names, tmp_path):
 
 
 def test_hard_swish_is_not_listed(tmp_path):
+    # The backbone is the Model Garden's, which TensorFlow 2.15 and 2.20 have here.
+    pytest.importorskip("official", reason="tf-models-official is not installed")
     found = check_operators(heads("ssd320_mobilenetv3_fpn", tmp_path))
     wrong = {name: one["problems"] for name, one in found.items() if one["problems"]}
     assert wrong == {"HARD_SWISH": ["not on the list"]}
