@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from ssd_centernet.evaluation.replaced import describe_replaced
 from ssd_centernet.run_directory import (
     CONFIG_NAME,
     EVAL_KIND,
@@ -149,6 +150,8 @@ def evaluate_checkpoints(
             continue
         result, paths = evaluation(progress), {}
         if result is not None:
+            for line in describe_replaced(directory, split=evaluation.split):
+                watch.say(f"note: {line}")
             paths = save_evaluation(result, directory, checkpoint=prefix, split=evaluation.split)
             losses = {LOSS_PREFIX + name: value for name, value in result.losses.items()}
             record = {"kind": EVAL_KIND, "step": step, "time": round(time.time(), 3), **facts}

@@ -46,8 +46,13 @@ def add_checkpoint(run, step):
 
 
 def test_every_checkpoint_in_order_and_the_report_draws_them(run, data_dir, capsys):
+    page = run / "evaluation" / "report.html"
+    page.parent.mkdir(exist_ok=True)
+    page.write_text("of an earlier evaluation")
     assert evaluated(run, data_dir, "--every_checkpoint") == 0
-    said = capsys.readouterr().out
+    said, notes = capsys.readouterr()
+    # Once, and not at the second checkpoint.
+    assert (said + notes).count("note: ") == (said + notes).count(f"{page} was of an earlier") == 1
     assert said.index("step 5: AP ") < said.index("step 10: AP ")
     assert "best of 2: step" in said
     assert " Average Precision  (AP) @[ IoU=0.50:0.95 | area=   all | maxDets=100 ] = " in said
