@@ -1,6 +1,7 @@
 """Compare both forms of the input pipeline with decoding and resizing alone, by processor time.
 
     python benchmarks/input_forms.py --data_dir=DATA --recipes=ssd300_resnet34,ssd512_vgg16
+    python benchmarks/input_forms.py --steps=Mosaic,MixUp
 
 The pipelines of all recipes live in one process and take turns. A window begins and ends when every
 buffer is full and nothing runs, so that it holds what making its images costs, and nothing else.
@@ -46,6 +47,17 @@ def settle() -> None:
         quiet = quiet + 1 if processor_seconds() - before < 0.004 else 0
 
 
+def with_step(recipe_name: str, step: str, data_dir: Path) -> tf.data.Dataset:
+    """Make the compiled pipeline of a recipe in which each picture goes through a step."""
+    config.clear()
+    every = [f"{step}.probability = 1.0", f"{step}.off_for_last = 0.0"]
+    config.parse([recipe_name], [f"train.compose = @{step}()", *every])
+    recipe = Recipe().replace(batch_size=BATCH)
+    detector = recipe.detector(load_label_map(data_dir))
+    options = {"num_parallel_calls": 2, "threadpool_size": 1}
+    return recipe.training_batches(detector, data_dir, native=True, **options)
+
+
 def pipelines(recipe_name: str, data_dir: Path) -> dict[str, tf.data.Dataset]:
     """Make the pipelines of a recipe, by name."""
     config.clear()
@@ -69,6 +81,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data_dir", help="records; random pictures of 640x480 without it")
     parser.add_argument("--recipes", default="ssd300_resnet34")
+    parser.add_argument("--steps", default="", help="steps of train.compose, each by itself")
     parser.add_argument("--windows", type=int, default=5)
     arguments = parser.parse_args()
     tf.config.threading.set_intra_op_parallelism_threads(1)
@@ -81,7 +94,10 @@ def main() -> int:
         source = records.long_epoch(data_dir, links)
         streams, costs = {}, {}
         for recipe in arguments.recipes.split(","):
-            for name, dataset in pipelines(recipe, source).items():
+            made = pipelines(recipe, source)
+            steps = filter(None, arguments.steps.split(","))
+            made |= {step: with_step(recipe, step, source) for step in steps}
+            for name, dataset in made.items():
                 streams[recipe, name] = iter(dataset)
                 next(streams[recipe, name])
         for _ in range(arguments.windows):

@@ -8,7 +8,7 @@ import gin
 import tensorflow as tf
 
 from ssd_centernet.data.augment.common import Example, keep_objects
-from ssd_centernet.data.augment.compose import PictureStep, join_objects, keep_uncovered
+from ssd_centernet.data.augment.compose import OBJECTS, PictureStep, join_objects, keep_uncovered
 from ssd_centernet.data.augment.ssd import check_image_size
 from ssd_centernet.ops import crops, pasting
 
@@ -293,7 +293,7 @@ class CopyPaste(PictureStep):
 
 
 def _objects_of(example: Example) -> Example:
-    return {name: example[name] for name in ("boxes", "classes", "is_crowd", "area")}
+    return {name: example[name] for name in OBJECTS}
 
 
 def _no_objects(example: Example) -> Example:
