@@ -135,6 +135,19 @@ def test_a_folder_to_write_to_that_is_a_file(tiny_recipe, data_dir, tmp_path):
             assert refused(*words, f"--output_dir={path}") == f"--output_dir={told}"
 
 
+def test_a_file_in_a_run_where_results_would_go(tmp_path):
+    run = f"--model_dir={tmp_path}"
+    for name, words in (("evaluation", ("evaluate",)), ("predictions", ("predict", "b.jpg"))):
+        (tmp_path / name).write_text("")
+        told = refused(*words, run, status=1)
+        assert told.endswith(
+            f"{tmp_path / name} is a file, expected a folder for the results. Move it away, or "
+            "give --output_dir."
+        )
+        # With another place it is none of the command's business.
+        assert "for the results" not in refused(*words, run, f"--output_dir={run}o", status=1)
+
+
 def test_a_checkpoint_in_the_place_of_its_run(tmp_path):
     (tmp_path / "best").mkdir()
     for name in ("config.gin", "ckpt-3.index", "best/ckpt-3.index"):
