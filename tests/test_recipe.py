@@ -329,7 +329,7 @@ def test_each_setting_of_a_recipe_is_used_by_each_command(name, data_dir, tmp_pa
     recipe = tmp_path / f"{name}.gin"
     narrow = [] if "demo" in name else NARROW[name.removesuffix("_overfit")]
     recipe.write_text("\n".join([f"include '{name}.gin'", f"IMAGE_SIZE = {SIZE}", *narrow]))
-    monkeypatch.setattr(records, "_LONG_EPOCH", 8)
+    monkeypatch.setattr(records, "LONG_EPOCH", 8)
     for method in ("detector", "training_batches"):
         monkeypatch.setattr(Recipe, method, once(getattr(Recipe, method)))
     for command, parts in (("train", ()), *LEFT_ALONE.items()):

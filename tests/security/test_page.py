@@ -40,6 +40,7 @@ HELD = {
     "`.safetensors`": "security/test_data_files: a_pickle_under_any_name_of_weights",
     "`.pth`": "weights/test_torch_files: hostile_files_are_a_clear_error_and",
     "--flagfile": "cli/test_flags:",
+    "= 'decoded'` keeps": "data/test_decoded: what_is_damaged_there_is_refused",
     "FFmpeg inside OpenCV": "predict/test_video: files_that_are_no_video_are_refused",
     "Addresses, and lists": "predict/test_video: what_is_no_file_is_refused",
     "makes it of the package": "native/test_library: the_command_finds_what_is_built",
