@@ -64,6 +64,7 @@ HELD = {
     "uses no network": "security/test_data_files: reading_uses_no_network",
     "Published weights are fetched": "weights/test_fetching:",
     "Otherwise a command connects": "security/test_data_files: reading_uses_no_network",
+    "do not report their use": "export/test_openvino: nothing_is_reported_to_the_makers",
     "talk to each other": "distributed/test_collectives:",
     "written beside their target": "test_files: who_may_read_is_what_the_umask_says",
     "runs code, writes outside": "security/test_page: each_sentence_has_a_test",
