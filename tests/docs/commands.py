@@ -32,6 +32,7 @@ NOT_RUN = {
     r"tensorboard": "serves until it is stopped",
     r"docker": "needs an image from the network",
     r"python (-m )?benchmarks[./]compare_model_garden": "minutes, and needs tf-models-official",
+    r"(nice -n 19 )?python benchmarks/growth\.py": "minutes; tests/benchmark/test_growth.py",
     r"python benchmarks/(save|start|resume)\.py": "minutes, and asks for a quiet machine",
     r"ssd_centernet export --model_dir=runs/demo/model": "asks for a trained run with AP to hold",
     r"ssd_centernet benchmark --formats=all": "minutes; tests/benchmark/test_formats.py",
