@@ -35,6 +35,7 @@ from ssd_centernet.recipe_settings import RecipeSettings
 from ssd_centernet.runtime.distribution import Communicator, SingleProcess, connect
 from ssd_centernet.runtime.precision import needs_loss_scale
 from ssd_centernet.training.length import LOSS_PREFIX, LoopOptions, RunLength, intervals, run_length
+from ssd_centernet.training.teacher import Lessons
 from ssd_centernet.training.trainer import Trainer
 
 
@@ -232,6 +233,7 @@ class Recipe(RecipeSettings):
         *,
         communicator: Communicator | None = None,
         fits_length: bool = True,
+        teacher: Detector | None = None,
     ) -> Trainer:
         """Build the step with its optimizer, schedule and state; in the scope of its device.
 
@@ -241,6 +243,7 @@ class Recipe(RecipeSettings):
             communicator: connects the processes that train together.
             fits_length: whether schedule and averages follow the length of the run; not in a run
                 that began when they did not.
+            teacher: what `self.teacher` names, with its weights; None leaves it out.
 
         Returns:
             The trainer at step 0.
@@ -268,6 +271,7 @@ class Recipe(RecipeSettings):
             ema_decay=self.ema_decay,
             jit_compile=self.jit_compile,
             render=rendering and rendering.render,
+            lessons=teacher and Lessons(self.teacher, detector, teacher),
             communicator=communicator,
         )
         if fits_length:

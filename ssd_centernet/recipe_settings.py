@@ -12,6 +12,7 @@ from ssd_centernet.data.pipeline import training_batches
 from ssd_centernet.training.loss_scale import LossScale
 from ssd_centernet.training.optimizers import Momentum
 from ssd_centernet.training.schedules import ConstantRate
+from ssd_centernet.training.teacher import Teacher
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -38,6 +39,7 @@ class RecipeSettings:
         clip_norm: largest global norm of the gradients.
         ema_decay: decay of an average of the weights, which is evaluated, exported and kept in
             best/, such as 0.9998; None for no average.
+        teacher: a run whose scores and boxes are learned beside the objects, `@Teacher()`.
         jit_compile: whether XLA compiles the step, of one process.
         resume_from: a run or checkpoint of this library that a fresh run directory goes on from, as
             if the run had always been there; wins over `fine_tune_checkpoint`.
@@ -104,6 +106,7 @@ class RecipeSettings:
     layer_rates: Annotated[Mapping[str, float] | None, may_be.FACTORS] = None
     clip_norm: Annotated[float | None, may_be.ABOVE_ZERO] = None
     ema_decay: Annotated[float | None, may_be.BELOW_ONE] = None
+    teacher: Annotated[Teacher | None, may_be.TEACHER] = None
     jit_compile: Annotated[bool, may_be.SWITCH] = False
     resume_from: Annotated[str | None, may_be.PATH] = None
     loss_scale: Annotated[Callable, may_be.constructor("LossScale")] = LossScale

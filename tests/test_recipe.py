@@ -6,6 +6,7 @@ import functools
 import importlib
 import inspect
 import types
+from pathlib import Path
 from types import SimpleNamespace
 
 import gin
@@ -162,8 +163,18 @@ PARTS = (
 APART = ("steps", "resume_from", "augment_on")
 
 
+# They need a run that is trained: the file and the test that follow them to the step.
+ELSEWHERE = {
+    "teacher": ("training/test_teacher.py", "test_the_weights_are_those_of_a_step_by_hand")
+}
+
+
 def test_every_setting_has_a_telltale():
-    assert set(TELLTALES) == {field.name for field in dataclasses.fields(Recipe)}
+    assert not set(TELLTALES) & set(ELSEWHERE)
+    known = set(TELLTALES) | set(ELSEWHERE)
+    assert known == {field.name for field in dataclasses.fields(Recipe)}
+    for file, test in ELSEWHERE.values():
+        assert f"def {test}(" in (Path(__file__).parent / file).read_text()
 
 
 def watched(function, place, result=None):

@@ -17,7 +17,7 @@ or all that a folder of it holds.
 
 import json
 
-from absl import flags
+from absl import flags, logging
 
 from ssd_centernet.benchmark.table import format_lines
 from ssd_centernet.cli import _benchmark_formats, _flags, _runs
@@ -158,6 +158,8 @@ def _recipe_lines(values: flags.FlagValues) -> list[dict]:
     recipe = Recipe()
     if values.data_dir:
         recipe = settle_splits(recipe, values.data_dir)
+    if recipe.teacher is not None and values.part in ("step", "training", "scaling"):
+        logging.warning("train.teacher is left out: its forward pass is no part of this step")
     shared = {
         "windows": values.windows or 5,
         "seconds": values.seconds or (1.0 if values.part == "postprocess" else 3.0),
