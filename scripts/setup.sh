@@ -5,6 +5,8 @@
 #   bash scripts/setup.sh            TensorFlow 2.20 in .venv
 #   TF=2.15 bash scripts/setup.sh    TensorFlow 2.15 in .venv-tf2.15
 #   TF=2.21 bash scripts/setup.sh    TensorFlow 2.21 in .venv-tf2.21
+#   bash scripts/setup.sh peers      the systems that benchmarks/compare.py compares with in
+#                                    .venv-peers (benchmarks/peers.txt)
 #   TENSORFLOW=installed bash scripts/setup.sh
 #                                    .venv around the TensorFlow of python3, such as a vendor's;
 #                                    replaces nothing that is installed there
@@ -20,6 +22,7 @@ TF="${TF:-2.20}"
 CONSTRAINTS="constraints/tf$TF.txt"
 VENV=".venv"
 [ "$TF" = "2.20" ] || VENV=".venv-tf$TF"
+PEERS=""
 # An environment around a vendor's TensorFlow stays one in later calls.
 AROUND="$VENV/.installed_tensorflow"
 TENSORFLOW="${TENSORFLOW:-}"
@@ -30,6 +33,14 @@ fail() {
   exit 1
 }
 
+case "${1:-}" in
+  "") ;;
+  peers)
+    [ "$TF" = "2.20" ] && [ -z "$TENSORFLOW" ] || fail "peers: they are compared with TensorFlow 2.20."
+    PEERS="benchmarks/peers.txt" VENV=".venv-peers" AROUND=".venv-peers/.installed_tensorflow"
+    ;;
+  *) fail "$1: expected 'peers', or nothing. Settings are variables: see the head of this file." ;;
+esac
 case "$TENSORFLOW" in
   "" | installed) ;;
   *) fail "TENSORFLOW=$TENSORFLOW: expected 'installed', or nothing to install TensorFlow $TF." ;;
@@ -60,7 +71,7 @@ find_python() {
 # The stamp is written last: it marks the environment as complete for these files.
 stamp() {
   {
-    cat setup.py pyproject.toml "$CONSTRAINTS"
+    cat setup.py pyproject.toml "$CONSTRAINTS" ${PEERS:+"$PEERS"}
     echo "$PWD $EXTRAS${TENSORFLOW:+ $TENSORFLOW $(cat "$AROUND" 2>/dev/null)}"
     "$VENV/bin/python" --version
   } 2>/dev/null | sha256sum | cut -d' ' -f1
@@ -130,7 +141,7 @@ install_around_tensorflow() {
 # failure is told once.
 build_native() {
   local sources
-  [ -e ssd_centernet/native/build.py ] || return 0
+  [ -z "$PEERS" ] && [ -e ssd_centernet/native/build.py ] || return 0
   sources="$(cat ssd_centernet/native/*.py ssd_centernet/native/*.cc ssd_centernet/native/*.h | sha256sum)"
   [ "$(cat "$VENV/.native" 2>/dev/null)" != "$sources" ] || return 0
   local said
@@ -182,17 +193,27 @@ rm -f "$VENV/.stamp"
 WHEN_GONE="the installation failed (see above). Fix the cause and run this script again."
 if [ "$TENSORFLOW" = "installed" ]; then
   install_around_tensorflow || fail "$WHEN_GONE"
+elif [ -n "$PEERS" ]; then
+  echo "setup: installing into $VENV (about 9 GB: PyPI's torch brings CUDA, unused here; minutes)"
+  "$VENV/bin/python" -m pip install --quiet --disable-pip-version-check \
+    --constraint "$CONSTRAINTS" --requirement "$PEERS" || fail "$WHEN_GONE"
 else
   echo "setup: installing into $VENV (about 3 GB; a minute or more)"
   "$VENV/bin/python" -m pip install --quiet --disable-pip-version-check --upgrade pip
   "$VENV/bin/python" -m pip install --quiet --disable-pip-version-check \
     --constraint "$CONSTRAINTS" --editable ".[$EXTRAS]" || fail "$WHEN_GONE"
 fi
-TF_CPP_MIN_LOG_LEVEL=2 "$VENV/bin/python" -c 'from ssd_centernet._keras import keras' ||
-  fail "the installed TensorFlow cannot be imported (see above)."
+WANTED="from ssd_centernet._keras import keras"
+[ -z "$PEERS" ] || WANTED="import tensorflow, torch"
+TF_CPP_MIN_LOG_LEVEL=2 "$VENV/bin/python" -c "$WANTED" ||
+  fail "what is installed cannot be imported (see above)."
 rm -f "$VENV/.native"
 build_native
 stamp >"$VENV/.stamp.new"
 mv "$VENV/.stamp.new" "$VENV/.stamp"
 rm -f "$VENV/.installing"
-echo "setup: done. Activate it with: source $VENV/bin/activate"
+if [ -n "$PEERS" ]; then
+  echo "setup: done. Compare with: python benchmarks/compare.py"
+else
+  echo "setup: done. Activate it with: source $VENV/bin/activate"
+fi

@@ -136,8 +136,9 @@ def test_unknown_version_is_refused_with_those_there_are():
     assert "tf2.15.txt tf2.20.txt tf2.21.txt" in result.stderr
 
 
-@pytest.mark.parametrize("version", ["2.15", "2.20", "2.21"])
-def test_the_model_garden_is_installed_where_it_has_a_release(tmp_path, version):
+@pytest.fixture
+def recording(tmp_path):
+    """A checkout to set up, and an interpreter that writes down what it is called with."""
     for name in ("scripts", "constraints"):
         shutil.copytree(ROOT / name, tmp_path / name)
     python = tmp_path / "python3"
@@ -148,12 +149,42 @@ def test_the_model_garden_is_installed_where_it_has_a_release(tmp_path, version)
     python.chmod(0o755)
     for name in ("setup.py", "pyproject.toml"):
         (tmp_path / name).touch()
-    setup = {"TF": version, "PYTHON": str(python), "EXTRAS": "", "TENSORFLOW": ""}
-    result = bash(tmp_path / "scripts" / "setup.sh", **setup)
+    return tmp_path
+
+
+def installations(checkout, *arguments, **variables):
+    setup = {"PYTHON": str(checkout / "python3"), "EXTRAS": "", "TENSORFLOW": "", **variables}
+    result = bash(checkout / "scripts" / "setup.sh", *arguments, **setup)
     assert result.status == 0, result.stderr
-    (line,) = [row for row in (tmp_path / "calls").read_text().splitlines() if "--editable" in row]
+    rows = (checkout / "calls").read_text().splitlines()
+    return [row for row in rows if "--constraint" in row]
+
+
+@pytest.mark.parametrize("version", ["2.15", "2.20", "2.21"])
+def test_the_model_garden_is_installed_where_it_has_a_release(recording, version):
+    (line,) = installations(recording, TF=version)
     extras = "train,test" if version == "2.21" else "train,model_garden,test"
     assert line.endswith(f"--constraint constraints/tf{version}.txt --editable .[{extras}]")
+
+
+def test_the_peers_have_an_environment_of_their_own_which_is_made_once(recording):
+    (recording / "benchmarks").mkdir()
+    pins = recording / "benchmarks" / "peers.txt"
+    shutil.copy(ROOT / "benchmarks" / "peers.txt", pins)
+    (line,) = installations(recording, "peers", TF="2.20")
+    assert line.endswith("--constraint constraints/tf2.20.txt --requirement benchmarks/peers.txt")
+    assert (recording / ".venv-peers").exists() and not (recording / ".venv").exists()
+    assert len(installations(recording, "peers", TF="2.20")) == 1
+    pins.write_text(pins.read_text() + "more\n")
+    assert len(installations(recording, "peers", TF="2.20")) == 2
+
+
+@pytest.mark.parametrize("arguments", [("pears",), ("peers", "2.15")])
+def test_setup_refuses_what_it_cannot_make(recording, arguments):
+    what, version = (*arguments, "2.20")[:2]
+    result = bash(recording / "scripts" / "setup.sh", what, TF=version, TENSORFLOW="")
+    assert result.status == 1 and "setup: pe" in result.stderr
+    assert not list(recording.glob(".venv*"))
 
 
 def test_2_15_refuses_a_python_that_it_has_no_wheels_for(tmp_path):
