@@ -50,11 +50,11 @@ class TimedEvaluator(CocoEvaluator):
 
 
 def contestants(
-    recipe_name: str, folder: str, images: int, detections: int
+    gin_files: Sequence[str | Path], folder: str, images: int, detections: int
 ) -> dict[str, Callable[[], dict[str, float]]]:
     """Return what is timed: name -> function of a pass, which returns seconds of its parts."""
     records.write_records(folder, num_images=images, split=SPLIT)
-    config.parse([recipe_name])
+    config.parse(gin_files)
     recipe = Recipe().replace(eval_split=SPLIT, batch_size=8)
     ids = tuple(range(1, 81))
     label_map = LabelMap([f"class {i}" for i in ids], ids)
@@ -105,7 +105,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     given = parser.parse_args(argv)
     times: dict[str, list[float]] = {}
     with tempfile.TemporaryDirectory() as folder:
-        works = contestants(given.recipe, folder, given.images, given.detections)
+        works = contestants([given.recipe], folder, given.images, given.detections)
         for number in range(given.rounds + 1):
             for name, work in works.items():
                 began = time.process_time()

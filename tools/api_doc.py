@@ -57,7 +57,6 @@ _SECTIONS = {
     "Augmentation": ("data/augment/*.py",),
     "Training": (
         "recipe.py",
-        "recipe_settings.py",
         "train.py",
         "training/length.py",
         "training/trainer.py",

@@ -96,7 +96,6 @@ def read_epochs(
     seed: int,
     shuffle_buffer: int,
     deterministic: bool,
-    held: bool = False,
 ) -> Epochs:
     """Order the examples that are read from files.
 
@@ -106,7 +105,6 @@ def read_epochs(
         seed: seed of the order.
         shuffle_buffer: number of records among which the next one is drawn.
         deterministic: False is faster where reading stalls, but the order may vary.
-        held: whether `parse` takes the number of a record instead of its bytes, which it holds.
 
     Returns:
         The order; its dataset has no end.
@@ -143,8 +141,7 @@ def read_epochs(
             examples = examples.shard(source.world_size, source.rank)
         return examples.shuffle(shuffle_buffer, seed=words[2])
 
-    ranks = (seed, source.rank, source.world_size)
-    return _from_files(epoch_of, files, parse, ranks, in_order, held)
+    return _from_files(epoch_of, files, parse, (seed, source.rank, source.world_size), in_order)
 
 
 def cached_epochs(
@@ -181,12 +178,7 @@ def cached_epochs(
 
 
 def mixed_epochs(
-    mixture: Mixture,
-    parse: Callable,
-    seed: int,
-    shuffle_buffer: int,
-    deterministic: bool,
-    held: bool = False,
+    mixture: Mixture, parse: Callable, seed: int, shuffle_buffer: int, deterministic: bool
 ) -> Epochs:
     """Order the examples of a mixture that is read from files.
 
@@ -196,7 +188,6 @@ def mixed_epochs(
         seed: seed of the order and of the copies.
         shuffle_buffer: number of records among which the next one is drawn.
         deterministic: False is faster where reading stalls, but the order may vary.
-        held: as in `read_epochs`.
 
     Returns:
         As `read_epochs`.
@@ -230,8 +221,7 @@ def mixed_epochs(
         examples = examples.shard(mixture.world_size, mixture.rank)
         return examples.shuffle(shuffle_buffer, seed=words[2])
 
-    ranks = (seed, mixture.rank, mixture.world_size)
-    return _from_files(epoch_of, files, parse, ranks, in_order, held)
+    return _from_files(epoch_of, files, parse, (seed, mixture.rank, mixture.world_size), in_order)
 
 
 def cached_mixed_epochs(
@@ -275,7 +265,6 @@ def _from_files(
     parse: Callable,
     ranks: tuple[int, int, int],
     in_order: bool,
-    held: bool,
 ) -> Epochs:
     """Read what an epoch's order names; of what is skipped, read nothing if possible.
 
@@ -285,25 +274,23 @@ def _from_files(
         parse: a function from what `epoch_of` gives for a record to an example.
         ranks: seed of the order, number of this process, and number of processes.
         in_order: whether the order of the examples may not vary.
-        held: whether nothing is read: the order does not depend on what is in the records, and is
-            made of their numbers with the same operations.
     """
-    read = files.numbers if held else files.read
 
     def entries_of(records: tf.data.Dataset, epoch: tf.Tensor, begin: int) -> tf.data.Dataset:
         return tf.data.Dataset.zip((_seeds(epoch, *ranks).skip(begin), records))
 
     @as_written
     def whole(epoch: tf.Tensor) -> tf.data.Dataset:
-        return entries_of(epoch_of(epoch, read), epoch, 0)
+        return entries_of(epoch_of(epoch, files.read), epoch, 0)
 
     def rest(epoch: int, begin: int) -> tf.data.Dataset:
-        if held or not files.has_places:
+        if not files.has_places:
             skipping = as_written(
-                lambda epoch: entries_of(epoch_of(epoch, read).skip(begin), epoch, begin)
+                lambda epoch: entries_of(epoch_of(epoch, files.read).skip(begin), epoch, begin)
             )
             return tf.data.Dataset.range(epoch, epoch + 1).flat_map(skipping)
-        # Of their numbers too, and those that are left are read at their places.
+        # The order does not depend on what is in the records: it is made of their numbers, with the
+        # same operations, and those that are left are read at their places.
         numbers = tf.data.Dataset.range(epoch, epoch + 1).flat_map(
             as_written(lambda epoch: epoch_of(epoch, files.numbers))
         )

@@ -20,7 +20,7 @@ NOT_RUN = {
     r"(\w+=\S+ )*bash scripts/setup\.sh": "makes the environment that the tests run in",
     r"docker build": "needs docker; tests/scripts/test_docker.py runs it",
     r"(\w+=\S+ )*bash scripts/run_docker\.sh": "needs docker; tests/scripts/test_docker.py",
-    r"python -m ssd_centernet\.cli\._\w+_doc": "tests hold these pages to the code",
+    r"python -m tools\.benchmarks_doc": "tests/benchmark/test_compare.py holds the page to it",
     r"source \.venv\S*/bin/activate": "the tests run inside an environment",
     r"(python -m )?pip install": "installs from the network",
     r"pip wheel|python3 -m venv": "tests/test_packaging.py makes wheel and environment",
@@ -31,14 +31,10 @@ NOT_RUN = {
     r"(\w+=\S+ )*bash scripts/(\w+/\w+|prepare_coco)\.sh": "scripts/test_run_scripts.py",
     r"tensorboard": "serves until it is stopped",
     r"docker": "needs an image from the network",
-    r"python (-m )?benchmarks[./]compare_model_garden": "minutes, and needs tf-models-official",
-    r"(nice -n 19 )?python benchmarks/growth\.py": "minutes; tests/benchmark/test_growth.py",
+    r"python benchmarks/compare\.py": "minutes; tests/benchmark/test_compare.py runs a part",
     r"python benchmarks/(save|start|resume)\.py": "minutes, and asks for a quiet machine",
     r"ssd_centernet export --model_dir=runs/demo/model": "asks for a trained run with AP to hold",
-    r"ssd_centernet benchmark --formats=all": "minutes; tests/benchmark/test_formats.py",
-    r"ssd_centernet benchmark --model=exported/demo": "the export of a run that is not there",
-    r"ssd_centernet export .*--output=exported/openvino": "needs nncf; export/test_openvino.py",
-    r"ssd_centernet evaluate --model=exported/openvino/model_int8\.xml": "as the export before",
+    r"python benchmarks/exported\.py": "needs a quiet machine; tests/benchmark/test_exported.py",
     r"python benchmarks/evaluate\.py": "minutes, and asks for a quiet machine",
     r"python scripts/readme_picture\.py": "needs the run of the demo",
     r"python -m tests\.parity": "minutes; tests/parity/test_parity.py runs it",
@@ -63,7 +59,6 @@ SHRINK = {
     "make_static": f"--overwrite {_SMALL_IMAGES}",
     "benchmark": f"--windows=1 --seconds=0.05 --batch_size=2 {_SMALL_IMAGES}",
     "benchmark --part=eval": "--windows=1 --images=20",
-    "benchmark --model": "--windows=1 --seconds=0.05",
 }
 # Words that a page leaves to the reader.
 PLACEHOLDERS = {"DATA": "data/coco"}
@@ -146,8 +141,6 @@ def shrunk(command: str, group: list[Step], *, narrow: bool = True) -> str:
     name = name.removeprefix("ssd_centernet ")
     if "--part=eval" in shlex.split(command):
         name += " --part=eval"
-    if name == "benchmark" and "--model=" in command:
-        name += " --model"
     for word, path in PLACEHOLDERS.items():
         command = re.sub(rf"\b{word}\b", path, command)
     # Only training builds a recipe's network by its name.

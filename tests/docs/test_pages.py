@@ -32,13 +32,12 @@ from tools import api_doc
 
 OTHER_PROGRAMS = {  # Programs of ours with flags of their own: how they are asked for help.
     "python -m tests.parity": "python -m tests.parity --help",
-    "python benchmarks/compare_model_garden.py": "python benchmarks/compare_model_garden.py --help",
+    "python benchmarks/compare.py": "python benchmarks/compare.py --help",
     "python benchmarks/evaluate.py": "python benchmarks/evaluate.py --help",
     "python benchmarks/save.py": "python benchmarks/save.py --help",
     "python benchmarks/input_forms.py": "python benchmarks/input_forms.py --help",
     "python -m tests.native": "python -m tests.native --help",
     "python benchmarks/start.py": "python benchmarks/start.py --help",
-    "python benchmarks/growth.py": "python benchmarks/growth.py --help",
     "python benchmarks/resume.py": "python benchmarks/resume.py --help",
 }
 

@@ -80,14 +80,8 @@ class State:
 
     def without(self, folder: str | None) -> State:
         """Leave out a folder."""
-        return State({n: e for n, e in self.entries.items() if not _is_in(n, folder)})
-
-    def below(self, folder: str) -> State:
-        """Return what lies in a folder, by its path from there."""
-        head = f"{folder}/"
-        return State(
-            {n.removeprefix(head): e for n, e in self.entries.items() if n.startswith(head)}
-        )
+        kept = {n: e for n, e in self.entries.items() if n.partition("/")[0] != folder}
+        return State(kept)
 
     @property
     def names(self) -> set[str]:
@@ -109,10 +103,6 @@ def plain(name: str) -> str:
     for pattern, instead in _CHANCE:
         name = pattern.sub(instead, name)
     return name
-
-
-def _is_in(name: str, folder: str | None) -> bool:
-    return folder is not None and f"{name}/".startswith(f"{folder}/")
 
 
 _KNOWN: dict[bytes, bytes] = {}

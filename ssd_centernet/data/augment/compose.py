@@ -272,12 +272,11 @@ def decoded(example: Mapping[str, tf.Tensor]) -> Example:
     return example
 
 
-def of_pixels(chain: Callable, by: str) -> Callable:
-    """Return somebody's own chain for pictures that are pixels already.
+def of_pixels(chain: Callable) -> Callable:
+    """Return somebody's own chain for pictures that a step has made.
 
     Args:
         chain: (example with `image`, seed) -> example.
-        by: the setting that makes them so.
 
     Returns:
         The chain; where it asks for `encoded`, which is no more, the error says why.
@@ -290,9 +289,9 @@ def of_pixels(chain: Callable, by: str) -> Callable:
             if "encoded" not in str(error):
                 raise
             raise ValueError(
-                f"train.augment asks for example['encoded'], the bytes of a file, but {by} "
+                "train.augment asks for example['encoded'], the bytes of a file, but train.compose "
                 "makes pictures of pixels: let the chain take example['image'], uint8 [H, W, 3], "
-                f"where it is given, or leave {by} out."
+                "where it is given, or leave train.compose out."
             ) from error
 
     return chain_of_pixels
