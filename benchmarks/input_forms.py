@@ -2,6 +2,7 @@
 
     python benchmarks/input_forms.py --data_dir=DATA --recipes=ssd300_resnet34,ssd512_vgg16
     python benchmarks/input_forms.py --steps=Mosaic,MixUp
+    python benchmarks/input_forms.py --cached
 
 The pipelines of all recipes live in one process and take turns. A window begins and ends when every
 buffer is full and nothing runs, so that it holds what making its images costs, and nothing else.
@@ -26,6 +27,7 @@ from ssd_centernet.data.directory import load_label_map
 from ssd_centernet.recipe import Recipe
 
 FORMS = {"graph": False, "compiled": True}
+CACHES = {"decoded": None, "decoded, reduced": 1.5}
 CEILING = "decode and resize"
 # Images of a batch, and batches of a window.
 BATCH, WINDOW = 32, 8
@@ -58,8 +60,10 @@ def with_step(recipe_name: str, step: str, data_dir: Path) -> tf.data.Dataset:
     return recipe.training_batches(detector, data_dir, native=True, **options)
 
 
-def pipelines(recipe_name: str, data_dir: Path) -> dict[str, tf.data.Dataset]:
-    """Make the pipelines of a recipe, by name."""
+def pipelines(
+    recipe_name: str, data_dir: Path, cache_dir: Path | None
+) -> dict[str, tf.data.Dataset]:
+    """Make the pipelines of a recipe, by name; with a folder for them also those of a cache."""
     config.clear()
     config.parse([recipe_name])
     recipe = Recipe().replace(batch_size=BATCH)
@@ -69,6 +73,9 @@ def pipelines(recipe_name: str, data_dir: Path) -> dict[str, tf.data.Dataset]:
         name: recipe.training_batches(detector, data_dir, native=native, **options)
         for name, native in FORMS.items()
     }
+    for name, scale in CACHES.items() if cache_dir else ():
+        cache = {"cache": "decoded", "cache_scale": scale, "cache_dir": str(cache_dir)}
+        made[name] = recipe.training_batches(detector, data_dir, native=True, **cache, **options)
     size = tuple(detector.image_size)
     return {
         **made,
@@ -82,6 +89,7 @@ def main() -> int:
     parser.add_argument("--data_dir", help="records; random pictures of 640x480 without it")
     parser.add_argument("--recipes", default="ssd300_resnet34")
     parser.add_argument("--steps", default="", help="steps of train.compose, each by itself")
+    parser.add_argument("--cached", action="store_true", help="with cache = 'decoded' too")
     parser.add_argument("--windows", type=int, default=5)
     arguments = parser.parse_args()
     tf.config.threading.set_intra_op_parallelism_threads(1)
@@ -94,12 +102,15 @@ def main() -> int:
         source = records.long_epoch(data_dir, links)
         streams, costs = {}, {}
         for recipe in arguments.recipes.split(","):
-            made = pipelines(recipe, source)
+            made = pipelines(recipe, source, Path(folder) / "cache" if arguments.cached else None)
             steps = filter(None, arguments.steps.split(","))
             made |= {step: with_step(recipe, step, source) for step in steps}
             for name, dataset in made.items():
                 streams[recipe, name] = iter(dataset)
-                next(streams[recipe, name])
+                # The first time that a page of a mapped file is touched costs more than later on.
+                first = records.LONG_EPOCH // BATCH if name in CACHES else 1
+                for _ in range(first):
+                    next(streams[recipe, name])
         for _ in range(arguments.windows):
             for key, stream in streams.items():
                 settle()

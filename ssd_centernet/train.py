@@ -28,6 +28,7 @@ from ssd_centernet.runs.changed_settings import describe_changes, saved_settings
 from ssd_centernet.runs.lock import run_lock
 from ssd_centernet.runs.settings import RunSettings
 from ssd_centernet.runs.splits import describe_splits, settle_splits
+from ssd_centernet.runs.teaching import open_teacher
 from ssd_centernet.runtime.device import (
     claim_device,
     prefetch_to_device,
@@ -36,6 +37,7 @@ from ssd_centernet.runtime.device import (
 )
 from ssd_centernet.runtime.distribution import Communicator
 from ssd_centernet.training.checkpoints import MisfitError, RunCheckpoints
+from ssd_centernet.training.length import RunLength
 from ssd_centernet.training.logging import TrainLog
 from ssd_centernet.training.loop import TrainLoop
 from ssd_centernet.training.observers import make_observers
@@ -94,22 +96,21 @@ def train(
     images = recipe.count_images(data_dir)
     length = recipe.length(images, processes=communicator.size)
     options = recipe.loop_options(length)
-    keras.utils.set_random_seed(recipe.seed)
-    with strategy.scope():
-        detector = recipe.detector(label_map)
-        fits = not any(map(beginning.began_without, filter(None, (model_dir, recipe.resume_from))))
-        trainer = recipe.trainer(detector, length, communicator=communicator, fits_length=fits)
+    earlier = filter(None, (model_dir, recipe.resume_from))
+    fits = not any(map(beginning.began_without, earlier))
+    trainer, taught_by = _build(recipe, length, label_map, communicator, strategy, fits)
     with run_lock(model_dir, needed=communicator.is_chief):
         checkpoints = RunCheckpoints(
             trainer, model_dir, seed=recipe.seed, keep=recipe.keep_checkpoints
         )
         log = TrainLog(model_dir, length, write_files=communicator.is_chief)
-        for note in filter(None, (why_size, *(f"note: {one}" for one in checkpoints.notes))):
+        first = [why_size, taught_by, *(f"note: {one}" for one in checkpoints.notes)]
+        for note in filter(None, first):
             log.say(note)
         resumed = _begin(recipe, checkpoints, log)
         begin_at = functools.partial(
             recipe.training_batches,
-            detector,
+            trainer.detector,
             data_dir,
             label_map=label_map,
             rank=communicator.rank,
@@ -131,7 +132,8 @@ def train(
         evaluation = None
         if options.evaluate_every:
             evaluation = _evaluation(recipe, trainer, log, board, label_map, data_dir)
-        notes = [*of_labels, *settings.other_data(), *recipe.notes(detector, data_dir, batches)]
+        notes = [*of_labels, *settings.other_data()]
+        notes += recipe.notes(trainer.detector, data_dir, batches)
         _announce(recipe, trainer, log, images, folders, bool(evaluation), notes)
         observers = make_observers(
             model_dir, trainer, log.say, recipe.profile, recipe.use_performance
@@ -158,6 +160,29 @@ def train(
         finally:
             checkpoints.finish()
             log.close()
+
+
+def _build(
+    recipe: Recipe,
+    length: RunLength,
+    label_map: LabelMap,
+    communicator: Communicator,
+    strategy: tf.distribute.Strategy,
+    fits_length: bool,
+) -> tuple[Trainer, str | None]:
+    """Build detector and trainer; return the trainer and a line on its teacher, if any."""
+    # Before the seed: a teacher's weights are drawn too, and then read.
+    teacher = open_teacher(recipe, strategy)
+    keras.utils.set_random_seed(recipe.seed)
+    with strategy.scope():
+        trainer = recipe.trainer(
+            recipe.detector(label_map),
+            length,
+            communicator=communicator,
+            fits_length=fits_length,
+            teacher=teacher and teacher.detector,
+        )
+    return trainer, teacher and f"teacher: {teacher.checkpoint}"
 
 
 def _begin(recipe: Recipe, checkpoints: RunCheckpoints, log: TrainLog) -> str | None:

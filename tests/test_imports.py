@@ -54,10 +54,11 @@ MAY_IMPORT = {
     "preview": _RUN | {"drawing"},
     "predict": _RUN | {"drawing", "evaluation"},
     "training": _RUN | {"drawing", "evaluation", "preview", "weights"},
-    "recipe": _RUN | {"evaluation", "training"},
+    "recipe_settings": _RUN | {"training"},
+    "recipe": _RUN | {"evaluation", "recipe_settings", "training"},
     "runs": _RUN | {"memory", "drawing", "evaluation", "export", "recipe", "training", "weights"},
     "train": _RUN | {"evaluation", "preview", "recipe", "runs", "training", "weights"},
-    "benchmark": _RUN | {"evaluation", "recipe", "training"},
+    "benchmark": _RUN | {"evaluation", "export", "memory", "recipe", "runs", "training"},
     "fit_data": _RUN | {"recipe"},
     "api": _RUN | {"drawing", "evaluation", "fit_data", "recipe", "runs", "weights"},
     "cli": {"*"},
@@ -76,8 +77,10 @@ ONE_PLACE = {
     "cv2": r"predict/video_files\.py",
     "official": r"models/backbones/model_garden\.py",
     "tf2onnx": r"export/portable\.py",
-    "onnxruntime": r"export/portable\.py",
-    "ai_edge_litert": r"export/portable\.py",
+    "onnxruntime": r"export/runtimes\.py",
+    "ai_edge_litert": r"export/runtimes\.py",
+    "openvino": r"export/runtimes\.py",
+    "nncf": r"export/runtimes\.py",
     "habana_frameworks": r"runtime/vendors\.py",
     "npu_device": r"runtime/vendors\.py",
 }
@@ -108,6 +111,7 @@ OUTSIDE_A_DETECTOR = [
     ["ops", "pasting"],
     ["ops", "photometric"],
     ["ops", "rendering"],
+    ["ops", "standard_nms"],
 ]
 # Published checkpoints name the layers of backbones, necks and heads; these modules translate.
 KNOW_LAYERS = (

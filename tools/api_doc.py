@@ -57,6 +57,7 @@ _SECTIONS = {
     "Augmentation": ("data/augment/*.py",),
     "Training": (
         "recipe.py",
+        "recipe_settings.py",
         "train.py",
         "training/length.py",
         "training/trainer.py",

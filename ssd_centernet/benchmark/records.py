@@ -22,7 +22,7 @@ SPLIT = "coco_train"
 SIZE = (480, 640)
 
 # An epoch shorter than the shuffle buffer would measure how epochs begin.
-_LONG_EPOCH = 2000
+LONG_EPOCH = 2000
 _OBJECTS = 7
 
 
@@ -82,9 +82,9 @@ def long_epoch(data_dir: str | Path, folder: str | Path, *, split: str = SPLIT) 
     """
     files = shards.find_shards(str(data_dir), split)
     count = count_examples(str(data_dir), split=split)
-    if not count or count >= _LONG_EPOCH:
+    if not count or count >= LONG_EPOCH:
         return Path(data_dir)
-    times = math.ceil(_LONG_EPOCH / count)
+    times = math.ceil(LONG_EPOCH / count)
     total = times * len(files)
     for index in range(total):
         target = Path(files[index % len(files)]).resolve()

@@ -270,6 +270,24 @@ def check_folders(*names: str) -> None:
             )
 
 
+def check_output(name: str, within: str) -> None:
+    """Refuse a run that has a file where results are to go, before any work.
+
+    Args:
+        name: flag that names another place; `check_folders` has looked at it.
+        within: folder in the run's directory that is taken otherwise.
+
+    Raises:
+        NotADirectoryError: it is a file.
+    """
+    values = flags.FLAGS
+    path = Path(values.model_dir or ".") / within
+    if values.model_dir and not values[name].value and path.is_file():
+        raise NotADirectoryError(
+            f"{path} is a file, expected a folder for the results. Move it away, or give --{name}."
+        )
+
+
 def flag_bindings(names: Mapping[str, str | Sequence[str]]) -> list[str]:
     """Turn flags that were given into gin bindings, for `config.parse(flag_params=...)`.
 

@@ -68,7 +68,6 @@ _HINTS = {
 _OF_COMMAND = {
     ("report", "model_dir"): "run directories after the command: ssd_centernet report RUN RUN",
     ("report", "page"): "--output=report.html",
-    ("benchmark", "model_dir"): "--gin_file=RUN/config.gin, the settings of a run",
     **dict.fromkeys(
         [(command, "gin_file") for command in ("evaluate", "export", "predict")],
         f"{_NOT_NEEDED}: the run of --model_dir has its settings; --gin_params changes one",

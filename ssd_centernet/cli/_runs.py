@@ -56,8 +56,8 @@ def define_model() -> None:
     flags.DEFINE_string(
         "model",
         None,
-        "A file of `ssd_centernet export` instead of --model_dir: model.tflite, model.onnx or the "
-        "folder saved_model, with model_card.json beside it.",
+        "A file of `ssd_centernet export` instead of --model_dir: model.tflite, model.onnx, "
+        "model.xml or the folder saved_model, with model_card.json beside it.",
         module_name=_flags.__name__,
     )
 

@@ -3,18 +3,24 @@
 Examples:
   ssd_centernet benchmark --part=training --gin_file=ssd300_resnet34 --data_dir=data/coco
   ssd_centernet benchmark --part=step --dtype=bf16 --batch_size=8
+  ssd_centernet benchmark --formats=all --model_dir=runs/ssd300 --data_dir=data/coco
+  ssd_centernet benchmark --model=exported/ssd300/model.tflite
 
 Figures are medians over windows. What is compared takes turns within one run, so trust the ratio
 rows: they also hold on a busy machine. Without --data_dir the data is random. --json prints a JSON
 object a figure, with the versions of all packages.
+
+--formats exports a run to each format and compares them in one table: size, AP, milliseconds of one
+image and memory, each in a process of its own. --model measures a file of `ssd_centernet export`,
+or all that a folder of it holds.
 """
 
 import json
 
-from absl import flags
+from absl import flags, logging
 
 from ssd_centernet.benchmark.table import format_lines
-from ssd_centernet.cli import _flags, _runs
+from ssd_centernet.cli import _benchmark_formats, _flags, _runs
 
 _RECIPE = "ssd300_resnet34"
 _HAS_DATA = ("training", "input", "step")
@@ -34,10 +40,16 @@ def define_flags() -> None:
         "one process and of all that `ssd_centernet launch` started.",
     )
     flags.DEFINE_integer(
-        "windows", None, "Windows per figure (default: 5; for eval 3 runs).", lower_bound=1
+        "windows",
+        None,
+        "Windows per figure (default: 5; for eval 3 runs, for formats 3).",
+        lower_bound=1,
     )
     flags.DEFINE_float(
-        "seconds", None, "Seconds of a window (default: 3; for postprocess 1).", lower_bound=0.01
+        "seconds",
+        None,
+        "Seconds of a window (default: 3; for postprocess and formats 1).",
+        lower_bound=0.01,
     )
     flags.DEFINE_integer(
         "warmup_iters",
@@ -51,7 +63,14 @@ def define_flags() -> None:
         "inference: batches that are measured (default: 300).",
         lower_bound=1,
     )
-    flags.DEFINE_integer("images", None, "eval: number of images (default: 2000).", lower_bound=1)
+    flags.DEFINE_integer(
+        "images",
+        None,
+        "eval: number of images (default: 2000); formats: AP of the first ones alone "
+        "(default: of all).",
+        lower_bound=1,
+    )
+    _benchmark_formats.define_flags()
     flags.DEFINE_boolean("json", False, "Print JSON lines for programs instead of a table.")
     _flags.define_gin()
     _flags.define_data_dir()
@@ -76,8 +95,11 @@ def main(argv: list[str]) -> int:
         flags.IllegalFlagValueError: no --part, or a flag that the part makes no use of.
     """
     _runs.refuse_arguments(argv)
-    _flags.require("part")
     values = flags.FLAGS
+    if _benchmark_formats.wanted():
+        return _benchmark_formats.main()
+    _flags.require("part")
+    _benchmark_formats.refuse_flags()
     _refuse_unused(values)
     if values.seconds is not None:
         _flags.check_finite(f"--seconds={values.seconds:g}", values.seconds)
@@ -136,6 +158,8 @@ def _recipe_lines(values: flags.FlagValues) -> list[dict]:
     recipe = Recipe()
     if values.data_dir:
         recipe = settle_splits(recipe, values.data_dir)
+    if recipe.teacher is not None and values.part in ("step", "training", "scaling"):
+        logging.warning("train.teacher is left out: its forward pass is no part of this step")
     shared = {
         "windows": values.windows or 5,
         "seconds": values.seconds or (1.0 if values.part == "postprocess" else 3.0),

@@ -102,6 +102,7 @@ def main(argv: list[str]) -> int:
         check_installed()
     _check_limit(values.max_detections)
     _flags.check_folders("output_dir")
+    _flags.check_output("output_dir", EVALUATION_DIR)
     if values.detections is None and values.annotations is None:
         if values.image_dir is not None:
             raise flags.Error(

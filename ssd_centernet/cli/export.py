@@ -1,4 +1,4 @@
-"""Export a trained detector to SavedModel, TFLite or ONNX files, checked, with a model card.
+"""Export a trained detector to SavedModel, TFLite, ONNX or OpenVINO files, checked, with a card.
 
 Examples:
   ssd_centernet export --model_dir=runs/ssd300 --output=exported/ssd300
@@ -9,8 +9,9 @@ The files hold preprocessing and decoding: images go in, boxes on these images c
 tflite_int8_heads, for accelerators of integers, leaves the decoding to you. Every file
 is run on images and compared with the model; if one detects something else, nothing is written.
 The images come from --check_images, else from the run's validation split in --data_dir, else they
-are rendered. The formats of integers (tflite_full_int8, tflite_16x8, tflite_int8_heads) are
-calibrated on --calibration_images, else on pictures of the run's training split in --data_dir.
+are rendered. The formats of integers (tflite_full_int8, tflite_16x8, tflite_int8_heads,
+openvino_int8) are calibrated on --calibration_images, else on pictures of the run's training split
+in --data_dir.
 With --data_dir, AP of each file of 8 bits is measured beside the model's: one that loses more than
 --max_ap_loss is refused.
 --output gets the files, labels.txt and model_card.json.
@@ -27,7 +28,8 @@ from ssd_centernet.cli import _flags, _runs
 from ssd_centernet.plain_text import counted
 
 _FORMATS = (
-    "saved_model, tflite, tflite_int8, tflite_full_int8, tflite_16x8, tflite_int8_heads, onnx"
+    "saved_model, tflite, tflite_int8, tflite_full_int8, tflite_16x8, tflite_int8_heads, onnx, "
+    "onnx_nms, openvino, openvino_int8"
 )
 _CALIBRATION = 100
 # Images of the check.
@@ -58,8 +60,8 @@ def define_flags() -> None:
     flags.DEFINE_list(
         "input_size",
         None,
-        "HEIGHT,WIDTH of the images that tflite and onnx take (default: the network's size for "
-        "tflite, any size for onnx).",
+        "HEIGHT,WIDTH of the images that tflite, openvino and onnx take (default: the network's "
+        "size for tflite and openvino, any size for onnx).",
     )
     flags.DEFINE_list("check_images", None, "Image files and folders to compare detections on.")
     flags.DEFINE_integer(

@@ -94,6 +94,7 @@ def main(argv: list[str]) -> int:
     else:
         _flags.require("model_dir")
     _flags.check_folders("output_dir")
+    _flags.check_output("output_dir", PREDICTIONS_DIR)
     _check_classes()
     if videos := _videos(argv[1:]):
         return _predict_videos(videos)

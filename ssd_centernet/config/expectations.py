@@ -145,6 +145,10 @@ PICTURE_STEPS = Expectation(
     lambda value: all(map(_is_step, value if isinstance(value, Sequence) else [value])),
     "None, a step with brackets after its name, such as @Mosaic(), or a tuple of steps",
 )
+TEACHER = Expectation(
+    lambda value: hasattr(value, "temperature") and not inspect.isclass(value),
+    "None, or @Teacher() with its brackets",
+)
 PROCESS_GROUP = Expectation(
     lambda value: isinstance(value, bool) or COUNT.accepts(value),
     "True, False, or the number of processes of a group",

@@ -84,6 +84,7 @@ MODULES: tuple[str, ...] = (
     "ssd_centernet.training.loss_scale",
     "ssd_centernet.training.optimizers",
     "ssd_centernet.training.schedules",
+    "ssd_centernet.training.teacher",
     "ssd_centernet.training.warmup_cosine",
     "ssd_centernet.recipe",
 )

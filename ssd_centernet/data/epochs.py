@@ -96,6 +96,7 @@ def read_epochs(
     seed: int,
     shuffle_buffer: int,
     deterministic: bool,
+    held: bool = False,
 ) -> Epochs:
     """Order the examples that are read from files.
 
@@ -105,6 +106,7 @@ def read_epochs(
         seed: seed of the order.
         shuffle_buffer: number of records among which the next one is drawn.
         deterministic: False is faster where reading stalls, but the order may vary.
+        held: whether `parse` takes the number of a record instead of its bytes, which it holds.
 
     Returns:
         The order; its dataset has no end.
@@ -141,7 +143,8 @@ def read_epochs(
             examples = examples.shard(source.world_size, source.rank)
         return examples.shuffle(shuffle_buffer, seed=words[2])
 
-    return _from_files(epoch_of, files, parse, (seed, source.rank, source.world_size), in_order)
+    ranks = (seed, source.rank, source.world_size)
+    return _from_files(epoch_of, files, parse, ranks, in_order, held)
 
 
 def cached_epochs(
@@ -178,7 +181,12 @@ def cached_epochs(
 
 
 def mixed_epochs(
-    mixture: Mixture, parse: Callable, seed: int, shuffle_buffer: int, deterministic: bool
+    mixture: Mixture,
+    parse: Callable,
+    seed: int,
+    shuffle_buffer: int,
+    deterministic: bool,
+    held: bool = False,
 ) -> Epochs:
     """Order the examples of a mixture that is read from files.
 
@@ -188,6 +196,7 @@ def mixed_epochs(
         seed: seed of the order and of the copies.
         shuffle_buffer: number of records among which the next one is drawn.
         deterministic: False is faster where reading stalls, but the order may vary.
+        held: as in `read_epochs`.
 
     Returns:
         As `read_epochs`.
@@ -221,7 +230,8 @@ def mixed_epochs(
         examples = examples.shard(mixture.world_size, mixture.rank)
         return examples.shuffle(shuffle_buffer, seed=words[2])
 
-    return _from_files(epoch_of, files, parse, (seed, mixture.rank, mixture.world_size), in_order)
+    ranks = (seed, mixture.rank, mixture.world_size)
+    return _from_files(epoch_of, files, parse, ranks, in_order, held)
 
 
 def cached_mixed_epochs(
@@ -265,6 +275,7 @@ def _from_files(
     parse: Callable,
     ranks: tuple[int, int, int],
     in_order: bool,
+    held: bool,
 ) -> Epochs:
     """Read what an epoch's order names; of what is skipped, read nothing if possible.
 
@@ -274,23 +285,25 @@ def _from_files(
         parse: a function from what `epoch_of` gives for a record to an example.
         ranks: seed of the order, number of this process, and number of processes.
         in_order: whether the order of the examples may not vary.
+        held: whether nothing is read: the order does not depend on what is in the records, and is
+            made of their numbers with the same operations.
     """
+    read = files.numbers if held else files.read
 
     def entries_of(records: tf.data.Dataset, epoch: tf.Tensor, begin: int) -> tf.data.Dataset:
         return tf.data.Dataset.zip((_seeds(epoch, *ranks).skip(begin), records))
 
     @as_written
     def whole(epoch: tf.Tensor) -> tf.data.Dataset:
-        return entries_of(epoch_of(epoch, files.read), epoch, 0)
+        return entries_of(epoch_of(epoch, read), epoch, 0)
 
     def rest(epoch: int, begin: int) -> tf.data.Dataset:
-        if not files.has_places:
+        if held or not files.has_places:
             skipping = as_written(
-                lambda epoch: entries_of(epoch_of(epoch, files.read).skip(begin), epoch, begin)
+                lambda epoch: entries_of(epoch_of(epoch, read).skip(begin), epoch, begin)
             )
             return tf.data.Dataset.range(epoch, epoch + 1).flat_map(skipping)
-        # The order does not depend on what is in the records: it is made of their numbers, with the
-        # same operations, and those that are left are read at their places.
+        # Of their numbers too, and those that are left are read at their places.
         numbers = tf.data.Dataset.range(epoch, epoch + 1).flat_map(
             as_written(lambda epoch: epoch_of(epoch, files.numbers))
         )

@@ -16,6 +16,7 @@ import tensorflow as tf
 from ssd_centernet.data import records, shards
 from ssd_centernet.data.augment.compose import Composition, PictureStep, decoded, of_pixels
 from ssd_centernet.data.batch_shapes import OBJECT_FIELDS, fill_up, finish
+from ssd_centernet.data.decoded import decoded_records
 from ssd_centernet.data.epochs import (
     Joined,
     as_written,
@@ -57,7 +58,9 @@ def training_batches(
     world_size: int = 1,
     start_example: int = 0,
     shuffle_buffer: int = 1024,
-    cache: bool = False,
+    cache: bool | str = False,
+    cache_scale: float | None = None,
+    cache_dir: str | None = None,
     dtype: tf.DType | str = tf.float32,
     num_parallel_calls: int | None = None,
     deterministic: bool = True,
@@ -99,8 +102,14 @@ def training_batches(
         world_size: number of processes; each record goes to one of them.
         start_example: examples of this process already consumed, >= 0.
         shuffle_buffer: number of encoded images among which the next one is drawn.
-        cache: hold the (encoded) records in memory; an error if they do not fit. The order is then
-            a shuffle of all records, not that of cache=False.
+        cache: True holds the (encoded) records in memory; an error if they do not fit. The order is
+            then a shuffle of all records, not that of False. 'decoded' unpacks all pictures once,
+            into a file that processes map together; the batches are those of False.
+        cache_scale: with 'decoded', the longer side of a picture has at most this many times the
+            pixels of the longer side of `image_size`: larger ones are reduced, which changes
+            pixels. None leaves all as they are.
+        cache_dir: folder of the file of 'decoded'; None takes $SSD_CENTERNET_DECODED, or
+            ~/.cache/ssd_centernet/decoded.
         dtype: float type of the images.
         num_parallel_calls: images decoded at the same time; None takes four per core, as
             TensorFlow's own tuning is too low to keep two cores busy.
@@ -144,16 +153,20 @@ def training_batches(
     def parse(*record: tf.Tensor) -> Example:
         return _treat_crowd(parse_record(*record), crowd)
 
+    unpacked = decoded_records(source, cache, cache_scale, cache_dir, image_size)
     first_epoch, offset = 0, 0
     if start_example:
         first_epoch, offset = divmod(start_example, source.count())
     mixed = isinstance(source, Mixture)
-    if cache:
+    if cache and unpacked is None:
         make = cached_mixed_epochs if mixed else cached_epochs
         epochs = make(source, parse, seed, deterministic)
     else:
         make = mixed_epochs if mixed else read_epochs
-        epochs = make(source, parse, seed, shuffle_buffer, deterministic)
+        held = unpacked is not None
+        if held:
+            parse = as_written(unpacked.parser(parse))
+        epochs = make(source, parse, seed, shuffle_buffer, deterministic, held)
 
     composition = Composition(compose, image_size=image_size, total_examples=total_examples)
     if composition.steps:
@@ -163,7 +176,8 @@ def training_batches(
         examples = epochs.examples_from(first_epoch, offset)
     if not _is_ours(augment):
         augment = tf.function(augment)
-        augment = of_pixels(augment) if composition.steps else augment
+        by = "train.compose" if composition.steps else unpacked and "training_batches.cache"
+        augment = of_pixels(augment, by) if by else augment
 
     @as_written
     def load(seeds: tf.Tensor, example: Example | Joined) -> Example:

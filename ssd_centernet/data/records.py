@@ -126,6 +126,22 @@ def parse_example(serialized: tf.Tensor, lookup: LabelMap | np.ndarray | tf.Tens
     }
 
 
+def parse_picture(serialized: tf.Tensor) -> dict:
+    """Parse what a record says about its picture alone.
+
+    Args:
+        serialized: as in `parse_example`.
+
+    Returns:
+        A dict of `encoded`, `source_id`, `height`, `width`, as `parse_example` gives them.
+    """
+    wanted = ("image/encoded", "image/height", "image/width", *_NAMES)
+    fields = tf.io.parse_single_example(serialized, {name: _FEATURES[name] for name in wanted})
+    height, width = _image_size(fields)
+    encoded, source_id = fields["image/encoded"], _source_id(fields)
+    return {"encoded": encoded, "source_id": source_id, "height": height, "width": width}
+
+
 # --- writing ---------------------------------------------------------------------------------
 
 
@@ -158,11 +174,10 @@ def _list_of(dtype: tf.DType) -> tf.io.FixedLenSequenceFeature:
     return tf.io.FixedLenSequenceFeature([], dtype, allow_missing=True)
 
 
+_NAMES = ("image/source_id", "image/filename", "image/key/sha256")
 _FEATURES = {
     "image/encoded": tf.io.FixedLenFeature([], tf.string),
-    "image/source_id": tf.io.FixedLenFeature([], tf.string, ""),
-    "image/filename": tf.io.FixedLenFeature([], tf.string, ""),
-    "image/key/sha256": tf.io.FixedLenFeature([], tf.string, ""),
+    **{name: tf.io.FixedLenFeature([], tf.string, "") for name in _NAMES},
     "image/height": tf.io.FixedLenFeature([], tf.int64, 0),
     "image/width": tf.io.FixedLenFeature([], tf.int64, 0),
     **{f"image/object/bbox/{k}": _list_of(tf.float32) for k in SIDES},

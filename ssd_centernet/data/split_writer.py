@@ -18,7 +18,16 @@ from ssd_centernet.data.output import SplitOutput
 from ssd_centernet.data.readers.coco import CocoImage, CocoIndex
 from ssd_centernet.data.readers.source import note_classes
 from ssd_centernet.data.records import encode_example
-from ssd_centernet.data.validate import MISSING, Box, Report, check_box, count_lost, format_report
+from ssd_centernet.data.validate import (
+    MISSING,
+    WITH_IMAGE,
+    WITH_MISSING,
+    Box,
+    Report,
+    check_box,
+    count_lost,
+    format_report,
+)
 from ssd_centernet.data.values import read_box, read_number
 
 _DIGEST_DIGITS = 16
@@ -58,7 +67,6 @@ class SplitWriter:
         self._images: list[dict] = []
         self._annotations: list[dict] = []
         self._max_objects = self._num_empty = 0
-        self._boxes_of_dropped, self._had_boxes = 0, False
         self._raw = RawBoxes()
         self._digests: list[str] = []
 
@@ -67,9 +75,8 @@ class SplitWriter:
         report, name = self._report, image.file_name
         if checked.dropped:
             report.add("dropped images", checked.dropped, name)
-            self._had_boxes |= bool(image.annotations)
-            if checked.dropped != MISSING:
-                self._boxes_of_dropped += len(image.annotations)
+            reason = WITH_MISSING if checked.dropped == MISSING else WITH_IMAGE
+            report.add("dropped boxes", reason, name, count=len(image.annotations))
             return
         boxes = self._valid_boxes(image, checked)
         if not boxes and not self._keep_empty:
@@ -184,8 +191,8 @@ class SplitWriter:
                 "Check that image_dir holds the images of this split."
             )
         lost_images = count_lost(report, "dropped images")
-        lost_boxes = count_lost(report, "dropped boxes") + self._boxes_of_dropped
-        if not self._annotations and (self._had_boxes or "dropped boxes" in report):
+        lost_boxes = count_lost(report, "dropped boxes")
+        if not self._annotations and "dropped boxes" in report:
             raise ValueError(
                 f"No box of {self._source} is left, and nothing was written.{reasons}"
                 "Correct the annotations or the settings that leave boxes out."
@@ -196,9 +203,9 @@ class SplitWriter:
         ):
             share = lost / max(lost + kept, 1)
             if share > max_dropped:
-                more = ""
-                if what == "boxes" and self._boxes_of_dropped:
-                    more = f" ({self._boxes_of_dropped} of them with their images)"
+                more, with_image = "", self._report.count("dropped boxes", WITH_IMAGE)
+                if what == "boxes" and with_image:
+                    more = f" ({with_image} of them with their images)"
                 raise ValueError(
                     f"{lost} of {lost + kept} {what} of {self._source} would be dropped{more}, "
                     f"more than a share of max_dropped = {max_dropped:g}. Nothing was written."

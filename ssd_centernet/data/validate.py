@@ -14,7 +14,9 @@ ROUNDING_PIXELS = 0.01
 _UNBROKEN = "\u2007"
 MISSING = "listed but missing"
 # Reasons for dropping that a setting asked for; for missing images there is max_missing.
-ASKED_FOR = ("unknown category", "crowd region", "no valid object", MISSING)
+# Of boxes: those whose image was dropped. Missing images have a limit of their own.
+WITH_IMAGE, WITH_MISSING = "their image is dropped", "their image is missing"
+ASKED_FOR = ("unknown category", "crowd region", "no valid object", MISSING, WITH_MISSING)
 # Words in reasons for dropping what is there another time.
 _COPIES = ("twice", "copy kept", "copies", "same as")
 
@@ -27,16 +29,19 @@ class Report:
     def __init__(self) -> None:
         self._entries: dict[str, dict[str, dict]] = {kind: {} for kind in self.KINDS}
 
-    def add(self, kind: str, reason: str, item: object) -> None:
-        """Count one item.
+    def add(self, kind: str, reason: str, item: object, *, count: int = 1) -> None:
+        """Count one item, or what there is of it.
 
         Args:
             kind: one of `Report.KINDS`.
             reason: a fixed phrase; items of one reason are counted together.
             item: where the user can find it: a file name or an id.
+            count: how many there are; nothing is noted of none.
         """
+        if not count:
+            return
         entry = self._entries[kind].setdefault(reason, {"count": 0, "first": []})
-        entry["count"] += 1
+        entry["count"] += count
         if len(entry["first"]) < LISTED:
             entry["first"].append(item)
 

@@ -20,6 +20,7 @@ from ssd_centernet.run_directory import (
 
 CARD_NAME = "model_card.json"
 _PACKAGES = ("tensorflow", "tf_keras", "numpy", "tf2onnx", "onnxruntime", "ai-edge-litert")
+_PACKAGES += ("openvino", "nncf")
 _OUTPUTS = {
     "boxes": "float32 [N, D, 4], (ymin, xmin, ymax, xmax) as fractions of the image given; "
     "outside 0..1 where the recipe does not clip",

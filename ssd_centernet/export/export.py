@@ -60,18 +60,20 @@ def export(
         output_dir: folder to make: the files of the formats (docs/export.md), `labels.txt` and
             `model_card.json`.
         formats: what to write: saved_model, tflite, tflite_int8, tflite_full_int8, tflite_16x8,
-            tflite_int8_heads, onnx.
+            tflite_int8_heads, onnx, onnx_nms, openvino, openvino_int8.
         label_map: names of the classes; None takes the detector's.
         images: uint8 [H, W, 3] each, to compare detections on; None renders some.
         calibration: uint8 [H, W, 3] each, pictures as of the training: the ranges of the numbers in
-            tflite_full_int8, tflite_16x8 and tflite_int8_heads are measured on them.
+            tflite_full_int8, tflite_16x8, tflite_int8_heads and openvino_int8 are measured on them.
         score_threshold: default threshold of the files, [0, 1); None is the decoder's.
         iou_threshold: as above, (0, 1]; not where the decoder suppresses nothing.
-        input_size: (height, width) of the images that tflite and onnx take, in pixels; None is
-            the network's own size for tflite and any size for onnx. A SavedModel takes any size.
-        batch_size: images in a batch; None is 1 for tflite and any number for the others.
-        pairs: how many of the best pairs of anchor and class enter the suppression in tflite and
-            onnx; more of them cost time and memory, fewer may lose detections of crowded images.
+        input_size: (height, width) of the images that tflite, openvino and onnx take, in pixels;
+            None is the network's own size for tflite and openvino, any size for onnx. A SavedModel
+            takes any size.
+        batch_size: images in a batch; None is 1 for tflite and openvino, any number for the others.
+        pairs: how many of the best pairs of anchor and class enter the suppression in tflite,
+            openvino and onnx; more of them cost time and memory, fewer may lose detections of
+            crowded images.
         measure: called with a function that detects and the size of its images; gives AP and the
             number of images. With it, formats of fewer bits are measured beside the model.
         max_ap_loss: how much less AP than the model such a file may have.
@@ -94,7 +96,7 @@ def export(
     if input_size is not None and not set(formats) - {"saved_model"}:
         raise ValueError(
             f"--input_size={','.join(map(str, input_size))} has no effect on a SavedModel, which "
-            "takes images of any size; it is for tflite and onnx (--formats). Leave it out."
+            "takes images of any size; it is for tflite, onnx and openvino. Leave it out."
         )
     if "saved_model" in formats:
         refuse_wildcards(output_dir, "--output", "a SavedModel there could not be loaded")

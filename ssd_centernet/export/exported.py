@@ -9,14 +9,18 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-from ssd_centernet.export import integers, portable, serving
+from ssd_centernet.export import integers, openvino_ir, portable, serving
 from ssd_centernet.export.card import CARD_NAME
 from ssd_centernet.export.parity import Found
 from ssd_centernet.files import read_object
 from ssd_centernet.labels import LabelMap
 from ssd_centernet.ops import image as image_ops
 
-_ENDINGS = {".tflite": integers.tflite_runner, ".onnx": portable.OnnxRunner}
+_ENDINGS = {
+    ".tflite": integers.tflite_runner,
+    ".onnx": portable.OnnxRunner,
+    ".xml": openvino_ir.OpenVinoRunner,
+}
 
 
 class FittedRun:
@@ -63,7 +67,7 @@ class FittedRun:
         """
         extent = np.ones(2, np.float32)
         if self.frame is not None and image.shape[:2] != self.frame:
-            image, extent = _fitted(image, self.frame, self._keep_aspect)
+            image, extent = fit_image(image, self.frame, self._keep_aspect)
         found = self._run(image)[0]
         boxes = found.boxes / np.tile(extent, 2)
         return {"boxes": boxes, "scores": found.scores, "classes": found.classes}
@@ -80,7 +84,7 @@ class ExportedDetector(FittedRun):
         """Load a file; what is said of it in the model card beside it is read too.
 
         Args:
-            path: `model.tflite`, `model.onnx` or `saved_model/` of an export.
+            path: `model.tflite`, `model.onnx`, `model.xml` or `saved_model/` of an export.
 
         Raises:
             FileNotFoundError: there is no such file, or no model card beside it.
@@ -88,7 +92,7 @@ class ExportedDetector(FittedRun):
         """
         self.path = Path(path)
         run = _runner(self.path)
-        keep_aspect = _card_of(self.path)["preprocessing"]["keep_aspect"]
+        keep_aspect = read_card(self.path)["preprocessing"]["keep_aspect"]
         labels = labels_of(self.path)
         super().__init__(run, frame=run.frame, label_map=labels, keep_aspect=keep_aspect)
 
@@ -100,7 +104,7 @@ def labels_of(path: str | os.PathLike) -> LabelMap:
         FileNotFoundError: there is no model card.
         ValueError: it is no model card of an export.
     """
-    labels = _card_of(Path(path))["labels"]
+    labels = read_card(Path(path))["labels"]
     ids = tuple(label.get("id", number) for number, label in enumerate(labels, 1))
     return LabelMap(tuple(label["name"] for label in labels), ids)
 
@@ -120,11 +124,16 @@ def _runner(path: Path) -> Callable:
     listed = f" Files in it: {', '.join(names)}." if names else ""
     raise ValueError(
         f"{path} is no file that `ssd_centernet export` writes: expected one that ends in "
-        f"{' or '.join(_ENDINGS)}, or the folder of a SavedModel.{listed}"
+        f"{', '.join(_ENDINGS)}, or the folder of a SavedModel.{listed}"
     )
 
 
-def _card_of(path: Path) -> dict:
+def read_card(path: Path) -> dict:
+    """Read the model card beside an exported file.
+
+    Raises:
+        FileNotFoundError: there is none, or it is damaged.
+    """
     place = path.parent / CARD_NAME
     card = read_object(place)
     try:
@@ -141,10 +150,19 @@ def _card_of(path: Path) -> dict:
     )
 
 
-def _fitted(
+def fit_image(
     image: np.ndarray, frame: tuple[int, int], keep_aspect: bool
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return an image of the size that a file takes, and the share of it that holds the image."""
+    """Return an image of the size that a file takes, and the share of it that holds the image.
+
+    Args:
+        image: uint8 [H, W, 3].
+        frame: (height, width) in pixels.
+        keep_aspect: whether it is fitted in with its aspect ratio, black at the bottom and right.
+
+    Returns:
+        uint8 [*frame, 3], and float32 [2], the share of its height and width.
+    """
     size = np.array(image_ops.fitted_size(*image.shape[:2], frame) if keep_aspect else frame)
     pixels = tf.image.resize(image, size)
     pixels = tf.cast(tf.clip_by_value(tf.round(pixels), 0.0, 255.0), tf.uint8).numpy()

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ssd_centernet.export import integers, parity, portable, serving
+from ssd_centernet.export import integers, openvino_ir, parity, portable, serving
 from ssd_centernet.files import write_atomically
 from ssd_centernet.models.detector import Detector
 
@@ -41,7 +41,7 @@ class Order:
 
     @property
     def frame(self) -> tuple[int, int]:
-        """The size of the images that TFLite files take."""
+        """The size of the images that files take which have a fixed one."""
         return self.input_size or tuple(self.detector.image_size)
 
     @functools.cached_property
@@ -89,10 +89,30 @@ def _write_int8_heads(order: Order, path: Path) -> None:
     integers.save_heads(path, *order.integers.heads())
 
 
-def _write_onnx(order: Order, path: Path) -> None:
+def _write_onnx(order: Order, path: Path, *, one_operation: bool = False) -> None:
     function = order.function(order.input_size, order.batch_size)
     thresholds = {name: f"{value:g}" for name, value in order.thresholds.items()}
-    portable.save_onnx(path, function, metadata={"names": "\n".join(order.names), **thresholds})
+    metadata = {"names": "\n".join(order.names), **thresholds}
+    portable.save_onnx(path, function, metadata=metadata, one_operation=one_operation)
+
+
+def _write_onnx_nms(order: Order, path: Path) -> None:
+    if "iou_threshold" not in order.thresholds:
+        raise ValueError(
+            f"onnx_nms has nothing to suppress with one operation: "
+            f"{type(order.detector.decoder).__name__} suppresses no boxes. Export onnx, which has "
+            "no loop then either."
+        )
+    _write_onnx(order, path, one_operation=True)
+
+
+def _write_openvino(order: Order, path: Path) -> None:
+    function = order.function(order.frame, order.batch_size or 1)
+    openvino_ir.save_openvino(path, function, names=order.names)
+
+
+def _write_openvino_int8(order: Order, path: Path) -> None:
+    openvino_ir.save_openvino_int8(path, order.integers, names=order.names)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,7 +139,7 @@ class Format:
         return self.tolerance is parity.INT8
 
 
-_TFLITE, _INT8 = portable.TFLiteRunner, parity.INT8
+_TFLITE, _INT8, _OPENVINO = portable.TFLiteRunner, parity.INT8, openvino_ir.OpenVinoRunner
 FORMATS: dict[str, Format] = {
     "saved_model": Format("saved_model", _write_saved_model, serving.ServingRunner, parity.FLOAT),
     "tflite": Format("model.tflite", _write_tflite, _TFLITE, parity.FLOAT),
@@ -130,4 +150,7 @@ FORMATS: dict[str, Format] = {
         "model_int8_heads.tflite", _write_int8_heads, integers.HeadsRunner, _INT8, True
     ),
     "onnx": Format("model.onnx", _write_onnx, portable.OnnxRunner, parity.FLOAT),
+    "onnx_nms": Format("model_nms.onnx", _write_onnx_nms, portable.OnnxRunner, parity.FLOAT),
+    "openvino": Format("model.xml", _write_openvino, _OPENVINO, parity.FLOAT),
+    "openvino_int8": Format("model_int8.xml", _write_openvino_int8, _OPENVINO, _INT8, True),
 }

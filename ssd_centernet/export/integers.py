@@ -19,6 +19,7 @@ from ssd_centernet.export import joining, portable
 from ssd_centernet.export.biases import mend_biases
 from ssd_centernet.export.edge_tpu import check_operators
 from ssd_centernet.export.parity import Found
+from ssd_centernet.export.runtimes import tflite_signature
 from ssd_centernet.files import write_atomically
 from ssd_centernet.models.detector import Detector
 from ssd_centernet.models.halves import Halves
@@ -60,11 +61,11 @@ class Integers:
             wide: whether activations have 16 bits instead of 8; weights have 8 in both.
         """
         network = self._wide_network if wide else self._network
-        content = joining.join(network, self._convert(self._decoding(network)))
+        content = joining.join(network, self._convert(self.decoding(steps=_steps(network))))
         own = tuple(self.detector.image_size)
         if self.frame == own and not wide:
             return content
-        return joining.join(self._convert(self._entrance(wide)), content)
+        return joining.join(self._convert(self.entrance(wide=wide)), content)
 
     def heads(self) -> tuple[bytes, dict[str, np.ndarray]]:
         """Return a file from uint8 pixels to raw int8 maps, and what it takes to decode them.
@@ -106,7 +107,7 @@ class Integers:
             converter.inference_input_type = tf.uint8
             converter.inference_output_type = tf.int8
 
-        return mend_biases(self._convert(self._function, as_wanted))[0]
+        return mend_biases(self._convert(self.function, as_wanted))[0]
 
     @functools.cached_property
     def _wide_network(self) -> bytes:
@@ -119,32 +120,36 @@ class Integers:
                 kinds.TFLITE_BUILTINS,
             ]
 
-        return mend_biases(self._convert(self._function, as_wanted))[0]
+        return mend_biases(self._convert(self.function, as_wanted))[0]
 
     @functools.cached_property
-    def _function(self):
+    def function(self):
+        """The network from pixels to raw maps, as a function of `images` with its signature."""
         shape = [self.batch_size, *self.detector.image_size, 3]
         spec = tf.TensorSpec(shape, tf.float32, "images")
         return tf.function(self._halves.predict, input_signature=[spec], autograph=False)
 
     def _calibrated(self, converter) -> None:
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
-        converter.representative_dataset = self._samples
+        converter.representative_dataset = self.samples
 
-    def _samples(self) -> Iterator[dict[str, np.ndarray]]:
+    def samples(self) -> Iterator[dict[str, np.ndarray]]:
         """Yield the pictures as the network gets them, before they are normalised."""
         preprocessing = self.detector.preprocessing
         for picture in self.pictures:
             pixels = preprocessing.denormalize(preprocessing(tf.constant(picture[np.newaxis])))
             yield {"images": np.repeat(pixels, self.batch_size, axis=0).astype(np.float32)}
 
-    def _decoding(self, network: bytes):
-        """Make the function from raw maps in float32 to detections."""
-        outputs = self._function.get_concrete_function().structured_outputs
+    def decoding(self, *, steps: dict[str, float] | None):
+        """Make the function from raw maps in float32 to detections.
+
+        Args:
+            steps: as in `Halves.decode`.
+        """
+        outputs = self.function.get_concrete_function().structured_outputs
         specs = {
             name: tf.TensorSpec(value.shape, tf.float32, name) for name, value in outputs.items()
         }
-        steps = {name: entry["scale"] for name, entry in joining.output_scales(network).items()}
         extents = None
         if self.frame != tuple(self.detector.image_size):
             sides = [tf.fill([self.batch_size], side) for side in self.frame]
@@ -163,8 +168,13 @@ class Integers:
 
         return decode
 
-    def _entrance(self, wide: bool):
-        """Make the function from uint8 images to the network's pixels, which are not normalised."""
+    def entrance(self, *, wide: bool, name: str = "images"):
+        """Make the function from uint8 images to the network's pixels, which are not normalised.
+
+        Args:
+            wide: whether pixels are float32; else uint8.
+            name: of its output.
+        """
         preprocessing, own = self.detector.preprocessing, tuple(self.detector.image_size)
 
         @tf.function(
@@ -178,7 +188,7 @@ class Integers:
                 pixels = tf.round(preprocessing.resized(images, portable=True))
             if not wide:
                 pixels = tf.cast(tf.clip_by_value(pixels, 0.0, 255.0), tf.uint8)
-            return {"images": tf.identity(pixels, name="images")}
+            return {name: tf.identity(pixels, name=name)}
 
         return enter
 
@@ -186,6 +196,10 @@ class Integers:
         return portable.convert_to_tflite(
             self.detector, self.folder, function, prepare or (lambda converter: None)
         )
+
+
+def _steps(network: bytes) -> dict[str, float]:
+    return {name: entry["scale"] for name, entry in joining.output_scales(network).items()}
 
 
 def save_heads(path: str | os.PathLike, content: bytes, arrays: dict[str, np.ndarray]) -> None:
@@ -223,7 +237,7 @@ class HeadsRunner:
         # What the model card says beside.
         operators = check_operators(Path(path).read_bytes())
         self.facts = {"decoding": named, "edge_tpu_operators": operators}
-        self._run = portable.tflite_signature(path)
+        self._run = tflite_signature(path)
         self._shape = tuple(self._run.get_input_details()["images"]["shape"])
         self.frame = tuple(int(side) for side in self._shape[1:3])
 
@@ -238,6 +252,6 @@ class HeadsRunner:
 
 def tflite_runner(path: str | os.PathLike) -> portable.TFLiteRunner | HeadsRunner:
     """Load a TFLite file of any format."""
-    if set(portable.tflite_signature(path).get_output_details()) == set(portable.OUTPUTS):
+    if set(tflite_signature(path).get_output_details()) == set(portable.OUTPUTS):
         return portable.TFLiteRunner(path)
     return HeadsRunner(path)

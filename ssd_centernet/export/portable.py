@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.util
-import logging
 import os
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
+from ssd_centernet.export import onnx_nms
 from ssd_centernet.export.parity import Found
+from ssd_centernet.export.runtimes import missing, onnx_session, quiet, tflite_signature
 from ssd_centernet.files import write_atomically
 from ssd_centernet.models.detector import Detector
-from ssd_centernet.runtime.quiet import held_back
+from ssd_centernet.ops import standard_nms
 from ssd_centernet.runtime.signals import at_once
 
 OUTPUTS = ("boxes", "scores", "classes", "count")
@@ -122,46 +122,56 @@ def convert_to_tflite(
             ) from error
 
 
-def save_onnx(path: str | os.PathLike, function, *, metadata: dict[str, str]) -> None:
+def save_onnx(
+    path: str | os.PathLike, function, *, metadata: dict[str, str], one_operation: bool = False
+) -> None:
     """Convert to ONNX.
 
     Args:
         path: the file to write.
         function: of `portable_function`.
         metadata: text to store in the file, such as the names of the classes.
+        one_operation: see `convert_to_onnx`.
+
+    Raises:
+        ImportError: tf2onnx is not installed.
+    """
+    content = convert_to_onnx(function, metadata=metadata, one_operation=one_operation)
+    write_atomically(path, content)
+
+
+def convert_to_onnx(
+    function, *, metadata: dict[str, str] | None = None, one_operation: bool = False
+) -> bytes:
+    """Convert a function of tensors to the content of an ONNX file, which onnx has checked.
+
+    Args:
+        function: a tf.function with its signature, which has not been traced yet.
+        metadata: text to store in it.
+        one_operation: whether boxes are suppressed by ONNX's NonMaxSuppression, without loops and
+            branches, instead of by operations that all runtimes have.
 
     Raises:
         ImportError: tf2onnx is not installed.
     """
     try:
+        import onnx
         import tf2onnx
     except ImportError as error:
-        raise ImportError(_missing("tf2onnx")) from error
-    with quiet():
+        raise ImportError(missing("tf2onnx", "onnx")) from error
+    form = standard_nms.one_operation() if one_operation else contextlib.nullcontext()
+    with quiet(), form:
         model, _ = tf2onnx.convert.from_function(
-            function, input_signature=function.input_signature, opset=_OPSET
+            function,
+            input_signature=function.input_signature,
+            opset=_OPSET,
+            custom_op_handlers={onnx_nms.COMBINED: (onnx_nms.write_combined, [])},
         )
-    for key, value in metadata.items():
+        onnx.checker.check_model(model, full_check=True)
+    for key, value in (metadata or {}).items():
         entry = model.metadata_props.add()
         entry.key, entry.value = key, value
-    write_atomically(path, model.SerializeToString())
-
-
-def tflite_signature(path: str | os.PathLike, *, threads: int | None = None):
-    """Load a TFLite file and return its signature, a function of named arrays.
-
-    Args:
-        path: the file.
-        threads: how many compute; None takes all processors.
-    """
-    if importlib.util.find_spec("ai_edge_litert"):
-        from ai_edge_litert.interpreter import Interpreter
-    else:
-        Interpreter = tf.lite.Interpreter
-    with quiet():
-        interpreter = Interpreter(model_path=os.fspath(path), num_threads=threads or os.cpu_count())
-        interpreter.allocate_tensors()  # Where it tells which kernels it takes.
-    return interpreter.get_signature_runner()
+    return model.SerializeToString()
 
 
 class TFLiteRunner:
@@ -188,13 +198,7 @@ class OnnxRunner:
         Raises:
             ImportError: onnxruntime is not installed.
         """
-        try:
-            import onnxruntime
-        except ImportError as error:
-            raise ImportError(_missing("onnxruntime")) from error
-        self._session = onnxruntime.InferenceSession(
-            os.fspath(path), providers=["CPUExecutionProvider"]
-        )
+        self._session = onnx_session(path)
         (self._input,) = self._session.get_inputs()
         batch, *sides, _ = self._input.shape
         self._batch_size = batch if isinstance(batch, int) else 1
@@ -206,25 +210,3 @@ class OnnxRunner:
         images = np.repeat(image[np.newaxis], self._batch_size, axis=0)
         values = self._session.run(list(OUTPUTS), {self._input.name: images})
         return [Found.first(dict(zip(OUTPUTS, values, strict=True)))]
-
-
-def _missing(package: str) -> str:
-    return (
-        f"{package} is not installed, which the format onnx needs: pip install "
-        '"ssd_centernet[export]", or leave onnx out of --formats.'
-    )
-
-
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Hold back what converters write to standard error."""
-    loggers = [logging.getLogger(name) for name in ("tensorflow", "tf2onnx", "absl")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
-    try:
-        with held_back():
-            yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)

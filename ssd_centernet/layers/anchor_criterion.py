@@ -9,8 +9,9 @@ import tensorflow as tf
 from ssd_centernet._keras import keras
 from ssd_centernet.layers.assigners import Assigner
 from ssd_centernet.layers.class_factors import ClassFactors
-from ssd_centernet.ops import box_losses, matching
+from ssd_centernet.ops import box_losses, imitation, matching
 from ssd_centernet.ops import boxes as box_ops
+from ssd_centernet.ops import losses as loss_ops
 
 HUBER = "huber"
 BOX_LOSSES = (HUBER, *box_losses.KINDS)
@@ -98,6 +99,43 @@ class AnchorCriterion(ClassFactors):
     def scores(self, logits: tf.Tensor) -> tf.Tensor:
         """Turn logits float32 [B, A, C + 1] into the scores [B, A, C] of the classes."""
         raise NotImplementedError
+
+    def divergence(self, logits: tf.Tensor, teacher: tf.Tensor, temperature: float) -> tf.Tensor:
+        """Compute how far the classes [B, A] are from a teacher's; see `ops/imitation.py`."""
+        raise NotImplementedError
+
+    def imitate(
+        self, outputs: dict[str, tf.Tensor], teacher: dict[str, tf.Tensor], temperature: float
+    ) -> dict[str, tf.Tensor]:
+        """Compare what the network says with what its teacher says of the same images.
+
+        An anchor's classes count with the larger of both best scores, so that what only one of the
+        two takes for an object counts too; its box counts with the teacher's best score.
+
+        Args:
+            outputs: as in `call`.
+            teacher: the same of the teacher, a constant for the gradient.
+            temperature: divides the logits, see `ops/imitation.py`.
+
+        Returns:
+            `class` and `box`, float32 scalars: means over the anchors by these weights.
+        """
+        teacher = {name: tf.stop_gradient(value) for name, value in teacher.items()}
+        told, said = (
+            tf.reduce_max(self.scores(one["class_logits"]), axis=-1) for one in (teacher, outputs)
+        )
+        divergences = self.divergence(outputs["class_logits"], teacher["class_logits"], temperature)
+        if self.box_loss == HUBER:
+            errors = outputs["box_codes"] - teacher["box_codes"]
+            distances = tf.reduce_sum(loss_ops.huber(errors), axis=-1)
+        else:
+            boxes = self._boxes(outputs, outputs["box_codes"], _MAX_LOG_SIZE)
+            taught = self._boxes(outputs, teacher["box_codes"], _MAX_LOG_SIZE)
+            distances = box_losses.overlap_loss(boxes, taught, self.box_loss)
+        return {
+            "class": imitation.weighted_mean(divergences, tf.maximum(told, said)),
+            "box": imitation.weighted_mean(distances, told),
+        }
 
     def make_targets(
         self,

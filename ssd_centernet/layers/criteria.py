@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from ssd_centernet._keras import keras
 from ssd_centernet.layers.anchor_criterion import HUBER, AnchorCriterion
+from ssd_centernet.ops import imitation
 from ssd_centernet.ops import losses as loss_ops
 
 NORMALIZERS = ("image", "batch")
@@ -110,6 +111,10 @@ class MultiBoxLoss(AnchorCriterion):
     def scores(self, logits: tf.Tensor) -> tf.Tensor:
         """Turn logits float32 [B, A, C + 1] into the scores [B, A, C] of the classes."""
         return tf.nn.softmax(logits)[..., 1:]
+
+    def divergence(self, logits: tf.Tensor, teacher: tf.Tensor, temperature: float) -> tf.Tensor:
+        """Compute how far the classes [B, A] are from a teacher's, background among them."""
+        return imitation.softmax_divergence(logits, teacher, temperature)
 
     def _matching_options(self, weights: tf.Tensor | None) -> dict:
         if weights is not None:

@@ -10,7 +10,7 @@ import tensorflow as tf
 from ssd_centernet._keras import keras
 from ssd_centernet.layers.decoder_base import Decoder
 from ssd_centernet.ops import boxes as box_ops
-from ssd_centernet.ops import nms
+from ssd_centernet.ops import nms, standard_nms
 
 # This number of pairs fills the detections of nearly every image.
 _FIRST_PAIRS = 1024
@@ -166,17 +166,16 @@ class SSDDecoder(Decoder):
         # All anchors are decoded, as a portable graph has one shape for all images.
         boxes, all_scores = self._candidates(probabilities, codes, anchors)
         scores, indices, classes = nms.best_pairs(all_scores, pairs)
-        boxes = tf.gather(boxes, indices, batch_dims=1)
-        positions, count = nms.fixed_shape_nms(
-            boxes,
+        return standard_nms.suppress(
+            tf.gather(boxes, indices, batch_dims=1),
             scores,
             classes,
+            num_classes=all_scores.shape[-1],
             score_threshold=score_threshold,
             iou_threshold=nms.just_below(iou_threshold) if self.inclusive else iou_threshold,
             max_detections=self.max_detections,
             max_entering=self.max_per_class,
         )
-        return nms.gather_detections(boxes, scores, classes, positions, count)
 
     def _candidates(self, probabilities, codes, anchors) -> tuple[tf.Tensor, tf.Tensor]:
         """Decode boxes [B, K, 4] and their scores [B, K, C] for the suppression."""
@@ -309,28 +308,39 @@ class SigmoidSSDDecoder(Decoder):
         self, all_scores, codes, anchors, k, limits, *, portable: bool = False
     ) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
         """Decode the best k pairs; return detections, and whether all pairs would give the same."""
-        least, overlap = limits["score_threshold"], limits["iou_threshold"]
+        least = limits["score_threshold"]
         scores, indices, classes = nms.best_pairs(all_scores, k)
         codes = tf.gather(codes, indices, batch_dims=1)
         boxes = box_ops.decode(codes, tf.gather(anchors, indices), self.scale_factors)
         # Whole boxes suppress, clipped ones are given out, as published. A box outside the image
         # suppresses and counts for its class too, and is left out after that.
-        clipped = box_ops.clip(boxes)
-        options = {
-            "iou_threshold": overlap,
-            "max_detections": self.max_detections,
-            "counted": box_ops.area(clipped) > 0.0,
-        }
         if portable:
-            options |= {"score_threshold": least, "max_kept": self.max_per_class}
-            positions, count = nms.fixed_shape_nms(boxes, scores, classes, **options)
+            found = standard_nms.suppress(
+                boxes,
+                scores,
+                classes,
+                num_classes=all_scores.shape[-1],
+                max_detections=self.max_detections,
+                max_kept=self.max_per_class,
+                clip_after=True,
+                **limits,
+            )
         else:
-            options |= {"num_classes": all_scores.shape[-1], "max_per_class": self.max_per_class}
-            positions, count = nms.greedy_nms(boxes, classes, scores > least, **options)
-        found = nms.gather_detections(clipped, scores, classes, positions, count)
+            clipped = box_ops.clip(boxes)
+            positions, count = nms.greedy_nms(
+                boxes,
+                classes,
+                scores > least,
+                num_classes=all_scores.shape[-1],
+                iou_threshold=limits["iou_threshold"],
+                max_detections=self.max_detections,
+                max_per_class=self.max_per_class,
+                counted=box_ops.area(clipped) > 0.0,
+            )
+            found = nms.gather_detections(clipped, scores, classes, positions, count)
         # Pairs that were not looked at score no more than the last one that was: they cannot
         # displace a detection, and below the threshold they are none.
-        exact = (count == self.max_detections) | (scores[:, -1] <= least)
+        exact = (found["count"] == self.max_detections) | (scores[:, -1] <= least)
         return found, tf.reduce_all(exact)
 
 

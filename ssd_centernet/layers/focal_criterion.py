@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from ssd_centernet._keras import keras
 from ssd_centernet.layers.anchor_criterion import HUBER, AnchorCriterion
+from ssd_centernet.ops import imitation
 from ssd_centernet.ops import losses as loss_ops
 
 FOCAL = "focal"
@@ -99,6 +100,10 @@ class FocalMultiBoxLoss(AnchorCriterion):
     def scores(self, logits: tf.Tensor) -> tf.Tensor:
         """Turn logits float32 [B, A, C + 1] into the scores [B, A, C] of the classes."""
         return tf.sigmoid(logits[..., 1:])
+
+    def divergence(self, logits: tf.Tensor, teacher: tf.Tensor, temperature: float) -> tf.Tensor:
+        """Compute how far the classes [B, A] are from a teacher's; no slot is background's."""
+        return imitation.sigmoid_divergence(logits[..., 1:], teacher[..., 1:], temperature)
 
     def _matching_options(self, weights: tf.Tensor | None) -> dict:
         # An object with weight 0 takes no anchor below the threshold.

@@ -1,4 +1,4 @@
-"""A detector's explanations for preview, weights and benchmark, with defaults for any detector."""
+"""A detector's explanations for other rooms of the library, with defaults for any detector."""
 
 from __future__ import annotations
 
@@ -11,11 +11,14 @@ import tensorflow as tf
 from ssd_centernet.models.fitting import FittedModel
 from ssd_centernet.models.matches import Matches, explain_by_omission
 
+# What a layer's configuration holds beside what it does.
+_OF_A_LAYER = ("name", "dtype", "trainable", "resize")
+
 
 class ExplainedModel(FittedModel):
     """A model that explains its targets, its class predictions and the cost of its decoding.
 
-    The preview, the restoration of weights and the benchmark use only these methods. Subclasses
+    Preview, restoration of weights, benchmark and teachers use only these methods. Subclasses
     override them with better answers; they have `image_size` and `make_targets`.
 
     Attributes:
@@ -99,6 +102,36 @@ class ExplainedModel(FittedModel):
         criterion = getattr(self, "criterion", None)
         limit = getattr(criterion, "max_boxes", None)
         return None if limit is None else (limit, f"{type(criterion).__name__}.max_boxes")
+
+    def imitation_of(self, outputs, teacher, temperature: float) -> dict[str, tf.Tensor]:
+        """Compare outputs with a teacher's: named as the loss parts, unweighted float32 scalars."""
+        return self.criterion.imitate(outputs, teacher, temperature)
+
+    def check_imitates(self) -> None:
+        """Make sure that the criterion can compare with a teacher.
+
+        Raises:
+            ValueError: it is one of the user's own, without the method.
+        """
+        if not hasattr(self.criterion, "imitate"):
+            raise ValueError(
+                f"train.teacher needs a criterion that can compare with a teacher, but "
+                f"{type(self.criterion).__name__} has no method `imitate`: give it one like that "
+                "of MultiBoxLoss, or leave the teacher out."
+            )
+
+    def output_facts(self) -> dict[str, Any]:
+        """Return by name what the outputs mean; a teacher's must mean the same."""
+        given = self.preprocessing.get_config()
+        ways = {name: given[name] for name in given if name not in _OF_A_LAYER}
+        # Of several stacks the last one is what a detector detects with.
+        last = self.output[-1] if isinstance(self.output, list | tuple) else self.output
+        return {
+            "classes": self.class_names or self.num_classes,
+            "sizes of the input": self.image_size,
+            "preprocessing": ways,
+            "outputs": {name: tuple(last[name].shape[1:]) for name in sorted(last)},
+        }
 
     def realistic_outputs(self, boxes: np.ndarray, classes: np.ndarray, *, seed: int = 0) -> Any:
         """Make raw outputs that give `decode` about as much work as those of a trained detector.

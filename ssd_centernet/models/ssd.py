@@ -158,6 +158,21 @@ class SSD(Detector):
         anchors = tf.constant(self._anchors_in_pixels())
         return self.criterion({**outputs, "anchors": anchors}, targets)
 
+    def imitation_of(self, outputs, teacher, temperature: float) -> dict[str, tf.Tensor]:
+        """Compare outputs with a teacher's; the criterion is told the anchors in pixels too."""
+        anchors = {"anchors": tf.constant(self._anchors_in_pixels())}
+        return self.criterion.imitate({**outputs, **anchors}, {**teacher, **anchors}, temperature)
+
+    def output_facts(self) -> dict[str, Any]:
+        """Return what the outputs mean, with anchors, the code of boxes and the kind of scores."""
+        divergence = getattr(type(self.criterion), "divergence", None)
+        return {
+            **super().output_facts(),
+            "anchors": self._anchor_boxes,
+            "factors of the box code": tuple(self.criterion.scale_factors),
+            "kinds of scores": None if divergence is None else divergence.__qualname__,
+        }
+
     def _anchors_in_pixels(self) -> np.ndarray:
         return self._anchor_boxes * np.array([*self.image_size, *self.image_size], np.float32)
 

@@ -18,6 +18,29 @@ def decode_image(encoded: tf.Tensor) -> tf.Tensor:
     return tf.ensure_shape(image, [None, None, 3])
 
 
+def reduce_to(image: tf.Tensor, longest_side: int) -> tf.Tensor:
+    """Make a picture smaller whose longer side is too long; each pixel is the mean of its area.
+
+    Args:
+        image: uint8 [H, W, C].
+        longest_side: most pixels of the longer side; the aspect ratio stays.
+
+    Returns:
+        uint8 [h, w, C]; the same picture where it is small enough.
+    """
+    size = tf.shape(image)[:2]
+    longest = tf.reduce_max(size)
+
+    def reduced() -> tf.Tensor:
+        scale = tf.cast(longest_side, tf.float64) / tf.cast(longest, tf.float64)
+        smaller = tf.cast(tf.round(tf.cast(size, tf.float64) * scale), tf.int32)
+        means = tf.image.resize(image, tf.maximum(smaller, 1), method="area")
+        return tf.cast(tf.round(means), image.dtype)
+
+    made = tf.cond(longest > longest_side, reduced, lambda: image)
+    return tf.ensure_shape(made, [None, None, image.shape[-1]])
+
+
 def resize_legacy_bilinear(images: tf.Tensor, size: tuple[int, int]) -> tf.Tensor:
     """Resize without half-pixel centres: row r of h samples source row r * H / h.
 

@@ -63,8 +63,10 @@ def find_files(
             parts = path.relative_to(argument).parts
             if any(part.startswith(".") or part == "__MACOSX" for part in parts):
                 continue
-            inside = skipped is not None and skipped in path.resolve().parents
-            if path.suffix.lower() in endings and path.is_file() and not inside:
+            # Pipes, devices and links to nothing are told by whoever reads them, not passed over.
+            if path.suffix.lower() not in endings or path.is_dir():
+                continue
+            if skipped is None or skipped not in Path(os.path.realpath(path)).parents:
                 found[str(path)] = None
     return list(found)
 

@@ -21,6 +21,7 @@ from ssd_centernet.config.text import read_bindings
 from ssd_centernet.memory import available_memory, used_memory
 from ssd_centernet.run_directory import has_checkpoint
 from ssd_centernet.runs.changed_settings import settings_path
+from ssd_centernet.runs.teaching import open_teacher
 from ssd_centernet.runtime.distribution import Communicator
 
 # The rest is for evaluations, for what others begin to use, and for what the trials do not show.
@@ -231,9 +232,11 @@ def _tried(told: dict[str, Any]) -> Trial:
     strategy = select_device(recipe.device, index=told["local_rank"])
     label_map = merged_label_map(told["data_dir"])[0]
     images = recipe.count_images(told["data_dir"])
+    teacher = open_teacher(recipe, strategy)
     with strategy.scope():
         detector = recipe.detector(label_map)
-        trainer = recipe.trainer(detector, recipe.length(images))
+        length = recipe.length(images)
+        trainer = recipe.trainer(detector, length, teacher=teacher and teacher.detector)
     batches = recipe.training_batches(detector, told["data_dir"], label_map=label_map)
     iterator = iter(prefetch_to_device(batches, strategy))
     steps = compile_steps(trainer, strategy)

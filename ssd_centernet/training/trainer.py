@@ -16,6 +16,7 @@ from ssd_centernet.runtime.distribution import Communicator, SingleProcess
 from ssd_centernet.training.layer_rates import LayerRates
 from ssd_centernet.training.loss_scale import LossScale
 from ssd_centernet.training.schedules import RunLength
+from ssd_centernet.training.teacher import Lessons
 
 
 class NonFiniteLossError(RuntimeError):
@@ -53,6 +54,7 @@ class Trainer(tf.Module):
         ema_decay: float | None = None,
         jit_compile: bool = False,
         render: Callable[[dict], dict] | None = None,
+        lessons: Lessons | None = None,
         communicator: Communicator | None = None,
     ):
         """Join the parts of a run.
@@ -75,6 +77,7 @@ class Trainer(tf.Module):
             jit_compile: whether XLA compiles the step as a whole.
             render: makes the images of a batch that holds pixels and views instead, see
                 `DeviceRendering`; None where the batches hold images.
+            lessons: of a teacher, whose losses are added; None for none.
             communicator: connects the processes that train together.
 
         Raises:
@@ -89,7 +92,7 @@ class Trainer(tf.Module):
         self.clip_norm = clip_norm
         self.loss_scale = loss_scale or LossScale(initial=1.0, dynamic=False)
         self.accumulate_steps = accumulate_steps
-        self._render = render
+        self._render, self._lessons = render, lessons
         self.communicator = communicator or SingleProcess()
         if jit_compile and self.communicator.size > 1:
             raise ValueError(
@@ -113,7 +116,8 @@ class Trainer(tf.Module):
         self.step = tf.Variable(0, dtype=tf.int64, trainable=False, name="step")
         self.examples_seen = tf.Variable(0, dtype=tf.int64, trainable=False, name="examples_seen")
         self.rate_factor = tf.Variable(1.0, trainable=False, name="rate_factor")
-        self.metric_names = (*detector.loss_weights, "total", "gradient_norm")
+        parts = (*detector.loss_weights, *(lessons.names if lessons else ()))
+        self.metric_names = (*parts, "total", "gradient_norm")
         self._sums = tf.Variable(tf.zeros([len(self.metric_names)]), trainable=False)
         self._counts = tf.Variable(tf.zeros([len(self.metric_names)]), trainable=False)
         self._waited = tf.Variable(0.0, dtype=tf.float64, trainable=False)
@@ -207,6 +211,12 @@ class Trainer(tf.Module):
             outputs = self.detector(batch["image"], training=True)
             parts = self.detector.compute_losses(outputs, batch)
             total = self.detector.total_loss(parts)
+            if self._lessons is not None:
+                with tape.stop_recording():
+                    told = self._lessons.teacher(batch["image"], training=False)
+                taught = self._lessons.losses(outputs, told)
+                total += self._lessons.total(taught)
+                parts = {**parts, **taught}
             scaled = self.loss_scale.scale(total)
         return tape.gradient(scaled, self.train_variables), {**parts, "total": total}
 

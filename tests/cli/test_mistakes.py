@@ -105,7 +105,6 @@ def test_a_resume_with_another_optimizer_names_it(tiny_recipe, data_dir, tmp_pat
     ("words", "told"),
     [
         (["report", "--model_dir=a"], "Give instead: run directories after the command"),
-        (["benchmark", "--model_dir=a"], "Give instead: --gin_file=RUN/config.gin"),
         (["evaluate", "--gin_file=a"], "Not needed: the run of --model_dir has its settings"),
         (["export", "--gin_file=a"], "Not needed: the run of --model_dir has its settings"),
     ],
@@ -135,6 +134,19 @@ def test_a_folder_to_write_to_that_is_a_file(tiny_recipe, data_dir, tmp_path):
             assert refused(*words, f"--output_dir={path}") == f"--output_dir={told}"
 
 
+def test_a_file_in_a_run_where_results_would_go(tmp_path):
+    run = f"--model_dir={tmp_path}"
+    for name, words in (("evaluation", ("evaluate",)), ("predictions", ("predict", "b.jpg"))):
+        (tmp_path / name).write_text("")
+        told = refused(*words, run, status=1)
+        assert told.endswith(
+            f"{tmp_path / name} is a file, expected a folder for the results. Move it away, or "
+            "give --output_dir."
+        )
+        # With another place it is none of the command's business.
+        assert "for the results" not in refused(*words, run, f"--output_dir={run}o", status=1)
+
+
 def test_a_checkpoint_in_the_place_of_its_run(tmp_path):
     (tmp_path / "best").mkdir()
     for name in ("config.gin", "ckpt-3.index", "best/ckpt-3.index"):
@@ -160,11 +172,29 @@ def test_what_a_benchmark_makes_no_use_of():
         told = refused("benchmark", "--part=eval", f"--{flag}")
         assert f"--{flag.partition('=')[0]} has no effect on --part=eval; it is for train" in told
     assert "it is for eval. Leave" in refused("benchmark", "--part=step", "--images=3")
+    told = refused("benchmark", "--part=step", "--model_dir=a")
+    assert "it is for --formats; the settings of a run are --gin_file=RUN/config.gin." in told
     told = refused("benchmark", "--part=input", "--device=cpu")
     assert "training, step, inference, postprocess and scaling. Leave it out." in told
     assert refused("benchmark", "--part=step", "--seconds=nan") == (
         "--seconds=nan: expected a finite number."
     )
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["--formats=all", "--part=eval", "--dtype=bf16"], "--part, --dtype cannot be used with"),
+        (["--formats=all"], "Give one of --model_dir, a run to export, and --model, a file"),
+        (["--formats=all", "--model=a", "--model_dir=b"], "Give one of --model_dir, a run to"),
+        (["--model=a", "--checkpoint=latest"], "--checkpoint is for --model_dir; leave"),
+        (["--model=a", "--formats=onnx"], "--formats=onnx chooses of a folder that `export` has"),
+        (["--model=a", "--seconds=inf"], "--seconds=inf: expected a finite number."),
+    ],
+)
+def test_formats_that_cannot_be_compared(words, told, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert told in refused("benchmark", *words)
 
 
 def test_losses_that_all_count_nothing(tiny_recipe, data_dir, tmp_path):

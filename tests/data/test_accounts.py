@@ -92,9 +92,14 @@ def test_a_tenth_of_the_images_too(coco):
         coco.convert(max_dropped=0.1)
     assert "2  not an image, or of a kind that Pillow" in str(caught.value)
     assert coco.shards() == []
-    coco.content["annotations"] = coco.content["annotations"][:8]
+    annotations = coco.content["annotations"]
+    coco.content["annotations"] = annotations[:8]
     with pytest.raises(ValueError, match="2 of 10 images of .*would be dropped, more than a"):
         coco.convert(max_dropped=0.1)
+    # All that is lost stands in the account, whether it was allowed or not.
+    coco.content["annotations"] = annotations
+    lost = coco.convert(max_dropped=0.2)["report"]["dropped boxes"]
+    assert lost == {"their image is dropped": {"count": 2, "first": ["8.jpg", "9.jpg"]}}
 
 
 def test_what_was_asked_for_and_second_copies_are_no_loss(coco):
@@ -113,7 +118,9 @@ def test_missing_images_have_a_limit_of_their_own(coco):
     coco.image("a.jpg").box()
     for number in range(3):
         coco.image(f"gone{number}.jpg", None).box()
-    assert coco.convert(max_missing=0.75, max_dropped=0.0)["num_images"] == 1
+    info = coco.convert(max_missing=0.75, max_dropped=0.0)
+    assert info["num_images"] == 1
+    assert info["report"]["dropped boxes"]["their image is missing"]["count"] == 3
 
 
 @pytest.mark.parametrize("kept", [{"keep_crowd": False}, {"max_dropped": 1.0}])

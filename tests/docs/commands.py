@@ -31,10 +31,14 @@ NOT_RUN = {
     r"(\w+=\S+ )*bash scripts/(\w+/\w+|prepare_coco)\.sh": "scripts/test_run_scripts.py",
     r"tensorboard": "serves until it is stopped",
     r"docker": "needs an image from the network",
+    r"(nice -n 19 )?python benchmarks/growth\.py": "minutes; tests/benchmark/test_growth.py",
     r"python benchmarks/compare\.py": "minutes; tests/benchmark/test_compare.py runs a part",
     r"python benchmarks/(save|start|resume)\.py": "minutes, and asks for a quiet machine",
     r"ssd_centernet export --model_dir=runs/demo/model": "asks for a trained run with AP to hold",
-    r"python benchmarks/exported\.py": "needs a quiet machine; tests/benchmark/test_exported.py",
+    r"ssd_centernet benchmark --formats=all": "minutes; tests/benchmark/test_formats.py",
+    r"ssd_centernet benchmark --model=exported/demo": "the export of a run that is not there",
+    r"ssd_centernet export .*--output=exported/openvino": "needs nncf; export/test_openvino.py",
+    r"ssd_centernet evaluate --model=exported/openvino/model_int8\.xml": "as the export before",
     r"python benchmarks/evaluate\.py": "minutes, and asks for a quiet machine",
     r"python scripts/readme_picture\.py": "needs the run of the demo",
     r"python -m tests\.parity": "minutes; tests/parity/test_parity.py runs it",
@@ -59,6 +63,7 @@ SHRINK = {
     "make_static": f"--overwrite {_SMALL_IMAGES}",
     "benchmark": f"--windows=1 --seconds=0.05 --batch_size=2 {_SMALL_IMAGES}",
     "benchmark --part=eval": "--windows=1 --images=20",
+    "benchmark --model": "--windows=1 --seconds=0.05",
 }
 # Words that a page leaves to the reader.
 PLACEHOLDERS = {"DATA": "data/coco"}
@@ -141,6 +146,8 @@ def shrunk(command: str, group: list[Step], *, narrow: bool = True) -> str:
     name = name.removeprefix("ssd_centernet ")
     if "--part=eval" in shlex.split(command):
         name += " --part=eval"
+    if name == "benchmark" and "--model=" in command:
+        name += " --model"
     for word, path in PLACEHOLDERS.items():
         command = re.sub(rf"\b{word}\b", path, command)
     # Only training builds a recipe's network by its name.

@@ -26,6 +26,7 @@ _CITED = re.compile(r"docs/reference/(\w+)\.md(?:, sections? ([^;`\n]*))?")
 _SOURCES = re.compile(r"^([ #]*)(?:.*\. )?Source:(?: (.+)|((?:\n\1    .+)+))$", re.M)
 # Paper -> its number. Whoever cites another one looks its number up and adds it.
 PAPERS = {
+    "Distilling the Knowledge in a Neural Network": "1503.02531",
     "RandAugment: Practical Automated Data Augmentation": "1909.13719",
     "Random Erasing Data Augmentation": "1708.04896",
     "Improved Regularization of Convolutional Neural Networks with Cutout": "1708.04552",

@@ -325,7 +325,7 @@ def test_pictures_and_formats_belong_together(options, message, tmp_path):
 def test_heads_that_compute_in_floats_are_refused(tmp_path, pictures, monkeypatch):
     files = order("ssd300_resnet34", tmp_path, pictures)
     # What the converter leaves in float32: a file of floats throughout.
-    monkeypatch.setattr(Integers, "_network", files._convert(files._function))
+    monkeypatch.setattr(Integers, "_network", files._convert(files.function))
     with pytest.raises(
         ValueError, match="tflite_int8_heads: ADD, CONV_2D, .* of SSD compute in fl"
     ):

@@ -62,6 +62,25 @@ def trained(state: State) -> Content:
     return files
 
 
+# The only run of the study.
+STUDIED = "base/seed0"
+
+
+def studied(state: State) -> Content:
+    """Return the run of a study as `trained` does, and its tables without times."""
+    files = files_of(state)
+    content = json.loads(files["ablation.json"])
+    for one in (*content["variants"].values(), *content["variants"]["base"]["runs"]):
+        for name in ("minutes", "processor_minutes"):
+            del one[name]
+    return {
+        **trained(state.below(STUDIED)),
+        "ablation.json": content,
+        "ablation.md": files["ablation.md"].partition(b"| mean of a run")[0],
+        f"{STUDIED}.json": f"{STUDIED}.json" in files,
+    }
+
+
 def _variables(checkpoint: Path) -> Content | str:
     """Return the values of a checkpoint without TensorFlow's count of how often it was saved."""
     import tensorflow as tf

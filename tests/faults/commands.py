@@ -12,12 +12,14 @@ from pathlib import Path
 from PIL import Image
 
 from tests.faults.checks import (
+    STUDIED,
     archived,
     below,
     evaluation_is_whole,
     exported,
     pictures_are_whole,
     records_are_of_one,
+    studied,
     together,
     trained,
 )
@@ -31,6 +33,12 @@ train.checkpoint_every = 2
 train.evaluate_every = 2
 train.eval_split = 'coco_val'
 """
+# One training of one step, as each state goes on with it.
+_STUDY = """
+base: {{gin_file: {inputs}/recipe.gin, data_dir: {inputs}/data, num_steps: 1, device: cpu}}
+variants: {{}}
+seeds: [0]
+"""
 _SIZES = ("--num_train=4", "--num_val=3", "--min_size=60", "--max_size=90")
 _ENDINGS = ("data-00000-of-00001", "index", "meta")
 # A recipe of the tests, whose run is not worth a word about its classes.
@@ -41,12 +49,14 @@ def make_inputs(base: Path, python) -> Path:
     """Make what the commands read, and return its folder.
 
     `shapes` and `others` are rendered pictures of other classes, `data` records of the first,
-    `run` a run with two checkpoints and its recipe, `detections-STEP.json` what these detect,
-    `frames` the pictures of a video, `mirror` published weights, which are not opened.
+    `run` a run with two checkpoints, with its recipe and a study of that, `detections-STEP.json`
+    what these detect, `frames` the pictures of a video, `mirror` published weights, which are not
+    opened.
     """
     folder = base / "inputs"
     folder.mkdir()
     (folder / "recipe.gin").write_text(TINY_RECIPE + _SETTINGS)
+    (folder / "study.yaml").write_text(_STUDY.format(inputs=folder))
 
     def command(*arguments) -> None:
         cli(*arguments, python=python, cwd=folder)
@@ -236,6 +246,15 @@ def _trainings(inputs: Path) -> list[Command]:
             before=(_convert(inputs, "others", "train", "run/data"),),
             content=trained,
             aside="damaged",
+        ),
+        Command(
+            "ablate",
+            "out",
+            ("ablate", f"--study={inputs}/study.yaml", "--output_dir=out"),
+            readers=(("ablate", f"--study={inputs}/study.yaml", "--output_dir=out", "--report"),),
+            content=studied,
+            aside=f"{STUDIED}/damaged",
+            starts=True,
         ),
     ]
 

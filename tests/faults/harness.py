@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import random
 import shutil
+import sys
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -23,6 +24,7 @@ FAULTS = (LOST, BLOCKED, TRACEBACK, PROGRAM, LEFTOVER)
 _AGE = 2 * 3600 * 10**9
 # Part of what every export asks for.
 _KNOWN_PROGRAMS = ("'git'",)
+_OURS = "'-m', 'ssd_centernet'"
 _TAIL = 1500
 
 Content = Mapping[str, object]
@@ -47,6 +49,7 @@ class Command:
         check: called with the state, the one at the beginning and the one of an undisturbed run;
             says what a reader would take wrongly, before any other command.
         variables: of the environment of all these commands.
+        starts: whether it starts others of ours; these are watched and killed with it.
     """
 
     name: str
@@ -60,6 +63,7 @@ class Command:
     aside: str | None = None
     check: Check | None = None
     variables: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    starts: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -138,7 +142,9 @@ class Trial:
         arguments = (self._program, *self.command.arguments)
         options = {"cwd": place, "root": root, "record": self._record, "env": self._env}
         killed = False
-        with watched(self._python, *arguments, **options) as watching:
+        # What a warm python starts is a fork of the warm one, which nobody watches.
+        python = sys.executable if self.command.starts else self._python
+        with watched(python, *arguments, **options) as watching:
             for operation in watching.operations():
                 yield operation
                 killed = operation.killed
@@ -216,7 +222,8 @@ class Trial:
             yield Fault(TRACEBACK, point.operation, _told(ended))
         if self._record.exists():
             lines = self._record.read_text(encoding="utf-8").splitlines()
-            strange = [one for one in lines if not any(known in one for known in _KNOWN_PROGRAMS)]
+            known = (*_KNOWN_PROGRAMS, *((_OURS,) if self.command.starts else ()))
+            strange = [line for line in lines if not any(one in line for one in known)]
             if strange:
                 yield Fault(PROGRAM, point.operation, "; ".join(strange))
 

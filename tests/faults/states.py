@@ -80,8 +80,14 @@ class State:
 
     def without(self, folder: str | None) -> State:
         """Leave out a folder."""
-        kept = {n: e for n, e in self.entries.items() if n.partition("/")[0] != folder}
-        return State(kept)
+        return State({n: e for n, e in self.entries.items() if not _is_in(n, folder)})
+
+    def below(self, folder: str) -> State:
+        """Return what lies in a folder, by its path from there."""
+        head = f"{folder}/"
+        return State(
+            {n.removeprefix(head): e for n, e in self.entries.items() if n.startswith(head)}
+        )
 
     @property
     def names(self) -> set[str]:
@@ -103,6 +109,10 @@ def plain(name: str) -> str:
     for pattern, instead in _CHANCE:
         name = pattern.sub(instead, name)
     return name
+
+
+def _is_in(name: str, folder: str | None) -> bool:
+    return folder is not None and f"{name}/".startswith(f"{folder}/")
 
 
 _KNOWN: dict[bytes, bytes] = {}

@@ -82,6 +82,22 @@ def test_folders_are_searched_without_earlier_drawings(tmp_path):
     assert files.find_images([tmp_path / "gone.jpg"]) == [str(tmp_path / "gone.jpg")]
 
 
+def test_what_cannot_be_read_in_a_folder_is_told_and_not_passed_over(tmp_path):
+    for name, target in (
+        ("gone.jpg", "nowhere"),
+        ("loop.jpg", "loop.jpg"),
+        ("end.jpg", os.devnull),
+    ):
+        (tmp_path / name).symlink_to(target)
+    os.mkfifo(tmp_path / "pipe.jpg")
+    (tmp_path / "folder.jpg").mkdir()
+    found = files.find_images([tmp_path], without=tmp_path / "out")
+    assert [Path(p).name for p in found] == ["end.jpg", "gone.jpg", "loop.jpg", "pipe.jpg"]
+    for path, words in zip(found, ("regular", "No such", "levels", "regular"), strict=True):
+        with pytest.raises((OSError, ValueError), match=words):
+            files.read_image(path)
+
+
 def test_image_ids_come_from_annotations_then_names_then_numbers():
     paths = ["x/cat.jpg", "x/000139.jpg", "y/139.png", "dog.jpg", "2.jpg", "cow.jpg"]
     assert files.number_images(paths, {"dog.jpg": 7, "gone.jpg": 1}) == {

@@ -272,11 +272,12 @@ def decoded(example: Mapping[str, tf.Tensor]) -> Example:
     return example
 
 
-def of_pixels(chain: Callable) -> Callable:
-    """Return somebody's own chain for pictures that a step has made.
+def of_pixels(chain: Callable, by: str) -> Callable:
+    """Return somebody's own chain for pictures that are pixels already.
 
     Args:
         chain: (example with `image`, seed) -> example.
+        by: the setting that makes them so.
 
     Returns:
         The chain; where it asks for `encoded`, which is no more, the error says why.
@@ -289,9 +290,9 @@ def of_pixels(chain: Callable) -> Callable:
             if "encoded" not in str(error):
                 raise
             raise ValueError(
-                "train.augment asks for example['encoded'], the bytes of a file, but train.compose "
+                f"train.augment asks for example['encoded'], the bytes of a file, but {by} "
                 "makes pictures of pixels: let the chain take example['image'], uint8 [H, W, 3], "
-                "where it is given, or leave train.compose out."
+                f"where it is given, or leave {by} out."
             ) from error
 
     return chain_of_pixels

@@ -247,7 +247,11 @@ def _locate(
             report.add("notes", reason, folder)
         return _Place(folder)
     entries = [value] if isinstance(value, str) else value
-    found = [_existing(root, settings.get("path", ""), entry, report) for entry in entries]
+    base = settings.get("path", "")
+    found = [_existing(root, base, entry, report) for entry in entries]
+    if base and not (root / os.path.expanduser(base.replace("\\", "/"))).is_dir():
+        reason = "path of data.yaml does not exist: what lies beside data.yaml is taken"
+        report.add("notes", reason, base)
     if len(found) == 1 and found[0].is_dir():
         return _Place(os.fspath(found[0]))
     folders = [os.path.abspath(entry) for entry in found if entry.is_dir()]

@@ -114,6 +114,10 @@ def test_paths_of_another_machine_in_data_yaml(tmp_path):
     (root / "list.txt").write_text("./images/train/a.jpg\nC:\\me\\images\\train\\c.png\n")
     source = read_yolo(yaml, split="train")
     assert files(source) == ["images/train/a.jpg", "images/train/c.png"]
+    entry = source.report.to_dict()["notes"][
+        "path of data.yaml does not exist: what lies beside data.yaml is taken"
+    ]
+    assert entry == {"count": 1, "first": ["../elsewhere"]}
     assert len(source.content["annotations"]) == 3
     with pytest.raises(FileNotFoundError, match="no images of split 'holdout'"):
         read_yolo(root, split="holdout")
