@@ -82,6 +82,20 @@ class DecodedRecords:
                 if not self.path.exists():
                     self._write()
         self._open()
+        self._tell_what_changes()
+
+    def _tell_what_changes(self) -> None:
+        """Say that pixels are not those of the records."""
+        if self._longest_side is not None:
+            sizes = [one.sizes for source in self._sources for one in source.summaries]
+            longest = np.concatenate([np.zeros([0, 2], np.int64), *sizes]).max(axis=1)
+            logging.warning(
+                "training_batches.cache_scale reduces %d of %d pictures to %d pixels: their pixels "
+                "are not those that the recipe was published with",
+                (longest > self._longest_side).sum(),
+                len(longest),
+                self._longest_side,
+            )
 
     def parser(self, parse: Callable[..., dict]) -> Callable[..., dict]:
         """Make the graph function (number of a record, ...) -> example with `image`.
@@ -155,10 +169,11 @@ class DecodedRecords:
 
     def _write(self) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        remove_leftovers(self.path.parent, [self.path.name], say=logging.info)
+        remove_leftovers(self.path.parent, [self.path.name], say=logging.warning)
         size = self._check_fits()
         count = sum(len(one.boxes) for source in self._sources for one in source.summaries)
-        logging.info("unpacking %d pictures, %.2f GiB, to %s", count, size / _GIB, self.path)
+        # Of a large data set it takes minutes.
+        logging.warning("unpacking %d pictures, %.2f GiB, to %s", count, size / _GIB, self.path)
         with temporary_folder(self.path) as folder:
             self._write_files(folder, size)
             put_folder(folder, self.path)
@@ -324,7 +339,7 @@ def _written_by_one(path: Path) -> Iterator[None]:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            logging.info("waiting: another process unpacks %s", path)
+            logging.warning("waiting: another process unpacks %s", path)
             fcntl.flock(lock, fcntl.LOCK_EX)
         except OSError:  # A file system without locks: each writes a folder and renames it.
             pass

@@ -1,5 +1,6 @@
 """What conversion and evaluation cost as a split grows, in a tiny run of the benchmark."""
 
+import math
 import re
 import sys
 
@@ -22,9 +23,14 @@ def test_every_size_has_a_line_and_every_part_its_growth():
         assert all(0 <= value < 1000 for value in numbers[1::2])
     powers = dict(re.findall(r"^(.+): grows with the images to the power of (.+)$", said, re.M))
     assert tuple(powers) == PARTS
-    for told in powers.values():
-        # Four times the images would be the power of 2 if it went by their square.
-        assert len(told.split(", ")) == 2 and all(float(one) < 1.8 for one in told.split(", "))
+    of_an_image = [[float(cell) for cell in row.split()[2::2]] for row in rows[:4]]
+    for column, told in enumerate(powers.values()):
+        for few, many, power in zip(
+            of_an_image[:2], of_an_image[2:], told.split(", "), strict=True
+        ):
+            # Four times the images; a cost by image that stays the same is the power of 1.
+            expected = math.log(4 * many[column] / few[column]) / math.log(4)
+            assert abs(float(power) - expected) < 0.05
 
 
 def test_sizes_that_cannot_be_are_refused():

@@ -70,6 +70,12 @@ def take(batches, count):
     return next(batches.unbatch().batch(count).take(1).as_numpy_iterator())
 
 
+def decoded_folder(cache, data_dir):
+    """The folder of whole pictures."""
+    source = shards.RecordSource(data_dir, "coco_train", 0, 1, True, "object")
+    return decoded.DecodedRecords([source], folder=cache["cache_dir"]).path
+
+
 def plain(image):
     return tf.ensure_shape(tf.image.resize(image, SIZE), [*SIZE, 3])
 
@@ -139,13 +145,19 @@ def test_compressed_records_are_unpacked_too(tmp_path, cache):
     assert_same(whole, take(training(str(tmp_path)), 22))
 
 
-def test_larger_pictures_are_reduced_by_means(data_dir, cache):
+def test_larger_pictures_are_reduced_by_means(data_dir, cache, caplog):
     plainly = {"augment": pipeline.resize_only(plain), "batch_size": 1, "keep_empty": True}
     made = take(training(data_dir, **plainly, **cache, cache_scale=1.25), COUNT)
+    assert f"unpacking {COUNT} pictures, 0.00 GiB, to {cache['cache_dir']}" in caplog.text
+    assert f"cache_scale reduces {COUNT} of {COUNT} pictures to 70 pixels" in caplog.text
+    caplog.clear()
     full = take(training(data_dir, **plainly), COUNT)
+    training(data_dir, **cache)
+    assert "unpacking" in caplog.text and "reduces" not in caplog.text
     assert np.abs(made.pop("image") - full.pop("image")).max() > 1
     assert_same(made, full)  # Boxes, areas and sizes are those of the whole picture.
-    (folder,) = (name for name in os.listdir(cache["cache_dir"]) if not name.startswith("."))
+    shutil.rmtree(decoded_folder(cache, data_dir))
+    (folder,) = os.listdir(cache["cache_dir"])
     with np.load(os.path.join(cache["cache_dir"], folder, decoded.INDEX)) as index:
         sizes = index["sizes"]
     # 1.25 times the 56 columns of the input.
