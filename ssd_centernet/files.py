@@ -22,6 +22,7 @@ import stat
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import TextIO
 
 # What a file gets: text (written as UTF-8, line ends as they are), bytes, or pieces of text, which
 # need not be in memory together.
@@ -101,6 +102,25 @@ def read_object(path: str | os.PathLike) -> dict | None:
     except (FileNotFoundError, IsADirectoryError, NotADirectoryError, ValueError, RecursionError):
         return None
     return found if isinstance(found, dict) else None
+
+
+def open_at_end(path: str | os.PathLike) -> TextIO:
+    """Open a file of lines to append some, each written as soon as it ends.
+
+    Half a line of a killed process stays a line of its own, and takes no other with it.
+
+    Args:
+        path: the file; made if missing.
+
+    Raises:
+        OSError: it cannot be written to.
+    """
+    with open(path, "ab+") as file:
+        file.seek(max(0, file.seek(0, os.SEEK_END) - 1))
+        cut = file.read(1) not in (b"", b"\n")
+    lines = open(path, "a", buffering=1, encoding="utf-8")
+    lines.write("\n" if cut else "")
+    return lines
 
 
 def write_atomically(path: str | os.PathLike, content: Content, *, tidy: bool = False) -> str:

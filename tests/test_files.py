@@ -12,6 +12,7 @@ from ssd_centernet.files import (
     LEFTOVER_AGE,
     leftovers,
     mend_folder,
+    open_at_end,
     put_folder,
     remove_folder,
     remove_leftovers,
@@ -38,6 +39,19 @@ def test_text_and_bytes_are_written_and_readable_by_others(tmp_path, umask):
     write_atomically(path, b"\x00\xff")
     assert path.read_bytes() == b"\x00\xff"
     assert os.listdir(path.parent) == ["a.txt"]
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [(None, "é\n"), ("", "é\n"), ("a\n", "a\né\n"), ("a\nha", "a\nha\né\n"), ("ö", "ö\né\n")],
+)
+def test_half_a_line_takes_no_other_with_it(tmp_path, before, after):
+    path = tmp_path / "lines"
+    if before is not None:
+        path.write_text(before)
+    with open_at_end(path) as file:
+        file.write("é\n")
+        assert path.read_text() == after  # A kill now would lose nothing.
 
 
 def test_pieces_are_written_in_their_order_or_not_at_all(tmp_path):

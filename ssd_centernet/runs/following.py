@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from ssd_centernet.evaluation.replaced import describe_replaced
+from ssd_centernet.files import open_at_end
 from ssd_centernet.run_directory import (
     CONFIG_NAME,
     EVAL_KIND,
@@ -155,7 +156,7 @@ def evaluate_checkpoints(
             paths = save_evaluation(result, directory, checkpoint=prefix, split=evaluation.split)
             losses = {LOSS_PREFIX + name: value for name, value in result.losses.items()}
             record = {"kind": EVAL_KIND, "step": step, "time": round(time.time(), 3), **facts}
-            with open(log, "a", encoding="utf-8") as file:
+            with open_at_end(log) as file:
                 file.write(json.dumps({**record, **result.result.metrics, **losses}) + "\n")
         yield step, result, paths
 

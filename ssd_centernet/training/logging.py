@@ -14,7 +14,7 @@ from typing import TextIO
 import numpy as np
 import tensorflow as tf
 
-from ssd_centernet.files import write_atomically
+from ssd_centernet.files import open_at_end, write_atomically
 from ssd_centernet.run_directory import METRICS_NAME, SESSIONS_NAME, TRAIN_KIND
 from ssd_centernet.training.log_files import COMPLETE, duration
 from ssd_centernet.training.schedules import RunLength
@@ -178,7 +178,7 @@ class TrainLog:
             return
         record = {"event": event, "step": step, "time": round(time.time(), 3), **facts}
         self._finished = event == "end" and facts.get("reason") in COMPLETE
-        with (self._model_dir / SESSIONS_NAME).open("a") as file:
+        with open_at_end(self._model_dir / SESSIONS_NAME) as file:
             file.write(json.dumps(record) + "\n")
 
     def _opened(self) -> TextIO:
@@ -186,11 +186,7 @@ class TrainLog:
         if self._file is None:
             # Appended line by line: a killed process loses at most the last line, and a resume goes
             # on below.
-            path = self._model_dir / METRICS_NAME
-            cut = path.is_file() and path.read_bytes()[-1:] not in (b"", b"\n")
-            self._file = path.open("a", buffering=1)
-            # A killed process may leave half a line, which must not take the next one with it.
-            self._file.write("\n" if cut else "")
+            self._file = open_at_end(self._model_dir / METRICS_NAME)
         return self._file
 
     @contextlib.contextmanager

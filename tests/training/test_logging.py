@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from ssd_centernet.training import logging
-from ssd_centernet.training.log_files import duration
+from ssd_centernet.training.log_files import duration, recorded_metrics, recorded_sessions
 from ssd_centernet.training.logging import TrainLog
 from ssd_centernet.training.schedules import RunLength
 
@@ -53,6 +53,22 @@ def test_the_lines_of_a_window_fit_a_terminal(tmp_path, clock):
     text = " ".join(console.getvalue().split())
     for field in ("heatmap 1234.5678", "size 12.5000", "scale 32768 (skipped 3)", "waits 83%"):
         assert field in text
+
+
+@pytest.mark.parametrize("name", ["sessions.jsonl", "metrics.jsonl"])
+def test_half_a_line_of_a_killed_process_takes_no_other_with_it(tmp_path, clock, name):
+    (tmp_path / name).write_text('{"event": "begin", "st')
+    log = TrainLog(tmp_path, RunLength(10, 100, 4), console=io.StringIO())
+    log.session("begin", 0, data_dir="here")
+    clock[0] += 1.0
+    log.window(2, METRICS)
+    log.session("end", 2, reason="finished")
+    log.close()
+    with pytest.warns(UserWarning, match="1 of its lines cannot be read and are left out: line 1"):
+        begun, ended = recorded_sessions(tmp_path)
+        windows, _ = recorded_metrics(tmp_path)
+    assert begun["data_dir"] == "here" and ended["reason"] == "finished"
+    assert [one["step"] for one in windows] == [2]
 
 
 def test_durations_are_readable():
