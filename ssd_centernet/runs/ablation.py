@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from ssd_centernet.config.text import read_bindings
-from ssd_centernet.files import read_object, write_atomically
+from ssd_centernet.files import read_object, remove_leftovers, write_atomically
 from ssd_centernet.run_directory import CONFIG_NAME, METRICS_NAME, has_checkpoint
 from ssd_centernet.runs.logs import RunLog
 from ssd_centernet.runs.planned import run_command
@@ -168,10 +168,11 @@ def train_runs(
     for number, (seed, plan) in enumerate(runs, 1):
         run = read_run(directory, plan.name, seed)
         head = f"== {run.name} ({number} of {len(runs)})"
+        folder = run_folder(directory, plan.name, seed)
         if run.complete:
+            remove_leftovers(folder.parent, [_usage_path(folder).name])
             say(f"{head}: is there")
             continue
-        folder = run_folder(directory, plan.name, seed)
         say(f"{head}: {plan.steps} steps of {plan.batch_size} images in {folder}")
         with _measured(folder) as measured:
             measured["status"] = run_command(plan.command(seed, directory))

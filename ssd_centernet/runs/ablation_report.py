@@ -129,8 +129,8 @@ class Ablation:
         """
         content = json.dumps({**facts, **self.to_dict()}, indent=1, allow_nan=False)
         return [
-            write_atomically(Path(directory) / REPORT_NAME, content + "\n"),
-            write_atomically(Path(directory) / PAGE_NAME, self.markdown() + "\n"),
+            write_atomically(Path(directory) / REPORT_NAME, content + "\n", tidy=True),
+            write_atomically(Path(directory) / PAGE_NAME, self.markdown() + "\n", tidy=True),
         ]
 
     def notes(self) -> list[str]:

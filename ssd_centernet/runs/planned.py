@@ -80,7 +80,7 @@ def check_settings(directory: str | os.PathLike, settings: dict) -> None:
     """
     path = Path(directory) / _SETTINGS_NAME
     if not path.exists() or not any(map(has_checkpoint, Path(directory).iterdir())):
-        write_atomically(path, json.dumps(settings, indent=1) + "\n")
+        write_atomically(path, json.dumps(settings, indent=1) + "\n", tidy=True)
         return
     before = read_object(path)
     if before is None:

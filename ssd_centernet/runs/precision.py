@@ -192,7 +192,7 @@ class Comparison:
         directory = Path(directory)
         text = json.dumps({**facts, **self.to_dict()}, indent=1, allow_nan=False) + "\n"
         return [
-            write_atomically(directory / COMPARISON_NAME, text),
+            write_atomically(directory / COMPARISON_NAME, text, tidy=True),
             save_png(directory / CURVES_NAME, self.picture(title)),
         ]
 

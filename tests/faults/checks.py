@@ -67,7 +67,10 @@ STUDIED = "base/seed0"
 
 
 def studied(state: State) -> Content:
-    """Return the run of a study as `trained` does, and its tables without times."""
+    """Return the run of a study as `trained` does, and its tables without what it took.
+
+    What a killed study took was measured by nobody.
+    """
     files = files_of(state)
     content = json.loads(files["ablation.json"])
     for one in (*content["variants"].values(), *content["variants"]["base"]["runs"]):
@@ -77,7 +80,6 @@ def studied(state: State) -> Content:
         **trained(state.below(STUDIED)),
         "ablation.json": content,
         "ablation.md": files["ablation.md"].partition(b"| mean of a run")[0],
-        f"{STUDIED}.json": f"{STUDIED}.json" in files,
     }
 
 

@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 
 import pytest
 
@@ -223,6 +224,19 @@ def test_a_run_that_fails_does_not_keep_the_others_from_their_turn(tmp_path, mon
     ]
     assert said[0] == "== base/seed0 (1 of 4): is there"
     assert read_run(tmp_path / "runs", "base", 1).processor_minutes is not None
+
+
+def test_what_a_killed_study_was_writing_is_removed_by_the_next(tmp_path):
+    write_run(tmp_path, "base", 0, 0.3)
+    names = ("base/.seed0.json", ".ablation.json", ".ablation.md")
+    left = [tmp_path / f"{name}.ssd-0123456789.tmp" for name in names]
+    for path in left:
+        path.touch()
+        os.utime(path, (0, 0))
+    assert train_runs([plan()], [0], tmp_path, say=lambda line: None) == []
+    assert [path.exists() for path in left] == [False, True, True]
+    read(tmp_path, ["base"], [0]).save(tmp_path)
+    assert not any(path.exists() for path in left)
 
 
 def test_the_metrics_of_the_flag_are_all_there_are():
