@@ -92,7 +92,7 @@ class Process:
         self._process.wait()
         self._errors.seek(0)
         sys.stderr.writelines(self._errors.readlines()[-25:])
-        reason = f"{self.name} ended with status {self._process.returncode}; see above"
+        reason = f"{self.name}: it ended with status {self._process.returncode}"
         raise NotMeasured(reason, failed=True)
 
 

@@ -141,7 +141,7 @@ def test_processes_take_turns_and_are_ended(modules, tmp_path, monkeypatch):
     assert [failed for _, failed in reasons] == [False, False, True]
     assert "bash scripts/setup.sh peers" in reasons[0][0]
     assert reasons[1][0] == "missing: no_such_module is not installed"
-    assert "broken ended with status 1" in reasons[2][0]
+    assert reasons[2][0] == "broken: it ended with status 1"
     assert len(seen) == 4
     for pid in seen:
         with pytest.raises(ProcessLookupError):
