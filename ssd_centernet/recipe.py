@@ -32,7 +32,8 @@ from ssd_centernet.labels import LabelMap
 from ssd_centernet.layers.normalization import synchronize, warm_up_averages
 from ssd_centernet.models.detector import Detector
 from ssd_centernet.recipe_settings import RecipeSettings
-from ssd_centernet.runtime.distribution import Communicator, SingleProcess, connect
+from ssd_centernet.runtime.distribution import Communicator, SingleProcess
+from ssd_centernet.runtime.engine import Engine, start_engine
 from ssd_centernet.runtime.precision import needs_loss_scale
 from ssd_centernet.training.length import LOSS_PREFIX, LoopOptions, RunLength, intervals, run_length
 from ssd_centernet.training.teacher import Lessons
@@ -61,10 +62,12 @@ class Recipe(RecipeSettings):
         """Tell whether a run begins with the weights of a checkpoint."""
         return bool(self.fine_tune_checkpoint or self.resume_from)
 
-    def connect(self) -> Communicator:
-        """Find the processes that train together; before TensorFlow touches a device."""
+    def start_engine(self) -> Engine:
+        """Find the devices and processes that train together; before TensorFlow touches any."""
         group = None if self.sync_batch_norm in (False, True) else self.sync_batch_norm
-        return connect(self.use_horovod, compression=self.gradient_compression, group_size=group)
+        options = {"use_horovod": self.use_horovod, "compression": self.gradient_compression}
+        options |= {"device": self.device, "devices": self.devices, "group_size": group}
+        return start_engine(self.strategy, **options)
 
     def detector(self, label_map: LabelMap | None = None, **classes: int) -> Detector:
         """Build the detector, with fresh weights.
@@ -249,7 +252,7 @@ class Recipe(RecipeSettings):
             The trainer at step 0.
         """
         communicator, rendering = communicator or SingleProcess(), self.rendering()
-        if self.sync_batch_norm and communicator.size > 1:
+        if self.sync_batch_norm and communicator.size * communicator.replicas > 1:
             synchronize(detector, communicator.mean_of_group, communicator.group_size)
         # Built under every precision, so that its settings count as used where it has no effect.
         scale, schedule = self.loss_scale(), self.schedule()

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 from ssd_centernet.config import expectations as may_be
 from ssd_centernet.config.contradictions import refuse_contradictions
 from ssd_centernet.data.pipeline import training_batches
+from ssd_centernet.runtime.engine import STRATEGIES
 from ssd_centernet.training.loss_scale import LossScale
 from ssd_centernet.training.optimizers import Momentum
 from ssd_centernet.training.schedules import ConstantRate
@@ -40,7 +41,7 @@ class RecipeSettings:
         ema_decay: decay of an average of the weights, which is evaluated, exported and kept in
             best/, such as 0.9998; None for no average.
         teacher: a run whose scores and boxes are learned beside the objects, `@Teacher()`.
-        jit_compile: whether XLA compiles the step, of one process.
+        jit_compile: whether XLA compiles the step, of one process with one device.
         resume_from: a run or checkpoint of this library that a fresh run directory goes on from, as
             if the run had always been there; wins over `fine_tune_checkpoint`.
         loss_scale: constructor of the factor that float16 alone needs, such as `@LossScale`.
@@ -80,7 +81,9 @@ class RecipeSettings:
         tracker: 'mlflow' or 'wandb', which gets the numbers of the log too; None for neither.
         seed: of initial weights, shuffling and augmentation.
         device: auto, cpu, gpu, tpu, hpu, mlu or npu.
-        use_horovod: whether this is one of several processes that train one model.
+        strategy: auto, one, mirrored or horovod: what joins several devices.
+        devices: number that share a batch of this process; None is all for mirrored, else one.
+        use_horovod: the same as the strategy horovod.
         gradient_compression: "fp16" sends gradients between processes in half precision.
         accumulate_steps: batches whose gradients are averaged for one update.
         sync_batch_norm: True takes batch statistics over all processes, a number over such groups.
@@ -136,6 +139,8 @@ class RecipeSettings:
     tracker: Annotated[str | None, may_be.one_of("mlflow", "wandb")] = None
     seed: Annotated[int, may_be.SEED] = 0
     device: str = "auto"
+    strategy: Annotated[str, may_be.one_of(*STRATEGIES)] = "auto"
+    devices: Annotated[int | None, may_be.COUNT] = None
     use_horovod: Annotated[bool, may_be.SWITCH] = False
     gradient_compression: Annotated[str, may_be.one_of("none", "fp16")] = "none"
     accumulate_steps: Annotated[int, may_be.COUNT] = 1

@@ -29,13 +29,9 @@ from ssd_centernet.runs.lock import run_lock
 from ssd_centernet.runs.settings import RunSettings
 from ssd_centernet.runs.splits import describe_splits, settle_splits
 from ssd_centernet.runs.teaching import open_teacher
-from ssd_centernet.runtime.device import (
-    claim_device,
-    prefetch_to_device,
-    refuse_shared_devices,
-    select_device,
-)
+from ssd_centernet.runtime.device import prefetch_to_device
 from ssd_centernet.runtime.distribution import Communicator
+from ssd_centernet.runtime.engine import Engine
 from ssd_centernet.training.checkpoints import MisfitError, RunCheckpoints
 from ssd_centernet.training.length import RunLength
 from ssd_centernet.training.logging import TrainLog
@@ -81,9 +77,8 @@ def train(
         LostProcessError: another process of the run ended, stopped or cannot be reached.
     """
     recipe = recipe or Recipe()
-    communicator = recipe.connect()
-    strategy = select_device(recipe.device, index=communicator.local_rank)
-    refuse_shared_devices(communicator.gather([claim_device(strategy, communicator.local_rank)]))
+    engine = recipe.start_engine()
+    communicator, strategy = engine.communicator, engine.strategy
     if prepare is not None:
         if communicator.is_chief:
             prepare(recipe.train_split, recipe.eval_split, functools.partial(print, flush=True))
@@ -98,7 +93,7 @@ def train(
     options = recipe.loop_options(length)
     earlier = filter(None, (model_dir, recipe.resume_from))
     fits = not any(map(beginning.began_without, earlier))
-    trainer, taught_by = _build(recipe, length, label_map, communicator, strategy, fits)
+    trainer, taught_by = _build(recipe, length, label_map, engine, fits)
     with run_lock(model_dir, needed=communicator.is_chief):
         checkpoints = RunCheckpoints(
             trainer, model_dir, seed=recipe.seed, keep=recipe.keep_checkpoints
@@ -166,19 +161,18 @@ def _build(
     recipe: Recipe,
     length: RunLength,
     label_map: LabelMap,
-    communicator: Communicator,
-    strategy: tf.distribute.Strategy,
+    engine: Engine,
     fits_length: bool,
 ) -> tuple[Trainer, str | None]:
     """Build detector and trainer; return the trainer and a line on its teacher, if any."""
     # Before the seed: a teacher's weights are drawn too, and then read.
-    teacher = open_teacher(recipe, strategy)
+    teacher = open_teacher(recipe, engine)
     keras.utils.set_random_seed(recipe.seed)
-    with strategy.scope():
+    with engine.scope():
         trainer = recipe.trainer(
             recipe.detector(label_map),
             length,
-            communicator=communicator,
+            communicator=engine.communicator,
             fits_length=fits_length,
             teacher=teacher and teacher.detector,
         )
@@ -330,6 +324,7 @@ def _record(
         **dataclasses.asdict(trainer.length),
         "images": images,
         "processes": trainer.communicator.size,
+        "devices": trainer.communicator.replicas,
         "fits_length": fits_length,
         "device": _device_of(trainer),
         "precision": trainer.detector.dtype_policy.name,
@@ -366,7 +361,8 @@ def _announce(
         log.say(misfit)
     if warmed_up := describe_averages(trainer.detector):
         log.say(warmed_up)
-    if recipe.sync_batch_norm and processes == 1:
+    devices = trainer.communicator.replicas
+    if recipe.sync_batch_norm and processes * devices == 1:
         log.say("note: train.sync_batch_norm (--distributed_bn) has no effect on one process")
     if length.global_batch_size > images:
         log.say(
@@ -379,6 +375,7 @@ def _announce(
         f"{counted(length.total_steps, 'step')} in all (train.{asked}), "
         f"batch {length.global_batch_size}, "
         + (f"{processes} processes, " if processes > 1 else "")
+        + (f"shared by {devices} devices, " if devices > 1 else "")
         + f"{len(trainer.train_variables)} variables to train on {_device_of(trainer)}"
     )
     for note in [*notes, *_of_anchors(recipe, trainer, folders[0])]:

@@ -11,6 +11,7 @@ from types import SimpleNamespace
 
 import gin
 import pytest
+import tensorflow as tf
 
 from ssd_centernet import api, config, fit_data
 from ssd_centernet import recipe as recipe_module
@@ -26,6 +27,7 @@ from ssd_centernet.models.detector import Detector
 from ssd_centernet.preview import anchor_report
 from ssd_centernet.recipe import Recipe
 from ssd_centernet.runtime.distribution import SingleProcess
+from ssd_centernet.runtime.engine import Engine
 from ssd_centernet.training.loss_scale import LossScale
 from ssd_centernet.training.optimizers import Momentum
 from ssd_centernet.training.schedules import ConstantRate
@@ -145,10 +147,12 @@ TELLTALES = {
     "profile": ("(1, 2)", TRAIN, {"make_observers.profile": (1, 2)}),
     "use_performance": ("True", TRAIN, {"make_observers.use_performance": True}),
     "tracker": ("'mlflow'", TRAIN, {"start_tracking.name": "mlflow"}),
-    "device": ("'cpu'", TRAIN, {"select_device.name": "cpu"}),
-    "use_horovod": ("True", TRAIN, {"connect.use_horovod": True}),
-    "gradient_compression": ("'fp16'", TRAIN, {"connect.compression": "fp16"}),
-    "sync_batch_norm": ("2", TRAIN, {"connect.group_size": 2}),
+    "device": ("'cpu'", TRAIN, {"start_engine.device": "cpu"}),
+    "strategy": ("'horovod'", TRAIN, {"start_engine.name": "horovod"}),
+    "devices": ("3", TRAIN, {"start_engine.devices": 3}),
+    "use_horovod": ("True", TRAIN, {"start_engine.use_horovod": True}),
+    "gradient_compression": ("'fp16'", TRAIN, {"start_engine.compression": "fp16"}),
+    "sync_batch_norm": ("2", TRAIN, {"start_engine.group_size": 2}),
 }
 # Settings of a part, with those of `train` that choose the part.
 PARTS = (
@@ -198,6 +202,7 @@ def watched(function, place, result=None):
 @contextlib.contextmanager
 def watching():
     """Watch the parts that settings go to; nothing is trained, measured or restored."""
+    alone = Engine(SingleProcess(), tf.distribute.get_strategy())
     untrained = SimpleNamespace(run=lambda: "finished")
     table = SimpleNamespace(report=lambda: "nothing", fresh=())
     tracking = SimpleNamespace(log=lambda *_: None, close=lambda **_: None)
@@ -207,8 +212,7 @@ def watching():
             (recipe_module, "LoopOptions", None),
             (recipe_module, "run_length", None),
             (recipe_module, "evaluation_batches", None),
-            (recipe_module, "connect", SingleProcess()),
-            (train_module, "select_device", None),
+            (recipe_module, "start_engine", alone),
             (train_module, "RunCheckpoints", None),
             (train_module, "PictureBoard", None),
             (train_module, "make_observers", []),

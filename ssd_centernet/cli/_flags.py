@@ -13,6 +13,7 @@ from absl import flags
 
 _DTYPES = ["fp32", "bf16", "fp16"]
 AUTO = "auto"
+_STRATEGIES = ["auto", "one", "mirrored", "horovod"]
 _DEVICES = ["auto", "cpu", "gpu", "tpu", "hpu", "mlu", "npu"]
 
 
@@ -184,6 +185,24 @@ def define_use_horovod() -> None:
         "use_horovod",
         None,
         "This process is one of several that `ssd_centernet launch` or horovodrun started.",
+    )
+
+
+def define_strategy() -> None:
+    """Define --strategy and --devices."""
+    flags.DEFINE_enum(
+        "strategy",
+        None,
+        _STRATEGIES,
+        "What joins several devices: one, none; mirrored, the devices of this process, which share "
+        "its batch; horovod, processes that a launcher started. auto: horovod where it started "
+        "this process, mirrored where --devices is more than 1, else one.",
+    )
+    flags.DEFINE_integer(
+        "devices",
+        None,
+        "Devices of this process, which share its batch (--strategy=mirrored: all).",
+        lower_bound=1,
     )
 
 

@@ -51,6 +51,8 @@ _BINDINGS = {
     "evaluate_every": "train.evaluate_every",
     "use_performance": "train.use_performance",
     "tracker": "train.tracker",
+    "strategy": "train.strategy",
+    "devices": "train.devices",
     "use_horovod": "train.use_horovod",
     "distributed_bn": "train.sync_batch_norm",
 }
@@ -101,9 +103,10 @@ def define_flags() -> None:
     flags.DEFINE_string(
         "inference", None, "Detect objects in this image with the run of --model_dir, then exit."
     )
+    _flags.define_strategy()
     _flags.define_use_horovod()
     flags.DEFINE_boolean(
-        "distributed_bn", None, "Take batch statistics over all processes; needs --use_horovod."
+        "distributed_bn", None, "Take batch statistics over all processes and devices."
     )
     flags.DEFINE_float(
         "learning_rate",

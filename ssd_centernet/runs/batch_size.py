@@ -94,6 +94,11 @@ def find_batch_size(request: dict[str, Any], communicator: Communicator) -> tupl
     Raises:
         ValueError: the memory is not known, or not even the smallest trial fits; on every process.
     """
+    if communicator.replicas > 1:
+        raise ValueError(
+            f"--batch_size=auto measures one device, and {communicator.replicas} share a batch "
+            f"here: give a number, a multiple of {communicator.replicas}."
+        )
     hosts = communicator.gather([socket.gethostname()])
     neighbours = hosts.count(socket.gethostname())
     free = available_memory()
@@ -228,7 +233,7 @@ def _tried(told: dict[str, Any]) -> Trial:
         flag_params=[*told["flag_params"], f"{_SETTING} = {size}"],
         allow_import=told["allow_import"],
     )
-    recipe = Recipe().replace(batch_size=size, use_horovod=False)
+    recipe = Recipe().replace(batch_size=size, use_horovod=False, strategy="one", devices=None)
     strategy = select_device(recipe.device, index=told["local_rank"])
     label_map = merged_label_map(told["data_dir"])[0]
     images = recipe.count_images(told["data_dir"])

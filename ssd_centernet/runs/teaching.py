@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import tensorflow as tf
-
 from ssd_centernet import config
 from ssd_centernet.recipe import Recipe
 from ssd_centernet.runs.opened import OpenedRun, open_run
+from ssd_centernet.runtime.engine import Engine
 
 
-def open_teacher(recipe: Recipe, strategy: tf.distribute.Strategy) -> OpenedRun | None:
+def open_teacher(recipe: Recipe, engine: Engine) -> OpenedRun | None:
     """Open the run of `train.teacher`; its settings do not mix with those of the recipe.
 
     Args:
         recipe: of the training. It is asked before the training's own weights are drawn, whose
             draws then are the same with and without a teacher.
-        strategy: places the teacher beside what is trained.
+        engine: places the teacher beside what is trained.
 
     Returns:
         The run; None without a teacher.
@@ -26,5 +25,5 @@ def open_teacher(recipe: Recipe, strategy: tf.distribute.Strategy) -> OpenedRun 
     """
     if recipe.teacher is None:
         return None
-    with config.set_aside(), strategy.scope():
+    with config.set_aside(), engine.scope():
         return open_run(recipe.teacher.run, checkpoint=recipe.teacher.checkpoint, device=None)

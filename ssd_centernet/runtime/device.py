@@ -55,6 +55,63 @@ def select_device(name: str | None = "auto", *, index: int = 0) -> tf.distribute
     return _npu(index) if name == "npu" else _accelerator(name.upper(), index)
 
 
+def select_devices(name: str | None = "auto", count: int | None = None) -> tf.distribute.Strategy:
+    """Prepare several devices of this process, which train one model together.
+
+    To be called before TensorFlow has touched any device.
+
+    Args:
+        name: 'auto', 'cpu' or 'gpu', as for `select_device`.
+        count: number of devices, the first ones; None is all. A CPU counts as many as are asked
+            for.
+
+    Returns:
+        A strategy of as many replicas; for a single device that of `select_device`.
+
+    Raises:
+        ValueError: such devices cannot train in one process; a CPU without a number.
+        RuntimeError: not as many devices; TensorFlow is already initialised with other settings.
+    """
+    name = "auto" if name is None else name.lower()
+    name = _first_accelerator() if name == "auto" else name
+    if name not in ("cpu", "gpu"):
+        raise ValueError(
+            f"--strategy=mirrored knows GPUs and CPUs, and the device is {name!r}. Start a process "
+            "for each device: ssd_centernet launch --num_processes=N -- train ..."
+        )
+    if name == "cpu" and count is None:
+        raise ValueError(
+            "--strategy=mirrored found no GPU. Give --devices=N too to train on N devices that "
+            "share the CPU, as a trial; or leave out --strategy."
+        )
+    kind = name.upper()
+    found = tf.config.list_physical_devices(kind)
+    if kind == "GPU" and count is not None and count > len(found):
+        raise RuntimeError(
+            f"--devices is {count}, and TensorFlow sees {len(found)} GPU(s). Give fewer, or let it "
+            "see more (CUDA_VISIBLE_DEVICES)."
+        )
+    count = len(found) if count is None else count
+    if count <= 1:
+        return select_device(name)
+    if kind == "CPU":
+        _cpu()
+        try:
+            parts = [tf.config.LogicalDeviceConfiguration()] * count
+            tf.config.set_logical_device_configuration(found[0], parts)
+        except RuntimeError as error:
+            raise _too_late(kind) from error
+    else:
+        _set_visible(found[:count], kind)
+        for device in found[:count]:
+            _grow(device, kind)
+    strategy = tf.distribute.MirroredStrategy([f"{kind}:{n}" for n in range(count)])
+    # Keras' optimizers would join all replicas at each update, which `tf.cond` does not allow.
+    # Nothing has to be joined there: see runtime/replicas.py.
+    strategy.extended._use_merge_call = lambda: False
+    return strategy
+
+
 def describe_devices() -> list[str]:
     """Return one line for every device that TensorFlow sees, such as 'CPU:0'."""
     names = []
@@ -198,18 +255,23 @@ def _accelerator(kind: str, index: int) -> tf.distribute.Strategy:
         raise _missing(kind)
     index = _position(len(devices), kind, index)
     if index == 0 and len(devices) > 1:
-        logging.info(
-            "Using %s 0 of %d; start one process per device to use all.", kind, len(devices)
-        )
+        ways = "start one process per device"
+        ways += ", or give --strategy=mirrored," if kind == "GPU" else ""
+        logging.info("Using %s 0 of %d; %s to use all.", kind, len(devices), ways)
     _set_visible([devices[index]], kind)
-    try:
-        tf.config.experimental.set_memory_growth(devices[index], True)
-    except (ValueError, RuntimeError) as error:  # Not offered by every plug-in, or too late.
-        logging.info("No memory growth on %s: %s", kind, error)
+    _grow(devices[index], kind)
     if not tf.config.list_logical_devices(kind):
         raise _too_late(kind)
     # The one visible device is number 0; the short form 'MLU:0' would not parse everywhere.
     return tf.distribute.OneDeviceStrategy(f"device:{kind}:0")
+
+
+def _grow(device, kind: str) -> None:
+    """Let a device take memory as it is needed."""
+    try:
+        tf.config.experimental.set_memory_growth(device, True)
+    except (ValueError, RuntimeError) as error:  # Not offered by every plug-in, or too late.
+        logging.info("No memory growth on %s: %s", kind, error)
 
 
 def _position(count: int, kind: str, index: int) -> int:

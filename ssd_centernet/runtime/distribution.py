@@ -57,6 +57,10 @@ class Communicator(Protocol):
     def is_chief(self) -> bool:
         """Whether this process writes checkpoints, summaries and reports."""
 
+    @property
+    def replicas(self) -> int:
+        """Number of devices of this process, which share its batch; mostly 1."""
+
     def mean_gradients(self, gradients: Sequence[tf.Tensor | None]) -> list[tf.Tensor | None]:
         """Average gradients over the processes; usable inside a tf.function.
 
@@ -143,6 +147,7 @@ class SingleProcess:
     size = 1
     local_rank = 0
     is_chief = True
+    replicas = 1
     group_size = 1
 
     def mean_gradients(self, gradients: Sequence[tf.Tensor | None]) -> list[tf.Tensor | None]:

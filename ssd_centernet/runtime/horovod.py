@@ -62,7 +62,10 @@ class HorovodProcesses:
         local_size: processes on this machine.
         is_chief: whether this is process 0.
         group_size: processes that share the statistics of a synchronous batch norm.
+        replicas: 1, as each process has one device.
     """
+
+    replicas = 1
 
     def __init__(self, *, compression: str = "none", group_size: int | None = None):
         """Join the other processes; to be called before TensorFlow touches a device.

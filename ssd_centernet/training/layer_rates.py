@@ -57,6 +57,9 @@ class LayerRates:
             gradients: one of each variable.
         """
         before = [variable.read_value() for variable, _ in self.changed]
-        optimizer.apply_gradients(zip(gradients, self._variables, strict=True))
+        # Of several replicas they are averaged already; Keras would add them up.
+        several = tf.distribute.get_strategy().num_replicas_in_sync > 1
+        options = {"skip_gradients_aggregation": True} if several else {}
+        optimizer.apply_gradients(zip(gradients, self._variables, strict=True), **options)
         for (variable, factor), old in zip(self.changed, before, strict=True):
             variable.assign(old + factor * (variable - old))

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import tensorflow as tf
 
+from ssd_centernet.runtime.replicas import run_on_replicas
 from ssd_centernet.runtime.signals import Stopped, interruptible, noted, unhurried
 from ssd_centernet.training.best import BestKeeper
 from ssd_centernet.training.checkpoints import RunCheckpoints
@@ -31,19 +32,21 @@ def compile_steps(trainer: Trainer, strategy: tf.distribute.Strategy) -> Callabl
 
     Args:
         trainer: the trainer whose step runs.
-        strategy: places the step; an update is one call of `strategy.run`.
+        strategy: places the step; of several replicas each gets its rows of a batch.
 
     Returns:
         Function of an iterator over batches, which may be that of a distributed data set, and of a
         number of updates, an int32 tensor: for each Python number it would be traced anew.
     """
 
+    run = run_on_replicas(strategy)
+
     @tf.function(autograph=False)
     def run_steps(iterator, number: tf.Tensor) -> None:
         def run_step(index: tf.Tensor) -> list[tf.Tensor]:
             # Operations keep their names from outside the loop, for profiles.
             with tf.name_scope(""):
-                trainer.run_step(iterator, strategy.run)
+                trainer.run_step(iterator, run)
             return [index + 1]
 
         tf.while_loop(lambda index: index < number, run_step, [tf.constant(0)])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import hashlib
 from collections.abc import Callable, Mapping, Sequence
 
 import tensorflow as tf
@@ -13,6 +12,8 @@ from ssd_centernet.models.detector import Detector
 from ssd_centernet.models.weight_average import WeightAverage
 from ssd_centernet.models.weight_decay import add_weight_decay, decay_mask
 from ssd_centernet.runtime.distribution import Communicator, SingleProcess
+from ssd_centernet.runtime.replicas import copies
+from ssd_centernet.training.agreement import check_agreement
 from ssd_centernet.training.layer_rates import LayerRates
 from ssd_centernet.training.loss_scale import LossScale
 from ssd_centernet.training.schedules import RunLength
@@ -64,7 +65,7 @@ class Trainer(tf.Module):
             optimizer: a Keras optimizer; its rate is set from `schedule` every step.
             schedule: callable (step, RunLength) -> float32 rate.
             length: length of the run, for the schedule.
-            batch_size: images per step of this process.
+            batch_size: images per step of this process, over its devices.
             weight_decay: coefficient of the L2 objective `0.5 |v|^2`, not part of reported losses.
             decay_exclude: regular expressions of variable names that do not decay.
             freeze: regular expressions of variable names that are not updated; their batch norms
@@ -81,7 +82,8 @@ class Trainer(tf.Module):
             communicator: connects the processes that train together.
 
         Raises:
-            ValueError: `jit_compile` with several processes, whose messages XLA does not know.
+            ValueError: `jit_compile` with several processes or devices, whose messages XLA does
+                not know; a batch that the devices cannot share evenly.
         """
         super().__init__(name="trainer")
         self.detector = detector
@@ -94,11 +96,20 @@ class Trainer(tf.Module):
         self.accumulate_steps = accumulate_steps
         self._render, self._lessons = render, lessons
         self.communicator = communicator or SingleProcess()
-        if jit_compile and self.communicator.size > 1:
+        self._replicas = self.communicator.replicas
+        # What takes part in a step: the devices of all processes.
+        self._parts = self.communicator.size * self._replicas
+        if jit_compile and self._parts > 1:
             raise ValueError(
-                f"train.jit_compile is True for {self.communicator.size} processes, but XLA cannot "
-                "compile the messages between them: set it to False, or train with one process."
+                f"train.jit_compile is True for {self._parts} processes or devices, but XLA cannot "
+                "compile the messages between them: set it to False, or train with one."
             )
+        if batch_size % self._replicas:
+            raise ValueError(
+                f"train.batch_size is {batch_size}, which {self._replicas} devices cannot share "
+                f"evenly: choose a multiple of {self._replicas}, or other --devices."
+            )
+        batch_size //= self._replicas
         self.compiled_step, self._compiled_accumulate = self.train_step, self._accumulate
         if jit_compile:
             # The batch is taken outside of it: XLA knows no input pipeline.
@@ -259,7 +270,7 @@ class Trainer(tf.Module):
 
     def _is_fault_elsewhere(self, gradients: Sequence, total: tf.Tensor) -> tf.Tensor:
         """Tell whether only another process can be the reason why a step is not finite."""
-        if self.communicator.size == 1:
+        if self._parts == 1:
             return tf.constant(False)
         # Not the loss alone: an activation may swallow what its gradient then shows.
         norm = tf.linalg.global_norm([one for one in gradients if one is not None])
@@ -286,7 +297,7 @@ class Trainer(tf.Module):
         # By metric: a step that is left out of one mean may count in another.
         self._counts.assign_add(tf.cast(finite, tf.float32))
         self.step.assign_add(1)
-        self.examples_seen.assign_add(sources.shape[0] * self.communicator.size)
+        self.examples_seen.assign_add(sources.shape[0] * self._parts)
 
     @property
     def position(self) -> int:
@@ -312,31 +323,19 @@ class Trainer(tf.Module):
         self.communicator.mean_variables(moving)
 
     def check_agreement(self) -> None:
-        """Make sure that all processes have the same state, bit for bit.
+        """Make sure that all processes and devices have the same state, bit for bit.
 
         Raises:
             RuntimeError: their states differ; further steps would train different models.
         """
-        if self.communicator.size == 1:
-            return
-        # Eight bytes of each: enough to tell them apart, and little to send.
-        ours = [hashlib.sha256(v.numpy().tobytes()).digest()[:8] for v in self.state]
-        mine = self.communicator.rank
-        for rank, theirs in enumerate(self.communicator.gather([ours])):
-            differing = [v.name for v, a, b in zip(self.state, ours, theirs, strict=True) if a != b]
-            if differing:
-                raise RuntimeError(
-                    f"at step {int(self.step)} processes {mine} and {rank} differ "
-                    f"in {len(differing)} of {len(ours)} variables, such as {differing[0]!r}. All "
-                    "began with the same weights and get the same gradients, so one has another "
-                    "program, version or precision, or a faulty device. Nothing was saved; give "
-                    "the same command again to go on from the last checkpoint."
-                )
+        check_agreement(self.state, int(self.step), self.communicator)
 
     def window_metrics(self) -> dict[str, float]:
         """Return the means since the last call, with `learning_rate` and `data_wait_seconds`."""
         # A metric that was not finite in any step has no sum and no count.
-        means = self._sums / tf.maximum(self._counts, 1.0)
+        parts = zip(copies(self._sums), copies(self._counts), strict=True)
+        means = [sums / tf.maximum(counts, 1.0) for sums, counts in parts]
+        means = means[0] if len(means) == 1 else tf.add_n(means) / len(means)
         metrics = dict(zip(self.metric_names, means.numpy().tolist(), strict=True))
         metrics = self.communicator.mean(metrics)
         # Of the last step, not a mean.
@@ -373,11 +372,16 @@ class Trainer(tf.Module):
             variable.assign(tf.zeros_like(variable))
 
     def _failure_message(self) -> str:
-        values = dict(zip(self.metric_names, self._failed_metrics.numpy().tolist(), strict=True))
+        # All replicas skip the same step; one that saw why tells of it.
+        elsewhere = [bool(copy.numpy()) for copy in copies(self._failed_elsewhere)]
+        seen = elsewhere.index(False) if False in elsewhere else 0
+        metrics, sources = (copies(v)[seen] for v in (self._failed_metrics, self._failed_sources))
+        values = dict(zip(self.metric_names, metrics.numpy().tolist(), strict=True))
         parts = ", ".join(f"{name}={value:g}" for name, value in values.items())
-        sources = ", ".join(str(source) for source in self._failed_sources.numpy())
+        sources = ", ".join(str(source) for source in sources.numpy())
         rank = f" on process {self.communicator.rank}" if self.communicator.size > 1 else ""
-        if self._failed_elsewhere:
+        rank += f" on device {seen}" if self._replicas > 1 else ""
+        if elsewhere[seen]:
             return (
                 f"step {int(self._failed_step)} is finite{rank} ({parts}), but not on another "
                 "process, whose message names the images; or gradients overflowed between "

@@ -1,0 +1,109 @@
+"""What makes one training of several devices: which engine, and with it the communicator."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+
+import tensorflow as tf
+from absl import logging
+
+from ssd_centernet.runtime.device import (
+    claim_device,
+    refuse_shared_devices,
+    select_device,
+    select_devices,
+)
+from ssd_centernet.runtime.distribution import Communicator, SingleProcess, connect
+from ssd_centernet.runtime.replicas import Replicas, replica_scope
+
+STRATEGIES = ("auto", "one", "mirrored", "horovod")
+
+
+@dataclasses.dataclass(frozen=True)
+class Engine:
+    """The devices of a run, ready to be used.
+
+    Attributes:
+        communicator: connects the processes and the devices that train together.
+        strategy: places the step on the devices of this process.
+    """
+
+    communicator: Communicator
+    strategy: tf.distribute.Strategy
+
+    def scope(self) -> contextlib.AbstractContextManager:
+        """Return the context in which the variables of the run are made."""
+        return replica_scope(self.strategy)
+
+
+def start_engine(
+    name: str = "auto",
+    *,
+    device: str | None = "auto",
+    devices: int | None = None,
+    use_horovod: bool = False,
+    compression: str = "none",
+    group_size: int | None = None,
+) -> Engine:
+    """Choose the devices of this process, and join the others; before TensorFlow touches a device.
+
+    Args:
+        name: one of `STRATEGIES`; 'auto' is 'horovod' in a process that Horovod's launcher began,
+            'mirrored' where several devices are asked for, and else 'one'.
+        device: kind of the devices, see `select_device`.
+        devices: number of devices of this process; None is all for 'mirrored', and else one.
+        use_horovod: the same as the name 'horovod'.
+        compression: "fp16" sends gradients in half precision, "none" as they are.
+        group_size: processes or devices that share batch statistics; None means all.
+
+    Returns:
+        The engine.
+
+    Raises:
+        ValueError: settings that contradict each other.
+        RuntimeError: no such device, or not as many.
+        ImportError: Horovod is wanted and cannot be imported.
+    """
+    name = _settled(name, devices, use_horovod)
+    if name == "mirrored":
+        strategy = select_devices(device, devices)
+        number = strategy.num_replicas_in_sync
+        if number > 1:
+            logging.info("Each batch is shared by %d devices (mirrored).", number)
+            options = {"compression": compression, "group_size": group_size}
+            return Engine(Replicas(strategy, **options), strategy)
+        logging.info("Only one device is there: --strategy=mirrored is the same as one.")
+        return Engine(SingleProcess(), strategy)
+    options = {"compression": compression, "group_size": group_size}
+    communicator = connect(name == "horovod", **options)
+    strategy = select_device(device, index=communicator.local_rank)
+    claim = claim_device(strategy, communicator.local_rank)
+    refuse_shared_devices(communicator.gather([claim]))
+    return Engine(communicator, strategy)
+
+
+def _settled(name: str, devices: int | None, use_horovod: bool) -> str:
+    """Return the engine that 'auto' stands for, or the name given."""
+    if name not in STRATEGIES:
+        raise ValueError(f"train.strategy is {name!r}; expected one of {', '.join(STRATEGIES)}.")
+    if use_horovod and name not in ("auto", "horovod"):
+        raise ValueError(
+            f"--use_horovod is given, and --strategy={name} too: they are two ways to train on "
+            "several devices. Leave out one of them."
+        )
+    several = devices is not None and devices > 1
+    if several and (use_horovod or name in ("one", "horovod")):
+        engine = "horovod" if use_horovod else name
+        raise ValueError(
+            f"--devices is {devices}, but with --strategy={engine} a process has one device. Leave "
+            "out --devices, or choose --strategy=mirrored."
+        )
+    if name != "auto":
+        return name
+    # Horovod's own launcher tells both; a size alone is that of something else.
+    horovod = "HOROVOD_RANK" in os.environ and int(os.environ.get("HOROVOD_SIZE") or 1) > 1
+    if use_horovod or horovod:
+        return "horovod"
+    return "mirrored" if several else "one"
