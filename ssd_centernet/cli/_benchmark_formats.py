@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from ssd_centernet.benchmark.formats import Data, Model
 
 _ALL = "all"
+# Help lists flags by module; these belong to the command.
+_MODULE = "ssd_centernet.cli.benchmark"
 _OWN = ("formats", "model", "model_dir", "checkpoint", "eval_split", "threads")
 _OTHERS = ("part", "gin_file", "batch_size", "dtype", "device", "use_horovod", "train_split")
 _OTHERS += ("warmup_iters", "benchmark_iters")
@@ -32,20 +34,28 @@ def define_flags() -> None:
         None,
         "Compare these formats of the run --model_dir, or of the export --model: names of formats "
         "as of `export`, keras for the model itself, or all (default: all).",
+        module_name=_MODULE,
     )
     _runs.define_model()
     _flags.define_model_dir("formats: folder of the run to export and measure.")
     flags.DEFINE_string(
-        "checkpoint", None, "formats: which weights of the run, as for `export` (default: best)."
+        "checkpoint",
+        None,
+        "formats: which weights of the run, as for `export` (default: best).",
+        module_name=_MODULE,
     )
     flags.DEFINE_string(
-        "eval_split", None, "formats: what AP is measured on (default: the run's, else val)."
+        "eval_split",
+        None,
+        "formats: what AP is measured on (default: the run's, else val).",
+        module_name=_MODULE,
     )
     flags.DEFINE_integer(
         "threads",
         None,
         "formats: threads of a call (default: the cores that are there).",
         lower_bound=1,
+        module_name=_MODULE,
     )
 
 
