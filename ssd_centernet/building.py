@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import gin
 import numpy as np
+import tensorflow as tf
 
 from ssd_centernet.labels import LabelMap
 from ssd_centernet.models.detector import Detector
@@ -55,6 +56,9 @@ def build_detector(
             "counted."
         )
     names = None if label_map is None else label_map.names
+    # Parts are traced without AutoGraph in a training too. Keras would convert `call` of each of
+    # our layers, once more for each network that it stands in.
+    model = tf.autograph.experimental.do_not_convert(model)
     with policy_scope(dtype):
         return model(num_classes=num_classes, class_names=names)
 
