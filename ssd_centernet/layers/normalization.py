@@ -194,7 +194,10 @@ class PopulationBatchNorm(BatchNorm):
         outputs = super()._normalized(inputs, training)
         if training is None or training is False or not self.trainable:
             return outputs
-        count = tf.size(inputs) // tf.shape(inputs)[-1]
+        if inputs.shape.is_fully_defined():
+            count = inputs.shape.num_elements() // inputs.shape[-1]
+        else:
+            count = tf.size(inputs) // tf.shape(inputs)[-1]
         share = tf.cast(training, tf.float32) / tf.cast(count, tf.float32)
         moved = self.moving_variance - self.momentum * before
         self.moving_variance.assign_sub(share * moved)

@@ -205,7 +205,8 @@ class Trainer(tf.Module):
             gradients, self.train_variables, self._decays, self.weight_decay
         )
         if self.clip_norm is not None:
-            gradients, _ = tf.clip_by_global_norm(gradients, self.clip_norm)
+            known = None if self.weight_decay else norm
+            gradients, _ = tf.clip_by_global_norm(gradients, self.clip_norm, use_norm=known)
         metrics = {**parts, "gradient_norm": norm}
         # Both are of all processes, so that all of them take the same branch.
         finite = tf.math.is_finite(norm) & tf.math.is_finite(total)

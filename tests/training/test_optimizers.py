@@ -179,3 +179,24 @@ def test_a_recipe_that_decays_twice_is_refused(name):
         assert Recipe().optimizer().decay_exclude == ("stem",)
     finally:
         config.clear()
+
+
+@pytest.mark.parametrize("optimizer", [Adam, AdamW])
+def test_what_variables_share_is_in_a_graph_once(optimizer):
+    made = optimizer(0.01)
+    variables = [tf.Variable([1.0, 2.0], name=f"kernel{n}") for n in range(4)]
+    made.build(variables)
+
+    @tf.function(autograph=False)
+    def update():
+        made.apply_gradients([(tf.ones([2]), variable) for variable in variables])
+
+    kinds = [op.type for op in update.get_concrete_function().graph.get_operations()]
+    assert kinds.count("ResourceApplyAdam") == 4
+    assert kinds.count("Pow") == 2
+    # Each update has the powers of its own step.
+    update()
+    made.apply_gradients([(tf.ones([2]), variable) for variable in variables])
+    np.testing.assert_allclose(
+        [variable.numpy() for variable in variables], [[0.98, 1.98]] * 4, atol=5e-4
+    )
