@@ -273,6 +273,7 @@ class Recipe(RecipeSettings):
             accumulate_steps=self.accumulate_steps,
             ema_decay=self.ema_decay,
             jit_compile=self.jit_compile,
+            rematerialize=self.rematerialize,
             render=rendering and rendering.render,
             lessons=teacher and Lessons(self.teacher, detector, teacher),
             communicator=communicator,

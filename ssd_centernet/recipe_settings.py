@@ -42,6 +42,8 @@ class RecipeSettings:
             best/, such as 0.9998; None for no average.
         teacher: a run whose scores and boxes are learned beside the objects, `@Teacher()`.
         jit_compile: whether XLA compiles the step, of one process with one device.
+        rematerialize: True keeps no activations inside of the backbone's blocks and computes them
+            again for the gradients: less memory, more time; patterns choose blocks by their names.
         resume_from: a run or checkpoint of this library that a fresh run directory goes on from, as
             if the run had always been there; wins over `fine_tune_checkpoint`.
         loss_scale: constructor of the factor that float16 alone needs, such as `@LossScale`.
@@ -111,6 +113,7 @@ class RecipeSettings:
     ema_decay: Annotated[float | None, may_be.BELOW_ONE] = None
     teacher: Annotated[Teacher | None, may_be.TEACHER] = None
     jit_compile: Annotated[bool, may_be.SWITCH] = False
+    rematerialize: Annotated[bool | str | Sequence[str], may_be.SWITCH_OR_PATTERNS] = False
     resume_from: Annotated[str | None, may_be.PATH] = None
     loss_scale: Annotated[Callable, may_be.constructor("LossScale")] = LossScale
     fine_tune_checkpoint: Annotated[str | None, may_be.PATH] = None

@@ -100,6 +100,7 @@ OUTSIDE_A_DETECTOR = [
     ["models", "matches"],
     ["models", "moving_statistics"],
     ["models", "numpy_decoders"],
+    ["models", "rematerialized"],
     ["models", "saved"],
     ["models", "weight_average"],
     ["models", "weight_decay"],

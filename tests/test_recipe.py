@@ -122,6 +122,7 @@ TELLTALES = {
     "freeze": ("('stem_conv',)", STEP, {"Trainer.freeze": ("stem_conv",)}),
     "clip_norm": ("4.5", STEP, {"Trainer.clip_norm": 4.5}),
     "jit_compile": ("True", STEP, {"Trainer.jit_compile": True}),
+    "rematerialize": ("('group1_',)", STEP, {"Trainer.rematerialize": ("group1_",)}),
     "ema_decay": ("0.75", STEP, {"Trainer.ema_decay": 0.75}),
     # A benchmark and a check of an installation measure one batch.
     "accumulate_steps": ("2", TRAIN, {"Trainer.accumulate_steps": 2}),

@@ -122,6 +122,10 @@ TEXT = Expectation(
 )
 PATH = Expectation(lambda v: isinstance(v, str | os.PathLike), "a path in quotes")
 PATTERNS = Expectation(_are_patterns, "a regular expression in quotes, or a tuple of them")
+SWITCH_OR_PATTERNS = Expectation(
+    lambda value: isinstance(value, bool) or _are_patterns(value),
+    "True, False, a regular expression in quotes, or a tuple of them",
+)
 FACTORS = Expectation(
     lambda v: (
         isinstance(v, Mapping)

@@ -101,6 +101,21 @@ class BatchNorm(keras.layers.BatchNormalization):
     _mean_of_group: Callable[[tf.Tensor], tf.Tensor] | None = None
     _group_size = 1
     _step: Callable[[], tf.Tensor] | None = None
+    # Whether `unmoved` is in force.
+    _unmoved = False
+
+    @classmethod
+    @contextlib.contextmanager
+    def unmoved(cls) -> Iterator[None]:
+        """Trace calls of all layers of this kind that leave the averages as they are.
+
+        What a training computes a second time, for its gradients, must not move them again.
+        """
+        BatchNorm._unmoved = True
+        try:
+            yield
+        finally:
+            BatchNorm._unmoved = False
 
     def warm_up(self, step: Callable[[], tf.Tensor] | None) -> None:
         """Let the momentum grow with the steps of the run: min(momentum, (1 + step) / (10 + step)).
@@ -127,7 +142,8 @@ class BatchNorm(keras.layers.BatchNormalization):
 
     def call(self, inputs: tf.Tensor, training: bool | None = None) -> tf.Tensor:
         """Normalise feature maps [B, h, w, C]; in training also move the averages, if trainable."""
-        if self._step is None or training is None or training is False or not self.trainable:
+        still = training is None or training is False or not self.trainable or self._unmoved
+        if self._step is None or still:
             return self._normalized(inputs, training)
         averages = (self.moving_mean, self.moving_variance)
         before = [tf.identity(average) for average in averages]
@@ -168,7 +184,14 @@ class BatchNorm(keras.layers.BatchNormalization):
 
     def _move(self, average: tf.Variable, value: tf.Tensor) -> None:
         # As a difference, in Keras' own order of operations.
-        average.assign_sub((average - tf.stop_gradient(value)) * (1.0 - self.momentum))
+        if not self._unmoved:
+            average.assign_sub((average - tf.stop_gradient(value)) * (1.0 - self.momentum))
+
+    def _assign_new_value(self, variable: tf.Variable, value: tf.Tensor):
+        return None if self._unmoved else super()._assign_new_value(variable, value)
+
+    def _assign_moving_average(self, variable: tf.Variable, *args):
+        return None if self._unmoved else super()._assign_moving_average(variable, *args)
 
 
 @gin.register
@@ -192,7 +215,7 @@ class PopulationBatchNorm(BatchNorm):
         # leaves (1 - momentum) variance. `share` is 0 where `training` is a tensor that is False.
         before = tf.identity(self.moving_variance)
         outputs = super()._normalized(inputs, training)
-        if training is None or training is False or not self.trainable:
+        if training is None or training is False or not self.trainable or self._unmoved:
             return outputs
         if inputs.shape.is_fully_defined():
             count = inputs.shape.num_elements() // inputs.shape[-1]

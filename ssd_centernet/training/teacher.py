@@ -73,6 +73,14 @@ class Lessons:
         self.teacher = teacher
         self.names = tuple(PREFIX + name for name in student.loss_weights)
 
+    def of_images(
+        self, outputs: Any, images: tf.Tensor, tape: tf.GradientTape
+    ) -> dict[str, tf.Tensor]:
+        """Ask the teacher about float32 [B, h, w, 3], unrecorded; return what `losses` does."""
+        with tape.stop_recording():
+            told = self.teacher(images, training=False)
+        return self.losses(outputs, told)
+
     def losses(self, outputs: Any, told: Any) -> dict[str, tf.Tensor]:
         """Compute the unweighted parts.
 

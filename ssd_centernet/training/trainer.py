@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from ssd_centernet._keras import keras
 from ssd_centernet.models.detector import Detector
+from ssd_centernet.models.rematerialized import rematerialize as compute_again
 from ssd_centernet.models.weight_average import WeightAverage
 from ssd_centernet.models.weight_decay import add_weight_decay, decay_mask
 from ssd_centernet.runtime.distribution import Communicator, SingleProcess
@@ -54,6 +55,7 @@ class Trainer(tf.Module):
         accumulate_steps: int = 1,
         ema_decay: float | None = None,
         jit_compile: bool = False,
+        rematerialize: bool | str | Sequence[str] = False,
         render: Callable[[dict], dict] | None = None,
         lessons: Lessons | None = None,
         communicator: Communicator | None = None,
@@ -76,6 +78,7 @@ class Trainer(tf.Module):
             accumulate_steps: number of batches whose gradients are averaged for one update.
             ema_decay: decay of the weights' average, see `WeightAverage`; None for none.
             jit_compile: whether XLA compiles the step as a whole.
+            rematerialize: blocks that are computed again, see `models/rematerialized.py`.
             render: makes the images of a batch that holds pixels and views instead, see
                 `DeviceRendering`; None where the batches hold images.
             lessons: of a teacher, whose losses are added; None for none.
@@ -86,6 +89,7 @@ class Trainer(tf.Module):
                 not know; a batch that the devices cannot share evenly.
         """
         super().__init__(name="trainer")
+        compute_again(detector, rematerialize)
         self.detector = detector
         self.optimizer = optimizer
         self.schedule = schedule
@@ -224,9 +228,7 @@ class Trainer(tf.Module):
             parts = self.detector.compute_losses(outputs, batch)
             total = self.detector.total_loss(parts)
             if self._lessons is not None:
-                with tape.stop_recording():
-                    told = self._lessons.teacher(batch["image"], training=False)
-                taught = self._lessons.losses(outputs, told)
+                taught = self._lessons.of_images(outputs, batch["image"], tape)
                 total += self._lessons.total(taught)
                 parts = {**parts, **taught}
             scaled = self.loss_scale.scale(total)

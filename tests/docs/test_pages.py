@@ -40,6 +40,7 @@ OTHER_PROGRAMS = {  # Programs of ours with flags of their own: how they are ask
     "python benchmarks/start.py": "python benchmarks/start.py --help",
     "python benchmarks/growth.py": "python benchmarks/growth.py --help",
     "python benchmarks/resume.py": "python benchmarks/resume.py --help",
+    "python benchmarks/rematerialize.py": "python benchmarks/rematerialize.py --help",
 }
 
 BY_GROUP = steps()

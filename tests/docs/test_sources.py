@@ -27,6 +27,7 @@ _SOURCES = re.compile(r"^([ #]*)(?:.*\. )?Source:(?: (.+)|((?:\n\1    .+)+))$", 
 # Paper -> its number. Whoever cites another one looks its number up and adds it.
 PAPERS = {
     "Distilling the Knowledge in a Neural Network": "1503.02531",
+    "Training Deep Nets with Sublinear Memory Cost": "1604.06174",
     "RandAugment: Practical Automated Data Augmentation": "1909.13719",
     "Random Erasing Data Augmentation": "1708.04896",
     "Improved Regularization of Convolutional Neural Networks with Cutout": "1708.04552",

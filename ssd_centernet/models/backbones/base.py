@@ -1,10 +1,34 @@
 """The base of our backbones."""
 
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
 from ssd_centernet._keras import keras
 
 
 class Backbone(keras.Model):
-    """A functional model that is built anew from its constructor's arguments, `_config`."""
+    """A functional model that is built anew from its constructor's arguments, `_config`.
+
+    Attributes:
+        block_names: names of its blocks, which have one input and one output each; the layers of a
+            block `NAME` are called `NAME_...`.
+        in_blocks: calls the model in training, see `models/rematerialized.py`; None for Keras' way.
+    """
+
+    block_names: tuple[str, ...] = ()
+    in_blocks: Callable | None = None
+
+    def _name_blocks(self, names: Iterable[str]) -> None:
+        # What Keras sees to be set becomes a part of checkpoints.
+        object.__setattr__(self, "block_names", tuple(names))
+
+    def call(self, inputs, training=None, mask=None):
+        """Compute feature maps from images [B, h, w, 3]."""
+        # A tensor says nothing while the graph is traced.
+        if self.in_blocks is not None and training is True:
+            return self.in_blocks(inputs)
+        return super().call(inputs, training=training, mask=mask)
 
     def get_config(self) -> dict:
         """Return the constructor's arguments."""

@@ -125,6 +125,7 @@ class BottleneckResNet(Backbone):
         super().__init__(inputs=images, outputs=outputs, name=name, **kwargs)
         self._config = config
         self._conv_norm_names = tuple(builder.names)
+        self._name_blocks(builder.block_names)
 
     @property
     def conv_norm_layers(self) -> list[tuple[keras.layers.Layer, keras.layers.Layer]]:
@@ -171,6 +172,7 @@ class _Builder:
         self._conv, self._norm, self._ceiling = conv, norm, ceiling
         self._initializer = initializer
         self.names: list[str] = []
+        self.block_names: list[str] = []
 
     def conv_norm(
         self,
@@ -212,6 +214,7 @@ class _Builder:
         self, inputs: tf.Tensor, width: int, project: bool, name: str, stride: int
     ) -> tf.Tensor:
         """Add 1x1, 3x3 and widening 1x1 convolution beside a shortcut, projected if asked."""
+        self.block_names.append(name)
         shortcut = inputs
         if stride > 1:
             shortcut = keras.layers.MaxPooling2D(1, stride, name=f"{name}_subsample")(shortcut)

@@ -15,6 +15,7 @@ class ConvNormBuilder:
 
     Attributes:
         names: prefixes of the layers so far; `NAME_conv` and `NAME_norm` are the layers.
+        block_names: prefixes of the blocks so far; `NAME_...` are the layers.
 
     Source: Accurate, Large Minibatch SGD: Training ImageNet in 1 Hour (arXiv:1706.02677)
     """
@@ -37,6 +38,7 @@ class ConvNormBuilder:
         self._norm = functools.partial(norm, **norm_settings)
         self._zero_last_gamma = zero_last_gamma
         self.names: list[str] = []
+        self.block_names: list[str] = []
 
     def conv_norm(
         self,
@@ -80,6 +82,7 @@ class ConvNormBuilder:
 
     def basic_block(self, inputs: tf.Tensor, filters: int, stride: int, name: str) -> tf.Tensor:
         """Add two 3x3 convolutions beside a shortcut, which is projected if shapes differ."""
+        self.block_names.append(name)
         shortcut = inputs
         if stride != 1 or inputs.shape[-1] != filters:
             shortcut = self.conv_norm(inputs, filters, 1, stride, f"{name}_projection", relu=False)

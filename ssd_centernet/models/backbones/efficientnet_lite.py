@@ -101,6 +101,7 @@ class EfficientNetLite0(Backbone):
         super().__init__(inputs=images, outputs=outputs, name=name, **kwargs)
         self._config = config
         self._conv_norm_names = tuple(builder.names)
+        self._name_blocks(builder.block_names)
 
     @property
     def conv_norm_layers(self) -> list[tuple[keras.layers.Layer, keras.layers.Layer]]:
@@ -148,6 +149,7 @@ class _Builder:
     def __init__(self, **norm):
         self._norm = norm
         self.names: list[str] = []
+        self.block_names: list[str] = []
 
     def conv_norm(
         self,
@@ -178,6 +180,7 @@ class _Builder:
         self, inputs: tf.Tensor, filters: int, kernel: int, stride: int, expansion: int, name: str
     ) -> tf.Tensor:
         """Add an inverted bottleneck, with a shortcut where the shapes agree."""
+        self.block_names.append(name)
         outputs = inputs
         if expansion != 1:
             wide = expansion * inputs.shape[-1]

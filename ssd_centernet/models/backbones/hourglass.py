@@ -91,6 +91,7 @@ class Hourglass(Backbone):
             if not last:
                 features = builder.merge(features, taken, channels, prefix)
         super().__init__(inputs=images, outputs=outputs, name=name, **kwargs)
+        self._name_blocks(builder.block_names)
         self._config = {
             "model_id": model_id,
             "num_stacks": num_stacks,

@@ -101,6 +101,7 @@ class ResNet(Backbone):
         super().__init__(inputs=images, outputs=outputs, name=name, **kwargs)
         self._config = config
         self._conv_norm_names = tuple(builder.names)
+        self._name_blocks(builder.block_names)
 
     @property
     def conv_norm_layers(self) -> list[tuple[keras.layers.Layer, keras.layers.Layer]]:
