@@ -16,8 +16,9 @@ or all that a folder of it holds.
 """
 
 import json
+import sys
 
-from absl import flags, logging
+from absl import flags
 
 from ssd_centernet.benchmark.table import format_lines
 from ssd_centernet.cli import _benchmark_formats, _flags, _runs
@@ -159,7 +160,8 @@ def _recipe_lines(values: flags.FlagValues) -> list[dict]:
     if values.data_dir:
         recipe = settle_splits(recipe, values.data_dir)
     if recipe.teacher is not None and values.part in ("step", "training", "scaling"):
-        logging.warning("train.teacher is left out: its forward pass is no part of this step")
+        text = "note: train.teacher is left out: its forward pass is no part of this step"
+        print(text, file=sys.stderr)
     shared = {
         "windows": values.windows or 5,
         "seconds": values.seconds or (1.0 if values.part == "postprocess" else 3.0),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import threading
 from collections.abc import Callable, Iterator
 
 import gin
@@ -15,6 +16,9 @@ from ssd_centernet.layers.base import Float32Layer
 # An average forgets its beginning as momentum ** steps. The shortest published run, of 6250 steps
 # at a momentum of 0.997, is 18.75 of the 1 / (1 - momentum) steps that an average spans.
 _SPANS_OF_A_LONG_RUN = 18.0
+
+# Replicas trace in threads, which take turns where they exchange tensors.
+_OF_THREAD = threading.local()
 
 
 @gin.register
@@ -101,8 +105,6 @@ class BatchNorm(keras.layers.BatchNormalization):
     _mean_of_group: Callable[[tf.Tensor], tf.Tensor] | None = None
     _group_size = 1
     _step: Callable[[], tf.Tensor] | None = None
-    # Whether `unmoved` is in force.
-    _unmoved = False
 
     @classmethod
     @contextlib.contextmanager
@@ -111,11 +113,16 @@ class BatchNorm(keras.layers.BatchNormalization):
 
         What a training computes a second time, for its gradients, must not move them again.
         """
-        BatchNorm._unmoved = True
+        _OF_THREAD.unmoved = True
         try:
             yield
         finally:
-            BatchNorm._unmoved = False
+            _OF_THREAD.unmoved = False
+
+    @property
+    def _unmoved(self) -> bool:
+        """Whether `unmoved` is in force."""
+        return getattr(_OF_THREAD, "unmoved", False)
 
     def warm_up(self, step: Callable[[], tf.Tensor] | None) -> None:
         """Let the momentum grow with the steps of the run: min(momentum, (1 + step) / (10 + step)).

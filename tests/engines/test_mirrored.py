@@ -128,3 +128,31 @@ def test_what_cannot_be_is_refused_before_anything_is_written(
     ended = cli(*command, python=warm, status=1)
     assert said in ended.stderr and "Traceback" not in ended.text, str(ended)
     assert not (tmp_path / "run").exists()
+
+
+TOGETHER = {
+    "bf16": ["build_detector.dtype = 'bf16'"],
+    # Averages that a second computation moved again would differ between the devices.
+    "computed again": ["train.rematerialize = True", "train.sync_batch_norm = True"],
+    "taught": ["train.teacher = @Teacher()"],
+}
+
+
+@pytest.mark.parametrize("what", TOGETHER)
+def test_other_settings_of_the_step_go_with_several_devices(
+    trained, recipe, data_dir, tmp_path, warm, what
+):
+    """A checkpoint is written only where all devices have the same weights, bit for bit."""
+    model_dir, lines = tmp_path / "run", ["train.steps = 5", *TOGETHER[what]]
+    if what == "taught":
+        lines.append(f"Teacher.run = '{trained(1)}'")
+    more = [f"--gin_params={line}" for line in lines]
+    ended = cli(*flags(recipe, data_dir, model_dir, 2, *more), python=warm)
+    found = variables(model_dir / "ckpt-5")
+    assert all(np.isfinite(value).all() for value in found.values()), str(ended)
+    assert ("teacher_class" in ended.stdout) == (what == "taught")
+    if what == "computed again":
+        plain = tmp_path / "plain"
+        more = [f"--gin_params={line}" for line in (lines[0], lines[2])]
+        cli(*flags(recipe, data_dir, plain, 2, *more), python=warm)
+        assert_alike(found, variables(plain / "ckpt-5"), atol=1e-3)
