@@ -85,7 +85,7 @@ def test_a_file_of_one_size_takes_images_of_any(folder, photos):
     assert model.frame == (64, 64)
     for image in photos[:2]:
         assert image.shape[:2] != model.frame
-        fitted, extent = exported_files._fitted(image, model.frame, False)
+        fitted, extent = exported_files.fit_image(image, model.frame, False)
         assert extent.tolist() == [1.0, 1.0]
         pair = [Found(full=True, **one) for one in (model.detect(image), whole.detect(fitted))]
         result = compare([tuple(pair)], FLOAT, score_threshold=0.01)

@@ -359,4 +359,4 @@ def test_a_step_compiled_by_xla_trains_the_same(tiny_recipe, data_dir, tmp_path)
 
 def test_xla_is_refused_between_processes():
     with pytest.raises(ValueError, match="train.jit_compile is True for 2 processes"):
-        tiny_trainer(jit_compile=True, communicator=types.SimpleNamespace(size=2))
+        tiny_trainer(jit_compile=True, communicator=types.SimpleNamespace(size=2, replicas=1))
