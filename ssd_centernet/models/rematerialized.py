@@ -19,10 +19,9 @@ _SETTING = "train.rematerialize"
 def rematerialize(detector: keras.Model, blocks: bool | str | Sequence[str]) -> list[str]:
     """Let the backbone of a detector keep the input of each block in training, and nothing inside.
 
-    The backward pass computes a block again before its gradients: a step takes a tenth to a
-    quarter longer
-    and holds the activations of one block at a time. Losses, gradients and moving statistics stay
-    the same up to rounding. Call it before the first trace; inference does not change.
+    The backward pass computes a block again before its gradients: a step takes a tenth to a quarter
+    longer and holds the activations of one block at a time. Losses, gradients and moving statistics
+    stay the same up to rounding. Call it before the first trace; inference does not change.
 
     Args:
         detector: a detector whose backbone has `block_names`, as those of this library but VGG-16.

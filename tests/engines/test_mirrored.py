@@ -132,7 +132,7 @@ def test_what_cannot_be_is_refused_before_anything_is_written(
 
 TOGETHER = {
     "bf16": ["build_detector.dtype = 'bf16'"],
-    # Averages that a second computation moved again would differ between the devices.
+    # Compared with the same run that computes nothing again.
     "computed again": ["train.rematerialize = True", "train.sync_batch_norm = True"],
     "taught": ["train.teacher = @Teacher()"],
 }
