@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import gin
 
 from ssd_centernet._keras import keras
+from ssd_centernet.layers.dilated import DilatedConv2D
 from ssd_centernet.models.backbones.base import Backbone
 
 
@@ -76,7 +77,8 @@ class VGG16(Backbone):
 
 def _conv(features, channels: int, kernel: int, name: str, **settings):
     """Add a convolution with bias and ReLU that keeps the size."""
-    return keras.layers.Conv2D(
+    convolution = DilatedConv2D if "dilation_rate" in settings else keras.layers.Conv2D
+    return convolution(
         channels,
         kernel,
         padding="same",
