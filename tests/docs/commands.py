@@ -34,6 +34,7 @@ NOT_RUN = {
     r"(nice -n 19 )?python benchmarks/growth\.py": "minutes; tests/benchmark/test_growth.py",
     r"python benchmarks/compare\.py": "minutes; tests/benchmark/test_compare.py runs a part",
     r"python benchmarks/(save|start|resume)\.py": "minutes, and asks for a quiet machine",
+    r"python benchmarks/kernels\.py": "minutes; tests/benchmark/test_kernels.py runs a part",
     r"python benchmarks/rematerialize\.py": "minutes; tests/models/test_rematerialized.py",
     r"ssd_centernet export --model_dir=runs/demo/model": "asks for a trained run with AP to hold",
     r"ssd_centernet benchmark --formats=all": "minutes; tests/benchmark/test_formats.py",
