@@ -36,12 +36,20 @@ OPENVINO = ["tf2onnx>=1.17", "openvino>=2024.4", "nncf>=2.13"]
 MLFLOW = ["mlflow-skinny>=2.10"]
 # Videos for `predict`; without windows, so that no desktop is needed.
 VIDEO = ["opencv-python-headless>=4.8"]
+# `serve`: the server, its application, forms, and what it counts.
+SERVE = [
+    "uvicorn>=0.30",
+    "starlette>=0.40",
+    "python-multipart>=0.0.13",
+    "prometheus-client>=0.20",
+]
 TEST = [
     *TRAIN,
     *EXPORT,
     *OPENVINO[:-1],
     *MLFLOW,
     *VIDEO,
+    *SERVE,
     *KERNEL,
     *WEIGHTS,
     "pytest>=8",
@@ -69,6 +77,7 @@ setup(
         "ssd_centernet.drawing": ["*.css", "*.js", "*.mplstyle"],
         # As sources: a compiled library fits one TensorFlow only.
         "ssd_centernet.native": ["*.cc", "*.h"],
+        "ssd_centernet.serve": ["*.html"],
         RECIPES: ["*.gin", "*/*.gin", "*.md"],
     },
     python_requires=">=3.10,<3.14",
@@ -95,6 +104,7 @@ setup(
         "openvino": OPENVINO,
         "mlflow": MLFLOW,
         "video": VIDEO,
+        "serve": SERVE,
         "cuda": CUDA,
         "horovod": HOROVOD,
         "all": sorted({*TEST, *NOTEBOOKS, *EXPORT, *MODEL_GARDEN}),

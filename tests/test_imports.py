@@ -53,6 +53,7 @@ MAY_IMPORT = {
     "evaluation": _RUN | {"drawing"},
     "preview": _RUN | {"drawing"},
     "predict": _RUN | {"drawing", "evaluation"},
+    "serve": _RUN | {"drawing", "export", "predict"},
     "training": _RUN | {"drawing", "evaluation", "preview", "weights"},
     "recipe_settings": _RUN | {"training"},
     "recipe": _RUN | {"evaluation", "recipe_settings", "training"},
@@ -81,6 +82,10 @@ ONE_PLACE = {
     "ai_edge_litert": r"export/runtimes\.py",
     "openvino": r"export/runtimes\.py",
     "nncf": r"export/runtimes\.py",
+    "prometheus_client": r"serve/metrics\.py",
+    "python_multipart": r"serve/forms\.py",
+    "starlette": r"serve/app\.py",
+    "uvicorn": r"serve/running\.py",
     "habana_frameworks": r"runtime/vendors\.py",
     "npu_device": r"runtime/vendors\.py",
 }

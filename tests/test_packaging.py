@@ -70,7 +70,7 @@ def test_wheel_has_every_module_and_recipe(wheel):
     # Styles and scripts of pages and charts, and what is compiled.
     modules |= {
         path.relative_to(ROOT).as_posix()
-        for kind in ("cc", "css", "h", "js", "mplstyle")
+        for kind in ("cc", "css", "h", "html", "js", "mplstyle")
         for path in (ROOT / "ssd_centernet").rglob(f"*.{kind}")
     }
     assert {"ssd_centernet/drawing/page.css", "ssd_centernet/native/ops.cc"} < modules

@@ -47,6 +47,7 @@ _PACKAGES = {
     "hotcoco": ("quickest evaluation", False, 'pip install "ssd_centernet[train]"'),
     "matplotlib": ("charts and report pages", False, 'pip install "ssd_centernet[train]"'),
     "tf-models-official": ("backbones of the Model Garden", None, ""),
+    "uvicorn": ("the server, `serve`", None, ""),
     "horovod": ("training on several devices", None, ""),
 }
 

@@ -12,7 +12,7 @@ import io
 import os
 import re
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -78,6 +78,7 @@ def check_image(
     max_pixels: int = DEFAULT_MAX_PIXELS,
     decode: Callable[[bytes], object] | None = None,
     upright: bool = False,
+    formats: Sequence[str] | None = None,
 ) -> CheckedImage:
     """Read an image file and decide how to store it.
 
@@ -101,6 +102,7 @@ def check_image(
             decode them; None is `decode_with_pillow`.
         upright: whether boxes refer to pictures turned by their EXIF orientation, where the listed
             size does not tell; see `orientation.decide_turning`.
+        formats: Pillow's names of the formats that are tried; None for all that it reads.
 
     Returns:
         The image to store, or the reason why it was dropped.
@@ -110,12 +112,12 @@ def check_image(
     try:
         data = source if isinstance(source, bytes) else _read_file(source)
         try:
-            result = _checked(data, listed, max_pixels, decode, upright)
+            result = _checked(data, listed, max_pixels, decode, upright, formats)
         except _UnusableError as error:
             whole = _with_end_marker(data) if str(error) == DAMAGED else None
             if whole is None:
                 raise
-            result = _checked(whole, listed, max_pixels, decode, upright)
+            result = _checked(whole, listed, max_pixels, decode, upright, formats)
             result.repairs.append("JPEG without its end marker: added, all pixels are there")
     except _UnusableError as error:
         return CheckedImage(dropped=str(error))
@@ -172,10 +174,10 @@ def _read_file(path: str | os.PathLike) -> bytes:
 
 
 def _checked(
-    data: bytes, listed: tuple[int, int], max_pixels: int, decode, upright: bool
+    data: bytes, listed: tuple[int, int], max_pixels: int, decode, upright: bool, formats
 ) -> CheckedImage:
     try:
-        with Image.open(io.BytesIO(data)) as image:
+        with Image.open(io.BytesIO(data), formats=formats) as image:
             if image.width * image.height > max_pixels:
                 raise _UnusableError(f"more than max_pixels = {max_pixels} pixels")
             result = _stored_form(image, data, listed, upright)

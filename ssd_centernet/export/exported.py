@@ -65,9 +65,23 @@ class FittedRun:
             `boxes` float32 [n, 4], yxyx fractions of the image; `scores` float32 [n], descending;
             `classes` int [n], 0..C-1.
         """
-        extent = np.ones(2, np.float32)
-        if self.frame is not None and image.shape[:2] != self.frame:
-            image, extent = fit_image(image, self.frame, self._keep_aspect)
+        return self.detect_fitted(*self.fit(image))
+
+    def fit(self, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Resize an image to `frame`; another thread may do it than the one that detects.
+
+        Args:
+            image: uint8 [H, W, 3] of any size.
+
+        Returns:
+            uint8 [*frame, 3], and float32 [2], the share of its height and width that is the image.
+        """
+        if self.frame is None or image.shape[:2] == self.frame:
+            return image, np.ones(2, np.float32)
+        return fit_image(image, self.frame, self._keep_aspect)
+
+    def detect_fitted(self, image: np.ndarray, extent: np.ndarray) -> dict[str, np.ndarray]:
+        """Detect objects on what `fit` returned; returns as `detect` does."""
         found = self._run(image)[0]
         boxes = found.boxes / np.tile(extent, 2)
         return {"boxes": boxes, "scores": found.scores, "classes": found.classes}

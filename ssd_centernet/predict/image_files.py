@@ -12,7 +12,13 @@ import numpy as np
 import tensorflow as tf
 from PIL import Image
 
-from ssd_centernet.data.images import NO_IMAGE, NO_SIZE, check_image, pillow_limit
+from ssd_centernet.data.images import (
+    DEFAULT_MAX_PIXELS,
+    NO_IMAGE,
+    NO_SIZE,
+    check_image,
+    pillow_limit,
+)
 from ssd_centernet.ops import image as image_ops
 from ssd_centernet.plain_text import counted
 
@@ -121,6 +127,34 @@ def read_picture(
         ValueError: the image is damaged or too large.
     """
     os.stat(path)  # The system's own words for a file that is not there.
+    # The size in the header is checked against a limit of our own.
+    with pillow_limit(None):
+        return decode_picture(path, listed=listed, upright=upright)
+
+
+def decode_picture(
+    source: str | os.PathLike | bytes,
+    *,
+    listed: tuple[int, int] = (0, 0),
+    upright: bool = True,
+    max_pixels: int = DEFAULT_MAX_PIXELS,
+    formats: Sequence[str] | None = None,
+) -> Picture:
+    """Read a picture as `read_picture` does, inside of `data.images.pillow_limit`.
+
+    Args:
+        source: the file, or its content.
+        listed, upright: as of `read_picture`.
+        max_pixels: most pixels; the header is checked, and nothing larger is decoded.
+        formats: Pillow's names of the formats that are tried; None for all that it reads.
+
+    Returns:
+        The picture.
+
+    Raises:
+        OSError: it is not an image.
+        ValueError: the image is damaged or too large.
+    """
     decoded: list[np.ndarray] = []
 
     def decode(encoded: bytes) -> None:
@@ -129,15 +163,15 @@ def read_picture(
         except tf.errors.OpError as error:
             raise ValueError(error.message) from error
 
-    # The size in the header is checked against a limit of our own.
-    with pillow_limit(None):
-        checked = check_image(
-            path,
-            listed_width=listed[0],
-            listed_height=listed[1],
-            decode=decode,
-            upright=upright,
-        )
+    checked = check_image(
+        source,
+        listed_width=listed[0],
+        listed_height=listed[1],
+        max_pixels=max_pixels,
+        decode=decode,
+        upright=upright,
+        formats=formats,
+    )
     if checked.dropped and not checked.encoded:
         kind = OSError if checked.dropped == NO_IMAGE else ValueError
         raise kind(checked.dropped)

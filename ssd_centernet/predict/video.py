@@ -17,6 +17,7 @@ from ssd_centernet.drawing import visualize
 from ssd_centernet.files import remove_leftovers, temporary_folder
 from ssd_centernet.labels import LabelMap
 from ssd_centernet.models.detector import Detector
+from ssd_centernet.predict.listing import chosen, listed
 from ssd_centernet.predict.prediction import ImageDetector, class_numbers, finder
 from ssd_centernet.predict.video_files import Video, VideoWriter
 
@@ -144,29 +145,12 @@ class _Frame:
 
     def choose(self, min_score: float, kept: Sequence[int] | None) -> None:
         """Leave out detections of low scores and of other classes."""
-        wanted = self.detections["scores"] >= min_score
-        if kept is not None:
-            wanted &= np.isin(self.detections["classes"], kept)
-        self.detections = {name: one[wanted] for name, one in self.detections.items()}
+        self.detections = chosen(self.detections, min_score, kept)
 
     def line(self, label_map: LabelMap) -> dict:
         """Return what is written of it."""
-        height, width = self.pixels.shape[:2]
-        size = np.array([width, height, width, height], np.float64)
-        boxes = self.detections["boxes"][:, [1, 0, 3, 2]] * size
-        boxes[:, 2:] -= boxes[:, :2]
-        rows = zip(boxes.round(2).tolist(), *self._classes_and_scores(), strict=True)
-        detections = [
-            {"category_id": label_map.ids[index], "class": label_map.names[index]}
-            | {"bbox": box, "score": round(score, 5)}
-            for box, index, score in rows
-        ]
         place = {"frame": self.number, "time": round(self.seconds, 4)}
-        return {**place, "height": height, "width": width, "detections": detections}
-
-    def _classes_and_scores(self) -> tuple[list[int], list[float]]:
-        found = self.detections
-        return found["classes"].tolist(), found["scores"].astype(np.float64).tolist()
+        return {**place, **listed(self.detections, self.pixels.shape[:2], label_map)}
 
     def drawing(self, label_map: LabelMap) -> np.ndarray:
         """Return the pixels with the boxes on them."""

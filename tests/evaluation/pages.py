@@ -9,7 +9,7 @@ import pytest
 
 from tests.process import run
 
-_VOID = {"meta", "br", "image", "rect", "path", "circle", "polyline", "polygon"}
+_VOID = {"meta", "link", "br", "input", "image", "rect", "path", "circle", "polyline", "polygon"}
 # Measures the page inside a frame of the wanted width: a window cannot be that narrow.
 _FRAME = """<!DOCTYPE html><body style="margin:0"><iframe id="f" src="{name}"
 style="width:{width}px;height:900px;border:0"></iframe><p id="measured"></p><script>

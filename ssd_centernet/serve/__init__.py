@@ -1,0 +1,1 @@
+"""Detection over HTTP: pictures in, JSON or drawings out."""

@@ -1,0 +1,110 @@
+"""The bytes that a stranger sends as a picture: judged by their header, then decoded."""
+
+from __future__ import annotations
+
+import io
+
+from PIL import Image
+
+from ssd_centernet.predict.image_files import Picture, decode_picture
+from ssd_centernet.serve.settings import Refused
+
+# Pillow reads many more kinds: some by programs of their own (EPS by Ghostscript), some without a
+# bound on the memory (tiles of TIFF), some in time that grows with the square of a comment (GIF).
+_JPEG, _PNG, _WEBP = "JPEG", "PNG", "WEBP"
+# Each scan of a progressive JPEG goes over all of its pixels, and takes a few bytes of the file.
+# Encoders write about ten.
+MAX_SCANS = 64
+_SCAN = b"\xff\xda"
+# Segments of a JPEG before its first scan, and chunks of a PNG: Python reads each.
+MAX_SEGMENTS = 2_000
+MAX_CHUNKS = 20_000
+_NO_PICTURE = "This is no picture that is read here: expected a JPEG, PNG or WebP."
+_DAMAGED = "The picture is truncated or corrupt."
+
+
+def read(data: bytes, max_pixels: int) -> Picture:
+    """Decode a picture, once its header says that it may be decoded.
+
+    Call it inside of `data.images.pillow_limit(None)`: Pillow's own limit is another one.
+
+    Args:
+        data: what was sent.
+        max_pixels: most pixels of a picture.
+
+    Returns:
+        The picture, upright, with the pixels that `ssd_centernet predict` takes.
+
+    Raises:
+        Refused: it is no picture of a kind that is read, too large, or damaged.
+    """
+    kind = _check(data, max_pixels)
+    try:
+        return decode_picture(data, max_pixels=max_pixels, formats=(kind,))
+    except (OSError, ValueError) as error:
+        raise Refused(400, f"The picture cannot be read: {error}.") from error
+
+
+def _check(data: bytes, max_pixels: int) -> str:
+    """Look at the header of a picture, and return its kind; nothing is decoded."""
+    if not data:
+        raise Refused(400, "The body is empty: send the bytes of a picture.")
+    kind = _kind_of(data)
+    if kind is None:
+        raise Refused(415, _NO_PICTURE)
+    if kind == _JPEG:
+        _check_segments(data)
+    if kind == _PNG:
+        _check_chunks(data)
+    try:
+        with Image.open(io.BytesIO(data), formats=(kind,)) as image:
+            width, height = image.size
+    except Exception as error:  # Pillow's plug-ins raise struct.error, SyntaxError and more.
+        raise Refused(400, _DAMAGED) from error
+    if width * height > max_pixels:
+        raise Refused(
+            413,
+            f"The picture has {width} x {height} pixels, and at most {max_pixels:,} are taken: "
+            "make it smaller.",
+        )
+    return kind
+
+
+def _kind_of(data: bytes) -> str | None:
+    if data.startswith(b"\xff\xd8\xff"):
+        return _JPEG
+    if data.startswith(b"\x89PNG\r\n\x1a\n"):
+        return _PNG
+    return _WEBP if data[:4] == b"RIFF" and data[8:12] == b"WEBP" else None
+
+
+def _check_segments(data: bytes) -> None:
+    """Refuse a JPEG that is made to be slow to read."""
+    place = 2
+    for _ in range(MAX_SEGMENTS):
+        if data[place : place + 2] == _SCAN:
+            break
+        marker = data[place + 1 : place + 2]
+        if data[place : place + 1] != b"\xff" or not marker:
+            raise Refused(400, _DAMAGED)
+        # A byte that fills, or a marker without a segment.
+        alone = marker[0] in (0x00, 0x01, 0xFF) or 0xD0 <= marker[0] <= 0xD9
+        place += 1 if marker[0] == 0xFF else 2
+        if not alone:
+            place += max(2, int.from_bytes(data[place : place + 2], "big"))
+    else:
+        raise Refused(413, f"The JPEG has more than {MAX_SEGMENTS:,} segments: save it again.")
+    if (scans := data.count(_SCAN)) > MAX_SCANS:
+        raise Refused(
+            413, f"The JPEG has {scans} scans, and at most {MAX_SCANS} are read: save it again."
+        )
+
+
+def _check_chunks(data: bytes) -> None:
+    """Refuse a PNG that is made to be slow to read."""
+    place = 8
+    for _ in range(MAX_CHUNKS):
+        place += 12 + int.from_bytes(data[place : place + 4], "big")
+        if place >= len(data):
+            return
+    raise Refused(413, f"The PNG has more than {MAX_CHUNKS:,} chunks: save it again.")
