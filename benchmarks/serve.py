@@ -181,10 +181,11 @@ def phases(server: Server, options: argparse.Namespace, report: dict) -> list[st
     good = traffic.good()
     rest = [*traffic.bad(options.max_megabytes * _MEGABYTE), *traffic.rude()]
     until = time.monotonic() + options.seconds
+    mixture = mixed(good, rest)
     wrong, statuses = [], collections.Counter()
     for name, share in _SHARES.items():
         load = Load(server.port, until)
-        kinds = itertools.cycle(good) if "bad" not in name else mixed(good, rest)
+        kinds = itertools.cycle(good) if "bad" not in name else mixture
         clients = 1 if name == "one client" else options.clients
         slow = options.slow if "bad" in name else 0
         with slow_clients(server.port, slow):

@@ -67,7 +67,7 @@ def png_bomb(width: int, height: int) -> bytes:
 
     head = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
     packer = zlib.compressobj(9)
-    rows = [packer.compress(bytes(1 + 3 * width)) for _ in range(min(height, 2000))]
+    rows = [packer.compress(bytes(1 + 3 * width)) for _ in range(min(height, 200))]
     data = b"".join([*rows, packer.flush()])
     parts = chunk(b"IHDR", head), chunk(b"IDAT", data), chunk(b"IEND", b"")
     return b"\x89PNG\r\n\x1a\n" + b"".join(parts)

@@ -37,6 +37,7 @@ class App:
     Attributes:
         waiting: requests with a picture that are being answered.
         stopping: whether new ones are refused.
+        unanswered: how many were given up, because the time to stop was over.
     """
 
     def __init__(self, *, settings: Settings, labels: LabelMap, facts: dict[str, Any]):
@@ -52,6 +53,7 @@ class App:
         """
         self.waiting = 0
         self.stopping = False
+        self.unanswered = 0
         self.batcher: Batcher | None = None
         self.metrics = Metrics(waiting=lambda: self.waiting, version=facts["version"])
         self._settings = settings

@@ -16,7 +16,7 @@ from ssd_centernet.runtime import signals
 from ssd_centernet.serve.app import App
 from ssd_centernet.serve.batching import Batcher
 from ssd_centernet.serve.engine import Engine
-from ssd_centernet.serve.settings import HEAD_SECONDS, Settings, is_loopback
+from ssd_centernet.serve.settings import Settings, is_loopback
 
 # Of a connection without a request; browsers keep one for the next.
 _KEEP_ALIVE_SECONDS = 5
@@ -135,7 +135,7 @@ async def _serve(server, app: App, engine: Engine, listener, settings, started) 
     end = loop.create_task(_end_in_time(server, app, settings))
     try:
         await server.serve(sockets=[listener])
-        return end.result() if end.done() else 0
+        return app.unanswered
     finally:
         for task in (watch, tell, end):
             task.cancel()
@@ -148,20 +148,19 @@ async def _when_started(server, started: Callable[[], None]) -> None:
     started()
 
 
-async def _end_in_time(server, app: App, settings: Settings) -> int:
-    """Once a signal has come, give requests their time, then up; return how many are left."""
+async def _end_in_time(server, app: App, settings: Settings) -> None:
+    """Once a signal has come, give requests their time, and then give them up."""
     while not app.stopping:
         await asyncio.sleep(0.1)
     with signals.unhurried(settings.stop_seconds + 1):
         await asyncio.sleep(settings.stop_seconds)
-        left = app.waiting
+        app.unanswered = app.waiting
         for task in list(server.server_state.tasks):
             task.cancel()
         await asyncio.sleep(0.2)  # For the answer that says so.
         for connection in list(server.server_state.connections):
             connection.transport.abort()
         server.force_exit = True
-    return left
 
 
 @dataclasses.dataclass
@@ -192,7 +191,7 @@ async def _watch_connections(server, settings: Settings) -> None:
             if last is None or last.request is not request or last.runs != runs:
                 seen[one] = _Seen(request, runs, now)
                 continue
-            most = settings.seconds + _SENDING_SECONDS if runs else HEAD_SECONDS
+            most = settings.seconds + _SENDING_SECONDS if runs else settings.head_seconds
             if now - last.since > most:
                 one.transport.abort()
         idle = sorted(

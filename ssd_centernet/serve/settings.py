@@ -7,8 +7,6 @@ import ipaddress
 
 # Names under which a program or a browser of this machine reaches the server.
 LOCAL_NAMES = ("localhost", "127.0.0.1", "[::1]")
-# Until the head of a request is there, or the next one of a connection.
-HEAD_SECONDS = 10.0
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -37,6 +35,11 @@ class Settings:
     max_wait: float = 0.005
     seconds: float = 30.0
     stop_seconds: float = 20.0
+
+    @property
+    def head_seconds(self) -> float:
+        """Seconds until the head of a request is there, or of the next one of a connection."""
+        return min(10.0, self.seconds)
 
     @property
     def max_connections(self) -> int:

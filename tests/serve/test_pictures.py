@@ -134,7 +134,10 @@ def test_several_pictures_in_one_file_give_the_first():
     content = io.BytesIO()
     first, second = (Image.fromarray(scene(n, 40, 30)) for n in range(2))
     first.save(content, "WEBP", save_all=True, append_images=[second], lossless=True)
-    assert np.array_equal(pictures.read(content.getvalue(), LIMIT).pixels, np.asarray(first))
+    read = pictures.read(content.getvalue(), LIMIT)
+    # WebP is decoded, and encoded again as a JPEG, as everywhere in the library.
+    assert np.abs(read.pixels.astype(int) - np.asarray(first)).mean() < 10
+    assert "holds several pictures" in read.notes[0]
 
 
 def test_a_form_gives_its_file():
