@@ -170,7 +170,7 @@ def bad(max_bytes: int) -> list[Kind]:
         "cut JPEG": (jpeg[: len(jpeg) // 2], 400),
         "cut PNG": (png[: len(png) // 2], 400),
         "cut WebP": (webp[: len(webp) // 2], 400),
-        "JPEG with noise inside": (jpeg[:200] + noise[:9000] + jpeg[200:], 400),
+        "JPEG with noise inside": (jpeg[:200] + noise[:900] + jpeg[200:], 400),
         "GIF": (encoded(scene(1, 64, 48), "GIF"), 415),
         "PNG bomb": (png_bomb(30_000, 30_000), 413),
         "JPEG of many scans": (jpeg_of_many_scans(300), 413),

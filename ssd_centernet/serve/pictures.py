@@ -85,13 +85,14 @@ def _check_segments(data: bytes) -> None:
         if data[place : place + 2] == _SCAN:
             break
         marker = data[place + 1 : place + 2]
-        if data[place : place + 1] != b"\xff" or not marker:
+        if not marker:
             raise Refused(400, _DAMAGED)
-        # A byte that fills, or a marker without a segment.
-        alone = marker[0] in (0x00, 0x01, 0xFF) or 0xD0 <= marker[0] <= 0xD9
-        place += 1 if marker[0] == 0xFF else 2
-        if not alone:
-            place += max(2, int.from_bytes(data[place : place + 2], "big"))
+        if data[place] != 0xFF or marker[0] in (0x00, 0xFF):
+            place += 1  # What fills the space between two segments.
+        elif marker[0] == 0x01 or 0xD0 <= marker[0] <= 0xD9:
+            place += 2  # A marker without a segment.
+        else:
+            place += 2 + max(2, int.from_bytes(data[place + 2 : place + 4], "big"))
     else:
         raise Refused(413, f"The JPEG has more than {MAX_SEGMENTS:,} segments: save it again.")
     if (scans := data.count(_SCAN)) > MAX_SCANS:

@@ -130,6 +130,14 @@ def test_what_encoders_write_passes():
         assert pictures.read(data, LIMIT).pixels.shape == noise.shape
 
 
+def test_a_jpeg_with_bytes_between_its_segments_is_read_as_predict_reads_it():
+    whole = encoded(PIXELS, "JPEG")
+    place = whole.index(b"\xff\xdb")
+    for filling in (b"\xff" * 40, b"\0" * 40):
+        read = pictures.read(whole[:place] + filling + whole[place:], LIMIT)
+        assert np.array_equal(read.pixels, pictures.read(whole, LIMIT).pixels)
+
+
 def test_several_pictures_in_one_file_give_the_first():
     content = io.BytesIO()
     first, second = (Image.fromarray(scene(n, 40, 30)) for n in range(2))

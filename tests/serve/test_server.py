@@ -248,7 +248,8 @@ def test_an_exported_file_is_served_as_it_is(_packages, tmp_path, warm):
     config.parse([tmp_path / "tiny.gin"])
     detector = enliven(build_detector(label_map=LABELS))
     formats = ["saved_model", "tflite"]
-    export(detector, tmp_path / "out", formats=formats, label_map=LABELS, images=[picture])
+    more = {"label_map": LABELS, "images": [picture], "score_threshold": 0.3}
+    export(detector, tmp_path / "out", formats=formats, **more)
     for name, frame in (("saved_model", None), ("model.tflite", tuple(detector.image_size))):
         exported = ExportedDetector(tmp_path / "out" / name)
         engine = FileEngine(exported)
