@@ -79,7 +79,7 @@ ONE_PLACE = {
     "official": r"models/backbones/model_garden\.py",
     "tf2onnx": r"export/portable\.py",
     "onnxruntime": r"export/runtimes\.py",
-    "ai_edge_litert": r"export/runtimes\.py",
+    "ai_edge_litert": r"export/(runtimes|detect)\.py",
     "openvino": r"export/runtimes\.py",
     "nncf": r"export/runtimes\.py",
     "prometheus_client": r"serve/metrics\.py",

@@ -14,7 +14,8 @@ openvino_int8) are calibrated on --calibration_images, else on pictures of the r
 in --data_dir.
 With --data_dir, AP of each file of 8 bits is measured beside the model's: one that loses more than
 --max_ap_loss is refused.
---output gets the files, labels.txt and model_card.json.
+--output gets the files, labels.txt and model_card.json, and with TFLite detect.py, a program that
+detects with such a file and needs neither this library nor TensorFlow.
 """
 
 from __future__ import annotations

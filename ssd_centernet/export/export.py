@@ -28,6 +28,8 @@ from ssd_centernet.models.detector import Detector
 from ssd_centernet.run_directory import refuse_wildcards
 
 _PICTURES = 8
+# What detects with a TFLite file without this library; it lies beside each.
+_PROGRAM = Path(__file__).with_name("detect.py")
 
 
 @gin.configurable
@@ -57,8 +59,8 @@ def export(
 
     Args:
         detector: with its weights, in float32.
-        output_dir: folder to make: the files of the formats (docs/export.md), `labels.txt` and
-            `model_card.json`.
+        output_dir: folder to make: the files of the formats (docs/export.md), `labels.txt`,
+            `model_card.json` and, with TFLite, the program `detect.py`.
         formats: what to write: saved_model, tflite, tflite_int8, tflite_full_int8, tflite_16x8,
             tflite_int8_heads, onnx, onnx_nms, openvino, openvino_int8.
         label_map: names of the classes; None takes the detector's.
@@ -120,6 +122,8 @@ def export(
         )
         accuracy = _Accuracy(detector, thresholds, measure, max_ap_loss)
         checked = _write_and_check(order, formats, images, accuracy, report)
+        if any(one["file"].endswith(".tflite") for one in checked.values()):
+            write_atomically(folder / _PROGRAM.name, _PROGRAM.read_text(encoding="utf-8"))
         content = {
             **card.describe(detector),
             "labels": [

@@ -38,6 +38,7 @@ NOT_RUN = {
     r"python benchmarks/compare\.py": "minutes; tests/benchmark/test_compare.py runs a part",
     r"python benchmarks/(save|start|resume)\.py": "minutes, and asks for a quiet machine",
     r"python benchmarks/kernels\.py": "minutes; tests/benchmark/test_kernels.py runs a part",
+    r"python benchmarks/tracks\.py": "tests/predict/test_tracks.py runs a scene of it",
     r"python benchmarks/rematerialize\.py": "minutes; tests/models/test_rematerialized.py",
     r"ssd_centernet export --model_dir=runs/demo/model": "asks for a trained run with AP to hold",
     r"ssd_centernet benchmark --formats=all": "minutes; tests/benchmark/test_formats.py",
@@ -49,6 +50,8 @@ NOT_RUN = {
     r"python -m tests\.parity": "minutes; tests/parity/test_parity.py runs it",
     r"python -m tests\.mutations": "a minute; tests/mutations/test_mutations.py runs a part of it",
     r"python -m tests\.faults": "minutes; tests/faults/test_faults.py runs a part of it",
+    r"bash examples/build\.sh": "needs a compiler; tests/export/test_programs.py runs it",
+    r"build/detect": "what it built; tests/export/test_programs.py runs it",
     r"bash scripts/install_horovod\.sh": "builds for minutes; scripts/test.sh runs it",
 }
 if importlib.util.find_spec("horovod") is None:

@@ -1,6 +1,5 @@
 """Files of integers: what is in them, and that they detect what their own integers say."""
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +8,6 @@ import tensorflow as tf
 
 from ssd_centernet.export import integers, joining, parity, portable
 from ssd_centernet.export.export import export
-from ssd_centernet.export.exported import ExportedDetector
 from ssd_centernet.export.integers import HeadsRunner, Integers
 from ssd_centernet.export.pictures import rendered_pictures, spread
 from ssd_centernet.layers.preprocessing import Preprocessing
@@ -210,50 +208,6 @@ def test_other_sizes_and_batches(tmp_path, pictures):
         ValueError, match=r"tflite_int8_heads takes.*96,96, got --input_size=90,130"
     ):
         files.heads()
-
-
-def test_export_writes_what_belongs_together(tmp_path, pictures):
-    detector = lively_detector("ssd300_resnet34")
-    card = export(
-        detector,
-        tmp_path / "out",
-        formats=["tflite_int8_heads", "tflite_full_int8"],
-        images=pictures[:3],
-        calibration=pictures,
-    )
-    names = {path.name for path in (tmp_path / "out").iterdir()}
-    assert names == {
-        "model_int8_heads.tflite",
-        "model_int8_heads.npz",
-        "decode_heads.py",
-        "model_full_int8.tflite",
-        "labels.txt",
-        "model_card.json",
-    }
-    assert json.loads((tmp_path / "out" / "model_card.json").read_text()) == card
-    entry = card["formats"]["tflite_int8_heads"]
-    assert entry["calibration_images"] == 6
-    assert entry["decoding"]["scores"] == "softmax" and entry["decoding"]["classes"] == 3
-    assert entry["edge_tpu_operators"]["QUANTIZE"] == {"count": 1, "problems": []}
-    assert set(entry["decoding"]["outputs"]) == set(
-        joining.output_scales((tmp_path / "out" / "model_int8_heads.tflite").read_bytes())
-    )
-    code = (tmp_path / "out" / "decode_heads.py").read_text()
-    assert code == Path(ssd.__file__).read_text()
-    # The commands take both, an image of any size.
-    found = [
-        ExportedDetector(tmp_path / "out" / f"model_{name}.tflite").detect(pictures[0])
-        for name in ("int8_heads", "full_int8")
-    ]
-    assert len(found[0]["scores"]) > 3
-    np.testing.assert_allclose(found[0]["scores"], found[1]["scores"], atol=1e-5)
-    sidecar = tmp_path / "out" / "model_int8_heads.npz"
-    sidecar.unlink()
-    for harmful in (False, True):
-        if harmful:  # Pickled objects, which could run a program.
-            np.savez(sidecar, settings=np.array([{}], object))
-        with pytest.raises(FileNotFoundError, match=r"model_int8_heads\.npz is missing or damaged"):
-            ExportedDetector(tmp_path / "out" / "model_int8_heads.tflite")
 
 
 class Measure:
