@@ -5,7 +5,7 @@ Examples:
   ssd_centernet predict --model_dir=runs/ssd300 --contact_sheet val2017 --max_images=64 \\
       --annotations=instances_val2017.json
   ssd_centernet predict --model=exported/ssd300/model.tflite --output_dir=drawn street.jpg
-  ssd_centernet predict --model_dir=runs/ssd300 street.mp4
+  ssd_centernet predict --model_dir=runs/ssd300 --track street.mp4
   ssd_centernet predict --model_dir=runs/ssd300 --fps=25 frames/
 
 Arguments are image files and folders; without any, the images that the run was evaluated on.
@@ -17,8 +17,9 @@ of the file_name that the end of a path is.
 
 Of a video file come OUTPUT_DIR/NAME.mp4, drawn, and NAME.jsonl, a line for each frame with its
 number, its time in seconds and the detections of --min_score or more. Of a folder without pictures
-the videos are taken. --fps takes folders for videos, of which the pictures are the frames. OpenCV
-reads videos: pip install ssd_centernet[video].
+the videos are taken. --fps takes folders for videos, of which the pictures are the frames. --track
+numbers the objects that go on from frame to frame. --camera takes the frames of a camera, as many
+as --max_images says. OpenCV reads videos: pip install ssd_centernet[video].
 """
 
 from __future__ import annotations
@@ -74,6 +75,17 @@ def define_flags() -> None:
         "of the numbers in their names.",
         lower_bound=0.001,
     )
+    flags.DEFINE_integer(
+        "camera",
+        None,
+        "Take the frames of this camera for a video, --max_images of them; 0 is the first.",
+        lower_bound=0,
+    )
+    flags.DEFINE_boolean(
+        "track",
+        False,
+        "Of videos: number the objects, each the same from frame to frame, in lines and drawings.",
+    )
 
 
 def main(argv: list[str]) -> int:
@@ -89,7 +101,7 @@ def main(argv: list[str]) -> int:
     if values.model is not None:
         _runs.refuse_with_model("batch_size")
         _flags.require("output_dir")
-        if not argv[1:]:
+        if not argv[1:] and values.camera is None:
             raise flags.Error("Give image files or folders after the flags.")
     else:
         _flags.require("model_dir")
@@ -221,6 +233,8 @@ def _videos(paths: Sequence[str]) -> list[Video]:
     from ssd_centernet.predict.video_files import frames_of_folder, is_video, open_video
 
     values = flags.FLAGS
+    if values.camera is not None:
+        return [_camera(paths)]
     folders = [path for path in paths if values.fps and Path(path).is_dir()]
     if values.fps is not None and not math.isfinite(values.fps):
         raise flags.IllegalFlagValueError(f"--fps={values.fps} is no number of frames per second.")
@@ -243,10 +257,31 @@ def _videos(paths: Sequence[str]) -> list[Video]:
     given = [n for n in ("annotations", "contact_sheet", "split") if chosen and values[n].present]
     if given:
         raise flags.Error(f"--{given[0]} is for images, and {chosen[0]} is a video: leave it out.")
+    if values.track and not chosen:
+        raise flags.Error(
+            "--track is for videos, and none is given: images have no objects in common. Take a "
+            "folder of frames for a video by --fps, or leave it out."
+        )
     return [
         frames_of_folder(path, values.fps) if path in folders else open_video(path)
         for path in chosen
     ]
+
+
+def _camera(paths: Sequence[str]) -> Video:
+    """Open the camera of --camera, where nothing else is given and its frames will end."""
+    from ssd_centernet.predict.video_files import open_camera
+
+    values = flags.FLAGS
+    others = ("fps", "annotations", "contact_sheet", "split")
+    given = [*paths, *(f"--{name}" for name in others if values[name].present)]
+    if given:
+        raise flags.Error(f"--camera={values.camera} is all that is read: leave out {given[0]}.")
+    if values.max_images is None:
+        raise flags.Error(
+            f"--camera={values.camera} has no end: give --max_images, the number of frames."
+        )
+    return open_camera(values.camera)
 
 
 def _with_videos_of_folders(paths: Sequence[str]) -> list[str]:
@@ -304,7 +339,8 @@ def _predict_videos(videos: Sequence[Video]) -> int:
     output_dir = _output_dir()
     names = output_names([os.path.abspath(video.path) for video in videos], "")
     detector, label_map, name, _ = _detector(values.checkpoint)
-    batch_size = values.batch_size or BATCH_SIZE
+    # A camera does not wait for a batch to be found.
+    batch_size = values.batch_size or (BATCH_SIZE if values.camera is None else 1)
     find = finder(detector, batch_size)
     for video in videos:
         with _runs.progress_bar(video.count, unit="frame") as bar:
@@ -317,6 +353,7 @@ def _predict_videos(videos: Sequence[Video]) -> int:
                 min_score=values.min_score,
                 draw=not values.no_draw,
                 classes=values.classes,
+                track=values.track,
                 max_frames=values.max_images,
                 progress=bar.update,
                 find=find,
@@ -325,9 +362,12 @@ def _predict_videos(videos: Sequence[Video]) -> int:
             print(f"skipped {path}: {reason}", file=sys.stderr)
         for note in found.notes:
             print(f"note: {note}", file=sys.stderr)
+        kind = f"of score {values.min_score:g} or more"
+        if found.tracks is not None:
+            kind += f" or in one of {counted(found.tracks, 'track')}"
         print(
             f"{name}: {video.path}: {counted(found.frames, 'frame')}, "
-            f"{counted(found.detections, 'detection')} of score {values.min_score:g} or more, "
+            f"{counted(found.detections, 'detection')} {kind}, "
             f"{found.rate:.1f} frames per second: "
             f"{' and '.join(filter(None, (found.drawn, found.lines)))}"
         )

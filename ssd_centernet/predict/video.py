@@ -19,6 +19,7 @@ from ssd_centernet.labels import LabelMap
 from ssd_centernet.models.detector import Detector
 from ssd_centernet.predict.listing import chosen, listed
 from ssd_centernet.predict.prediction import ImageDetector, class_numbers, finder
+from ssd_centernet.predict.tracks import Tracker
 from ssd_centernet.predict.video_files import Video, VideoWriter
 
 # The header of some containers is off by a few frames.
@@ -31,7 +32,8 @@ class VideoPredictions:
 
     Attributes:
         frames: frames that were read.
-        detections: of the lowest score or more, on all of them.
+        detections: of the lowest score or more, or in a track, on all of them.
+        tracks: how many there are; None where none are made.
         rate: frames per second of detection, drawing and writing; those of the first batch, which
             prepares the network, do not count where there are more.
         lines: path of the detections.
@@ -41,6 +43,7 @@ class VideoPredictions:
 
     frames: int = 0
     detections: int = 0
+    tracks: int | None = None
     rate: float = 0.0
     lines: str = ""
     drawn: str | None = None
@@ -57,6 +60,7 @@ def predict_video(
     min_score: float = 0.3,
     draw: bool = True,
     classes: Sequence[str] | None = None,
+    track: bool = False,
     max_frames: int | None = None,
     progress: Callable[[], None] = lambda: None,
     find: Callable | None = None,
@@ -65,8 +69,8 @@ def predict_video(
 
     Writes `OUTPUT.jsonl`, a line for each frame: `frame` from 0, `time` in seconds, `height` and
     `width`, and `detections` of `min_score` or more, each with `category_id`, `class`, `bbox`
-    (x, y, width, height in pixels) and `score`. And `OUTPUT.mp4`, the drawn video. Both appear when
-    they are whole, or not at all.
+    (x, y, width, height in pixels) and `score`, and with `track` its `track_id`. And `OUTPUT.mp4`,
+    the drawn video. Both appear when they are whole, or not at all.
 
     Args:
         detector: a detector with its weights, or an exported file.
@@ -77,6 +81,9 @@ def predict_video(
         min_score: detections below it are left out, 0..1.
         draw: whether to write the drawn video.
         classes: names of classes; detections of others are left out.
+        track: whether to tell which detections are the same object, by a number from 1; None where
+            it is seen for the first time. Detections below `min_score` that continue a track are
+            then kept too.
         max_frames: stop after this many; None reads all.
         progress: called after every frame.
         find: of `finder` for this detector and batch size, where several videos share it, so that
@@ -93,7 +100,9 @@ def predict_video(
     kept = None if classes is None else class_numbers(classes, label_map)
     output, find = os.fspath(output), find or finder(detector, batch_size)
     found = VideoPredictions(lines=f"{output}.jsonl", drawn=f"{output}.mp4" if draw else None)
-    if draw and os.path.exists(found.drawn) and os.path.samefile(found.drawn, video.path):
+    tracker = Tracker(min_score=min_score, rate=video.rate) if track else None
+    both = draw and os.path.exists(found.drawn) and os.path.exists(video.path)
+    if both and os.path.samefile(found.drawn, video.path):
         raise ValueError(f"{found.drawn} is the video itself: give another --output_dir.")
     folder, name = os.path.split(os.path.abspath(output))
     remove_leftovers(folder, [f"{glob.escape(name)}.frames"])
@@ -104,13 +113,14 @@ def predict_video(
         with open(partial / "lines", "w", encoding="utf-8") as lines:
             for batch in _batches(video, find, batch_size, max_frames):
                 for frame in batch:
-                    frame.choose(min_score, kept)
+                    frame.choose(min_score, kept, tracker)
                     lines.write(json.dumps(frame.line(label_map)) + "\n")
                     if writer is not None:
                         writer.add(frame.drawing(label_map))
                     found.detections += len(frame.detections["scores"])
                     progress()
                 found.frames += len(batch)
+                found.tracks = None if tracker is None else tracker.count
                 found.rate = pace.after(found.frames)
         if not found.frames:
             raise ValueError(f"{video.path} has no frame that can be read.")
@@ -131,36 +141,57 @@ def predict_video(
             f"{video.path} ends after {found.frames} of the {video.count} frames that it counts: "
             "it is cut off or damaged there"
         )
+    if max_frames is not None and video.count is None and found.frames < max_frames:
+        found.notes.append(f"{video.path} ended after {found.frames} of {max_frames} frames")
     return found
 
 
 @dataclasses.dataclass
 class _Frame:
-    """One frame in progress: its pixels and its detections."""
+    """One frame in progress: its pixels, its detections and the numbers of their tracks."""
 
     number: int
     seconds: float
     pixels: np.ndarray
     detections: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    tracks: np.ndarray | None = None
 
-    def choose(self, min_score: float, kept: Sequence[int] | None) -> None:
-        """Leave out detections of low scores and of other classes."""
-        self.detections = chosen(self.detections, min_score, kept)
+    def choose(self, min_score: float, kept: Sequence[int] | None, tracker: Tracker | None) -> None:
+        """Leave out detections of low scores and of other classes; number those of tracks."""
+        if tracker is None:
+            self.detections = chosen(self.detections, min_score, kept)
+            return
+        found = chosen(self.detections, 0.0, kept)
+        boxes = found["boxes"] * np.tile(self.pixels.shape[:2], 2)
+        numbers = tracker.update(boxes, found["scores"], found["classes"])
+        wanted = (numbers > 0) | (found["scores"] >= min_score)
+        self.detections = {name: one[wanted] for name, one in found.items()}
+        self.tracks = numbers[wanted]
 
     def line(self, label_map: LabelMap) -> dict:
         """Return what is written of it."""
         place = {"frame": self.number, "time": round(self.seconds, 4)}
-        return {**place, **listed(self.detections, self.pixels.shape[:2], label_map)}
+        found = listed(self.detections, self.pixels.shape[:2], label_map)
+        if self.tracks is not None:
+            for one, number in zip(found["detections"], self.tracks.tolist(), strict=True):
+                one["track_id"] = number or None
+        return {**place, **found}
 
     def drawing(self, label_map: LabelMap) -> np.ndarray:
         """Return the pixels with the boxes on them."""
         found = self.detections
+        names, colors = [label_map.names[index] for index in found["classes"]], None
+        if self.tracks is not None:
+            numbers = [f" {number}" if number else "" for number in self.tracks]
+            names = [name + number for name, number in zip(names, numbers, strict=True)]
+            colors = [visualize.class_color(int(number)) for number in self.tracks]
         return visualize.draw_boxes(
             self.pixels,
             found["boxes"],
-            labels=[label_map.names[index] for index in found["classes"]],
+            labels=names,
             scores=found["scores"],
             classes=found["classes"],
+            colors=colors,
         )
 
 

@@ -1,4 +1,4 @@
-"""Videos: files through OpenCV, and folders of frames; read frame by frame and written whole."""
+"""Videos: files and cameras through OpenCV, and folders of frames; written whole."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import os
 import re
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
@@ -29,10 +30,10 @@ _USUAL_RATE = 25.0
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Video:
-    """A video that can be read from its beginning.
+    """A video that can be read from its beginning, or from now on.
 
     Attributes:
-        path: of the file, or of the folder of frames.
+        path: of the file, or of the folder of frames; of a camera its name.
         rate: frames per second.
         count: frames that there should be; None where the file does not say.
         frames: yields each frame with its time in seconds, uint8 [H, W, 3] RGB, one in memory.
@@ -88,6 +89,30 @@ def open_video(path: str | os.PathLike) -> Video:
     rate = float(rate) if 0.0 < rate < 1000.0 else _USUAL_RATE
     known = int(count) if 0 < count < 1e9 else None
     return Video(path=path, rate=rate, count=known, frames=lambda: _decoded(cv2, path, rate))
+
+
+def open_camera(number: int) -> Video:
+    """Open a camera of this machine; its frames come from when they are asked for, without end.
+
+    Args:
+        number: of the camera, from 0, as OpenCV counts them: on Linux that of /dev/video0.
+
+    Raises:
+        ValueError: there is no such camera, or it gives no picture.
+        ImportError: OpenCV is not installed.
+    """
+    cv2 = _opencv()
+    with _capture(cv2, number) as capture:
+        rate = float(capture.get(cv2.CAP_PROP_FPS)) if capture.isOpened() else 0.0
+        if not capture.isOpened() or not capture.read()[0]:
+            raise ValueError(
+                f"--camera={number}: there is no such camera, another program has it, or it may "
+                "not be opened. On Linux `ls /dev/video*` lists what is there, and the user must "
+                "be in the group video."
+            )
+    rate = rate if 0.0 < rate < 1000.0 else _USUAL_RATE
+    name = f"camera_{number}"
+    return Video(path=name, rate=rate, count=None, frames=lambda: _seen(cv2, number))
 
 
 def frames_of_folder(path: str | os.PathLike, rate: float) -> Video:
@@ -195,10 +220,11 @@ def _check_file(path: str) -> None:
 
 
 @contextlib.contextmanager
-def _capture(cv2: ModuleType, path: str) -> Iterator[Any]:
-    """Open a file for reading without OpenCV's own lines on standard error, and close it."""
+def _capture(cv2: ModuleType, source: str | int) -> Iterator[Any]:
+    """Open a file or a camera without OpenCV's own lines on standard error, and close it."""
+    backend = cv2.CAP_ANY if isinstance(source, int) else cv2.CAP_FFMPEG
     with held_back():
-        capture = cv2.VideoCapture(path, cv2.CAP_FFMPEG)
+        capture = cv2.VideoCapture(source, backend)
     try:
         yield capture
     finally:
@@ -219,6 +245,18 @@ def _decoded(cv2: ModuleType, path: str, rate: float) -> Iterator[tuple[float, n
                 seconds = number / rate if number / rate > before else before + 1.0 / rate
             before, number = seconds, number + 1
             yield seconds, np.ascontiguousarray(frame[..., ::-1])
+
+
+def _seen(cv2: ModuleType, number: int) -> Iterator[tuple[float, np.ndarray]]:
+    """Yield the frames of a camera with the seconds since the first one, until it is taken away."""
+    began = None
+    with _capture(cv2, number) as capture:
+        while True:
+            whole, frame = capture.read()
+            if not whole:
+                return
+            began = began or time.monotonic()
+            yield time.monotonic() - began, np.ascontiguousarray(frame[..., ::-1])
 
 
 def _natural(path: str) -> list:

@@ -21,7 +21,7 @@ def test_export_of_a_run(model_dir, data_dir, tmp_path_factory, tmp_path):
     lines = ended.stdout.splitlines()
     assert lines[0].endswith(f"best/ckpt-5, checked on 2 images: coco_val of {data_dir}")
     assert [line.split()[0] for line in lines[3:5]] == ["saved_model", "tflite"]
-    assert ended.stdout.count("written: ") == 4
+    assert ended.stdout.count("written: ") == 5
     # Converters are quiet.
     assert not [line for line in ended.stderr.splitlines() if "tfl" in line.lower()]
     card = json.loads((tmp_path / "out" / "model_card.json").read_text())
@@ -46,7 +46,7 @@ def test_formats_of_integers_are_calibrated_on_the_training_split(model_dir, dat
     )
     # Converters are quiet.
     assert not [line for line in ended.stderr.splitlines() if "quantize" in line or "tfl" in line]
-    assert "quantize" not in ended.stdout and ended.stdout.count("written: ") == 3
+    assert "quantize" not in ended.stdout and ended.stdout.count("written: ") == 4
     card = json.loads((tmp_path / "out" / "model_card.json").read_text())
     assert card["calibration"] == f"3 of coco_train of {data_dir}"
     assert card["formats"]["tflite_16x8"]["ap"]["images"] == 2

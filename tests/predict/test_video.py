@@ -1,5 +1,6 @@
 """Detection on videos: real files, that are whole, cut, empty, turned or none."""
 
+import dataclasses
 import json
 import os
 
@@ -11,7 +12,13 @@ from PIL import Image
 
 from ssd_centernet.cli import predict
 from ssd_centernet.predict.video import predict_video
-from ssd_centernet.predict.video_files import VideoWriter, frames_of_folder, is_video, open_video
+from ssd_centernet.predict.video_files import (
+    VideoWriter,
+    frames_of_folder,
+    is_video,
+    open_camera,
+    open_video,
+)
 from tests.cli.command_line import parsed
 from tests.predict.test_prediction import FRUIT, RedFinder
 
@@ -231,6 +238,52 @@ def test_videos_of_several_sizes_are_traced_once(model_dir, tmp_path, capsys, ca
         assert said.out.count(": 2 frames, ") == 7 and "inside/0.avi" in said.out
         assert len(list(out.glob("*.jsonl"))) == 7
     assert not [line for line in caplog.messages if "retracing" in line]
+
+
+def test_tracks_are_counted_and_are_for_videos(model_dir, clip, tmp_path, capsys):
+    flags_of = ["--track", "--min_score=0.02", "--device=cpu", "--no_draw"]
+    said = predicted(model_dir, capsys, clip, f"--output_dir={tmp_path}", *flags_of)
+    rows = [json.loads(line) for line in (tmp_path / "clip.jsonl").read_text().splitlines()]
+    numbers = [one["track_id"] for row in rows for one in row["detections"]]
+    told = f"detections of score 0.02 or more or in one of {max(filter(None, numbers)):,} tracks, "
+    assert f": 7 frames, {len(numbers):,} {told}" in said.out
+    assert None in numbers and None not in numbers[: len(rows[0]["detections"])]
+    Image.new("RGB", (80, 60)).save(tmp_path / "a.png")
+    with parsed("predict", ["--model_dir=x", "--track"]):
+        with pytest.raises(flags.Error, match="--track is for videos, and none is given"):
+            predict._videos([str(tmp_path / "a.png")])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "--camera=0 has no end: give --max_images"),
+        (["--max_images=3", "street.png"], "--camera=0 is all that is read: leave out street.png"),
+        (["--max_images=3", "--fps=5"], "leave out --fps"),
+    ],
+)
+def test_a_camera_is_read_alone_and_for_so_many_frames(arguments, message):
+    paths = [one for one in arguments if one[0] != "-"]
+    given = [one for one in arguments if one[0] == "-"]
+    with parsed("predict", ["--model_dir=x", "--camera=0", *given]):
+        with pytest.raises(flags.Error, match=message):
+            predict._videos(paths)
+
+
+def test_a_camera_that_is_not_there_is_told(capfd):
+    with pytest.raises(ValueError, match="--camera=97: there is no such camera, another program"):
+        open_camera(97)
+    assert capfd.readouterr().err == ""
+
+
+def test_frames_without_end_are_taken_until_there_are_enough(clip, tmp_path):
+    """As of a camera: the number of frames is not known, and more or fewer come than wanted."""
+    video = dataclasses.replace(open_video(clip), path="camera_0", count=None)
+    options = {"label_map": FRUIT, "output": tmp_path / "camera_0", "batch_size": 1}
+    found = predict_video(RedFinder(), video, max_frames=5, **options)
+    assert found.frames == 5 and not found.notes
+    found = predict_video(RedFinder(), video, max_frames=9, **options)  # And replaces the first.
+    assert found.notes == ["camera_0 ended after 7 of 9 frames"] and len(lines_of(found)) == 7
 
 
 def test_videos_beside_pictures_are_said(model_dir, clip, tmp_path, capsys):
