@@ -67,6 +67,7 @@ class Recipe(RecipeSettings):
         group = None if self.sync_batch_norm in (False, True) else self.sync_batch_norm
         options = {"use_horovod": self.use_horovod, "compression": self.gradient_compression}
         options |= {"device": self.device, "devices": self.devices, "group_size": group}
+        options["deterministic"] = self.deterministic
         return start_engine(self.strategy, **options)
 
     def detector(self, label_map: LabelMap | None = None, **classes: int) -> Detector:

@@ -82,6 +82,7 @@ class RecipeSettings:
         use_performance: whether the speed is written to summary/summary.json at the end.
         tracker: 'mlflow' or 'wandb', which gets the numbers of the log too; None for neither.
         seed: of initial weights, shuffling and augmentation.
+        deterministic: whether all operations give the same bits each time; on a CPU they do.
         device: auto, cpu, gpu, tpu, hpu, mlu or npu.
         strategy: auto, one, mirrored or horovod: what joins several devices.
         devices: number that share a batch of this process; None is all for mirrored, else one.
@@ -141,6 +142,7 @@ class RecipeSettings:
     use_performance: Annotated[bool, may_be.SWITCH] = False
     tracker: Annotated[str | None, may_be.one_of("mlflow", "wandb")] = None
     seed: Annotated[int, may_be.SEED] = 0
+    deterministic: Annotated[bool, may_be.SWITCH] = False
     device: str = "auto"
     strategy: Annotated[str, may_be.one_of(*STRATEGIES)] = "auto"
     devices: Annotated[int | None, may_be.COUNT] = None

@@ -148,6 +148,7 @@ TELLTALES = {
     "profile": ("(1, 2)", TRAIN, {"make_observers.profile": (1, 2)}),
     "use_performance": ("True", TRAIN, {"make_observers.use_performance": True}),
     "tracker": ("'mlflow'", TRAIN, {"start_tracking.name": "mlflow"}),
+    "deterministic": ("True", TRAIN, {"start_engine.deterministic": True}),
     "device": ("'cpu'", TRAIN, {"start_engine.device": "cpu"}),
     "strategy": ("'horovod'", TRAIN, {"start_engine.name": "horovod"}),
     "devices": ("3", TRAIN, {"start_engine.devices": 3}),

@@ -285,7 +285,7 @@ REPLACED = (
     Replaced("master_port", "V", _LAUNCHER),
     Replaced("gpu_ids", "V", _VISIBLE),
     Replaced("device_id", "V", _VISIBLE),
-    Replaced("deterministic", "V", "TF_DETERMINISTIC_OPS=1 in the environment"),
+    Replaced("deterministic", "V", "`--gin_params='train.deterministic = True'`"),
     Replaced("allow_xla", "F", "TF_XLA_FLAGS=--tf_xla_auto_jit=2 in the environment"),
     Replaced("max_cpus", "R", "`taskset` in front of the command"),
     Replaced("recipe_cache", "R", "the environment variables of Gaudi's software"),

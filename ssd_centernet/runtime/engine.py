@@ -46,6 +46,7 @@ def start_engine(
     use_horovod: bool = False,
     compression: str = "none",
     group_size: int | None = None,
+    deterministic: bool = False,
 ) -> Engine:
     """Choose the devices of this process, and join the others; before TensorFlow touches a device.
 
@@ -57,6 +58,8 @@ def start_engine(
         use_horovod: the same as the name 'horovod'.
         compression: "fp16" sends gradients in half precision, "none" as they are.
         group_size: processes or devices that share batch statistics; None means all.
+        deterministic: whether TensorFlow takes kernels alone that give the same bits each time,
+            until the process ends; an operation that has none raises an error.
 
     Returns:
         The engine.
@@ -67,6 +70,8 @@ def start_engine(
         ImportError: Horovod is wanted and cannot be imported.
     """
     name = _settled(name, devices, use_horovod)
+    if deterministic:
+        tf.config.experimental.enable_op_determinism()
     if name == "mirrored":
         strategy = select_devices(device, devices)
         number = strategy.num_replicas_in_sync

@@ -122,7 +122,8 @@ class TrainLog:
 
         Args:
             step: number of updates done.
-            metrics: means over the window, with `learning_rate` and `data_wait_seconds`.
+            metrics: means over the window, with `learning_rate`, and with `data_wait_seconds` where
+                that was measured.
             warmup: whether the window includes tracing, so that its pace means nothing.
 
         Returns:
@@ -132,14 +133,15 @@ class TrainLog:
         now = time.monotonic()
         steps, seconds = step - self._last_step, max(now - self._last_time, 1e-9)
         metrics = dict(metrics)
-        waited = metrics.pop("data_wait_seconds", 0.0)
+        waited = metrics.pop("data_wait_seconds", None)
         record = {**metrics, "epoch": step / self.length.steps_per_epoch}
         if not warmup and steps:
             rate = steps / seconds
             # Smoothed, so that one slow window does not spoil the estimate.
             self._rate = rate if self._rate is None else 0.7 * self._rate + 0.3 * rate
             record["images_per_second"] = rate * self.length.global_batch_size
-            record["data_wait_share"] = min(waited / seconds, 1.0)
+            if waited is not None:
+                record["data_wait_share"] = min(waited / seconds, 1.0)
             record["eta_seconds"] = (self.length.total_steps - step) / self._rate
         self.say(self._line(step, record))
         self.write(TRAIN_KIND, step, record)

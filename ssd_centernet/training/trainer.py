@@ -14,6 +14,7 @@ from ssd_centernet.models.weight_average import WeightAverage
 from ssd_centernet.models.weight_decay import add_weight_decay, decay_mask
 from ssd_centernet.runtime.distribution import Communicator, SingleProcess
 from ssd_centernet.runtime.replicas import copies
+from ssd_centernet.training import waiting
 from ssd_centernet.training.agreement import check_agreement
 from ssd_centernet.training.layer_rates import LayerRates
 from ssd_centernet.training.loss_scale import LossScale
@@ -135,6 +136,7 @@ class Trainer(tf.Module):
         self.metric_names = (*parts, "total", "gradient_norm")
         self._sums = tf.Variable(tf.zeros([len(self.metric_names)]), trainable=False)
         self._counts = tf.Variable(tf.zeros([len(self.metric_names)]), trainable=False)
+        self._has_clock = waiting.has_clock()
         self._waited = tf.Variable(0.0, dtype=tf.float64, trainable=False)
         # What a failure needs to be told stays on the device until `raise_if_failed` asks: a step
         # never waits for the host.
@@ -157,13 +159,7 @@ class Trainer(tf.Module):
 
     def next_batch(self, iterator) -> dict[str, tf.Tensor]:
         """Take a batch from the input pipeline and add up the waiting time."""
-        # In a graph nothing but these dependencies puts the clock before and after the batch.
-        begin = tf.timestamp()
-        with tf.control_dependencies([begin]):
-            batch = next(iterator)
-        with tf.control_dependencies(tf.nest.flatten(batch, expand_composites=True)):
-            self._waited.assign_add(tf.timestamp() - begin)
-        return batch
+        return waiting.next_batch(iterator, self._waited if self._has_clock else None)
 
     def run_step(self, iterator, run: Callable) -> None:
         """Take as many batches as an update needs, and update the weights once.
@@ -334,7 +330,10 @@ class Trainer(tf.Module):
         check_agreement(self.state, int(self.step), self.communicator)
 
     def window_metrics(self) -> dict[str, float]:
-        """Return the means since the last call, with `learning_rate` and `data_wait_seconds`."""
+        """Return the means since the last call, with `learning_rate` and `data_wait_seconds`.
+
+        The latter is missing where `train.deterministic` leaves no clock.
+        """
         # A metric that was not finite in any step has no sum and no count.
         parts = zip(copies(self._sums), copies(self._counts), strict=True)
         means = [sums / tf.maximum(counts, 1.0) for sums, counts in parts]
@@ -343,7 +342,8 @@ class Trainer(tf.Module):
         metrics = self.communicator.mean(metrics)
         # Of the last step, not a mean.
         metrics["learning_rate"] = float(self.optimizer.learning_rate)
-        metrics["data_wait_seconds"] = float(self._waited)
+        if self._has_clock:
+            metrics["data_wait_seconds"] = float(self._waited)
         if self.loss_scale.dynamic:
             metrics["loss_scale"] = float(self.loss_scale.value)
             metrics["skipped_steps"] = int(self.loss_scale.skipped)
