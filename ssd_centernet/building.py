@@ -11,6 +11,8 @@ import tensorflow as tf
 
 from ssd_centernet.labels import LabelMap
 from ssd_centernet.models.detector import Detector
+from ssd_centernet.models.quantized import Quantize
+from ssd_centernet.models.quantized import quantize as let_round
 from ssd_centernet.runtime.precision import policy_scope
 
 
@@ -24,6 +26,7 @@ def build_detector(
     *,
     num_classes: int | None = None,
     dtype: str = "fp32",
+    quantize: Quantize | None = None,
     label_map: LabelMap | None = None,
     default_num_classes: int | None = None,
 ) -> Detector:
@@ -33,6 +36,8 @@ def build_detector(
         model: constructor of the detector with its parts bound, such as `@SSD`.
         num_classes: C, without background; None takes it from the label map.
         dtype: "fp32", "bf16" or "fp16"; weights are stored in float32 under each.
+        quantize: `@Quantize()` computes and trains the network as its file of 8-bit integers will;
+            None rounds nothing.
         label_map: names the classes.
         default_num_classes: C where neither says it, as a measurement without data needs one.
 
@@ -40,7 +45,8 @@ def build_detector(
         The detector, with fresh weights.
 
     Raises:
-        ValueError: `num_classes` and the label map disagree, or neither is given.
+        ValueError: `num_classes` and the label map disagree, or neither is given; the detector has
+            no form of integers that `quantize` asks for.
     """
     if label_map is not None:
         if num_classes is not None:
@@ -60,7 +66,9 @@ def build_detector(
     # our layers, once more for each network that it stands in.
     model = tf.autograph.experimental.do_not_convert(model)
     with policy_scope(dtype):
-        return model(num_classes=num_classes, class_names=names)
+        detector = model(num_classes=num_classes, class_names=names)
+    let_round(detector, quantize)
+    return detector
 
 
 def check_normalization(augment: Callable, detector: Detector) -> None:

@@ -178,7 +178,8 @@ def exported_models(
             count=min(_MEASURED, data.count or _MEASURED),
         )
     for name in names:
-        calibrated = name in FORMATS and FORMATS[name].calibrated
+        learned = run.detector.quantized is not None
+        calibrated = not learned and name in FORMATS and FORMATS[name].calibrated
         if calibrated and data is not None and not calibration:
             chosen = (data.folder, train_split or "coco_train", run.label_map, _CALIBRATION)
             calibration = pictures_of_records(*chosen, of_all_files=True)

@@ -224,7 +224,8 @@ def _calibration(run) -> tuple[list, str | None]:
 
     count = values.num_calibration_images or _CALIBRATION
     wanted = [name for name in values.formats or () if name in FORMATS]
-    if not any(FORMATS[name].calibrated for name in wanted):
+    learned = run.detector.quantized is not None
+    if learned or not any(FORMATS[name].calibrated for name in wanted):
         _refuse_calibration_flags(FORMATS)
         return [], None
     if values.calibration_images:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import glob
 import json
 import os
@@ -25,6 +26,7 @@ from ssd_centernet.files import (
 )
 from ssd_centernet.labels import LabelMap
 from ssd_centernet.models.detector import Detector
+from ssd_centernet.models.quantized import has_ranges
 from ssd_centernet.run_directory import refuse_wildcards
 
 _PICTURES = 8
@@ -66,7 +68,8 @@ def export(
         label_map: names of the classes; None takes the detector's.
         images: uint8 [H, W, 3] each, to compare detections on; None renders some.
         calibration: uint8 [H, W, 3] each, pictures as of the training: the ranges of the numbers in
-            tflite_full_int8, tflite_16x8, tflite_int8_heads and openvino_int8 are measured on them.
+            tflite_full_int8, tflite_16x8, tflite_int8_heads and openvino_int8 are measured on them;
+            none for a detector that has learned its ranges.
         score_threshold: default threshold of the files, [0, 1); None is the decoder's.
         iou_threshold: as above, (0, 1]; not where the decoder suppresses nothing.
         input_size: (height, width) of the images that tflite, openvino and onnx take, in pixels;
@@ -94,7 +97,10 @@ def export(
     """
     thresholds = _thresholds(detector, score_threshold, iou_threshold)
     names = _check(detector, formats, label_map, pairs)
-    check_calibration(formats, len(calibration))
+    if detector.quantized is None:
+        check_calibration(formats, len(calibration))
+    else:
+        check_learned(detector, formats, len(calibration))
     if input_size is not None and not set(formats) - {"saved_model"}:
         raise ValueError(
             f"--input_size={','.join(map(str, input_size))} has no effect on a SavedModel, which "
@@ -167,13 +173,23 @@ def _write_and_check(order: Order, formats, images, accuracy, report) -> dict[st
             "image_size": "any" if run.frame is None else list(run.frame),
             "pairs": None if name == "saved_model" else order.pairs,
             "parity": result.to_dict(kind.tolerance),
-            **({"calibration_images": len(order.calibration)} if kind.calibrated else {}),
+            **_ranges_from(order, kind),
             **({"ap": measured} if measured else {}),
             **getattr(run, "facts", {}),
         }
         if report is not None:
             report(name, checked[name])
     return checked
+
+
+def _ranges_from(order: Order, kind) -> dict[str, Any]:
+    """Say where the ranges of a file's integers are from; nothing of a file without."""
+    quantized = order.detector.quantized
+    if not kind.calibrated:
+        return {}
+    if quantized is None:
+        return {"calibration_images": len(order.calibration)}
+    return {"learned_ranges": dataclasses.asdict(quantized.settings)}
 
 
 class _Accuracy:
@@ -221,6 +237,32 @@ def check_calibration(formats: Sequence[str], pictures: int) -> None:
         raise ValueError(
             f"{pictures} calibration pictures have no effect on {', '.join(formats)}; they are for "
             f"{names} (--formats). Leave them out."
+        )
+
+
+def check_learned(detector: Detector, formats: Sequence[str], pictures: int) -> None:
+    """Refuse what a detector that has learned its ranges cannot be, or does not need.
+
+    Raises:
+        ValueError: a format for which its numbers would have to be others, pictures to calibrate
+            on, or ranges that were never learned.
+    """
+    held = [name for name, kind in FORMATS.items() if kind.rounds]
+    if others := [name for name in formats if name in FORMATS and name not in held]:
+        raise ValueError(
+            f"{', '.join(others)}: this detector was trained for 8-bit integers "
+            f"(build_detector.quantize), which only {', '.join(held)} hold. Choose of these, or "
+            'export its weights without: --gin_params="build_detector.quantize = None".'
+        )
+    if pictures:
+        raise ValueError(
+            f"{pictures} calibration pictures have no effect: this detector has learned its "
+            "ranges in training. Leave them out."
+        )
+    if not has_ranges(detector):
+        raise ValueError(
+            "this detector has build_detector.quantize, but was never trained with it, so that "
+            "there are no ranges. Train it (docs/export.md), or leave the setting out."
         )
 
 

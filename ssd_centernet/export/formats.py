@@ -124,7 +124,9 @@ class Format:
         write: called with the order and the path.
         runner: called with the path; gives a function from an image to what is found on it.
         tolerance: what may differ from the model.
-        calibrated: whether ranges of numbers are measured on pictures before.
+        calibrated: whether ranges of numbers are measured on pictures before; not those of a
+            detector that has learned them.
+        rounds: whether it can hold a detector that computes in numbers of 8 bits.
     """
 
     file: str
@@ -132,6 +134,7 @@ class Format:
     runner: Callable[[Path], Callable[[np.ndarray], list[parity.Found]]]
     tolerance: parity.Tolerance
     calibrated: bool = False
+    rounds: bool = False
 
     @property
     def reduced(self) -> bool:
@@ -141,13 +144,17 @@ class Format:
 
 _TFLITE, _INT8, _OPENVINO = portable.TFLiteRunner, parity.INT8, openvino_ir.OpenVinoRunner
 FORMATS: dict[str, Format] = {
-    "saved_model": Format("saved_model", _write_saved_model, serving.ServingRunner, parity.FLOAT),
+    "saved_model": Format(
+        "saved_model", _write_saved_model, serving.ServingRunner, parity.FLOAT, rounds=True
+    ),
     "tflite": Format("model.tflite", _write_tflite, _TFLITE, parity.FLOAT),
     "tflite_int8": Format("model_int8.tflite", _write_tflite_int8, _TFLITE, _INT8),
-    "tflite_full_int8": Format("model_full_int8.tflite", _write_full_int8, _TFLITE, _INT8, True),
+    "tflite_full_int8": Format(
+        "model_full_int8.tflite", _write_full_int8, _TFLITE, _INT8, True, True
+    ),
     "tflite_16x8": Format("model_16x8.tflite", _write_16x8, _TFLITE, _INT8, True),
     "tflite_int8_heads": Format(
-        "model_int8_heads.tflite", _write_int8_heads, integers.HeadsRunner, _INT8, True
+        "model_int8_heads.tflite", _write_int8_heads, integers.HeadsRunner, _INT8, True, True
     ),
     "onnx": Format("model.onnx", _write_onnx, portable.OnnxRunner, parity.FLOAT),
     "onnx_nms": Format("model_nms.onnx", _write_onnx_nms, portable.OnnxRunner, parity.FLOAT),

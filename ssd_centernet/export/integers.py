@@ -102,8 +102,12 @@ class Integers:
     @functools.cached_property
     def _network(self) -> bytes:
         def as_wanted(converter) -> None:
-            self._calibrated(converter)
-            converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
+            if self.detector.quantized is None:
+                self._calibrated(converter)
+                converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
+            else:
+                # The ranges are in the graph, and the converter takes no others beside them.
+                converter.optimizations = [tf.lite.Optimize.DEFAULT]
             converter.inference_input_type = tf.uint8
             converter.inference_output_type = tf.int8
 
@@ -127,7 +131,9 @@ class Integers:
         """The network from pixels to raw maps, as a function of `images` with its signature."""
         shape = [self.batch_size, *self.detector.image_size, 3]
         spec = tf.TensorSpec(shape, tf.float32, "images")
-        return tf.function(self._halves.predict, input_signature=[spec], autograph=False)
+        quantized = self.detector.quantized
+        predict = self._halves.predict if quantized is None else quantized.maps
+        return tf.function(predict, input_signature=[spec], autograph=False)
 
     def _calibrated(self, converter) -> None:
         converter.optimizations = [tf.lite.Optimize.DEFAULT]

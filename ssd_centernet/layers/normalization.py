@@ -235,7 +235,9 @@ class PopulationBatchNorm(BatchNorm):
 
 
 def norms_of(model: keras.Model) -> list[keras.layers.Layer]:
-    """Return the layers of a model that keep moving statistics, nested and foreign ones too."""
+    """Return the layers of a model that move their statistics, nested and foreign ones too."""
+    if getattr(model, "quantized", None) is not None:
+        return []  # They stay what they are, in training as in a file of integers.
     # Nested ones: necks and heads hold norms of their own. By their averages, since a foreign norm
     # is of any class.
     return [layer for layer in model._flatten_layers() if hasattr(layer, "moving_variance")]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import itertools
 import os
 import re
@@ -18,6 +19,7 @@ from ssd_centernet.layers.decoder_base import FLIP
 from ssd_centernet.layers.preprocessing import Preprocessing
 from ssd_centernet.models.explained import ExplainedModel
 from ssd_centernet.models.given_images import as_batch, as_list
+from ssd_centernet.models.quantized import QuantizedNetwork, quantize
 from ssd_centernet.ops import boxes as box_ops
 from ssd_centernet.ops import nms
 from ssd_centernet.patterns import as_patterns, check_matches
@@ -42,9 +44,12 @@ class Detector(ExplainedModel):
         class_names: names of the classes, or None.
         PARTS: names of the constructor's arguments that are Keras objects, and of the attributes
             that hold them.
+        quantized: computes the network in numbers of 8 bits, see `models/quantized.py`; None where
+            nothing is rounded.
     """
 
     PARTS: tuple[str, ...] = ()
+    quantized: QuantizedNetwork | None = None
 
     def __init__(
         self,
@@ -77,6 +82,12 @@ class Detector(ExplainedModel):
         self.image_size = tuple(image_size)
         self.preprocessing = preprocessing
         self.class_names = None if class_names is None else tuple(class_names)
+
+    def call(self, inputs, training=None, mask=None):
+        """Compute raw outputs from images [B, h, w, 3], rounded where the detector is quantized."""
+        if self.quantized is not None:
+            return self.quantized.outputs(inputs, training=training is True)
+        return super().call(inputs, training=training, mask=mask)
 
     def _name_classes(self, criterion: keras.layers.Layer) -> None:
         """Tell a criterion that weighs classes by their names what these are."""
@@ -322,6 +333,7 @@ class Detector(ExplainedModel):
             "image_size": self.image_size,
             "class_names": self.class_names,
             "dtype": self.dtype_policy.name,
+            **({"quantize": dataclasses.asdict(self.quantized.settings)} if self.quantized else {}),
             **{key: keras.saving.serialize_keras_object(part) for key, part in parts.items()},
         }
 
@@ -329,11 +341,14 @@ class Detector(ExplainedModel):
     def from_config(cls, config: dict, custom_objects=None):
         """Build the detector from `get_config`, in the precision that it had."""
         config = dict(config)
+        settings = config.pop("quantize", None)
         with _policy(config.pop("dtype", None)):
             for key in cls.PARTS:
                 if isinstance(config.get(key), dict):
                     config[key] = keras.saving.deserialize_keras_object(config[key])
-            return cls(**config)
+            detector = cls(**config)
+            quantize(detector, settings)
+            return detector
 
     def variables_to_train(self, freeze: str | Sequence[str] = ()) -> list[tf.Variable]:
         """List the trainable variables that no pattern of `freeze` matches.

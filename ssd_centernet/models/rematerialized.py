@@ -32,12 +32,18 @@ def rematerialize(detector: keras.Model, blocks: bool | str | Sequence[str]) -> 
         The names of the blocks.
 
     Raises:
-        ValueError: the backbone has no such blocks, or a pattern matches none.
+        ValueError: the backbone has no such blocks, a pattern matches none, or the detector is
+            quantized.
 
     Source: Training Deep Nets with Sublinear Memory Cost (arXiv:1604.06174)
     """
     backbone = getattr(detector, "backbone", None)
     chosen = [] if blocks is False else _chosen(backbone, blocks)
+    if chosen and getattr(detector, "quantized", None) is not None:
+        raise ValueError(
+            f"{_SETTING} is {blocks!r}, but a detector with build_detector.quantize has no blocks "
+            f"that are computed again. Set {_SETTING} = False."
+        )
     if chosen or getattr(backbone, "in_blocks", None) is not None:
         call = BlockwiseCall(backbone, chosen) if chosen else None
         # Keras would track and save what is set as an attribute.

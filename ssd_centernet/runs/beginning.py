@@ -46,8 +46,14 @@ def check_frozen(
         published: name of the weights that the recipe was published with.
 
     Raises:
-        ValueError: some are frozen and fresh.
+        ValueError: some are frozen and fresh, or the detector is quantized and random.
     """
+    if fresh is None and detector.quantized is not None:
+        raise ValueError(
+            "build_detector.quantize goes on with a trained detector: it keeps the statistics of "
+            "the batch norms, and a random network has none. Give the run as "
+            "--fine_tune_checkpoint."
+        )
     trained = {id(variable) for variable in detector.variables_to_train(freeze)}
     frozen = [
         variable.name.removesuffix(":0")

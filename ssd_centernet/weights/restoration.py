@@ -11,6 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from ssd_centernet.models.detector import Detector
+from ssd_centernet.models.quantized import RANGES_NAME
 from ssd_centernet.patterns import as_patterns
 from ssd_centernet.run_directory import named_weights
 from ssd_centernet.weights import catalog, classes, fetching
@@ -82,7 +83,7 @@ def restore(
     source.check_network(detector)
     if kind is None:
         kind = "detection" if source.has("head") else "classification"
-    plan = _Plan(detector, source, kind, exclude, () if row is None else row.fresh)
+    plan = _Plan(detector, source, kind, exclude, _absent(row, source, kind))
     _raise_if_unfit(plan)
     inputs = Inputs(*row.inputs) if row is not None and row.inputs else source.convention.inputs
     first = FirstKernel(detector, inputs, channels)
@@ -96,6 +97,15 @@ def restore(
     others = source.convention.differences(detector.backbone, strict=False)
     notes = (*first.notes, *(f"{other} as in the network of the file" for other in others))
     return dataclasses.replace(plan.table, digests=digests, notes=notes)
+
+
+def _absent(row, source: Source, kind: str) -> Sequence[str]:
+    """Return patterns of the variables that a file need not have."""
+    known = () if row is None else row.fresh
+    if kind == "full" or source.weights.find(source.names["rest"].get(RANGES_NAME, RANGES_NAME)):
+        return known
+    # A network that was not quantized becomes one that is.
+    return (*known, RANGES_NAME)
 
 
 class _Plan:
