@@ -80,6 +80,7 @@ MODULES: tuple[str, ...] = (
     "ssd_centernet.models.backbones.resnet",
     "ssd_centernet.models.backbones.vgg",
     "ssd_centernet.models.centernet",
+    "ssd_centernet.models.quantized",
     "ssd_centernet.models.ssd",
     "ssd_centernet.training.loss_scale",
     "ssd_centernet.training.optimizers",

@@ -144,9 +144,7 @@ class Format:
 
 _TFLITE, _INT8, _OPENVINO = portable.TFLiteRunner, parity.INT8, openvino_ir.OpenVinoRunner
 FORMATS: dict[str, Format] = {
-    "saved_model": Format(
-        "saved_model", _write_saved_model, serving.ServingRunner, parity.FLOAT, rounds=True
-    ),
+    "saved_model": Format("saved_model", _write_saved_model, serving.ServingRunner, parity.FLOAT),
     "tflite": Format("model.tflite", _write_tflite, _TFLITE, parity.FLOAT),
     "tflite_int8": Format("model_int8.tflite", _write_tflite_int8, _TFLITE, _INT8),
     "tflite_full_int8": Format(

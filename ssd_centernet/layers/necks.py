@@ -32,6 +32,7 @@ class SSDExtraLevels(ConfiguredLayer):
         ),
         *,
         strides: Sequence[int] = (2, 2, 2, 1, 1),
+        activation: str = "relu",
         name: str = "extra_levels",
         **kwargs,
     ):
@@ -42,13 +43,16 @@ class SSDExtraLevels(ConfiguredLayer):
             strides: strides of the 3x3 convolutions. Those of stride 2 are padded SAME. Those of
                 stride 1 are VALID, which takes away two cells, as long as there are three (5 -> 3
                 -> 1 with an image of 300 pixels), else SAME.
+            activation: "relu" or "relu6", of every convolution.
             name: name of the layer.
             **kwargs: passed to the Keras layer.
 
         Raises:
-            ValueError: `widths` and `strides` differ in length.
+            ValueError: `widths` and `strides` differ in length, or there is no such `activation`.
         """
         super().__init__(name=name, **kwargs)
+        self.check_choice("activation", activation, ("relu", "relu6"))
+        self.activation = activation
         if len(widths) != len(strides):
             raise ValueError(
                 f"SSDExtraLevels needs one stride for each level, got {len(widths)} widths and "
@@ -69,7 +73,7 @@ class SSDExtraLevels(ConfiguredLayer):
             size = tuple(-(-side // stride) for side in size)
             if padding == "valid":
                 size = tuple(side - 2 for side in size)
-            common = {"activation": "relu", "dtype": self.dtype_policy}
+            common = {"activation": getattr(tf.nn, self.activation), "dtype": self.dtype_policy}
             self._reduce.append(
                 keras.layers.Conv2D(narrow, 1, name=f"level{index + 1}_reduce", **common)
             )

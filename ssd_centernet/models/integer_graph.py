@@ -60,9 +60,7 @@ class IntegerGraph:
         prescribed: by name the range of a tensor that TensorFlow Lite prescribes.
     """
 
-    def __init__(
-        self, image: tf.Tensor, maps: Iterable[tf.Tensor], results: Sequence[tf.Tensor]
-    ):
+    def __init__(self, image: tf.Tensor, maps: Iterable[tf.Tensor], results: Sequence[tf.Tensor]):
         """Sort the operations.
 
         Args:

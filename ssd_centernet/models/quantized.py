@@ -90,7 +90,8 @@ def quantize(detector: keras.Model, settings: Quantize | Mapping[str, Any] | Non
             f"build_detector.quantize rounds what is computed in float32; this detector computes "
             f"in {detector.dtype_policy.name}. Set build_detector.dtype = 'fp32' (--dtype=fp32)."
         )
-    detector.quantized = QuantizedNetwork(detector, settings)
+    # Keras would track it, and walk from it to the detector, if it were set as an attribute.
+    object.__setattr__(detector, "quantized", QuantizedNetwork(detector, settings))
 
 
 def has_ranges(detector: keras.Model) -> bool:
@@ -104,7 +105,7 @@ def _numbers(variable: tf.Variable) -> np.ndarray:
         return variable.numpy()
 
 
-class QuantizedNetwork(keras.layers.Layer):
+class QuantizedNetwork:
     """The network of a detector from its input to raw outputs, in numbers of 8 bits.
 
     It has no kernels of its own: it computes the operations of the detector's network again, with
@@ -116,24 +117,17 @@ class QuantizedNetwork(keras.layers.Layer):
     """
 
     def __init__(self, detector: keras.Model, settings: Quantize):
-        """Take the network of a detector apart; see `quantize`."""
-        super().__init__(name="quantization", dtype="float32")
+        """Take the network of a detector apart, and give it a variable; see `quantize`."""
         self.settings = settings
-        preprocessing = detector.preprocessing
+        preprocessing = self._preprocessing = detector.preprocessing
         if type(preprocessing).normalize is not Preprocessing.normalize:
             raise ValueError(
                 f"{type(preprocessing).__name__} normalizes in a way of its own, which has no form "
                 "of integers; leave out build_detector.quantize, or use Preprocessing."
             )
-        traced = _Trace(detector)
-        # Keras would track, and save, what is set as an attribute.
-        for name, value in {
-            "_preprocessing": preprocessing,
-            "_traced": traced,
-            "_graph": IntegerGraph(traced.image, traced.ends, traced.results),
-        }.items():
-            object.__setattr__(self, name, value)
-        self.ranges = self.add_weight(
+        traced = self._traced = _Trace(detector)
+        self._graph = IntegerGraph(traced.image, traced.ends, traced.results)
+        self.ranges = detector.add_weight(
             name=RANGES_NAME,
             shape=(len(self._graph.points), 2),
             initializer="zeros",
@@ -142,7 +136,6 @@ class QuantizedNetwork(keras.layers.Layer):
             synchronization=tf.VariableSynchronization.ON_READ,
             aggregation=tf.VariableAggregation.MEAN,
         )
-        self.built = True
 
     def outputs(self, images: tf.Tensor, *, training: bool = False) -> Any:
         """Compute the raw outputs of the detector.

@@ -15,8 +15,8 @@ import tensorflow as tf
 
 # Whole numbers of a map less one, and the largest of a kernel.
 _STEPS, _LARGEST = 255.0, 127.0
-# A map or channel of zeros would have no scale.
-_SMALLEST = 1e-8
+# The smallest scale: a map or a channel of zeros would have none.
+_SMALLEST = 2.0**-24
 
 
 def kernel_limits(kernel: tf.Tensor, *, power_of_two: bool = False) -> tf.Tensor:
@@ -30,8 +30,9 @@ def kernel_limits(kernel: tf.Tensor, *, power_of_two: bool = False) -> tf.Tensor
         float32 [n], 127 scales, above 0; without a gradient.
     """
     axes = list(range(len(kernel.shape) - 1))
-    largest = tf.maximum(tf.reduce_max(tf.abs(tf.stop_gradient(kernel)), axes), _SMALLEST)
-    return _LARGEST * _power(largest / _LARGEST) if power_of_two else largest
+    scales = tf.reduce_max(tf.abs(tf.stop_gradient(kernel)), axes) / _LARGEST
+    scales = tf.maximum(scales, _SMALLEST)
+    return _LARGEST * (_power(scales) if power_of_two else scales)
 
 
 def quantize_kernel(kernel: tf.Tensor, limits: tf.Tensor) -> tf.Tensor:

@@ -25,6 +25,7 @@ class ConvNormBuilder:
         norm: Callable[..., keras.layers.Layer],
         *,
         zero_last_gamma: bool = True,
+        ceiling: float | None = None,
         **norm_settings,
     ):
         """Configure the layers to come.
@@ -33,10 +34,12 @@ class ConvNormBuilder:
             norm: constructor of the normalisation.
             zero_last_gamma: whether the last normalisation of a block begins with gamma 0, so that
                 at first the block is its shortcut.
+            ceiling: of every ReLU, 6 for ReLU6; None for none.
             **norm_settings: arguments of `norm`.
         """
         self._norm = functools.partial(norm, **norm_settings)
         self._zero_last_gamma = zero_last_gamma
+        self._ceiling = ceiling
         self.names: list[str] = []
         self.block_names: list[str] = []
 
@@ -78,7 +81,7 @@ class ConvNormBuilder:
         outputs = self._norm(
             gamma_initializer="zeros" if zero_gamma else "ones", name=f"{name}_norm"
         )(outputs)
-        return keras.layers.ReLU(name=f"{name}_relu")(outputs) if relu else outputs
+        return keras.layers.ReLU(self._ceiling, name=f"{name}_relu")(outputs) if relu else outputs
 
     def basic_block(self, inputs: tf.Tensor, filters: int, stride: int, name: str) -> tf.Tensor:
         """Add two 3x3 convolutions beside a shortcut, which is projected if shapes differ."""
@@ -91,4 +94,4 @@ class ConvNormBuilder:
             outputs, filters, 3, 1, f"{name}_2", relu=False, zero_gamma=self._zero_last_gamma
         )
         outputs = keras.layers.Add(name=f"{name}_add")([shortcut, outputs])
-        return keras.layers.ReLU(name=f"{name}_relu")(outputs)
+        return keras.layers.ReLU(self._ceiling, name=f"{name}_relu")(outputs)

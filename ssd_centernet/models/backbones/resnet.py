@@ -34,6 +34,7 @@ class ResNet(Backbone):
         stem_width: int = 64,
         output_groups: Sequence[int] | None = None,
         pool_padding: str = "same",
+        activation: str = "relu",
         norm_momentum: float = 0.9,
         norm_epsilon: float = 1e-5,
         name: str = "resnet",
@@ -49,19 +50,23 @@ class ResNet(Backbone):
             output_groups: groups (from 1) to return; None means the last one.
             pool_padding: padding of the stem's 3x3 pooling: "same" pads at the end first,
                 "symmetric" one cell on every side, as in torchvision.
+            activation: "relu" or "relu6", of the stem and of all blocks, after their sums too: with
+                "relu6" no map that a convolution reads leaves 0..6.
             norm_momentum: momentum of the moving statistics.
             norm_epsilon: epsilon of batch normalisation.
             name: name of the model.
             **kwargs: passed to the Keras model.
 
         Raises:
-            ValueError: `blocks`, `widths` and `strides` differ in length, or `pool_padding` has
-                another value.
+            ValueError: `blocks`, `widths` and `strides` differ in length, or `pool_padding` or
+                `activation` has another value.
         """
         if pool_padding not in ("same", "symmetric"):
             raise ValueError(
                 f"ResNet.pool_padding must be 'same' or 'symmetric', got {pool_padding!r}."
             )
+        if activation not in ("relu", "relu6"):
+            raise ValueError(f"ResNet.activation must be 'relu' or 'relu6', got {activation!r}.")
         if not len(blocks) == len(widths) == len(strides):
             raise ValueError(
                 "ResNet needs blocks, widths and strides for the same number of groups, got "
@@ -74,10 +79,13 @@ class ResNet(Backbone):
             "stem_width": stem_width,
             "output_groups": None if output_groups is None else tuple(output_groups),
             "pool_padding": pool_padding,
+            "activation": activation,
             "norm_momentum": norm_momentum,
             "norm_epsilon": norm_epsilon,
         }
-        builder = ConvNormBuilder(BatchNorm, momentum=norm_momentum, epsilon=norm_epsilon)
+        norm = {"momentum": norm_momentum, "epsilon": norm_epsilon}
+        ceiling = 6.0 if activation == "relu6" else None
+        builder = ConvNormBuilder(BatchNorm, ceiling=ceiling, **norm)
         images = keras.Input((None, None, 3), name="image")
         features = builder.conv_norm(images, stem_width, 7, 2, "stem")
         if pool_padding == "symmetric":
