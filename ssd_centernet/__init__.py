@@ -43,6 +43,7 @@ Parts of a detector
     Preprocessing                                                      from pixels to inputs
 
 Training and evaluation of your own
+    quantize, Quantize  let a detector train and detect in numbers of 8 bits
     keras              the Keras that all of this is made of
     Momentum           the optimizer of the recipes
     CocoEvaluator      COCO's numbers, batch by batch
@@ -80,6 +81,7 @@ _PUBLIC: dict[str, str] = {
     "MultiscaleAnchors": "ssd_centernet.layers.anchors",
     "PassLevels": "ssd_centernet.layers.necks",
     "Preprocessing": "ssd_centernet.layers.preprocessing",
+    "Quantize": "ssd_centernet.models.quantized",
     "ResNet": "ssd_centernet.models.backbones.resnet",
     "SSD": "ssd_centernet.models.ssd",
     "SSDDecoder": "ssd_centernet.layers.decoders",
@@ -104,6 +106,7 @@ _PUBLIC: dict[str, str] = {
     "load": "ssd_centernet.api",
     "load_label_map": "ssd_centernet.data.directory",
     "make_synthetic": "ssd_centernet.data.synthetic",
+    "quantize": "ssd_centernet.models.quantized",
     "recipes": "ssd_centernet.config",
     "pretrained": "ssd_centernet.api",
     "restore": "ssd_centernet.weights",

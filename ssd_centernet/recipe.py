@@ -251,8 +251,16 @@ class Recipe(RecipeSettings):
 
         Returns:
             The trainer at step 0.
+
+        Raises:
+            ValueError: statistics are to be joined that stay as they are.
         """
         communicator, rendering = communicator or SingleProcess(), self.rendering()
+        if self.sync_batch_norm and detector.quantized is not None:
+            raise ValueError(
+                "train.sync_batch_norm joins statistics that stay as they are with "
+                "build_detector.quantize: set it to False."
+            )
         if self.sync_batch_norm and communicator.size * communicator.replicas > 1:
             synchronize(detector, communicator.mean_of_group, communicator.group_size)
         # Built under every precision, so that its settings count as used where it has no effect.

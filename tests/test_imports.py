@@ -105,6 +105,7 @@ OUTSIDE_A_DETECTOR = [
     ["models", "matches"],
     ["models", "moving_statistics"],
     ["models", "numpy_decoders"],
+    ["models", "quantized"],
     ["models", "rematerialized"],
     ["models", "saved"],
     ["models", "weight_average"],

@@ -1,4 +1,8 @@
-"""A detector that computes as its file of 8-bit integers will, and is trained so."""
+"""A detector that computes as its file of 8-bit integers will, and is trained so.
+
+Source:
+    Quantizing deep convolutional networks for efficient inference: A whitepaper (arXiv:1806.08342)
+"""
 
 from __future__ import annotations
 
@@ -40,10 +44,6 @@ class Quantize:
 
     Raises:
         ValueError: a setting is of another kind than it can be.
-
-    Source:
-        Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only Inference
-        (arXiv:1712.05877)
     """
 
     momentum: float = 0.99
@@ -73,11 +73,13 @@ def quantize(detector: keras.Model, settings: Quantize | Mapping[str, Any] | Non
         settings: None leaves it as it is.
 
     Raises:
-        ValueError: the detector computes in half precision, or has an operation or a preprocessing
-            without a form of integers.
+        ValueError: the detector computes in half precision, is quantized already, or has an
+            operation or a preprocessing without a form of integers.
     """
     if settings is None:
         return
+    if detector.quantized is not None:
+        raise ValueError("the detector is quantized already; build another one to change how.")
     if isinstance(settings, Mapping):
         settings = Quantize(**settings)
     if not isinstance(settings, Quantize):
@@ -374,10 +376,7 @@ def _not_all_equal(bias) -> np.ndarray:
 
 
 def _folded(group: KernelGroup, kernel, bias, norm) -> tuple[tf.Tensor, tf.Tensor | None]:
-    """Return kernel and bias of a convolution with the batch norm in them.
-
-    Source: arXiv:1712.05877, section 3.2
-    """
+    """Return kernel and bias of a convolution with the batch norm in them."""
     if norm is None:
         return tf.convert_to_tensor(kernel), bias
     gamma, beta, mean, variance = norm

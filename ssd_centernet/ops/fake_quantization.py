@@ -5,8 +5,7 @@ for each output channel, q in -127..127 and zero point 0. Maps have one scale, q
 zero point such that 0 is exact: padding stays padding. That is the form of TensorFlow Lite.
 
 Source:
-    Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only Inference
-    (arXiv:1712.05877)
+    Quantizing deep convolutional networks for efficient inference: A whitepaper (arXiv:1806.08342)
 """
 
 from __future__ import annotations

@@ -27,6 +27,7 @@ _SOURCES = re.compile(r"^([ #]*)(?:.*\. )?Source:(?: (.+)|((?:\n\1    .+)+))$", 
 # Paper -> its number. Whoever cites another one looks its number up and adds it.
 PAPERS = {
     "ByteTrack: Multi-Object Tracking by Associating Every Detection Box": "2110.06864",
+    "Quantizing deep convolutional networks for efficient inference: A whitepaper": "1806.08342",
     "Distilling the Knowledge in a Neural Network": "1503.02531",
     "Training Deep Nets with Sublinear Memory Cost": "1604.06174",
     "RandAugment: Practical Automated Data Augmentation": "1909.13719",

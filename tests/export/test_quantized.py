@@ -15,7 +15,7 @@ from tests.export.lively import lively_detector
 from tests.export.test_integers import FLOAT32, INT8, UINT8, fitted, order, tensors
 from tests.tiny import tiny_detector
 
-RECIPES = ["ssd300_resnet34", "ssd320_resnet50_fpn", "centernet_resnet101_fpn"]
+RECIPES = ["ssd320_resnet50_fpn", "centernet_resnet101_fpn"]
 
 
 def learned(detector, pictures, **settings):
@@ -49,7 +49,8 @@ def test_the_file_is_of_integers_throughout_with_the_learned_scales(made):
     written = {
         (float(tensor.quantization.scale[0]), int(tensor.quantization.zeroPoint[0]))
         for tensor in graph.tensors
-        if tensor.quantization is not None and np.size(tensor.quantization.scale) == 1
+        if tensor.quantization is not None
+        and np.size(tensor.quantization.scale) == 1
         and tensor.quantization.scale is not None
     }
     limits = fake.map_limits(files.detector.quantized.ranges).numpy()

@@ -85,8 +85,20 @@ def test_outputs_are_float32_under_mixed_precision():
 
 class TestSSDExtraLevelsContract(LayerContract):
     part = SSDExtraLevels
-    settings = {"widths": ((1, 2), (3, 4)), "strides": (2, 1)}
+    settings = {"widths": ((1, 2), (3, 4)), "strides": (2, 1), "activation": "relu6"}
     inputs = random_maps(8)
+
+    def test_levels_end_at_six(self):
+        ends = {}
+        for activation in ("relu", "relu6"):
+            neck = SSDExtraLevels(**{**self.settings, "activation": activation})
+            neck.build([(1, 8, 8, 4)])
+            for layer in (*neck._reduce, *neck._expand):
+                layer.bias_initializer = keras.initializers.Constant(100.0)
+            ends[activation] = float(tf.reduce_max(neck([tf.zeros([1, 8, 8, 4])])[1]))
+        assert ends["relu6"] == 6.0 and ends["relu"] > 6.0
+        with pytest.raises(ValueError, match=r"activation must be one of \('relu', 'relu6'\)"):
+            SSDExtraLevels(activation="swish")
 
 
 class TestSSDHeadContract(LayerContract):

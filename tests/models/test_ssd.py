@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from ssd_centernet._keras import keras
 from ssd_centernet.layers.anchor_criterion import CROWD_MODES
 from ssd_centernet.layers.anchors import DefaultBoxes
 from ssd_centernet.layers.criteria import MultiBoxLoss
@@ -138,7 +139,20 @@ class TestResNetContract(LayerContract):
         "stem_width": 5,
         "output_groups": (1,),
         "pool_padding": "symmetric",
+        "activation": "relu6",
         "norm_momentum": 0.8,
         "norm_epsilon": 1e-3,
     }
     inputs = random_maps(64, channels=3)[0]
+
+    def test_maps_end_at_six(self):
+        images = 100.0 * self.inputs
+        ends = {}
+        for activation in ("relu", "relu6"):
+            keras.utils.set_random_seed(1)
+            network = ResNet(**{**self.settings, "activation": activation})
+            ends[activation] = float(tf.reduce_max(network(images)["2"]))
+        # The sum at the end of a block too.
+        assert ends["relu6"] == 6.0 < ends["relu"]
+        with pytest.raises(ValueError, match="ResNet.activation must be 'relu' or 'relu6'"):
+            ResNet(activation="elu")
