@@ -73,8 +73,8 @@ def quantize(detector: keras.Model, settings: Quantize | Mapping[str, Any] | Non
         settings: None leaves it as it is.
 
     Raises:
-        ValueError: the detector computes in half precision, is quantized already, or has an
-            operation or a preprocessing without a form of integers.
+        ValueError: the detector computes in half precision, is quantized already, is on several
+            devices, or has an operation or a preprocessing without a form of integers.
     """
     if settings is None:
         return
@@ -91,6 +91,11 @@ def quantize(detector: keras.Model, settings: Quantize | Mapping[str, Any] | Non
         raise ValueError(
             f"build_detector.quantize rounds what is computed in float32; this detector computes "
             f"in {detector.dtype_policy.name}. Set build_detector.dtype = 'fp32' (--dtype=fp32)."
+        )
+    if tf.distribute.get_strategy().num_replicas_in_sync > 1:
+        raise ValueError(
+            "build_detector.quantize trains on one device of a process, and there are several: set "
+            "train.devices = 1 (--devices=1)."
         )
     # Keras would track it, and walk from it to the detector, if it were set as an attribute.
     object.__setattr__(detector, "quantized", QuantizedNetwork(detector, settings))
@@ -134,9 +139,6 @@ class QuantizedNetwork:
             shape=(len(self._graph.points), 2),
             initializer="zeros",
             trainable=False,
-            # Like the moving statistics of batch norms: of each device's own images, and joined.
-            synchronization=tf.VariableSynchronization.ON_READ,
-            aggregation=tf.VariableAggregation.MEAN,
         )
 
     def outputs(self, images: tf.Tensor, *, training: bool = False) -> Any:
