@@ -32,12 +32,14 @@ class KernelGroup:
 
     Attributes:
         kernel: the convolution, depthwise or not.
+        gradient: passes its result on, where it has a gradient of its own; None without.
         bias: adds a bias; None without.
         norm: the batch norm of inference; None without.
         activation: None without.
     """
 
     kernel: tf.Operation
+    gradient: tf.Operation | None
     bias: tf.Operation | None
     norm: tf.Operation | None
     activation: tf.Operation | None
@@ -45,7 +47,7 @@ class KernelGroup:
     @property
     def parts(self) -> list[tf.Operation]:
         """The operations in their order."""
-        parts = (self.kernel, self.bias, self.norm, self.activation)
+        parts = (self.kernel, self.gradient, self.bias, self.norm, self.activation)
         return [part for part in parts if part is not None]
 
 
@@ -134,15 +136,12 @@ class IntegerGraph:
     def _group(self, kernel: tf.Operation) -> KernelGroup:
         parts: dict[str, tf.Operation] = {}
         last = kernel
-        for role, types in (
-            ("bias", ("BiasAdd",)),
-            ("norm", ("FusedBatchNormV3",)),
-            ("activation", _ACTIVATIONS),
-        ):
+        roles = {"gradient": ("IdentityN",), "bias": ("BiasAdd",), "norm": ("FusedBatchNormV3",)}
+        for role, types in {**roles, "activation": _ACTIVATIONS}.items():
             following = self._next(last)
             if following is not None and following.type in types:
                 parts[role] = last = following
-        return KernelGroup(kernel, *(parts.get(r) for r in ("bias", "norm", "activation")))
+        return KernelGroup(kernel, *(parts.get(role) for role in (*roles, "activation")))
 
     def _next(self, one: tf.Operation) -> tf.Operation | None:
         """Return the only operation that takes the first result of another one as its first."""

@@ -21,6 +21,7 @@ from ssd_centernet.layers.preprocessing import Preprocessing
 from ssd_centernet.layers.upsampling import UpsampleAdd
 from ssd_centernet.models.integer_graph import IntegerGraph, KernelGroup, run_again
 from ssd_centernet.ops import fake_quantization as fake
+from ssd_centernet.ops.dilation import dilated_conv2d
 
 RANGES_NAME = "quantization/ranges"
 _PIXELS = (0.0, 255.0)
@@ -361,7 +362,10 @@ class _Run:
                 kernel, bias = kernel.numpy(), None if bias is None else _not_all_equal(bias)
         kernel = self._rounded_kernel(kernel)
         kernel = tf.reshape(kernel, shape) if depthwise else kernel
-        (result,) = run_again(group.kernel, [image, kernel])
+        if group.gradient is not None and not self._constant:
+            result = dilated_conv2d(image, kernel, group.kernel.get_attr("dilations")[1])
+        else:
+            (result,) = run_again(group.kernel, [image, kernel])
         result = result if bias is None else tf.nn.bias_add(result, bias)
         return run_again(group.activation, [result])[0] if group.activation else result
 

@@ -14,7 +14,7 @@ from tests.export.lively import lively_detector
 from tests.tiny import tiny_batch, tiny_detector, tiny_trainer
 
 # Of each kind, with depthwise convolutions, a pyramid, shared kernels and several maps.
-RECIPES = ["ssd320_efficientnet_lite0", "centernet_hourglass20"]
+RECIPES = ["ssd300_vgg16", "ssd320_efficientnet_lite0", "centernet_hourglass20"]
 
 
 def inputs_of(detector, count=2):
