@@ -13,7 +13,8 @@ from ssd_centernet.export.pictures import rendered_pictures, spread
 from ssd_centernet.layers.preprocessing import Preprocessing
 from ssd_centernet.models.halves import Halves, normalized
 from ssd_centernet.models.numpy_decoders import centernet, ssd
-from tests.export.lively import lively_detector
+from tests.export.lively import enliven, lively_detector
+from tests.tiny import tiny_detector
 
 RECIPES = ["ssd300_resnet34", "ssd320_resnet50_fpn", "centernet_resnet101_fpn"]
 THRESHOLDS = {
@@ -224,13 +225,13 @@ class Measure:
 
 
 def test_ap_judges_calibrated_files_and_stands_in_the_card(tmp_path, pictures, monkeypatch):
-    detector = lively_detector("ssd300_resnet34")
+    detector = enliven(tiny_detector())
     formats = ["tflite", "tflite_full_int8", "tflite_int8_heads"]
     options = {"formats": formats, "images": pictures[:1], "calibration": pictures[:2]}
     measure = Measure(0.5, 0.4905)
     card = export(detector, tmp_path / "out", measure=measure, **options)
     # The model once; of float files nothing.
-    assert measure.asked == [(False, (96, 96)), (True, (96, 96)), (True, (96, 96))]
+    assert measure.asked == [(False, (64, 64)), (True, (64, 64)), (True, (64, 64))]
     assert "ap" not in card["formats"]["tflite"]
     for name in formats[1:]:
         wanted = {"file": 0.4905, "model": 0.5, "images": 50, "max_loss": 0.01}

@@ -5,7 +5,6 @@ from __future__ import annotations
 import pathlib
 import re
 import shutil
-import sys
 
 import numpy as np
 import pytest
@@ -22,15 +21,15 @@ def vectors() -> pathlib.Path:
     return VECTORS / SYSTEM
 
 
-def run_command(system: str) -> Ended:
-    command = (sys.executable, "-m", "tests.parity", "--system", system)
+def run_command(program: pathlib.Path, system: str) -> Ended:
+    command = (program, "-m", "tests.parity", "--system", system)
     return run(*command, limit=900, status=None)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("system", command.systems())
-def test_library_agrees_with_the_reference(system):
-    result = run_command(system)
+def test_library_agrees_with_the_reference(system, warm):
+    result = run_command(warm, system)
     lines = result.stdout.splitlines()
     failed = [line for line in lines if " FAIL" in line]
     assert not failed, "\n".join(failed)
