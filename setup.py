@@ -40,7 +40,7 @@ VIDEO = ["opencv-python-headless>=4.8"]
 SERVE = [
     "uvicorn>=0.30",
     "starlette>=0.40",
-    "python-multipart>=0.0.13",
+    "python-multipart>=0.0.18",
     "prometheus-client>=0.20",
 ]
 TEST = [

@@ -46,7 +46,7 @@ def test_a_picture_that_is_dropped_is_shown_with_its_detections(served, tmp_path
         rows = "document.querySelectorAll('#rows tr').length"
         assert tab.value(rows) == len(wanted["detections"]) > 0
         size = tab.value("[canvas.width, canvas.height]")
-        assert size == [wanted["width"], wanted["height"]] == [240, 320]
+        assert [wanted["width"], wanted["height"]] == [240, 320] and size == [5 * 240, 5 * 320]
         told = tab.value("document.getElementById('status').textContent")
         assert told.startswith("street <b>.jpg: 240 x 320 pixels")
         assert (_pixels(tab) != before).any()
