@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 
 from PIL import Image
 
@@ -15,8 +16,10 @@ _JPEG, _PNG, _WEBP = "JPEG", "PNG", "WEBP"
 # Each scan of a progressive JPEG goes over all of its pixels, and takes a few bytes of the file.
 # Encoders write about ten.
 MAX_SCANS = 64
-_SCAN = b"\xff\xda"
-# Segments of a JPEG before its first scan, and chunks of a PNG: Python reads each.
+_SCAN, _END = b"\xff\xda", 0xD9
+# Among pixels: no zero byte follows, which stands for 0xFF itself, and it is none that restarts.
+_MARKER = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")
+# Segments of a JPEG before its first scan, and from there on, and chunks of a PNG: Python reads each.
 MAX_SEGMENTS = 2_000
 MAX_CHUNKS = 20_000
 _NO_PICTURE = "This is no picture that is read here: expected a JPEG, PNG or WebP."
@@ -83,7 +86,8 @@ def _check_segments(data: bytes) -> None:
     place = 2
     for _ in range(MAX_SEGMENTS):
         if data[place : place + 2] == _SCAN:
-            break
+            _check_scans(data, place)
+            return
         marker = data[place + 1 : place + 2]
         if not marker:
             raise Refused(400, _DAMAGED)
@@ -92,13 +96,37 @@ def _check_segments(data: bytes) -> None:
         elif marker[0] == 0x01 or 0xD0 <= marker[0] <= 0xD9:
             place += 2  # A marker without a segment.
         else:
-            place += 2 + max(2, int.from_bytes(data[place + 2 : place + 4], "big"))
-    else:
-        raise Refused(413, f"The JPEG has more than {MAX_SEGMENTS:,} segments: save it again.")
-    if (scans := data.count(_SCAN)) > MAX_SCANS:
-        raise Refused(
-            413, f"The JPEG has {scans} scans, and at most {MAX_SCANS} are read: save it again."
-        )
+            place = _after_segment(data, place)
+    raise Refused(413, f"The JPEG has more than {MAX_SEGMENTS:,} segments: save it again.")
+
+
+def _check_scans(data: bytes, place: int) -> None:
+    """Count the scans from the first one on, as decoders do: up to the end marker.
+
+    What follows it is not read: phones put a film there (motion photos), whose bytes hold
+    everything by chance.
+    """
+    scans = 0
+    for _ in range(MAX_SEGMENTS):
+        code = data[place + 1]
+        if code == _END:
+            return
+        scans += code == _SCAN[1]
+        if scans > MAX_SCANS:
+            raise Refused(
+                413, f"The JPEG has more than {MAX_SCANS} scans, which is the most: save it again."
+            )
+        # Decoders pass over a code below 0xC0 among the pixels; it has no segment.
+        place = _after_segment(data, place) if code >= 0xC0 and code != 0xD8 else place + 2
+        found = _MARKER.search(data, place)
+        if found is None:
+            return  # Cut off, which the decoder tells.
+        place = found.start()
+    raise Refused(413, f"The JPEG has more than {MAX_SEGMENTS:,} segments: save it again.")
+
+
+def _after_segment(data: bytes, place: int) -> int:
+    return place + 2 + max(2, int.from_bytes(data[place + 2 : place + 4], "big"))
 
 
 def _check_chunks(data: bytes) -> None:

@@ -102,8 +102,17 @@ def _many_chunks() -> bytes:
     return whole[:33] + empty * 300_000 + whole[33:]
 
 
+def _scans_after_an_end_in_a_comment() -> bytes:
+    """No decoder takes the bytes of a comment for the end of the picture."""
+    whole = jpeg_of_many_scans(3000)
+    place = whole.index(b"\xff\xda", whole.index(b"\xff\xda") + 2)
+    return whole[:place] + b"\xff\xfe\x00\x04\xff\xd9" + whole[place:]
+
+
 SLOW = {
     "scans": lambda: jpeg_of_many_scans(3000),
+    "scans after an end in a comment": _scans_after_an_end_in_a_comment,
+    "markers among the pixels": lambda: encoded(PIXELS, "JPEG")[:-2] + b"\xff\x02" * 1_000_000,
     "segments": _many_segments,
     "bytes that fill": lambda: b"\xff\xd8" + b"\xff" * 4_000_000,
     "chunks": _many_chunks,
@@ -136,6 +145,15 @@ def test_a_jpeg_with_bytes_between_its_segments_is_read_as_predict_reads_it():
     for filling in (b"\xff" * 40, b"\0" * 40):
         read = pictures.read(whole[:place] + filling + whole[place:], LIMIT)
         assert np.array_equal(read.pixels, pictures.read(whole, LIMIT).pixels)
+
+
+@pytest.mark.parametrize("progressive", [False, True])
+def test_what_follows_the_end_of_a_jpeg_is_passed_over(progressive):
+    """Motion photos of phones hold a film behind the picture."""
+    whole = encoded(PIXELS, "JPEG", progressive=progressive)
+    film = np.random.default_rng(0).integers(0, 256, 100_000, np.uint8).tobytes()
+    read = pictures.read(whole + film + b"\xff\xda\x00\x02" * 500, LIMIT)
+    assert np.array_equal(read.pixels, pictures.read(whole, LIMIT).pixels)
 
 
 def test_several_pictures_in_one_file_give_the_first():
