@@ -19,7 +19,7 @@ MAX_SCANS = 64
 _SCAN, _END = b"\xff\xda", 0xD9
 # Among pixels: no zero byte follows, which stands for 0xFF itself, and it is none that restarts.
 _MARKER = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")
-# Segments of a JPEG before its first scan, and from there on, and chunks of a PNG: Python reads each.
+# Segments of a JPEG before its first scan, those from there on, and chunks of a PNG.
 MAX_SEGMENTS = 2_000
 MAX_CHUNKS = 20_000
 _NO_PICTURE = "This is no picture that is read here: expected a JPEG, PNG or WebP."
