@@ -238,6 +238,19 @@ def check_finite(flag: str, value: float) -> None:
         raise flags.IllegalFlagValueError(f"{flag}: expected a finite number.")
 
 
+def refuse_nan() -> None:
+    """Refuse `nan` for any flag: the bounds of a flag let it pass, and no comparison holds for it.
+
+    Raises:
+        flags.IllegalFlagValueError: names the first flag that has it.
+    """
+    for name in flags.FLAGS:
+        flag = flags.FLAGS[name]
+        values = flag.value if isinstance(flag.value, list) else [flag.value]
+        if flag.present and any(isinstance(one, float) and math.isnan(one) for one in values):
+            raise flags.IllegalFlagValueError(f"--{name}=nan: expected a number.")
+
+
 def require(*names: str, example: str = "") -> None:
     """Refuse a command line on which a flag is missing.
 

@@ -161,6 +161,8 @@ def _overview() -> str:
 def _run_command(name: str, arguments: list[str]) -> int:
     from absl import flags, logging
 
+    from ssd_centernet.cli._flags import refuse_nan
+
     module = importlib.import_module(f"ssd_centernet.cli.{name}")
     if "debug" not in flags.FLAGS:
         flags.DEFINE_boolean("debug", False, "Show the Python traceback of every error.")
@@ -175,6 +177,7 @@ def _run_command(name: str, arguments: list[str]) -> int:
         if hasattr(module, "rewrite_arguments"):
             arguments = module.rewrite_arguments(arguments)
         positional = flags.FLAGS([f"ssd_centernet {name}", *arguments])
+        refuse_nan()
     except flags.Error as error:
         return _wrong_flags(name, error)
     logging.use_absl_handler()

@@ -165,6 +165,13 @@ def main(argv: list[str]) -> int:
 def _settings() -> Settings:
     values = flags.FLAGS
     given = [host_of(name) for name in values.allowed_hosts or ()]
+    # An empty name would stand for requests that name nobody.
+    if not all(given):
+        raise flags.Error(
+            f"--allowed_hosts={','.join(values.allowed_hosts)} has an empty name: expected names "
+            "with commas between them, such as detect.example.org,10.0.0.5,[::1]; an address of "
+            "version 6 in brackets."
+        )
     if not is_loopback(values.host) and not given:
         raise flags.Error(
             f"--host={values.host} lets other machines use this server, which asks nobody for a "
@@ -190,8 +197,8 @@ def _check_packages() -> None:
     ]
     if missing:
         raise ImportError(
-            f"{' and '.join(missing)} not installed, which the server is made of: "
-            'pip install "ssd_centernet[serve]".'
+            f"{' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} not installed, of which "
+            'the server is made: pip install "ssd_centernet[serve]".'
         )
 
 

@@ -78,4 +78,6 @@ def host_of(header: str) -> str:
     name = header.strip().lower().rpartition("://")[2]
     if name.startswith("["):
         return name.partition("]")[0] + "]"
+    if name.count(":") > 1:  # No port is told apart from an address of version 6 without them.
+        return f"[{name}]"
     return name.partition(":")[0].removesuffix(".")

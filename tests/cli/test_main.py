@@ -75,6 +75,8 @@ def test_help_of_a_command_is_quick_and_complete(command):
         (["--gin_file=a"], "The command comes before its flags."),
         (["doctor", "--train_stp"], "Did you mean: train_step"),
         (["doctor", "--device=cuda"], "auto|cpu|gpu|tpu|hpu|mlu|npu"),
+        # The bounds of the flag let it pass, and no detection would have that score.
+        (["predict", "--min_score=nan", "a.png"], "--min_score=nan: expected a number"),
     ],
 )
 def test_wrong_command_lines(arguments, message):

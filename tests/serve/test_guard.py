@@ -4,7 +4,7 @@ import pytest
 
 from ssd_centernet.serve.guard import Rates, check_host
 from ssd_centernet.serve.running import listen, warning_of
-from ssd_centernet.serve.settings import LOCAL_NAMES, Refused, is_loopback
+from ssd_centernet.serve.settings import LOCAL_NAMES, Refused, host_of, is_loopback
 
 
 @pytest.mark.parametrize(
@@ -53,6 +53,8 @@ def test_other_names_and_pages_of_other_sites_are_not(headers):
 def test_a_name_that_is_allowed_is_answered_and_any_with_a_star():
     check_host({"host": "detect.example.org:443"}, (*LOCAL_NAMES, "detect.example.org"))
     check_host({"host": "what.ever"}, ("*",))
+    # As --allowed_hosts may be given it, and as clients write it.
+    check_host({"host": "[2001:DB8::5]:8080"}, (host_of("2001:db8::5"),))
 
 
 def test_a_client_that_asks_too_often_waits_as_long_as_it_is_told():

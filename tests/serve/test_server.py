@@ -273,6 +273,8 @@ def test_an_exported_file_is_served_as_it_is(_packages, tmp_path, warm):
         (("--model=a.tflite", "--batch_size=2"), 2, "cannot be used with --model"),
         (("--model=no.tflite",), 1, "there is no no.tflite"),
         (("--max_pixels=0",), 2, "max_pixels"),
+        (("--max_rate=nan",), 2, "--max_rate=nan: expected a number"),
+        (("--host=0.0.0.0", "--allowed_hosts=,"), 2, "has an empty name"),
         (("picture.jpg",), 2, "Unexpected arguments"),
     ],
 )
