@@ -197,8 +197,8 @@ def _check_packages() -> None:
     ]
     if missing:
         raise ImportError(
-            f"{' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} not installed, of which "
-            'the server is made: pip install "ssd_centernet[serve]".'
+            f"{' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} not installed, which "
+            'the server needs: pip install "ssd_centernet[serve]".'
         )
 
 
