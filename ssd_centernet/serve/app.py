@@ -38,6 +38,7 @@ class App:
         waiting: requests with a picture that are being answered.
         stopping: whether new ones are refused.
         unanswered: how many were given up, because the time to stop was over.
+        connections: tells how many are open.
     """
 
     def __init__(self, *, settings: Settings, labels: LabelMap, facts: dict[str, Any]):
@@ -55,6 +56,7 @@ class App:
         self.stopping = False
         self.unanswered = 0
         self.batcher: Batcher | None = None
+        self.connections: Callable[[], int] = lambda: 0
         self.metrics = Metrics(waiting=lambda: self.waiting, version=facts["version"])
         self._settings = settings
         self._labels = labels
@@ -114,6 +116,8 @@ class App:
         path = scope["path"] if scope["path"] in self._paths else "other"
         try:
             check_host(_headers(scope), self._settings.hosts)
+            if self.connections() > self._settings.max_connections:
+                raise Refused(503, "Too many connections are open.", retry=1)
             await self._app(scope, receive, send_safely)
         except Refused as refused:
             await _refusal(refused)(scope, receive, send_safely)

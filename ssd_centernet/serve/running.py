@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import dataclasses
 import errno
+import logging
 import socket
 import time
 from collections.abc import Callable, Iterator
@@ -93,6 +94,9 @@ def serve(
 def _server(app: App, settings: Settings):
     import uvicorn
 
+    # As of uvicorn's below: what it says of a damaged form is of whoever sent it.
+    logging.getLogger("python_multipart").setLevel(logging.ERROR)
+
     class Server(uvicorn.Server):
         """A server that leaves signals to the command that runs it."""
 
@@ -114,7 +118,6 @@ def _server(app: App, settings: Settings):
             server_header=False,
             # What a request says of other addresses is believed of nobody.
             proxy_headers=False,
-            limit_concurrency=settings.max_connections,
             timeout_keep_alive=_KEEP_ALIVE_SECONDS,
             h11_max_incomplete_event_size=_HEAD_BYTES,
         )
@@ -129,6 +132,7 @@ async def _serve(server, app: App, engine: Engine, listener, settings, started) 
         observer=app.metrics,
     )
     batcher.start()
+    app.connections = lambda: len(server.server_state.connections)
     loop = asyncio.get_running_loop()
     watch = loop.create_task(_watch_connections(server, settings))
     tell = loop.create_task(_when_started(server, started))

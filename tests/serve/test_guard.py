@@ -1,10 +1,16 @@
 """Whom the server answers: names, pages of other sites, and clients that ask too often."""
 
+import asyncio
+import json
+
 import pytest
 
+from ssd_centernet.labels import LabelMap
+from ssd_centernet.serve.app import App
 from ssd_centernet.serve.guard import Rates, check_host
 from ssd_centernet.serve.running import listen, warning_of
-from ssd_centernet.serve.settings import LOCAL_NAMES, Refused, host_of, is_loopback
+from ssd_centernet.serve.settings import LOCAL_NAMES, Refused, Settings, host_of, is_loopback
+from tests.serve.serving import need_packages
 
 
 @pytest.mark.parametrize(
@@ -55,6 +61,29 @@ def test_a_name_that_is_allowed_is_answered_and_any_with_a_star():
     check_host({"host": "what.ever"}, ("*",))
     # As --allowed_hosts may be given it, and as clients write it.
     check_host({"host": "[2001:DB8::5]:8080"}, (host_of("2001:db8::5"),))
+
+
+def test_a_request_over_too_many_connections_is_told_to_come_again():
+    need_packages()
+    labels = LabelMap(["disc"])
+    app, sent = App(settings=Settings(), labels=labels, facts={"version": "1"}), []
+    scope = {
+        "type": "http",
+        "path": "/model",
+        "method": "GET",
+        "headers": [(b"host", b"localhost")],
+    }
+
+    async def send(message):
+        sent.append(message)
+
+    for count, status in ((96, 200), (97, 503)):
+        app.connections = lambda count=count: count
+        asyncio.run(app(dict(scope), None, send))
+        start, body = sent[-2:]
+        assert start["status"] == status
+    assert (b"retry-after", b"1") in start["headers"]
+    assert "Too many connections" in json.loads(body["body"])["error"]
 
 
 def test_a_client_that_asks_too_often_waits_as_long_as_it_is_told():

@@ -117,6 +117,16 @@ def test_what_cannot_be_answered_is_told(served, body, path, status, told):
     assert headers["x-content-type-options"] == "nosniff" and "server" not in headers
 
 
+def test_standard_error_does_not_grow_with_what_clients_send(served):
+    before = len(served.running.text())
+    for body in (b"no form at all", form(b"", files=50)[0], JPEG):
+        status = served.detect(body, content_type="multipart/form-data; boundary=a")[0]
+        assert status == 400
+    for body in (JPEG[:500], JPEG[:-200], b"RIFF\0\0\0\0WEBP"):
+        served.detect(body)
+    assert len(served.running.text()) == before, served.running.text()[before:]
+
+
 def test_other_names_and_other_sites_are_refused_on_every_path(served):
     for path, method in (("/", "GET"), ("/metrics", "GET"), ("/detect", "POST")):
         body = JPEG if method == "POST" else None
