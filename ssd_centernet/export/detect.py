@@ -47,6 +47,19 @@ def fitted(pixels, frame, keep_aspect):
     return image, np.float32(size / np.array(frame))
 
 
+def upright(path):
+    """Read a picture as it is shown, in RGB of 8 bits; grey of 16 bits keeps the upper 8 in use."""
+    with Image.open(path) as file:
+        picture = ImageOps.exif_transpose(file)
+        if picture.mode.startswith("I"):  # Pillow would make white of all above 255.
+            levels = np.asarray(picture)
+            shift = 8 if levels.max() > 4095 else 4 if levels.max() > 255 else 0
+            picture = Image.fromarray((levels >> shift).clip(0, 255).astype(np.uint8))
+        elif picture.mode == "F":
+            raise ValueError("grey levels of an unknown range: save it with 8 bits")
+        return picture.convert("RGB")
+
+
 class Detector:
     """A TFLite file with what its model card says of it."""
 
@@ -95,10 +108,17 @@ def main():
     parser.add_argument("--min_score", type=float, default=0.3, help="default: %(default)s")
     parser.add_argument("--draw", type=Path, help="a folder for drawn pictures")
     chosen = parser.parse_args()
-    detect = Detector(chosen.model)
+    for file in (chosen.model, chosen.model.parent / "model_card.json"):
+        if not file.exists():
+            parser.error(f"there is no {file}: --model is a TFLite file beside its model_card.json")
+    detect, names, unread = Detector(chosen.model), set(), 0
     for path in chosen.pictures:
-        with Image.open(path) as file:
-            picture = ImageOps.exif_transpose(file).convert("RGB")
+        try:
+            picture = upright(path)
+        except Exception as error:  # Pillow raises many kinds.
+            print(f"not read: {path}: {error}", file=sys.stderr)
+            unread += 1
+            continue
         found = detect(np.asarray(picture))
         detections = [
             {"class": detect.names[number], "score": round(float(score), 5),
@@ -114,8 +134,14 @@ def main():
                 pen.rectangle([x, y, x + width, y + height], outline="#ffd60a", width=2)
                 pen.text((x + 3, y + 1), f"{one['class']} {one['score']:.0%}", fill="#ffd60a")
             chosen.draw.mkdir(parents=True, exist_ok=True)
-            picture.save(chosen.draw / f"{path.stem}.png")
+            name, number = path.stem, 1
+            while name.lower() in names:  # Of another folder, or with another ending.
+                number += 1
+                name = f"{path.stem}_{number}"
+            names.add(name.lower())
+            picture.save(chosen.draw / f"{name}.png")
+    return 1 if unread else 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

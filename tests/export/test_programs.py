@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -61,7 +62,10 @@ def photos(tmp_path_factory):
     turned = Image.Exif()
     turned[0x0112] = 6
     pictures[3].resize((96, 96)).save(folder / "turned.png", exif=turned)
-    return [folder / name for name in ("wide.png", "grey.png", "clear.png", "turned.png")]
+    levels = np.asarray(pictures[0].convert("L").resize((80, 120))).astype(np.uint16)
+    Image.fromarray(levels * 257).save(folder / "deep.png")
+    names = ("wide.png", "grey.png", "clear.png", "turned.png", "deep.png")
+    return [folder / name for name in names]
 
 
 def detections_of(path, photos):
@@ -128,6 +132,31 @@ def test_a_plain_script_detects_the_same(recipe, form, folders, photos, bare, tm
             axis=1
         )
         assert changed.any() or not inside.any()
+
+
+def test_the_script_reads_grey_of_16_bits_as_predict_does(tmp_path):
+    for most in (200, 4000, 65535):
+        levels = np.linspace(0, most, 600).astype(np.uint16).reshape(20, 30)
+        Image.fromarray(levels).save(tmp_path / "a.png")
+        np.testing.assert_array_equal(
+            np.asarray(program.upright(tmp_path / "a.png")), read_image(tmp_path / "a.png")
+        )
+
+
+def test_the_script_goes_on_after_what_is_no_picture_and_draws_each(folders, photos, tmp_path):
+    pytest.importorskip("ai_edge_litert", reason="ai-edge-litert is not installed")
+    script = folders["ssd300_resnet34"] / "detect.py"
+    (tmp_path / "bad.png").write_bytes(photos[0].read_bytes()[:200])
+    with Image.open(photos[1]) as same:
+        same.save(tmp_path / "grey.webp")
+    given = [photos[1], tmp_path / "bad.png", tmp_path, tmp_path / "grey.webp"]
+    ended = run(sys.executable, script, *given, f"--draw={tmp_path / 'drawn'}", status=1)
+    assert list(read_lines(ended.stdout)) == [str(given[0]), str(given[3])]
+    told = [line for line in ended.stderr.splitlines() if line.startswith("not read: ")]
+    assert len(told) == 2 and "Traceback" not in ended.stderr
+    assert {one.name for one in (tmp_path / "drawn").iterdir()} == {"grey.png", "grey_2.png"}
+    ended = run(sys.executable, script, photos[0], f"--model={tmp_path / 'no.tflite'}", status=2)
+    assert "there is no " in ended.stderr and "Traceback" not in ended.stderr
 
 
 def test_the_script_resizes_as_predict_does():
