@@ -10,9 +10,11 @@ from ssd_centernet.ops import fake_quantization as fake
 def test_the_limits_of_a_map_hold_its_range_and_an_exact_zero():
     # 255 steps of 0.01, zero at the hundredth.
     np.testing.assert_allclose(fake.map_limits([-1.0, 1.55]), [-1.0, 1.55], rtol=1e-6)
-    # The step is 3 / 255; zero would lie at 84.15 of them, and moves to 84.
+    # The step is 3 / 255; zero would lie at 84.15 or 84.66 of them, and moves to 84 and 85.
     step = 3.0 / 255.0
     np.testing.assert_allclose(fake.map_limits([-0.99, 2.01]), [-84 * step, 171 * step], rtol=1e-6)
+    limits = fake.map_limits([-0.996, 2.004])
+    np.testing.assert_allclose(limits, [-85 * step, 170 * step], rtol=1e-6)
     np.testing.assert_allclose(fake.map_limits([0.0, 6.0]), [0.0, 6.0])
     np.testing.assert_allclose(fake.map_limits([-5.1, 0.0]), [-5.1, 0.0], rtol=1e-6)
     low, high = fake.map_limits([0.0, 0.0]).numpy()
