@@ -27,7 +27,7 @@ Picture ReadPpm(const std::string& path) {
   int height = 0, width = 0, most = 0;
   file >> kind >> width >> height >> most;
   if (!file.get() || kind != "P6" || most != 255 || std::min(height, width) < 1)
-    throw std::runtime_error(path + " is no binary PPM of 8 bits without comments");
+    throw std::runtime_error(path + " is no binary PPM of 8 bits without comments, or not there");
   Picture picture{height, width, std::vector<uint8_t>(size_t{3} * height * width)};
   if (!file.read(reinterpret_cast<char*>(picture.pixels.data()), picture.pixels.size()))
     throw std::runtime_error(path + " is cut off");

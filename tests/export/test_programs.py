@@ -256,6 +256,7 @@ def test_the_program_in_cpp_tells_what_it_cannot_do(folders, built, tmp_path):
     for path, picture, said in (
         (folder / "model.tflite", cut, "cut.ppm is cut off"),
         (folder / "model.tflite", text, "text.ppm is no binary PPM"),
+        (folder / "model.tflite", tmp_path / "none.ppm", "or not there"),
         (folder / "none.tflite", whole, "LiteRT ended with status"),
         (folder / "model_int8_heads.tflite", whole, "has no decoder"),
         (alone, whole, "labels and model card are not beside"),
