@@ -12,6 +12,8 @@ Detectors
     recipes            the names of the installed recipes
     restore            put published weights, or those of another run, into a detector
     evaluate           COCO's numbers of a detector on a split, and a page with pictures
+    TiledDetector      detect small objects of large pictures, in tiles
+    Tiles              how large pictures are cut
     SSD, CenterNet     the two kinds, made of the parts below
     Detector           what both have: detect, compile, fit, save
 
@@ -91,6 +93,8 @@ _PUBLIC: dict[str, str] = {
     "SigmoidSSDDecoder": "ssd_centernet.layers.decoders",
     "TTFLoss": "ssd_centernet.layers.ttf_criterion",
     "TaskAligned": "ssd_centernet.layers.assigners",
+    "TiledDetector": "ssd_centernet.predict.tiled",
+    "Tiles": "ssd_centernet.ops.tiles",
     "VGG16": "ssd_centernet.models.backbones.vgg",
     "VGGExtraLevels": "ssd_centernet.layers.necks",
     "batches": "ssd_centernet.fit_data",

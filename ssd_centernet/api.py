@@ -13,6 +13,7 @@ from typing import Any
 
 from ssd_centernet import config
 from ssd_centernet.building import UnknownClassesError, build_detector
+from ssd_centernet.data.splits import same_role
 from ssd_centernet.drawing.chart import check_installed
 from ssd_centernet.evaluation.limits import COCO_LIMIT
 from ssd_centernet.evaluation.result import CocoResult
@@ -21,8 +22,11 @@ from ssd_centernet.fit_data import as_lines, label_map_for, own_configuration, s
 from ssd_centernet.labels import LabelMap
 from ssd_centernet.models.detector import Detector
 from ssd_centernet.models.saved import load_keras_file
+from ssd_centernet.ops.tiles import Tiles
+from ssd_centernet.predict.tiled import TiledDetector
 from ssd_centernet.run_directory import CONFIG_NAME
 from ssd_centernet.runs.evaluation import evaluate_run, evaluation_page
+from ssd_centernet.runs.exported import evaluate_exported
 from ssd_centernet.runs.opened import OpenedRun, open_run
 from ssd_centernet.weights import catalog, fetching, restore
 from ssd_centernet.weights.download import Console
@@ -197,6 +201,7 @@ def evaluate(
     split: str = "coco_val",
     batch_size: int = 8,
     max_detections: int = COCO_LIMIT,
+    tiles: Tiles | int | None = None,
     report: str | os.PathLike | None = None,
 ) -> CocoResult:
     """Compute COCO's numbers for a detector on every image of a split.
@@ -207,6 +212,7 @@ def evaluate(
         split: prefix of the record files.
         batch_size: images per step; it changes the speed and not the result.
         max_detections: most detections of one class that count in one image; COCO has 100.
+        tiles: how larger pictures are cut, as in `TiledDetector`; None takes them whole.
         report: an HTML file to write, which shows the result and the worst images.
 
     Returns:
@@ -225,9 +231,18 @@ def evaluate(
         checkpoint=detector.name,
         eval_split=split,
     )
-    evaluated = evaluate_run(run, data_dir, batch_size=batch_size, max_detections=max_detections)
+    if tiles is None:
+        options = {"batch_size": batch_size, "max_detections": max_detections}
+        evaluated = evaluate_run(run, data_dir, **options)
+    else:
+        tiled = TiledDetector(detector, tiles, batch_size=batch_size, label_map=run.label_map)
+        tiles = tiled.tiles
+        place = data_dir, same_role(data_dir, split)
+        evaluated = evaluate_exported(tiled, *place, max_detections=max_detections)
     if report is not None:
-        page = evaluation_page(evaluated, run, model_dir=None, data_dir=data_dir, split=split)
+        page = evaluation_page(
+            evaluated, run, model_dir=None, data_dir=data_dir, split=split, tiles=tiles
+        )
         write_atomically(report, page, tidy=True)
     return evaluated.result
 

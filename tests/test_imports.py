@@ -57,11 +57,12 @@ MAY_IMPORT = {
     "training": _RUN | {"drawing", "evaluation", "preview", "weights"},
     "recipe_settings": _RUN | {"training"},
     "recipe": _RUN | {"evaluation", "recipe_settings", "training"},
-    "runs": _RUN | {"memory", "drawing", "evaluation", "export", "recipe", "training", "weights"},
+    "runs": _RUN
+    | {"memory", "drawing", "evaluation", "export", "predict", "recipe", "training", "weights"},
     "train": _RUN | {"evaluation", "preview", "recipe", "runs", "training", "weights"},
     "benchmark": _RUN | {"evaluation", "export", "memory", "recipe", "runs", "training"},
     "fit_data": _RUN | {"recipe"},
-    "api": _RUN | {"drawing", "evaluation", "fit_data", "recipe", "runs", "weights"},
+    "api": _RUN | {"drawing", "evaluation", "fit_data", "predict", "recipe", "runs", "weights"},
     "cli": {"*"},
     "__init__": set(),
     "__main__": {"cli"},
@@ -119,6 +120,8 @@ OUTSIDE_A_DETECTOR = [
     ["ops", "photometric"],
     ["ops", "rendering"],
     ["ops", "standard_nms"],
+    ["ops", "tile_merging"],
+    ["ops", "tiles"],
 ]
 # Published checkpoints name the layers of backbones, necks and heads; these modules translate.
 KNOW_LAYERS = (

@@ -15,6 +15,7 @@ Examples; run it once for each split:
   ssd_centernet convert --annotations=boxes.csv --image_dir=images --output_dir=data/table
   ssd_centernet convert --annotations=tensorflow_datasets/voc/2007/5.0.0 --output_dir=data/voc
   ssd_centernet convert --annotations=test2017 --label_map=coco.pbtxt --output_dir=data/test
+  ssd_centernet convert --annotations=trees.csv --output_dir=data/trees --tiles=400,100
 
 Columns of a CSV table: image, xmin, ymin, xmax, ymax, class; corners in pixels. The exports of
 CVAT (annotations.xml), Label Studio (JSON), VoTT (JSON) and Open Images are recognised too.
@@ -112,8 +113,24 @@ def define_flags() -> None:
     )
     flags.DEFINE_boolean("keep_empty", True, "Keep images without objects.")
     flags.DEFINE_boolean("keep_crowd", True, "Keep crowd regions.")
+    _define_tiles()
     flags.DEFINE_boolean("overwrite", False, "Replace a conversion that had other input.")
     flags.mark_flags_as_required(["annotations", "output_dir"])
+
+
+def _define_tiles() -> None:
+    flags.DEFINE_string(
+        "tiles",
+        None,
+        "SIZE or SIZE,OVERLAP in pixels: cut larger pictures into square tiles, each a picture of "
+        "its own (default overlap: a fifth of the size).",
+    )
+    flags.DEFINE_float(
+        "tiles_min_visible",
+        None,
+        "Share of an object's box that a tile must show to have the object, above 0 and at most 1; "
+        "of less it has a crowd region (default: 0.5).",
+    )
 
 
 def main(argv: list[str]) -> None:
@@ -128,6 +145,9 @@ def main(argv: list[str]) -> None:
     from ssd_centernet.data.convert import DEFAULT_MAX_PIXELS
     from ssd_centernet.data.convert_formats import convert_annotations, read_label_map, told
 
+    tiles, more = _tiles(), {}
+    if FLAGS.tiles_min_visible is not None:
+        more["tiles_min_visible"] = FLAGS.tiles_min_visible
     read = []  # Stays empty where the same was converted before.
     info = convert_annotations(
         FLAGS.annotations,
@@ -149,8 +169,10 @@ def main(argv: list[str]) -> None:
         max_missing=FLAGS.max_missing,
         max_dropped=FLAGS.max_dropped,
         box_units=FLAGS.box_units,
+        tiles=tiles,
         overwrite=FLAGS.overwrite,
         when_read=read.append,
+        **more,
     )
     if not read:
         print(
@@ -160,6 +182,20 @@ def main(argv: list[str]) -> None:
     print(told(info, FLAGS.output_dir))
     _tell_name(info["name"])
     _tell_next(FLAGS.output_dir, info["name"])
+
+
+def _tiles():
+    """Return what --tiles says, None where it is not given."""
+    if FLAGS.tiles is None:
+        if FLAGS.tiles_min_visible is not None:
+            raise flags.Error("--tiles_min_visible belongs to --tiles, which was not given.")
+        return None
+    from ssd_centernet.ops.tiles import Tiles
+
+    try:
+        return Tiles.parse(FLAGS.tiles)
+    except ValueError as error:
+        raise flags.IllegalFlagValueError(f"--tiles={FLAGS.tiles}: {error}") from error
 
 
 def _tell_name(name: str) -> None:
@@ -187,6 +223,8 @@ def _tell_next(data_dir: str, name: str) -> None:
             words.append(f"--name={name}")
         if FLAGS.image_dir is not None:
             words.insert(1, f"--image_dir={missing[0].upper()}_IMAGES")
+        if FLAGS.tiles is not None:
+            words.append(f"--tiles={FLAGS.tiles}")
         _runs.tell_next("convert", *words)
         return
     info = read_info(data_dir, f"{name}_train")

@@ -8,6 +8,7 @@ Examples:
   ssd_centernet evaluate --model_dir=runs/ssd300 --every_checkpoint
   ssd_centernet evaluate --model_dir=runs/ssd300 --wait
   ssd_centernet evaluate --model=exported/ssd300/model.tflite --data_dir=data/coco
+  ssd_centernet evaluate --model_dir=runs/trees --tiles=400,100 --max_detections=1000
 
 With --model_dir, the settings and classes are those that the run saved, and so is the data where
 --data_dir is left out. Each form prints the
@@ -21,7 +22,8 @@ those that come, until it ends. The numbers of each go to checkpoints.jsonl in t
 `ssd_centernet report` draws them. An evaluation that waits and was stopped goes on where it was.
 
 --model evaluates an exported file as it will run, image by image on the CPU, without the run. It
-writes the files to --output_dir if that is given.
+writes the files to --output_dir if that is given. --tiles cuts large pictures as `ssd_centernet
+predict` does, and computes no losses.
 """
 
 from __future__ import annotations
@@ -35,7 +37,7 @@ from typing import TYPE_CHECKING, Any
 
 from absl import flags
 
-from ssd_centernet.cli import _flags, _runs
+from ssd_centernet.cli import _flags, _runs, _tiles
 from ssd_centernet.plain_text import counted
 from ssd_centernet.run_directory import EVALUATION_DIR
 
@@ -48,6 +50,7 @@ def define_flags() -> None:
     """Define the flags of this command."""
     _runs.define_run_flags()
     _runs.define_model()
+    _tiles.define_tiles()
     _flags.define_data_dir()
     _flags.define_use_horovod()
     flags.DEFINE_string(
@@ -101,6 +104,7 @@ def main(argv: list[str]) -> int:
 
         check_installed()
     _check_limit(values.max_detections)
+    tiles = _tiles.tiles_of_flags()
     _flags.check_folders("output_dir")
     _flags.check_output("output_dir", EVALUATION_DIR)
     if values.detections is None and values.annotations is None:
@@ -109,8 +113,10 @@ def main(argv: list[str]) -> int:
                 "--image_dir belongs to --detections and --annotations; with --model_dir the "
                 "pictures of --report come from the records in --data_dir: leave it out."
             )
-        if values.model is not None:
-            return _evaluate_exported()
+        if values.model is not None or tiles is not None:
+            from ssd_centernet.cli._evaluate_images import evaluate_images
+
+            return evaluate_images(_show_files, _tell_replaced, _scoring_options())
         if values.every_checkpoint or values.wait:
             return _evaluate_checkpoints()
         if values.timeout is not None:
@@ -125,7 +131,7 @@ def main(argv: list[str]) -> int:
         )
     _flags.require("detections", "annotations")
     unused = "model_dir model data_dir checkpoint split batch_size gin_params every_checkpoint "
-    unused += "wait timeout weights allow_import dtype device use_horovod"
+    unused += "wait timeout weights allow_import dtype device use_horovod tiles"
     given = [f"--{name}" for name in unused.split() if values[name].value is not None]
     if given:
         raise flags.Error(
@@ -210,6 +216,7 @@ def evaluate_model_dir(
             evaluated, run, model_dir=values.model_dir, data_dir=data_dir, split=split
         )
     facts = {"checkpoint": run.checkpoint, "split": split}
+    facts |= _tiles.tell_tiles_of_data(data_dir, split)
     facts |= {"weights": "raw"} if run.trained else {}
     _tell_replaced(directory, split=split, page=bool(page))
     paths = save_evaluation(evaluated, directory, page=page, **facts)
@@ -222,39 +229,10 @@ def evaluate_model_dir(
     return 0
 
 
-def _evaluate_exported() -> int:
-    """Evaluate the file --model on --data_dir and print the result."""
-    values = flags.FLAGS
-    _runs.refuse_with_model("every_checkpoint", "wait", "timeout", "batch_size", "use_horovod")
-    _flags.require("data_dir")
-    if values.report:
-        raise flags.Error("--report shows the evaluation of a run; leave it out with --model.")
-    from ssd_centernet.export.exported import ExportedDetector
-    from ssd_centernet.runs.evaluation import save_evaluation
-    from ssd_centernet.runs.exported import evaluate_exported
-
-    model = ExportedDetector(values.model)
-    split = _runs.whole_split(values.data_dir, values.split)
-    options = _scoring_options()
-    bar = None
-
-    def progress(done: int, total: int) -> None:
-        nonlocal bar
-        bar = bar or _runs.progress_bar(total)
-        bar.update(done - bar.n)
-
-    evaluated = evaluate_exported(model, values.data_dir, split, progress=progress, **options)
-    if bar is not None:
-        bar.close()
-    paths = {}
-    if values.output_dir:
-        facts = {"model": values.model, "split": split}
-        _tell_replaced(values.output_dir, split=split)
-        paths = save_evaluation(evaluated, values.output_dir, **facts)
-    print(f"{values.model} on {split} of {values.data_dir}\n")
+def _show_files(evaluated: SplitResult, paths: dict[str, str]) -> None:
+    """Print an evaluation and what was written of it."""
     _show(evaluated)
     _tell(evaluated.hint, paths)
-    return 0
 
 
 def _tell_replaced(directory: str | Path, **facts: Any) -> None:

@@ -7,6 +7,7 @@ Examples:
   ssd_centernet predict --model=exported/ssd300/model.tflite --output_dir=drawn street.jpg
   ssd_centernet predict --model_dir=runs/ssd300 --track street.mp4
   ssd_centernet predict --model_dir=runs/ssd300 --fps=25 frames/
+  ssd_centernet predict --model_dir=runs/trees --tiles=400,100 forest.png
 
 Arguments are image files and folders; without any, the images that the run was evaluated on.
 Every image is drawn to OUTPUT_DIR/NAME.png with the detections above --min_score.
@@ -14,6 +15,9 @@ OUTPUT_DIR/detections.json holds all detections, also those of low score, for `s
 evaluate --detections`. An image_id is the number in the file name, or a running number;
 images.json lists them. With --annotations the ground truth is drawn beside, and the ids are those
 of the file_name that the end of a path is.
+
+--tiles cuts pictures that are larger into squares with an overlap, detects on each and on the
+whole, and merges what it has found: small objects of a large picture keep their pixels.
 
 Of a video file come OUTPUT_DIR/NAME.mp4, drawn, and NAME.jsonl, a line for each frame with its
 number, its time in seconds and the detections of --min_score or more. Of a folder without pictures
@@ -33,7 +37,7 @@ from typing import TYPE_CHECKING, Any
 
 from absl import flags
 
-from ssd_centernet.cli import _flags, _runs
+from ssd_centernet.cli import _flags, _runs, _tiles
 from ssd_centernet.plain_text import counted
 from ssd_centernet.run_directory import PREDICTIONS_DIR
 
@@ -49,6 +53,7 @@ def define_flags() -> None:
     _runs.define_run_flags()
     flags.DEFINE_string("output_dir", None, "Where to write (default: MODEL_DIR/predictions).")
     _runs.define_model()
+    _tiles.define_tiles()
     flags.DEFINE_float(
         "min_score",
         MIN_SCORE,
@@ -98,6 +103,7 @@ def main(argv: list[str]) -> int:
         The exit status: 1 when no image could be read.
     """
     values = flags.FLAGS
+    _tiles.tiles_of_flags()
     if values.model is not None:
         _runs.refuse_with_model("batch_size")
         _flags.require("output_dir")
@@ -214,14 +220,20 @@ def _detector(checkpoint: str | None, allow: Sequence[str] = ()) -> tuple[Any, A
     """Open the run or the file that the flags name: detector, label map, name and title."""
     values = flags.FLAGS
     exported = values.model if "model" in values else None  # `train --inference` has no such flag.
+    tiles = _tiles.tiles_of_flags()
     if exported is not None:
         from ssd_centernet.export.exported import ExportedDetector
 
         detector = ExportedDetector(exported)
-        return detector, detector.label_map, exported, Path(exported).name
-    run = _runs.open_run_of_flags(checkpoint=checkpoint, allow=allow)
-    title = f"{Path(values.model_dir).name}, {Path(run.checkpoint).name}"
-    return run.detector, run.label_map, run.checkpoint, title
+        found = detector, detector.label_map, exported, Path(exported).name
+    else:
+        run = _runs.open_run_of_flags(checkpoint=checkpoint, allow=allow)
+        title = f"{Path(values.model_dir).name}, {Path(run.checkpoint).name}"
+        found = run.detector, run.label_map, run.checkpoint, title
+    if tiles is None:
+        return found
+    detector = _tiles.tiled(*found[:2], tiles, values.batch_size or BATCH_SIZE)
+    return detector, *found[1:3], f"{found[3]}, tiles of {tiles.size} pixels"
 
 
 def _videos(paths: Sequence[str]) -> list[Video]:

@@ -2,33 +2,33 @@
 
 from __future__ import annotations
 
-import collections
-import concurrent.futures
 import contextlib
 import hashlib
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
-import tensorflow as tf
 from tqdm import tqdm
 
 from ssd_centernet.data import names
 from ssd_centernet.data.box_units import UNITS
-from ssd_centernet.data.decoder_lines import DecoderLines, held_lines
-from ssd_centernet.data.images import DEFAULT_MAX_PIXELS, CheckedImage, check_image, pillow_limit
+from ssd_centernet.data.checking import checked_images, encoded_contents
+from ssd_centernet.data.decoder_lines import held_lines
+from ssd_centernet.data.images import DEFAULT_MAX_PIXELS, pillow_limit
 from ssd_centernet.data.names import COCO
 from ssd_centernet.data.orientation import decide_turning, list_frames
 from ssd_centernet.data.output import SplitOutput
+from ssd_centernet.data.raw_boxes import RawBoxes
 from ssd_centernet.data.readers.coco import CocoImage, CocoIndex, read_coco
 from ssd_centernet.data.readers.source import AnnotationSource, EncodedImages
-from ssd_centernet.data.split_writer import RawBoxes, SplitWriter
-from ssd_centernet.data.validate import LISTED, MISSING
+from ssd_centernet.data.split_writer import SplitWriter
+from ssd_centernet.data.tiling import LEAST_VISIBLE, Cutting
+from ssd_centernet.data.validate import LISTED
 from ssd_centernet.labels import LabelMap
+from ssd_centernet.ops.tiles import Tiles
 
 # Raised when the same input would give other records.
 FORMAT_VERSION = 2
 MAX_SHARDS = 1000
-_CORRUPT = "JPEG with corrupt data: the decoder goes on, and what is seen may be wrong"
 
 
 def convert_coco(
@@ -49,6 +49,8 @@ def convert_coco(
     max_dropped: float = 0.1,
     box_units: str = "auto",
     max_images: int | None = None,
+    tiles: Tiles | None = None,
+    tiles_min_visible: float = LEAST_VISIBLE,
     overwrite: bool = False,
     progress: bool = True,
     when_read: Callable[[LabelMap], None] | None = None,
@@ -85,6 +87,10 @@ def convert_coco(
             'percent' scale them by the size of the picture.
         max_images: convert only this many images, the first ones with objects, such as 16 for a
             test of overfitting; None converts all.
+        tiles: cut larger pictures into these, each of which becomes a picture of its own, called
+            `FILE_NAME#xywh=LEFT,TOP,WIDTH,HEIGHT`; see `data.tiling`. None keeps pictures whole.
+        tiles_min_visible: share of an object's box, above 0 and at most 1, that a tile must show;
+            of less it has a crowd region.
         overwrite: replace the files of an earlier conversion with other input.
         progress: show a progress bar on stderr.
         when_read: called with the categories when the annotations are read and no picture is yet,
@@ -93,7 +99,8 @@ def convert_coco(
     Returns:
         The content of `coco_<split>.info.json`: `num_images`, `num_objects`, `num_crowd`,
         `num_empty`, `max_objects_per_image`, `objects_per_class` (crowd regions not counted),
-        `num_shards`, `shards`, `report`, `input`, `picture_digests`, `name` and `split`.
+        `num_shards`, `shards`, `report`, `input`, `picture_digests`, `name`, `split`, and `tiles`
+        where pictures are cut.
 
     Raises:
         FileNotFoundError: if the annotations or the image folder do not exist, or more images are
@@ -115,6 +122,7 @@ def convert_coco(
     if max_images is not None and max_images < 1:
         raise ValueError(f"max_images must be 1 or more, got {max_images}.")
     _check_ranges(max_pixels, max_missing, max_dropped, workers, box_units)
+    cutting = None if tiles is None else Cutting(tiles, tiles_min_visible, keep_crowd)
     is_read = isinstance(annotations, AnnotationSource)
     source = annotations.name if is_read else os.fspath(annotations)
     encoded = annotations.encoded if is_read else None
@@ -141,7 +149,7 @@ def convert_coco(
         "drop_unknown_categories": drop_unknown_categories,
         "box_units": box_units,
         "max_images": max_images,
-    }
+    } | ({} if cutting is None else {"tiles": cutting.to_dict()})
     os.makedirs(output_dir, exist_ok=True)
     role = split.removeprefix("coco_")
     name = name or names.new_name(output_dir, index.label_map)
@@ -171,9 +179,10 @@ def convert_coco(
                 keep_crowd=keep_crowd,
                 box_units=box_units,
                 notes_on_classes=is_read,
+                cutting=cutting,
             )
-            contents = _contents(index.images, image_dir, encoded)
-            images = _checked_images(index, contents, files, max_pixels, workers, said)
+            contents = encoded_contents(index.images, image_dir, encoded)
+            images = checked_images(index, contents, files, max_pixels, workers, said, cutting)
             shown = {"total": len(files), "disable": not progress, "unit": "image"}
             with contextlib.closing(writer):
                 for image, checked in tqdm(images, output.prefix, file=said.stream, **shown):
@@ -320,80 +329,3 @@ def _stat_images(
             f"{source}, or raise max_missing."
         )
     return files
-
-
-def _contents(
-    images: list[CocoImage], image_dir, encoded: EncodedImages | None
-) -> Iterator[str | bytes]:
-    """Yield the path of each image, or its bytes if the annotations hold them."""
-    if encoded is None:
-        yield from (os.path.join(image_dir, image.file_name) for image in images)
-        return
-    stream = encoded.read()
-    for image in images:
-        yield next(data for name, data in stream if name == image.file_name)
-
-
-def _checked_images(
-    index: CocoIndex,
-    contents: Iterator[str | bytes],
-    files: list[tuple],
-    max_pixels: int,
-    workers: int,
-    said: DecoderLines,
-) -> Iterator[tuple[CocoImage, CheckedImage]]:
-    """Yield the images in order; threads read a bounded number of images ahead.
-
-    Args:
-        index, contents, files, max_pixels, workers: of the conversion.
-        said: what the decoder says, which gives notes about the images that it means.
-    """
-
-    def check(image: CocoImage, content: str | bytes, size: int) -> CheckedImage:
-        if size < 0:
-            return CheckedImage(dropped=MISSING)
-        return check_image(
-            content,
-            listed_width=image.width,
-            listed_height=image.height,
-            max_pixels=max_pixels,
-            decode=_decode,
-            upright=index.upright,
-        )
-
-    # Threads, not processes: hashing and decoding release the interpreter lock, and a spawned
-    # process would spend seconds on importing tensorflow.
-    waiting: collections.deque = collections.deque()
-
-    def first() -> tuple[CocoImage, CheckedImage]:
-        result = waiting[0][1].result()
-        if said.take():
-            # It names no file, and several threads decode: each of these once more, alone.
-            concurrent.futures.wait([future for _, future, _ in waiting])
-            said.take()
-            for image, future, given in waiting:
-                check(image, *given)
-                if said.take() and _CORRUPT not in future.result().notes:
-                    future.result().notes.append(_CORRUPT)
-        return waiting.popleft()[0], result
-
-    with concurrent.futures.ThreadPoolExecutor(workers) as pool:
-        for image, content, (_, size, _) in zip(index.images, contents, files, strict=True):
-            given = (content, size)
-            waiting.append((image, pool.submit(check, image, *given), given))
-            if len(waiting) > 4 * workers:
-                yield first()
-        while waiting:
-            yield first()
-
-
-def _decode(encoded: bytes) -> None:
-    """Decode as training would; the smallest JPEG scale still reads every byte of the stream."""
-    try:
-        with tf.device("cpu"):
-            if encoded[:2] == b"\xff\xd8":
-                tf.io.decode_jpeg(encoded, channels=3, ratio=8)
-            else:
-                tf.io.decode_png(encoded, channels=3)
-    except tf.errors.InvalidArgumentError as error:
-        raise ValueError(error.message) from error

@@ -164,6 +164,14 @@ def told(info: dict, output_dir: str | os.PathLike) -> str:
             indent=2,
         ),
     ]
+    if cut := info.get("tiles"):
+        lines.append(
+            wrapped(
+                f"The images are tiles of {cut['size']} pixels, {cut['overlap']} or more in "
+                f"common, cut out of {counted(cut['num_pictures'], 'picture')}; an object counts "
+                "in each tile that shows it. An evaluation on them is one of tiles."
+            )
+        )
     counts = info.get("objects_per_class", {})
     if not info["num_objects"]:
         lines.append(

@@ -52,7 +52,8 @@ class CheckedImage:
     """An image file as it will be stored, or the reason why it was dropped.
 
     `scale` converts pixels of the annotations to pixels of the stored image, in x and y. `digest`
-    is of the file: equal files have equal ones.
+    is of the file: equal files have equal ones. `tiles` are (window, encoded) of each tile of a
+    picture that was cut; it has no bytes of its own then.
     """
 
     encoded: bytes = b""
@@ -64,6 +65,7 @@ class CheckedImage:
     dropped: str = ""
     repairs: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    tiles: list[tuple[tuple[int, int, int, int], bytes]] = field(default_factory=list)
 
 
 class _UnusableError(Exception):
@@ -142,7 +144,8 @@ def decode_with_pillow(encoded: bytes) -> np.ndarray:
     """
     try:
         with Image.open(io.BytesIO(encoded)) as image:
-            return np.asarray(image.convert("RGB"))
+            # Of what is RGB already, `convert` would make a copy.
+            return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
     except Exception as error:  # Pillow's plug-ins raise many kinds of errors on bad files.
         raise ValueError(str(error)) from error
 
@@ -233,7 +236,9 @@ def _stored_form(
     pixels = _eight_bits(image, result.repairs)
     if turned != is_shown:
         pixels = turn(pixels, orientation, back=is_shown)
-    result.encoded, result.format = _encode(pixels, "jpeg" if image_format in _LOSSY else "png")
+    result.encoded, result.format = encode_pixels(
+        pixels, "jpeg" if image_format in _LOSSY else "png"
+    )
     result.width, result.height = pixels.size
     return result
 
@@ -316,7 +321,8 @@ def _check_deep_colour(image: Image.Image) -> None:
         raise _UnusableError("colours of 16 bits that use 12 or fewer: scale them to 8 bits")
 
 
-def _encode(pixels: Image.Image, kind: str) -> tuple[bytes, str]:
+def encode_pixels(pixels: Image.Image, kind: str) -> tuple[bytes, str]:
+    """Return the bytes of a picture of mode L or RGB as 'jpeg' or 'png', and the kind."""
     stream = io.BytesIO()
     # Only pixels go in: a copied orientation tag would turn the picture a second time, and a
     # copied index of transparency would make colours transparent.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import array
 import contextlib
 import glob
 import json
@@ -11,19 +10,20 @@ import os
 import numpy as np
 import tensorflow as tf
 
-from ssd_centernet.data.box_units import WHOLE, check_units, to_pixels
+from ssd_centernet.data.box_units import WHOLE, to_pixels
 from ssd_centernet.data.directory import LABEL_MAP_NAME
 from ssd_centernet.data.images import NO_SIZE, CheckedImage
 from ssd_centernet.data.output import SplitOutput
+from ssd_centernet.data.raw_boxes import RawBoxes, place_of
 from ssd_centernet.data.readers.coco import CocoImage, CocoIndex
 from ssd_centernet.data.readers.source import note_classes
 from ssd_centernet.data.records import encode_example
+from ssd_centernet.data.tiling import Cutting
 from ssd_centernet.data.validate import (
     MISSING,
     WITH_IMAGE,
     WITH_MISSING,
     Box,
-    Report,
     check_box,
     count_lost,
     format_report,
@@ -43,6 +43,7 @@ class SplitWriter:
         source: name of the annotations in messages.
         keep_empty, keep_crowd, box_units: as in `convert_coco`.
         notes_on_classes: whether the reader has looked at the names and numbers of classes.
+        cutting: how pictures are cut into tiles, or None.
     """
 
     def __init__(
@@ -56,6 +57,7 @@ class SplitWriter:
         keep_crowd: bool,
         box_units: str,
         notes_on_classes: bool,
+        cutting: Cutting | None = None,
     ) -> None:
         self._label_map, self._report = index.label_map, index.report
         self._keep_empty, self._keep_crowd = keep_empty, keep_crowd
@@ -69,6 +71,7 @@ class SplitWriter:
         self._max_objects = self._num_empty = 0
         self._raw = RawBoxes()
         self._digests: list[str] = []
+        self._cutting, self._num_pictures = cutting, 0
 
     def add(self, image: CocoImage, checked: CheckedImage) -> None:
         """Write one image, or count the reason why it is dropped."""
@@ -78,26 +81,55 @@ class SplitWriter:
             reason = WITH_MISSING if checked.dropped == MISSING else WITH_IMAGE
             report.add("dropped boxes", reason, name, count=len(image.annotations))
             return
-        boxes = self._valid_boxes(image, checked)
-        if not boxes and not self._keep_empty:
-            report.add("dropped images", "no valid object", name)
+        boxes, places = self._valid_boxes(image, checked)
+        if self._cutting is None:
+            stored = self._store(image, checked, boxes)
+        else:
+            parts = self._cutting.split_boxes(boxes, checked, report, places)
+            # A list, as all are to be stored.
+            cut = bool(checked.tiles)
+            stored = any([self._store_tile(image, *part, cut) for part in parts])
+        if not stored:
             return
+        self._num_pictures += 1
         for reason in checked.repairs:
             report.add("repaired images", reason, name)
         for reason in checked.notes:
             # Without boxes nothing depends on the size.
             if reason != NO_SIZE or image.annotations:
                 report.add("notes", reason, name)
+
+    def _store(
+        self, image: CocoImage, checked: CheckedImage, boxes: list[Box], **facts: object
+    ) -> bool:
+        """Write a picture, unless it is empty and these are left out; `facts` go to its entry."""
+        if not boxes and not self._keep_empty:
+            self._report.add("dropped images", "no valid object", image.file_name)
+            return False
         self._num_empty += not boxes
         self._max_objects = max(self._max_objects, len(boxes))
         shard = len(self._images) % len(self._shards)
         self._writers[shard].write(self._record(image, checked, boxes))
         self._counts[shard] += 1
         self._digests.append(checked.digest)
-        self._collect(image, checked, boxes)
+        self._collect(image, checked, boxes, facts)
+        return True
 
-    def _valid_boxes(self, image: CocoImage, checked: CheckedImage) -> list[Box]:
-        boxes = []
+    def _store_tile(
+        self, image: CocoImage, tile: CheckedImage, window: tuple, boxes: list[Box], cut: bool
+    ) -> bool:
+        """Write a tile under a name that says where it lies in its picture."""
+        top, left, bottom, right = window
+        place, name = [left, top, right - left, bottom - top], image.file_name
+        if cut:
+            name += f"#xywh={','.join(map(str, place))}"
+        number = len(self._images) + 1
+        picture = CocoImage(number, number, name, *place[2:])
+        origin = {"id": image.original_id, "file_name": image.file_name}
+        return self._store(picture, tile, boxes, tile=place, tile_of=origin)
+
+    def _valid_boxes(self, image: CocoImage, checked: CheckedImage) -> tuple[list[Box], list[str]]:
+        boxes, places = [], []
         for annotation in image.annotations:
             item = place_of(annotation, image)
             scale = checked.scale
@@ -114,7 +146,8 @@ class SplitWriter:
             for reason in result.repairs:
                 self._report.add("repaired boxes", reason, item)
             boxes.append(result.box)
-        return boxes
+            places.append(item)
+        return boxes, places
 
     def _record(self, image: CocoImage, checked: CheckedImage, boxes: list[Box]) -> bytes:
         width, height = checked.width, checked.height
@@ -139,7 +172,9 @@ class SplitWriter:
             }
         )
 
-    def _collect(self, image: CocoImage, checked: CheckedImage, boxes: list[Box]) -> None:
+    def _collect(
+        self, image: CocoImage, checked: CheckedImage, boxes: list[Box], facts: dict
+    ) -> None:
         entry = {
             "id": image.image_id,
             "width": checked.width,
@@ -148,7 +183,7 @@ class SplitWriter:
         }
         if image.original_id != image.image_id:
             entry["original_id"] = image.original_id
-        self._images.append(entry)
+        self._images.append(entry | facts)
         for box in boxes:
             self._annotations.append(
                 {
@@ -242,11 +277,17 @@ class SplitWriter:
                 for p, n in zip(self._shards, self._counts, strict=True)
             ],
             "label_map": LABEL_MAP_NAME,
+            **self._tiles(),
             "report": self._report.to_dict(),
             "input": options,
             # One string: a list of so many would fill pages of a file that people read.
             "picture_digests": "".join(self._digests),
         }
+
+    def _tiles(self) -> dict:
+        if self._cutting is None:
+            return {}
+        return {"tiles": self._cutting.to_dict() | {"num_pictures": self._num_pictures}}
 
     def _note_equal_pictures(self, output: SplitOutput) -> None:
         names = [image["file_name"] for image in self._images]
@@ -277,55 +318,6 @@ class SplitWriter:
             "annotations": self._annotations,
             "categories": self._label_map.to_categories(),
         }
-
-
-class RawBoxes:
-    """Boxes as annotations have them, beside the sizes that they refer to."""
-
-    def __init__(self) -> None:
-        self._numbers = array.array("d")
-        self._places: list[tuple[dict, CocoImage]] = []
-
-    def add(
-        self,
-        annotation: dict,
-        image: CocoImage,
-        size: tuple[int, int],
-        scale: tuple[float, float] = (1.0, 1.0),
-    ) -> None:
-        """Add one box.
-
-        Args:
-            annotation, image: of the annotations.
-            size: width and height of the picture, pixels; zeros if unknown.
-            scale: factors from the annotation's pixels to those of `size`.
-        """
-        bbox = read_box(annotation.get("bbox"))
-        if bbox is not None:
-            self._numbers.extend((*bbox, size[0] / scale[0], size[1] / scale[1]))
-            self._places.append((annotation, image))
-
-    def check(self, source: str, report: Report, scaled: bool = False) -> None:
-        """Call `check_units` on all boxes; add what may be wrong to the report."""
-        # Formats other than COCO's have fields of other names.
-        is_coco = all(annotation.get("where") is None for annotation, _ in self._places[:1])
-        numbers = np.array(self._numbers, np.float64).reshape(-1, 6)
-        sentences = check_units(
-            numbers[:, :4],
-            numbers[:, 4:],
-            where=lambda i: place_of(*self._places[i]),
-            field="bbox" if is_coco else "box",
-            source=source,
-            scaled=scaled,
-        )
-        for sentence in sentences:
-            if not report.count("notes", sentence):
-                report.add("notes", sentence, source)
-
-
-def place_of(annotation: dict, image: CocoImage) -> str:
-    """Name an annotation in messages: where its reader found it, or its id."""
-    return annotation.get("where") or f"annotation {annotation.get('id')} of {image.file_name}"
 
 
 def _scaled(annotation: dict, bbox: tuple, unit: str, checked: CheckedImage) -> dict:

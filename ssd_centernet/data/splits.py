@@ -187,6 +187,9 @@ def _check_kinds(info: dict) -> None:
         raise ValueError("image_dir is no path")
     if not isinstance(info.get("input", {}).get("max_pixels", 0), int):
         raise ValueError("max_pixels is no number")
+    tiles = info.get("tiles") or {}
+    if not all(isinstance(tiles[name], int) for name in ("size", "num_pictures") if tiles):
+        raise ValueError("tiles have no size or number of pictures")
 
 
 def check_folder(data_dir: str | os.PathLike) -> None:

@@ -73,6 +73,13 @@ def draw_labels(
         draw.text(middle, text, fill=ink, font=font, anchor="mm")
 
 
+def fitting(texts: Sequence[str], corners: np.ndarray) -> list[str]:
+    """Leave out the texts that are wider than their boxes, int [N, 4], in the smallest font."""
+    fonts = ((*legible(text, SMALLEST_FONT), box) for text, box in zip(texts, corners, strict=True))
+    widths = [font.getlength(shown) - (box[2] - box[0]) for shown, font, box in fonts]
+    return [text if width <= 0 else "" for text, width in zip(texts, widths, strict=True)]
+
+
 def _label_font(
     text: str, box_width: int, font_size: int, picture_width: int
 ) -> tuple[str, Font, tuple[int, int]]:

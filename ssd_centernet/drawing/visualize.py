@@ -13,6 +13,7 @@ from ssd_centernet.drawing.canvas import (
     SMALLEST_FONT,
     distinct,
     draw_labels,
+    fitting,
     hatched,
     legible,
     line_height,
@@ -63,6 +64,7 @@ def draw_boxes(
     is_crowd: np.ndarray | None = None,
     line_width: int | None = None,
     font_size: int | None = None,
+    detail: float | None = None,
 ) -> np.ndarray:
     """Draw boxes with labels on a copy of an image.
 
@@ -80,6 +82,8 @@ def draw_boxes(
         is_crowd: bool [N]; crowd regions are hatched in red.
         line_width: pixels; None chooses it by the image size.
         font_size: pixels; None chooses it by the image size.
+        detail: pixels that the two are chosen for, where the image is larger and looked at in
+            parts; labels that are wider than their boxes are then left out.
 
     Returns:
         uint8 [H, W, 3].
@@ -97,17 +101,17 @@ def draw_boxes(
             )
     corners = _to_pixels(boxes, picture.size)
     palette = _palette(len(boxes), labels, classes, colors, is_crowd)
-    short_side = min(picture.size)
+    short_side = min(*picture.size, detail or np.inf)
     line_width = line_width or int(np.clip(round(short_side / 180), 1, 6))
     font_size = font_size or int(np.clip(round(short_side / 32), SMALLEST_FONT, 36))
-    areas = np.prod(corners[:, 2:] - corners[:, :2], axis=1)
-    order = np.argsort(-areas, kind="stable")
+    order = np.argsort(-np.prod(corners[:, 2:] - corners[:, :2], axis=1), kind="stable")
     for i in order:
         if is_crowd is not None and is_crowd[i]:
             picture = hatched(picture, corners[i], line_width)
         outline(ImageDraw.Draw(picture), corners[i], palette[i], line_width)
     labels = labels if labels is None else distinct([str(one) for one in labels], classes)
     texts = _texts(len(boxes), labels, scores)
+    texts = fitting(texts, corners) if detail else texts
     draw_labels(ImageDraw.Draw(picture), corners, texts, palette, order, font_size)
     return np.asarray(picture)
 
@@ -160,6 +164,7 @@ def compare(
     *,
     names: Sequence[str] | None = None,
     min_score: float = 0.3,
+    detail: float | None = None,
 ) -> np.ndarray:
     """Draw ground truth (left) and predictions (right) of one image side by side.
 
@@ -170,6 +175,7 @@ def compare(
         predictions: `boxes` [D, 4], `scores` [D], `classes` [D] and, if padded, `count`.
         names: class names; without them class numbers are written.
         min_score: predictions below it are not drawn.
+        detail: as of `draw_boxes`.
 
     Returns:
         uint8 [H', W', 3].
@@ -183,6 +189,7 @@ def compare(
         labels=_names(truth["classes"], names),
         classes=truth["classes"],
         is_crowd=truth.get("is_crowd"),
+        detail=detail,
     )
     right = draw_boxes(
         image,
@@ -190,6 +197,7 @@ def compare(
         labels=_names(found["classes"], names),
         scores=found["scores"],
         classes=found["classes"],
+        detail=detail,
     )
     shown = len(found["boxes"])
     titles = (f"ground truth: {len(truth['boxes'])}", f"score above {min_score:.2g}: {shown}")

@@ -82,6 +82,8 @@ class CocoEvaluator:
         heights: np.ndarray,
         widths: np.ndarray,
         detections: Mapping[str, np.ndarray] | Any,
+        *,
+        limited: bool = True,
     ) -> None:
         """Add the detections of one batch; images with a source id of -1 are fillers.
 
@@ -92,6 +94,8 @@ class CocoEvaluator:
             detections: a mapping or an object with `boxes` [B, D, 4] yxyx fractions of the
                 original image, `scores` [B, D], `classes` [B, D] in 0..C-1 and `count` [B], the
                 number of leading detections that are real.
+            limited: whether the detector keeps no more than these D detections of an image,
+                whatever is on it; notes of the result then say what that costs.
 
         Raises:
             ValueError: an image is not in the ground truth or was added before, a class is
@@ -106,7 +110,8 @@ class CocoEvaluator:
         rows = self._rows(source_ids, sizes.astype(np.float64), fields)
         self._parts.append(rows)
         self._seen[positions] = True
-        self._kept = max(self._kept or 0, fields["scores"].shape[1])
+        if limited:
+            self._kept = max(self._kept or 0, fields["scores"].shape[1])
         self._other_size += self._count_other_sizes(positions, sizes[images])
 
     def join(self, gather: Callable[[list], list]) -> None:

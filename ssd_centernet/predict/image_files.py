@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import os
 import unicodedata
 from collections.abc import Container, Iterable, Mapping, Sequence
@@ -17,12 +18,15 @@ from ssd_centernet.data.images import (
     NO_IMAGE,
     NO_SIZE,
     check_image,
+    decode_with_pillow,
     pillow_limit,
 )
 from ssd_centernet.ops import image as image_ops
 from ssd_centernet.plain_text import counted
 
 _LARGEST_ID = 2**53
+# Its decoder of JPEGs refuses more bytes than these, which are three for each pixel.
+_DECODED_BY_TENSORFLOW = 2**29 // 3
 
 
 def find_images(
@@ -110,7 +114,11 @@ def read_image(path: str | os.PathLike) -> np.ndarray:
 
 
 def read_picture(
-    path: str | os.PathLike, *, listed: tuple[int, int] = (0, 0), upright: bool = True
+    path: str | os.PathLike,
+    *,
+    listed: tuple[int, int] = (0, 0),
+    upright: bool = True,
+    max_pixels: int = DEFAULT_MAX_PIXELS,
 ) -> Picture:
     """Read an image file in the frame of its annotations.
 
@@ -118,6 +126,7 @@ def read_picture(
         path: of any format that Pillow reads.
         listed: width and height in the annotations, zeros if unknown.
         upright: whether annotations refer to pictures turned by their EXIF orientation.
+        max_pixels: a picture of more is not decoded.
 
     Returns:
         The picture, with the pixels that `ssd_centernet convert` would store.
@@ -129,7 +138,7 @@ def read_picture(
     os.stat(path)  # The system's own words for a file that is not there.
     # The size in the header is checked against a limit of our own.
     with pillow_limit(None):
-        return decode_picture(path, listed=listed, upright=upright)
+        return decode_picture(path, listed=listed, upright=upright, max_pixels=max_pixels)
 
 
 def decode_picture(
@@ -159,7 +168,10 @@ def decode_picture(
 
     def decode(encoded: bytes) -> None:
         try:
-            decoded[:] = [image_ops.decode_image(tf.constant(encoded)).numpy()]
+            if _is_beyond_tensorflow(encoded):
+                decoded[:] = [decode_with_pillow(encoded)]
+            else:
+                decoded[:] = [image_ops.decode_image(tf.constant(encoded)).numpy()]
         except tf.errors.OpError as error:
             raise ValueError(error.message) from error
 
@@ -181,6 +193,12 @@ def decode_picture(
     notes = [n for n in (*checked.repairs, *checked.notes) if not any(q in n for q in quiet)]
     notes += [checked.dropped] if checked.dropped else []
     return Picture(pixels=np.ascontiguousarray(decoded[0]), scale=checked.scale, notes=notes)
+
+
+def _is_beyond_tensorflow(encoded: bytes) -> bool:
+    """Tell whether a picture has more pixels than TensorFlow decodes of a JPEG."""
+    with Image.open(io.BytesIO(encoded)) as image:
+        return image.width * image.height > _DECODED_BY_TENSORFLOW
 
 
 def number_images(

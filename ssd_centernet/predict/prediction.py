@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 import tensorflow as tf
 
+from ssd_centernet.data.images import DEFAULT_MAX_PIXELS
 from ssd_centernet.data.validate import Report
 from ssd_centernet.drawing import visualize
 from ssd_centernet.evaluation.result import DetectionRows
@@ -89,7 +90,7 @@ def predict(
     is written, and what earlier calls wrote stays, until a picture was read.
 
     Args:
-        detector: a detector with its weights, or an exported file.
+        detector: a detector with its weights, an exported file, or one of them in tiles.
         paths: image files, of any format that Pillow reads. They are turned by their EXIF
             orientation; with annotations only if these refer to the turned pictures, as the
             conversion decides it.
@@ -129,7 +130,10 @@ def predict(
     found = Predictions(rows=DetectionRows.from_list([]), images=[], unreadable={})
     cells: list[np.ndarray] = []
     parts = []
-    read = _reader(truth, report, found.unreadable)
+    max_pixels = getattr(detector, "max_pixels", DEFAULT_MAX_PIXELS)
+    # What is found in tiles is small in its picture, and much.
+    detail = detector.tiles.size if hasattr(detector, "tiles") else None
+    read = _reader(truth, report, found.unreadable, max_pixels)
     for picture in _detections(detector, files, batch_size, read, progress):
         if not parts:
             _begin(output_dir)
@@ -140,7 +144,8 @@ def predict(
         objects = None
         if truth is not None:
             objects = truth.objects(image_id, picture.pixels.shape, picture.scale)
-        paint = _painter(picture, objects, label_map if truth is None else truth, min_score)
+        labels = label_map if truth is None else truth
+        paint = _painter(picture, objects, labels, min_score, detail)
         target = None
         if draw:
             target = os.path.join(output_dir, drawings[picture.path])
@@ -203,14 +208,14 @@ def class_numbers(classes: Sequence[str], label_map: LabelMap) -> list[int]:
 
 
 def _reader(
-    truth: Truth | None, report: Report, unreadable: dict[str, str]
+    truth: Truth | None, report: Report, unreadable: dict[str, str], max_pixels: int
 ) -> Callable[[str], _Picture | None]:
     """Return a function that reads a file in the frame of its annotations, None if it cannot."""
 
     def read(path: str) -> _Picture | None:
         frame = {} if truth is None else truth.frame(path)
         try:
-            picture = read_picture(path, **frame)
+            picture = read_picture(path, max_pixels=max_pixels, **frame)
         except (OSError, ValueError) as error:
             unreadable[path] = getattr(error, "strerror", None) or str(error)
             return None
@@ -229,7 +234,9 @@ def _detections(
     progress: Callable[[], None] | None,
 ) -> Iterator[_Picture]:
     """Read images, detect on them and yield them one by one, with one batch in memory."""
-    batch_size = max(1, min(batch_size, len(files)))
+    # What takes one image after the other needs no others in memory.
+    together = batch_size if hasattr(detector, "decode") else 1
+    batch_size = max(1, min(together, len(files)))
     find = finder(detector, batch_size)
     waiting: list[_Picture] = []
     for number, path in enumerate(files):
@@ -282,12 +289,20 @@ def _painter(
     objects: dict[str, np.ndarray] | None,
     labels: LabelMap | Truth,
     min_score: float,
+    detail: float | None,
 ) -> Callable[[np.ndarray], np.ndarray]:
     """Return a function that draws the detections on the image at any scale."""
     detections = picture.detections
+
+    def at_scale(image: np.ndarray) -> float | None:
+        if detail is None or max(picture.pixels.shape[:2]) <= detail:
+            return None
+        return detail * len(image) / len(picture.pixels)
+
     if objects is not None:
+        options = {"names": labels.names, "min_score": min_score}
         return lambda image: visualize.compare(
-            image, objects, detections, names=labels.names, min_score=min_score
+            image, objects, detections, detail=at_scale(image), **options
         )
     shown = detections["scores"] >= min_score
     classes = detections["classes"][shown]
@@ -297,6 +312,7 @@ def _painter(
         labels=[labels.names[index] for index in classes],
         scores=detections["scores"][shown],
         classes=classes,
+        detail=at_scale(image),
     )
 
 

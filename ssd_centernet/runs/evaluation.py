@@ -26,6 +26,7 @@ from ssd_centernet.evaluation.limits import COCO_LIMIT
 from ssd_centernet.evaluation.report import html_report
 from ssd_centernet.evaluation.report_images import images_of_records
 from ssd_centernet.labels import LabelMap
+from ssd_centernet.ops.tiles import Tiles
 from ssd_centernet.run_directory import CONFIG_NAME
 from ssd_centernet.runs.opened import OpenedRun
 from ssd_centernet.runtime.distribution import Communicator, SingleProcess
@@ -194,6 +195,7 @@ def evaluation_page(
     model_dir: str | Path | None,
     data_dir: str | Path,
     split: str,
+    tiles: Tiles | None = None,
 ) -> str:
     """Make the page that shows an evaluation, with pictures from the records.
 
@@ -204,6 +206,7 @@ def evaluation_page(
             none, as of a detector that a notebook trained.
         data_dir: folder of the data that it was evaluated on.
         split: prefix of the record files.
+        tiles: how pictures were cut, if they were.
 
     Returns:
         The page, HTML.
@@ -212,6 +215,7 @@ def evaluation_page(
     facts = {
         "checkpoint": run.checkpoint,
         "data": f"{split} of {data_dir}",
+        **({"tiles": f"{tiles.size} pixels, {tiles.overlap} in common"} if tiles else {}),
         "model": type(run.detector).__name__,
         "numbers in its weights": f"{weights:,}",
         **{f"loss: {name}": f"{value:.4f}" for name, value in evaluated.losses.items()},

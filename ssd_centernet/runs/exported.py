@@ -1,4 +1,4 @@
-"""The evaluation of an exported file on a split: what it is worth as it will run."""
+"""The evaluation, one image after the other, of exported files and of detectors in tiles."""
 
 from __future__ import annotations
 
@@ -19,11 +19,12 @@ from ssd_centernet.export.exported import FittedRun
 from ssd_centernet.export.parity import Found
 from ssd_centernet.labels import LabelMap
 from ssd_centernet.ops.image import decode_image
+from ssd_centernet.predict.tiled import TiledDetector
 from ssd_centernet.runs.evaluation import SplitResult, check_same_classes
 
 
 def evaluate_exported(
-    model: FittedRun,
+    model: FittedRun | TiledDetector,
     data_dir: str | Path,
     split: str,
     *,
@@ -32,10 +33,10 @@ def evaluate_exported(
     count: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> SplitResult:
-    """Evaluate an exported file on every image of a split, one image at a time.
+    """Evaluate what detects on one image at a time on every image of a split.
 
     Args:
-        model: the file, or another function that detects.
+        model: an exported file or another function, or a detector in tiles, with its label map.
         data_dir: folder of converted data with the classes of the file.
         split: prefix of the record files.
         max_detections: most detections of one class that count in one image.
@@ -44,7 +45,7 @@ def evaluate_exported(
         progress: called with (images done, images in all) after every image.
 
     Returns:
-        Metrics and a hint; an exported file has no losses.
+        Metrics and a hint; there are no losses.
 
     Raises:
         FileNotFoundError: no such data.
@@ -71,13 +72,16 @@ def evaluate_exported(
         image = decode_image(example["encoded"])
         return {"image": image, **{key: example[key] for key in keys}}
 
-    examples = serialized.map(read).prefetch(4)
+    # Pictures that are cut into tiles are large.
+    in_tiles = isinstance(model, TiledDetector)
+    examples = serialized.map(read).prefetch(1 if in_tiles else 4)
     with shards.failures_named(data_dir, [split]):
         for done, example in enumerate(examples.as_numpy_iterator(), 1):
             found = model.detect(example["image"])
             batch = {name: values[np.newaxis] for name, values in found.items()}
             batch["count"] = np.array([len(found["scores"])])
-            evaluator.add(*(example[key] for key in keys), batch)
+            # Of each tile the detector keeps so many, and of a picture any number.
+            evaluator.add(*(example[key] for key in keys), batch, limited=not in_tiles)
             if progress is not None:
                 progress(done, truth.num_images)
     result = evaluator.compute()

@@ -326,7 +326,8 @@ def images_of_split(data_dir: str | os.PathLike, split: str) -> list[str]:
         split: what the names of its records start with.
 
     Returns:
-        Paths in the order of the records; empty where the folder does not say them.
+        Paths in the order of the records, those of tiles once; empty where the folder does not say
+        them.
 
     Raises:
         ValueError: a file of the folder is damaged.
@@ -336,7 +337,8 @@ def images_of_split(data_dir: str | os.PathLike, split: str) -> list[str]:
         return []
     try:
         images = (read_object(truth) or {})["images"]
-        paths = [os.path.join(info["image_dir"], image["file_name"]) for image in images]
+        names = (image.get("tile_of", image)["file_name"] for image in images)
+        paths = [os.path.join(info["image_dir"], name) for name in dict.fromkeys(names)]
     except (KeyError, TypeError) as error:
         raise ValueError(
             f"{truth} is damaged: expected the images that `ssd_centernet convert` wrote there. "

@@ -9,8 +9,9 @@ from pathlib import Path
 from ssd_centernet import config
 from ssd_centernet.data.mixture import DataDir, folders_of, splits_of
 from ssd_centernet.data.names import COCO, name_and_split
-from ssd_centernet.data.splits import list_splits, same_role, split_prefix
+from ssd_centernet.data.splits import list_splits, read_info, same_role, split_prefix
 from ssd_centernet.files import read_object
+from ssd_centernet.plain_text import counted
 from ssd_centernet.recipe import Recipe
 from ssd_centernet.run_directory import has_checkpoint
 from ssd_centernet.training.log_files import recorded_sessions
@@ -81,7 +82,37 @@ def describe_splits(recipe: Recipe, folders: Sequence[str], evaluated: bool) -> 
             f"note: {names[0]} and {recipe.eval_split} are of two data sets: --train_split and "
             "--eval_split choose others"
         )
-    return told
+    return told + _told_of_tiles(pairs[0], (folders[0], recipe.eval_split))
+
+
+def describe_tiles(folder: str | os.PathLike, split: str) -> str | None:
+    """Say that the pictures of a split are tiles of others; None where they are not.
+
+    Args:
+        folder: of the records.
+        split: prefix of their names.
+    """
+    cut = (read_info(folder, split) or {}).get("tiles")
+    if not cut:
+        return None
+    return (
+        f"the pictures of {split} are tiles of {cut['size']} pixels, cut out of "
+        f"{counted(cut['num_pictures'], 'picture')}: numbers of an evaluation are of tiles, and "
+        "not to be compared with those of whole pictures"
+    )
+
+
+def _told_of_tiles(trained: tuple[str, str], evaluated: tuple[str, str]) -> list[str]:
+    """Say what evaluations of the training are of, where one of the two splits is of tiles."""
+    if sentence := describe_tiles(*evaluated):
+        return [f"note: {sentence}"]
+    if describe_tiles(*trained) is None:
+        return []
+    return [
+        f"note: {trained[1]} is of tiles and {evaluated[1]} of whole pictures, which evaluations "
+        "during the training see as small as the network: convert it with the same --tiles, and "
+        "measure whole pictures by `ssd_centernet evaluate --tiles`"
+    ]
 
 
 def _begun_with(model_dir: str | os.PathLike, folders: Sequence[str]) -> Mapping:

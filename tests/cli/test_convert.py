@@ -59,3 +59,18 @@ def test_a_test_set_says_that_there_is_nothing_to_score(convert):
     done = run("--split=test")
     assert "nothing to learn or to score" in done.stdout and "Classes: cat, emu." in done.stdout
     assert "All images and boxes are good." not in done.stdout
+
+
+def test_tiles_are_told_and_the_next_split_is_cut_alike(convert):
+    coco, run = convert
+    coco.image(width=70, height=40).box([30, 20, 20, 10]).box([24, 4, 20, 10])
+    done = run("--tiles=40,10", "--tiles_min_visible=0.6")
+    text = " ".join(done.stdout.split())
+    assert "2 objects of which a tile shows 0.6 or more: cut (annotation 2 of a.jpg" in text
+    assert "1 objects of which a tile shows less than 0.6: a crowd region (annotation 1 of" in text
+    assert "2 images (0 without objects), 4 objects (1 crowd region)" in text
+    assert "The images are tiles of 40 pixels" in text
+    assert "--split=val" in done.stdout and "--tiles=40,10\n" in done.stdout
+    assert "nothing is written anew" in " ".join(
+        run("--tiles=40,10", "--tiles_min_visible=0.6").stdout.split()
+    )

@@ -39,6 +39,8 @@ NOT_RUN = {
     r"python benchmarks/(save|start|resume)\.py": "minutes, and asks for a quiet machine",
     r"python benchmarks/kernels\.py": "minutes; tests/benchmark/test_kernels.py runs a part",
     r"python benchmarks/tracks\.py": "tests/predict/test_tracks.py runs a scene of it",
+    r"unzip deepforest": "unpacks what was fetched from the network",
+    r"python benchmarks/tiles\.py": "minutes; tests/benchmark/test_tiles.py",
     r"python benchmarks/rematerialize\.py": "minutes; tests/models/test_rematerialized.py",
     r"ssd_centernet export --model_dir=runs/demo/model": "asks for a trained run with AP to hold",
     r"ssd_centernet benchmark --formats=\w+": "minutes; tests/benchmark/test_formats.py",

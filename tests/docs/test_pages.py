@@ -39,6 +39,7 @@ OTHER_PROGRAMS = {  # Programs of ours with flags of their own: how they are ask
     "python -m tests.native": "python -m tests.native --help",
     "python benchmarks/start.py": "python benchmarks/start.py --help",
     "python benchmarks/serve.py": "python benchmarks/serve.py --help",
+    "python benchmarks/tiles.py": "python benchmarks/tiles.py --help",
     "python benchmarks/growth.py": "python benchmarks/growth.py --help",
     "python benchmarks/resume.py": "python benchmarks/resume.py --help",
     "python benchmarks/rematerialize.py": "python benchmarks/rematerialize.py --help",

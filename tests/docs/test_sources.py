@@ -30,6 +30,7 @@ PAPERS = {
     "Quantizing deep convolutional networks for efficient inference: A whitepaper": "1806.08342",
     "Distilling the Knowledge in a Neural Network": "1503.02531",
     "Training Deep Nets with Sublinear Memory Cost": "1604.06174",
+    "Weighted boxes fusion: Ensembling boxes from different object detection models": "1910.13302",
     "RandAugment: Practical Automated Data Augmentation": "1909.13719",
     "Random Erasing Data Augmentation": "1708.04896",
     "Improved Regularization of Convolutional Neural Networks with Cutout": "1708.04552",

@@ -276,3 +276,17 @@ def test_long_names_are_cut_in_the_middle_and_keep_their_score():
     assert canvas._cut("cat 87%", font, 120) == "cat 87%"
     wide = changed(labelled(["x" * 300]))
     assert wide.any() and not wide[:, -2:].all()
+
+
+def test_large_pictures_are_drawn_for_a_look_at_their_parts():
+    """Lines as thin as a part asks for, and no label that is wider than its box."""
+    image = np.zeros((1000, 1000, 3), np.uint8)
+    boxes = [[0.1, 0.1, 0.13, 0.13], [0.5, 0.5, 0.7, 0.7]]
+    options = {"labels": ["tall tree", "tree"], "colors": [(255, 0, 0), (0, 255, 0)]}
+    plain = visualize.draw_boxes(image, boxes, **options)
+    parts = visualize.draw_boxes(image, boxes, detail=180.0, **options)
+    # The lower edge of the small box, from 100 to 130: 6 lines, and one.
+    assert (plain[120:140, 115, 0] > 100).sum() > 3 and (parts[120:140, 115, 0] > 100).sum() == 1
+    red, green = (parts[..., k] > 100 for k in (0, 1))
+    assert not red[:99].any() and green[480:499, 500:560].any()
+    assert (plain[60:99, 90:160, 0] > 100).any()

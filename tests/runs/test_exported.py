@@ -13,7 +13,9 @@ from ssd_centernet.export.exported import ExportedDetector
 from ssd_centernet.export.parity import FLOAT, Found, compare
 from ssd_centernet.export.portable import TFLiteRunner
 from ssd_centernet.files import write_atomically
+from ssd_centernet.ops.tiles import Tiles
 from ssd_centernet.predict.image_files import find_images, read_image
+from ssd_centernet.predict.tiled import TiledDetector
 from ssd_centernet.runs.evaluation import evaluate_run
 from ssd_centernet.runs.exported import SplitMeasure, evaluate_exported
 from ssd_centernet.runs.opened import open_run
@@ -150,6 +152,18 @@ def test_commands_take_a_file(name, folder, data_dir, pictures, tmp_path, warm):
     found = model.detect(read_image(first["path"]))
     mine = [row["score"] for row in rows if row["image_id"] == first["id"]]
     np.testing.assert_allclose(mine, found["scores"], atol=1e-5)
+
+
+def test_a_file_detects_in_tiles_as_its_run_does(lively_run, folder, photos):
+    model = ExportedDetector(folder / "model.tflite")
+    for image in photos[:2]:
+        options = {"tiles": Tiles(64, 16), "whole_picture": False, "iou_threshold": 1.0}
+        pair = [TiledDetector(one, **options).detect(image) for one in (model, lively_run.detector)]
+        assert len(pair[0]["scores"]) > len(model.detect(image)["scores"])
+        founds = tuple(Found(full=True, **one) for one in pair)
+        result = compare([founds], FLOAT, score_threshold=0.01)
+        assert result.compared > 20 and result.share > 0.9
+    assert TiledDetector(model, 64).label_map == lively_run.label_map
 
 
 def test_what_is_no_file_of_an_export_is_told(folder, tmp_path):
