@@ -24,7 +24,8 @@ class _Engine:
     def __init__(self, seconds=0.0, fails=lambda prepared: False):
         self.seconds, self.fails = seconds, fails
         self.batches, self.prepared = [], 0
-        self.at_once = self.most_at_once = 0
+        self.begun, self.may_end = threading.Event(), threading.Event()
+        self.may_end.set()
         self._lock = threading.Lock()
 
     def prepare(self, pixels):
@@ -35,6 +36,8 @@ class _Engine:
     def detect(self, prepared):
         if self.fails(prepared):
             raise RuntimeError("broken")
+        self.begun.set()
+        assert self.may_end.wait(20)
         time.sleep(self.seconds)
         self.batches.append(len(prepared))
         empty = {"boxes": np.zeros((0, 4)), "scores": np.zeros(0), "classes": np.zeros(0, int)}
@@ -97,18 +100,22 @@ def test_prepared_pictures_are_bounded_however_many_wait():
 
 
 def test_who_has_gone_is_not_detected_for():
-    engine = _Engine(seconds=0.1)
+    engine = _Engine()
+    engine.may_end.clear()
 
     async def work(batcher):
         tasks = [asyncio.ensure_future(batcher.detect(JPEG)) for _ in range(20)]
-        await asyncio.sleep(0.05)
+        while not (engine.begun.is_set() and engine.prepared > 2 * engine.batch_size):
+            await asyncio.sleep(0.01)
         for task in tasks[1:]:
             task.cancel()
+        engine.may_end.set()
         await asyncio.gather(*tasks, return_exceptions=True)
         await batcher.detect(JPEG)
 
     _with_batcher(engine, work)
-    assert sum(engine.batches) < 15
+    # The batch that was under way, and the last one: none of those that waited for the next.
+    assert sum(engine.batches) <= engine.batch_size + 2
 
 
 def test_a_picture_that_breaks_the_detector_takes_no_other_with_it():
