@@ -52,6 +52,9 @@ def test_parts_become_the_box_around_them():
     parts = [(40, 100, 0.7, 0), (70, 170, 0.9, 1), (140, 220, 0.8, 2)]
     for order in (parts, parts[::-1]):
         assert _merge(*order) == [(40, 220, 0.9, 0)]
+    # ... also where the best part is an outer one.
+    chain = [(40, 100, 0.9, 0), (70, 170, 0.8, 1), (140, 220, 0.7, 2)]
+    assert _merge(*chain) == [(40, 220, 0.9, 0)]
     # Of each tile the best part; a weak one does not make the box larger, and goes as well.
     again = (30, 100, 0.6, 0)
     assert _merge(*parts, again) == [(40, 220, 0.9, 0)]
