@@ -29,8 +29,8 @@ from ssd_centernet.cli import _flags, _runs
 from ssd_centernet.plain_text import counted
 
 _FORMATS = (
-    "saved_model, tflite, tflite_int8, tflite_full_int8, tflite_16x8, tflite_int8_heads, onnx, "
-    "onnx_nms, openvino, openvino_int8"
+    "saved_model, saved_model_portable, tflite, tflite_int8, tflite_full_int8, tflite_16x8, "
+    "tflite_int8_heads, onnx, onnx_nms, openvino, openvino_int8"
 )
 _CALIBRATION = 100
 # Images of the check.

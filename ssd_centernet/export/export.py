@@ -64,7 +64,7 @@ def export(
         output_dir: folder to make: the files of the formats (docs/export.md), `labels.txt`,
             `model_card.json` and, with TFLite, the program `detect.py`.
         formats: what to write: saved_model, tflite, tflite_int8, tflite_full_int8, tflite_16x8,
-            tflite_int8_heads, onnx, onnx_nms, openvino, openvino_int8.
+            tflite_int8_heads, onnx, onnx_nms, openvino, openvino_int8, saved_model_portable.
         label_map: names of the classes; None takes the detector's.
         images: uint8 [H, W, 3] each, to compare detections on; None renders some.
         calibration: uint8 [H, W, 3] each, pictures as of the training: the ranges of the numbers in

@@ -21,6 +21,7 @@ _ENDINGS = {
     ".onnx": portable.OnnxRunner,
     ".xml": openvino_ir.OpenVinoRunner,
 }
+_FOLDERS = ("saved_model", "saved_model_portable")
 
 
 class FittedRun:
@@ -134,7 +135,7 @@ def _runner(path: Path) -> Callable:
     if (path / "saved_model.pb").is_file():
         return serving.ServingRunner(path, kinds=[serving.IMAGES])
     inside = sorted(one.name for one in path.iterdir()) if path.is_dir() else []
-    names = [name for name in inside if Path(name).suffix in _ENDINGS or name == "saved_model"]
+    names = [name for name in inside if Path(name).suffix in _ENDINGS or name in _FOLDERS]
     listed = f" Files in it: {', '.join(names)}." if names else ""
     raise ValueError(
         f"{path} is no file that `ssd_centernet export` writes: expected one that ends in "

@@ -89,6 +89,11 @@ def _write_int8_heads(order: Order, path: Path) -> None:
     integers.save_heads(path, *order.integers.heads())
 
 
+def _write_portable_model(order: Order, path: Path) -> None:
+    function = order.function(order.frame, order.batch_size or 1)
+    portable.save_portable_model(order.detector, path, function)
+
+
 def _write_onnx(order: Order, path: Path, *, one_operation: bool = False) -> None:
     function = order.function(order.input_size, order.batch_size)
     thresholds = {name: f"{value:g}" for name, value in order.thresholds.items()}
@@ -142,9 +147,13 @@ class Format:
         return self.tolerance is parity.INT8
 
 
+_PIXELS = functools.partial(serving.ServingRunner, kinds=[serving.IMAGES])
 _TFLITE, _INT8, _OPENVINO = portable.TFLiteRunner, parity.INT8, openvino_ir.OpenVinoRunner
 FORMATS: dict[str, Format] = {
     "saved_model": Format("saved_model", _write_saved_model, serving.ServingRunner, parity.FLOAT),
+    "saved_model_portable": Format(
+        "saved_model_portable", _write_portable_model, _PIXELS, parity.FLOAT
+    ),
     "tflite": Format("model.tflite", _write_tflite, _TFLITE, parity.FLOAT),
     "tflite_int8": Format("model_int8.tflite", _write_tflite_int8, _TFLITE, _INT8),
     "tflite_full_int8": Format(

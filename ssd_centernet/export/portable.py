@@ -122,6 +122,20 @@ def convert_to_tflite(
             ) from error
 
 
+def save_portable_model(detector: Detector, path: str | os.PathLike, function) -> None:
+    """Write a SavedModel of operations that TFLite has, for converters such as TensorFlow.js's.
+
+    Args:
+        detector: whose weights the function uses.
+        path: the folder to write.
+        function: of `portable_function`, with a fixed frame and a fixed batch.
+    """
+    module = tf.Module()
+    module.weights = [getattr(v, "_variable", v) for v in detector.variables]
+    with quiet():
+        tf.saved_model.save(module, os.fspath(path), signatures={"serving_default": function})
+
+
 def save_onnx(
     path: str | os.PathLike, function, *, metadata: dict[str, str], one_operation: bool = False
 ) -> None:

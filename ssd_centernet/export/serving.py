@@ -51,15 +51,18 @@ def save_serving(
 class ServingRunner:
     """Run a SavedModel in this process, through the three kinds of input, or some of them."""
 
-    # Any size goes in.
-    frame = None
-
     def __init__(
         self, path: str | os.PathLike, *, kinds: Sequence[str] = (IMAGES, ENCODED, EXAMPLES)
     ):
-        """Load the folder that `save_serving` wrote."""
+        """Load the folder that `save_serving`, or with pixels alone `save_portable_model`, wrote.
+
+        The attribute `frame` is (height, width) of the images that go in; None for any.
+        """
         self._loaded = tf.saved_model.load(os.fspath(path))
         self._kinds = kinds
+        (given,) = self._loaded.signatures[IMAGES].structured_input_signature[1].values()
+        frame = given.shape[1:3]
+        self.frame = tuple(frame) if frame.is_fully_defined() else None
 
     def __call__(self, image: np.ndarray) -> list[Found]:
         """Detect on an image, uint8 [H, W, 3], given as pixels, as a PNG and in a record."""

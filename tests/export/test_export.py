@@ -275,7 +275,7 @@ def test_what_detects_something_else_is_refused_and_leaves_nothing(
     [
         (
             {"formats": ["tflight"]},
-            "saved_model, tflite, .*_heads, onnx, onnx_nms, openvino, openvino_int8, got .*tflight",
+            "saved_model, saved_model_portable, tflite, .*, openvino, openvino_int8, got .*tflight",
         ),
         ({"formats": ["onnx", "onnx"]}, "distinct"),
         ({"score_threshold": 1.5}, r"score_threshold must be in \[0, 1\), got 1.5"),

@@ -49,6 +49,7 @@ def folder(lively_run, tmp_path_factory):
 # File -> the package that it needs, and the format that `export` calls it.
 FILES = {
     "saved_model": ("tensorflow", "saved_model"),
+    "saved_model_portable": ("tensorflow", "saved_model_portable"),
     "model.tflite": ("tensorflow", "tflite"),
     "model_nms.onnx": ("onnxruntime", "onnx_nms"),
     "model.xml": ("openvino", "openvino"),
@@ -169,7 +170,7 @@ def test_a_file_detects_in_tiles_as_its_run_does(lively_run, folder, photos):
 def test_what_is_no_file_of_an_export_is_told(folder, tmp_path):
     with pytest.raises(FileNotFoundError, match="there is no .*gone.tflite: expected a file of"):
         ExportedDetector(tmp_path / "gone.tflite")
-    with pytest.raises(ValueError, match=r"Files in it: model\.tflite, .*saved_model\."):
+    with pytest.raises(ValueError, match=r"Files in it: model\.tflite, .*saved_model_portable\."):
         ExportedDetector(folder)
     alone = tmp_path / "model.tflite"
     alone.write_bytes((folder / "model.tflite").read_bytes())
