@@ -34,9 +34,9 @@ def training(tiny_recipe, data_dir, run, *words, **options):
         ("--seed=abc", "flag --seed=abc: expected a whole number"),
         ("--epochs=ten", "flag --epochs=ten: expected a number"),
         ("--static=maybe", "flag --static=maybe: expected true or false"),
-        ("--epochs=nan", "--epochs=nan: expected a finite number."),
+        ("--epochs=nan", "--epochs=nan: expected a number."),
         ("--epochs=inf", "--epochs=inf: expected a finite number."),
-        ("--learning_rate=nan", "--learning_rate=nan: expected a finite number."),
+        ("--learning_rate=nan", "--learning_rate=nan: expected a number."),
         ("--base_lr=inf", "--base_lr=inf: expected a finite number."),
     ],
 )
@@ -177,7 +177,7 @@ def test_what_a_benchmark_makes_no_use_of():
     told = refused("benchmark", "--part=input", "--device=cpu")
     assert "training, step, inference, postprocess and scaling. Leave it out." in told
     assert refused("benchmark", "--part=step", "--seconds=nan") == (
-        "--seconds=nan: expected a finite number."
+        "--seconds=nan: expected a number."
     )
 
 

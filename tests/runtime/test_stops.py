@@ -151,7 +151,7 @@ def _make_synthetic(pictures, model_dir, data_dir, output):
 
 
 OF_COMMANDS = {
-    "conversion, a thread of it": (_convert, "ssd_centernet.data.convert:_decode", "python"),
+    "conversion, a thread of it": (_convert, "ssd_centernet.data.checking:_decode", "python"),
     "conversion": (_convert, "ssd_centernet.data.output:SplitOutput.commit", "python"),
     "export of a SavedModel": (_export, "ssd_centernet.export.serving:save_serving", "python"),
     "export, in C++": (_export, "ssd_centernet.export.portable:save_tflite", "deaf"),
