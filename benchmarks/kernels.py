@@ -46,8 +46,8 @@ def kernel_times(lines: Iterable[str]) -> dict[str, float]:
             others, which do not count.
 
     Returns:
-        Milliseconds of convolutions and products of matrices by direction, and of all `other`
-        calls: reorders, pools and what is element by element.
+        Milliseconds of convolutions by direction, and of all `other` calls: reorders, pools and
+        what is element by element. Products of matrices have no direction, and count as forward.
     """
     totals = dict.fromkeys(COLUMNS, 0.0)
     for line in lines:
