@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import re
 import tempfile
 import zipfile
 from collections.abc import Iterator
@@ -28,6 +29,12 @@ def exported(state: State) -> Content:
     card = json.loads(files["model/model_card.json"])
     del card["bytes"]
     return {**files, "model/model_card.json": card, "model/saved_model/fingerprint.pb": None}
+
+
+def reported(state: State) -> Content:
+    """Return pages without the minute in which each was written."""
+    minute = re.compile(rb"As of \d{4}-\d\d-\d\d \d\d:\d\d:")
+    return {name: minute.sub(b"As of a minute:", data) for name, data in files_of(state).items()}
 
 
 def archived(state: State) -> Content:

@@ -19,6 +19,7 @@ from tests.faults.checks import (
     exported,
     pictures_are_whole,
     records_are_of_one,
+    reported,
     studied,
     together,
     trained,
@@ -218,7 +219,12 @@ def _of_a_run(inputs: Path) -> list[Command]:
             content=exported,
             check=together("model/model_card.json", always=True),
         ),
-        Command("report", "out", ("report", f"{inputs}/run", "--output=out/report.html")),
+        Command(
+            "report",
+            "out",
+            ("report", f"{inputs}/run", "--output=out/report.html"),
+            content=reported,
+        ),
     ]
 
 

@@ -9,8 +9,20 @@ import time
 import psutil
 import pytest
 
+from ssd_centernet.runs.report import runs_page
+from tests.faults.checks import reported
 from tests.faults.commands import commands, make_inputs
-from tests.faults.harness import BLOCKED, LEFTOVER, LOST, PROGRAM, TRACEBACK, Command, Trial, sample
+from tests.faults.harness import (
+    BLOCKED,
+    LEFTOVER,
+    LOST,
+    PROGRAM,
+    TRACEBACK,
+    Command,
+    Trial,
+    files_of,
+    sample,
+)
 from tests.faults.states import State
 from tests.faults.watch import missing, watched
 
@@ -157,6 +169,16 @@ def test_each_kind_of_fault_is_seen(mode, kind, warm, tmp_path):
     trial = Trial(Command("bad", "root", ()), warm, tmp_path, program=str(program))
     found = {fault.kind for fault in trial.result(trial.points).faults}
     assert kind in found if kind else not found
+
+
+def test_pages_of_two_minutes_are_equal(tmp_path, monkeypatch):
+    told = []
+    for when in ("2026-01-02 03:04", "2026-01-02 03:05"):
+        monkeypatch.setattr("time.strftime", lambda form, when=when: when)
+        (tmp_path / "report.html").write_text(runs_page([]))
+        told.append(State.read(tmp_path))
+    assert files_of(told[0]) != files_of(told[1])
+    assert reported(told[0]) == reported(told[1])
 
 
 def test_what_a_check_says_of_a_state_is_a_fault(inputs, warm, tmp_path):
