@@ -22,7 +22,18 @@ def define_flags() -> None:
     flags.DEFINE_integer("num_val", 200, "Number of held-out images.")
     flags.DEFINE_integer("min_size", 160, "Smallest image side, pixels.")
     flags.DEFINE_integer("max_size", 256, "Largest image side, pixels.")
-    flags.DEFINE_list("shapes", "disc,square,triangle", "Out of disc, square, triangle, star.")
+    flags.DEFINE_list(
+        "shapes",
+        None,
+        "Out of disc, square, triangle, star, cross, ring, pentagon, arrow, crescent, frame; the "
+        "first three unless given, and all with --hard.",
+    )
+    flags.DEFINE_boolean(
+        "hard",
+        False,
+        "Many small objects that hide each other, of ten classes with rare ones, in noisy pictures "
+        "of which many are out of focus.",
+    )
     flags.DEFINE_integer("seed", 0, "Seed of all randomness.")
     flags.DEFINE_boolean("overwrite", False, "Replace a data set made with other flags.")
     flags.mark_flags_as_required(["output_dir"])
@@ -45,6 +56,7 @@ def main(argv: list[str]) -> None:
         num_val=FLAGS.num_val,
         image_size=(FLAGS.min_size, FLAGS.max_size),
         shapes=FLAGS.shapes,
+        hard=FLAGS.hard,
         seed=FLAGS.seed,
         overwrite=FLAGS.overwrite,
     )

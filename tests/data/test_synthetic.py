@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from ssd_centernet.data import synthetic
+from ssd_centernet.data import synthetic_scenes as scenes
 from ssd_centernet.data.convert import convert_coco
 from ssd_centernet.data.synthetic import make_synthetic
 
@@ -84,8 +85,8 @@ def test_boxes_and_areas_are_those_of_the_pixels():
     """The annotations against the pixels that differ from a picture without the object."""
     for seed in range(5):
         rng = np.random.default_rng(seed)
-        scene = synthetic._Scene(np.full((80, 100, 3), 200, np.float32), grey=False)
-        synthetic._add_object(rng, scene, "triangle")
+        scene = scenes._Scene(np.full((80, 100, 3), 200, np.float32), grey=False, visible=0.6)
+        scenes._add_object(rng, scene, "triangle")
         (annotation,) = scene.annotations()
         # Beyond the grain of a texture, and half covered at least.
         changed = np.abs(scene.pixels - 200).max(axis=2) > 25
@@ -99,12 +100,12 @@ def test_boxes_and_areas_are_those_of_the_pixels():
 def test_objects_are_brighter_or_darker_than_what_is_behind():
     weights = np.array([0.299, 0.587, 0.114])
     for seed, behind in enumerate(np.linspace(0, 255, 30)):
-        colour = synthetic._colour(np.random.default_rng(seed), behind)
-        assert abs(colour @ weights - behind) > synthetic.MIN_CONTRAST
+        colour = scenes._colour(np.random.default_rng(seed), behind, 45.0)
+        assert abs(colour @ weights - behind) > 45.0
 
 
 def test_a_later_object_may_not_hide_an_earlier_one():
-    scene = synthetic._Scene(np.zeros((10, 10, 3), np.float32), grey=False)
+    scene = scenes._Scene(np.zeros((10, 10, 3), np.float32), grey=False, visible=0.6)
     window = (slice(0, 4), slice(0, 5))
     scene.paint(scene.add(1), window, np.ones((4, 5), np.float32), np.ones((4, 5, 3)))
     cover = np.zeros((4, 5), bool)
@@ -147,17 +148,63 @@ def test_second_call_does_nothing_and_other_arguments_are_refused(tmp_path):
     assert len(list((tmp_path / "train").iterdir())) == 2
 
 
+def test_hard_scenes_have_many_small_objects_of_rare_classes(rendered, tmp_path):
+    options = {"num_train": 60, "num_val": 2, "seed": 5}
+    content = json.loads(open(make_synthetic(tmp_path, hard=True, **options)["train"]).read())
+    assert content["info"]["hard"]
+    assert [one["name"] for one in content["categories"]] == list(scenes.CATEGORY_IDS)
+    groups, easy = by_image(content), by_image(rendered[1]["train"])
+    assert max(map(len, groups.values())) > 15 and max(map(len, easy.values())) <= 6
+    per_class = collections.Counter(one["category_id"] for one in content["annotations"])
+    frequent, *_, rare = (per_class[number] for number in sorted(scenes.CATEGORY_IDS.values()))
+    assert frequent > 8 * rare > 0
+    lengths = [
+        np.median([max(one["bbox"][2:]) for group in found.values() for one in group])
+        for found in (groups, easy)
+    ]
+    assert lengths[0] < 0.6 * lengths[1]
+    with pytest.raises(FileExistsError):
+        make_synthetic(tmp_path, **options)
+
+
+def test_hard_pictures_have_noise_and_some_are_out_of_focus():
+    sharpness, noise = [], []
+    for seed in range(40):
+        scene = scenes.render_scene(np.random.default_rng(seed), (80, 90), ["disc"], scenes.HARD)
+        picture = np.asarray(scene.picture().convert("L"), np.float32)
+        noise.append(np.median(np.abs(np.diff(scene.pixels[..., 0], axis=1))))
+        sharpness.append((np.abs(np.diff(picture, axis=1)).mean(), scene.blur))
+    assert max(noise) > 2 * min(noise)
+    blurred = [value for value, blur in sharpness if blur]
+    assert 8 <= len(blurred) <= 24
+    assert np.mean(blurred) < 0.6 * np.mean([value for value, blur in sharpness if not blur])
+
+
+@pytest.mark.parametrize("shape", scenes.CATEGORY_IDS)
+def test_a_shape_is_as_large_as_asked_and_has_its_holes(shape):
+    for seed in range(5):
+        mask = scenes._shape_mask(np.random.default_rng(seed), shape, 40.0) > 0.5
+        # Rounded up.
+        assert max(mask.shape) in (40, 41)
+        # The tips of a crescent are thinner than a pixel.
+        blunt = 0.9 if shape != "crescent" else 0.75
+        extent = [np.ptp(places) + 1 for places in np.nonzero(mask)]
+        assert np.all(extent >= blunt * np.array(mask.shape))
+        middle = mask[mask.shape[0] // 2, mask.shape[1] // 2]
+        assert middle == (shape not in ("ring", "frame", "crescent"))
+
+
 def test_an_interrupted_rendering_does_not_look_finished(tmp_path, monkeypatch):
     options = {"num_train": 3, "num_val": 3, "image_size": (48, 64)}
     calls = []
 
-    def stop_at_the_fifth(*arguments, render=synthetic._render_scene):
+    def stop_at_the_fifth(*arguments, render=scenes.render_scene):
         calls.append(1)
         if len(calls) == 5:
             raise KeyboardInterrupt
         return render(*arguments)
 
-    monkeypatch.setattr(synthetic, "_render_scene", stop_at_the_fifth)
+    monkeypatch.setattr(synthetic, "render_scene", stop_at_the_fifth)
     with pytest.raises(KeyboardInterrupt):
         make_synthetic(tmp_path, **options)
     monkeypatch.undo()

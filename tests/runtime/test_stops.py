@@ -161,7 +161,7 @@ OF_COMMANDS = {
     "metrics, in C++": (_evaluate, "ssd_centernet.evaluation.coco:CocoEvaluator.compute", "deaf"),
     "report": (_evaluate, "ssd_centernet.runs.evaluation:evaluation_page", "python"),
     "benchmark": (_benchmark, "ssd_centernet.training.trainer:Trainer.train_step", "python"),
-    "rendering": (_make_synthetic, "ssd_centernet.data.synthetic:_render_scene", "python"),
+    "rendering": (_make_synthetic, "ssd_centernet.data.synthetic:render_scene", "python"),
 }
 
 
