@@ -111,7 +111,13 @@ def main():
     for file in (chosen.model, chosen.model.parent / "model_card.json"):
         if not file.exists():
             parser.error(f"there is no {file}: --model is a TFLite file beside its model_card.json")
-    detect, names, unread = Detector(chosen.model), set(), 0
+    try:
+        detect = Detector(chosen.model)
+    except ImportError as error:
+        parser.error(f"{error}: pip install ai-edge-litert numpy pillow")
+    except Exception as error:  # The runtime raises many kinds.
+        parser.error(f"{chosen.model} and the files beside it are not whole: {error!r}")
+    names, unread = set(), 0
     for path in chosen.pictures:
         try:
             picture = upright(path)

@@ -119,6 +119,10 @@ def test_a_run_goes_on_exactly_and_on_another_number_of_devices(
             ["--devices=2", "--gin_params=train.jit_compile = True"],
             "train.jit_compile is True for 2 processes or devices",
         ),
+        (
+            ["--devices=2", "--gin_params=build_detector.quantize = @Quantize()"],
+            "build_detector.quantize trains on one device of a process, and there are several",
+        ),
     ],
 )
 def test_what_cannot_be_is_refused_before_anything_is_written(

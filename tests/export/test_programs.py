@@ -159,6 +159,20 @@ def test_the_script_goes_on_after_what_is_no_picture_and_draws_each(folders, pho
     assert "there is no " in ended.stderr and "Traceback" not in ended.stderr
 
 
+def test_the_script_refuses_files_that_are_not_whole(folders, photos, tmp_path):
+    pytest.importorskip("ai_edge_litert", reason="ai-edge-litert is not installed")
+    script = folders["ssd300_resnet34"] / "detect.py"
+    card = (script.parent / "model_card.json").read_bytes()
+    model, beside = tmp_path / "cut.tflite", tmp_path / "model_card.json"
+    whole = (script.parent / "model.tflite").read_bytes()
+    for file, text in [(whole[:5000], card), (b"", card), (whole, card[:50]), (whole, b"{}")]:
+        model.write_bytes(file)
+        beside.write_bytes(text)
+        ended = run(sys.executable, script, photos[0], f"--model={model}", status=2)
+        assert "cut.tflite and the files beside it are not whole" in ended.stderr
+        assert "Traceback" not in ended.stderr and not ended.stdout
+
+
 def test_the_script_resizes_as_predict_does():
     rng = np.random.default_rng(2)
     for before, frame in [((37, 90), (96, 96)), ((200, 301), (64, 80)), ((96, 96), (96, 96))]:
