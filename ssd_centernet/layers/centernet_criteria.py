@@ -115,7 +115,8 @@ class CenterNetLoss(ClassFactors):
             weights = tf.ones_like(boxes[..., 0])
         if valid is None:
             valid = tf.ones_like(is_crowd)
-        fields = [boxes, classes, is_crowd, valid, weights]
+        # Classes as float32: on GPUs TensorFlow pads and computes int32 on the host.
+        fields = [boxes, tf.cast(classes, tf.float32), is_crowd, valid, weights]
         if single:
             fields = [field[tf.newaxis] for field in fields]
         # Always R rows: the step is compiled for one shape.

@@ -79,7 +79,9 @@ class ClassFactors(Float32Layer):
         """
         if self._factors is None:
             return None
-        return tf.gather(tf.constant([1.0, *self._factors]), tf.maximum(classes, 0))
+        # As float32 in between: on GPUs TensorFlow compares int32 on the host.
+        rows = tf.cast(tf.maximum(tf.cast(classes, tf.float32), 0.0), tf.int32)
+        return tf.gather(tf.constant([1.0, *self._factors]), rows)
 
     def weigh_peaks(self, losses: tf.Tensor, heatmap: tf.Tensor) -> tf.Tensor:
         """Multiply the losses at peaks with the factors of their classes.

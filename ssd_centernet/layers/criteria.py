@@ -149,11 +149,11 @@ class MultiBoxLoss(AnchorCriterion):
         """
         targets = self.assigned(outputs, targets)
         class_targets = targets["classes"]
-        positives = class_targets > 0
+        positives = loss_ops.as_numbers(class_targets) > 0.0
         num_matched = targets["num_matched"]
         # Ignored anchors, -1, count as background here and get weight 0 below.
         cross_entropy = loss_ops.softmax_cross_entropy(
-            outputs["class_logits"], tf.maximum(class_targets, 0)
+            outputs["class_logits"], tf.where(positives, class_targets, 0)
         )
         weights = self.anchor_weights(cross_entropy, class_targets, num_matched)
         factors = self.factors_of(class_targets)
@@ -174,7 +174,7 @@ class MultiBoxLoss(AnchorCriterion):
             distance = self._overlap_losses(outputs, targets, self.box_loss)
         parts = {"class": weights * cross_entropy, "box": distance}
         # At least 1: the sums of an image without objects are 0 and stay so.
-        normalizer = tf.cast(tf.maximum(num_matched, 1), tf.float32)
+        normalizer = tf.maximum(tf.cast(num_matched, tf.float32), 1.0)
         if self.normalizer == "batch":
             total = tf.reduce_sum(normalizer)
             return {name: tf.reduce_sum(part) / total for name, part in parts.items()}
@@ -196,14 +196,15 @@ class MultiBoxLoss(AnchorCriterion):
         Returns:
             float32 [B, A] in {0, 1, 2}; constant for the gradient.
         """
-        counts = self.negatives_per_positive * num_matched
+        matched = tf.cast(num_matched, tf.float32)
+        counts = float(self.negatives_per_positive) * matched
         if self.negatives_of_empty_image:
-            counts = tf.where(num_matched > 0, counts, self.negatives_of_empty_image)
-        positives = class_targets > 0
+            counts = tf.where(matched > 0.0, counts, float(self.negatives_of_empty_image))
+        classes = loss_ops.as_numbers(class_targets)
         # Ignored anchors are ranked as positives are, after all negatives with a loss; those that
         # are picked all the same are taken out below.
         mined = loss_ops.hard_negative_mask(
-            cross_entropy, class_targets != 0, counts, negatives_only=not self.mine_matched
+            cross_entropy, classes != 0.0, counts, negatives_only=not self.mine_matched
         )
-        mined = mined & (class_targets >= 0)
-        return tf.cast(positives, tf.float32) + tf.cast(mined, tf.float32)
+        mined = mined & (classes >= 0.0)
+        return tf.cast(classes > 0.0, tf.float32) + tf.cast(mined, tf.float32)

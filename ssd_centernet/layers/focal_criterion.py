@@ -142,7 +142,8 @@ class FocalMultiBoxLoss(AnchorCriterion):
         targets = self.assigned(outputs, targets)
         weights = targets["weights"]
         # `weights` has background too, for the classes.
-        box_weights = tf.where(targets["classes"] > 0, weights, 0.0)
+        positives = loss_ops.as_numbers(targets["classes"]) > 0.0
+        box_weights = tf.where(positives, weights, 0.0)
         class_losses, quality = self._class_losses(outputs, targets)
         factors = self.factors_of(targets["classes"])
         if factors is not None:

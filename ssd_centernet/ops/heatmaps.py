@@ -96,7 +96,7 @@ def gaussian_heatmap(
     Args:
         cells: int32 [B, M, 2], (y, x).
         sigmas: float32 [B, M], in cells; or [B, M, 2], (vertical, horizontal).
-        classes: int32 [B, M], 0..C-1.
+        classes: int32 or float32 [B, M], 0..C-1, whole numbers.
         weights: float32 [B, M], height of the peaks; rows of weight 0 are left out.
         num_classes: C.
         output_size: (h, w).
@@ -110,8 +110,10 @@ def gaussian_heatmap(
     batch, rows = tf.shape(sigmas)[0], tf.shape(sigmas)[1]
     # [B, M, h] and [B, M, w]. From the cell, not from the centre in it: the peak is then exp(0),
     # exactly its weight, and by a target of exactly 1 the loss knows a positive.
-    to_row = tf.cast(tf.range(height) - cells[..., :1], tf.float32)
-    to_column = tf.cast(tf.range(width) - cells[..., 1:], tf.float32)
+    # All whole numbers as float32: on GPUs TensorFlow computes with int32 on the host.
+    cells, classes = tf.cast(cells, tf.float32), tf.cast(classes, tf.float32)
+    to_row = tf.range(height, dtype=tf.float32) - cells[..., :1]
+    to_column = tf.range(width, dtype=tf.float32) - cells[..., 1:]
     if sigmas.shape.rank == 2:
         sigmas = tf.stack([sigmas, sigmas], axis=-1)
     twice_variance = 2.0 * sigmas**2
@@ -120,12 +122,12 @@ def gaussian_heatmap(
     # [B, M, h, w], the one large tensor here.
     peaks = vertical[..., :, tf.newaxis] * horizontal[..., tf.newaxis, :]
     # Segments of negative number are left out.
-    segments = classes + num_classes * tf.range(batch)[:, tf.newaxis]
-    segments = tf.where(weights > 0.0, segments, -1)
+    images = tf.cast(tf.range(batch)[:, tf.newaxis], tf.float32)
+    segments = tf.where(weights > 0.0, classes + num_classes * images, -1.0)
     # One segment for each image and class.
     merged = tf.math.unsorted_segment_max(
         tf.reshape(peaks, [batch * rows, height, width]),
-        tf.reshape(segments, [-1]),
+        tf.cast(tf.reshape(segments, [-1]), tf.int32),
         batch * num_classes,
     )
     # A segment without a box comes out as the lowest number there is.
@@ -178,11 +180,12 @@ def side_targets(
     Source: Training-Time-Friendly Network for Real-Time Object Detection (arXiv:1909.00700)
     """
     cells, _, sizes = center_targets(boxes, output_size)
+    cells = tf.cast(cells, tf.float32)
     radii = elliptic_radii(boxes, share)
     areas = sizes[..., 0] * sizes[..., 1]
     profiles = []
     for axis, length in enumerate(output_size):
-        away = tf.cast(tf.range(length) - cells[..., axis, tf.newaxis], tf.float32)
+        away = tf.range(length, dtype=tf.float32) - cells[..., axis, tf.newaxis]
         radius = radii[..., axis, tf.newaxis]
         sigma = (2.0 * radius + 1.0) / 6.0
         peak = tf.exp(-(away**2) / (2.0 * sigma**2))
@@ -241,9 +244,9 @@ def cells_inside(extent: tf.Tensor, image_size: tuple[int, int], output_size: tu
     # Whole pixels, so that no rounding of the shares can add a row of cells.
     pixels = tf.round(extent * tf.constant(image_size, tf.float32))
     stride = tf.constant([i / o for i, o in zip(image_size, output_size, strict=True)], tf.float32)
-    limits = tf.cast(tf.math.ceil(pixels / stride), tf.int32)
-    rows = tf.range(output_size[0]) < limits[..., :1]
-    columns = tf.range(output_size[1]) < limits[..., 1:]
+    limits = tf.math.ceil(pixels / stride)
+    rows = tf.range(output_size[0], dtype=tf.float32) < limits[..., :1]
+    columns = tf.range(output_size[1], dtype=tf.float32) < limits[..., 1:]
     return rows[..., :, tf.newaxis] & columns[..., tf.newaxis, :]
 
 
@@ -310,7 +313,11 @@ def gather_cells(maps: tf.Tensor, cells: tf.Tensor) -> tf.Tensor:
     _, height, width, depth = maps.shape
     # Cells as one axis, so that one number gathers all K values of one.
     flat = tf.reshape(maps, [-1, height * width, depth])
-    return tf.gather(flat, cells[..., 0] * width + cells[..., 1], batch_dims=1)
+    # As float32, in which these are exact: on GPUs TensorFlow computes with int32 on the host.
+    places = tf.cast(cells, tf.float32)
+    # The gradient computes with them too, in their own type.
+    places = tf.cast(places[..., 0] * width + places[..., 1], tf.int64)
+    return tf.gather(flat, places, batch_dims=1)
 
 
 def keep_peaks(scores: tf.Tensor, kernel_size: int = 3) -> tf.Tensor:

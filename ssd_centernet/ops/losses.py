@@ -17,7 +17,24 @@ def softmax_cross_entropy(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
 
     Source: docs/reference/ssd_resnet34.md, section 6
     """
+    # TensorFlow makes the labels flat, and for GPUs it does so with int32 on the host.
+    labels = tf.cast(labels, tf.int64)
     return tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=logits)
+
+
+def as_numbers(classes: tf.Tensor) -> tf.Tensor:
+    """Return classes as float32, for comparisons.
+
+    TensorFlow takes whole numbers of 32 bits for sizes: its kernels for GPUs compare them in the
+    memory of the host, where nothing of a batch should go.
+
+    Args:
+        classes: int32 of any shape, below 2^24.
+
+    Returns:
+        float32 of the same shape; the same numbers.
+    """
+    return tf.cast(classes, tf.float32)
 
 
 def huber(errors: tf.Tensor, delta: float = 1.0) -> tf.Tensor:
@@ -61,19 +78,21 @@ def hard_negative_mask(
     # The selection is a constant for the gradient.
     values = tf.stop_gradient(tf.where(positives, rank_of_positives, losses))
     anchors = values.shape[1] or tf.shape(values)[1]
-    counts = tf.minimum(counts, anchors)
+    # Counts are exact in float32 up to 2^24; see `as_numbers`.
+    counts = tf.minimum(tf.cast(counts, tf.float32), tf.cast(anchors, tf.float32))
     # One sort gives the smallest loss that is picked. The original ranks every anchor, which takes
     # two; the set is the same.
     descending = tf.sort(values, axis=1, direction="DESCENDING")
-    smallest = tf.gather(descending, tf.maximum(counts - 1, 0)[:, tf.newaxis], axis=1, batch_dims=1)
+    last = tf.cast(tf.maximum(counts - 1.0, 0.0)[:, tf.newaxis], tf.int32)
+    smallest = tf.gather(descending, last, axis=1, batch_dims=1)
     above = values > smallest
     ties = values == smallest
     # How many of the ties fit; those of lowest index are taken.
-    room = counts - tf.reduce_sum(tf.cast(above, tf.int32), axis=1)
-    tie_rank = tf.cumsum(tf.cast(ties, tf.int32), axis=1)
+    room = counts - tf.reduce_sum(tf.cast(above, tf.float32), axis=1)
+    tie_rank = tf.cumsum(tf.cast(ties, tf.float32), axis=1)
     picked = above | (ties & (tie_rank <= room[:, tf.newaxis]))
     # With nothing to pick, the largest loss served as the smallest.
-    picked &= (counts > 0)[:, tf.newaxis]
+    picked &= (counts > 0.0)[:, tf.newaxis]
     return picked & ~positives if negatives_only else picked
 
 
@@ -125,8 +144,7 @@ def sigmoid_focal(
         docs/reference/ssd320_resnet50_fpn.md, section 7
         Focal Loss for Dense Object Detection (arXiv:1708.02002)
     """
-    slots = tf.range(logits.shape[-1], dtype=tf.int32)
-    is_class = (labels[..., tf.newaxis] == slots) & (slots > 0)
+    is_class = _is_class(logits, labels)
     # sigmoid(-x) = 1 - sigmoid(x): one formula serves true and false slots.
     against = tf.where(is_class, -logits, logits)
     return tf.where(is_class, alpha, 1.0 - alpha) * _focal_of_falsehood(against, gamma)
@@ -156,7 +174,7 @@ def sigmoid_quality(
     # The power of 0 has no slope that is finite at beta below 1.
     factor = tf.square(error) if beta == 2.0 else tf.pow(tf.maximum(error, 1e-12), beta)
     true = factor * _cross_entropy(own, quality)
-    return tf.where(labels > 0, true, 0.0) + _sum_of_falsehood(others, beta)
+    return tf.where(as_numbers(labels) > 0.0, true, 0.0) + _sum_of_falsehood(others, beta)
 
 
 def sigmoid_varifocal(
@@ -186,13 +204,18 @@ def sigmoid_varifocal(
     """
     own, others = _split_slots(logits, labels)
     true = quality * _cross_entropy(own, quality)
-    return tf.where(labels > 0, true, 0.0) + alpha * _sum_of_falsehood(others, gamma)
+    return tf.where(as_numbers(labels) > 0.0, true, 0.0) + alpha * _sum_of_falsehood(others, gamma)
+
+
+def _is_class(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
+    """Mark the slot of each label, bool [..., K]; background's is nobody's."""
+    slots = tf.range(logits.shape[-1], dtype=tf.float32)
+    return (as_numbers(labels)[..., tf.newaxis] == slots) & (slots > 0.0)
 
 
 def _split_slots(logits: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     """Return the logit of the label's slot, [...], and all with that one at a score of 0."""
-    slots = tf.range(logits.shape[-1], dtype=tf.int32)
-    is_class = (labels[..., tf.newaxis] == slots) & (slots > 0)
+    is_class = _is_class(logits, labels)
     own = tf.reduce_sum(tf.where(is_class, logits, 0.0), axis=-1)
     # exp(-1e4) is 0, and so are its loss and its gradient.
     return own, tf.where(is_class, -1e4, logits)

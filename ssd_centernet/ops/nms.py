@@ -179,8 +179,13 @@ def greedy_nms(
         `(positions, count)`: int32 [B, D] into the K boxes, ascending, 0 from `count` on; int32
         [B].
     """
-    size = tf.shape(boxes)[0]
+    size, rows = tf.shape(boxes)[0], tf.shape(boxes)[1]
     counted = tf.ones_like(candidates) if counted is None else counted
+    # Whole numbers as float32, in which these are exact: for GPUs TensorFlow compares int32 in the
+    # memory of the host, which every round of the loop would wait for.
+    classes, places = tf.cast(classes, tf.float32), tf.cast(tf.range(rows), tf.float32)
+    numbers = tf.range(num_classes, dtype=tf.float32)
+    ranks = tf.range(max_detections, dtype=tf.float32)
 
     # What the loop carries: `alive` [B, K], boxes neither kept nor dropped yet; `positions` [B, D]
     # and `count` [B], the result so far; `kept_of_class` [B, C], with those that are not counted.
@@ -190,38 +195,37 @@ def greedy_nms(
 
     def step(alive, positions, count, kept_of_class):
         # The best box left in each image. In an image without any it is 0, and `some` is False.
-        first = tf.argmax(tf.cast(alive, tf.int8), axis=1, output_type=tf.int32)
+        first = tf.argmax(alive, axis=1, output_type=tf.int32)
         some = tf.gather(alive, first, batch_dims=1)
         taken = some & tf.gather(counted, first, batch_dims=1)
         # Where the next detection goes, as a mask; empty in an image that is full, whose count is
         # D.
-        slots = tf.one_hot(count, max_detections, on_value=True, off_value=False)
-        slots &= taken[:, tf.newaxis]
-        positions = tf.where(slots, first[:, tf.newaxis], positions)
-        count = tf.minimum(count + tf.cast(taken, tf.int32), max_detections)
+        slots = (ranks == count[:, tf.newaxis]) & taken[:, tf.newaxis]
+        place = tf.cast(first, tf.float32)[:, tf.newaxis]
+        positions = tf.where(slots, place, positions)
+        count = tf.minimum(count + tf.cast(taken, tf.float32), max_detections)
         own = tf.gather(classes, first, batch_dims=1)[:, tf.newaxis]
-        mine = (own == tf.range(num_classes)) & some[:, tf.newaxis]
-        kept_of_class += tf.cast(mine, tf.int32)
+        mine = (own == numbers) & some[:, tf.newaxis]
+        kept_of_class += tf.cast(mine, tf.float32)
         full = tf.reduce_any(mine & (kept_of_class >= max_per_class), axis=1)
         overlap = box_ops.iou(tf.gather(boxes, first, batch_dims=1)[:, tf.newaxis], boxes)[:, 0]
         # A class that has its number drops all its other boxes, as if they overlapped.
         dropped = (overlap > iou_threshold) | full[:, tf.newaxis]
         dropped &= classes == own
         # Not by its overlap with itself, which is 0 for a box without area.
-        itself = tf.range(tf.shape(boxes)[1]) == first[:, tf.newaxis]
-        return alive & ~(dropped | itself), positions, count, kept_of_class
+        return alive & ~(dropped | (places == place)), positions, count, kept_of_class
 
     _, positions, count, _ = tf.while_loop(
         unfinished,
         step,
         (
             candidates,
-            tf.zeros([size, max_detections], tf.int32),
-            tf.zeros([size], tf.int32),
-            tf.zeros([size, num_classes], tf.int32),
+            tf.zeros([size, max_detections]),
+            tf.zeros([size]),
+            tf.zeros([size, num_classes]),
         ),
     )
-    return positions, count
+    return tf.cast(positions, tf.int32), tf.cast(count, tf.int32)
 
 
 def fixed_shape_nms(
