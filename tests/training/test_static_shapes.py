@@ -1,6 +1,7 @@
-"""The train step and the decoders have static shapes, and a run traces its step once.
+"""Train step and decoders have static shapes and kernels on GPUs; a run traces its step once.
 
-Accelerators compile a graph for every combination of shapes that they meet.
+Accelerators compile a graph for every combination of shapes that they meet. An operation without a
+kernel is computed on the host, and everything waits for the copies.
 """
 
 import pytest
@@ -13,6 +14,8 @@ from ssd_centernet.data.directory import load_label_map
 from ssd_centernet.recipe import Recipe
 from ssd_centernet.train import train
 from tests.narrow import NARROW
+from tools.device_check import kernels
+from tools.device_check.kernels import graphs
 
 RECIPES = (
     "ssd300_resnet34",
@@ -21,21 +24,8 @@ RECIPES = (
     "centernet_resnet101_fpn",
     "centernet_hourglass20",
 )
-BATCH = 2
-
-
-def graphs(graph, found=None):
-    """Every graph inside a graph: of its loops, its branches and the functions that it calls."""
-    found = {} if found is None else found
-    if id(graph) not in found:
-        found[id(graph)] = graph
-        for operation in graph.get_operations():
-            for value in operation.node_def.attr.values():
-                called = [value.func] if value.HasField("func") else value.list.func
-                for function in called:
-                    if function.name:
-                        graphs(graph._get_function(function.name).graph, found)
-    return list(found.values())
+# More images than TensorFlow's loops and shapes have numbers.
+BATCH = 32
 
 
 def unknown(graph):
@@ -104,6 +94,31 @@ def test_step_and_detection_have_static_shapes(name, data_dir):
     objects = [batch[name] for name in ("boxes", "classes", "is_crowd", "valid")]
     targets = tf.function(lambda *o: detector.make_targets(*o)).get_concrete_function(*objects)
     assert unknown(targets.graph) == []
+
+    for traced in (step, detection, targets):
+        for devices in (kernels.GPU, kernels.XLA):
+            missing = kernels.without_kernel(traced.graph, devices)
+            assert {one.type for one in missing} <= set(kernels.KNOWN), missing
+    assert not kernels.in_host_memory(step.graph)
+    # What the exception is made for: it is there, and it is nothing of a step.
+    assert not kernels.without_kernel(step.graph) + kernels.without_kernel(step.graph, kernels.XLA)
+
+
+def test_the_search_for_kernels_finds_what_is_missing():
+    def body(x):
+        # The position of the first mark: of bool on a GPU, of int8 on the CPU alone.
+        marks, none = tf.cast(x > 0.0, tf.int8), tf.constant(0, tf.int64)
+        first = tf.cond(x[0] > 0.0, lambda: tf.argmax(marks), lambda: none)
+        numbers = tf.range(32) * tf.cast(x[0], tf.int32)
+        return tf.argmax(x > 0.0), tf.strings.as_string(first), numbers
+
+    traced = tf.function(body, autograph=False).get_concrete_function(tf.TensorSpec([4]))
+    missing = kernels.without_kernel(traced.graph)
+    assert sorted(one.type for one in missing) == ["ArgMax", "AsString"], missing
+    assert any("T=int8" in one.types for one in missing)
+    assert "AsString" in [one.type for one in kernels.without_kernel(traced.graph, kernels.XLA)]
+    # Whole numbers of 32 bits are sizes to TensorFlow: their kernels for GPUs work on the host.
+    assert "Mul" in [one.type for one in kernels.in_host_memory(traced.graph)]
 
 
 @pytest.mark.slow

@@ -1,0 +1,1 @@
+"""What `scripts/check_device.sh` does: check an accelerator, and say what came out."""
