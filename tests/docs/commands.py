@@ -16,6 +16,8 @@ from tests.process import ROOT
 # Commands that cannot run inside the tests; of a script it is checked that it parses.
 NOT_RUN = {
     r"bash scripts/demo\.sh": "makes an environment and trains for minutes",
+    r"bash scripts/check_device\.sh": "minutes; tests/scripts/test_check_device.py runs a part",
+    r"python -m tools\.device_check\.kernels": "a minute; training/test_static_shapes.py asks it",
     r"bash scripts/test\.sh": "runs these tests",
     r"(\w+=\S+ )*bash scripts/setup\.sh": "makes the environment that the tests run in",
     r"docker build": "needs docker; tests/scripts/test_docker.py runs it",

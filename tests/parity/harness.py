@@ -91,7 +91,7 @@ class Vectors:
 
 @dataclasses.dataclass
 class Row:
-    """One line of the table."""
+    """One line of the table; `share` is the largest error by the largest value of the array."""
 
     name: str
     passed: bool
@@ -99,6 +99,7 @@ class Row:
     max_rel: float | None = None
     tolerance: str = ""
     note: str = ""
+    share: float | None = None
 
     def __str__(self) -> str:
         """Format the line."""
@@ -111,10 +112,17 @@ class Row:
 class Report:
     """Compare arrays, print a line for each and count."""
 
-    def __init__(self, write: Callable[[str], None] = print):
-        """Start an empty report that writes its lines with `write`."""
+    def __init__(self, write: Callable[[str], None] = print, *, floor: float = 0.0):
+        """Start an empty report.
+
+        Args:
+            write: prints a line.
+            floor: share of an array's largest value by which its values may always differ, unless
+                they must be exact: for devices that compute float32 otherwise. 0 for a CPU.
+        """
         self.rows: list[Row] = []
         self._write = write
+        self._floor = floor
 
     @property
     def failed(self) -> int:
@@ -146,6 +154,7 @@ class Report:
         """
         parts = [f"atol {atol:g}"] if atol else []
         parts += [f"rtol {rtol:g}"] if rtol else []
+        parts += [f"floor {self._floor:g}"] if parts and self._floor else []
         tolerance = " ".join(parts) or "exact"
         got, want = np.asarray(got), np.asarray(want)
         if got.shape != want.shape:
@@ -161,10 +170,14 @@ class Report:
         error = np.abs(got[both] - want[both])
         magnitude = np.abs(want[both])
         relative = error[magnitude > 0] / magnitude[magnitude > 0]
-        passed = not odd.any() and bool(np.all(error <= atol + rtol * magnitude))
+        largest = magnitude.max(initial=0.0)
+        allowed = atol + rtol * magnitude + (self._floor * largest if parts else 0.0)
+        passed = not odd.any() and bool(np.all(error <= allowed))
         note = f"{odd.sum()} values not finite where the other is" if odd.any() else ""
         worst_relative = relative.max(initial=0.0)
-        row = Row(name, passed, error.max(initial=0.0), worst_relative, tolerance, note)
+        worst = error.max(initial=0.0)
+        row = Row(name, passed, worst, worst_relative, tolerance, note)
+        row.share = float(worst / largest) if largest else None
         return self.add(row)
 
     def check_exact(self, name: str, got, want, *, allowed=None, reason: str = "") -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pathlib
 import re
 import shutil
@@ -145,6 +146,30 @@ def test_check_exact_excuses_only_where_allowed():
     assert not report.check_exact("b", [1, 2, 4], [1, 2, 3], allowed=allowed)
     assert "1 differ" in lines[-1]
     assert not report.check_exact("c", [1, 2], [1, 2, 3], allowed=allowed)
+
+
+def test_other_devices_may_differ_by_a_share_of_the_array():
+    lines: list[str] = []
+    report = harness.Report(lines.append, floor=1e-2)
+    assert report.check("x", [1.9, 100.0], [1.0, 100.0], atol=1e-6)
+    assert report.rows[-1].share == pytest.approx(0.009) and "floor 0.01" in lines[-1]
+    assert not report.check("x", [2.1, 100.0], [1.0, 100.0], rtol=1e-6)
+    assert not report.check("x", [1.0, np.nan], [1.0, 100.0], rtol=1e-6)
+    # What must be exact is exact on each device.
+    assert not report.check("x", [1.1, 100.0], [1.0, 100.0])
+    assert not report.check_exact("x", [1, 101], [1, 100])
+
+
+def test_the_command_chooses_a_device_and_writes_what_is_furthest_away(tmp_path, capsys):
+    path = tmp_path / "found.json"
+    asked = ["--system", SYSTEM, "--only", "learning_rate", "--device=cpu", f"--json={path}"]
+    assert command.main(asked) == 1, "all but one file is not read"
+    found = json.loads(path.read_text())
+    assert f"{found['passed']} passed, {found['failed']} failed" in capsys.readouterr().out
+    assert found["passed"] > 0 and found["failed"] > 0
+    assert not found["worst"][0]["passed"], "what failed comes first"
+    # A CPU gets no wider tolerance.
+    assert "floor" not in path.read_text()
 
 
 def test_fake_folder_reports_everything_amiss(tmp_path):

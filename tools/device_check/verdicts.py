@@ -1,0 +1,216 @@
+"""What the results of a check mean: which parts agree with the CPU, and how closely."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from ssd_centernet.plain_text import counted
+
+
+class Tolerance(NamedTuple):
+    """How far a precision may be from float32 on the CPU.
+
+    Attributes:
+        outputs: raw outputs, root of the mean square, as a share of what they vary by.
+        first: total loss of the first step, relative.
+        gradient: norm of the gradients of the first step, relative.
+        losses: the largest relative difference of the total loss over all steps.
+    """
+
+    outputs: float
+    first: float
+    gradient: float
+    losses: float
+
+
+# Twice and more of the largest differences of the recipes on a CPU, whose bfloat16 and float16 are
+# rounded as everywhere. TF32 has float16's digits with float32's range; its rows and those of
+# float32 are for other orders of summation, which batch norm over a few values magnifies.
+TOLERANCES = {
+    "fp32": Tolerance(1e-3, 1e-4, 1e-3, 1e-2),
+    "tf32": Tolerance(2e-2, 1e-2, 5e-2, 5e-2),
+    "bf16": Tolerance(2e-1, 5e-2, 5e-2, 1e-1),
+    "fp16": Tolerance(5e-2, 1e-2, 5e-2, 5e-2),
+}
+# Targets, and detections of the same raw outputs, are float32 under every precision.
+_SAME = 1e-5
+# Losses of a training on two devices, beside one with all images.
+_JOINED = 1e-2
+
+
+class Judged(NamedTuple):
+    """What a part's result means: 'ok', 'FAIL' or 'not run', and a sentence."""
+
+    verdict: str
+    text: str
+
+
+def judge(result: Mapping[str, Any]) -> dict[str, Judged]:
+    """Judge the parts of a check.
+
+    Args:
+        result: as `Results.to_dict` returns it.
+
+    Returns:
+        Name of each part -> verdict.
+    """
+    parts = result["parts"]
+    return {name: _judge(name, one, parts) for name, one in parts.items()}
+
+
+def failed(result: Mapping[str, Any]) -> set[str]:
+    """Return the names of the parts that failed, and of those that need one of these."""
+    judged = judge(result)
+    wrong = {name for name, one in judged.items() if one.verdict == "FAIL"}
+    after = {name for name, one in judged.items() if "which did not end well" in one.text}
+    # Two equal runs are compared: both begin anew.
+    twins = {name.replace("second", "first") for name in wrong if name.startswith("bits ")}
+    return wrong | after | (twins & set(parts_of(result)))
+
+
+def parts_of(result: Mapping[str, Any]) -> list[str]:
+    """Return the names of the parts that have a result."""
+    return list(result["parts"])
+
+
+def sentence(judged: Mapping[str, Judged]) -> str:
+    """Say how many parts are as they should be."""
+    verdicts = [one.verdict for one in judged.values()]
+    ok, wrong, left = (verdicts.count(one) for one in ("ok", "FAIL", "not run"))
+    return f"{counted(len(verdicts), 'part')}: {ok} ok, {wrong} failed, {left} not run"
+
+
+def relative(got: Sequence[float], want: Sequence[float]) -> list[float]:
+    """Return |got - want| / |want| of each pair; infinite where a value is not finite."""
+    return [
+        abs(a - b) / max(abs(b), 1e-12) if math.isfinite(a) and math.isfinite(b) else math.inf
+        for a, b in zip(got, want, strict=False)
+    ]
+
+
+def totals(found: Mapping[str, Any]) -> list[float]:
+    """Return the total loss of each step, but for those that float16 had to skip."""
+    return [one["total"] for one in _updates(found)]
+
+
+def _updates(found: Mapping[str, Any]) -> list[Mapping[str, float]]:
+    """Return the steps that were none of the first ones, skipped with a loss scale too large."""
+    return found["losses"][found["skipped"] :]
+
+
+def _judge(name: str, one: Mapping[str, Any], parts: Mapping[str, Any]) -> Judged:
+    if one["status"] == "not run":
+        return Judged("not run", one["said"])
+    if one["status"] != "ended":
+        return Judged("FAIL", f"{one['status']}: {one['said'].splitlines()[-1]}")
+    kind = name.split()[0]
+    judges = {"doctor": _doctor, "parity": _parity, "steps": _steps, "bits": _bits}
+    judges |= {"speed": _speed, "detection": _speed, "training": _training, "several": _several}
+    return judges[kind](name, one["found"], parts) if kind in judges else Judged("ok", "")
+
+
+def _doctor(name: str, found: Mapping, parts: Mapping) -> Judged:
+    del name, parts
+    wrong = [one["name"] for one in found["checks"] if one["status"] == "FAIL"]
+    warned = sum(one["status"] == "warn" for one in found["checks"])
+    text = f"{counted(len(found['checks']), 'check')}, {counted(warned, 'warning')}"
+    return Judged("FAIL", f"{text}; wrong: {', '.join(wrong)}") if wrong else Judged("ok", text)
+
+
+def _parity(name: str, found: Mapping, parts: Mapping) -> Judged:
+    del name, parts
+    text = f"{found['passed']} of {found['passed'] + found['failed']} arrays agree"
+    if not found["failed"]:
+        return Judged("ok", text)
+    return Judged("FAIL", f"{text}; the furthest: {found['worst'][0]['name']}")
+
+
+def _steps(name: str, found: Mapping, parts: Mapping) -> Judged:
+    if found["failed"]:
+        return Judged("FAIL", found["failed"])
+    if found["skipped"] > len(found["losses"]) // 2:
+        return Judged("FAIL", f"{counted(found['skipped'], 'step')} skipped: gradients overflow")
+    if name.endswith("reference"):
+        return Judged("ok", f"{len(found['losses'])} steps on the CPU in float32")
+    kind = parts["machine"]["found"]["kind"] if "machine" in parts else None
+    if kind not in (None, "NPU") and not found["device"].startswith(kind):
+        return Judged("FAIL", f"its weights are on {found['device']}, not on {kind}")
+    reference = parts[f"{name.rpartition(' ')[0]} reference"]["found"]
+    away = relative(totals(found), totals(reference))
+    norms = [one["losses"][one["skipped"]]["gradient_norm"] for one in (found, reference)]
+    compared, allowed = found["compared"], TOLERANCES[found["precision"]]
+    differences = {
+        "targets": (compared["targets"], _SAME),
+        "raw outputs": (compared["outputs"], allowed.outputs),
+        "boxes": (compared["boxes"], _SAME),
+        "scores": (compared["scores"], _SAME),
+        "numbers of detections": (compared["counts_differ"], 0),
+        "first loss": (away[0], allowed.first),
+        "first gradients": (*relative(norms[:1], norms[1:]), allowed.gradient),
+        "losses": (max(away), allowed.losses),
+    }
+    wrong = [
+        f"{what} {value:.2g}, at most {limit:g}"
+        for what, (value, limit) in differences.items()
+        if not value <= limit
+    ]
+    if wrong:
+        return Judged("FAIL", "; ".join(wrong))
+    text = f"raw outputs {compared['outputs']:.1e}, losses {max(away):.1e} from the CPU"
+    text += f"; {counted(found['skipped'], 'step')} skipped" if found["skipped"] else ""
+    return Judged("ok", text)
+
+
+def _bits(name: str, found: Mapping, parts: Mapping) -> Judged:
+    if found["failed"]:
+        return Judged("FAIL", found["failed"])
+    first = parts.get(name.replace("second", "first"), {}).get("found")
+    if not name.endswith("second") or first is None:
+        return Judged("ok", f"{len(found['losses'])} steps")
+    if first["digest"] == found["digest"] and first["losses"] == found["losses"]:
+        return Judged("ok", "the bits of the first run")
+    return Judged("FAIL", "other bits than the first run, under train.deterministic")
+
+
+def _speed(name: str, found: Sequence[Mapping], parts: Mapping) -> Judged:
+    (line,) = found
+    text = f"{line['images_per_second']:.4g} images/s"
+    if name.startswith("detection"):
+        text += f", {line['latency_ms']:.4g} ms an image"
+    if name.endswith(" xla"):
+        plain = parts.get(f"{name[:-4]} plain", {}).get("found")
+        if plain:
+            share = line["images_per_second"] / plain[0]["images_per_second"]
+            text += f", {share:.2f} of those without XLA"
+    return Judged("ok", text)
+
+
+def _training(name: str, found: Any, parts: Mapping) -> Judged:
+    del parts
+    if name.endswith("data"):
+        return Judged("ok", "scenes are rendered and converted")
+    if name.endswith("profile"):
+        if not found["longest"]:
+            return Judged("FAIL", "the trace holds no operation")
+        first = found["longest"][0]
+        return Judged(
+            "ok", f"most time in {first['name']}, {first['share']:.0%} of {found['plane']}"
+        )
+    losses = [one["total"] for one in found]
+    if len(losses) != 8 or not all(map(math.isfinite, losses)):
+        return Judged("FAIL", f"losses {losses}; expected 8 finite ones")
+    return Judged("ok", f"loss {losses[0]:.3f} to {losses[-1]:.3f} in 8 steps")
+
+
+def _several(name: str, found: Sequence[Mapping], parts: Mapping) -> Judged:
+    del name
+    one = parts.get("training one device", {}).get("found")
+    if not one:
+        return Judged("not run", "there is no training on one device to compare with")
+    losses = [[step["total"] for step in run] for run in (found, one)]
+    away = max(relative(*losses), default=math.inf)
+    if len(losses[0]) != len(losses[1]) or not away <= _JOINED:
+        return Judged("FAIL", f"losses {away:.2g} from those of one device, at most {_JOINED:g}")
+    return Judged("ok", f"losses {away:.1e} from those of one device with the same images")
