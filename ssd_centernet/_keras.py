@@ -10,7 +10,9 @@ from types import ModuleType
 
 import tensorflow as tf
 
-_LOWEST = (2, 15)
+from ssd_centernet._older_keras import adapt
+
+_LOWEST = (2, 10)
 
 
 def minor_version(version: str) -> tuple[int, int]:
@@ -35,10 +37,12 @@ def select_keras(tensorflow_version: str) -> ModuleType:
     text = f"{wanted[0]}.{wanted[1]}"
     if wanted < _LOWEST:
         raise ImportError(
-            f"tensorflow {tensorflow_version} is installed; ssd_centernet needs 2.15 or newer. "
-            'Install one: pip install "tensorflow>=2.15,<2.22"'
+            f"tensorflow {tensorflow_version} is installed; ssd_centernet needs 2.10 or newer. "
+            'Install one: pip install "tensorflow>=2.10,<2.22"'
         )
-    if wanted == _LOWEST:
+    if wanted < (2, 14):
+        return adapt(tf.keras)
+    if wanted <= (2, 15):
         return tf.keras
     try:
         import tf_keras
