@@ -5,7 +5,7 @@
 #
 # docs/docker.md has the arguments for GPU, Gaudi, MLU and Ascend, and says what of this was run.
 
-# An image with Python 3.10 to 3.13, or a vendor's with its TensorFlow (2.15 to 2.21) inside.
+# An image with Python 3.10 to 3.13, or a vendor's with its TensorFlow (2.10 to 2.21) inside.
 ARG BASE=python:3.11-slim
 FROM ${BASE}
 SHELL ["/bin/bash", "-euo", "pipefail", "-c"]
@@ -27,7 +27,7 @@ COPY setup.py pyproject.toml ./
 COPY constraints constraints
 COPY gin_configs gin_configs
 COPY scripts/setup.sh scripts/_installed_tensorflow.py scripts/
-COPY ssd_centernet/__init__.py ssd_centernet/_keras.py ssd_centernet/
+COPY ssd_centernet/__init__.py ssd_centernet/_keras.py ssd_centernet/_older_keras.py ssd_centernet/
 RUN PYTHON="${PYTHON}" bash scripts/setup.sh
 ENV PATH=/ssd_centernet/.venv/bin:${PATH}
 

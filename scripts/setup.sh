@@ -5,6 +5,7 @@
 #   bash scripts/setup.sh            TensorFlow 2.20 in .venv
 #   TF=2.15 bash scripts/setup.sh    TensorFlow 2.15 in .venv-tf2.15
 #   TF=2.21 bash scripts/setup.sh    TensorFlow 2.21 in .venv-tf2.21
+#   TF=2.10 bash scripts/setup.sh    TensorFlow 2.10, the oldest that works, in .venv-tf2.10
 #   bash scripts/setup.sh peers      the systems that benchmarks/compare.py compares with in
 #                                    .venv-peers (benchmarks/peers.txt)
 #   TENSORFLOW=installed bash scripts/setup.sh
@@ -13,8 +14,8 @@
 #
 # EXTRAS names extras of setup.py (train,test, and model_garden where the Model Garden has a release
 # for this TensorFlow); with "train,model_garden,test,cuda" CUDA comes along for a GPU.
-# PYTHON names the interpreter if python3 is another version: 3.10 to 3.13, and 3.11 at most for
-# TensorFlow 2.15.
+# PYTHON names the interpreter if python3 is another version: 3.10 to 3.13, 3.11 at most for
+# TensorFlow 2.15, and 3.10 for TensorFlow 2.10; interpreters of pyenv are found.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -53,11 +54,16 @@ if [ -z "${EXTRAS:-}" ]; then
 fi
 
 find_python() {
-  local candidate last=13 wanted="Python 3.10 to 3.13 is"
+  local candidate last=13 wanted="Python 3.10 to 3.13 is" how="Install one"
+  local pyenv="${PYENV_ROOT:-${HOME:-}/.pyenv}/versions"
   if [ "$TF" = "2.15" ]; then
     last=11 wanted="Python 3.10 or 3.11, the last that TensorFlow 2.15 runs on, is"
+  elif [ "$TF" = "2.10" ]; then
+    last=10 wanted="Python 3.10, the only one that TensorFlow 2.10 and this library share, is"
+    how="Install it (pyenv install 3.10; where the system has it: apt-get install python3.10-venv)"
   fi
-  for candidate in ${PYTHON:-python3 python3.13 python3.12 python3.11 python3.10}; do
+  for candidate in ${PYTHON:-python3 python3.13 python3.12 python3.11 python3.10 \
+    "$pyenv"/3.1[0-3].*/bin/python}; do
     if "$candidate" -c "import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, $last))" \
       2>/dev/null; then
       echo "$candidate"
@@ -65,7 +71,7 @@ find_python() {
     fi
   done
   fail "$wanted needed; ${PYTHON:-python3} is" \
-    "$("${PYTHON:-python3}" --version 2>&1 | head -n 1 || true). Install one and set PYTHON=/path/to/python."
+    "$("${PYTHON:-python3}" --version 2>&1 | head -n 1 || true). $how and set PYTHON=/path/to/python."
 }
 
 # The stamp is written last: it marks the environment as complete for these files.
@@ -122,7 +128,8 @@ install_around_tensorflow() {
   echo "setup: installing into $VENV around TensorFlow $(cat "$AROUND")"
   # If the vendor's package has another name than tensorflow, pip complains that it is missing.
   {
-    "${pip[@]}" ${isolated[@]+"${isolated[@]}"} --no-deps --editable . &&
+    SSD_CENTERNET_TF="$(cat "$AROUND")" \
+      "${pip[@]}" ${isolated[@]+"${isolated[@]}"} --no-deps --editable . &&
       still_needed alone && "${pip[@]}" --no-deps --requirement "$work/alone" &&
       # What those packages need in turn.
       still_needed alone && "${pip[@]}" --no-deps --requirement "$work/alone" &&
@@ -200,7 +207,7 @@ elif [ -n "$PEERS" ]; then
 else
   echo "setup: installing into $VENV (about 3 GB; a minute or more)"
   "$VENV/bin/python" -m pip install --quiet --disable-pip-version-check --upgrade pip
-  "$VENV/bin/python" -m pip install --quiet --disable-pip-version-check \
+  SSD_CENTERNET_TF="$TF" "$VENV/bin/python" -m pip install --quiet --disable-pip-version-check \
     --constraint "$CONSTRAINTS" --editable ".[$EXTRAS]" || fail "$WHEN_GONE"
 fi
 WANTED="from ssd_centernet._keras import keras"

@@ -4,6 +4,7 @@
 #   bash scripts/test.sh                        everything, with TensorFlow 2.20 in .venv
 #   bash scripts/test.sh --tf 2.15              the core tests, with TensorFlow 2.15 in .venv-tf2.15
 #   bash scripts/test.sh --tf 2.21              fewer of them, with TensorFlow 2.21 in .venv-tf2.21
+#   bash scripts/test.sh --tf 2.10              the fewest, with TensorFlow 2.10 in .venv-tf2.10
 #   bash scripts/test.sh tests/cli/test_main.py one file: other arguments go to pytest
 #   bash scripts/test.sh --tf 2.15 tests/data   one folder with TensorFlow 2.15
 #   bash scripts/test.sh --no-horovod           without the tests of several processes
@@ -11,7 +12,8 @@
 # If you choose no tests, Horovod is built first (scripts/install_horovod.sh). If that fails, the
 # tests of several processes are skipped; with --horovod, or CI=true, that is a failure.
 # WORKERS sets the number of test processes (default: the number of cores, 4 at most).
-# CORE_TESTS in this file lists the core tests, OLDEST_TESTS those that only 2.15 runs as well.
+# CORE_TESTS in this file lists the core tests, OLDEST_TESTS those that only 2.15 runs as well, and
+# FLOOR_TESTS all that 2.10 runs: parity, a run with resume and evaluation, an export, two processes.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -45,6 +47,15 @@ OLDEST_TESTS=(
   "tests/training/test_precision.py::test_half_precision_follows_float32[ssd320_resnet50_fpn-fp16]"
   "tests/training/test_precision.py::test_half_precision_follows_float32[centernet_hourglass20-bf16]"
   tests/distributed/test_collectives.py
+)
+# The oldest TensorFlow that works. Layers and tensor functions are compared by the golden vectors.
+FLOOR_TESTS=(
+  tests/test_oldest.py
+  tests/training/test_optimizers.py
+  tests/training/test_train.py::test_ten_steps_equal_five_and_five
+  "tests/distributed/test_training.py::test_several_processes_train_as_one_with_all_their_images[2]"
+  tests/test_end_to_end.py
+  tests/parity/test_parity.py::test_library_agrees_with_the_reference
 )
 
 TF="${TF:-2.20}"
@@ -104,7 +115,11 @@ fi
 VENV=".venv"
 [ "$TF" = "2.20" ] || VENV=".venv-tf$TF"
 if [ "$TF" != "2.20" ] && [ -z "$CHOSEN" ]; then
-  ARGUMENTS+=("${CORE_TESTS[@]}")
+  if [ "$TF" = "2.10" ]; then
+    ARGUMENTS+=("${FLOOR_TESTS[@]}")
+  else
+    ARGUMENTS+=("${CORE_TESTS[@]}")
+  fi
   [ "$TF" != "2.15" ] || ARGUMENTS+=("${OLDEST_TESTS[@]}")
 fi
 

@@ -2,10 +2,12 @@
 
 Every other module of the package does `from ssd_centernet._keras import keras`. From TensorFlow
 2.16 on the attribute of tensorflow is Keras 3, so Keras 2 comes from the package tf_keras; its
-internals follow TensorFlow's, which is why both minor versions must agree.
+internals follow TensorFlow's, which is why both minor versions must agree. That of TensorFlow 2.10
+to 2.13 gets the names of later ones from `_older_keras.py`.
 """
 
 import importlib.metadata
+import os
 from types import ModuleType
 
 import tensorflow as tf
@@ -68,6 +70,25 @@ def keras_version() -> str:
     """Return the version of `keras`, such as '2.15.0'."""
     # TensorFlow 2.15 shows its Keras without one.
     return getattr(keras, "__version__", None) or importlib.metadata.version("keras")
+
+
+def check_keras_file(path: str | os.PathLike) -> None:
+    """Check that the installed Keras knows the format of a path in `.keras`.
+
+    Args:
+        path: a file to write or to read; names with other endings pass.
+
+    Raises:
+        ValueError: it is a `.keras` file and TensorFlow is older than 2.12.
+    """
+    if not str(path).endswith(".keras") or minor_version(tf.__version__) >= (2, 12):
+        return
+    raise ValueError(
+        f"{path} is a .keras file, and tensorflow {tf.__version__} is installed: the format came "
+        "with TensorFlow 2.12. Move the weights instead: detector.save_weights('NAME.h5') writes "
+        "them with their names, in every version, and restore(detector, 'NAME.h5') or "
+        "--fine_tune_checkpoint=NAME.h5 reads them; or install a later TensorFlow."
+    )
 
 
 def explain_foreign(value: object, want: str) -> str | None:

@@ -36,7 +36,7 @@ _LOW_DISK_GIB = 5
 
 # Package -> what it serves, whether a run is impossible without it, and how it is installed.
 _PACKAGES = {
-    "tensorflow": ("everything", True, 'pip install "tensorflow>=2.15,<2.22"'),
+    "tensorflow": ("everything", True, 'pip install "tensorflow>=2.10,<2.22"'),
     "tf_keras": ("everything (TensorFlow >= 2.16)", True, 'pip install "tf_keras>=2.16,<2.22"'),
     "numpy": ("everything", True, "pip install numpy"),
     "gin-config": ("recipes", True, 'pip install "gin-config>=0.5,<0.6"'),
@@ -214,7 +214,7 @@ def _packages() -> Iterator[Line]:
             if required is None:
                 yield Line("ok", name, f"not installed; only for {purpose}")
                 continue
-            # TensorFlow 2.15 has Keras 2 inside; whether it works is the check after this one.
+            # Up to 2.15 TensorFlow has Keras 2 inside; whether it works is the check after this.
             status = "FAIL" if required and name != "tf_keras" else "warn"
             yield Line(status, name, f"not installed; for {purpose}", advice)
         else:

@@ -120,12 +120,14 @@ def _check(names: Sequence[str]) -> int:
 
 
 def _convert(names: Sequence[str]) -> int:
+    from ssd_centernet._keras import check_keras_file
     from ssd_centernet.weights import catalog
 
     if len(names) != 1 or not FLAGS.output:
         raise flags.Error("convert needs one name or path, and --output=FILE.keras")
     if not FLAGS.output.endswith(".keras"):
         raise flags.IllegalFlagValueError(f"--output={FLAGS.output}: expected a name in .keras")
+    check_keras_file(FLAGS.output)
     row = catalog.named(names[0])
     recipe = FLAGS.gin_file or (row.recipe if row else None)
     if recipe is None:

@@ -70,7 +70,8 @@ class FileTable:
         summaries = [one for source in sources for one in source.summaries]
         self.paths = [path for source in sources for path in source.files]
         packed = [c for s in sources for c in [compression(s.files)] * len(s.files)]
-        self.has_places = not any(packed)
+        # TensorFlow reads from a place since 2.12; before, records are skipped.
+        self.has_places = not any(packed) and hasattr(tf.raw_ops, "TFRecordDatasetV2")
         folders = np.repeat(np.arange(len(sources)), [len(s.files) for s in sources])
         self._counts = [len(one.boxes) for one in summaries]
         self._places = [one.places for one in summaries]

@@ -115,6 +115,14 @@ def import_openvino(name: str):
 
 def missing(package: str, format_: str) -> str:
     """Tell what to install for a format."""
+    import tensorflow as tf
+
+    if tuple(map(int, tf.__version__.split(".")[:2])) < (2, 12):
+        return (
+            f"{package} is not installed, which the format {format_} needs, and it does not go "
+            f"with the protobuf of TensorFlow {tf.__version__}: leave {format_} out of --formats "
+            "(saved_model and tflite work), or export with TensorFlow 2.12 or later."
+        )
     return (
         f"{package} is not installed, which the format {format_} needs: pip install "
         f'"ssd_centernet[{_EXTRAS[package]}]", or leave {format_} out of --formats.'

@@ -9,7 +9,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from ssd_centernet._keras import explain_foreign, keras
+from ssd_centernet._keras import check_keras_file, explain_foreign, keras
 from ssd_centernet.layers.normalization import warm_up_averages
 from ssd_centernet.models.first_batch import check_values, look_at, prepared, told
 from ssd_centernet.models.fit_batches import check_batches, checked, refuse_ground_truth
@@ -74,7 +74,8 @@ class FittedModel(keras.Model):
                 raise ValueError(f"compile({name}={value}): expected 0 or more.")
         decay_mask(self.variables_to_train(freeze), decay_exclude)  # Raises if a pattern is wrong.
         super().compile(
-            optimizer=optimizer,
+            # Keras 2.10 itself would make its legacy optimizer of a name.
+            optimizer=keras.optimizers.get(optimizer),
             run_eagerly=run_eagerly,
             steps_per_execution=steps_per_execution,
             jit_compile=jit_compile,
@@ -229,6 +230,11 @@ class FittedModel(keras.Model):
         """Return the means that `fit` shows: the loss and its parts; empty before `compile`."""
         fitting = getattr(self, "_fitting", None)
         return [] if fitting is None else list(fitting.means)
+
+    def save(self, filepath, *args, **kwargs):
+        """Write the model, see Keras' method; ValueError where TensorFlow has no `.keras` files."""
+        check_keras_file(filepath)
+        return super().save(filepath, *args, **kwargs)
 
     def get_compile_config(self) -> dict | None:
         """Return the arguments of `compile`, for a `.keras` file."""

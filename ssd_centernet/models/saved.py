@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from ssd_centernet._keras import keras
+from ssd_centernet._keras import check_keras_file, keras
 from ssd_centernet.files import check_is_file
 
 _CONFIG = "config.json"
@@ -96,6 +96,7 @@ def load_keras_file(path: Path, *, compile: bool = True) -> keras.Model:
 def _read_config(path: Path) -> Any:
     """Read the description of the objects in an archive, if that holds nothing but a model."""
     check_is_file(path)
+    check_keras_file(path)
     if path.suffix != ".keras":
         raise ValueError(f"{path} needs a name in .keras, in small letters, for Keras to read it.")
     if not zipfile.is_zipfile(path):

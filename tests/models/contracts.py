@@ -221,7 +221,7 @@ class DetectorContract:
         batch = batch_of(SQUARE, [2, 2], seed=4)
         optimizer = keras.optimizers.Adam(1e-2)
 
-        @tf.function
+        @tf.function(autograph=False)
         def step():
             with tf.GradientTape() as tape:
                 outputs = detector(batch["image"], training=True)
