@@ -138,7 +138,7 @@ explain() {
   elif grep -qiE 'NCCL' "$1" && [ -n "${HOROVOD_GPU_OPERATIONS:-}" ]; then
     cause="NCCL or CUDA was not found: set HOROVOD_NCCL_HOME and HOROVOD_CUDA_HOME"
   elif grep -qiE 'fatal error: .*: No such file' "$1"; then
-    cause="a header is missing; Horovod $VERSION is known to build with TensorFlow 2.15, 2.20 and 2.21"
+    cause="a header is missing; Horovod $VERSION is known to build with TensorFlow 2.10, 2.15, 2.20 and 2.21"
   fi
   fail "the build failed: $cause. Whole log: $1"
 }

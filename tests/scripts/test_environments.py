@@ -1,4 +1,4 @@
-"""Environments for three TensorFlow versions: what the scripts choose, and what they refuse."""
+"""Environments for four TensorFlow versions: what the scripts choose, and what they refuse."""
 
 import re
 import shutil
@@ -20,13 +20,13 @@ def listed(name):
     return [row.strip().strip('"') for row in rows.splitlines() if row.strip()]
 
 
-CORE, OLDEST = listed("CORE_TESTS"), listed("OLDEST_TESTS")
+CORE, OLDEST, FLOOR = (listed(f"{name}_TESTS") for name in ("CORE", "OLDEST", "FLOOR"))
 
 
 def test_every_core_test_exists():
     names = [*CORE, *OLDEST]
-    assert len(names) > 10
-    for name in names:
+    assert len(names) > 10 and len(FLOOR) > 4
+    for name in [*names, *FLOOR]:
         path, _, function = name.partition("::")
         assert (ROOT / path).exists(), name
         if function:
@@ -41,7 +41,7 @@ def checkout(tmp_path):
         shutil.copytree(ROOT / name, tmp_path / name)
     (tmp_path / "tests").mkdir()
     (tmp_path / "tests" / "test_one.py").touch()
-    for venv in (".venv", ".venv-tf2.15", ".venv-tf2.21"):
+    for venv in (".venv", ".venv-tf2.10", ".venv-tf2.15", ".venv-tf2.21"):
         for program in ("python", "ruff"):
             path = tmp_path / venv / "bin" / program
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -69,6 +69,14 @@ def test_fewer_are_chosen_for_2_21(checkout):
     last = bash(checkout / "scripts" / "test.sh", "--tf", "2.21").stdout.splitlines()[-1]
     assert last.startswith(".venv-tf2.21/python -m pytest")
     assert all(name in last for name in CORE) and not any(name in last for name in OLDEST)
+
+
+def test_the_fewest_are_chosen_for_2_10(checkout):
+    result = bash(checkout / "scripts" / "test.sh", "--tf=2.10")
+    last = result.stdout.splitlines()[-1].split()
+    assert "Horovod for 2.10" in result.stdout and "ruff" not in result.stdout
+    assert last[0] == ".venv-tf2.10/python" and last[-len(FLOOR) :] == FLOOR
+    assert not {"tests/models", "tests/layers", "tests/parity", *OLDEST} & set(last)
 
 
 @pytest.mark.parametrize("chosen", ["tests/test_one.py", "tests/test_one.py::test_it"])
@@ -133,7 +141,7 @@ def test_unknown_version_is_refused_with_those_there_are():
     result = bash(ROOT / "scripts" / "test.sh", "--tf", "2.99")
     assert result.status == 1
     assert "no constraints/tf2.99.txt" in result.stderr
-    assert "tf2.15.txt tf2.20.txt tf2.21.txt" in result.stderr
+    assert "tf2.10.txt tf2.15.txt tf2.20.txt tf2.21.txt" in result.stderr
 
 
 @pytest.fixture
@@ -143,7 +151,7 @@ def recording(tmp_path):
         shutil.copytree(ROOT / name, tmp_path / name)
     python = tmp_path / "python3"
     python.write_text(
-        f'#!/bin/sh\necho "$@" >> {tmp_path}/calls\n'
+        f'#!/bin/sh\necho "$@" TF=$SSD_CENTERNET_TF >> {tmp_path}/calls\n'
         '[ "$2" != venv ] || { mkdir -p "$3/bin" && cp "$0" "$3/bin/python"; }\n'
     )
     python.chmod(0o755)
@@ -160,11 +168,27 @@ def installations(checkout, *arguments, **variables):
     return [row for row in rows if "--constraint" in row]
 
 
-@pytest.mark.parametrize("version", ["2.15", "2.20", "2.21"])
+def interpreter_of(version, path):
+    """Write an interpreter that says it is of a version, and makes no environment."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    parts = tuple(map(int, version.split(".")))
+    path.write_text(
+        "#!/bin/sh\n"
+        f'[ "$1" = --version ] && echo Python {version} && exit 0\n'
+        f'[ "$1" = -c ] && exec {sys.executable} -c "import sys\n'
+        f'sys.version_info = {parts}\n$2"\n'
+        'echo "made with $0 $*" >&2\nexit 1\n'
+    )
+    path.chmod(0o755)
+    return path
+
+
+@pytest.mark.parametrize("version", ["2.10", "2.15", "2.20", "2.21"])
 def test_the_model_garden_is_installed_where_it_has_a_release(recording, version):
     (line,) = installations(recording, TF=version)
-    extras = "train,test" if version == "2.21" else "train,model_garden,test"
-    assert line.endswith(f"--constraint constraints/tf{version}.txt --editable .[{extras}]")
+    extras = "train,test" if version in ("2.10", "2.21") else "train,model_garden,test"
+    wanted = f"--constraint constraints/tf{version}.txt --editable .[{extras}] TF={version}"
+    assert line.endswith(wanted)
 
 
 def test_the_peers_have_an_environment_of_their_own_which_is_made_once(recording):
@@ -172,7 +196,9 @@ def test_the_peers_have_an_environment_of_their_own_which_is_made_once(recording
     pins = recording / "benchmarks" / "peers.txt"
     shutil.copy(ROOT / "benchmarks" / "peers.txt", pins)
     (line,) = installations(recording, "peers", TF="2.20")
-    assert line.endswith("--constraint constraints/tf2.20.txt --requirement benchmarks/peers.txt")
+    assert line.endswith(
+        "--constraint constraints/tf2.20.txt --requirement benchmarks/peers.txt TF="
+    )
     assert (recording / ".venv-peers").exists() and not (recording / ".venv").exists()
     assert len(installations(recording, "peers", TF="2.20")) == 1
     pins.write_text(pins.read_text() + "more\n")
@@ -191,15 +217,7 @@ def test_2_15_refuses_a_python_that_it_has_no_wheels_for(tmp_path):
     """An interpreter that says it is 3.12 will do for 2.20 alone."""
     for name in ("scripts", "constraints"):
         shutil.copytree(ROOT / name, tmp_path / name)
-    python = tmp_path / "python3"
-    python.write_text(
-        "#!/bin/sh\n"
-        '[ "$1" = --version ] && echo Python 3.12.1 && exit 0\n'
-        f'[ "$1" = -c ] && exec {sys.executable} -c "import sys\n'
-        'sys.version_info = (3, 12, 1)\n$2"\n'
-        'echo "made with $*" >&2\nexit 1\n'
-    )
-    python.chmod(0o755)
+    python = interpreter_of("3.12.1", tmp_path / "python3")
     setup = tmp_path / "scripts" / "setup.sh"
     result = bash(setup, TF="2.15", PYTHON=str(python))
     assert result.status == 1
@@ -207,3 +225,50 @@ def test_2_15_refuses_a_python_that_it_has_no_wheels_for(tmp_path):
     assert not (tmp_path / ".venv-tf2.15").exists()
     result = bash(setup, TF="2.20", PYTHON=str(python))
     assert "cannot make a virtual environment" in result.stderr
+
+
+@pytest.mark.parametrize("there", [True, False], ids=["pyenv", "none"])
+def test_2_10_takes_python_3_10_alone_and_finds_that_of_pyenv(tmp_path, there):
+    for name in ("scripts", "constraints"):
+        shutil.copytree(ROOT / name, tmp_path / name)
+    programs, pyenv = tmp_path / "bin", tmp_path / "pyenv"
+    for name, version in (
+        ("python3", "3.12.1"),
+        ("python3.10", "3.9.18"),
+        ("python3.11", "3.11.7"),
+    ):
+        interpreter_of(version, programs / name)
+    kept = "bash dirname cat grep head sha256sum cut rm flock env sh".split()
+    for name in kept:
+        (programs / name).symlink_to(shutil.which(name))
+    if there:
+        interpreter_of("3.10.13", pyenv / "versions" / "3.10.13" / "bin" / "python")
+    env = {"TF": "2.10", "PATH": str(programs), "PYENV_ROOT": str(pyenv), "TENSORFLOW": ""}
+    result = bash(tmp_path / "scripts" / "setup.sh", **env)
+    assert result.status == 1 and not (tmp_path / ".venv-tf2.10").exists()
+    if there:
+        assert "making .venv-tf2.10 with Python 3.10.13" in result.stdout
+    else:
+        for said in ("Python 3.10, the only one", "python3 is Python 3.12.1", "pyenv install 3.10"):
+            assert said in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("named", "wanted", "missing"),
+    [
+        ("", ["tensorflow>=2.15,<2.22", "tf_keras>=2.15,<2.22", "tf2onnx>=1.17"], []),
+        ("2.20", ["tensorflow>=2.15,<2.22", "tf_keras>=2.15,<2.22", "tf2onnx>=1.17"], []),
+        ("2.10", ["tensorflow>=2.10,<2.15"], ["tf_keras", "tf2onnx", "onnxruntime"]),
+        ("2.10.1", ["tensorflow>=2.10,<2.15"], ["tf_keras", "tf2onnx", "onnxruntime"]),
+    ],
+)
+def test_what_the_package_asks_for_follows_the_version(named, wanted, missing):
+    code = (
+        "import setuptools, sys; kept = {}; setuptools.setup = kept.update; "
+        "import runpy; runpy.run_path('setup.py'); "
+        "print(*kept['install_requires'], *kept['extras_require']['test'], sep='\\n')"
+    )
+    result = run(sys.executable, "-c", code, cwd=ROOT, env=environment(SSD_CENTERNET_TF=named))
+    rows = result.stdout.split()
+    assert set(wanted) <= set(rows)
+    assert not [row for row in rows if row.startswith(tuple(missing) or ("no such",))]
