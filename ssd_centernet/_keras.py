@@ -2,8 +2,8 @@
 
 Every other module of the package does `from ssd_centernet._keras import keras`. From TensorFlow
 2.16 on the attribute of tensorflow is Keras 3, so Keras 2 comes from the package tf_keras; its
-internals follow TensorFlow's, which is why both minor versions must agree. That of TensorFlow 2.10
-to 2.13 gets the names of later ones from `_older_keras.py`.
+internals follow TensorFlow's, which is why both minor versions must agree. That of a TensorFlow
+older than 2.14 gets the names of later ones from `_older_keras.py`.
 """
 
 import importlib.metadata

@@ -1,4 +1,4 @@
-"""Names that Keras got after TensorFlow 2.10, for the Keras inside TensorFlow 2.10 to 2.13.
+"""Names that Keras got after TensorFlow 2.10, for the Keras inside it and the next ones.
 
 `adapt` returns that Keras with what the rest of the package uses: `keras.saving`, which was
 `keras.utils` before 2.12; and as `keras.optimizers` those that have a `build` and an
@@ -81,7 +81,7 @@ class _Optimizer:
         return {**super().get_config(), "weight_decay": self.weight_decay}
 
 
-def _optimizers(original: ModuleType) -> ModuleType:
+def _optimizers(original: ModuleType, utils: ModuleType) -> ModuleType:
     """Return the module of optimizers as of TensorFlow 2.11, made of that of 2.10."""
     known = original.experimental
     base = type("Optimizer", (_Optimizer, known.Optimizer), {"__module__": __name__})
@@ -99,7 +99,7 @@ def _optimizers(original: ModuleType) -> ModuleType:
         """Make the optimizer that `serialize` described."""
         name = config["class_name"]
         config = {**config, "class_name": name.lower() if name.lower() in by_name else name}
-        return tf.keras.utils.deserialize_keras_object(config, by_name, custom_objects, "optimizer")
+        return utils.deserialize_keras_object(config, by_name, custom_objects, "optimizer")
 
     def get(identifier: Any) -> Any:
         """Return an optimizer of its name or description; an optimizer as it is."""
@@ -127,7 +127,7 @@ def adapt(original: ModuleType) -> ModuleType:
     """Return the Keras inside an older TensorFlow with the names of later ones.
 
     Args:
-        original: `tf.keras` of TensorFlow 2.10 to 2.13.
+        original: `tf.keras` of TensorFlow 2.10 or later, older than 2.14.
 
     Returns:
         A module that finds all other names in `original`.
@@ -138,5 +138,5 @@ def adapt(original: ModuleType) -> ModuleType:
         known = {name: getattr(original.utils, name) for name in _SERIALIZATION}
         names["saving"] = _Adapted(original.utils, **known)
     if not hasattr(original.optimizers.Optimizer, "update_step"):
-        names["optimizers"] = _optimizers(original.optimizers)
+        names["optimizers"] = _optimizers(original.optimizers, original.utils)
     return _Adapted(original, **names) if names else original

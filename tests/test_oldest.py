@@ -1,4 +1,4 @@
-"""What TensorFlow 2.10 to 2.13 do without: names of Keras, `.keras` files, ONNX; and an export."""
+"""What the oldest TensorFlow does without: names of Keras, `.keras` files, ONNX; and an export."""
 
 import json
 
