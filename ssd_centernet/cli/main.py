@@ -8,6 +8,7 @@ import contextlib
 import difflib
 import importlib
 import importlib.metadata
+import importlib.util
 import logging as py_logging
 import os
 import re
@@ -63,6 +64,9 @@ def run(argv: list[str] | None = None) -> None:
     # own modules get the Keras that the detectors are made of.
     if _has_separate_keras_2():
         os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
+    if importlib.util.find_spec("habana_frameworks"):
+        # As Gaudi's port does: TensorFlow reads it while it is imported.
+        os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
     sys.excepthook = _show_traceback
     warnings.showwarning = _show_warning
     with plain_streams(sys):

@@ -10,14 +10,17 @@ import contextlib
 import functools
 import importlib
 import os
+import pickle
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 from absl import logging
 
+from ssd_centernet.runtime import vendors
 from ssd_centernet.runtime.distribution import LostProcessError, is_lost_process
 from ssd_centernet.runtime.launcher import LOST_ANOTHER
 
@@ -95,6 +98,7 @@ class HorovodProcesses:
         self._compression = getattr(hvd.Compression, compression)
         self.group_size = group_size or self.size
         self._group = self._make_groups(group_size) if group_size else hvd.global_process_set
+        self._packs: bool | None = None
         if self.size == 1:
             logging.info("Horovod has one process; start several with `ssd_centernet launch`.")
 
@@ -166,11 +170,21 @@ class HorovodProcesses:
             yield bucket
 
     def _average(self, tensors: list[tf.Tensor], compression=None) -> list[tf.Tensor]:
-        return self._hvd.grouped_allreduce(
-            [tf.convert_to_tensor(tensor) for tensor in tensors],
-            op=self._hvd.Average,
-            compression=compression or self._hvd.Compression.none,
-        )
+        tensors = [tf.convert_to_tensor(tensor) for tensor in tensors]
+        options = {"compression": compression or self._hvd.Compression.none}
+        if self._packs is None:  # Now the devices are known.
+            self._packs = _packs()
+        if not self._packs:
+            return self._hvd.grouped_allreduce(tensors, op=self._hvd.Average, **options)
+        averaged: list[tf.Tensor | None] = [None] * len(tensors)
+        for dtype in dict.fromkeys(tensor.dtype for tensor in tensors):
+            places = [place for place, tensor in enumerate(tensors) if tensor.dtype == dtype]
+            flat = tf.concat([tf.reshape(tensors[place], [-1]) for place in places], 0)
+            flat = self._hvd.allreduce(flat, op=self._hvd.Average, **options)
+            sizes = [tensors[place].shape.num_elements() for place in places]
+            for place, part in zip(places, tf.split(flat, sizes), strict=True):
+                averaged[place] = tf.reshape(part, tensors[place].shape)
+        return averaged
 
     @_together
     def mean_of_group(self, tensor: tf.Tensor) -> tf.Tensor:
@@ -181,8 +195,9 @@ class HorovodProcesses:
     def mean(self, values: Mapping[str, Any]) -> dict[str, float]:
         """Average named scalars; see `Communicator.mean`."""
         names = sorted(values)
-        sent = tf.constant([float(values[name]) for name in names], tf.float64)
-        averaged = self._hvd.allreduce(sent, op=self._hvd.Average).numpy().tolist()
+        with _on_host():
+            sent = tf.constant([float(values[name]) for name in names], tf.float64)
+            averaged = self._hvd.allreduce(sent, op=self._hvd.Average).numpy().tolist()
         return dict(zip(names, averaged, strict=True))
 
     @_together
@@ -204,17 +219,42 @@ class HorovodProcesses:
         """Concatenate lists of picklable objects in the order of rank; see `Communicator`."""
         if self.size == 1:
             return list(objects)
-        return [one for part in self._hvd.allgather_object(list(objects)) for one in part]
+        message = np.frombuffer(pickle.dumps(list(objects)), np.uint8)
+        # Gaudi's collectives end the process for an odd number of bytes; pickle ignores what
+        # follows.
+        message = np.pad(message, (0, len(message) % 2))
+        with _on_host():
+            lengths = self._hvd.allgather(tf.constant([len(message)], tf.int64), name="lengths")
+            received = self._hvd.allgather(tf.constant(message), name="objects").numpy()
+        parts = np.split(received, np.cumsum(lengths.numpy())[:-1])
+        return [one for part in parts for one in pickle.loads(part.tobytes())]
 
     @_together
     def barrier(self) -> None:
         """Wait for all processes; see `Communicator.barrier`."""
-        self._hvd.allreduce(tf.zeros([]), op=self._hvd.Sum, name="barrier")
+        with _on_host():
+            self._hvd.allreduce(tf.zeros([]), op=self._hvd.Sum, name="barrier")
 
     def leave(self) -> None:
         """Stop Horovod's thread, which no longer takes a part of a core; see `Communicator`."""
         self.barrier()
         self._hvd.shutdown()
+
+
+def _on_host():
+    """Place what is no gradient on the CPU: collectives of devices take few types and sizes."""
+    return tf.device("CPU:0")
+
+
+def _packs() -> bool:
+    """Tell whether gradients travel joined, as plain messages.
+
+    Where Horovod has a kernel of the device for one tensor, but none for a group, as on Gaudi, a
+    group would go through the host.
+    """
+    kinds = {device.device_type for device in tf.config.list_physical_devices()} - {"CPU"}
+    single, grouped = (vendors.kernels(f"Horovod{name}llreduce") for name in ("A", "GroupedA"))
+    return bool(kinds & single) and not kinds & grouped
 
 
 def _tell_of_waiting(over: threading.Event, what: str, seconds: float, rank: int) -> None:
@@ -239,6 +279,7 @@ def _tell_of_waiting(over: threading.Event, what: str, seconds: float, rank: int
 
 
 def _import_horovod():
+    vendors.before_horovod()
     try:
         hvd = importlib.import_module("horovod.tensorflow")
         hvd.mpi_ops  # noqa: B018  # the compiled part, which a failed build leaves out

@@ -100,12 +100,39 @@ def load_plugin(kind: str) -> None:
     """
     if kind != "HPU" or tf.config.list_physical_devices("HPU"):
         return
+    _set_for_gaudi()
+    if not _found("habana_frameworks.tensorflow"):
+        raise ImportError("no module habana_frameworks.tensorflow")
+    # The package refuses another TensorFlow than its own with an ImportError of its own.
+    module = _call(kind, lambda: importlib.import_module("habana_frameworks.tensorflow"))
+    _call(kind, module.load_habana_module)
+
+
+def before_horovod() -> None:
+    """Set what Gaudi's module reads where its Horovod is installed, which loads the module."""
+    try:
+        importlib.metadata.version("habana-horovod")
+    except importlib.metadata.PackageNotFoundError:
+        return
+    _set_for_gaudi()
+
+
+def kernels(operation: str) -> set[str]:
+    """Return the types of device that an operation of TensorFlow or of a library has kernels for.
+
+    Args:
+        operation: such as 'HorovodAllreduce'; one that is not registered has none.
+    """
+    from tensorflow.python.framework.kernels import get_registered_kernels_for_op
+
+    return {kernel.device_type for kernel in get_registered_kernels_for_op(operation).kernel}
+
+
+def _set_for_gaudi() -> None:
     for name, value in gaudi_settings().items():
         if name not in os.environ:
             os.environ[name] = value
             logging.info("%s=%s", name, value)
-    module = importlib.import_module("habana_frameworks.tensorflow")
-    _call(kind, module.load_habana_module)
 
 
 def gaudi_settings() -> dict[str, str]:
@@ -119,7 +146,12 @@ def gaudi_settings() -> dict[str, str]:
     return {
         # The policy of the model says what is bfloat16; no second conversion after it.
         "TF_BF16_CONVERSION": "0",
+        # Variables belong to the compiled clusters, since release 1.6 of the port.
+        "TF_CLUSTER_VARIABLES": "1",
         "TF_DISABLE_MKL": "1",
+        # Too late for this process if nothing has set it before it imported TensorFlow, as the
+        # command line does; processes that it starts inherit it.
+        "TF_ENABLE_ONEDNN_OPTS": "0",
         "TF_RECIPE_CACHE_PATH": os.path.join(tempfile.gettempdir(), cache),
     }
 

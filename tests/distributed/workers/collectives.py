@@ -4,6 +4,7 @@ import numpy as np
 import tensorflow as tf
 
 from ssd_centernet.layers.normalization import BatchNorm, PopulationBatchNorm
+from ssd_centernet.runtime import vendors
 from ssd_centernet.runtime.distribution import Communicator, connect
 
 
@@ -45,6 +46,28 @@ def check_values(processes):
     assert parts == [(r, index) for r in range(size) for index in range(r)], parts
     assert processes.gather([]) == []
     processes.barrier()
+
+
+def check_messages(processes):
+    """Messages of Python objects are even numbers of bytes on the CPU, as Gaudi's Horovod needs."""
+    sent, plain = [], processes._hvd.allgather
+
+    def watched(tensor, **options):
+        result = plain(tensor, **options)
+        sent.extend([(tensor, tensor.device), (result, result.device)])
+        return result
+
+    processes._hvd.allgather = watched
+    try:
+        for length in (5, 6):
+            objects = ["x" * (length + processes.rank)]
+            expected = ["x" * (length + rank) for rank in range(processes.size)]
+            assert processes.gather(objects) == expected
+    finally:
+        processes._hvd.allgather = plain
+    assert len(sent) == 8 and all("CPU" in device for _, device in sent), sent
+    for tensor, _ in sent:
+        assert tensor.dtype != tf.uint8 or tensor.shape[0] % 2 == 0, tensor.shape
 
 
 def check_batch_norm(processes, kind):
@@ -94,6 +117,13 @@ def main():
     assert processes.group_size == (group or processes.size)
     check_gradients(processes, 1e-6 if compression == "none" else 2e-3)
     check_values(processes)
+    check_messages(processes)
+    # Gradients joined to one message, as on a device whose Horovod has no kernel for groups.
+    assert processes._packs is False and "CPU" in vendors.kernels("HorovodAllreduce")
+    processes._packs = True
+    check_gradients(processes, 1e-6 if compression == "none" else 2e-3)
+    check_values(processes)
+    processes._packs = False
     for kind in (BatchNorm, PopulationBatchNorm):
         check_batch_norm(processes, kind)
     # The first process to end shuts Horovod down in all.
