@@ -19,17 +19,21 @@ OLD = _keras.minor_version(tf.__version__) < (2, 12)
 
 
 @pytest.fixture
-def detector(tmp_path):
+def build(tmp_path):
     recipe = tmp_path / "tiny.gin"
     recipe.write_text(RUN_RECIPE)
-    return sc.build(str(recipe), class_names=["square", "bar"])
+    return lambda: sc.build(str(recipe), class_names=["square", "bar"])
 
 
-def test_weights_files_go_from_one_version_to_another(detector, tmp_path):
-    path, again = tmp_path / "weights.h5", keras.models.clone_model(detector)
+@pytest.fixture
+def detector(build):
+    return build()
+
+
+def test_weights_files_go_from_one_version_to_another(build, tmp_path):
+    path, detector, again = tmp_path / "weights.h5", build(), build()
     detector.save_weights(path)
-    for variable in again.variables:
-        variable.assign(variable + 1.0)
+    assert not np.array_equal(detector.variables[0], again.variables[0])
     restore(again, path, kind="full")
     for one, other in zip(detector.variables, again.variables, strict=True):
         np.testing.assert_array_equal(one, other, err_msg=one.name)

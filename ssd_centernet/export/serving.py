@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
+from ssd_centernet._keras import minor_version
 from ssd_centernet.data.records import encode_example
 from ssd_centernet.export.parity import Found
 from ssd_centernet.models.detector import Detector
@@ -138,6 +139,10 @@ class _Served(tf.Module):
     def _with_thresholds(self, function, spec: tf.TensorSpec):
         """Make the twin of a signature; the defaults of its arguments go into the file."""
         score, iou, most = self._score, self._iou, self._most
+        if minor_version(tf.__version__) < (2, 12):  # Its files hold defaults as numbers alone.
+            score, iou, most = (
+                one if one is None else one.numpy().item() for one in (score, iou, most)
+            )
 
         def detect(given, score_threshold=score, iou_threshold=iou, max_detections=most):
             return function(given, score_threshold, iou_threshold, max_detections)
