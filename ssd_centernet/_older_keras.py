@@ -113,7 +113,7 @@ def _optimizers(original: ModuleType, utils: ModuleType) -> ModuleType:
 
 
 def _leave_to_python(package: str) -> None:
-    """Let AutoGraph not convert a package: its `zip` has no `strict` before TensorFlow 2.12.
+    """Let AutoGraph not convert a package: its `zip` has no `strict` in TensorFlow 2.10.
 
     Keras 2 converts what the layers of a model call. Ours have no Python condition on a tensor.
     """

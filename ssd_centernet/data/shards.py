@@ -70,7 +70,7 @@ class FileTable:
         summaries = [one for source in sources for one in source.summaries]
         self.paths = [path for source in sources for path in source.files]
         packed = [c for s in sources for c in [compression(s.files)] * len(s.files)]
-        # TensorFlow reads from a place since 2.12; before, records are skipped.
+        # TensorFlow 2.10 cannot begin at a place of a file; records are skipped then.
         self.has_places = not any(packed) and hasattr(tf.raw_ops, "TFRecordDatasetV2")
         folders = np.repeat(np.arange(len(sources)), [len(s.files) for s in sources])
         self._counts = [len(one.boxes) for one in summaries]
