@@ -29,7 +29,6 @@ from ssd_centernet.runs.lock import run_lock
 from ssd_centernet.runs.settings import RunSettings
 from ssd_centernet.runs.splits import describe_splits, settle_splits
 from ssd_centernet.runs.teaching import open_teacher
-from ssd_centernet.runtime.device import prefetch_to_device
 from ssd_centernet.runtime.distribution import Communicator
 from ssd_centernet.runtime.engine import Engine
 from ssd_centernet.training.checkpoints import MisfitError, RunCheckpoints
@@ -40,6 +39,7 @@ from ssd_centernet.training.observers import make_observers
 from ssd_centernet.training.pictures import PictureBoard
 from ssd_centernet.training.split_evaluation import SplitEvaluation
 from ssd_centernet.training.statistics import EarlyStatistics, describe_averages
+from ssd_centernet.training.step_input import StepInput, open_feed
 from ssd_centernet.training.tracking import start_tracking
 from ssd_centernet.training.trainer import Trainer
 from ssd_centernet.weights import restore
@@ -52,6 +52,7 @@ def train(
     *,
     prepare: Callable[[str, str | None, Callable[[str], None]], None] | None = None,
     sized: Callable[[Communicator], tuple[Recipe, str]] | None = None,
+    data_service: Sequence[str] = (),
 ) -> str:
     """Train a recipe; go on where `model_dir` holds a checkpoint.
 
@@ -65,6 +66,8 @@ def train(
             wait.
         sized: finds the batch size of a new run, once the data is there: called by every process,
             it returns the recipe with the size and a sentence that says why.
+        data_service: addresses of workers (`ssd_centernet data_worker`) that make the batches of
+            the steps in the place of this process; the batches are the same.
 
     Returns:
         Why the run ended: "finished", "stopped early" or the name of a signal.
@@ -111,14 +114,7 @@ def train(
             rank=communicator.rank,
             world_size=communicator.size,
         )
-        batches = fed = begin_at(start_example=trainer.position)
-        if recipe.augment_on == "device":
-            fed = begin_at(start_example=trainer.position, for_step=True)
-
-        def begin_again() -> tf.data.Dataset:
-            again = begin_at(start_example=trainer.position, for_step=True)
-            return prefetch_to_device(again, strategy)
-
+        batches = begin_at(start_example=trainer.position)
         # All that the run uses is built: a setting that nothing asked for is a mistake.
         config.assert_all_used()
         folders = folders_of(data_dir)
@@ -134,13 +130,16 @@ def train(
             model_dir, trainer, log.say, recipe.profile, recipe.use_performance
         )
         splits = [*recipe.train_split.split(","), *([recipe.eval_split] if evaluation else [])]
+        feed = open_feed(recipe.batches, data_service, log.say)
+        first = batches if recipe.augment_on == "host" else None
+        fed = StepInput(begin_at, trainer, strategy, feed, first)
         try:
             with shards.failures_named(data_dir, splits):
                 board.show_inputs(trainer, batches)
                 differences = _record(settings, recipe, trainer, log, resumed, images, fits)
                 return TrainLoop(
                     trainer,
-                    prefetch_to_device(fed, strategy),
+                    fed,
                     options=options,
                     checkpoints=checkpoints,
                     log=log,
@@ -148,11 +147,11 @@ def train(
                     settled=_evaluated_state(trainer, EarlyStatistics(trainer, begin_at, log.say)),
                     strategy=strategy,
                     observers=observers,
-                    begin_data=begin_again,
                     begins=functools.partial(settings.save, log.say),
                     differences=differences,
                 ).run()
         finally:
+            fed.close()
             checkpoints.finish()
             log.close()
 

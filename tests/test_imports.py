@@ -25,7 +25,16 @@ ALL_FILES = [
 # Rooms of the package from the ground up; each may import those above it in this list that it
 # names, lazy imports included, and none below.
 _MODELS = {"ops", "labels", "layers", "models", "_keras", "patterns"}
-_RUN = _MODELS | {"plain_text", "text_table", "data", "files", "runtime", "config", "building"}
+_RUN = _MODELS | {
+    "plain_text",
+    "text_table",
+    "data",
+    "data_service",
+    "files",
+    "runtime",
+    "config",
+    "building",
+}
 _RUN |= {"checkpoint_files", "run_directory"}
 MAY_IMPORT = {
     "_older_keras": set(),
@@ -42,6 +51,7 @@ MAY_IMPORT = {
     "drawing": {"files", "labels", "ops"},
     "layers": {"ops", "labels", "_keras"},
     "data": {"files", "labels", "memory", "native", "ops", "plain_text"},
+    "data_service": {"data", "native", "plain_text"},
     # Of the data only what decodes image files, which `detect` takes; see test_layering.
     "models": _MODELS | {"data", "files"},
     "checkpoint_files": {"files"},

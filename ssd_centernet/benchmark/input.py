@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
+import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,9 @@ from ssd_centernet.benchmark import measure, records
 from ssd_centernet.data import shards
 from ssd_centernet.data.directory import load_label_map
 from ssd_centernet.data.records import parse_example
+from ssd_centernet.plain_text import counted
 from ssd_centernet.recipe import Recipe
+from ssd_centernet.training.step_input import open_feed
 
 # What the pipeline makes by where `train.augment_on` has the pixels made.
 PIPELINE = {"host": "augment and targets", "device": "windows and targets"}
@@ -77,6 +81,7 @@ def run(
     batch_size: int | None = None,
     windows: int = 5,
     seconds: float = 3.0,
+    data_service: Sequence[str] = (),
 ) -> list[dict[str, Any]]:
     """Measure the input pipeline of a recipe, as `train` reads it.
 
@@ -87,12 +92,16 @@ def run(
         batch_size: images per batch, 32 by default.
         windows: windows of each pipeline.
         seconds: length of a window.
+        data_service: addresses of workers (`ssd_centernet data_worker`) that make the same batches
+            by turns; they must be able to read `data_dir`.
 
     Returns:
-        A line for the whole pipeline, one for decoding and resizing alone, and their ratio.
+        A line for the whole pipeline, one for decoding and resizing alone, and their ratio; with
+        workers also a line for their batches and the ratio to the pipeline of this process.
     """
     recipe = recipe.replace(batch_size=batch_size or 32)
     batch_size, split, name = recipe.batch_size, recipe.train_split, PIPELINE[recipe.augment_on]
+    remote = f"the same by {counted(len(data_service), 'worker')}"
     with tempfile.TemporaryDirectory() as folder:
         if data_dir is None:
             data_dir = Path(folder) / "records"
@@ -104,13 +113,24 @@ def run(
         dataset = recipe.training_batches(detector, source, for_step=True)
         size = tuple(detector.image_size)
         ceiling = ceiling_batches(source, batch_size, size=size, split=split)
+        works = {name: reading(dataset, batch_size), CEILING: reading(ceiling, batch_size)}
+        feed = open_feed(recipe.batches, data_service, functools.partial(print, file=sys.stderr))
+        if feed is not None:
+
+            def make(first: int, part: tuple[int, int]) -> tf.data.Dataset:
+                options = {"start_example": first, "part": part, "for_step": True}
+                return recipe.training_batches(detector, source, **options)
+
+            works[remote] = reading(feed.batches(make), batch_size)
         rates = measure.alternate(
-            {name: reading(dataset, batch_size), CEILING: reading(ceiling, batch_size)},
+            works,
             windows=windows,
             seconds=seconds,
             warm_up=SETTLE,
             settle=SETTLE,
         )
+        if feed is not None:
+            feed.close()
     common = {
         "batch_size": batch_size,
         "dtype": "fp32",
@@ -119,11 +139,8 @@ def run(
     }
     lines = [{"part": "input", "name": one, **measure.summary(rates[one])} for one in rates]
     lines = [{**line, **common, **measure.peak_memory()} for line in lines]
-    lines.append(
-        {
-            "part": "input",
-            "name": f"{name} / {CEILING}",
-            **measure.ratio(rates[name], rates[CEILING]),
-        }
-    )
+    pairs = [(name, CEILING), *([(remote, name)] if data_service else [])]
+    for one, other in pairs:
+        ratio = measure.ratio(rates[one], rates[other])
+        lines.append({"part": "input", "name": f"{one} / {other}", **ratio})
     return lines

@@ -188,6 +188,16 @@ def define_use_horovod() -> None:
     )
 
 
+def define_data_service() -> None:
+    """Define --data_service: who makes the training batches."""
+    flags.DEFINE_list(
+        "data_service",
+        None,
+        "Addresses of workers, such as grpc://10.0.0.5:5050, with commas between: "
+        "`ssd_centernet data_worker` makes the batches there, the same ones as without it.",
+    )
+
+
 def define_strategy() -> None:
     """Define --strategy and --devices."""
     flags.DEFINE_enum(

@@ -53,3 +53,21 @@ def profiled_steps(words: Sequence[str]) -> tuple[int, ...]:
         raise flags.IllegalFlagValueError(
             f"--profile={','.join(words)}: expected the first and the last step, such as 50,53."
         ) from error
+
+
+def check_data_service() -> None:
+    """Refuse addresses that are none, and sources of batches that workers cannot make."""
+    values = flags.FLAGS
+    if not values.data_service:
+        return
+    for name in ("static", "use_fake_data"):
+        if values[name].value:
+            raise flags.IllegalFlagValueError(
+                f"--{name} and --data_service are two sources of training batches: give only one."
+            )
+    from ssd_centernet.data_service.addresses import parse_addresses
+
+    try:
+        parse_addresses(values.data_service)
+    except ValueError as error:
+        raise flags.IllegalFlagValueError(str(error)) from error

@@ -71,6 +71,7 @@ def define_flags() -> None:
         "(default: of all).",
         lower_bound=1,
     )
+    _flags.define_data_service()
     _benchmark_formats.define_flags()
     flags.DEFINE_boolean("json", False, "Print JSON lines for programs instead of a table.")
     _flags.define_gin()
@@ -130,6 +131,7 @@ def _refuse_unused(values: flags.FlagValues) -> None:
         "warmup_iters": ("inference",),
         "benchmark_iters": ("inference",),
         "images": ("eval",),
+        "data_service": ("input",),
     }
     for name, parts in uses.items():
         if values[name].value is not None and values.part not in parts:
@@ -169,7 +171,9 @@ def _recipe_lines(values: flags.FlagValues) -> list[dict]:
     }
     if values.part == "input":
         select_device("cpu")  # Where the pipeline runs anyway.
-        lines = input_part.run(recipe, values.data_dir, **shared)
+        lines = input_part.run(
+            recipe, values.data_dir, data_service=values.data_service or (), **shared
+        )
     elif values.part == "scaling":
         communicator = connect(bool(values.use_horovod))
         lines = scaling.run(recipe, communicator, device=values.device, **shared)

@@ -34,6 +34,7 @@ COMMANDS = {
     "export": "SavedModel, TFLite, ONNX and OpenVINO files of a detector, checked against it",
     "predict": "detect objects in images: drawings and COCO-style json",
     "serve": "detect on pictures that come over HTTP, until it is stopped",
+    "data_worker": "make the batches of trainings that run elsewhere, until it is stopped",
     "convert": "convert a COCO, VOC, YOLO, CSV or TFDS data set to TFRecord shards",
     "make_synthetic": "render a small COCO data set to try things on",
     "make_static": "compute training batches once, for train --static",

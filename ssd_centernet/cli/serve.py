@@ -23,8 +23,9 @@ from absl import flags
 
 from ssd_centernet import __version__
 from ssd_centernet.cli import _flags, _runs
+from ssd_centernet.data_service.addresses import is_loopback
 from ssd_centernet.plain_text import counted
-from ssd_centernet.serve.settings import LOCAL_NAMES, Settings, host_of, is_loopback
+from ssd_centernet.serve.settings import LOCAL_NAMES, Settings, host_of
 
 if TYPE_CHECKING:
     from ssd_centernet.labels import LabelMap

@@ -177,6 +177,7 @@ def _define_data() -> None:
         None,
         "Repeat the first training batch for ever; without --data_dir, a batch of noise.",
     )
+    _flags.define_data_service()
 
 
 def _define_measurements() -> None:
@@ -220,6 +221,7 @@ def main(argv: list[str]) -> int:
     data = [] if anything else ["data_dir"]
     _flags.require("gin_file", "model_dir", *data, example=_EXAMPLE)
     _flags.check_folders("model_dir")
+    _train_values.check_data_service()
     own = _own_data()
     if own or values.static:
         _refuse_several("--annotations" if own else "--static")
@@ -233,7 +235,8 @@ def main(argv: list[str]) -> int:
     data_dir = own.folder if own else values.data_dir
     data_dir = data_dir or _noise(Path(values.model_dir) / FAKE_DATA_DIR)
     sized = _batch_size.finder(bindings, data_dir) if auto else None
-    ended = train(values.model_dir, data_dir, prepare=own and own.convert, sized=sized)
+    options = {"sized": sized, "data_service": values.data_service or ()}
+    ended = train(values.model_dir, data_dir, prepare=own and own.convert, **options)
     if _runs.is_first_process():
         print(f"{ended}: {values.model_dir}")
     if ended in _ENDED and (own or values.data_dir):

@@ -44,16 +44,18 @@ class Epochs:
             entry) from there on; an entry is a tuple of what `parse` asks for.
         parse: from the parts of an entry to an example.
         in_order: whether the order may not vary.
+        chosen: from such a dataset to the part of it that is wanted, before anything is parsed.
     """
 
     entries_from: Callable[[int, int], tf.data.Dataset]
     parse: Callable
     in_order: bool
+    chosen: Callable[[tf.data.Dataset], tf.data.Dataset] = lambda entries: entries
 
     def examples_from(self, first: int, offset: int) -> tf.data.Dataset:
         """Return the dataset of (augmentation seed int64 [2], example) from an offset on."""
         parse_one = as_written(lambda seed, entry: (seed, self.parse(*entry)))
-        return self.entries_from(first, offset).map(
+        return self.chosen(self.entries_from(first, offset)).map(
             parse_one, num_parallel_calls=2, deterministic=self.in_order
         )
 
@@ -87,7 +89,23 @@ class Epochs:
         entries = self.entries_from(first, offset)
         windows = entries.window(_PARTNER_WINDOW + 1, shift=1, drop_remainder=True)
         numbered = windows.flat_map(as_written(join)).enumerate(position)
-        return numbered.map(as_written(lambda number, one: (one[0], (number, one[1]))))
+        return self.chosen(numbered.map(as_written(lambda number, one: (one[0], (number, one[1])))))
+
+
+def every_nth(size: int, first: int, step: int) -> Callable[[tf.data.Dataset], tf.data.Dataset]:
+    """Make the function that leaves the groups `first`, `first + step`, ... of a dataset.
+
+    Args:
+        size: elements of a group, which follow each other.
+        first: number of the first group that is left, 0 <= first < step.
+        step: of `step` groups one is left.
+    """
+
+    def chosen(elements: tf.data.Dataset) -> tf.data.Dataset:
+        wanted = as_written(lambda number, _: (number // size) % step == first)
+        return elements.enumerate().filter(wanted).map(as_written(lambda _, element: element))
+
+    return chosen
 
 
 def read_epochs(

@@ -7,6 +7,7 @@ examples consumed, is therefore the position, and a checkpoint needs no iterator
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Callable, Mapping, Sequence
 
@@ -22,6 +23,7 @@ from ssd_centernet.data.epochs import (
     as_written,
     cached_epochs,
     cached_mixed_epochs,
+    every_nth,
     mixed_epochs,
     read_epochs,
 )
@@ -68,6 +70,7 @@ def training_batches(
     native: bool | None = None,
     compose: PictureStep | Sequence[PictureStep] = (),
     total_examples: int | None = None,
+    part: tuple[int, int] | None = None,
 ) -> tf.data.Dataset:
     """Make the endless stream of augmented training batches.
 
@@ -121,6 +124,8 @@ def training_batches(
         compose: steps on whole pictures before `augment`, such as `Mosaic`. Partners of an example
             are drawn, by its seed, from the 32 that come next in the stream of this process.
         total_examples: examples of this process in the whole run, for steps that end before it.
+        part: (i, n) leaves the batches i, i + n, i + 2 n, ... of the stream, for `data_service/`,
+            and unpacks no others; None leaves all.
 
     Returns:
         Dataset of batches: `image` [B, h, w, 3]; `extent` float32 [B, 2], the share (height, width)
@@ -153,6 +158,11 @@ def training_batches(
     def parse(*record: tf.Tensor) -> Example:
         return _treat_crowd(parse_record(*record), crowd)
 
+    if part is not None and cache:
+        raise ValueError(
+            f"training_batches.cache is {cache!r}, but --data_service lets other processes read "
+            "the records, and what is kept here is no use to them: leave out one of the two."
+        )
     unpacked = decoded_records(source, cache, cache_scale, cache_dir, image_size)
     first_epoch, offset = 0, 0
     if start_example:
@@ -167,6 +177,8 @@ def training_batches(
         if held:
             parse = as_written(unpacked.parser(parse))
         epochs = make(source, parse, seed, shuffle_buffer, deterministic, held)
+    if part is not None:
+        epochs = dataclasses.replace(epochs, chosen=every_nth(batch_size, *part))
 
     composition = Composition(compose, image_size=image_size, total_examples=total_examples)
     if composition.steps:

@@ -106,6 +106,12 @@ def load() -> Any:
         raise ValueError(f"{path} cannot be loaded: {line}") from error
 
 
+def loaded() -> str | None:
+    """Return the name of the library that this process has loaded; None if it has not."""
+    path = find() if load.cache_info().currsize else None
+    return path and path.name
+
+
 @functools.cache
 def _say_once(line: str) -> None:
     logging.info("%s", line)

@@ -13,11 +13,12 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from ssd_centernet.data.images import pillow_limit
+from ssd_centernet.data_service.addresses import is_loopback
 from ssd_centernet.runtime import signals
 from ssd_centernet.serve.app import App
 from ssd_centernet.serve.batching import Batcher
 from ssd_centernet.serve.engine import Engine
-from ssd_centernet.serve.settings import Settings, is_loopback
+from ssd_centernet.serve.settings import Settings
 
 # Of a connection without a request; browsers keep one for the next.
 _KEEP_ALIVE_SECONDS = 5

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import ipaddress
 
 # Names under which a program or a browser of this machine reaches the server.
 LOCAL_NAMES = ("localhost", "127.0.0.1", "[::1]")
@@ -60,14 +59,6 @@ class Refused(Exception):  # noqa: N818  # an answer, not an error
         super().__init__(reason)
         self.status = status
         self.retry = retry
-
-
-def is_loopback(host: str) -> bool:
-    """Tell whether an address, or localhost, is reached by programs of this machine alone."""
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def host_of(header: str) -> str:

@@ -17,6 +17,7 @@ from ssd_centernet.training.length import LoopOptions
 from ssd_centernet.training.logging import TrainLog
 from ssd_centernet.training.observers import StepObserver
 from ssd_centernet.training.recovery import Recovery
+from ssd_centernet.training.step_input import StepInput
 from ssd_centernet.training.trainer import NonFiniteLossError, Trainer
 
 # Steps run inside one call until about this many seconds are over, so that a signal is answered.
@@ -60,7 +61,7 @@ class TrainLoop:
     def __init__(
         self,
         trainer: Trainer,
-        dataset,
+        batches: StepInput,
         *,
         options: LoopOptions,
         checkpoints: RunCheckpoints,
@@ -69,7 +70,6 @@ class TrainLoop:
         settled: Callable[[], contextlib.AbstractContextManager] = contextlib.nullcontext,
         strategy: tf.distribute.Strategy | None = None,
         observers: Sequence[StepObserver] = (),
-        begin_data: Callable[[], tf.data.Dataset] | None = None,
         begins: Callable[[], None] = lambda: None,
         differences: str | None = None,
     ):
@@ -77,7 +77,7 @@ class TrainLoop:
 
         Args:
             trainer: the step and its state, already restored.
-            dataset: infinite tf.data of batches, beginning at the position of the state.
+            batches: those that follow the position of the state.
             options: steps at which to log, save and evaluate.
             checkpoints: of the run directory.
             log: log of the run.
@@ -87,8 +87,6 @@ class TrainLoop:
                 again, so that training goes on with its own.
             strategy: places the step on devices.
             observers: called before and after every call of steps; closed when the run ends.
-            begin_data: makes the batches that follow the position of the trainer's state, for
-                `options.recovery`.
             begins: called by the first process before the first step, if there is one to do.
             differences: what is other than in the run that goes on, a line for each: where no step
                 is left, no evaluation is made up with other settings than the run's.
@@ -101,11 +99,11 @@ class TrainLoop:
         self._settled = settled
         self._evaluate_every = options.evaluate_every if evaluate is not None else 0
         self._strategy = strategy or tf.distribute.get_strategy()
-        self._dataset = dataset
+        self._batches = batches
         self._observers = observers
         self._recovery = None
-        if options.recovery and begin_data is not None:
-            self._recovery = Recovery(checkpoints, log, begin_data)
+        if options.recovery:
+            self._recovery = Recovery(checkpoints, log, batches.begin)
         self._begins, self._differences = begins, differences
         self._stop_signal: int | None = None
         self._best = BestKeeper(
@@ -177,7 +175,7 @@ class TrainLoop:
     def _train(self) -> str:
         """Run the remaining steps, some in each call; after a call log, save or evaluate if due."""
         trainer, options = self.trainer, self.options
-        run_steps, iterator = compile_steps(trainer, self._strategy), iter(self._dataset)
+        run_steps, iterator = compile_steps(trainer, self._strategy), iter(self._batches.begin())
         step, pace, first = int(trainer.step), None, True
         if trainer.communicator.is_chief:
             self._begins()
@@ -190,9 +188,12 @@ class TrainLoop:
             began = time.monotonic()
             seconds = number / pace if pace else _TRACING_SECONDS
             together = trainer.communicator.together(f"the steps after {step}", seconds)
-            with self._answering(number, pace), together:
-                run_steps(iterator, tf.constant(number, tf.int32))
-                step = int(trainer.step)  # Waits for the device.
+            try:
+                with self._answering(number, pace), together:
+                    run_steps(iterator, tf.constant(number, tf.int32))
+                    step = int(trainer.step)  # Waits for the device.
+            except tf.errors.OpError as error:
+                self._end_without_input(error)
             try:
                 trainer.raise_if_failed()
             except NonFiniteLossError as error:
@@ -233,6 +234,23 @@ class TrainLoop:
             if self._evaluate_every:
                 self._best.resume_at(step, evaluates=self._evaluates_at(step))
         return step, iter(batches)
+
+    def _end_without_input(self, error: tf.errors.OpError) -> None:
+        """Keep the steps that are done where workers make no more batches, and raise why.
+
+        The call ended where it waited for a batch: the state is that after a whole step.
+        """
+        lost = self._batches.lost()
+        if lost is None:
+            raise error
+        self.trainer.raise_if_failed()
+        step = int(self.trainer.step)
+        # A checkpoint takes all processes, and each is lost at a step of its own.
+        if step and self.trainer.communicator.size == 1:
+            with self.log.paused(), unhurried():
+                path = self.checkpoints.save()
+            self.log.say(f"no more batches come: saved {path}, to go on from step {step}")
+        raise lost from error
 
     def _answering(self, steps: int, pace: float | None) -> contextlib.AbstractContextManager:
         """Answer a signal within a call of steps, or let it wait for its end."""

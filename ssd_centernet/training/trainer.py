@@ -127,8 +127,7 @@ class Trainer(tf.Module):
         self.average = None
         if ema_decay is not None:
             self.average = WeightAverage(detector.variables, ema_decay)
-        # Slots exist before a checkpoint is restored into them.
-        optimizer.build(self.train_variables)
+        optimizer.build(self.train_variables)  # Slots, which a checkpoint is restored into.
         self.step = tf.Variable(0, dtype=tf.int64, trainable=False, name="step")
         self.examples_seen = tf.Variable(0, dtype=tf.int64, trainable=False, name="examples_seen")
         self.rate_factor = tf.Variable(1.0, trainable=False, name="rate_factor")
@@ -295,8 +294,9 @@ class Trainer(tf.Module):
         self._sums.assign_add(tf.where(finite, values, tf.zeros_like(values)))
         # By metric: a step that is left out of one mean may count in another.
         self._counts.assign_add(tf.cast(finite, tf.float32))
-        self.step.assign_add(1)
-        self.examples_seen.assign_add(sources.shape[0] * self._parts)
+        with tf.control_dependencies([values]):  # Not before the batch, which may never come.
+            self.step.assign_add(1)
+            self.examples_seen.assign_add(sources.shape[0] * self._parts)
 
     @property
     def position(self) -> int:

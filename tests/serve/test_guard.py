@@ -5,11 +5,12 @@ import json
 
 import pytest
 
+from ssd_centernet.data_service.addresses import is_loopback
 from ssd_centernet.labels import LabelMap
 from ssd_centernet.serve.app import App
 from ssd_centernet.serve.guard import Rates, check_host
 from ssd_centernet.serve.running import listen, warning_of
-from ssd_centernet.serve.settings import LOCAL_NAMES, Refused, Settings, host_of, is_loopback
+from ssd_centernet.serve.settings import LOCAL_NAMES, Refused, Settings, host_of
 from tests.serve.serving import need_packages
 
 

@@ -14,6 +14,7 @@ from ssd_centernet.training.checkpoints import RunCheckpoints
 from ssd_centernet.training.length import LoopOptions
 from ssd_centernet.training.logging import TrainLog
 from ssd_centernet.training.loop import TrainLoop, compile_steps
+from ssd_centernet.training.step_input import StepInput
 from ssd_centernet.training.trainer import NonFiniteLossError
 from tests.tiny import tiny_batch, tiny_trainer
 
@@ -42,9 +43,10 @@ class Watcher:
 
 def make_loop(folder, *, batch=None, watcher=None, evaluate=None, communicator=None, **options):
     trainer = tiny_trainer(communicator=communicator)
+    batches = tf.data.Dataset.from_tensors(batch or tiny_batch()).repeat()
     return TrainLoop(
         trainer,
-        tf.data.Dataset.from_tensors(batch or tiny_batch()).repeat(),
+        StepInput(lambda **_: batches, trainer, tf.distribute.get_strategy()),
         options=LoopOptions(**{"total_steps": 20, **options}),
         checkpoints=RunCheckpoints(trainer, folder, seed=0),
         log=TrainLog(folder, trainer.length),

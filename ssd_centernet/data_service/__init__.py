@@ -1,0 +1,1 @@
+"""The input of a training from other processes and machines, by TensorFlow's data service."""

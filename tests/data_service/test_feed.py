@@ -1,0 +1,207 @@
+"""Batches of workers: those of this process, whatever becomes of a worker."""
+
+import socket
+import threading
+import time
+
+import pytest
+import tensorflow as tf
+
+from ssd_centernet.data.augment.joining import MixUp
+from ssd_centernet.data.augment.ssd import SSDAugment
+from ssd_centernet.data.pipeline import training_batches
+from ssd_centernet.data_service import feed as feed_module
+from ssd_centernet.data_service import links
+from ssd_centernet.data_service.addresses import Address, parse_addresses
+from ssd_centernet.data_service.facts import Facts, own_facts
+from ssd_centernet.data_service.feed import Feed, LostWorkersError
+from tests.data.test_pipeline import assert_same
+from tests.tiny import LABELS
+
+# Flips are drawn; more would be traced for each pipeline.
+CHAIN = SSDAugment((64, 64), crop=False, jitter=False, compiled=False)
+
+
+def maker(data_dir, **changes):
+    def make(start_example, part=None):
+        return training_batches(
+            str(data_dir),
+            label_map=LABELS,
+            batch_size=2,
+            augment=CHAIN,
+            image_size=(64, 64),
+            start_example=start_example,
+            part=part,
+            seed=3,
+            **changes,
+        )
+
+    return make
+
+
+def check(batches, local, number):
+    """Compare the next batches of two iterators."""
+    for _ in range(number):
+        assert_same(next(batches), next(local))
+
+
+COMPOSED = MixUp(probability=0.5, off_for_last=0.0)
+
+
+@pytest.mark.parametrize(
+    ("compose", "begin"), [((), 0), ((), 7), (COMPOSED, 7)], ids=["begun", "plain", "composed"]
+)
+def test_parts_are_the_stream(compose, begin, data_dir):
+    """The parts by turns are what one process reads, from any place on: 12 images, batches of 2."""
+    make = maker(data_dir, compose=compose, shuffle_buffer=5)
+    whole = iter(make(begin))
+    first, second = (iter(make(begin, (index, 2))) for index in range(2))
+    # The same part, from a later batch of it on.
+    later = iter(make(begin + 2 * 2 * 3, (0, 2)))
+    for number in range(7):
+        batch = next(first)
+        assert_same(batch, next(whole))
+        assert_same(next(second), next(whole))
+        if number >= 3:
+            assert_same(next(later), batch)
+
+
+@pytest.fixture(scope="module")
+def workers(start):
+    """Two workers for the tests that leave them whole."""
+    with start(2) as both:
+        yield parse_addresses([one.address for one in both])
+
+
+@pytest.mark.parametrize("begin", [0, 7])
+def test_batches_are_those_of_one_process(begin, workers, data_dir):
+    """Of both processes of a run, from the beginning and from the middle of an epoch."""
+    said = []
+    for rank in range(2) if begin else [0]:
+        make = maker(data_dir, **({"rank": rank, "world_size": 2} if begin else {}))
+        feed = Feed(workers, said.append)
+        try:
+            batches = iter(feed.batches(make, start_example=begin))
+            check(batches, iter(make(begin)), 20)
+            # Recovery begins anew with the same workers.
+            check(iter(feed.batches(make, start_example=4)), iter(make(4)), 3)
+        finally:
+            feed.close()
+    assert said == []
+
+
+def test_a_second_reader_is_noticed(workers, data_dir):
+    feed = Feed(workers, print)
+    try:
+        batches = feed.batches(maker(data_dir))
+        next(iter(batches))
+        with pytest.raises(tf.errors.InvalidArgumentError, match="in turn"):
+            next(iter(batches))
+    finally:
+        feed.close()
+
+
+def test_a_killed_worker_is_replaced_and_comes_back(start, data_dir, monkeypatch):
+    monkeypatch.setattr(feed_module, "_PROVEN_SECONDS", 0.5)
+    make, said = maker(data_dir), []
+    with start(2) as both:
+        addresses = parse_addresses([one.address for one in both])
+        feed = Feed(addresses, said.append, patience=3.0)
+        batches, local = iter(feed.batches(make)), iter(make(0))
+        check(batches, local, 3)
+        both[1].kill()
+        check(batches, local, 30)
+        assert [line for line in said if f"{addresses[1]} is lost" in line], said
+        with start(1, addresses[1].port):
+            wait(lambda: any("is there again" in line for line in said))
+            check(batches, local, 20)
+            # No thread asks a worker that is gone.
+            wait(lambda: len(taking()) == 2)
+        both[0].kill()
+        began = time.monotonic()
+        with pytest.raises(tf.errors.OpError):
+            while True:
+                check(batches, local, 1)
+        assert isinstance(feed.error, LostWorkersError)
+        assert "all of 2 workers of --data_service are lost" in str(feed.error)
+        assert time.monotonic() - began < 30
+        feed.close()
+        wait(lambda: not taking())
+
+
+def taking():
+    return [one for one in threading.enumerate() if "_take" in one.name]
+
+
+def wait(seen, seconds=60.0):
+    deadline = time.monotonic() + seconds
+    while not seen():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+@pytest.fixture
+def listener():
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield server, Address("127.0.0.1", server.getsockname()[1])
+
+
+def test_a_worker_that_falls_silent_is_lost(listener, monkeypatch):
+    """A process that is halted keeps its connections."""
+    monkeypatch.setattr(links, "SILENCE_SECONDS", 0.3)
+    server, address = listener
+    link = links.Link(address)
+    connection, _ = server.accept()
+    with connection:
+        connection.sendall(own_facts(dispatcher=1, instance="a").to_line())
+        wait(lambda: link.state.facts is not None)
+        wait(lambda: link.state.facts is None)
+    assert "timed out" in link.state.reason
+    link.close()
+
+
+def test_what_is_no_worker_is_told(listener):
+    server, address = listener
+    threading.Thread(target=lambda: server.accept()[0].sendall(b"HTTP/1.1 400\r\n")).start()
+    with pytest.raises(LostWorkersError, match=r"did not answer in 1 s .*it answers b'HTTP"):
+        Feed([address], print, patience=1.0)
+
+
+def test_a_worker_that_would_make_other_batches_is_refused(listener, data_dir):
+    server, address = listener
+    facts = own_facts(dispatcher=1, instance="a")
+    other = Facts(**{**vars(facts), "tensorflow": "2.99.0 (v2.99)"})
+    connections = []
+
+    def tell():
+        connections.append(server.accept()[0])
+        connections[0].sendall(other.to_line())
+
+    threading.Thread(target=tell).start()
+    feed = Feed([address], print)
+    with pytest.raises(ValueError, match=r"other batches: it has TensorFlow 2\.99\.0"):
+        feed.batches(maker(data_dir))
+    feed.close()
+    connections[0].close()
+    assert facts.misfit(facts) is None
+    with_native = Facts(**{**vars(facts), "native": "a.so"})
+    assert "it has none" in with_native.misfit(Facts(**{**vars(facts), "native": None}))
+    assert Facts(**{**vars(facts), "native": None}).misfit(with_native) is None
+
+
+def test_addresses_that_are_none_are_refused():
+    assert parse_addresses(["grpc://a-b.c:1", "localhost:5050"]) == (
+        Address("a-b.c", 1),
+        Address("localhost", 5050),
+    )
+    for text in ("localhost", "http://a:1", "a:0", "a:70000", "grpc://:5"):
+        with pytest.raises(ValueError, match="expected grpc://HOST:PORT"):
+            parse_addresses([text])
+    with pytest.raises(ValueError, match="names grpc://a:1 twice"):
+        parse_addresses(["grpc://a:1", "a:1"])
+
+
+@pytest.mark.parametrize("cache", [True, "decoded"])
+def test_what_one_process_keeps_is_no_use_to_another(cache, data_dir):
+    with pytest.raises(ValueError, match="--data_service lets other processes read"):
+        maker(data_dir, cache=cache)(0, (0, 2))
