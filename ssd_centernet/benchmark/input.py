@@ -25,6 +25,8 @@ CEILING = "decode and resize"
 
 # Batches that prefetching may hold at the start of a window.
 SETTLE = 4
+# Those that a worker, and the way from it, may hold.
+_OF_A_WORKER = 10
 
 
 def ceiling_batches(
@@ -113,6 +115,7 @@ def run(
         dataset = recipe.training_batches(detector, source, for_step=True)
         size = tuple(detector.image_size)
         ceiling = ceiling_batches(source, batch_size, size=size, split=split)
+        ready = SETTLE + _OF_A_WORKER * len(data_service)
         works = {name: reading(dataset, batch_size), CEILING: reading(ceiling, batch_size)}
         feed = open_feed(recipe.batches, data_service, functools.partial(print, file=sys.stderr))
         if feed is not None:
@@ -126,8 +129,8 @@ def run(
             works,
             windows=windows,
             seconds=seconds,
-            warm_up=SETTLE,
-            settle=SETTLE,
+            warm_up=ready,
+            settle=ready,
         )
         if feed is not None:
             feed.close()
