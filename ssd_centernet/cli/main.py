@@ -71,7 +71,22 @@ def run(argv: list[str] | None = None) -> None:
     sys.excepthook = _show_traceback
     warnings.showwarning = _show_warning
     with plain_streams(sys):
-        sys.exit(_answer(argv[1:]))
+        leave(_answer(argv[1:]))
+
+
+def leave(status: int) -> None:
+    """End the process, at once where a thread of the data service cannot be ended.
+
+    Args:
+        status: of the exit.
+    """
+    # Not imported for this: a command that did not load it has no such thread.
+    feed = sys.modules.get("ssd_centernet.data_service.feed")
+    if feed is not None and feed.is_stuck():
+        for stream in filter(None, (sys.stdout, sys.stderr)):
+            stream.flush()
+        os._exit(status)
+    sys.exit(status)
 
 
 def start_quietly() -> None:

@@ -31,10 +31,29 @@ _PROVEN_SECONDS = 5.0
 _TOLD_SECONDS = 2.0
 # Batches that lie ready, of each worker.
 _READY = 2
+# How threads are called that take a part.
+_TAKES = "data service, part "
 as_written = tf.autograph.experimental.do_not_convert
 
 # (first example, (i, n)) -> batches i, i + n, ... of the stream that begins there.
 MakePart = Callable[[int, tuple[int, int]], tf.data.Dataset]
+
+
+def is_stuck(patience: float = 2.0) -> bool:
+    """Tell whether a thread waits in TensorFlow for a worker that is gone.
+
+    To register a data set is tried for ever, and cannot be cancelled. Such a thread must not be
+    woken while Python ends, which would end the process as a crash.
+
+    Args:
+        patience: seconds in which threads may end.
+    """
+    deadline = time.monotonic() + patience
+    while any(one.name.startswith(_TAKES) for one in threading.enumerate()):
+        if time.monotonic() > deadline:
+            return True
+        time.sleep(0.02)
+    return False
 
 
 class LostWorkersError(RuntimeError):
@@ -99,12 +118,13 @@ class Feed:
             begin = start_example + batch_size * (index + number * delivered)
             return make(begin, (0, number))
 
-        self._parts = [
+        parts = [
             _Part(index, number, queues[index], first[index], functools.partial(later, index))
             for index in range(number)
         ]
-        for part, link in zip(self._parts, self._links, strict=True):
+        for part, link in zip(parts, self._links, strict=True):
             part.begin(link)
+        self._parts = parts  # Looked after from here on.
         if self._watch is None:
             self._watch = threading.Thread(target=self._look_after, daemon=True)
             self._watch.start()
@@ -168,6 +188,12 @@ class Feed:
         return [link for link, its in facts if its and not self._own.misfit(its)]
 
     def _look_after(self) -> None:
+        try:
+            self._replace_workers()
+        except Exception as error:  # noqa: BLE001  # told to whoever reads: nobody looks any more
+            self._fail(error)
+
+    def _replace_workers(self) -> None:
         """Give parts of workers that are gone to others, and give them back."""
         alone_since: float | None = None
         while not self._closed.wait(_LOOK_EVERY):
@@ -245,7 +271,7 @@ class _Part:
         self.index, self._number, self._queue = index, number, queue
         self._first, self._later = dataset, later
         self._delivered = 0
-        self._attempt = 0
+        self._attempt, self._ended = 0, False
         # Held while a batch is put into the queue: who begins again comes after it.
         self._putting = threading.Lock()
         self.link: Link | None = None
@@ -256,6 +282,8 @@ class _Part:
 
     def begin(self, link: Link) -> None:
         """Take the batches that are left from a worker."""
+        if self._ended:
+            return
         facts = link.state.facts
         self.link, self._instance = link, facts.instance if facts else ""
         self.error = None
@@ -265,7 +293,8 @@ class _Part:
             target = f"grpc://{link.address.host}:{facts.dispatcher}"
             self._waiting = _cancellation()
             arguments = (self._attempt, target, self._waiting)
-            threading.Thread(target=self._take, args=arguments, daemon=True).start()
+            name = f"{_TAKES}{self.index}"
+            threading.Thread(target=self._take, args=arguments, name=name, daemon=True).start()
 
     def is_served(self, living: Sequence[Link]) -> bool:
         """Tell whether the worker is the one that the part was given to."""
@@ -274,7 +303,7 @@ class _Part:
 
     def end(self) -> None:
         """Take no more batches; who waits for one gets an error."""
-        self._attempt = -1
+        self._ended, self._attempt = True, -1
         self._waiting.start_cancel()
         self._queue.close(cancel_pending_enqueues=True)
 

@@ -17,6 +17,7 @@ from ssd_centernet.data_service.addresses import Address, parse_addresses
 from ssd_centernet.data_service.facts import Facts, own_facts
 from ssd_centernet.data_service.feed import Feed, LostWorkersError
 from tests.data.test_pipeline import assert_same
+from tests.process import run
 from tests.tiny import LABELS
 
 # Flips are drawn; more would be traced for each pipeline.
@@ -124,7 +125,7 @@ def test_a_killed_worker_is_replaced_and_comes_back(start, data_dir, monkeypatch
 
 
 def taking():
-    return [one for one in threading.enumerate() if "_take" in one.name]
+    return [one for one in threading.enumerate() if one.name.startswith("data service, part")]
 
 
 def wait(seen, seconds=60.0):
@@ -199,3 +200,35 @@ def test_addresses_that_are_none_are_refused():
 def test_what_one_process_keeps_is_no_use_to_another(cache, data_dir):
     with pytest.raises(ValueError, match="--data_service lets other processes read"):
         maker(data_dir, cache=cache)(0, (0, 2))
+
+
+_STUCK = """
+import socket, sys, threading
+from ssd_centernet.cli.main import leave
+from ssd_centernet.data_service.addresses import Address
+from ssd_centernet.data_service.facts import own_facts
+from ssd_centernet.data_service.feed import Feed, is_stuck
+from tests.data_service.test_feed import maker
+
+server = socket.create_server(("127.0.0.1", 0))
+with socket.create_server(("127.0.0.1", 0)) as nobody:
+    dispatcher = nobody.getsockname()[1]
+
+def tell():
+    global connection
+    connection = server.accept()[0]
+    connection.sendall(own_facts(dispatcher=dispatcher, instance="a").to_line())
+
+threading.Thread(target=tell).start()
+feed = Feed([Address("127.0.0.1", server.getsockname()[1])], print)
+feed.batches(maker(sys.argv[1], native=False))
+feed.close()
+print("stuck:", is_stuck(0.5))
+leave(3)
+"""
+
+
+def test_a_command_ends_although_a_worker_cannot_be_asked(data_dir, warm):
+    """Its dispatcher is gone, which TensorFlow tries to reach for ever."""
+    ended = run(warm, "-c", _STUCK, data_dir, status=3, limit=60)
+    assert "stuck: True" in ended.stdout
