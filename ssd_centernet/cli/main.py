@@ -59,7 +59,7 @@ def run(argv: list[str] | None = None) -> None:
     Args:
         argv: the command line with the program's name first; that of the process by default.
     """
-    argv = list(sys.argv if argv is None else argv)
+    is_program, argv = argv is None, list(sys.argv if argv is None else argv)
     start_quietly()
     # TensorFlow would load Keras 3 as well: without it the start is a quarter shorter, and a user's
     # own modules get the Keras that the detectors are made of.
@@ -71,7 +71,10 @@ def run(argv: list[str] | None = None) -> None:
     sys.excepthook = _show_traceback
     warnings.showwarning = _show_warning
     with plain_streams(sys):
-        leave(_answer(argv[1:]))
+        status = _answer(argv[1:])
+        if is_program:
+            leave(status)
+        sys.exit(status)
 
 
 def leave(status: int) -> None:

@@ -1,8 +1,6 @@
 """Trainings whose batches workers make."""
 
 import json
-import threading
-import time
 
 import numpy as np
 import pytest
@@ -13,6 +11,7 @@ from ssd_centernet.data_service import feed as feed_module
 from ssd_centernet.data_service.feed import LostWorkersError
 from ssd_centernet.recipe import Recipe
 from ssd_centernet.train import train
+from ssd_centernet.training.logging import TrainLog
 from tests.cli.command_line import parsed
 from tests.tiny import TINY_RECIPE
 from tests.training.test_train import tensors
@@ -63,21 +62,23 @@ def test_a_run_with_workers_is_the_run_without(augment_on, run, workers, tmp_pat
 def test_a_run_that_loses_its_workers_is_saved_and_goes_on_exactly(
     run, start, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(feed_module, "PATIENCE", 2.0)
+    monkeypatch.setattr(feed_module, "PATIENCE", 4.0)
     steps = 150
     settings = (f"train.steps = {steps}", "train.log_every = 50", "train.checkpoint_every = 150")
-    log = tmp_path / "served" / "metrics.jsonl"
-
-    def kill(both):
-        while not (log.exists() and '"step": 1' in log.read_text()):
-            time.sleep(0.005)
-        for worker in both:
-            worker.kill()
+    window = TrainLog.window
 
     with start(2) as both:
-        threading.Thread(target=kill, args=(both,)).start()
+
+        def kill(*arguments, **options):
+            """After the first step."""
+            window(*arguments, **options)
+            while both:
+                both.pop().kill()
+
+        monkeypatch.setattr(TrainLog, "window", kill)
+        addresses = [one.address for one in both]
         with pytest.raises(LostWorkersError, match="give the same command, which goes on exactly"):
-            run("served", *settings, addresses=[one.address for one in both])
+            run("served", *settings, addresses=addresses)
     (saved,) = (tmp_path / "served").glob("ckpt-*.index")
     step = int(saved.name.removeprefix("ckpt-").removesuffix(".index"))
     assert 0 < step < steps
