@@ -103,8 +103,8 @@ def test_a_device_of_another_kind_is_compared_with_the_cpu(checked, tmp_path):
 @pytest.mark.parametrize(
     ("key", "value", "said"),
     [
-        ("outputs", 0.5, "raw outputs 0.5, at most 0.2"),
-        ("outputs", float("inf"), "raw outputs inf"),
+        ("outputs", 0.5, "raw outputs 0.5, at most 0.3"),
+        ("outputs", None, "raw outputs inf"),
         ("targets", 0.01, "targets 0.01"),
         ("boxes", 0.01, "boxes 0.01"),
         ("scores", 0.01, "scores 0.01"),
@@ -124,8 +124,14 @@ def test_losses_that_differ_are_told(checked):
     found = result["parts"][PARTS[4]]["found"]
     found["losses"][1]["total"] *= 1.2
     assert "losses 0.2" in verdicts.judge(result)[PARTS[4]].text
-    found["losses"][0]["total"] = float("nan")
+    found["losses"][0]["total"] = None
     assert "first loss inf" in verdicts.judge(result)[PARTS[4]].text
+    found["losses"][0] = dict(found["losses"][1], total=1.0, gradient_norm=None)
+    assert "first loss 0.9" in verdicts.judge(result)[PARTS[4]].text
+    # A step that float16 skips updates nothing: the next one is the first.
+    found["skipped"] = 1
+    assert "first loss" in verdicts.judge(result)[PARTS[4]].text
+    assert verdicts.totals(found) == [found["losses"][1]["total"]]
     found["failed"] = "the loss is not finite in step 1"
     assert verdicts.judge(result)[PARTS[4]] == ("FAIL", found["failed"])
 

@@ -206,15 +206,20 @@ def _found(part: Part, printed: Path) -> Any:
     try:
         if part.reads == "log":
             text = (Path(part.folder) / "metrics.jsonl").read_text(encoding="utf-8")
-            return [one for one in map(json.loads, text.splitlines()) if one["kind"] == "train"]
+            return [one for one in map(_loaded, text.splitlines()) if one["kind"] == "train"]
         if part.output:
-            return json.loads(_without_places(Path(part.output).read_text(encoding="utf-8")))
+            return _loaded(_without_places(Path(part.output).read_text(encoding="utf-8")))
         text = _without_places(printed.read_text(encoding="utf-8", errors="replace"))
         if part.reads == "lines":
-            return [json.loads(one) for one in text.splitlines() if one.startswith("{")] or None
-        return json.loads(text[text.index("{") :]) if part.reads else None
+            return [_loaded(one) for one in text.splitlines() if one.startswith("{")] or None
+        return _loaded(text[text.index("{") :]) if part.reads else None
     except (OSError, ValueError, KeyError):
         return None
+
+
+def _loaded(text: str) -> Any:
+    """Read JSON; NaN and infinities, which are none of its numbers, become None."""
+    return json.loads(text, parse_constant=lambda _: None)
 
 
 def _last(path: Path) -> str:
