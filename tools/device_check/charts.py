@@ -151,7 +151,7 @@ def profile(parts: Mapping) -> str:
     found = parts.get("training profile", {}).get("found")
     if not found or not found["longest"]:
         return ""
-    rows = [(one["name"][:38], one["ms"], "blue", True) for one in found["longest"]]
+    rows = [(one["name"].lstrip("_")[:36], one["ms"], "blue", True) for one in found["longest"]]
     return (
         "<p>Milliseconds of three steps of <code>ssd_demo</code> on "
         f"{html.escape(found['plane'])}, summed over its threads or streams; "

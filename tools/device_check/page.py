@@ -40,7 +40,7 @@ svg text { font-size: 11px; fill: var(--faint); font-variant-numeric: tabular-nu
 .bars text { font-size: 12.5px; } .bars .name { fill: var(--ink); }
 .bars rect { fill: currentColor; }
 .kinds { display: grid; grid-template-columns: minmax(0, 1fr); gap: 4px; margin: 0 0 8px; }
-.kinds > div { display: grid; grid-template-columns: 210px minmax(0, 1fr); gap: 14px;
+.kinds > div { display: grid; grid-template-columns: 290px minmax(0, 1fr); gap: 14px;
   align-items: center; }
 .strip { display: flex; gap: 3px; flex-wrap: wrap; }
 .strip i { width: 17px; height: 17px; border-radius: 4px; background: currentColor; }
