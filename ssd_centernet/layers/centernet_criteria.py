@@ -9,14 +9,14 @@ import tensorflow as tf
 
 from ssd_centernet._keras import keras
 from ssd_centernet.layers.anchor_criterion import CROWD_MODES
-from ssd_centernet.layers.class_factors import ClassFactors
-from ssd_centernet.ops import heatmaps, imitation
+from ssd_centernet.layers.heatmap_criterion import HeatmapCriterion
+from ssd_centernet.ops import heatmaps
 from ssd_centernet.ops import losses as loss_ops
 
 
 @gin.register
 @keras.saving.register_keras_serializable(package="ssd_centernet")
-class CenterNetLoss(ClassFactors):
+class CenterNetLoss(HeatmapCriterion):
     """CenterNet's loss: penalty-reduced focal loss of centres, L1 of offsets and sizes there.
 
     Source: docs/reference/centernet.md, sections 2 and 3
@@ -188,28 +188,11 @@ class CenterNetLoss(ClassFactors):
                 parts[key].append(tf.reduce_sum(errors * weights[..., tf.newaxis]))
         return {key: tf.add_n(sums) / normalizer for key, sums in parts.items()}
 
-    def imitate(
-        self,
-        outputs: list[dict[str, tf.Tensor]],
-        teacher: list[dict[str, tf.Tensor]],
-        temperature: float,
+    def imitation_errors(
+        self, output: dict[str, tf.Tensor], taught: dict[str, tf.Tensor]
     ) -> dict[str, tf.Tensor]:
-        """Compare what the network says with what its teacher says of the same images.
-
-        Args:
-            outputs: as in `call`.
-            teacher: the same of the teacher, whose last stack teaches all; a constant for the
-                gradient.
-            temperature: divides the logits, see `ops/imitation.py`.
-
-        Returns:
-            `center`, `size` and `offset`, float32 scalars; L1 at the teacher's peaks.
-        """
-
-        def errors_of(output: dict, taught: dict) -> dict[str, tf.Tensor]:
-            return {
-                name: tf.reduce_sum(tf.abs(output[name] - taught[name]), axis=-1)
-                for name in ("size", "offset")
-            }
-
-        return imitation.heatmap_divergence(outputs, teacher[-1], errors_of, temperature)
+        """Return the L1 distances of `size` and `offset`; see `HeatmapCriterion`."""
+        return {
+            name: tf.reduce_sum(tf.abs(output[name] - taught[name]), axis=-1)
+            for name in ("size", "offset")
+        }

@@ -9,14 +9,14 @@ import tensorflow as tf
 
 from ssd_centernet._keras import keras
 from ssd_centernet.layers.anchor_criterion import CROWD_MODES
-from ssd_centernet.layers.class_factors import ClassFactors
-from ssd_centernet.ops import box_losses, heatmaps, imitation
+from ssd_centernet.layers.heatmap_criterion import HeatmapCriterion
+from ssd_centernet.ops import box_losses, heatmaps
 from ssd_centernet.ops import losses as loss_ops
 
 
 @gin.register
 @keras.saving.register_keras_serializable(package="ssd_centernet")
-class TTFLoss(ClassFactors):
+class TTFLoss(HeatmapCriterion):
     """CenterNet's focal loss of centres, and an overlap loss of the boxes in all cells near them.
 
     Peaks are as wide and as high as their objects. The cells around a centre learn the object's box
@@ -185,26 +185,9 @@ class TTFLoss(ClassFactors):
             parts["box"].append(tf.math.divide_no_nan(tf.reduce_sum(losses * weights), total))
         return {key: tf.add_n(values) / len(outputs) for key, values in parts.items()}
 
-    def imitate(
-        self,
-        outputs: list[dict[str, tf.Tensor]],
-        teacher: list[dict[str, tf.Tensor]],
-        temperature: float,
+    def imitation_errors(
+        self, output: dict[str, tf.Tensor], taught: dict[str, tf.Tensor]
     ) -> dict[str, tf.Tensor]:
-        """Compare what the network says with what its teacher says of the same images.
-
-        Args:
-            outputs: as in `call`.
-            teacher: the same of the teacher, whose last stack teaches all; a constant for the
-                gradient.
-            temperature: divides the logits, see `ops/imitation.py`.
-
-        Returns:
-            `center` and `box`, float32 scalars; overlap losses at the teacher's peaks.
-        """
-
-        def errors_of(output: dict, taught: dict) -> dict[str, tf.Tensor]:
-            boxes, wanted = (heatmaps.boxes_from_sides(one["sides"]) for one in (output, taught))
-            return {"box": box_losses.overlap_loss(boxes, wanted, self.box_loss)}
-
-        return imitation.heatmap_divergence(outputs, teacher[-1], errors_of, temperature)
+        """Return the overlap loss of the boxes; see `HeatmapCriterion`."""
+        boxes, wanted = (heatmaps.boxes_from_sides(one["sides"]) for one in (output, taught))
+        return {"box": box_losses.overlap_loss(boxes, wanted, self.box_loss)}
