@@ -16,6 +16,12 @@ def _settings(path: Path) -> tuple[str, ...]:
 # Settings that leave the kinds of layers and their precision as the recipe has them; run scripts
 # lay them over a recipe too.
 NARROW = {path.stem: _settings(path) for path in sorted(_FOLDER.glob("*.gin"))}
+# The same networks with other assigners and losses: recipe -> the published one.
+PLUS = {
+    f"{name}_plus": name
+    for name in ("ssd300_vgg16", "ssd320_resnet50_fpn", "centernet_resnet101_fpn")
+}
+NARROW |= {plus: NARROW[published] for plus, published in PLUS.items()}
 
 # The run scripts train them: tests/scripts/test_smoke.py.
 TRAINED_BY_SCRIPTS = (

@@ -15,7 +15,7 @@ from ssd_centernet.training.loss_scale import LossScale
 from ssd_centernet.training.schedules import ConstantRate, RunLength
 from ssd_centernet.training.trainer import Trainer
 from tests.models import contracts
-from tests.narrow import NARROW, SIZE
+from tests.narrow import NARROW, PLUS, SIZE
 
 STEPS = 20
 # Largest relative difference of a step's total loss from that in float32. bfloat16 has 8 bits of
@@ -35,6 +35,7 @@ LEARNING_RATES = {
     "centernet_hourglass52": 3e-4,
     "centernet_hourglass20": 3e-4,
 }
+LEARNING_RATES |= {plus: LEARNING_RATES[published] for plus, published in PLUS.items()}
 
 
 @functools.cache
@@ -70,8 +71,12 @@ def losses(recipe: str, dtype: str) -> np.ndarray:
     return np.array(totals)
 
 
-@pytest.mark.parametrize("dtype", BOUNDS)
-@pytest.mark.parametrize("recipe", NARROW)
+# Of the same networks with other losses bfloat16 alone: float16 takes as long as all others.
+PAIRS = [(recipe, dtype) for recipe in NARROW for dtype in BOUNDS]
+PAIRS = [(recipe, dtype) for recipe, dtype in PAIRS if dtype == "bf16" or recipe not in PLUS]
+
+
+@pytest.mark.parametrize(("recipe", "dtype"), PAIRS)
 def test_half_precision_follows_float32(recipe, dtype):
     exact = losses(recipe, "fp32")
     assert len(exact) == STEPS
@@ -86,6 +91,6 @@ def test_half_precision_follows_float32(recipe, dtype):
 
 
 def test_every_published_recipe_is_compared():
-    others = ("_overfit", "_demo", "_plus", "_demo_relu6")
+    others = ("_overfit", "_demo", "_demo_plus", "_demo_relu6")
     published = {name for name in config.recipes() if not name.endswith(others)}
     assert published == set(NARROW) == set(LEARNING_RATES)
