@@ -30,7 +30,8 @@ from PIL import Image
 from ssd_centernet.benchmark.evaluation import evaluator_batches, random_scene
 from ssd_centernet.data.convert import convert_coco
 from ssd_centernet.data.directory import load_label_map
-from ssd_centernet.data.pipeline import resize_only, training_batches
+from ssd_centernet.data.loading import resize_only
+from ssd_centernet.data.pipeline import training_batches
 from ssd_centernet.evaluation.coco import CocoEvaluator
 from ssd_centernet.evaluation.detector import split_ground_truth
 from ssd_centernet.layers.preprocessing import Preprocessing

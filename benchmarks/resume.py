@@ -19,7 +19,8 @@ import tensorflow as tf
 
 from ssd_centernet.benchmark.records import write_records
 from ssd_centernet.data.directory import load_label_map
-from ssd_centernet.data.pipeline import count_examples, resize_only, training_batches
+from ssd_centernet.data.loading import resize_only
+from ssd_centernet.data.pipeline import count_examples, training_batches
 from ssd_centernet.layers.preprocessing import Preprocessing
 
 

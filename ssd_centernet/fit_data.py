@@ -95,6 +95,7 @@ def training_data(
         options |= {"batch_size": batch_size} | ({"train_split": split} if split else {})
         chosen = {name: options.pop(name) for name in _SETTINGS if name in options}
         of_recipe = Recipe().replace(**chosen)
+        of_recipe.check_one_size("fit")
         batches = of_recipe.training_batches(detector, data_dir, label_map=label_map, **options)
     steps_per_epoch = math.ceil(of_recipe.count_images(data_dir) / batch_size)
     for note in of_recipe.notes(detector, data_dir, batches):

@@ -17,6 +17,7 @@ from ssd_centernet.building import build_detector, check_normalization
 from ssd_centernet.data.augment.compose import Composition, composed
 from ssd_centernet.data.augment.on_device import DeviceRendering
 from ssd_centernet.data.directory import load_label_map
+from ssd_centernet.data.loading import resize_only
 from ssd_centernet.data.mixture import (
     DataDir,
     Mixture,
@@ -25,7 +26,7 @@ from ssd_centernet.data.mixture import (
     training_source,
 )
 from ssd_centernet.data.notes import training_notes
-from ssd_centernet.data.pipeline import evaluation_batches, resize_only
+from ssd_centernet.data.pipeline import evaluation_batches
 from ssd_centernet.data.shards import RecordSource
 from ssd_centernet.evaluation.detector import fitting_batch_size
 from ssd_centernet.labels import LabelMap
@@ -35,6 +36,7 @@ from ssd_centernet.recipe_settings import RecipeSettings
 from ssd_centernet.runtime.distribution import Communicator, SingleProcess
 from ssd_centernet.runtime.engine import Engine, start_engine
 from ssd_centernet.runtime.precision import needs_loss_scale
+from ssd_centernet.training import image_sizes
 from ssd_centernet.training.length import LOSS_PREFIX, LoopOptions, RunLength, intervals, run_length
 from ssd_centernet.training.teacher import Lessons
 from ssd_centernet.training.trainer import Trainer
@@ -91,6 +93,27 @@ class Recipe(RecipeSettings):
         """Return what takes the chain apart, where the device makes the pixels."""
         return DeviceRendering(self.augment) if self.augment_on == "device" else None
 
+    def _at_sizes(self, detector: Detector, rendering: DeviceRendering | None) -> list[tuple]:
+        """Return what `image_sizes.sized_parts` does; nothing where one size is trained at."""
+        sizes = self.image_sizes or ()
+        return image_sizes.sized_parts(detector, sizes, self.augment, rendering)
+
+    def check_one_size(self, who: str) -> None:
+        """Refuse `image_sizes` where only one size can be taken.
+
+        Args:
+            who: takes it, such as "fit".
+
+        Raises:
+            ValueError: there are several sizes.
+        """
+        if self.image_sizes is not None:
+            raise ValueError(
+                f"train.image_sizes draws one of {image_sizes.in_words(self.image_sizes)} pixels "
+                f"for each batch, but {who} takes batches of one size, that of the network: set "
+                'it to None (--gin_params="train.image_sizes = None").'
+            )
+
     def _mixed(self) -> dict[str, Any]:
         """Return the settings that only a mixture has: other functions may not know them."""
         mixed = {"data_weights": self.data_weights, "repeat_threshold": self.repeat_threshold}
@@ -146,6 +169,7 @@ class Recipe(RecipeSettings):
         world_size: int = 1,
         start_example: int = 0,
         for_step: bool = False,
+        one_size: bool = False,
         **options: Any,
     ) -> tf.data.Dataset:
         """Make the endless batches that a training with this recipe is fed.
@@ -158,6 +182,7 @@ class Recipe(RecipeSettings):
             world_size: number of processes.
             start_example: images of this process that were already consumed.
             for_step: whether the step may make the pixels (`augment_on`); all others get images.
+            one_size: whether all images have the size of the detector, whatever `image_sizes` says.
             **options: of `batches` that are no settings of a recipe, such as `cache`.
 
         Returns:
@@ -170,9 +195,15 @@ class Recipe(RecipeSettings):
         chain = self.augment or resize_only(detector.preprocessing)
         check_normalization(chain, detector)
         rendering = self.rendering() if for_step else None
+        forms = [] if one_size else self._at_sizes(detector, rendering)
         if rendering:
-            shown = Composition(self.compose, image_size=detector.image_size)
-            rendering.check_fit(shown.largest_canvas(self._source(data_dir).largest_picture()))
+            for form in [detector, *(one for one, *_ in forms)]:
+                shown = Composition(self.compose, image_size=form.image_size)
+                rendering.check_fit(shown.largest_canvas(self._source(data_dir).largest_picture()))
+        if forms:
+            in_pipeline = self.targets_in_pipeline
+            options["at_sizes"] = [image_sizes.loading(*one, in_pipeline) for one in forms]
+            options["batches_per_size"] = self.accumulate_steps
         folders = folders_of(data_dir)
         return self.batches(
             folders[0] if len(folders) == 1 else folders,
@@ -225,6 +256,7 @@ class Recipe(RecipeSettings):
             label_map=label_map or load_label_map(data_dir),
             batch_size=fitting_batch_size(wanted, images, communicator.size),
             preprocess=detector.preprocessing,
+            views_of=detector.views_of,
             make_targets=detector.pipeline_targets(self.targets_in_pipeline),
             rank=communicator.rank,
             world_size=communicator.size,
@@ -256,6 +288,7 @@ class Recipe(RecipeSettings):
             ValueError: statistics are to be joined that stay as they are.
         """
         communicator, rendering = communicator or SingleProcess(), self.rendering()
+        lessons = teacher and Lessons(self.teacher, detector, teacher)
         if self.sync_batch_norm and detector.quantized is not None:
             raise ValueError(
                 "train.sync_batch_norm joins statistics that stay as they are with "
@@ -284,7 +317,11 @@ class Recipe(RecipeSettings):
             jit_compile=self.jit_compile,
             rematerialize=self.rematerialize,
             render=rendering and rendering.render,
-            lessons=teacher and Lessons(self.teacher, detector, teacher),
+            lessons=lessons,
+            forms=[
+                image_sizes.Form(one, made and made.render, lessons and lessons.at_size(one))
+                for one, _, made in self._at_sizes(detector, rendering)
+            ],
             communicator=communicator,
         )
         if fits_length:

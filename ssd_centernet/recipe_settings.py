@@ -29,6 +29,9 @@ class RecipeSettings:
         batches: `training_batches` or a function like it; bind `@training_batches` to set options.
         compose: steps on whole pictures before `augment`: `Mosaic` or a tuple of them in order.
         augment: chain of `data/augment/`; None resizes and normalises only.
+        image_sizes: sizes (height, width) in pixels, such as ((256, 256), (320, 320)), of which one
+            is drawn for each update (multi-scale training); None trains at the network's own, at
+            which a run is evaluated and exported in any case.
         augment_on: who makes its pixels: "host", the input pipeline, or "device", the step.
         weight_decay: coefficient of the L2 objective.
         decay_exclude: regular expressions of variable names that do not decay.
@@ -104,6 +107,7 @@ class RecipeSettings:
     batches: Annotated[Callable, may_be.constructor("training_batches")] = training_batches
     compose: Annotated[Any | None, may_be.PICTURE_STEPS] = None
     augment: Annotated[Callable | None, may_be.CHAIN] = None
+    image_sizes: Annotated[Sequence[Sequence[int]] | None, may_be.IMAGE_SIZES] = None
     augment_on: Annotated[str, may_be.one_of("host", "device")] = "host"
     weight_decay: Annotated[float, may_be.FACTOR] = 0.0
     decay_exclude: Annotated[Sequence[str], may_be.PATTERNS] = ("_norm/",)

@@ -32,6 +32,7 @@ from ssd_centernet.runs.teaching import open_teacher
 from ssd_centernet.runtime.distribution import Communicator
 from ssd_centernet.runtime.engine import Engine
 from ssd_centernet.training.checkpoints import MisfitError, RunCheckpoints
+from ssd_centernet.training.image_sizes import in_words
 from ssd_centernet.training.length import RunLength
 from ssd_centernet.training.logging import TrainLog
 from ssd_centernet.training.loop import TrainLoop
@@ -144,7 +145,7 @@ def train(
                     checkpoints=checkpoints,
                     log=log,
                     evaluate=evaluation,
-                    settled=_evaluated_state(trainer, EarlyStatistics(trainer, begin_at, log.say)),
+                    settled=_evaluated_state(trainer, begin_at, log.say),
                     strategy=strategy,
                     observers=observers,
                     begins=functools.partial(settings.save, log.say),
@@ -250,8 +251,9 @@ def _check_frozen(recipe: Recipe, detector: Detector, fresh: Sequence[str] | Non
     )
 
 
-def _evaluated_state(trainer: Trainer, statistics: EarlyStatistics) -> Callable:
+def _evaluated_state(trainer: Trainer, begin_at: Callable, say: Callable) -> Callable:
     """Join what opens the state that is evaluated: averages of the weights, then statistics."""
+    statistics = EarlyStatistics(trainer, functools.partial(begin_at, one_size=True), say)
     if trainer.average is None:
         return statistics
 
@@ -360,6 +362,8 @@ def _announce(
         log.say(misfit)
     if warmed_up := describe_averages(trainer.detector):
         log.say(warmed_up)
+    if recipe.image_sizes is not None:
+        log.say(f"each update has images of {in_words(recipe.image_sizes)} pixels, as it is drawn")
     devices = trainer.communicator.replicas
     if recipe.sync_batch_norm and processes * devices == 1:
         log.say("note: train.sync_batch_norm (--distributed_bn) has no effect on one process")

@@ -91,6 +91,16 @@ PLACES = {
 }
 TRAIN = ("train",)
 
+
+class OfLength(int):
+    """Equal to every list of this length."""
+
+    def __eq__(self, other):
+        return len(other) == int(self)
+
+    __hash__ = int.__hash__
+
+
 # Setting of a recipe -> its tell-tale value in gin, the commands that must see it, and where it
 # must arrive: "function.parameter" -> value.
 TELLTALES = {
@@ -99,6 +109,8 @@ TELLTALES = {
     "batch_size": ("3", ("train", "make_static"), {"batches.batch_size": 3}),
     "augment": ("@TelltaleAugment()", FEED, {"batches.augment": TelltaleAugment}),
     "compose": ("@TelltaleMosaic()", FEED, {"batches.compose": TelltaleMosaic}),
+    # Some take one size, and refuse several: tests/training/test_image_sizes.py.
+    "image_sizes": ("((64, 64), (96, 80))", TRAIN, {"Trainer.forms": OfLength(2)}),
     "augment_on": ("'device'", TRAIN, {"Trainer.render": types.MethodType}),
     "batches": (
         "@telltale_batches",
@@ -166,7 +178,7 @@ PARTS = (
     "TelltaleRate.learning_rate = 0.25",
 )
 # They exclude others: a run of their own.
-APART = ("steps", "resume_from", "augment_on")
+APART = ("steps", "resume_from", "augment_on", "image_sizes")
 
 
 # They need a run that is trained: the file and the test that follow them to the step.

@@ -111,6 +111,7 @@ def run(
         links = Path(folder) / "links"
         links.mkdir()
         source = records.long_epoch(data_dir, links, split=split)
+        recipe.check_one_size("a benchmark")
         detector = recipe.detector(load_label_map(source))
         dataset = recipe.training_batches(detector, source, for_step=True)
         size = tuple(detector.image_size)

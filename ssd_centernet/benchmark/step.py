@@ -85,7 +85,11 @@ def make_trainer(recipe: Recipe, detector: Detector) -> Trainer:
 
     Returns:
         The trainer at step 0.
+
+    Raises:
+        ValueError: the recipe trains at several sizes.
     """
+    recipe.check_one_size("a benchmark")
     length = dataclasses.replace(_LENGTH, global_batch_size=recipe.batch_size)
     return recipe.replace(accumulate_steps=1).trainer(detector, length)
 

@@ -132,6 +132,7 @@ def write_workers(
     from ssd_centernet.data.directory import load_label_map
     from ssd_centernet.data.static import write_static_batches
 
+    recipe.check_one_size("make_static")
     label_map = load_label_map(data_dir)
     detector = recipe.detector(label_map)
     if steps is None:

@@ -40,12 +40,12 @@ def main(argv: list[str]) -> int:
     values = flags.FLAGS
     from ssd_centernet import config
     from ssd_centernet.data.directory import load_label_map
-    from ssd_centernet.models.detector import size_in_words
     from ssd_centernet.plain_text import counted
     from ssd_centernet.preview.fed_images import count_matches, show_inputs
     from ssd_centernet.recipe import Recipe
     from ssd_centernet.runs.splits import settle_splits
     from ssd_centernet.runtime.device import select_device
+    from ssd_centernet.training.image_sizes import in_words
 
     # Nothing here is worth an accelerator's memory.
     select_device("cpu")
@@ -60,10 +60,12 @@ def main(argv: list[str]) -> int:
     recipe = settle_splits(Recipe(), values.data_dir)
     count = recipe.count_images(values.data_dir)
     number = min(values.num_images, count)
-    # More images a batch than are shown would only take time and memory.
-    recipe = recipe.replace(batch_size=min(recipe.batch_size, number))
+    sizes = recipe.image_sizes or ()
+    if not sizes:
+        # More images a batch than are shown would only take time and memory.
+        recipe = recipe.replace(batch_size=min(recipe.batch_size, number))
     detector = recipe.detector(load_label_map(values.data_dir))
-    size = size_in_words(detector.image_size)
+    size = in_words(sizes or [detector.image_size])
     fed = show_inputs(
         detector,
         recipe.training_batches(detector, values.data_dir),
@@ -71,10 +73,12 @@ def main(argv: list[str]) -> int:
         heading=f"{recipe.train_split} of {values.data_dir}, as the network is fed: {size} pixels",
         num_images=number,
         cell_size=values.cell_size,
+        sizes=sizes,
     )
     _runs.use_settings_of_training(recipe)
     config.assert_all_used(allow=("train",), overrides_only=True)
     print(f"{values.output}: {counted(len(fed), 'image')}, {count_matches(fed)}")
     all_of_them = "all" if number == count else f"the first of {count:,}"
-    print(f"they are {all_of_them} that {recipe.train_split} has to train on")
+    each = " (the first of each size)" if len(sizes) > 1 else ""
+    print(f"they are {all_of_them} that {recipe.train_split} has to train on{each}")
     return 0

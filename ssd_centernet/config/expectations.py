@@ -96,6 +96,15 @@ def _are_patterns(value: Any) -> bool:
     return all(isinstance(item, str) for item in items)
 
 
+def _is_size(value: Any) -> bool:
+    sides = value if isinstance(value, Sequence) and not isinstance(value, str) else ()
+    return len(sides) == 2 and all(_is_integer(side) and side >= 1 for side in sides)
+
+
+def _differ(sizes: Sequence[Sequence[int]]) -> bool:
+    return len({tuple(size) for size in sizes}) == len(sizes)
+
+
 def _is_step(value: Any) -> bool:
     return hasattr(value, "partners") and not inspect.isclass(value)
 
@@ -136,6 +145,10 @@ FACTORS = Expectation(
 WEIGHTS = Expectation(
     lambda v: isinstance(v, Sequence) and all(_is_number(one) and one >= 0 for one in v),
     "a tuple of numbers of 0 or more, such as (2.0, 1.0)",
+)
+IMAGE_SIZES = Expectation(
+    lambda v: isinstance(v, Sequence) and len(v) > 0 and all(map(_is_size, v)) and _differ(v),
+    "a tuple of different (height, width) in whole pixels, such as ((256, 256), (320, 320))",
 )
 DURATION = Expectation(
     lambda v: _DURATION.fullmatch(str(v)) is not None and (isinstance(v, str) or _is_integer(v)),

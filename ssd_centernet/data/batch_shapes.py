@@ -55,11 +55,13 @@ def fill_up(batch: Example, batch_size: int) -> Example:
         )
         return tf.ensure_shape(full, [batch_size, *value.shape[1:]])
 
-    targets = batch.pop("targets", None)
+    targets, views = batch.pop("targets", None), batch.pop("views", None)
     filled = {
         key: fill(value, {"source_id": FILLER_ID, "extent": 1}.get(key, 0))
         for key, value in batch.items()
     }
     if targets is not None:  # The losses of a batch with fillers are not counted.
         filled["targets"] = {key: fill(value) for key, value in targets.items()}
+    if views is not None:
+        filled["views"] = tuple((fill(image), fill(extent, 1)) for image, extent in views)
     return filled

@@ -9,17 +9,16 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 import gin
 import tensorflow as tf
 
 from ssd_centernet.data import records, shards
-from ssd_centernet.data.augment.compose import Composition, PictureStep, decoded, of_pixels
+from ssd_centernet.data.augment.compose import Composition, PictureStep, decoded
 from ssd_centernet.data.batch_shapes import OBJECT_FIELDS, fill_up, finish
 from ssd_centernet.data.decoded import decoded_records
 from ssd_centernet.data.epochs import (
-    Joined,
     as_written,
     cached_epochs,
     cached_mixed_epochs,
@@ -27,13 +26,19 @@ from ssd_centernet.data.epochs import (
     mixed_epochs,
     read_epochs,
 )
+from ssd_centernet.data.loading import (
+    AtSize,
+    Augment,
+    Example,
+    MakeTargets,
+    SizeDraw,
+    load_sized,
+    loader,
+    made_targets,
+    preprocess_example,
+)
 from ssd_centernet.data.mixture import DataDir, Mixture, training_source
 from ssd_centernet.labels import LabelMap
-from ssd_centernet.native import library
-
-Example = dict[str, tf.Tensor]
-Augment = Callable[[Mapping[str, tf.Tensor], tf.Tensor], Example]
-MakeTargets = Callable[..., Mapping[str, tf.Tensor]]
 
 # Records parsed ahead of decoding, so that the turn of an epoch (new files, an empty shuffle
 # buffer) need not be felt.
@@ -71,6 +76,8 @@ def training_batches(
     compose: PictureStep | Sequence[PictureStep] = (),
     total_examples: int | None = None,
     part: tuple[int, int] | None = None,
+    at_sizes: Sequence[AtSize] = (),
+    batches_per_size: int = 1,
 ) -> tf.data.Dataset:
     """Make the endless stream of augmented training batches.
 
@@ -126,13 +133,18 @@ def training_batches(
         total_examples: examples of this process in the whole run, for steps that end before it.
         part: (i, n) leaves the batches i, i + n, i + 2 n, ... of the stream, for `data_service/`,
             and unpacks no others; None leaves all.
+        at_sizes: what is done for each size of images, of which one is drawn for each batch; it
+            replaces `image_size`, `augment` and `make_targets`. () makes all of one size.
+        batches_per_size: consecutive batches that have one size: those of an update.
 
     Returns:
         Dataset of batches: `image` [B, h, w, 3]; `extent` float32 [B, 2], the share (height, width)
         of the input that the picture covers; `boxes` float32 [B, M, 4] yxyx fractions of the input,
         `classes` int32 [B, M], `is_crowd` bool [B, M], `area` float32 [B, M], `valid` bool [B, M]
         with M = max_boxes; `source_id` int64 [B]; `height`, `width` int32 [B] of the original
-        images; and, with `make_targets`, the dict `targets`. All shapes are static.
+        images; and, with `make_targets`, the dict `targets`. All shapes are static, but with
+        `at_sizes` those of `image` and `targets`, which have those of the size that `image_size`
+        int32 [B, 2], (height, width) in pixels, names.
 
     Raises:
         FileNotFoundError: no folder, or no complete set of record files in it.
@@ -163,7 +175,10 @@ def training_batches(
             f"training_batches.cache is {cache!r}, but --data_service lets other processes read "
             "the records, and what is kept here is no use to them: leave out one of the two."
         )
-    unpacked = decoded_records(source, cache, cache_scale, cache_dir, image_size)
+    sizes = [one.image_size for one in at_sizes]
+    unpacked = decoded_records(
+        source, cache, cache_scale, cache_dir, max(sizes, key=max) if sizes else image_size
+    )
     first_epoch, offset = 0, 0
     if start_example:
         first_epoch, offset = divmod(start_example, source.count())
@@ -180,27 +195,28 @@ def training_batches(
     if part is not None:
         epochs = dataclasses.replace(epochs, chosen=every_nth(batch_size, *part))
 
-    composition = Composition(compose, image_size=image_size, total_examples=total_examples)
+    def loading(at: AtSize) -> Callable:
+        composition = Composition(compose, image_size=at.image_size, total_examples=total_examples)
+        by = "train.compose" if composition.steps else unpacked and "training_batches.cache"
+        options = {"max_boxes": max_boxes, "dtype": dtype, "native": native}
+        return loader(at, composition, epochs.parse, pixels_by=by, **options)
+
+    composition = Composition(compose)
     if composition.steps:
         place = first_epoch, offset, start_example
         examples = epochs.joined_from(*place, partners=composition.partners)
     else:
         examples = epochs.examples_from(first_epoch, offset)
-    if not _is_ours(augment):
-        augment = tf.function(augment)
-        by = "train.compose" if composition.steps else unpacked and "training_batches.cache"
-        augment = of_pixels(augment, by) if by else augment
-
-    @as_written
-    def load(seeds: tf.Tensor, example: Example | Joined) -> Example:
-        with library.use(native):
-            if composition.steps:
-                example = composition(example, epochs.parse, seed=seeds)
-            example = augment(example, seeds)
-            if "image" in example:  # Else the step makes it.
-                _check_image_size(example["image"], image_size)
-            targets = _targets(example, make_targets)
-        return finish(example, max_boxes, dtype, targets)
+    load = loading(AtSize(image_size, augment, make_targets))
+    if at_sizes:
+        examples = examples.enumerate()
+        load = load_sized(
+            [loading(one) for one in at_sizes],
+            sizes,
+            SizeDraw(seed, batch_size, batches_per_size, start_example, part or (0, 1)),
+        )
+        # Images of two sizes make no batch.
+        deterministic = True
 
     examples = examples.prefetch(_RECORDS_AHEAD)
     loaded = examples.map(load, num_parallel_calls or _calls(), deterministic=deterministic)
@@ -213,6 +229,7 @@ def evaluation_batches(
     *,
     label_map: LabelMap,
     preprocess: Callable[[tf.Tensor], tf.Tensor],
+    views_of: Callable[[tf.Tensor], Sequence[tuple]] | None = None,
     make_targets: MakeTargets | None = None,
     batch_size: int = 8,
     split: str = "coco_val",
@@ -234,6 +251,7 @@ def evaluation_batches(
             whose `source_id` is -1.
         preprocess: uint8 [H, W, 3] -> float [h, w, 3], as `Detector.preprocessing`; if it has
             `extent(height, width)`, boxes are fractions of the padded frame.
+        views_of: uint8 [H, W, 3] -> further images with their extents, as `Detector.views_of`.
         make_targets: as in `training_batches`, for the losses of the evaluation.
         split: prefix of the record files.
         max_boxes: size of the padded object fields; more boxes are left out of these fields, but
@@ -245,7 +263,8 @@ def evaluation_batches(
         threadpool_size: threads of the pipeline, 0 for one per core.
 
     Returns:
-        Dataset of batches with the keys and static shapes of `training_batches`.
+        Dataset of batches with the keys and static shapes of `training_batches`, and `views`,
+        a tuple of what `views_of` gives, if that is anything.
 
     Raises:
         FileNotFoundError: no folder, or no complete set of record files in it.
@@ -259,8 +278,14 @@ def evaluation_batches(
 
     @as_written
     def load(serialized: tf.Tensor) -> Example:
-        example = preprocess_example(records.parse_example(serialized, label_map), preprocess)
-        return finish(example, max_boxes, dtype, _targets(example, make_targets))
+        example = records.parse_example(serialized, label_map)
+        views = []
+        if views_of is not None:
+            example = decoded(example)
+            views = views_of(example["image"])
+        example = preprocess_example(example, preprocess)
+        ready = finish(example, max_boxes, dtype, made_targets(example, make_targets))
+        return {**ready, "views": tuple(map(tuple, views))} if views else ready
 
     serialized = shards.read_records(source.files)
     if not source.by_file:
@@ -270,45 +295,6 @@ def evaluation_batches(
     )
     batches = batches.map(as_written(lambda batch: fill_up(batch, batch_size))).prefetch(2)
     return _with_options(batches, True, threadpool_size)
-
-
-def resize_only(preprocess: Callable[[tf.Tensor], tf.Tensor]) -> Augment:
-    """Make the chain for training without augmentation.
-
-    Args:
-        preprocess: as in `evaluation_batches`.
-
-    Returns:
-        A chain (example with `encoded`, seed) -> example with `image`, see `data/augment/`.
-    """
-
-    def chain(example: Mapping[str, tf.Tensor], seed: tf.Tensor) -> Example:
-        del seed
-        return preprocess_example(example, preprocess)
-
-    return chain
-
-
-def preprocess_example(
-    example: Mapping[str, tf.Tensor], preprocess: Callable[[tf.Tensor], tf.Tensor]
-) -> Example:
-    """Decode an example and prepare it as for detection.
-
-    Args:
-        example: an Example with `encoded`, or `image`.
-        preprocess: as in `evaluation_batches`.
-
-    Returns:
-        The example with `image`, `extent` and boxes as fractions of the network's input.
-    """
-    example = decoded(example)
-    image = example["image"]
-    example["image"] = preprocess(image)
-    if hasattr(preprocess, "extent"):
-        extent = preprocess.extent(*tf.unstack(tf.shape(image)[:2]))
-        example["extent"] = extent
-        example["boxes"] = example["boxes"] * tf.concat([extent, extent], axis=0)
-    return example
 
 
 def count_examples(
@@ -345,11 +331,6 @@ def count_examples(
     return training_source(data_dir, split, rank, world_size, keep_empty, crowd, **mixed).count()
 
 
-def _is_ours(function: Callable) -> bool:
-    module = getattr(function, "__module__", None) or type(function).__module__
-    return module.partition(".")[0] == __package__.partition(".")[0]
-
-
 def _treat_crowd(example: Example, crowd: str) -> Example:
     if crowd == "object":
         return {**example, "is_crowd": tf.zeros_like(example["is_crowd"])}
@@ -357,22 +338,6 @@ def _treat_crowd(example: Example, crowd: str) -> Example:
         keep = tf.where(tf.logical_not(example["is_crowd"]))[:, 0]
         return {**example, **{k: tf.gather(example[k], keep) for k in OBJECT_FIELDS}}
     return example
-
-
-def _targets(example: Example, make_targets: MakeTargets | None) -> Mapping[str, tf.Tensor] | None:
-    """Make the targets of all objects of an image, before these are cut or padded."""
-    if make_targets is None:
-        return None
-    objects = (example[key] for key in ("boxes", "classes", "is_crowd"))
-    return make_targets(*objects, extent=example.get("extent", tf.ones([2])))
-
-
-def _check_image_size(image: tf.Tensor, image_size: tuple[int, int] | None) -> None:
-    if image_size is not None and tuple(image.shape[:2]) != tuple(image_size):
-        raise ValueError(
-            f"The augmentation makes images of shape {image.shape}, but the network expects "
-            f"(height, width) = {tuple(image_size)}. Give both the same image_size."
-        )
 
 
 def _calls() -> int:

@@ -170,10 +170,16 @@ def static_batches(
 
     Raises:
         FileNotFoundError: no complete files of this worker.
-        ValueError: files of another batch size, image size, label map or kind of targets.
+        ValueError: files of another batch size, image size, label map or kind of targets, or images
+            of several sizes are asked for.
 
     Source: docs/reference/ssd_resnet34.md, section 7.6
     """
+    if unused.get("at_sizes"):
+        raise ValueError(
+            "train.image_sizes draws a size for each batch, but files of make_static have one: "
+            "set it to None, or train.batches = @training_batches."
+        )
     folder = worker_folder(directory or data_dir, rank)
     info = _read_info(folder, rank, world_size)
     fields = info["fields"]

@@ -370,6 +370,11 @@ def _cancellation() -> Any:
 
 def _queue(spec: dict) -> tf.queue.FIFOQueue:
     parts = tf.nest.flatten(spec)
+    if not all(one.shape.is_fully_defined() for one in parts):
+        raise ValueError(
+            "--data_service hands batches of one shape on, but train.image_sizes makes several: "
+            "leave out one of the two."
+        )
     types = [tf.int64, *(one.dtype for one in parts)]
     return tf.queue.FIFOQueue(_READY, types, [[], *(one.shape for one in parts)])
 

@@ -44,7 +44,9 @@ def detection_step(
     def step(batch: dict) -> tuple[dict, dict]:
         outputs = detector(batch["image"], training=False)
         parts = detector.compute_losses(outputs, batch) if with_losses else {}
-        return detector.detect_prepared(batch["image"], batch["extent"], outputs=outputs), parts
+        views = {"views": batch["views"]} if "views" in batch else {}
+        prepared = batch["image"], batch["extent"]
+        return detector.detect_prepared(*prepared, outputs=outputs, **views), parts
 
     return step
 

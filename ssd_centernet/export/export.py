@@ -307,6 +307,13 @@ def _check(detector, formats, label_map, pairs) -> tuple[str, ...]:
         )
     if pairs < 1:
         raise ValueError(f"export.pairs must be at least 1, got {pairs}.")
+    scales = [one for one in getattr(detector.decoder, "test_time", ()) if one != "flip"]
+    if scales:
+        raise ValueError(
+            f"{type(detector.decoder).__name__}.test_time = {detector.decoder.test_time} looks at "
+            "each image at other sizes too, which exported files do not do: they hold the network "
+            "at one size. Set it to () or ('flip',); evaluate and predict by --model_dir have it."
+        )
     if label_map is not None:
         label_map.check_num_classes(detector.num_classes, source="the detector's num_classes")
         return tuple(label_map.names)

@@ -28,7 +28,7 @@ class DefaultBoxes(Float32Layer):
         *,
         aspect_ratios: Sequence[Sequence[float]] = ((2,), (2, 3), (2, 3), (2, 3), (2,), (2,)),
         steps: Sequence[float] | None = (8, 16, 32, 64, 100, 300),
-        reference_size: int = 300,
+        reference_size: float = 300,
         clip: bool = True,
         name: str = "default_boxes",
         **kwargs,
@@ -137,6 +137,28 @@ class DefaultBoxes(Float32Layer):
         scales, found = split(anchor_fit.search(starts, overlaps, threshold))
         rounded = tuple(tuple(round(float(r), 2) for r in level) for level in found)
         return {"scales": tuple(round(float(s), 1) for s in scales), "aspect_ratios": rounded}
+
+    def at_size(self, image_size: tuple[int, int], *, before: tuple[int, int]) -> DefaultBoxes:
+        """Return the layer whose boxes have the same pixels on images of another size.
+
+        A network of another `IMAGE_SIZE` has boxes of the same share of the image. Here the weights
+        are shared: they see pixels and not the size of the image, so that an object of so many
+        pixels must have the same box code on each. YOLO's anchors are pixels for this reason.
+
+        Args:
+            image_size: (height, width) of those images in pixels.
+            before: of the images that this layer is for.
+
+        Returns:
+            A layer without published steps: its cells are spread evenly.
+
+        Source: YOLO9000: Better, Faster, Stronger (arXiv:1612.08242), "Multi-Scale Training"
+        """
+        changed = {
+            "reference_size": self.reference_size * min(image_size) / min(before),
+            "steps": None,
+        }
+        return type(self).from_config({**self.get_config(), **changed})
 
     def generate_in_pixels(
         self, image_size: tuple[int, int], feature_sizes: Sequence[tuple[int, int]]

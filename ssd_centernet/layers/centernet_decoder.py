@@ -27,7 +27,7 @@ class CenterNetDecoder(Decoder):
         score_threshold: float = 0.0,
         kernel_size: int = 3,
         iou_threshold: float | None = None,
-        test_time: Sequence[str] = (),
+        test_time: Sequence[str | float] = (),
         name: str = "decoder",
         **kwargs,
     ):
@@ -41,7 +41,8 @@ class CenterNetDecoder(Decoder):
             iou_threshold: of two boxes of a class with a greater IoU the worse is left out, in
                 (0, 1]; None suppresses no boxes, as published.
             test_time: ('flip',) detects on the mirrored image too and joins both, in twice the
-                time; (), as published, looks once.
+                time; numbers, as in ('flip', 0.75, 1.5), are factors of the network's input at
+                which the image is looked at too; (), as published, looks once.
             name: name of the layer.
             **kwargs: passed to the Keras layer.
 

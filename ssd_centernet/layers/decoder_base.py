@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import numbers
 from collections.abc import Sequence
 
 from ssd_centernet.layers.base import Float32Layer
@@ -12,20 +14,31 @@ FLIP = "flip"
 class Decoder(Float32Layer):
     """The base of decoders: what they may ask of a detector beside one look at each image."""
 
-    def __init__(self, *, test_time: Sequence[str], **kwargs):
+    def __init__(self, *, test_time: Sequence[str | float], **kwargs):
         """Note the setting.
 
         Args:
-            test_time: "flip" or nothing.
+            test_time: "flip", and factors of the size of the network's input.
             **kwargs: passed to the Keras layer.
 
         Raises:
-            ValueError: another word, or a text instead of a tuple.
+            ValueError: another word, a factor of 0 or less or of 1, or no tuple.
         """
         super().__init__(**kwargs)
-        given = (test_time,) if isinstance(test_time, str) else tuple(test_time)
-        if isinstance(test_time, str) or set(given) - {FLIP}:
+        given = None if isinstance(test_time, str | numbers.Real) else tuple(test_time)
+        if given is None or any(one != FLIP and not _is_scale(one) for one in given):
             raise ValueError(
-                f"{type(self).__name__}.test_time is {test_time!r}; expected () or ('flip',)."
+                f"{type(self).__name__}.test_time is {test_time!r}; expected () or ('flip',), or "
+                "with factors of the input's size, such as ('flip', 0.75, 1.5)."
             )
         self.test_time = given
+
+
+def scales_of(test_time: Sequence[str | float]) -> list[float]:
+    """Return the factors of the input's size among what a decoder asks for."""
+    return [one for one in test_time if one != FLIP]
+
+
+def _is_scale(value: object) -> bool:
+    is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
+    return is_number and math.isfinite(value) and value > 0 and value != 1

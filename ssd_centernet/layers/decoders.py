@@ -41,7 +41,7 @@ class SSDDecoder(Decoder):
         drop_empty: bool = False,
         scale_factors: tuple[float, float, float, float] = (10.0, 10.0, 5.0, 5.0),
         candidate_sizes: tuple[int, ...] = (256, 512, 1024, 2048, 4096),
-        test_time: Sequence[str] = (),
+        test_time: Sequence[str | float] = (),
         name: str = "decoder",
         **kwargs,
     ):
@@ -61,7 +61,8 @@ class SSDDecoder(Decoder):
                 suffices is used, otherwise all anchors. It changes only the speed, not the result;
                 () makes a graph without branches that decodes all.
             test_time: ('flip',) detects on the mirrored image too and joins both, in twice the
-                time; (), as published, looks once.
+                time; numbers, as in ('flip', 0.75, 1.5), are factors of the network's input at
+                which the image is looked at too; (), as published, looks once.
             name: name of the layer.
             **kwargs: passed to the Keras layer.
         """
@@ -216,7 +217,7 @@ class SigmoidSSDDecoder(Decoder):
         max_per_class: int = 100,
         pre_nms_top_k: int | None = None,
         scale_factors: tuple[float, float, float, float] = (10.0, 10.0, 5.0, 5.0),
-        test_time: Sequence[str] = (),
+        test_time: Sequence[str | float] = (),
         name: str = "decoder",
         **kwargs,
     ):
@@ -232,7 +233,8 @@ class SigmoidSSDDecoder(Decoder):
                 many as give the result of all.
             scale_factors: factors of the box code (ty, tx, th, tw).
             test_time: ('flip',) detects on the mirrored image too and joins both, in twice the
-                time; (), as published, looks once.
+                time; numbers, as in ('flip', 0.75, 1.5), are factors of the network's input at
+                which the image is looked at too; (), as published, looks once.
             name: name of the layer.
             **kwargs: passed to the Keras layer.
         """

@@ -89,7 +89,11 @@ class SSDExtraLevels(ConfiguredLayer):
         levels = list(levels)
         features = levels[-1]
         for reduce, expand in zip(self._reduce, self._expand, strict=True):
-            features = expand(reduce(features))
+            features = reduce(features)
+            if expand.padding == "valid" and min(features.shape[1:3]) < 3:
+                # Built for larger images: as SAME, so that the level keeps its cells.
+                features = tf.pad(features, [(0, 0), (1, 1), (1, 1), (0, 0)])
+            features = expand(features)
             levels.append(features)
         return levels
 
@@ -146,25 +150,12 @@ class VGGExtraLevels(ConfiguredLayer):
         self.initial_scale = initial_scale
 
     def build(self, input_shapes) -> None:
-        """Create the layers after the last of levels [B, h, w, C] of static size."""
-        size = tuple(input_shapes[-1][1:3])
-        self._reduce, self._expand, self._margins = [], [], []
+        """Create the layers after the last of levels [B, h, w, C]."""
+        self._reduce, self._expand = [], []
         common = {"activation": "relu", "dtype": self.dtype_policy}
-        for level, ((narrow, wide), kernel, stride, padding) in enumerate(
-            zip(self.widths, self.kernels, self.strides, self.paddings, strict=True), 1
+        for level, ((narrow, wide), kernel, stride) in enumerate(
+            zip(self.widths, self.kernels, self.strides, strict=True), 1
         ):
-            margins = []
-            for side in size:
-                # Not so where a map is smaller than the kernel: k - 1 zeros in all then keep its
-                # size.
-                kept = side + 2 * padding >= kernel
-                before = padding if kept else (kernel - 1) // 2
-                margins.append((before, padding if kept else kernel - 1 - before))
-            size = tuple(
-                (side + sum(margin) - kernel) // stride + 1
-                for side, margin in zip(size, margins, strict=True)
-            )
-            self._margins.append(margins)
             self._reduce.append(
                 keras.layers.Conv2D(narrow, 1, name=f"level{level}_reduce", **common)
             )
@@ -181,11 +172,23 @@ class VGGExtraLevels(ConfiguredLayer):
         if self._norm is not None:
             # `features` is the last level, which stays as the backbone made it.
             levels[0] = tf.cast(self._norm(levels[0]), levels[0].dtype)
-        for reduce, margins, expand in zip(self._reduce, self._margins, self._expand, strict=True):
+        sides = zip(self.kernels, self.paddings, strict=True)
+        for reduce, expand, (kernel, padding) in zip(
+            self._reduce, self._expand, sides, strict=True
+        ):
+            margins = [_margin(side, kernel, padding) for side in features.shape[1:3]]
             # Our own zeros: at stride 2 "same" would put none before and one after.
             features = expand(tf.pad(reduce(features), [(0, 0), *margins, (0, 0)]))
             levels.append(features)
         return levels
+
+
+def _margin(side: int, kernel: int, padding: int) -> tuple[int, int]:
+    """Return the zeros before and after a side of a map: k - 1 in all where it is too small."""
+    if side + 2 * padding >= kernel:
+        return padding, padding
+    before = (kernel - 1) // 2
+    return before, kernel - 1 - before
 
 
 @gin.register

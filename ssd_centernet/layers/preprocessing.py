@@ -81,6 +81,11 @@ class Preprocessing(Float32Layer):
         self.channels = channels
         self.round_pixels = round_pixels
 
+    def at_size(self, image_size: tuple[int, int], *, before: tuple[int, int]) -> Preprocessing:
+        """Return the same preparation for images of another size; see `Detector.at_size`."""
+        del before
+        return type(self).from_config({**self.get_config(), "image_size": tuple(image_size)})
+
     def extent(self, height: tf.Tensor, width: tf.Tensor) -> tf.Tensor:
         """Compute the share of the network's input that an image covers.
 

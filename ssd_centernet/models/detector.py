@@ -2,32 +2,29 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import itertools
 import os
 import re
 import textwrap
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
 from ssd_centernet._keras import keras
-from ssd_centernet.layers.decoder_base import FLIP
 from ssd_centernet.layers.preprocessing import Preprocessing
 from ssd_centernet.models.explained import ExplainedModel
 from ssd_centernet.models.given_images import as_batch, as_list
 from ssd_centernet.models.quantized import QuantizedNetwork, quantize
+from ssd_centernet.models.siblings import at_size, under_policy
+from ssd_centernet.models.views import View, detect_views, make_views, sizes_of_views
 from ssd_centernet.ops import boxes as box_ops
-from ssd_centernet.ops import nms
 from ssd_centernet.patterns import as_patterns, check_matches
 
 # Characters of the names in a summary.
 _NAMES_SHOWN = 72
-# Of one object found on two views of an image, where the decoder itself suppresses nothing.
-_IOU_OF_VIEWS = 0.6
 
 
 class Detector(ExplainedModel):
@@ -129,7 +126,13 @@ class Detector(ExplainedModel):
         raise NotImplementedError
 
     def detect_prepared(
-        self, images: tf.Tensor, extent: tf.Tensor | None = None, *, outputs: Any = None, **limits
+        self,
+        images: tf.Tensor,
+        extent: tf.Tensor | None = None,
+        *,
+        outputs: Any = None,
+        views: Sequence[View] = (),
+        **limits,
     ) -> dict[str, tf.Tensor]:
         """Detect objects on images that the preprocessing has made, in a graph or without.
 
@@ -137,25 +140,43 @@ class Detector(ExplainedModel):
             images: float32 [B, h, w, 3], the network's input.
             extent: as in `decode`.
             outputs: of the network for these images; None runs it.
+            views: of `views_of` for the images themselves, where the decoder's `test_time` names
+                scales; without them `images` are resized, which shows no more detail than they do.
             **limits: as in `decode`.
 
         Returns:
-            Detections as of `decode`, of the mirrored images too if the decoder's `test_time` says
-            so.
+            Detections as of `decode`, of all views that the decoder's `test_time` asks for.
         """
-        if outputs is None:
-            outputs = self(images, training=False)
-        # A detector of one's own need not have a layer that decodes.
-        decoder = getattr(self, "decoder", None)
-        if FLIP not in getattr(decoder, "test_time", ()):
-            return self.decode(outputs, extent, **limits)
-        found = self.decode(outputs, None, **limits)
-        mirrored = self.decode(self(tf.reverse(images, [2]), training=False), None, **limits)
-        mirrored = {**mirrored, "boxes": box_ops.flip_left_right(mirrored["boxes"])}
-        overlap = limits.get("iou_threshold")
-        if overlap is None:
-            overlap = getattr(decoder, "iou_threshold", None) or _IOU_OF_VIEWS
-        return self.to_image_frame(nms.merge_detections(found, mirrored, overlap), extent)
+        return detect_views(self, images, extent, outputs=outputs, views=views, limits=limits)
+
+    def views_of(self, images: tf.Tensor) -> list[View]:
+        """Prepare images for the scales that the decoder's `test_time` names.
+
+        Args:
+            images: uint8 [H, W, 3] or [B, H, W, 3], of any size.
+
+        Returns:
+            For each scale the input at that size, float32 [..., h, w, 3], and its extent float32
+            [..., 2]; of one image without the leading axis.
+        """
+        return make_views(self, images)
+
+    def at_size(self, image_size: Sequence[int]) -> Detector:
+        """Return the detector that has the same layers and weights for images of another size.
+
+        Boxes of anchors keep their size in pixels: the weights see pixels, and not how large the
+        image is.
+
+        Args:
+            image_size: (height, width) of the images in pixels.
+
+        Returns:
+            The detector itself at its own size; else one whose variables are those of this one.
+
+        Raises:
+            ValueError: the layers have no form for such images, or the detector is quantized.
+        """
+        return at_size(self, image_size)
 
     def to_image_frame(self, detections: dict, extent) -> dict[str, tf.Tensor]:
         """Turn boxes from fractions of the network's input into fractions of the image.
@@ -234,12 +255,12 @@ class Detector(ExplainedModel):
         prepare, detect_prepared = self._traced(given)
         pictures = as_list(images)
         if pictures is None:
-            inputs, extent = prepare(as_batch(images))
+            views = prepare(as_batch(images))
         else:
             # One at a time, so that only one is in memory in its full size as floats.
-            pairs = [prepare(picture[tf.newaxis]) for picture in pictures]
-            inputs, extent = (tf.concat(values, axis=0) for values in zip(*pairs, strict=True))
-        return detect_prepared(inputs, extent, given)
+            prepared = [prepare(picture[tf.newaxis]) for picture in pictures]
+            views = tf.nest.map_structure(lambda *one: tf.concat(one, axis=0), *prepared)
+        return detect_prepared(views, given)
 
     def _traced(self, limits: Collection[str]) -> tuple[Callable, Callable]:
         """Return the two graphs of `detect`: to the network's input, and on to detections.
@@ -259,21 +280,22 @@ class Detector(ExplainedModel):
             object.__setattr__(self, "_graphs_of_detect", graphs)
         names = tuple(sorted(limits))
         if names not in graphs:
-            inputs = tf.TensorSpec([None, *self.image_size, 3], tf.float32)
             extent = tf.TensorSpec([None, 2], tf.float32)
+            sizes = [self.image_size, *sizes_of_views(self)]
+            views = [(tf.TensorSpec([None, *size, 3], tf.float32), extent) for size in sizes]
             scalars = {name: tf.TensorSpec([], tf.float32) for name in names}
             graphs[names] = tf.function(
-                lambda inputs, extent, limits: self.detect_prepared(inputs, extent, **limits),
-                input_signature=[inputs, extent, scalars],
+                lambda views, limits: self.detect_prepared(*views[0], views=views[1:], **limits),
+                input_signature=[views, scalars],
                 autograph=False,
             )
         return graphs["prepare"], graphs[names]
 
-    def _prepare(self, images: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """Turn uint8 images [B, H, W, 3] into the network's input and its extent [B, 2]."""
+    def _prepare(self, images: tf.Tensor) -> list[View]:
+        """Turn uint8 images [B, H, W, 3] into the network's input and its extent, and views."""
         sizes = tf.tile(tf.shape(images)[tf.newaxis, 1:3], [tf.shape(images)[0], 1])
         extent = self.preprocessing.extent(sizes[:, 0], sizes[:, 1])
-        return self.preprocessing(images), extent
+        return [(self.preprocessing(images), extent), *self.views_of(images)]
 
     def summary(self, *args, print_fn=None, **kwargs) -> None:
         """Print inputs, outputs and Keras' table of the parts.
@@ -342,7 +364,7 @@ class Detector(ExplainedModel):
         """Build the detector from `get_config`, in the precision that it had."""
         config = dict(config)
         settings = config.pop("quantize", None)
-        with _policy(config.pop("dtype", None)):
+        with under_policy(config.pop("dtype", None)):
             for key in cls.PARTS:
                 if isinstance(config.get(key), dict):
                     config[key] = keras.saving.deserialize_keras_object(config[key])
@@ -366,20 +388,6 @@ class Detector(ExplainedModel):
         variables = self.trainable_variables
         check_matches(patterns, [v.name for v in variables], setting="train.freeze")
         return [v for v in variables if not any(re.match(one, v.name) for one in patterns)]
-
-
-@contextlib.contextmanager
-def _policy(name: str | None) -> Iterator[None]:
-    """Set Keras' policy while a model is built; None leaves it as it is.
-
-    A backbone is rebuilt from its constructor's arguments, which do not include its precision.
-    """
-    before = keras.mixed_precision.global_policy()
-    keras.mixed_precision.set_global_policy(name or before)
-    try:
-        yield
-    finally:
-        keras.mixed_precision.set_global_policy(before)
 
 
 def size_in_words(size: Sequence[int]) -> str:

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-import tensorflow as tf
 
 from ssd_centernet.data.images import DEFAULT_MAX_PIXELS
 from ssd_centernet.data.validate import Report
@@ -19,6 +18,7 @@ from ssd_centernet.evaluation.result import DetectionRows
 from ssd_centernet.files import remove_leftovers, write_together
 from ssd_centernet.labels import LabelMap
 from ssd_centernet.models.detector import Detector
+from ssd_centernet.predict.fixed_size import empty_batch, fixed_size_step
 from ssd_centernet.predict.image_files import number_images, output_names, read_picture
 from ssd_centernet.predict.truth import Truth
 from ssd_centernet.run_directory import DETECTIONS_NAME
@@ -163,33 +163,6 @@ def predict(
     return found
 
 
-def fixed_size_step(detector: Detector, batch_size: int) -> tuple[Callable, Callable]:
-    """Make the functions that detect on images of all sizes with only two traces.
-
-    Args:
-        detector: a detector with its weights.
-        batch_size: batch size of the second function.
-
-    Returns:
-        `prepare(uint8 [H, W, 3]) -> (float32 [h, w, 3], extent [2])`, one trace for every size, and
-        `detect(float32 [batch_size, h, w, 3], extents [batch_size, 2]) -> Detections`.
-    """
-
-    @tf.function(input_signature=[tf.TensorSpec([None, None, 3], tf.uint8)], autograph=False)
-    def prepare(image: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        extent = detector.preprocessing.extent(*tf.unstack(tf.shape(image)[:2]))
-        return detector.preprocessing(image), extent
-
-    inputs = tf.TensorSpec([batch_size, *detector.image_size, 3], tf.float32)
-    extents = tf.TensorSpec([batch_size, 2], tf.float32)
-
-    @tf.function(input_signature=[inputs, extents], autograph=False)
-    def detect(images: tf.Tensor, extents: tf.Tensor) -> dict:
-        return detector.detect_prepared(images, extents)
-
-    return prepare, detect
-
-
 def class_numbers(classes: Sequence[str], label_map: LabelMap) -> list[int]:
     """Return the numbers of classes by their names.
 
@@ -262,11 +235,11 @@ def finder(
     prepare, detect = fixed_size_step(detector, batch_size)
 
     def find(images: Sequence[np.ndarray]) -> list[dict[str, np.ndarray]]:
-        inputs = np.zeros((batch_size, *detector.image_size, 3), np.float32)
-        extents = np.ones((batch_size, 2), np.float32)
+        inputs = empty_batch(prepare, batch_size)
         for slot, image in enumerate(images):
-            inputs[slot], extents[slot] = prepare(image)
-        batch = {name: value.numpy() for name, value in detect(inputs, extents).items()}
+            for rows, value in zip(inputs, prepare(image), strict=True):
+                rows[slot] = value
+        batch = {name: value.numpy() for name, value in detect(*inputs).items()}
         counts = batch.pop("count")
         return [
             {name: values[slot, : int(counts[slot])] for name, values in batch.items()}

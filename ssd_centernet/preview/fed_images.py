@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+import tensorflow as tf
 
 from ssd_centernet.drawing import visualize
 from ssd_centernet.models.detector import Detector
@@ -51,6 +52,7 @@ def show_inputs(
     heading: str,
     num_images: int = 16,
     cell_size: int = 448,
+    sizes: Sequence[Sequence[int]] = (),
 ) -> list[FedImage]:
     """Draw the first input images of a training.
 
@@ -61,6 +63,8 @@ def show_inputs(
         heading: first line of the sheet.
         num_images: number of images, at least 1.
         cell_size: side of an image on the sheet in pixels.
+        sizes: those of the images in pixels, (height, width), where a training has several: of each
+            the first ones are drawn, in the order of the batches.
 
     Returns:
         The images drawn.
@@ -69,15 +73,25 @@ def show_inputs(
         ValueError: the settings do not fit the data.
     """
     fed: list[FedImage] = []
+    shares = _shares(num_images, sizes or [detector.image_size])
     for batch in batches:
-        fed += describe_batch(detector, batch)
-        if len(fed) >= num_images:
+        size = tuple(batch["image"].shape[1:3])
+        if shares[size]:
+            described = describe_batch(detector, batch, limit=shares[size])
+            shares[size] -= len(described)
+            fed += described
+        if not any(shares.values()):
             break
-    fed = fed[:num_images]
     names = detector.class_names or [str(index) for index in range(detector.num_classes)]
     sheet = input_sheet(fed, names, heading=heading, cell_size=cell_size)
     visualize.save_png(output, sheet)
     return fed
+
+
+def _shares(number: int, sizes: Sequence[Sequence[int]]) -> dict[tuple[int, int], int]:
+    """Deal a number of images to sizes as evenly as possible; the first ones get the rest."""
+    each, rest = divmod(number, len(sizes))
+    return {tuple(size): each + (place < rest) for place, size in enumerate(sizes)}
 
 
 def input_sheet(
@@ -98,10 +112,13 @@ def input_sheet(
     Returns:
         uint8 [H, W, 3].
     """
+    sizes = [one.image.shape[:2] for one in fed]
+    several = len(set(sizes)) > 1
+    prefixes = [f"{height} x {width}, " if several else "" for height, width in sizes]
     return visualize.contact_sheet(
         [draw_input(one, names, size=cell_size) for one in fed],
         cell_size=cell_size,
-        titles=[input_title(one) for one in fed],
+        titles=[prefix + input_title(one) for prefix, one in zip(prefixes, fed, strict=True)],
         heading=f"{heading}\n{legend(fed[0].matches)}",
     )
 
@@ -124,17 +141,20 @@ def draw_batch(detector: Detector, batch: Mapping, *, size: int = 448) -> list[n
     return [draw_input(one, names, size=size) for one in describe_batch(detector, batch)]
 
 
-def describe_batch(detector: Detector, batch: Mapping) -> list[FedImage]:
+def describe_batch(detector: Detector, batch: Mapping, limit: int | None = None) -> list[FedImage]:
     """Turn a training batch back into images, and let the detector explain its targets.
 
     Args:
-        detector: the detector of the batch's targets.
+        detector: the detector of the batch's targets, or its form at another size.
         batch: a batch of `training_batches` (see docs/architecture.md); missing targets are made
             here.
+        limit: number of images to take at most; None takes all.
 
     Returns:
         One description per image.
     """
+    batch = tf.nest.map_structure(lambda values: values[:limit], dict(batch))
+    detector = detector.at_size(batch["image"].shape[1:3])
     images = detector.preprocessing.denormalize(batch["image"])
     extent = batch.get("extent")
     objects = (batch[name] for name in ("boxes", "classes", "is_crowd", "valid"))

@@ -234,6 +234,9 @@ def _tried(told: dict[str, Any]) -> Trial:
         allow_import=told["allow_import"],
     )
     recipe = Recipe().replace(batch_size=size, use_horovod=False, strategy="one", devices=None)
+    if recipe.image_sizes:
+        # The largest alone: another one may be drawn in the few steps here.
+        recipe = recipe.replace(image_sizes=(max(recipe.image_sizes, key=math.prod),))
     strategy = select_device(recipe.device, index=told["local_rank"])
     label_map = merged_label_map(told["data_dir"])[0]
     images = recipe.count_images(told["data_dir"])

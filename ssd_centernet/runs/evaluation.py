@@ -90,6 +90,7 @@ class RunEvaluation:
             label_map=label_map,
             batch_size=fitting_batch_size(batch_size, truth.num_images, self._communicator.size),
             preprocess=run.detector.preprocessing,
+            views_of=run.detector.views_of,
             make_targets=run.detector.pipeline_targets(),
             rank=self._communicator.rank,
             world_size=self._communicator.size,

@@ -8,10 +8,11 @@ import numpy as np
 
 from ssd_centernet.export.exported import ExportedDetector
 from ssd_centernet.models.detector import Detector
-from ssd_centernet.predict.prediction import fixed_size_step
+from ssd_centernet.predict.fixed_size import empty_batch, fixed_size_step
 
-# What `prepare` makes of a picture: pixels for the network, and the share that the picture covers.
-Prepared = tuple[np.ndarray, np.ndarray]
+# What `prepare` makes of a picture: pixels for the network, and the share that the picture covers;
+# both once more for each further size at which a decoder looks.
+Prepared = tuple[np.ndarray, ...]
 Detections = dict[str, np.ndarray]
 
 
@@ -43,17 +44,16 @@ class RunEngine:
 
     def prepare(self, pixels: np.ndarray) -> Prepared:
         """Resize and normalise a picture, uint8 [H, W, 3]; several threads may call it."""
-        image, extent = self._prepare(pixels)
-        return image.numpy(), extent.numpy()
+        return tuple(part.numpy() for part in self._prepare(pixels))
 
     def detect(self, prepared: Sequence[Prepared]) -> list[Detections]:
         """Detect on at most `batch_size` prepared pictures; one thread may call it."""
         size = next(size for size in self.sizes if size >= len(prepared))
-        images = np.zeros((size, *self.frame, 3), np.float32)
-        extents = np.ones((size, 2), np.float32)
+        inputs = empty_batch(self._prepare, size)
         for slot, one in enumerate(prepared):
-            images[slot], extents[slot] = one
-        batch = {name: value.numpy() for name, value in self._detect[size](images, extents).items()}
+            for rows, value in zip(inputs, one, strict=True):
+                rows[slot] = value
+        batch = {name: value.numpy() for name, value in self._detect[size](*inputs).items()}
         counts = batch.pop("count")
         return [
             {name: values[slot, : int(counts[slot])] for name, values in batch.items()}

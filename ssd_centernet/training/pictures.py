@@ -86,12 +86,12 @@ class PictureBoard:
         # On the host: drawing is not worth a trace or memory of an accelerator.
         with tf.device("CPU:0"):
             for batch in dataset:
-                left = self._number - len(fed)
-                first = tf.nest.map_structure(lambda value, left=left: value[:left], batch)
-                fed += describe_batch(detector, first)
+                fed += describe_batch(detector, batch, self._number - len(fed))
                 if len(fed) >= self._number:
                     break
-        heading = f"first input of the network: {detector.image_size} pixels, augmented"
+        sizes = sorted({one.image.shape[:2] for one in fed})
+        shown = ", ".join(map(str, sizes))
+        heading = f"first input of the network: {shown} pixels, augmented"
         sheet = input_sheet(fed, self._label_map.names, heading=heading, cell_size=_SIDE)
         self._log.picture(TRAIN_KIND, "inputs", 0, sheet)
         visualize.save_png(self._log.folder / PICTURES_DIR / INPUTS_NAME, sheet)

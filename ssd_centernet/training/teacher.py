@@ -73,6 +73,11 @@ class Lessons:
         self.teacher = teacher
         self.names = tuple(PREFIX + name for name in student.loss_weights)
 
+    def at_size(self, student: Detector) -> Lessons:
+        """Return the same lessons for a form of the student at another size of images."""
+        teacher = self.teacher.at_size(student.image_size)
+        return Lessons(self._settings, student, teacher)
+
     def of_images(
         self, outputs: Any, images: tf.Tensor, tape: tf.GradientTape
     ) -> dict[str, tf.Tensor]:

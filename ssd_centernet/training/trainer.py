@@ -16,14 +16,12 @@ from ssd_centernet.runtime.distribution import Communicator, SingleProcess
 from ssd_centernet.runtime.replicas import copies
 from ssd_centernet.training import waiting
 from ssd_centernet.training.agreement import check_agreement
+from ssd_centernet.training.failures import NonFiniteLossError, describe_failure
+from ssd_centernet.training.image_sizes import Form, at_its_size
 from ssd_centernet.training.layer_rates import LayerRates
 from ssd_centernet.training.loss_scale import LossScale
 from ssd_centernet.training.schedules import RunLength
 from ssd_centernet.training.teacher import Lessons
-
-
-class NonFiniteLossError(RuntimeError):
-    """The loss or a gradient is not finite; the weights before that step are kept."""
 
 
 class Trainer(tf.Module):
@@ -59,6 +57,7 @@ class Trainer(tf.Module):
         rematerialize: bool | str | Sequence[str] = False,
         render: Callable[[dict], dict] | None = None,
         lessons: Lessons | None = None,
+        forms: Sequence[Form] = (),
         communicator: Communicator | None = None,
     ):
         """Join the parts of a run.
@@ -83,6 +82,8 @@ class Trainer(tf.Module):
             render: makes the images of a batch that holds pixels and views instead, see
                 `DeviceRendering`; None where the batches hold images.
             lessons: of a teacher, whose losses are added; None for none.
+            forms: what is trained at each of several sizes of images, which share the detector's
+                variables; batches then have `image_size`. () trains the detector at its own.
             communicator: connects the processes that train together.
 
         Raises:
@@ -99,7 +100,7 @@ class Trainer(tf.Module):
         self.clip_norm = clip_norm
         self.loss_scale = loss_scale or LossScale(initial=1.0, dynamic=False)
         self.accumulate_steps = accumulate_steps
-        self._render, self._lessons = render, lessons
+        self._form, self._forms = Form(detector, render, lessons), tuple(forms)
         self.communicator = communicator or SingleProcess()
         self._replicas = self.communicator.replicas
         # What takes part in a step: the devices of all processes.
@@ -176,21 +177,32 @@ class Trainer(tf.Module):
                 parallel_iterations=1,
             )
         # The last batch of an update: its step takes in what the others have added up.
-        run(self.compiled_step, args=(self.next_batch(iterator),))
+        self._run(run, self.compiled_step, self.next_batch(iterator))
+
+    def _run(self, run: Callable, function: Callable, batch: dict, *others: tf.Tensor) -> None:
+        """Call a function of a batch on the device, in the form of the batch's size."""
+        if not self._forms:
+            run(function, args=(batch, *others))
+            return
+        # Around the devices, so that their messages are no part of a branch.
+        at_its_size(batch, self._forms, lambda one, form: run(function, args=(one, *others, form)))
 
     @tf.autograph.experimental.do_not_convert
-    def train_step(self, batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+    def train_step(
+        self, batch: dict[str, tf.Tensor], form: int | None = None
+    ) -> dict[str, tf.Tensor]:
         """Update the weights once.
 
         Args:
             batch: see docs/architecture.md; static shapes.
+            form: number of its size among the forms; None is the detector's own size.
 
         Returns:
             `metric_names` of this step, float32 scalars: of this process's images.
         """
         rate = self.schedule(self.step, self.length) * self.rate_factor
         self.optimizer.learning_rate.assign(rate)
-        gradients, parts = self._gradients(batch)
+        gradients, parts = self._gradients(batch, form)
         gradients, parts, sources = self._with_accumulated(gradients, parts, batch["source_id"])
         elsewhere = self._is_fault_elsewhere(gradients, parts["total"])
         # The loss goes along, so that all processes agree on whether this step is finite.
@@ -214,28 +226,25 @@ class Trainer(tf.Module):
         self._record(metrics, sources)
         return metrics
 
-    def _gradients(self, batch: dict) -> tuple[list[tf.Tensor], dict[str, tf.Tensor]]:
+    def _gradients(
+        self, batch: dict, number: int | None
+    ) -> tuple[list[tf.Tensor], dict[str, tf.Tensor]]:
         """Return the gradients of the scaled loss of a batch, and the loss parts with `total`."""
-        if self._render is not None and "image" not in batch:
-            batch = self._render(batch)
+        form = self._form if number is None else self._forms[number]
+        if form.render is not None and "image" not in batch:
+            batch = form.render(batch)
         with tf.GradientTape() as tape:
-            outputs = self.detector(batch["image"], training=True)
-            parts = self.detector.compute_losses(outputs, batch)
-            total = self.detector.total_loss(parts)
-            if self._lessons is not None:
-                taught = self._lessons.of_images(outputs, batch["image"], tape)
-                total += self._lessons.total(taught)
-                parts = {**parts, **taught}
+            total, parts = form.losses(batch, tape)
             scaled = self.loss_scale.scale(total)
         return tape.gradient(scaled, self.train_variables), {**parts, "total": total}
 
     def _accumulate_next(self, index: tf.Tensor, iterator, run: Callable) -> tf.Tensor:
-        run(self._compiled_accumulate, args=(self.next_batch(iterator), index))
+        self._run(run, self._compiled_accumulate, self.next_batch(iterator), index)
         return index + 1
 
-    def _accumulate(self, batch: dict, index: tf.Tensor) -> None:
+    def _accumulate(self, batch: dict, index: tf.Tensor, form: int | None = None) -> None:
         """Add up the contribution of a batch before the last one of an update."""
-        gradients, parts = self._gradients(batch)
+        gradients, parts = self._gradients(batch, form)
         for total, gradient in zip(self._accumulated, gradients, strict=True):
             if gradient is not None:
                 total.assign_add(gradient)
@@ -379,22 +388,13 @@ class Trainer(tf.Module):
         elsewhere = [bool(copy.numpy()) for copy in copies(self._failed_elsewhere)]
         seen = elsewhere.index(False) if False in elsewhere else 0
         metrics, sources = (copies(v)[seen] for v in (self._failed_metrics, self._failed_sources))
-        values = dict(zip(self.metric_names, metrics.numpy().tolist(), strict=True))
-        parts = ", ".join(f"{name}={value:g}" for name, value in values.items())
-        sources = ", ".join(str(source) for source in sources.numpy())
-        rank = f" on process {self.communicator.rank}" if self.communicator.size > 1 else ""
-        rank += f" on device {seen}" if self._replicas > 1 else ""
-        if elsewhere[seen]:
-            return (
-                f"step {int(self._failed_step)} is finite{rank} ({parts}), but not on another "
-                "process, whose message names the images; or gradients overflowed between "
-                "processes: set train.gradient_compression = 'none'."
-            )
-        return (
-            f"step {int(self._failed_step)} is not finite{rank}: {parts}, "
-            f"learning_rate={float(self.optimizer.learning_rate):g}. Images (source ids): "
-            f"{sources}. Likely causes: a learning rate that is too high for this batch size, a "
-            "broken annotation in one of these images (`ssd_centernet show_inputs` draws them), "
-            "or float16 without loss scaling. The weights before that step are kept; the last "
-            "checkpoint is intact."
+        place = f" on process {self.communicator.rank}" if self.communicator.size > 1 else ""
+        place += f" on device {seen}" if self._replicas > 1 else ""
+        return describe_failure(
+            int(self._failed_step),
+            dict(zip(self.metric_names, metrics.numpy().tolist(), strict=True)),
+            sources.numpy(),
+            place=place,
+            elsewhere=elsewhere[seen],
+            learning_rate=float(self.optimizer.learning_rate),
         )

@@ -4,7 +4,7 @@ import tensorflow as tf
 
 from ssd_centernet.data.augment import common
 from ssd_centernet.data.augment.centernet import CropPadAugment, SquareCropAugment
-from ssd_centernet.data.pipeline import preprocess_example
+from ssd_centernet.data.loading import preprocess_example
 from ssd_centernet.layers.preprocessing import Preprocessing
 from tests.data import chains
 from tests.data.chains import BOXES, make_example, run_many

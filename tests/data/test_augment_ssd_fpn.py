@@ -3,7 +3,7 @@ import pytest
 import tensorflow as tf
 
 from ssd_centernet.data.augment.ssd_fpn import SSDFPNAugment
-from ssd_centernet.data.pipeline import preprocess_example
+from ssd_centernet.data.loading import preprocess_example
 from ssd_centernet.layers.preprocessing import Preprocessing
 from tests.data.chains import (
     BOXES,

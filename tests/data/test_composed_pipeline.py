@@ -16,7 +16,7 @@ from ssd_centernet.data.augment.on_device import DeviceRendering
 from ssd_centernet.data.augment.photometric import RandomColors, RandomErasing
 from ssd_centernet.data.augment.ssd_fpn import SSDFPNAugment
 from ssd_centernet.data.directory import load_label_map
-from ssd_centernet.data.pipeline import resize_only
+from ssd_centernet.data.loading import resize_only
 from ssd_centernet.native import library
 from ssd_centernet.ops import boxes as box_ops
 from tests.cli.command_line import parsed

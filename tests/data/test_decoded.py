@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from ssd_centernet.data import decoded, pipeline, shards
+from ssd_centernet.data import decoded, loading, pipeline, shards
 from ssd_centernet.data.augment.joining import CopyPaste
 from ssd_centernet.data.augment.on_device import DeviceRendering
 from ssd_centernet.data.scan import summarize
@@ -82,7 +82,7 @@ def plain(image):
 
 @pytest.mark.parametrize("name", [*CHAINS, "resize_only"])
 def test_the_batches_are_those_without_it(data_dir, cache, name, form):
-    options = {"augment": CHAINS.get(name) or pipeline.resize_only(plain), "native": form}
+    options = {"augment": CHAINS.get(name) or loading.resize_only(plain), "native": form}
     expected = take(training(data_dir, **options), 26)
     assert_same(take(training(data_dir, **options, **cache), 26), expected)
     # Of a picture that was reduced, this could not be.
@@ -146,7 +146,7 @@ def test_compressed_records_are_unpacked_too(tmp_path, cache):
 
 
 def test_larger_pictures_are_reduced_by_means(data_dir, cache, caplog):
-    plainly = {"augment": pipeline.resize_only(plain), "batch_size": 1, "keep_empty": True}
+    plainly = {"augment": loading.resize_only(plain), "batch_size": 1, "keep_empty": True}
     made = take(training(data_dir, **plainly, **cache, cache_scale=1.25), COUNT)
     assert f"unpacking {COUNT} pictures, 0.00 GiB, to {cache['cache_dir']}" in caplog.text
     assert f"cache_scale reduces {COUNT} of {COUNT} pictures to 70 pixels" in caplog.text

@@ -1,6 +1,6 @@
 import numpy as np
 
-from ssd_centernet.data import pipeline, records
+from ssd_centernet.data import loading, records
 from ssd_centernet.layers.preprocessing import Preprocessing
 from ssd_centernet.ops import image as image_ops
 from tests.data.test_pipeline import LABELS, evaluation, record, training, write
@@ -12,7 +12,7 @@ def test_padding_is_told_to_targets_and_boxes_move_with_it(tmp_path):
 
     def chain(example, seed):
         del seed
-        return pipeline.preprocess_example(example, preprocessing)
+        return loading.preprocess_example(example, preprocessing)
 
     def targets(boxes, classes, is_crowd, extent):
         del boxes, classes, is_crowd

@@ -139,6 +139,8 @@ TOGETHER = {
     # Compared with the same run that computes nothing again.
     "computed again": ["train.rematerialize = True", "train.sync_batch_norm = True"],
     "taught": ["train.teacher = @Teacher()"],
+    # Compared with the same run on one device.
+    "several sizes": ["train.image_sizes = ((64, 64), (96, 80))", "train.accumulate_steps = 2"],
 }
 
 
@@ -155,6 +157,10 @@ def test_other_settings_of_the_step_go_with_several_devices(
     found = variables(model_dir / "ckpt-5")
     assert all(np.isfinite(value).all() for value in found.values()), str(ended)
     assert ("teacher_class" in ended.stdout) == (what == "taught")
+    if what == "several sizes":
+        alone = tmp_path / "alone"
+        cli(*flags(recipe, data_dir, alone, 1, *more), python=warm)
+        assert_alike(found, variables(alone / "ckpt-5"))
     if what == "computed again":
         plain = tmp_path / "plain"
         more = [f"--gin_params={line}" for line in (lines[0], lines[2])]

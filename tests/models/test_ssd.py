@@ -17,9 +17,9 @@ from tests.models import contracts
 def small_ssd(image_size=contracts.SQUARE, *, crowd="object", **settings) -> SSD:
     return SSD(
         ResNet((1, 1, 1), widths=(8, 8, 8), stem_width=8),
-        num_classes=contracts.NUM_CLASSES,
+        num_classes=settings.pop("num_classes", contracts.NUM_CLASSES),
         image_size=image_size,
-        neck=SSDExtraLevels(((8, 8),) * 5),
+        neck=settings.pop("neck", None) or SSDExtraLevels(((8, 8),) * 5),
         criterion=settings.pop("criterion", None) or MultiBoxLoss(crowd=crowd),
         **settings,
     )

@@ -1,18 +1,22 @@
-"""Detections on an image and its mirror image together."""
+"""Detections on several views of an image together: mirrored, and at other sizes."""
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
+from ssd_centernet.data.pipeline import evaluation_batches
 from ssd_centernet.evaluation.detector import detection_step
+from ssd_centernet.export.export import export
 from ssd_centernet.layers.centernet_decoder import CenterNetDecoder
 from ssd_centernet.layers.decoders import SigmoidSSDDecoder, SSDDecoder
 from ssd_centernet.layers.preprocessing import Preprocessing
 from ssd_centernet.models.ssd import SSD
 from ssd_centernet.ops import nms
+from ssd_centernet.predict.fixed_size import empty_batch, fixed_size_step
 from tests.models import contracts
 from tests.models.test_centernet import small_fpn
 from tests.models.test_ssd import small_ssd
+from tests.tiny import LABELS, write_data_set
 
 
 def detections(boxes, scores, classes) -> dict[str, tf.Tensor]:
@@ -114,8 +118,76 @@ def test_evaluation_and_detect_look_as_often_as_the_decoder_says(build):
     )
 
 
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda **settings: small_ssd(
+            decoder=SSDDecoder(0.01, **settings),
+            preprocessing=Preprocessing(contracts.SQUARE, keep_aspect=True),
+        ),
+        lambda **settings: small_fpn(decoder=CenterNetDecoder(20, **settings)),
+    ],
+    ids=["ssd, padded", "centernet"],
+)
+def test_other_sizes_are_looked_at_in_the_pixels_of_the_image(build, tmp_path):
+    """`detect`, `predict` and an evaluation join what the same weights find at each size."""
+    detector, size = build(test_time=(1.34,)), (128, 128)
+    pixels = np.random.default_rng(0).integers(0, 255, (2, 150, 210, 3)).astype(np.uint8)
+    once = build()
+    once.set_weights(detector.get_weights())
+    larger = once.at_size(size)
+    overlap = once.decoder.iou_threshold or 0.6
+    wanted = nms.merge_detections(once.detect(pixels), larger.detect(pixels), overlap)
+    found = detector.detect(pixels)
+    for key, value in wanted.items():
+        np.testing.assert_allclose(found[key], value, atol=1e-5, err_msg=key)
+    assert not np.array_equal(found["scores"], once.detect(pixels)["scores"])
+    prepare, detect = fixed_size_step(detector, 2)
+    batch = empty_batch(prepare, 2)
+    assert [one.shape for one in batch] == [(2, 96, 96, 3), (2, 2), (2, *size, 3), (2, 2)]
+    for slot, image in enumerate(pixels):
+        for rows, value in zip(batch, prepare(image), strict=True):
+            rows[slot] = value
+    np.testing.assert_allclose(detect(*batch)["scores"], wanted["scores"], atol=1e-5)
+    # Of prepared images alone, these are enlarged: not the same, but all shapes are right.
+    blurred = detector.detect_prepared(detector.preprocessing(tf.constant(pixels)))
+    assert blurred["boxes"].shape == wanted["boxes"].shape
+
+
+def test_an_evaluation_has_views_of_its_images(tmp_path):
+    write_data_set(tmp_path)
+    detector = small_ssd(decoder=SSDDecoder(0.01, test_time=("flip", 0.67, 1.34)), num_classes=2)
+    options = {"label_map": LABELS, "split": "coco_val", "batch_size": 3}
+    options |= {"preprocess": detector.preprocessing, "views_of": detector.views_of}
+    batches = list(evaluation_batches(str(tmp_path), **options))
+    step = detection_step(detector)
+    for batch in batches:
+        assert [one[0].shape for one in batch["views"]] == [(3, 64, 64, 3), (3, 128, 128, 3)]
+        found, _ = step(batch)
+        assert np.isfinite(found["boxes"]).all()
+    # A black image fills the last batch up.
+    assert batches[-1]["source_id"].numpy().tolist()[2:] == [-1]
+    plain = dict(options, views_of=small_ssd().views_of)
+    assert "views" not in next(iter(evaluation_batches(str(tmp_path), **plain)))
+
+
+def test_scales_that_give_no_other_size_are_refused():
+    pixels = np.zeros((1, 96, 96, 3), np.uint8)
+    for scales in ((1.1,), (1.3, 1.34)):
+        detector = small_ssd(decoder=SSDDecoder(test_time=scales))
+        with pytest.raises(ValueError, match="a view of that size already"):
+            detector.detect(pixels)
+
+
+def test_files_do_not_look_at_other_sizes(tmp_path):
+    detector = small_ssd(decoder=SSDDecoder(test_time=("flip", 1.34)))
+    with pytest.raises(ValueError, match="looks at each image at other sizes"):
+        export(detector, tmp_path / "files", formats=["saved_model"])
+    assert not (tmp_path / "files").exists()
+
+
 @pytest.mark.parametrize("decoder", [SSDDecoder, SigmoidSSDDecoder, CenterNetDecoder])
-@pytest.mark.parametrize("value", ["flip", ("flop",)])
+@pytest.mark.parametrize("value", ["flip", ("flop",), 1.5, (0.0,), (-1.5,), (1,), (True,)])
 def test_other_words_are_refused(decoder, value):
     with pytest.raises(ValueError, match=rf"{decoder.__name__}.test_time is .*; expected \(\) or"):
         decoder(test_time=value)

@@ -11,7 +11,8 @@ from ssd_centernet.evaluation.coco import METRIC_NAMES, evaluate_detections_file
 from ssd_centernet.labels import LabelMap
 from ssd_centernet.layers.preprocessing import Preprocessing
 from ssd_centernet.predict import image_files as files
-from ssd_centernet.predict.prediction import fixed_size_step, predict
+from ssd_centernet.predict.fixed_size import fixed_size_step
+from ssd_centernet.predict.prediction import predict
 from ssd_centernet.runs.evaluation import evaluate_run
 from ssd_centernet.runs.opened import open_run
 

@@ -9,7 +9,8 @@ from PIL import Image
 
 from ssd_centernet import config
 from ssd_centernet.building import build_detector
-from ssd_centernet.data.pipeline import resize_only, training_batches
+from ssd_centernet.data.loading import resize_only
+from ssd_centernet.data.pipeline import training_batches
 from ssd_centernet.drawing import visualize
 from ssd_centernet.evaluation.result import DetectionRows
 from ssd_centernet.models.matches import MATCHED, UNMATCHED, WEAK

@@ -9,7 +9,8 @@ import tensorflow as tf
 from ssd_centernet import config
 from ssd_centernet.cli.make_static import write_workers
 from ssd_centernet.data.fake import fake_batches
-from ssd_centernet.data.pipeline import resize_only, training_batches
+from ssd_centernet.data.loading import resize_only
+from ssd_centernet.data.pipeline import training_batches
 from ssd_centernet.data.static import static_batches, write_static_batches
 from ssd_centernet.labels import LabelMap
 from ssd_centernet.recipe import Recipe

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -81,6 +82,16 @@ class Augmentation:
                 **compiled,
             )
         return example
+
+    def at_size(self, image_size: Sequence[int]) -> Augmentation:
+        """Return the same chain for images of another size.
+
+        Args:
+            image_size: (height, width) of its results in pixels.
+        """
+        chain = copy.copy(self)
+        chain.image_size = tuple(image_size)
+        return chain
 
     # Pixels beside a window that must be decoded with it, so that it equals a part of the whole.
     window_margin = crops.DECODE_MARGIN

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import gin
@@ -49,6 +49,11 @@ class DeviceRendering:
         except ValueError as error:
             raise ValueError(f"DeviceRendering.window_size: {error}") from error
         self._settings = self._settings_of(chain)
+
+    def at_size(self, image_size: Sequence[int]) -> DeviceRendering:
+        """Return what does the same for the chain at another size, (height, width) in pixels."""
+        chain = self._chain.at_size(image_size)
+        return DeviceRendering(chain, window_size=self.window_size)
 
     @staticmethod
     def _settings_of(chain: Augmentation) -> dict[str, Any]:
