@@ -95,6 +95,7 @@ class TaskAligned(Assigner):
         *,
         alpha: float = 1.0,
         beta: float = 6.0,
+        anchor_share: float = 0.0,
         name: str = "task_aligned",
         **kwargs,
     ):
@@ -104,6 +105,9 @@ class TaskAligned(Assigner):
             top: anchors an object takes at most.
             alpha: exponent of the score of the object's class, at least 0.
             beta: exponent of the IoU of object and predicted box, above 0.
+            anchor_share: weight of the anchor's own IoU beside that of its predicted box, in
+                [0, 1); with 0, as published, an anchor of any size may learn any object. Some
+                weight helps where a network begins with random weights and few pictures.
             name: name of the layer.
             **kwargs: passed to the Keras layer.
 
@@ -117,9 +121,14 @@ class TaskAligned(Assigner):
                 f"TaskAligned.alpha is {alpha} and TaskAligned.beta is {beta}; expected 0 or more, "
                 "and more than 0."
             )
+        if not 0 <= anchor_share < 1:
+            raise ValueError(
+                f"TaskAligned.anchor_share is {anchor_share}; expected 0 or more, and less than 1."
+            )
         self.top = top
         self.alpha = alpha
         self.beta = beta
+        self.anchor_share = anchor_share
 
     def call(
         self,
@@ -157,6 +166,8 @@ class TaskAligned(Assigner):
                 top=self.top,
                 alpha=self.alpha,
                 beta=self.beta,
+                anchor_overlaps=box_ops.iou(kept, anchors) if self.anchor_share else None,
+                anchor_share=self.anchor_share,
             )
 
         most = boxes.shape[1]

@@ -76,11 +76,15 @@ def task_aligned(
     top: int = 13,
     alpha: float = 1.0,
     beta: float = 6.0,
+    anchor_overlaps: tf.Tensor | None = None,
+    anchor_share: float = 0.0,
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """Assign anchors by what the network says of them: score^alpha times IoU^beta (TAL).
 
     Each object takes the `top` candidates where this is largest and above 0. An anchor of several
-    objects belongs to the one of largest IoU, the first on ties.
+    objects belongs to the one of largest IoU, the first on ties. With `anchor_overlaps` the IoU is
+    a mean of that of the predicted box and that of the anchor itself, much as in Dynamic Label
+    Assignment for Object Detection by Combining Predicted IoUs and Anchor IoUs (arXiv:2201.09396).
 
     Args:
         scores: float32 [..., M, A], the score of each object's class at each anchor, in [0, 1].
@@ -89,20 +93,27 @@ def task_aligned(
         top: anchors an object takes at most, at least 1.
         alpha: exponent of the score.
         beta: exponent of the IoU.
+        anchor_overlaps: float32 [..., M, A], IoU of each object with each anchor; None counts the
+            predicted boxes alone.
+        anchor_share: weight of `anchor_overlaps` in the mean, in [0, 1].
 
     Returns:
         `(matches, quality)`, constants for the gradient: int32 [..., A], the row of each anchor's
         object, -1 without one; float32 [..., A] in [0, 1], the measure of each matched anchor,
-        scaled so that the largest of an object is its largest IoU, 0 without an object.
+        scaled so that the largest of an object is its largest IoU with a predicted box, 0 without
+        an object.
 
     Source: TOOD: Task-aligned One-stage Object Detection (arXiv:2108.07755), section 3.3
     """
-    measure = tf.pow(scores, alpha) * tf.pow(overlaps, beta)
+    fits = overlaps
+    if anchor_overlaps is not None:
+        fits = (1.0 - anchor_share) * overlaps + anchor_share * anchor_overlaps
+    measure = tf.pow(scores, alpha) * tf.pow(fits, beta)
     measure = tf.stop_gradient(tf.where(candidates, measure, 0.0))
     anchors = measure.shape[-1]
     found = tf.math.top_k(measure, min(top, anchors))
     taken = _scattered(found.values > 0.0, found.indices, anchors)
-    matches = _own(taken, overlaps)
+    matches = _own(taken, fits)
     rows = tf.range(tf.shape(measure)[-2], dtype=tf.int32)[:, tf.newaxis]
     owned = matches[..., tf.newaxis, :] == rows
     measure = tf.where(owned, measure, 0.0)

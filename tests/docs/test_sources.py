@@ -47,6 +47,9 @@ PAPERS = {
     "VarifocalNet: An IoU-aware Dense Object Detector": "2008.13367",
     "Generalized Intersection over Union": "1902.09630",
     "Distance-IoU Loss": "1911.08287",
+    "Dynamic Label Assignment for Object Detection by Combining Predicted IoUs and Anchor IoUs": (
+        "2201.09396"
+    ),
     "Accurate, Large Minibatch SGD: Training ImageNet in 1 Hour": "1706.02677",
     "CornerNet: Detecting Objects as Paired Keypoints": "1808.01244",
     "Deep Residual Learning for Image Recognition": "1512.03385",

@@ -59,6 +59,18 @@ def test_scores_of_other_classes_do_not_count():
     np.testing.assert_array_equal(matches, again)
 
 
+def test_anchors_of_another_size_are_left_out_where_they_count():
+    # One object; a small anchor in it predicts its box as well as one of its size does.
+    anchors = np.array([[0, 0, 100, 100], [45, 45, 55, 55]], np.float32)
+    boxes, scores = tf.constant([[[0.0, 0.0, 100.0, 100.0]]]), tf.constant([[[0.5], [0.6]]])
+    predicted = tf.tile(boxes, [1, 2, 1])
+    fields = boxes, tf.zeros([1, 1], tf.int32), tf.ones([1, 1], tf.bool), anchors, scores, predicted
+    matches, _ = TaskAligned(1)(*fields)
+    np.testing.assert_array_equal(matches, [[-1, 0]])
+    matches, _ = TaskAligned(1, anchor_share=0.5)(*fields)
+    np.testing.assert_array_equal(matches, [[0, -1]])
+
+
 @pytest.mark.parametrize(
     ("layer", "settings", "message"),
     [
@@ -66,6 +78,8 @@ def test_scores_of_other_classes_do_not_count():
         (ATSS, {"cells": 2.5}, "ATSS.cells is 2.5"),
         (TaskAligned, {"top": True}, "TaskAligned.top is True"),
         (TaskAligned, {"beta": 0.0}, "TaskAligned.alpha is 1.0 and TaskAligned.beta is 0.0"),
+        (TaskAligned, {"anchor_share": 1.0}, "TaskAligned.anchor_share is 1.0; expected 0 or more"),
+        (TaskAligned, {"anchor_share": -0.1}, "TaskAligned.anchor_share is -0.1"),
     ],
 )
 def test_settings_out_of_range_are_refused(layer, settings, message):
@@ -101,7 +115,7 @@ class TestATSSContract(LayerContract):
 
 class TestTaskAlignedContract(LayerContract):
     part = TaskAligned
-    settings = {"top": 4, "alpha": 0.5, "beta": 3.0}
+    settings = {"top": 4, "alpha": 0.5, "beta": 3.0, "anchor_share": 0.5}
 
     def call(self, layer):
         return assign(layer, *scene(3, 5))

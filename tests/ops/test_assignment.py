@@ -146,6 +146,19 @@ def test_only_candidates_with_an_overlap_are_taken():
     np.testing.assert_array_equal(quality, [0, 0, 0])
 
 
+def test_the_overlap_of_anchors_counts_by_its_share():
+    scores, overlaps = [[1.0, 1.0, 1.0]], [[0.8, 0.6, 0.5]]
+    anchors = tf.constant([[0.0, 0.6, 0.9]])
+    options = {"top": 2, "beta": 1.0, "anchor_overlaps": anchors, "anchor_share": 0.25}
+    matches, quality = aligned(scores, overlaps, **options)
+    # 0.6, 0.6, 0.6: the first two; with half of it 0.4, 0.6, 0.7: the last two.
+    np.testing.assert_array_equal(matches, [0, 0, -1])
+    matches, quality = aligned(scores, overlaps, **{**options, "anchor_share": 0.5})
+    np.testing.assert_array_equal(matches, [-1, 0, 0])
+    # The quality tells how well predicted boxes fit: 0.6 at most.
+    np.testing.assert_allclose(quality, [0.0, 0.6 * 0.6 / 0.7, 0.6], rtol=1e-6)
+
+
 def aligned_by_loops(scores, overlaps, candidates, top, alpha, beta):
     measure = np.where(candidates, scores**alpha * overlaps**beta, 0.0)
     taken = np.zeros(measure.shape, bool)
