@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 import sys
 from collections.abc import Sequence
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING
 from absl import flags
 
 from ssd_centernet.cli import _flags
+from ssd_centernet.runtime.cluster import launched_rank
 
 if TYPE_CHECKING:
     from ssd_centernet.recipe import Recipe
@@ -151,7 +151,7 @@ def data_dir_of_flags(*, say: bool = True) -> str:
 
 def is_first_process() -> bool:
     """Tell whether this process speaks for all that `ssd_centernet launch` started."""
-    return os.environ.get("HOROVOD_RANK", "0") == "0"
+    return not launched_rank()
 
 
 def tell_next(*words: str) -> None:

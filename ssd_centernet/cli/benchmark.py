@@ -175,7 +175,7 @@ def _recipe_lines(values: flags.FlagValues) -> list[dict]:
             recipe, values.data_dir, data_service=values.data_service or (), **shared
         )
     elif values.part == "scaling":
-        communicator = connect(bool(values.use_horovod))
+        communicator = connect(bool(values.use_horovod), device=values.device)
         lines = scaling.run(recipe, communicator, device=values.device, **shared)
     elif values.part in ("step", "training"):
         part = step if values.part == "step" else training

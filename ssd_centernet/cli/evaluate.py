@@ -184,7 +184,7 @@ def evaluate_model_dir(
     from ssd_centernet.runs.evaluation import evaluate_run, evaluation_page, save_evaluation
     from ssd_centernet.runtime.distribution import connect
 
-    communicator = connect(bool(values.use_horovod))
+    communicator = connect(bool(values.use_horovod), device=values.device)
     data_dir = _runs.data_dir_of_flags(say=communicator.is_chief)
     run = _runs.open_run_of_flags(checkpoint=checkpoint, allow=allow, communicator=communicator)
     split = _runs.whole_split(data_dir, split, run.eval_split)
@@ -275,7 +275,7 @@ def _follow() -> int:
     from ssd_centernet.runtime.distribution import connect
 
     values = flags.FLAGS
-    communicator = connect(bool(values.use_horovod))
+    communicator = connect(bool(values.use_horovod), device=values.device)
     watch = Watch(wait=bool(values.wait), say=_say if communicator.is_chief else _say_nothing)
     if values.timeout is not None:
         watch.timeout = values.timeout

@@ -3,11 +3,14 @@
 Examples:
   ssd_centernet launch --num_processes=8 -- train --gin_file=ssd300_resnet34 \\
       --data_dir=data/coco --model_dir=runs/ssd300
+  ssd_centernet launch --engine=tf --num_processes=8 -- train ...
   ssd_centernet launch --num_processes=16 --hosts=a:8,b:8 -- train ...
 
-After `--` comes a command of ssd_centernet; --use_horovod is added to it. horovodrun starts the
-processes. If one of them is killed, all begin again from the last checkpoint. An error of the
-program itself ends the run at once, with that error. Ctrl-C and SIGTERM save a checkpoint.
+After `--` comes a command of ssd_centernet. Horovod joins the processes: horovodrun starts them,
+and --use_horovod is added to the command. Or TensorFlow itself does (--engine=tf), without Horovod;
+on several machines the same line is then given on each of them. If a process is killed, all begin
+again from the last checkpoint. An error of the program itself ends the run at once, with that
+error. Ctrl-C and SIGTERM save a checkpoint.
 """
 
 from __future__ import annotations
@@ -17,14 +20,30 @@ import sys
 
 from absl import flags
 
-_USES_HOROVOD = ("train", "evaluate", "benchmark")
+from ssd_centernet.runtime.launch_plans import ENGINES
+
+_IN_SEVERAL = ("train", "evaluate", "benchmark")
 
 
 def define_flags() -> None:
     """Define the flags of this command."""
     flags.DEFINE_integer("num_processes", None, "Processes on all machines.", lower_bound=1)
+    flags.DEFINE_enum(
+        "engine",
+        "horovod",
+        ENGINES,
+        "What joins the processes: Horovod, or TensorFlow itself by TF_CONFIG.",
+    )
     flags.DEFINE_string(
         "hosts", None, "Machines and their processes, such as a:8,b:8 (default: this machine)."
+    )
+    flags.DEFINE_integer(
+        "port",
+        29500,
+        "With --engine=tf and --hosts: port of the first process of each machine; the next ones "
+        "take those above it.",
+        lower_bound=1,
+        upper_bound=65535,
     )
     flags.DEFINE_integer(
         "max_restarts", 3, "How often a run may begin again after it lost a process.", lower_bound=0
@@ -39,19 +58,24 @@ def main(argv: list[str]) -> int:
 
     _flags.require("num_processes")
     values, command = flags.FLAGS, argv[1:]
-    if not command or command[0] not in _USES_HOROVOD:
+    if not command or command[0] not in _IN_SEVERAL:
         raise flags.Error(
             f"after `--` comes {command[0] if command else 'nothing'!r}; expected one of "
-            f"{', '.join(_USES_HOROVOD)} and its flags, such as: ssd_centernet launch "
+            f"{', '.join(_IN_SEVERAL)} and its flags, such as: ssd_centernet launch "
             "--num_processes=2 -- train --gin_file=ssd300_resnet34 ..."
         )
+    by_horovod = values.engine == "horovod"
+    if values.launcher_args and not by_horovod:
+        raise flags.Error("--launcher_args are for horovodrun, which --engine=tf does not start.")
     given = {argument.lstrip("-").partition("=")[0] for argument in command}
-    if "use_horovod" not in given:
+    if by_horovod and "use_horovod" not in given:
         command = [*command, "--use_horovod"]
     return launch(
         [sys.executable, "-m", "ssd_centernet", *command],
         num_processes=values.num_processes,
+        engine=values.engine,
         hosts=values.hosts,
+        port=values.port,
         max_restarts=values.max_restarts,
         launcher_args=shlex.split(values.launcher_args),
         say=lambda text: print(f"launch: {text}", file=sys.stderr, flush=True),

@@ -180,7 +180,7 @@ def _run(request: dict[str, Any], size: int, local_rank: int) -> Trial:
     told = {**request, "batch_size": size, "local_rank": local_rank, "path": sys.path}
     code = "from ssd_centernet.runs.batch_size import trial; trial()"
     # It is no process of the run, whatever launched that.
-    launched = ("HOROVOD_", "OMPI_", "PMI_", "PMIX_")
+    launched = ("HOROVOD_", "OMPI_", "PMI_", "PMIX_", "TF_CONFIG")
     surroundings = {k: v for k, v in os.environ.items() if not k.startswith(launched)}
     try:
         done = subprocess.run(

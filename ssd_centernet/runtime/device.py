@@ -55,6 +55,40 @@ def select_device(name: str | None = "auto", *, index: int = 0) -> tf.distribute
     return _npu(index) if name == "npu" else _accelerator(name.upper(), index)
 
 
+def show_one_device(name: str | None = "auto", *, index: int = 0) -> str:
+    """Let TensorFlow see the device alone that `select_device` will choose, without starting it.
+
+    Args:
+        name: 'auto', 'cpu' or 'gpu', as for `select_device`.
+        index: which device of that type, from 0.
+
+    Returns:
+        'cpu' or 'gpu'.
+
+    Raises:
+        ValueError: processes that TensorFlow joins cannot train on such devices.
+        RuntimeError: fewer devices than `index` needs.
+    """
+    name = "auto" if name is None else name.lower()
+    name = _first_accelerator() if name == "auto" else name
+    if name not in ("cpu", "gpu"):
+        raise ValueError(
+            f"--strategy=multi_worker knows GPUs and CPUs, and the device is {name!r}. Train by "
+            "Horovod: ssd_centernet launch --num_processes=N -- train ..."
+        )
+    devices = tf.config.list_physical_devices("GPU")
+    if name == "cpu":
+        if devices:
+            _set_visible([], "GPU")
+        return name
+    if not devices:
+        raise _missing("GPU")
+    device = devices[_position(len(devices), "GPU", index)]
+    _set_visible([device], "GPU")
+    _grow(device, "GPU")
+    return name
+
+
 def select_devices(name: str | None = "auto", count: int | None = None) -> tf.distribute.Strategy:
     """Prepare several devices of this process, which train one model together.
 
@@ -269,6 +303,8 @@ def _accelerator(kind: str, index: int) -> tf.distribute.Strategy:
 def _grow(device, kind: str) -> None:
     """Let a device take memory as it is needed."""
     try:
+        if tf.config.experimental.get_memory_growth(device):
+            return
         tf.config.experimental.set_memory_growth(device, True)
     except (ValueError, RuntimeError) as error:  # Not offered by every plug-in, or too late.
         logging.info("No memory growth on %s: %s", kind, error)

@@ -12,9 +12,13 @@ from typing import Any, Protocol, runtime_checkable
 
 import tensorflow as tf
 
+from ssd_centernet.runtime.cluster import read_cluster
+
 # The operations that wait for other processes, as TensorFlow names them where they fail.
 _COLLECTIVES = r"Horovod(Grouped)?(Allreduce|Allgather|Broadcast|Alltoall|Reducescatter)"
 _LOST = re.compile(rf"{_COLLECTIVES}|Horovod has been shut down")
+# TensorFlow's own say which process they miss, or that one was missed before.
+_MISSED = re.compile(r"Collective ops is aborted by|remote target /job:|/job:\w+/replica:\d+/task:")
 
 
 class LostProcessError(ConnectionError):
@@ -34,7 +38,11 @@ def is_lost_process(error: BaseException) -> bool:
     if isinstance(error, LostProcessError) or type(error).__name__ == "HorovodInternalError":
         return True
     kinds = (tf.errors.UnknownError, tf.errors.AbortedError)
-    return isinstance(error, kinds) and bool(_LOST.search(str(error)))
+    if isinstance(error, kinds) and _LOST.search(str(error)):
+        return True
+    # The second where a process of before was met, or one was started anew.
+    kinds = (tf.errors.UnavailableError, tf.errors.FailedPreconditionError, tf.errors.AbortedError)
+    return isinstance(error, kinds) and bool(_MISSED.search(str(error)))
 
 
 @runtime_checkable
@@ -187,20 +195,25 @@ class SingleProcess:
 _SIZES = ("HOROVOD_SIZE", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE")
 
 
-def connect(use_horovod: bool = False, **options: Any) -> Communicator:
+def connect(
+    use_horovod: bool = False, *, device: str | None = "auto", **options: Any
+) -> Communicator:
     """Find the processes that this one trains with; before TensorFlow touches a device.
 
     Args:
-        use_horovod: whether several processes were started that train one model.
-        **options: of `HorovodProcesses`.
+        use_horovod: whether Horovod joins the processes; else those of TF_CONFIG are joined by
+            TensorFlow, if it lists several.
+        device: kind of the device that this process will use, see `select_device`.
+        **options: of `HorovodProcesses` and `Workers`: compression, group_size.
 
     Returns:
-        `HorovodProcesses`, or `SingleProcess`.
+        `HorovodProcesses`, `Workers` or `SingleProcess`.
 
     Raises:
         ImportError: Horovod is wanted and cannot be imported.
         ValueError: a launcher started several processes that know nothing of each other; wrong
             options.
+        RuntimeError: no such device.
     """
     if use_horovod:
         from ssd_centernet.runtime.horovod import HorovodProcesses
@@ -213,4 +226,11 @@ def connect(use_horovod: bool = False, **options: Any) -> Communicator:
                 "not given: each would train a model of its own in the same --model_dir. Add "
                 "--use_horovod, or start one process."
             )
-    return SingleProcess()
+    cluster = read_cluster()
+    if cluster is None or cluster.size == 1:
+        return SingleProcess()
+    from ssd_centernet.runtime.device import show_one_device
+    from ssd_centernet.runtime.workers import Workers
+
+    kind = show_one_device(device, index=cluster.local_rank)
+    return Workers(cluster, on_gpu=kind == "gpu", **options)

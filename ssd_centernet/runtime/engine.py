@@ -9,6 +9,7 @@ import os
 import tensorflow as tf
 from absl import logging
 
+from ssd_centernet.runtime.cluster import read_cluster
 from ssd_centernet.runtime.device import (
     claim_device,
     refuse_shared_devices,
@@ -18,7 +19,7 @@ from ssd_centernet.runtime.device import (
 from ssd_centernet.runtime.distribution import Communicator, SingleProcess, connect
 from ssd_centernet.runtime.replicas import Replicas, replica_scope
 
-STRATEGIES = ("auto", "one", "mirrored", "horovod")
+STRATEGIES = ("auto", "one", "mirrored", "multi_worker", "horovod")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,7 +53,8 @@ def start_engine(
 
     Args:
         name: one of `STRATEGIES`; 'auto' is 'horovod' in a process that Horovod's launcher began,
-            'mirrored' where several devices are asked for, and else 'one'.
+            'multi_worker' where TF_CONFIG lists several processes, 'mirrored' where several devices
+            are asked for, and else 'one'.
         device: kind of the devices, see `select_device`.
         devices: number of devices of this process; None is all for 'mirrored', and else one.
         use_horovod: the same as the name 'horovod'.
@@ -82,7 +84,9 @@ def start_engine(
         logging.info("Only one device is there: --strategy=mirrored is the same as one.")
         return Engine(SingleProcess(), strategy)
     options = {"compression": compression, "group_size": group_size}
-    communicator = connect(name == "horovod", **options)
+    communicator = connect(name == "horovod", device=device, **options)
+    if communicator.size > 1 and name == "multi_worker":
+        logging.info("TensorFlow has joined %d processes (multi_worker).", communicator.size)
     strategy = select_device(device, index=communicator.local_rank)
     claim = claim_device(strategy, communicator.local_rank)
     refuse_shared_devices(communicator.gather([claim]))
@@ -99,16 +103,40 @@ def _settled(name: str, devices: int | None, use_horovod: bool) -> str:
             "several devices. Leave out one of them."
         )
     several = devices is not None and devices > 1
-    if several and (use_horovod or name in ("one", "horovod")):
+    if several and (use_horovod or name in ("one", "multi_worker", "horovod")):
         engine = "horovod" if use_horovod else name
         raise ValueError(
             f"--devices is {devices}, but with --strategy={engine} a process has one device. Leave "
             "out --devices, or choose --strategy=mirrored."
         )
-    if name != "auto":
-        return name
     # Horovod's own launcher tells both; a size alone is that of something else.
     horovod = "HOROVOD_RANK" in os.environ and int(os.environ.get("HOROVOD_SIZE") or 1) > 1
-    if use_horovod or horovod:
+    if use_horovod or (name == "auto" and horovod):
         return "horovod"
-    return "mirrored" if several else "one"
+    if name == "horovod":
+        return name
+    return _settled_by_cluster(name, several)
+
+
+def _settled_by_cluster(name: str, several: bool) -> str:
+    """Return the engine of a process that Horovod does not join."""
+    cluster = read_cluster()
+    size = 1 if cluster is None else cluster.size
+    if name == "multi_worker" and cluster is None:
+        raise ValueError(
+            "--strategy=multi_worker, but nothing tells of other processes: set TF_CONFIG in each "
+            "of them, or start them by `ssd_centernet launch --engine=tf --num_processes=N -- "
+            "train ...`, which sets it."
+        )
+    if size > 1 and (several or name not in ("auto", "multi_worker")):
+        what = "--devices" if several else f"--strategy={name}"
+        raise ValueError(
+            f"TF_CONFIG lists {size} processes, which would each train a model of its own in the "
+            f"same --model_dir. Leave out {what}: each process has one device, and TensorFlow "
+            "joins them (--strategy=multi_worker). Or take TF_CONFIG out of the environment."
+        )
+    if size > 1:
+        return "multi_worker"
+    if name == "multi_worker":
+        return "one"
+    return name if name != "auto" else "mirrored" if several else "one"

@@ -6,14 +6,10 @@ norm are tied to another Keras than ours.
 
 from __future__ import annotations
 
-import contextlib
-import functools
 import importlib
 import os
 import pickle
-import sys
-import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,14 +17,7 @@ import tensorflow as tf
 from absl import logging
 
 from ssd_centernet.runtime import vendors
-from ssd_centernet.runtime.distribution import LostProcessError, is_lost_process
-from ssd_centernet.runtime.launcher import LOST_ANOTHER
-
-COMPRESSIONS = ("none", "fp16")
-
-# A group is sent when all its gradients are there: several groups, so that the first travel while
-# the others are still computed; large ones, so that each fills the link.
-_BUCKET_BYTES = 32 << 20
+from ssd_centernet.runtime.processes import Processes, buckets, refuse_unknown, waits
 
 _HINT = (
     "Build it for this TensorFlow with `bash scripts/install_horovod.sh` (Gaudi's software brings "
@@ -36,26 +25,7 @@ _HINT = (
 )
 
 
-# Seconds after which a process says that it waits; and after which it ends, if they are given.
-# Horovod has variables of these names too, but looks at them only while it has something to do.
-_SAY_VARIABLE, _SAY_SECONDS = "HOROVOD_STALL_CHECK_TIME_SECONDS", 45.0
-_END_VARIABLE = "HOROVOD_STALL_SHUTDOWN_TIME_SECONDS"
-
-
-def _together(method: Callable) -> Callable:
-    """Make a method one in which all processes wait for each other."""
-
-    @functools.wraps(method)
-    def waiting(self, *args, **kwargs):
-        if not tf.executing_eagerly():  # Traced: the graph waits later.
-            return method(self, *args, **kwargs)
-        with self.together(method.__name__.replace("_", " ")):
-            return method(self, *args, **kwargs)
-
-    return waiting
-
-
-class HorovodProcesses:
+class HorovodProcesses(Processes):
     """A `Communicator` over the processes that horovodrun, mpirun or `ssd_centernet launch` began.
 
     Attributes:
@@ -67,8 +37,6 @@ class HorovodProcesses:
         group_size: processes that share the statistics of a synchronous batch norm.
         replicas: 1, as each process has one device.
     """
-
-    replicas = 1
 
     def __init__(self, *, compression: str = "none", group_size: int | None = None):
         """Join the other processes; to be called before TensorFlow touches a device.
@@ -82,11 +50,7 @@ class HorovodProcesses:
             ImportError: Horovod is not installed, or was built for another TensorFlow.
             ValueError: no such compression; groups that do not add up to all processes.
         """
-        if compression not in COMPRESSIONS:
-            raise ValueError(
-                f"train.gradient_compression is {compression!r}; expected one of "
-                f"{', '.join(COMPRESSIONS)}."
-            )
+        refuse_unknown(compression)
         self._hvd = hvd = _import_horovod()
         self.rank, self.size = (int(os.environ.get(f"HOROVOD_{n}", 0)) for n in ("RANK", "SIZE"))
         with self.together("the start"):
@@ -94,7 +58,6 @@ class HorovodProcesses:
             hvd.init(process_sets="dynamic") if group_size else hvd.init()
         self.rank, self.size = hvd.rank(), hvd.size()
         self.local_rank, self.local_size = hvd.local_rank(), hvd.local_size()
-        self.is_chief = self.rank == 0
         self._compression = getattr(hvd.Compression, compression)
         self.group_size = group_size or self.size
         self._group = self._make_groups(group_size) if group_size else hvd.global_process_set
@@ -102,72 +65,33 @@ class HorovodProcesses:
         if self.size == 1:
             logging.info("Horovod has one process; start several with `ssd_centernet launch`.")
 
-    @contextlib.contextmanager
-    def together(self, what: str, seconds: float = 0.0) -> Iterator[None]:
-        """Tell what becomes of a block with collectives; see `Communicator.together`."""
-        over = threading.Event()
-        # One message, not one of each process: of the first that waits.
-        if self.size > 1 and self.rank < 2:
-            arguments = (over, what, seconds, self.rank)
-            threading.Thread(target=_tell_of_waiting, args=arguments, daemon=True).start()
-        try:
-            yield
-        except Exception as error:
-            if not is_lost_process(error):
-                raise
-            raise LostProcessError(
-                f"process {self.rank} lost another one in {what}: it ended, or did not answer for "
-                f"{os.environ.get('HOROVOD_GLOO_TIMEOUT_SECONDS', '30')} seconds "
-                "(HOROVOD_GLOO_TIMEOUT_SECONDS)."
-            ) from error
-        finally:
-            over.set()
+    @property
+    def _silence(self) -> str:
+        seconds = os.environ.get("HOROVOD_GLOO_TIMEOUT_SECONDS", "30")
+        return f"{seconds} seconds (HOROVOD_GLOO_TIMEOUT_SECONDS)"
 
     def _make_groups(self, group_size: int):
-        if self.size % group_size:
-            raise ValueError(
-                f"train.sync_batch_norm={group_size} processes a group, but {self.size} processes "
-                f"cannot be divided so. Choose a divisor of {self.size}, or True for all."
-            )
+        self.refuse_uneven_groups(group_size)
         firsts = range(0, self.size, group_size)
         if len(firsts) == 1:
             return self._hvd.global_process_set
         sets = [self._hvd.add_process_set(list(range(n, n + group_size))) for n in firsts]
         return sets[self.rank // group_size]
 
-    @_together
+    @waits
     def mean_gradients(self, gradients: Sequence[tf.Tensor | None]) -> list[tf.Tensor | None]:
         """Average gradients over the processes, in few large messages.
 
         Scalars among them are never compressed. See `Communicator.mean_gradients`.
         """
         result = list(gradients)
-        for places in self._buckets(gradients):
+        for places in buckets(gradients):
             is_scalar = gradients[places[0]].shape.rank == 0
             compression = self._hvd.Compression.none if is_scalar else self._compression
             averaged = self._average([gradients[index] for index in places], compression)
             for index, value in zip(places, averaged, strict=True):
                 result[index] = value
         return result
-
-    def _buckets(self, gradients: Sequence[tf.Tensor | None]) -> Iterator[list[int]]:
-        """Yield the places of gradients that travel together: the last layers' are ready first."""
-        bucket: list[int] = []
-        size = 0
-        for index in reversed(range(len(gradients))):
-            gradient = gradients[index]
-            if gradient is None:
-                continue
-            if gradient.shape.rank == 0:
-                yield [index]
-                continue
-            bucket.append(index)
-            size += gradient.shape.num_elements() * gradient.dtype.size
-            if size >= _BUCKET_BYTES:
-                yield bucket
-                bucket, size = [], 0
-        if bucket:
-            yield bucket
 
     def _average(self, tensors: list[tf.Tensor], compression=None) -> list[tf.Tensor]:
         tensors = [tf.convert_to_tensor(tensor) for tensor in tensors]
@@ -186,12 +110,12 @@ class HorovodProcesses:
                 averaged[place] = tf.reshape(part, tensors[place].shape)
         return averaged
 
-    @_together
+    @waits
     def mean_of_group(self, tensor: tf.Tensor) -> tf.Tensor:
         """Average a float tensor over the group of this process; see `Communicator`."""
         return self._hvd.allreduce(tensor, op=self._hvd.Average, process_set=self._group)
 
-    @_together
+    @waits
     def mean(self, values: Mapping[str, Any]) -> dict[str, float]:
         """Average named scalars; see `Communicator.mean`."""
         names = sorted(values)
@@ -200,7 +124,7 @@ class HorovodProcesses:
             averaged = self._hvd.allreduce(sent, op=self._hvd.Average).numpy().tolist()
         return dict(zip(names, averaged, strict=True))
 
-    @_together
+    @waits
     def mean_variables(self, variables: Sequence[tf.Variable]) -> None:
         """Give float variables their average over all processes; see `Communicator`."""
         if not variables:
@@ -209,12 +133,12 @@ class HorovodProcesses:
         for variable, value in zip(variables, averaged, strict=True):
             variable.assign(value)
 
-    @_together
+    @waits
     def broadcast(self, variables: Sequence[tf.Variable]) -> None:
         """Give the variables the values of process 0; see `Communicator.broadcast`."""
         self._hvd.broadcast_variables(variables, root_rank=0)
 
-    @_together
+    @waits
     def gather(self, objects: Sequence[Any]) -> list[Any]:
         """Concatenate lists of picklable objects in the order of rank; see `Communicator`."""
         if self.size == 1:
@@ -229,7 +153,7 @@ class HorovodProcesses:
         parts = np.split(received, np.cumsum(lengths.numpy())[:-1])
         return [one for part in parts for one in pickle.loads(part.tobytes())]
 
-    @_together
+    @waits
     def barrier(self) -> None:
         """Wait for all processes; see `Communicator.barrier`."""
         with _on_host():
@@ -255,27 +179,6 @@ def _packs() -> bool:
     kinds = {device.device_type for device in tf.config.list_physical_devices()} - {"CPU"}
     single, grouped = (vendors.kernels(f"Horovod{name}llreduce") for name in ("A", "GroupedA"))
     return bool(kinds & single) and not kinds & grouped
-
-
-def _tell_of_waiting(over: threading.Event, what: str, seconds: float, rank: int) -> None:
-    """Say after a while that this process waits; end it after a longer while, if that is asked."""
-    until_said = float(os.environ.get(_SAY_VARIABLE) or _SAY_SECONDS)
-    until_end = float(os.environ.get(_END_VARIABLE) or 0.0)
-    until_said += seconds
-    if over.wait(until_said):
-        return
-    others = "the others" if rank == 0 else "process 0, which may be at work alone, or another one"
-    print(
-        f"process {rank} has waited {until_said:.0f} seconds for {others} in {what}. A process "
-        f"that hangs does so in its input, or its machine does; {_END_VARIABLE} sets after how "
-        "many seconds all begin again.",
-        file=sys.stderr,
-        flush=True,
-    )
-    if until_end and not over.wait(max(0.0, until_end - until_said)):
-        print(f"process {rank} ends: it has waited {until_end:.0f} seconds.", file=sys.stderr)
-        sys.stderr.flush()
-        os._exit(LOST_ANOTHER)
 
 
 def _import_horovod():

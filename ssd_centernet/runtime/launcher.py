@@ -1,9 +1,9 @@
 """Start the processes of one run, and start them again when one of them was lost.
 
-The processes are started by Horovod's own launcher. What is added: a process that fails says why in
-a file, so that its error and not the complaints of the others ends the run; a run of which a
-process was killed begins again from its last checkpoint; and a request to stop reaches a process
-that can answer it.
+The processes are started by Horovod's own launcher, or for TensorFlow by `starter.py`. What is
+added: a process that fails says why in a file, so that its error and not the complaints of the
+others ends the run; a run of which a process was killed begins again from its last checkpoint; and
+a request to stop reaches a process that can answer it.
 
 Source: docs/reference/centernet.md, section 7.2 (the launch lines with horovodrun)
 """
@@ -15,7 +15,6 @@ import dataclasses
 import os
 import re
 import select
-import shutil
 import signal
 import socket
 import subprocess
@@ -26,6 +25,9 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from ssd_centernet.runtime.cluster import VARIABLE as CLUSTER_VARIABLE
+from ssd_centernet.runtime.cluster import launched_rank
+from ssd_centernet.runtime.launch_plans import Plan, horovod_plan, tensorflow_plan
 from ssd_centernet.runtime.signals import answered_signals
 
 # Where a process of the run leaves the error that ends it.
@@ -49,7 +51,7 @@ class Outcome:
         failures: rank -> the error that it ended by; none for a process that was killed, or that
             only lost another one.
         stopped: whether it ended because it was told to.
-        killed: the signal that ended horovodrun itself, or None.
+        killed: the signal that ended what started the processes, or None.
     """
 
     status: int
@@ -61,7 +63,7 @@ class Outcome:
     def lost(self) -> bool:
         """Whether a process was killed, so that starting again may help."""
         gone = self.status == LOST_ANOTHER or self.status > 128
-        # Without horovodrun all fail, as what they print goes nowhere.
+        # Without what started them all fail, as what they print goes nowhere.
         return not self.stopped and (self.killed is not None or (gone and not self.failures))
 
 
@@ -69,7 +71,9 @@ def launch(
     command: Sequence[str],
     *,
     num_processes: int,
+    engine: str = "horovod",
     hosts: str | None = None,
+    port: int = 29500,
     max_restarts: int = 3,
     launcher_args: Sequence[str] = (),
     say: Callable[[str], None] = print,
@@ -79,7 +83,10 @@ def launch(
     Args:
         command: that every process runs; it must go on from its last checkpoint when started anew.
         num_processes: over all machines.
+        engine: "horovod" or "tf", what joins the processes.
         hosts: machines and their numbers of processes, such as "a:8,b:8"; None is this machine.
+            With "tf" the same is called on each of them.
+        port: of the first process of a machine, with "tf" and `hosts`.
         max_restarts: how often a run is started again of which a process was lost.
         launcher_args: more arguments of horovodrun.
         say: is given what the launcher itself has to tell.
@@ -95,12 +102,14 @@ def launch(
         raise ValueError(f"--num_processes is {num_processes}; expected 1 or more.")
     if max_restarts < 0:
         raise ValueError(f"--max_restarts is {max_restarts}; expected 0 or more.")
-    line = [*_launcher(), "-np", str(num_processes), *(["-H", hosts] if hosts else [])]
-    line += [*launcher_args, *command]
-    local = num_processes if hosts is None else max(_processes_by_host(hosts).values())
+    plan = (
+        tensorflow_plan(command, num_processes, hosts, port)
+        if engine == "tf"
+        else horovod_plan(command, num_processes, hosts, launcher_args)
+    )
     for attempt in range(max_restarts + 1):
         began = time.monotonic()
-        outcome = _run_once(line, _environment(local), say)
+        outcome = _run_once(plan, say)
         if outcome.killed is None:
             for rank, message in sorted(outcome.failures.items()):
                 say(f"process {rank} failed: {message}")
@@ -108,10 +117,11 @@ def launch(
             return outcome.status
         what = f"a process was lost (status {outcome.status})"
         if outcome.killed is not None:
-            what = f"horovodrun itself was ended by {signal.Signals(outcome.killed).name}"
+            what = f"{plan.program} itself was ended by {signal.Signals(outcome.killed).name}"
         what += f" after {(time.monotonic() - began) / 60.0:.1f} minutes"
         if attempt < max_restarts:
             say(f"{what}; starting again, {attempt + 1} of {max_restarts} times")
+            time.sleep(plan.pause)
     say(f"{what}; not started again after {max_restarts} times (--max_restarts)")
     return outcome.status
 
@@ -124,38 +134,9 @@ def report_failure(message: str) -> None:
     Args:
         message: for the user.
     """
-    folder, rank = os.environ.get(FAILURES_VARIABLE), os.environ.get("HOROVOD_RANK")
-    if folder and rank and os.path.isdir(folder):
-        Path(folder, rank).write_text(message, encoding="utf-8")
-
-
-def _launcher() -> list[str]:
-    beside = Path(sys.executable).with_name("horovodrun")
-    found = str(beside) if beside.exists() else shutil.which("horovodrun")
-    if found is None:
-        raise FileNotFoundError(
-            "horovodrun, which starts several processes, is not installed. Build Horovod with "
-            "`bash scripts/install_horovod.sh`, or train in one process with `ssd_centernet train`."
-        )
-    return [found]
-
-
-def _processes_by_host(hosts: str) -> dict[str, int]:
-    """Read "a:8,b:8".
-
-    Raises:
-        ValueError: it is written in another way.
-    """
-    counts = {}
-    for part in hosts.split(","):
-        name, _, count = part.strip().partition(":")
-        if not name or not count.isdigit() or int(count) < 1:
-            raise ValueError(
-                f"--hosts has {part.strip()!r}; expected machine:processes pairs such as "
-                "'a:8,b:8', where processes are those of that machine."
-            )
-        counts[name] = int(count)
-    return counts
+    folder, rank = os.environ.get(FAILURES_VARIABLE), launched_rank()
+    if folder and rank is not None and os.path.isdir(folder):
+        Path(folder, str(rank)).write_text(message, encoding="utf-8")
 
 
 def _environment(local_processes: int) -> dict[str, str]:
@@ -163,7 +144,9 @@ def _environment(local_processes: int) -> dict[str, str]:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     threads = str(max(1, (cores or 1) // local_processes))
     shared = ("TF_NUM_INTRAOP_THREADS", "OMP_NUM_THREADS")
-    return {**dict.fromkeys(shared, threads), **os.environ}
+    # What started this process tells of it, not of those that it will start.
+    told = {name: value for name, value in os.environ.items() if name != CLUSTER_VARIABLE}
+    return {**dict.fromkeys(shared, threads), **told}
 
 
 def ending_with_this() -> dict[str, str]:
@@ -196,18 +179,13 @@ def _end_with(number: int) -> None:
     os.kill(os.getpid(), signal.SIGTERM)
 
 
-def _run_once(
-    line: Sequence[str], environment: dict[str, str], say: Callable[[str], None]
-) -> Outcome:
-    """Run the launcher once, passing on what its processes print and the signals that come."""
+def _run_once(plan: Plan, say: Callable[[str], None]) -> Outcome:
+    """Start the processes once, passing on what its processes print and the signals that come."""
     with tempfile.TemporaryDirectory(prefix="ssd_centernet-") as folder:
-        ours = {
-            FAILURES_VARIABLE: folder,
-            **ending_with_this(),
-        }
+        ours = {FAILURES_VARIABLE: folder, **ending_with_this()}
         process = subprocess.Popen(
-            line,
-            env={**environment, **ours},
+            plan.line(),
+            env={**_environment(plan.local), **ours},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             stdin=subprocess.DEVNULL,
@@ -244,12 +222,12 @@ def _run_once(
         failures = {
             int(path.name): path.read_text(encoding="utf-8") for path in Path(folder).iterdir()
         }
+    stopped = stopper.number is not None or status in plan.told
     # A process killed by signal n has status -n or 128 + n.
     status = 128 - status if status < 0 else status
     if failures and status == LOST_ANOTHER:
         # The others ended before the one whose error it was.
         status = 1
-    stopped = stopper.number is not None
     return Outcome(status=status, failures=failures, stopped=stopped, killed=killed)
 
 
@@ -267,7 +245,7 @@ def _pass_on(source, sink, told: list[str]) -> None:
 
 def _processes(folder: str) -> list:
     """Return what belongs to a run on this machine: the processes that know its folder."""
-    import psutil  # A requirement of Horovod, without which there are no processes.
+    import psutil  # A requirement of Horovod, and of the extra `train`.
 
     found = []
     for one in psutil.process_iter():
@@ -328,7 +306,7 @@ class _Stopper:
         found = []
         for one in _processes(self._folder):
             with contextlib.suppress(psutil.Error):
-                if "HOROVOD_RANK" in one.environ():
+                if {"HOROVOD_RANK", CLUSTER_VARIABLE}.intersection(one.environ()):
                     found.append(one)
         numbers = {one.pid for one in found}
         # Not what one of them started.

@@ -161,6 +161,17 @@ def at_once() -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def heard_again() -> Iterator[None]:
+    """Set the handlers anew after a block in which a library may set its own, past Python."""
+    yield
+    if threading.current_thread() is not threading.main_thread():
+        return
+    for one in STOPPING:
+        if (handler := signal.getsignal(one)) is not None:
+            _set(one, handler)
+
+
+@contextlib.contextmanager
 def unhurried(seconds: float = float("inf")) -> Iterator[None]:
     """Do not end a command for want of an answer, while the block runs.
 
