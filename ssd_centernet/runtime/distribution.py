@@ -20,6 +20,14 @@ _LOST = re.compile(rf"{_COLLECTIVES}|Horovod has been shut down")
 # TensorFlow's own say which process they miss, or that one was missed before.
 _MISSED = re.compile(r"Collective ops is aborted by|remote target /job:|/job:\w+/replica:\d+/task:")
 
+_MISSED_KINDS = (
+    tf.errors.UnavailableError,
+    tf.errors.DeadlineExceededError,
+    tf.errors.AbortedError,
+    # A process of an earlier start was met, or one was started anew.
+    tf.errors.FailedPreconditionError,
+)
+
 
 class LostProcessError(ConnectionError):
     """Another process of the run ended, stopped or cannot be reached."""
@@ -40,9 +48,7 @@ def is_lost_process(error: BaseException) -> bool:
     kinds = (tf.errors.UnknownError, tf.errors.AbortedError)
     if isinstance(error, kinds) and _LOST.search(str(error)):
         return True
-    # The second where a process of before was met, or one was started anew.
-    kinds = (tf.errors.UnavailableError, tf.errors.FailedPreconditionError, tf.errors.AbortedError)
-    return isinstance(error, kinds) and bool(_MISSED.search(str(error)))
+    return isinstance(error, _MISSED_KINDS) and bool(_MISSED.search(str(error)))
 
 
 @runtime_checkable

@@ -72,12 +72,16 @@ class Processes:
         except Exception as error:
             if not is_lost_process(error):
                 raise
+            self._give_up()
             raise LostProcessError(
                 f"process {self.rank} lost another one in {what}: it ended, or did not answer for "
                 f"{self._silence}."
             ) from error
         finally:
             over.set()
+
+    def _give_up(self) -> None:
+        """Prepare for the end of this process, which lost another one."""
 
     def refuse_uneven_groups(self, group_size: int | None) -> None:
         """Check that groups of processes add up to all.

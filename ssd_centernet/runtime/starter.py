@@ -22,7 +22,9 @@ import time
 from collections.abc import Sequence
 
 # For the others to notice that one is gone, and to say why they end.
-_GRACE_SECONDS = 15.0
+_GRACE_SECONDS = 10.0
+# For the processes to end when what started this program is gone: they save a checkpoint.
+_ORPHANED_SECONDS = 120.0
 # A process that was told to end has this status, or the other. It saved, and the others do.
 _TOLD = tuple(128 + number for number in (signal.SIGTERM, signal.SIGINT))
 
@@ -76,19 +78,20 @@ def start(addresses: Sequence[str], first: int, count: int, command: Sequence[st
 
 
 def _await(processes: Sequence[subprocess.Popen]) -> int:
-    """Wait for all; end those that do not end after another has failed."""
-    failed, deadline = None, float("inf")
-    while any(process.poll() is None for process in processes):
-        statuses = [process.returncode for process in processes]
+    """Wait for all; end those that do not end after another has failed, or `launch` is gone."""
+    failed, deadline, parent = None, float("inf"), os.getppid()
+    while None in (statuses := [process.poll() for process in processes]):
         if failed is None:
             bad = [one for one in statuses if one not in (None, 0, *_TOLD)]
             if bad:
                 failed, deadline = bad[0], time.monotonic() + _GRACE_SECONDS
+        if parent is not None and os.getppid() != parent:
+            parent = None
+            deadline = min(deadline, time.monotonic() + _ORPHANED_SECONDS)
         if time.monotonic() > deadline:
             for process in processes:
                 process.kill()
         time.sleep(0.05)
-    statuses = [process.returncode for process in processes]
     bad = [one for one in statuses if one not in (0, *_TOLD)]
     if failed is None and bad:
         failed = bad[0]

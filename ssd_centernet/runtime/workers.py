@@ -7,7 +7,11 @@ be another step than that of one process; this way it is the same.
 
 from __future__ import annotations
 
+import atexit
+import contextlib
+import os
 import pickle
+import sys
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -16,6 +20,7 @@ import numpy as np
 import tensorflow as tf
 
 from ssd_centernet.runtime.cluster import Cluster
+from ssd_centernet.runtime.launcher import LOST_ANOTHER
 from ssd_centernet.runtime.processes import (
     BUCKET_BYTES,
     Processes,
@@ -82,6 +87,10 @@ class Workers(Processes):
             with tf.device("GPU:0"):
                 self._token = tf.Variable(1.0, trainable=False)
             self._order = [self._token.handle]
+
+    def _give_up(self) -> None:
+        # TensorFlow would take leave of process 0, for ever where that one is halted.
+        atexit.register(_end_at_once)
 
     @waits
     def mean_gradients(self, gradients: Sequence[tf.Tensor | None]) -> list[tf.Tensor | None]:
@@ -233,6 +242,13 @@ class Workers(Processes):
     def leave(self) -> None:
         """Wait for all: TensorFlow has no end of the exchange; see `Communicator.leave`."""
         self.barrier()
+
+
+def _end_at_once() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            stream.flush()
+    os._exit(LOST_ANOTHER)
 
 
 def _join(on_gpu: bool) -> tf.distribute.Strategy:
