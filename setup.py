@@ -29,6 +29,8 @@ TRAIN = [
     "pycocotools>=2.0.7",
     "faster-coco-eval>=1.6",
     "matplotlib>=3.7",
+    # Finds the processes of a training that several share.
+    "psutil>=5.9",
 ]
 # Backbones and their published weights. No release goes beyond TensorFlow 2.20.
 MODEL_GARDEN = ["tf-models-official>=2.15,<2.21"]
@@ -63,7 +65,6 @@ TEST = [
     "pytest>=8",
     "pytest-xdist>=3.5",
     "ruff>=0.6",
-    "psutil>=5.9",
 ]
 NOTEBOOKS = ["notebook>=7", *KERNEL, *TRAIN]
 CUDA = ["tensorflow[and-cuda]>=2.15,<2.22"]

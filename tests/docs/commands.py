@@ -61,6 +61,7 @@ NOT_RUN = {
     r"python -m tests\.faults": "minutes; tests/faults/test_faults.py runs a part of it",
     r"bash examples/build\.sh": "needs a compiler; tests/export/test_programs.py runs it",
     r"build/detect": "what it built; tests/export/test_programs.py runs it",
+    r"ssd_centernet launch --engine=tf": "engines/test_workers.py launches such trainings",
     r"bash scripts/install_horovod\.sh": "builds for minutes; scripts/test.sh runs it",
 }
 if importlib.util.find_spec("horovod") is None:

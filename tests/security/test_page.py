@@ -85,6 +85,7 @@ HELD = {
     "Otherwise a command connects": "security/test_data_files: reading_uses_no_network",
     "do not report their use": "export/test_openvino: nothing_is_reported_to_the_makers",
     "talk to each other": "distributed/test_collectives:",
+    "listen on every address": "engines/test_workers: a_killed_launch_and_a_signal_save",
     "written beside their target": "test_files: who_may_read_is_what_the_umask_says",
     "runs code, writes outside": "security/test_page: each_sentence_has_a_test",
     "Add the file": "security/test_page: each_sentence_has_a_test",

@@ -1,5 +1,8 @@
 """What every process checks of the collectives; exits with an error on the first that is wrong."""
 
+import os
+import sys
+
 import numpy as np
 import tensorflow as tf
 
@@ -107,10 +110,10 @@ def check_batch_norm(processes, kind):
 
 
 def main():
-    import sys
-
     compression, group = sys.argv[1], int(sys.argv[2])
-    processes = connect(True, compression=compression, group_size=group or None)
+    # Horovod's launcher says so; else TensorFlow joins the processes.
+    by_horovod = "HOROVOD_RANK" in os.environ
+    processes = connect(by_horovod, compression=compression, group_size=group or None)
     assert isinstance(processes, Communicator)
     assert processes.local_rank == processes.rank
     assert processes.is_chief == (processes.rank == 0)
