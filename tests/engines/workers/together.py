@@ -25,13 +25,13 @@ def mine(processes, batch):
     return {name: rows[begin : begin + EACH] for name, rows in batch.items()}
 
 
-def trainer_of(communicator, joined=True, **options):
+def trainer_of(communicator, size=EACH, joined=True, **options):
     keras.utils.set_random_seed(3)
     detector = tiny_detector()
     if joined and communicator is not None:
         synchronize(detector, communicator.mean_of_group, communicator.group_size)
     made = {name: option() for name, option in options.items()}
-    trainer = tiny_trainer(detector, communicator=communicator, batch_size=EACH, **made)
+    trainer = tiny_trainer(detector, communicator=communicator, batch_size=size, **made)
     return trainer, compile_steps(trainer, tf.distribute.get_strategy())
 
 
@@ -48,7 +48,8 @@ def training(processes):
     whole = [tiny_batch(seed, size=EACH * processes.size) for seed in range(4)]
     told, made = [], []
     for communicator in (processes, None):
-        trainer, steps = trainer_of(communicator, **options)
+        size = EACH if communicator else EACH * processes.size
+        trainer, steps = trainer_of(communicator, size, **options)
         given = [mine(processes, one) for one in whole] if communicator else whole
         stacked = {name: tf.stack([one[name] for one in given]) for name in given[0]}
         feed = tf.data.Dataset.from_tensor_slices(stacked).repeat()
