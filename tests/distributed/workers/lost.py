@@ -10,10 +10,8 @@ import tensorflow as tf
 
 from ssd_centernet.runtime.distribution import LostProcessError, connect
 
-variable = tf.Variable([1.0, 2.0])
 
-
-def graph(processes):
+def graph(processes, variable):
     function = tf.function(lambda: processes.mean_gradients([variable * 2.0]))
     with processes.together("a graph"):
         function()
@@ -21,10 +19,10 @@ def graph(processes):
 
 OPERATIONS = {
     "a graph": graph,
-    "mean variables": lambda processes: processes.mean_variables([variable]),
-    "broadcast": lambda processes: processes.broadcast([variable]),
-    "gather": lambda processes: processes.gather([1]),
-    "barrier": lambda processes: processes.leave(),
+    "mean variables": lambda processes, variable: processes.mean_variables([variable]),
+    "broadcast": lambda processes, variable: processes.broadcast([variable]),
+    "gather": lambda processes, _: processes.gather([1]),
+    "barrier": lambda processes, _: processes.leave(),
 }
 
 
@@ -43,11 +41,12 @@ def disconnect():
 def main():
     name, lose = sys.argv[1], {"halt": halt, "disconnect": disconnect}[sys.argv[2]]
     processes = connect("HOROVOD_RANK" in os.environ)
+    variable = tf.Variable([1.0, 2.0])  # Made when the processes are joined.
     processes.mean({"a": 1.0})
     if processes.rank == 1:
         lose()
     try:
-        OPERATIONS[name](processes)
+        OPERATIONS[name](processes, variable)
     except LostProcessError as error:
         print(error, flush=True)
         os._exit(75)
