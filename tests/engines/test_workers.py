@@ -3,12 +3,10 @@
 import json
 import shutil
 import signal
-import time
 
 import psutil
 import pytest
 
-from ssd_centernet.runtime.starter import free_addresses
 from tests.distributed.conftest import WORKERS as SHARED
 from tests.distributed.conftest import environment
 from tests.engines.conftest import WORKERS
@@ -115,21 +113,6 @@ def test_a_run_goes_on_with_another_number_of_processes(trained, fixed, data_dir
     ended = train(fixed, data_dir, tmp_path / "run", 3, warm)
     assert "at step 5" in ended.stdout, str(ended)
     assert_alike(variables(tmp_path / "run" / "ckpt-10"), variables(trained(1) / "ckpt-10"))
-
-
-def test_a_halted_process_is_noticed_by_those_of_a_cluster(warm):
-    """Without a launcher: TF_CONFIG tells each process of the others."""
-    workers, began = free_addresses(2), time.monotonic()
-    tasks = [{"type": "worker", "index": index} for index in range(2)]
-    told = [json.dumps({"cluster": {"worker": workers}, "task": task}) for task in tasks]
-    command = (warm, SHARED / "lost.py", "gather", "halt")
-    with (
-        Running(*command, env=environment(TF_CONFIG=told[1])),
-        Running(*command, env=environment(TF_CONFIG=told[0])) as first,
-    ):
-        ended = first.finish(status=75)
-    assert "process 0 lost another one in gather" in ended.stdout, str(ended)
-    assert time.monotonic() - began < 60 * slowness()
 
 
 def endless(folder, data_dir):
