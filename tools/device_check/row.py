@@ -35,7 +35,8 @@ def row(result: Mapping[str, Any]) -> str:
     judged, parts = verdicts.judge(result), result["parts"]
     machine = parts.get("machine", {}).get("found") or {}
     software = [f"TensorFlow {machine.get('versions', {}).get('tensorflow', '?')}"]
-    software += [f"{key} {value}" for key, value in machine.get("built_with", {}).items()]
+    if machine.get("kind") == "GPU":
+        software += [f"{key} {value}" for key, value in machine["built_with"].items()]
     wrong = [f"`{name}`" for name, one in judged.items() if one.verdict == "FAIL"]
     verdict_of = [one.verdict for one in judged.values()]
     count = f"{verdict_of.count('ok')} of {len(judged)} ok"
