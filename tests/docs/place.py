@@ -48,6 +48,7 @@ def make_place(top: Path, published: dict) -> Path:
     keras.utils.set_random_seed(0)
     _write_backbone(top / "weights" / "resnet34_mlperf", ResNet(**published))
     write_package_of_trees(top / "deepforest-2.1.0-py3-none-any.whl")
+    write_animals(top)
     for page in PAGES:
         for name, text in files(page).items():
             (top / name).parent.mkdir(parents=True, exist_ok=True)
@@ -90,6 +91,30 @@ def write_package_of_trees(path: Path) -> None:
             Image.fromarray(pixels).save(png, "PNG")
             package.writestr(f"{name}.png", png.getvalue())
             package.writestr(f"{name}.xml", f"<annotation>{objects}</annotation>")
+
+
+def write_animals(top: Path) -> None:
+    """Write what tools/animals.py reads of two clones, one picture cut off at its end."""
+    random = np.random.default_rng(0)
+    for annotations, pictures, name in [
+        ("raccoon_dataset/annotations", "raccoon_dataset/images", "raccoon"),
+        ("kangaroo/annots", "kangaroo/images", "kangaroo"),
+    ]:
+        for folder in (annotations, pictures):
+            (top / folder).mkdir(parents=True)
+        for number in range(6):
+            pixels = random.integers(0, 99, [80, 120, 3], np.uint8)
+            pixels[20:60, 30:90] = 255
+            photo = io.BytesIO()
+            Image.fromarray(pixels).save(photo, "JPEG")
+            data = photo.getvalue()
+            kept = data[: len(data) - 20 * (number == 5)]
+            (top / pictures / f"{number}.jpg").write_bytes(kept)
+            box = {"xmin": 31, "ymin": 21, "xmax": 90, "ymax": 60}
+            numbers = "".join(f"<{key}>{value}</{key}>" for key, value in box.items())
+            object_ = f"<object><name>{name}</name><bndbox>{numbers}</bndbox></object>"
+            path = top / annotations / f"{number}.xml"
+            path.write_text(f"<annotation>{object_}</annotation>", encoding="utf-8")
 
 
 def shell(bin_dir: Path, python: str | Path, place: Path) -> dict[str, str]:
