@@ -141,6 +141,7 @@ def main(argv: list[str]) -> None:
     """
     if len(argv) > 1:
         raise flags.Error(f"Unexpected arguments {argv[1:]}; write every option as --flag=value.")
+    _flags.require("output_dir")
     _flags.check_folders("output_dir")
     from ssd_centernet.data.convert import DEFAULT_MAX_PIXELS
     from ssd_centernet.data.convert_formats import convert_annotations, read_label_map, told

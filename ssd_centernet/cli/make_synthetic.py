@@ -47,6 +47,7 @@ def main(argv: list[str]) -> None:
     """
     if len(argv) > 1:
         raise flags.Error(f"Unexpected arguments {argv[1:]}; write every option as --flag=value.")
+    _flags.require("output_dir")
     _flags.check_folders("output_dir")
     from ssd_centernet.data.synthetic import make_synthetic
 

@@ -217,7 +217,7 @@ def _check_version(finished: dict | None, output: SplitOutput, overwrite: bool) 
         raise FileExistsError(
             f"{output.directory} holds {output.prefix} as an earlier version of this program wrote "
             "it. Training and evaluation read it as it is; this version checks more and reads some "
-            "pictures differently. To convert again, set overwrite."
+            "pictures differently. To convert again, set overwrite (--overwrite)."
         )
 
 

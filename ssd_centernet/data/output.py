@@ -116,7 +116,8 @@ class SplitOutput:
         raise FileExistsError(
             f"{self.directory} already holds {counted(len(shards), 'shard')} of {self.prefix} "
             f"{state}, for example {os.path.basename(shards[0])}. Shards of two conversions must "
-            "not be mixed: choose another output_dir, or set overwrite to replace them."
+            "not be mixed: choose another output_dir, or set overwrite (--overwrite) to replace "
+            "them."
         )
 
     def check_label_map(self, label_map: LabelMap, overwrite: bool = False) -> None:

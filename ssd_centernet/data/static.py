@@ -79,7 +79,7 @@ def write_static_batches(
     if folder.exists() and not overwrite:
         raise FileExistsError(
             f"{folder} exists already. Batches of two recipes must not be mixed: choose another "
-            "output_dir, or set overwrite to replace it."
+            "output_dir, or set overwrite (--overwrite) to replace it."
         )
     remove_leftovers(directory, [folder.name])
     with temporary_folder(folder) as partial:

@@ -161,7 +161,8 @@ def _clear(output_dir, paths: dict[str, str], overwrite: bool) -> None:
     if found and not overwrite:
         raise FileExistsError(
             f"{found[0]} exists and was not rendered with the same arguments. "
-            "Choose another output_dir, or set overwrite to replace train/, val/ and annotations."
+            "Choose another output_dir, or set overwrite (--overwrite) to replace train/, val/ and "
+            "annotations."
         )
     for path in paths.values():
         if os.path.exists(path):

@@ -96,11 +96,13 @@ def sized_parts(
         rendering: of the chain, where the device makes the pixels.
 
     Raises:
-        ValueError: the chain or the network has no form of another size.
+        ValueError: the chain or the network has no form of another size, or a size is less than
+            a cell of its maps.
     """
     parts = []
     for size in map(tuple, sizes):
         form = detector.at_size(size)
+        _check_cells(detector, form)
         chain = augment or resize_only(form.preprocessing)
         if augment is not None:
             if not hasattr(augment, "at_size"):
@@ -113,6 +115,37 @@ def sized_parts(
             chain = augment.at_size(size)
         parts.append((form, chain, rendering and rendering.at_size(size)))
     return parts
+
+
+def _check_cells(detector: Detector, form: Detector) -> None:
+    """Refuse images that are smaller than a cell of a map: padding alone gives such a map a cell.
+
+    The last levels of a head may be padded so, as those of SSD300 at 256 pixels are.
+
+    Args:
+        detector: what is trained.
+        form: the same for images of one of the sizes.
+
+    Raises:
+        ValueError: a level of the backbone, or the second of the head, has less than a cell.
+    """
+    if form is detector:
+        return
+    levels = getattr(getattr(detector, "backbone", None), "output", None)
+    # Level n has the stride 2^n, which an image must fill.
+    strides = [2 ** int(key.split("_")[0]) for key in levels] if isinstance(levels, dict) else [1]
+    own, now = (getattr(one, "feature_sizes", None) or () for one in (detector, form))
+    reason = ""
+    if max(strides) > min(form.image_size):
+        reason = f"a cell of its backbone's coarsest map has {max(strides)} pixels"
+    elif len(own) > 1 and own[0] != own[1] and now[0] == now[1]:
+        reason = f"its first two maps, which halve, both have {size_in_words(now[0])} cells"
+    if reason:
+        raise ValueError(
+            f"train.image_sizes has {form.image_size}, which is too small for this network: "
+            f"{reason}. Expected images that hold a cell of each map, such as the recipe's of "
+            f"{detector.image_size} pixels: take this size out of train.image_sizes."
+        )
 
 
 def loading(

@@ -134,6 +134,18 @@ def test_a_folder_to_write_to_that_is_a_file(tiny_recipe, data_dir, tmp_path):
             assert refused(*words, f"--output_dir={path}") == f"--output_dir={told}"
 
 
+@pytest.mark.parametrize("words", [("make_synthetic",), ("convert", "--annotations=a.json")])
+def test_an_empty_folder_to_write_to_is_not_the_current_one(words):
+    """As of a shell's variable that is not set."""
+    assert refused(*words, "--output_dir=") == "--output_dir must be given."
+
+
+def test_a_data_set_that_is_there_names_the_argument_and_the_flag(tmp_path):
+    (tmp_path / "train").mkdir()
+    told = refused("make_synthetic", f"--output_dir={tmp_path}", status=1)
+    assert "or set overwrite (--overwrite) to replace train/, val/ and annotations" in told
+
+
 def test_a_file_in_a_run_where_results_would_go(tmp_path):
     run = f"--model_dir={tmp_path}"
     for name, words in (("evaluation", ("evaluate",)), ("predictions", ("predict", "b.jpg"))):

@@ -12,6 +12,7 @@ from ssd_centernet._keras import keras
 from ssd_centernet.cli.make_static import write_workers
 from ssd_centernet.preview import fed_images
 from ssd_centernet.recipe import Recipe
+from ssd_centernet.training.image_sizes import sized_parts
 from ssd_centernet.training.loop import compile_steps
 from tests.tiny import LABELS, tiny_detector
 from tests.training.test_train import assert_same_bits, run
@@ -148,3 +149,23 @@ def test_other_sizes_are_refused(tiny_recipe, value):
             Recipe()
     finally:
         config.clear()
+
+
+@pytest.mark.parametrize(
+    ("recipe", "said"),
+    [
+        ("centernet_demo", "backbone's coarsest map has 32 pixels"),
+        ("ssd300_resnet34", "first two maps, which halve, both have 1 x 1 cells"),
+    ],
+)
+def test_images_smaller_than_a_cell_are_refused(recipe, said):
+    config.parse([recipe], ["train.image_sizes = ((256, 256), (8, 8))"])
+    try:
+        made = Recipe()
+        detector = made.detector(num_classes=2)
+    finally:
+        config.clear()
+    with pytest.raises(ValueError, match=rf"train.image_sizes has \(8, 8\), .*{said}.*Expected"):
+        sized_parts(detector, made.image_sizes, None, None)
+    # What the documents name trains.
+    assert len(sized_parts(detector, made.image_sizes[:1], None, None)) == 1

@@ -36,6 +36,7 @@ SYSTEMS = ("ssd_resnet34", "ssd_vgg16", "ssd320_resnet50_fpn", "centernet")
 # Anchors with ranked negatives, anchors with the focal loss, and heatmaps; quick to train.
 _BITS = ("ssd_demo", "ssd_fpn_demo", "centernet_demo")
 _TRAINED = "ssd_demo"
+_DATA, _ALONE = "training data", "training one device"
 # Of two devices, or of one with all the images: batch norm over all of them.
 _JOINED = 4
 _LOSSES = ("train.log_every = 1", "train.sync_batch_norm = True", "train.profile = (4, 6)")
@@ -135,8 +136,20 @@ def plan(settings: Settings, folder: Path, *, kind: str, devices: int) -> list[P
         parts += _speed(settings, recipe, kind)
     parts += _bits(settings, work) + _training(settings, work, devices)
     order = {name: number for number, name in enumerate(KINDS)}
-    chosen = [part for part in parts if part.kind in settings.kinds]
+    chosen = _with_needs([part for part in parts if part.kind in settings.kinds], parts)
     return sorted(chosen, key=lambda part: order[part.kind])
+
+
+def _with_needs(chosen: Sequence[Part], parts: Sequence[Part]) -> list[Part]:
+    """Add what chosen parts need, and what these need in turn."""
+    known, names = {part.name: part for part in parts}, set()
+    waiting = [part.name for part in chosen]
+    while waiting:
+        name = waiting.pop()
+        if name not in names:
+            names.add(name)
+            waiting += known[name].needs
+    return [part for part in parts if part.name in names]
 
 
 def _module(*words: object) -> tuple[str, ...]:
@@ -223,7 +236,7 @@ def _bits(settings: Settings, work: Path) -> list[Part]:
 
 
 def _training(settings: Settings, work: Path, devices: int) -> list[Part]:
-    """Plan a whole training with a profile, and the same on two devices."""
+    """Plan a training with a profile, and the same on two devices, compared with the first."""
     scenes, records = work / "scenes", work / "records"
     sizes = ("--num_train=16", "--num_val=4", "--min_size=100", "--max_size=160")
     commands = [_cli("make_synthetic", f"--output_dir={scenes}", *sizes)]
@@ -232,10 +245,8 @@ def _training(settings: Settings, work: Path, devices: int) -> list[Part]:
         words = (given, f"--image_dir={scenes}/{split}", f"--output_dir={records}")
         commands.append(_cli("convert", *words, f"--split={split}", "--name=shapes", "--overwrite"))
     script = " && ".join(shlex.join(command) for command in commands)
-    data = Part(
-        name="training data", command=("bash", "-c", script), limit=settings.limit, reads=""
-    )
-    one = _train(settings, work, "training one device", (), _JOINED)
+    data = Part(name=_DATA, command=("bash", "-c", script), limit=settings.limit, reads="")
+    one = _train(settings, work, _ALONE, (), _JOINED)
     profile = work / "profile.json"
     words = ("tools.device_check.profile", one.folder, profile)
     mine = {"needs": (one.name,), "output": str(profile), "limit": settings.limit}
@@ -248,13 +259,13 @@ def _several(settings: Settings, work: Path, devices: int) -> list[Part]:
     if settings.device != "cpu" and devices < 2:
         reason = "needs two devices; TensorFlow sees one"
         return [Part(name=name, skipped=reason) for name in names]
-    words = ("--strategy=mirrored", "--devices=2")
-    parts = [_train(settings, work, names[0], words, _JOINED)]
+    words, needs = ("--strategy=mirrored", "--devices=2"), (_DATA, _ALONE)
+    parts = [_train(settings, work, names[0], words, _JOINED, needs=needs)]
     if importlib.util.find_spec("horovod") is None:
         reason = "Horovod is not installed: bash scripts/install_horovod.sh"
         return [*parts, Part(name=names[1], skipped=reason)]
     launched = ("launch", "--num_processes=2", "--max_restarts=0", "--")
-    return [*parts, _train(settings, work, names[1], (), _JOINED // 2, before=launched)]
+    return [*parts, _train(settings, work, names[1], (), _JOINED // 2, launched, needs)]
 
 
 def _train(
@@ -264,11 +275,12 @@ def _train(
     words: Sequence[str],
     batch_size: int,
     before: Sequence[str] = (),
+    needs: tuple[str, ...] = (_DATA,),
 ) -> Part:
     folder = work / name.replace(" ", "_")
     flags = [f"--gin_file={_TRAINED}", f"--data_dir={work / 'records'}", "--seed=0"]
     flags += [f"--model_dir={folder}", f"--device={settings.device}", "--num_steps=8"]
     flags += [f"--batch_size={batch_size}", *words, *(f"--gin_params={one}" for one in _LOSSES)]
     command = _cli(*before, "train", *flags)
-    mine = {"limit": settings.limit, "needs": ("training data",), "folder": str(folder)}
+    mine = {"limit": settings.limit, "needs": needs, "folder": str(folder)}
     return Part(name=name, command=command, reads="log", **mine)

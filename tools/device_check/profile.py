@@ -6,17 +6,22 @@ python -m tools.device_check.profile MODEL_DIR profile.json
 from __future__ import annotations
 
 import collections
+import contextlib
 import importlib
 import json
 import re
 import sys
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from ssd_centernet.files import write_atomically
 
-# Where TensorFlow's wheel keeps the format of its traces.
-_FORMAT = "tensorflow.tsl.profiler.protobuf.xplane_pb2"
+# Where TensorFlow's wheels keep the format of their traces: of 2.11 and later, and of 2.10.
+_FORMATS = (
+    "tensorflow.tsl.profiler.protobuf.xplane_pb2",
+    "tensorflow.core.profiler.protobuf.xplane_pb2",
+)
 _SHOWN = 12
 
 
@@ -32,11 +37,12 @@ def summary(folder: Path) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: there is no trace.
+        ModuleNotFoundError: this TensorFlow has no format of traces.
     """
     files = sorted(folder.rglob("*.xplane.pb"))
     if not files:
         raise FileNotFoundError(f"{folder} holds no trace (*.xplane.pb): was train.profile set?")
-    space = importlib.import_module(_FORMAT).XSpace()
+    space = _format().XSpace()
     space.ParseFromString(files[-1].read_bytes())
     devices = [plane for plane in space.planes if plane.name.startswith("/device:")]
     devices = [plane for plane in devices if any(line.events for line in plane.lines)]
@@ -59,6 +65,16 @@ def summary(folder: Path) -> dict[str, Any]:
             for name, value in spent.most_common(_SHOWN)
         ],
     }
+
+
+def _format() -> ModuleType:
+    """Return the module that reads traces."""
+    for name in _FORMATS:
+        with contextlib.suppress(ModuleNotFoundError):
+            return importlib.import_module(name)
+    raise ModuleNotFoundError(
+        f"this TensorFlow has no format of traces; expected one of {', '.join(_FORMATS)}."
+    )
 
 
 def _is_kernel(name: str) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -38,6 +39,12 @@ TOLERANCES = {
 _SAME = 1e-5
 # Losses of a training on two devices, beside one with all images.
 _JOINED = 1e-2
+
+# How the last line of a traceback begins, and lines of a command's error that only point on.
+_ERROR = re.compile(
+    r"(Fatal Python error|[\w.]*(Error|Exception|Interrupt|Exit)): |\w[\w.]*Error:$"
+)
+_POINTER = re.compile(r"All flags: |Pass --help|usage: |Try .*--help|--debug shows|\^+$", re.I)
 
 
 class Judged(NamedTuple):
@@ -82,6 +89,29 @@ def sentence(judged: Mapping[str, Judged]) -> str:
     return f"{counted(len(verdicts), 'part')}: {ok} ok, {wrong} failed, {left} not run"
 
 
+def cause(one: Mapping[str, Any]) -> str:
+    """Return the line of what a part said that tells why it did not end well.
+
+    Args:
+        one: result of a part.
+
+    Returns:
+        The last line that names an error, with the next one where it ends in a colon; else the
+        last one that does more than point to the help. '' if nothing was said.
+    """
+    lines = [line.strip() for line in (one.get("said") or "").splitlines() if line.strip()]
+    if one["status"] == "time limit":  # Its last line is the limit; what came before went on.
+        return lines[-1]
+    for number, line in reversed(list(enumerate(lines))):
+        if _ERROR.match(line):
+            return (
+                f"{line} {lines[number + 1]}"
+                if line.endswith(":") and lines[number + 1 :]
+                else line
+            )
+    return next((line for line in reversed(lines) if not _POINTER.match(line)), "".join(lines[-1:]))
+
+
 def number(value: float | None) -> float:
     """Return a number; None stands for one that is not finite, which JSON does not have."""
     return math.inf if value is None else value
@@ -112,7 +142,7 @@ def _judge(name: str, one: Mapping[str, Any], parts: Mapping[str, Any]) -> Judge
     if one["status"] == "not run":
         return Judged("not run", one["said"])
     if one["status"] != "ended":
-        return Judged("FAIL", f"{one['status']}: {one['said'].splitlines()[-1]}")
+        return Judged("FAIL", f"{one['status']}: {cause(one)}")
     kind = name.split()[0]
     judges = {"doctor": _doctor, "parity": _parity, "steps": _steps, "bits": _bits}
     judges |= {"speed": _speed, "detection": _speed, "training": _training, "several": _several}
