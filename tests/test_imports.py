@@ -120,6 +120,7 @@ OUTSIDE_A_DETECTOR = [
     ["models", "quantized"],
     ["models", "rematerialized"],
     ["models", "saved"],
+    ["models", "siblings"],
     ["models", "weight_average"],
     ["models", "weight_decay"],
     ["layers", "normalization"],

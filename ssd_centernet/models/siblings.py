@@ -45,6 +45,33 @@ def at_size(detector: Detector, image_size: Sequence[int]) -> Detector:
     return known[size][1]
 
 
+def missing_cells(detector: Detector, form: Detector) -> str:
+    """Say which map of a form has less than a cell, and is there by padding alone.
+
+    The last levels of a head may be padded so, as those of SSD300 at 256 pixels are.
+
+    Args:
+        detector: any detector, built.
+        form: the same for images of another size, see `at_size`.
+
+    Returns:
+        What is wrong in words; '' where each level of the backbone, and the second of a head, has
+        a cell.
+    """
+    if form is detector:
+        return ""
+    levels = getattr(getattr(detector, "backbone", None), "output", None)
+    # Level n has the stride 2^n, which an image must fill.
+    strides = [2 ** int(key.split("_")[0]) for key in levels] if isinstance(levels, dict) else [1]
+    if max(strides) > min(form.image_size):
+        return f"a cell of its backbone's coarsest map has {max(strides)} pixels"
+    own, now = (getattr(one, "feature_sizes", None) or () for one in (detector, form))
+    if len(own) > 1 and own[0] != own[1] and now[0] == now[1]:
+        height, width = now[0]
+        return f"its first two maps, which halve, both have {height} x {width} cells"
+    return ""
+
+
 def _built(detector: Detector, size: tuple[int, int]) -> Detector:
     config = detector.get_config()
     policy = config.pop("dtype", None)

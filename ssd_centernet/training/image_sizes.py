@@ -12,6 +12,7 @@ import tensorflow as tf
 from ssd_centernet.data.augment.on_device import DeviceRendering
 from ssd_centernet.data.loading import AtSize, resize_only
 from ssd_centernet.models.detector import Detector, size_in_words
+from ssd_centernet.models.siblings import missing_cells
 from ssd_centernet.training.teacher import Lessons
 
 
@@ -118,29 +119,12 @@ def sized_parts(
 
 
 def _check_cells(detector: Detector, form: Detector) -> None:
-    """Refuse images that are smaller than a cell of a map: padding alone gives such a map a cell.
-
-    The last levels of a head may be padded so, as those of SSD300 at 256 pixels are.
-
-    Args:
-        detector: what is trained.
-        form: the same for images of one of the sizes.
+    """Refuse a size that is less than a cell of a map.
 
     Raises:
-        ValueError: a level of the backbone, or the second of the head, has less than a cell.
+        ValueError: says which map, and what was expected.
     """
-    if form is detector:
-        return
-    levels = getattr(getattr(detector, "backbone", None), "output", None)
-    # Level n has the stride 2^n, which an image must fill.
-    strides = [2 ** int(key.split("_")[0]) for key in levels] if isinstance(levels, dict) else [1]
-    own, now = (getattr(one, "feature_sizes", None) or () for one in (detector, form))
-    reason = ""
-    if max(strides) > min(form.image_size):
-        reason = f"a cell of its backbone's coarsest map has {max(strides)} pixels"
-    elif len(own) > 1 and own[0] != own[1] and now[0] == now[1]:
-        reason = f"its first two maps, which halve, both have {size_in_words(now[0])} cells"
-    if reason:
+    if reason := missing_cells(detector, form):
         raise ValueError(
             f"train.image_sizes has {form.image_size}, which is too small for this network: "
             f"{reason}. Expected images that hold a cell of each map, such as the recipe's of "
