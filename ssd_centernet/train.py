@@ -16,6 +16,7 @@ from ssd_centernet._keras import keras, keras_version
 from ssd_centernet.config.text import bindings_of
 from ssd_centernet.data import shards
 from ssd_centernet.data.mixture import DataDir, folders_of, merged_label_map
+from ssd_centernet.data_service.records import absolute_folders
 from ssd_centernet.evaluation.coco import CocoEvaluator
 from ssd_centernet.evaluation.detector import split_ground_truth
 from ssd_centernet.labels import LabelMap
@@ -87,6 +88,8 @@ def train(
         if communicator.is_chief:
             prepare(recipe.train_split, recipe.eval_split, functools.partial(print, flush=True))
         communicator.barrier()
+    if data_service:  # Which look for it in folders of their own.
+        data_dir = absolute_folders(data_dir)
     recipe, why_size = (recipe, None) if sized is None else sized(communicator)
     recipe = settle_splits(recipe, data_dir, model_dir=model_dir)
     label_map, of_labels = merged_label_map(data_dir)
@@ -131,7 +134,7 @@ def train(
             model_dir, trainer, log.say, recipe.profile, recipe.use_performance
         )
         splits = [*recipe.train_split.split(","), *([recipe.eval_split] if evaluation else [])]
-        feed = open_feed(recipe.batches, data_service, log.say)
+        feed = open_feed(recipe.batches, data_service, log.say, data_dir, recipe.train_split)
         first = batches if recipe.augment_on == "host" else None
         fed = StepInput(begin_at, trainer, strategy, feed, first)
         try:

@@ -110,7 +110,7 @@ def run(
             records.write_records(data_dir, split=split, size=records.fitting_size(recipe))
         links = Path(folder) / "links"
         links.mkdir()
-        source = records.long_epoch(data_dir, links, split=split)
+        source = Path(records.long_epoch(data_dir, links, split=split)).absolute()
         recipe.check_one_size("a benchmark")
         detector = recipe.detector(load_label_map(source))
         dataset = recipe.training_batches(detector, source, for_step=True)
@@ -118,7 +118,8 @@ def run(
         ceiling = ceiling_batches(source, batch_size, size=size, split=split)
         ready = SETTLE + _OF_A_WORKER * len(data_service)
         works = {name: reading(dataset, batch_size), CEILING: reading(ceiling, batch_size)}
-        feed = open_feed(recipe.batches, data_service, functools.partial(print, file=sys.stderr))
+        say = functools.partial(print, file=sys.stderr)
+        feed = open_feed(recipe.batches, data_service, say, source, split)
         if feed is not None:
 
             def make(first: int, part: tuple[int, int]) -> tf.data.Dataset:

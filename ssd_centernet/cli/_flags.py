@@ -198,6 +198,15 @@ def define_data_service() -> None:
     )
 
 
+def refuse_no_worker() -> None:
+    """Refuse an empty --data_service, as of a variable that is not set."""
+    if flags.FLAGS.data_service == []:
+        raise flags.IllegalFlagValueError(
+            "--data_service= is empty; expected the addresses of workers, such as "
+            "grpc://10.0.0.5:5050. To make the batches in this process, leave the flag out."
+        )
+
+
 def define_strategy() -> None:
     """Define --strategy and --devices."""
     flags.DEFINE_enum(

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 
 from absl import flags
 
+from ssd_centernet.cli import _flags
+
 # An evaluation comes at the last step too, so that there is no other with a longer interval.
 _BEYOND_ANY_RUN = 1_000_000_000
 # Values of --mode that have the last word on evaluations.
@@ -58,8 +60,9 @@ def profiled_steps(words: Sequence[str]) -> tuple[int, ...]:
 def check_data_service() -> None:
     """Refuse addresses that are none, and sources of batches that workers cannot make."""
     values = flags.FLAGS
-    if not values.data_service:
+    if values.data_service is None:
         return
+    _flags.refuse_no_worker()
     for name in ("static", "use_fake_data"):
         if values[name].value:
             raise flags.IllegalFlagValueError(

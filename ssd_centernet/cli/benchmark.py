@@ -133,6 +133,7 @@ def _refuse_unused(values: flags.FlagValues) -> None:
         "images": ("eval",),
         "data_service": ("input",),
     }
+    _flags.refuse_no_worker()
     for name, parts in uses.items():
         if values[name].value is not None and values.part not in parts:
             raise flags.IllegalFlagValueError(

@@ -84,8 +84,8 @@ def leave(status: int) -> None:
         status: of the exit.
     """
     # Not imported for this: a command that did not load it has no such thread.
-    feed = sys.modules.get("ssd_centernet.data_service.feed")
-    if feed is not None and feed.is_stuck():
+    parts = sys.modules.get("ssd_centernet.data_service.parts")
+    if parts is not None and parts.is_stuck():
         for stream in filter(None, (sys.stdout, sys.stderr)):
             stream.flush()
         os._exit(status)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import ipaddress
 import re
+import socket
 from collections.abc import Sequence
 
 PORT = 5050
@@ -46,6 +47,15 @@ def parse_addresses(texts: Sequence[str]) -> tuple[Address, ...]:
             "part of the batches of its own."
         )
     return tuple(found)
+
+
+def resolved(host: str) -> ipaddress.IPv4Address:
+    """Return the address of version 4 that a name, or another way to write one, stands for.
+
+    Raises:
+        OSError: there is none.
+    """
+    return ipaddress.IPv4Address(socket.getaddrinfo(host, None, socket.AF_INET)[0][4][0])
 
 
 def is_loopback(host: str) -> bool:

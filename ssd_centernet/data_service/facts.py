@@ -20,6 +20,8 @@ class Facts:
 
     Attributes:
         dispatcher: port of its dispatcher; 0 for a training.
+        worker: port of TensorFlow's worker; 0 for a training.
+        host: where that listens; '' for a training.
         instance: another text each time that it starts.
         package: version of this library.
         tensorflow: version of TensorFlow, and of its build.
@@ -27,6 +29,8 @@ class Facts:
     """
 
     dispatcher: int
+    worker: int
+    host: str
     instance: str
     package: str
     tensorflow: str
@@ -48,11 +52,16 @@ class Facts:
             facts = cls(**values)
         except (TypeError, ValueError) as error:
             raise ValueError(f"it answers {line[:40]!r}") from error
-        kinds = {field.name: str for field in dataclasses.fields(cls)} | {"dispatcher": int}
+        kinds = {field.name: str for field in dataclasses.fields(cls)} | {
+            "dispatcher": int,
+            "worker": int,
+        }
         for name, kind in kinds.items():
             value = getattr(facts, name)
-            if not (isinstance(value, kind) or (name == "native" and value is None)):
+            if not (type(value) is kind or (name == "native" and value is None)):
                 raise ValueError(f"it answers {name} = {value!r}")
+            if kind is int and not 0 < value < 2**16:
+                raise ValueError(f"it answers {name} = {value!r}, which is no port")
         return facts
 
     def misfit(self, worker: Facts) -> str | None:
@@ -71,15 +80,19 @@ class Facts:
         return None
 
 
-def own_facts(*, dispatcher: int = 0, instance: str = "") -> Facts:
+def own_facts(*, dispatcher: int = 0, worker: int = 0, host: str = "", instance: str = "") -> Facts:
     """Return what this process is, once it has loaded what it uses.
 
     Args:
         dispatcher: see `Facts`.
+        worker: see `Facts`.
+        host: see `Facts`.
         instance: see `Facts`.
     """
     return Facts(
         dispatcher=dispatcher,
+        worker=worker,
+        host=host,
         instance=instance,
         package=__version__,
         tensorflow=f"{tf.__version__} ({tf.version.GIT_VERSION})",

@@ -9,17 +9,17 @@ gone cannot be interrupted in TensorFlow's own client; a queue can be closed.
 from __future__ import annotations
 
 import functools
-import itertools
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import tensorflow as tf
 
 from ssd_centernet.data_service.addresses import Address
 from ssd_centernet.data_service.facts import own_facts
-from ssd_centernet.data_service.links import Link
+from ssd_centernet.data_service.links import Link, without_proxy
+from ssd_centernet.data_service.parts import Part, make_queue
+from ssd_centernet.data_service.records import Prints, question
 from ssd_centernet.plain_text import counted
 
 # Seconds until workers must be there, when a run begins and after the last one was lost.
@@ -29,31 +29,12 @@ _LOOK_EVERY = 0.25
 _PROVEN_SECONDS = 5.0
 # An error of a worker that lives for so long after it is not that of its end.
 _TOLD_SECONDS = 2.0
-# Batches that lie ready, of each worker.
-_READY = 2
-# How threads are called that take a part.
-_TAKES = "data service, part "
+# A dispatcher may take so long to answer, and a worker to make its first batch without a note.
+_ANSWER_SECONDS = 30.0
 as_written = tf.autograph.experimental.do_not_convert
 
 # (first example, (i, n)) -> batches i, i + n, ... of the stream that begins there.
 MakePart = Callable[[int, tuple[int, int]], tf.data.Dataset]
-
-
-def is_stuck(patience: float = 2.0) -> bool:
-    """Tell whether a thread waits in TensorFlow for a worker that is gone.
-
-    To register a data set is tried for ever, and cannot be cancelled. Such a thread must not be
-    woken while Python ends, which would end the process as a crash.
-
-    Args:
-        patience: seconds in which threads may end.
-    """
-    deadline = time.monotonic() + patience
-    while any(one.name.startswith(_TAKES) for one in threading.enumerate()):
-        if time.monotonic() > deadline:
-            return True
-        time.sleep(0.02)
-    return False
 
 
 class LostWorkersError(RuntimeError):
@@ -67,6 +48,8 @@ class Feed:
         addresses: of the workers.
         say: told when a worker is lost, or there again.
         patience: seconds to wait for workers; None takes `PATIENCE`.
+        prints: of the record files (`records.fingerprints`), which a worker must have too.
+        hurried: tells whether the process is asked to end, and waits for nobody to come back.
 
     Raises:
         LostWorkersError: some are not there.
@@ -78,12 +61,16 @@ class Feed:
         say: Callable[[str], None],
         *,
         patience: float | None = None,
+        prints: Prints | None = None,
+        hurried: Callable[[], bool] = lambda: False,
     ):
         self._say, self._patience = say, PATIENCE if patience is None else patience
-        self._own = own_facts()
-        self._links = [Link(one) for one in addresses]
+        self._own, self._hurried = own_facts(), hurried
+        without_proxy(*(one.host for one in addresses))
+        asked = question(prints) if prints else b""
+        self._links = [Link(one, asked) for one in addresses]
         self._error: Exception | None = None
-        self._parts: list[_Part] = []
+        self._parts: list[Part] = []
         self._closed = threading.Event()
         self._watch: threading.Thread | None = None
         try:
@@ -112,14 +99,14 @@ class Feed:
         batch_size = tf.nest.flatten(spec)[0].shape[0]
         self._check_fit()
         with tf.device("CPU:0"):
-            queues = [_queue(spec) for _ in self._links]
+            queues = [make_queue(spec) for _ in self._links]
 
         def later(index: int, delivered: int) -> tf.data.Dataset:
             begin = start_example + batch_size * (index + number * delivered)
             return make(begin, (0, number))
 
         parts = [
-            _Part(index, number, queues[index], first[index], functools.partial(later, index))
+            Part(index, number, queues[index], first[index], functools.partial(later, index))
             for index in range(number)
         ]
         for part, link in zip(parts, self._links, strict=True):
@@ -168,10 +155,13 @@ class Feed:
             if time.monotonic() > deadline:
                 reasons = "; ".join(f"{one.address}: {one.state.reason}" for one in missing)
                 workers = counted(len(missing), "worker")
+                without = "leave --data_service out"
+                if len(missing) < len(self._links):
+                    without = "name the others alone"
                 raise LostWorkersError(
                     f"{workers} of --data_service did not answer in {self._patience:g} s "
-                    f"({reasons}). Start `ssd_centernet data_worker` there; or name the others "
-                    "alone, which gives the same batches."
+                    f"({reasons}). Start `ssd_centernet data_worker` there; or {without}, which "
+                    "gives the same batches."
                 )
             time.sleep(0.05)
 
@@ -179,13 +169,34 @@ class Feed:
         # Making a part has loaded the compiled operations, where they are used.
         self._own = own_facts()
         for link in self._links:
-            facts = link.state.facts
-            if facts and (misfit := self._own.misfit(facts)):
+            if misfit := self._misfit(link):
                 raise ValueError(f"{link.address} would make other batches: {misfit}.")
 
+    def _misfit(self, link: Link) -> str | None:
+        """Return why a worker that lives would not make the batches of this process."""
+        state = link.state
+        if state.facts is None:
+            return None
+        if misfit := self._own.misfit(state.facts):
+            return misfit
+        if state.difference:
+            return (
+                f"{state.difference}. A worker reads the records itself, under the path that the "
+                "training was given: copy the same files there"
+            )
+        return None
+
+    def _reason(self, link: Link) -> str:
+        """Return why a worker makes no batches."""
+        if misfit := self._misfit(link):
+            return f"it would make other batches: {misfit}"
+        return link.state.reason or "it was started again"
+
+    def _reasons(self) -> str:
+        return "; ".join(f"{one.address}: {self._reason(one)}" for one in self._links)
+
     def _living(self) -> list[Link]:
-        facts = [(link, link.state.facts) for link in self._links]
-        return [link for link, its in facts if its and not self._own.misfit(its)]
+        return [link for link in self._links if link.state.facts and not self._misfit(link)]
 
     def _look_after(self) -> None:
         try:
@@ -202,15 +213,16 @@ class Feed:
                 alone_since = None
             elif alone_since is None:
                 alone_since = time.monotonic()
-                reasons = "; ".join(f"{one.address}: {one.state.reason}" for one in self._links)
+                reasons = self._reasons()
                 self._say(
                     f"note: no worker of --data_service is left ({reasons}); waiting "
                     f"{self._patience:g} s for one to come back"
                 )
-            elif time.monotonic() - alone_since > self._patience:
+            elif time.monotonic() - alone_since > self._patience or self._hurried():
                 self._fail(
                     LostWorkersError(
-                        f"all of {counted(len(self._links), 'worker')} of --data_service are lost. "
+                        f"all of {counted(len(self._links), 'worker')} of --data_service are lost "
+                        f"({self._reasons()}). "
                         "Start them again and give the same command, which goes on exactly; or "
                         "leave --data_service out, which gives the same batches."
                     )
@@ -221,9 +233,34 @@ class Feed:
                 if told and part.is_served(living):
                     self._fail(part.error)
                     return
+                if part.is_served(living) and not self._is_answered(part):
+                    return
                 self._place(part, living)
 
-    def _place(self, part: _Part, living: list[Link]) -> None:
+    def _is_answered(self, part: Part) -> bool:
+        """Tell whether a worker answers to TensorFlow, whose client waits without an end."""
+        facts, where = part.link.state.facts, part.link.address
+        seconds = part.waiting_seconds()
+        if facts is None or seconds < _ANSWER_SECONDS:
+            return True
+        ports = f"{facts.dispatcher} (dispatcher) and {facts.worker} (worker)"
+        if part.is_registered:
+            if part.is_first_note():
+                self._say(
+                    f"note: {where} has made no batch for {seconds:.0f} s; it reads its first "
+                    f"records, or its ports {ports} do not answer"
+                )
+            return True
+        self._fail(
+            LostWorkersError(
+                f"{where} answers, but TensorFlow's data service there did not in {seconds:.0f} s. "
+                f"Something between accepts connections to its ports {ports} and does not pass "
+                "them on, such as a proxy or a firewall; or the worker hangs: start it again."
+            )
+        )
+        return False
+
+    def _place(self, part: Part, living: list[Link]) -> None:
         """Let a part begin again where its worker is gone, or its own is there again."""
         home = self._links[part.index]
         if part.is_served(living):
@@ -236,10 +273,9 @@ class Feed:
             if other is part.link:
                 self._say(f"note: {other.address} was started again and goes on with its part")
             else:
-                reason = part.link.state.reason or "it was started again"
                 self._say(
-                    f"note: {part.link.address} is lost ({reason}); {other.address} makes its part "
-                    "of the batches"
+                    f"note: {part.link.address} is lost ({self._reason(part.link)}); "
+                    f"{other.address} makes its part of the batches"
                 )
             part.begin(other)
 
@@ -247,143 +283,3 @@ class Feed:
         self._error = error
         for part in self._parts:
             part.end()
-
-
-class _Part:
-    """A part of the stream, which one thread at a time takes from a worker.
-
-    Args:
-        index: of the part.
-        number: of parts.
-        queue: where its batches go, each with its number in the stream.
-        dataset: the part from its beginning.
-        later: makes the part without its first batches, of the number given.
-    """
-
-    def __init__(
-        self,
-        index: int,
-        number: int,
-        queue: tf.queue.FIFOQueue,
-        dataset: tf.data.Dataset,
-        later: Callable[[int], tf.data.Dataset],
-    ):
-        self.index, self._number, self._queue = index, number, queue
-        self._first, self._later = dataset, later
-        self._delivered = 0
-        self._attempt, self._ended = 0, False
-        # Held while a batch is put into the queue: who begins again comes after it.
-        self._putting = threading.Lock()
-        self.link: Link | None = None
-        self._instance = ""
-        self._waiting = _cancellation()
-        self.error: Exception | None = None
-        self.failed_at = 0.0
-
-    def begin(self, link: Link) -> None:
-        """Take the batches that are left from a worker."""
-        if self._ended:
-            return
-        facts = link.state.facts
-        self.link, self._instance = link, facts.instance if facts else ""
-        self.error = None
-        self._attempt += 1
-        self._waiting.start_cancel()
-        if facts:
-            target = f"grpc://{link.address.host}:{facts.dispatcher}"
-            self._waiting = _cancellation()
-            arguments = (self._attempt, target, self._waiting)
-            name = f"{_TAKES}{self.index}"
-            threading.Thread(target=self._take, args=arguments, name=name, daemon=True).start()
-
-    def is_served(self, living: Sequence[Link]) -> bool:
-        """Tell whether the worker is the one that the part was given to."""
-        facts = self.link.state.facts
-        return self.link in living and facts is not None and facts.instance == self._instance
-
-    def end(self) -> None:
-        """Take no more batches; who waits for one gets an error."""
-        self._ended, self._attempt = True, -1
-        self._waiting.start_cancel()
-        self._queue.close(cancel_pending_enqueues=True)
-
-    def _take(self, attempt: int, target: str, waiting: Any) -> None:
-        try:
-            with self._putting:
-                delivered = self._delivered
-            dataset = self._later(delivered) if delivered else self._first
-            with tf.device("CPU:0"):
-                taken = iter(_distributed(dataset.enumerate(), target))
-                # An argument, not a capture: with the graph it would be kept, and its client would
-                # ask a worker that is gone again and again.
-                following = tf.function(_next, autograph=False).get_concrete_function(taken)
-                following = waiting.get_cancelable_function(following)
-                for number in itertools.count():
-                    came, batch = following(taken)
-                    if int(came) != number:
-                        raise RuntimeError(
-                            f"{self.link.address} sent batch {int(came)} of its part, expected "
-                            f"{number}. Start it again."
-                        )
-                    self._put(attempt, batch)
-        except _StaleError:
-            pass
-        except tf.errors.NotFoundError as error:
-            self._fail(
-                attempt,
-                FileNotFoundError(
-                    f"{self.link.address}: {error.message.splitlines()[0]}. A worker reads the "
-                    "records itself, under the path that the training was given: make them "
-                    "readable there, or start the worker where they are."
-                ),
-            )
-        except Exception as error:  # noqa: BLE001  # told to whoever reads
-            self._fail(attempt, error)
-
-    def _fail(self, attempt: int, error: Exception) -> None:
-        if attempt == self._attempt:
-            self.error, self.failed_at = error, time.monotonic()
-
-    def _put(self, attempt: int, batch: dict) -> None:
-        with self._putting:
-            if attempt != self._attempt:
-                raise _StaleError
-            number = self.index + self._number * self._delivered
-            self._delivered += 1
-            self._queue.enqueue([tf.constant(number, tf.int64), *tf.nest.flatten(batch)])
-
-
-class _StaleError(Exception):
-    """Another thread takes the part."""
-
-
-def _next(iterator: Iterator) -> tuple:
-    return next(iterator)
-
-
-def _cancellation() -> Any:
-    """Return what ends a call of TensorFlow from another thread; it has no public name."""
-    from tensorflow.python.eager import cancellation
-
-    return cancellation.CancellationManager()
-
-
-def _queue(spec: dict) -> tf.queue.FIFOQueue:
-    parts = tf.nest.flatten(spec)
-    if not all(one.shape.is_fully_defined() for one in parts):
-        raise ValueError(
-            "--data_service hands batches of one shape on, but train.image_sizes makes several: "
-            "leave out one of the two."
-        )
-    types = [tf.int64, *(one.dtype for one in parts)]
-    return tf.queue.FIFOQueue(_READY, types, [[], *(one.shape for one in parts)])
-
-
-def _distributed(dataset: tf.data.Dataset, target: str) -> tf.data.Dataset:
-    service = tf.data.experimental.service
-    # Without compression: pixels as floats hardly shrink, and it would take as long as decoding.
-    return dataset.apply(
-        service.distribute(
-            service.ShardingPolicy.OFF, target, compression=None, max_outstanding_requests=_READY
-        )
-    )

@@ -46,6 +46,7 @@ class _Request:
         raises: whether the main thread is interrupted.
         doing: how it is answered, for the user.
         deadline: time before which no command is ended for want of an answer.
+        came: whether a signal came, also while the main thread is in a call into C++.
     """
 
     def __init__(self):
@@ -54,6 +55,7 @@ class _Request:
         self.raises = True
         self.doing = _ENDING
         self.deadline = 0.0
+        self.came = False
 
     def handle(self, number: int, _frame: object) -> None:
         self.number = number
@@ -185,6 +187,11 @@ def unhurried(seconds: float = float("inf")) -> Iterator[None]:
         _request.deadline = max(before, time.monotonic() + PATIENCE)
 
 
+def is_asked_to_end() -> bool:
+    """Tell whether a signal asks a command to end, before the main thread can answer it."""
+    return _request.came
+
+
 @contextlib.contextmanager
 def answered_signals(
     answer: Callable[[int], None], numbers: Sequence[int] = STOPPING
@@ -205,7 +212,7 @@ def answered_signals(
 @contextlib.contextmanager
 def _heard() -> Iterator[None]:
     """Let the request handle the signals that nobody told this process to ignore."""
-    _request.number = None
+    _request.number, _request.came = None, False
     numbers = [one for one in STOPPING if signal.getsignal(one) != signal.SIG_IGN]
     with _handled(numbers, _request.handle):
         yield
@@ -249,6 +256,7 @@ def _watch(reading: int, told: int) -> None:
         os.close(reading)
         os.close(told)
         return
+    _request.came = True
     began, name = time.monotonic(), signal.Signals(came[0]).name
     if _request.deadline < float("inf"):
         say(f"{name}: {_request.doing}; once more to end at once")

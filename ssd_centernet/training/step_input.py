@@ -7,15 +7,22 @@ from collections.abc import Callable, Sequence
 
 import tensorflow as tf
 
+from ssd_centernet.data.mixture import DataDir
 from ssd_centernet.data_service.addresses import parse_addresses
 from ssd_centernet.data_service.feed import Feed
+from ssd_centernet.data_service.records import fingerprints
 from ssd_centernet.plain_text import counted
 from ssd_centernet.runtime.device import prefetch_to_device
+from ssd_centernet.runtime.signals import is_asked_to_end
 from ssd_centernet.training.trainer import Trainer
 
 
 def open_feed(
-    make_batches: Callable, addresses: Sequence[str], say: Callable[[str], None]
+    make_batches: Callable,
+    addresses: Sequence[str],
+    say: Callable[[str], None],
+    data_dir: DataDir,
+    split: str,
 ) -> Feed | None:
     """Connect to the workers that make the batches of a training.
 
@@ -23,6 +30,8 @@ def open_feed(
         make_batches: what makes the batches, `training_batches` or a function like it.
         addresses: of the workers; none leaves the batches to this process.
         say: told when one is lost, or there again.
+        data_dir: folder of the records, or several; workers must have the same files there.
+        split: that is trained on.
 
     Raises:
         ValueError: an address is none, or the batches cannot be made in parts.
@@ -36,7 +45,8 @@ def open_feed(
             f"--data_service is given, but train.batches is {name}, which cannot be made in parts "
             "for workers: leave --data_service out, or train with @training_batches."
         )
-    feed = Feed(parse_addresses(addresses), say)
+    prints = fingerprints(data_dir, split)
+    feed = Feed(parse_addresses(addresses), say, prints=prints, hurried=is_asked_to_end)
     say(f"batches are made by {counted(len(addresses), 'worker')}: {', '.join(addresses)}")
     return feed
 

@@ -52,7 +52,9 @@ def start(warm, tmp_path_factory):
     @contextlib.contextmanager
     def begin(number=1, port=0):
         with contextlib.ExitStack() as stack:
-            env = environment(TF_NUM_INTRAOP_THREADS="1")
+            # A proxy that nobody listens at: workers must not ask it for themselves.
+            proxy = {"http_proxy": "http://127.0.0.1:9", "no_proxy": None, "no_grpc_proxy": None}
+            env = environment(TF_NUM_INTRAOP_THREADS="1", **proxy)
             pids = [tmp_path_factory.mktemp("worker") / "pid" for _ in range(number)]
             # All at once: one after another would wait for each.
             running = [
@@ -65,3 +67,10 @@ def start(warm, tmp_path_factory):
             yield [Worker(*both) for both in zip(running, pids, strict=True)]
 
     return begin
+
+
+@pytest.fixture(scope="session")
+def workers(start):
+    """Addresses of two workers, for the tests that leave them whole."""
+    with start(2) as both:
+        yield [one.address for one in both]

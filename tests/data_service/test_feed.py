@@ -1,9 +1,13 @@
 """Batches of workers: those of this process, whatever becomes of a worker."""
 
 import contextlib
+import dataclasses
+import os
+import shutil
 import socket
 import threading
 import time
+from pathlib import Path
 
 import pytest
 import tensorflow as tf
@@ -11,11 +15,13 @@ import tensorflow as tf
 from ssd_centernet.data.augment.joining import MixUp
 from ssd_centernet.data.augment.ssd import SSDAugment
 from ssd_centernet.data.pipeline import training_batches
+from ssd_centernet.data.splits import find_shards
 from ssd_centernet.data_service import feed as feed_module
 from ssd_centernet.data_service import links
 from ssd_centernet.data_service.addresses import Address, parse_addresses
 from ssd_centernet.data_service.facts import Facts, own_facts
 from ssd_centernet.data_service.feed import Feed, LostWorkersError
+from ssd_centernet.data_service.records import difference, fingerprints
 from tests.data.test_pipeline import assert_same
 from tests.process import run
 from tests.tiny import LABELS
@@ -66,30 +72,56 @@ def test_parts_are_the_stream(compose, data_dir):
             assert_same(next(later), batch)
 
 
-@pytest.fixture(scope="module")
-def workers(start):
-    """Two workers for the tests that leave them whole."""
-    with start(2) as both:
-        yield parse_addresses([one.address for one in both])
+@pytest.fixture
+def addresses(workers):
+    return parse_addresses(workers)
 
 
-def test_batches_are_those_of_one_process(workers, data_dir):
-    """Also where a recovery begins anew with the same workers."""
+def test_batches_are_those_of_one_process(addresses, data_dir, monkeypatch):
+    """Also where a recovery begins anew with the same workers, and a proxy is for other things."""
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    monkeypatch.setenv("no_proxy", "example.com")
+    monkeypatch.delenv("no_grpc_proxy", raising=False)
     make, said = maker(data_dir), []
-    with contextlib.closing(Feed(workers, said.append)) as feed:
+    with contextlib.closing(Feed(addresses, said.append)) as feed:
         check(iter(feed.batches(make)), iter(make(0)), 20)
         check(iter(feed.batches(make, start_example=4)), iter(make(4)), 5)
     assert said == []
+    assert os.environ["no_grpc_proxy"] == "example.com,127.0.0.1"
 
 
-def test_each_process_of_a_run_gets_its_share(workers, data_dir):
+def test_other_records_of_a_worker_are_refused(addresses, data_dir, tmp_path):
+    """Of the same names and sizes, too; a difference is told in full."""
+    folder = tmp_path / "records"
+    shutil.copytree(data_dir, folder)
+    first, second = find_shards(folder, "coco_train")[:2]
+    prints = fingerprints(folder, "coco_train")
+    assert difference(prints) == ""
+    content = bytearray(Path(first).read_bytes())
+    content[-1] ^= 1
+    Path(first).write_bytes(content)
+    with contextlib.closing(Feed(addresses, print, prints=prints)) as feed:
+        told = rf"would make other batches: 1 of 2 record files in {folder} differ: {first} has"
+        with pytest.raises(ValueError, match=rf"{addresses[0]} {told} other content there") as got:
+            feed.batches(maker(data_dir))
+        assert prints[first][1] in str(got.value)
+        assert "would make other batches: 1 of 2 record" in feed._reason(feed._links[0])
+    Path(second).write_bytes(b"")
+    assert "has 0 bytes there" in difference({second: prints[second]})
+    Path(second).unlink()
+    assert "cannot be read there (No such file" in difference({second: prints[second]})
+    with contextlib.closing(Feed(addresses, print, prints=fingerprints(data_dir, "coco_train"))):
+        pass
+
+
+def test_each_process_of_a_run_gets_its_share(addresses, data_dir):
     make = maker(data_dir, rank=1, world_size=2)
-    with contextlib.closing(Feed(workers, print)) as feed:
+    with contextlib.closing(Feed(addresses, print)) as feed:
         check(iter(feed.batches(make, start_example=7)), iter(make(7)), 12)
 
 
-def test_a_second_reader_is_noticed(workers, data_dir):
-    with contextlib.closing(Feed(workers, print)) as feed:
+def test_a_second_reader_is_noticed(addresses, data_dir):
+    with contextlib.closing(Feed(addresses, print)) as feed:
         batches = feed.batches(maker(data_dir))
         next(iter(batches))
         with pytest.raises(tf.errors.InvalidArgumentError, match="in turn"):
@@ -101,7 +133,8 @@ def test_a_killed_worker_is_replaced_and_comes_back(start, data_dir, monkeypatch
     make, said = maker(data_dir), []
     with start(2) as both:
         addresses = parse_addresses([one.address for one in both])
-        feed = Feed(addresses, said.append, patience=3.0)
+        ending = threading.Event()
+        feed = Feed(addresses, said.append, patience=300.0, hurried=ending.is_set)
         batches, local = iter(feed.batches(make)), iter(make(0))
         check(batches, local, 3)
         both[1].kill()
@@ -113,13 +146,14 @@ def test_a_killed_worker_is_replaced_and_comes_back(start, data_dir, monkeypatch
             # No thread asks a worker that is gone.
             wait(lambda: len(taking()) == 2)
         both[0].kill()
-        began = time.monotonic()
+        wait(lambda: any("no worker of --data_service is left" in line for line in said))
+        assert feed.error is None
+        ending.set()  # A signal came: there is no time to wait.
         with pytest.raises(tf.errors.OpError):
             while True:
                 check(batches, local, 1)
         assert isinstance(feed.error, LostWorkersError)
         assert "all of 2 workers of --data_service are lost" in str(feed.error)
-        assert time.monotonic() - began < 30
         feed.close()
         wait(lambda: not taking())
 
@@ -135,6 +169,11 @@ def wait(seen, seconds=60.0):
         time.sleep(0.02)
 
 
+def facts_at(port):
+    """Return facts of a worker whose servers are at one port."""
+    return own_facts(dispatcher=port, worker=port, host="127.0.0.1", instance="a")
+
+
 @pytest.fixture
 def listener():
     with socket.create_server(("127.0.0.1", 0)) as server:
@@ -148,7 +187,7 @@ def test_a_worker_that_falls_silent_is_lost(listener, monkeypatch):
     link = links.Link(address)
     connection, _ = server.accept()
     with connection:
-        connection.sendall(own_facts(dispatcher=1, instance="a").to_line())
+        connection.sendall(facts_at(address.port).to_line())
         wait(lambda: link.state.facts is not None)
         wait(lambda: link.state.facts is None)
     assert "timed out" in link.state.reason
@@ -162,9 +201,29 @@ def test_what_is_no_worker_is_told(listener):
         Feed([address], print, patience=1.0)
 
 
+def test_a_port_of_tensorflow_that_is_closed_is_told(listener):
+    server, address = listener
+    with socket.create_server(("127.0.0.1", 0)) as nobody:
+        closed = nobody.getsockname()[1]
+    facts = dataclasses.replace(facts_at(address.port), worker=closed)
+    connections = []
+
+    def tell():
+        connections.append(server.accept()[0])
+        connections[0].sendall(facts.to_line())
+
+    threading.Thread(target=tell).start()
+    told = rf"127\.0\.0\.1:{closed}, of TensorFlow's data service there, cannot be reached"
+    with pytest.raises(LostWorkersError, match=told) as got:
+        Feed([address], print, patience=0.5)
+    assert f"open ports {address.port}, {address.port} and {closed}" in str(got.value)
+    assert "or leave --data_service out" in str(got.value)
+    connections[0].close()
+
+
 def test_a_worker_that_would_make_other_batches_is_refused(listener, data_dir):
     server, address = listener
-    facts = own_facts(dispatcher=1, instance="a")
+    facts = facts_at(address.port)
     other = Facts(**{**vars(facts), "tensorflow": "2.99.0 (v2.99)"})
     connections = []
 
@@ -176,6 +235,8 @@ def test_a_worker_that_would_make_other_batches_is_refused(listener, data_dir):
     feed = Feed([address], print)
     with pytest.raises(ValueError, match=r"other batches: it has TensorFlow 2\.99\.0"):
         feed.batches(maker(data_dir))
+    # As it is told where a worker comes back with another version.
+    assert "it would make other batches: it has TensorFlow 2.99" in feed._reason(feed._links[0])
     feed.close()
     connections[0].close()
     assert facts.misfit(facts) is None
@@ -203,25 +264,33 @@ def test_what_one_process_keeps_is_no_use_to_another(cache, data_dir):
 
 
 _STUCK = """
-import socket, sys, threading
+import socket, sys, threading, time
 from ssd_centernet.cli.main import leave
 from ssd_centernet.data_service.addresses import Address
 from ssd_centernet.data_service.facts import own_facts
-from ssd_centernet.data_service.feed import Feed, is_stuck
+from ssd_centernet.data_service import feed as module
+from ssd_centernet.data_service.feed import Feed
+from ssd_centernet.data_service.parts import is_stuck
 from tests.data_service.test_feed import maker
 
 server = socket.create_server(("127.0.0.1", 0))
-with socket.create_server(("127.0.0.1", 0)) as nobody:
-    dispatcher = nobody.getsockname()[1]
+# Accepts connections, and answers none.
+nobody = socket.create_server(("127.0.0.1", 0))
 
 def tell():
     global connection
     connection = server.accept()[0]
-    connection.sendall(own_facts(dispatcher=dispatcher, instance="a").to_line())
+    port = nobody.getsockname()[1]
+    facts = own_facts(dispatcher=port, worker=port, host="127.0.0.1", instance="a")
+    connection.sendall(facts.to_line())
 
 threading.Thread(target=tell).start()
 feed = Feed([Address("127.0.0.1", server.getsockname()[1])], print)
+module._ANSWER_SECONDS = 0.5
 feed.batches(maker(sys.argv[1], native=False))
+while feed.error is None:
+    time.sleep(0.05)
+print(feed.error)
 feed.close()
 print("stuck:", is_stuck(0.5))
 leave(3)
@@ -229,6 +298,7 @@ leave(3)
 
 
 def test_a_command_ends_although_a_worker_cannot_be_asked(data_dir, warm):
-    """Its dispatcher is gone, which TensorFlow tries to reach for ever."""
+    """Its dispatcher does not answer, which TensorFlow tries for ever; the ports are told."""
     ended = run(warm, "-c", _STUCK, data_dir, status=3, limit=60)
+    assert "answers, but TensorFlow's data service there did not in" in ended.stdout
     assert "stuck: True" in ended.stdout

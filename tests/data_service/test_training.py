@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from ssd_centernet import config
+from ssd_centernet import train as train_module
 from ssd_centernet.benchmark import input as input_part
-from ssd_centernet.data_service import feed as feed_module
 from ssd_centernet.data_service.feed import LostWorkersError
 from ssd_centernet.recipe import Recipe
 from ssd_centernet.train import train
@@ -16,21 +16,36 @@ from tests.cli.command_line import parsed
 from tests.tiny import TINY_RECIPE
 from tests.training.test_train import tensors
 
+STEPS = "train.steps = 40"
+
+
+def train_in(folder, data_dir, *params, addresses=()):
+    """Train the tiny recipe in a directory."""
+    recipe = folder.with_suffix(".gin")
+    recipe.write_text(TINY_RECIPE)
+    config.parse([recipe], params)
+    try:
+        return train(folder, data_dir, data_service=addresses)
+    finally:
+        config.clear()
+
 
 @pytest.fixture
 def run(data_dir, tmp_path):
-    """Train the tiny recipe in a directory; `run(name, setting, ..., addresses=...)`."""
-    recipe = tmp_path / "tiny.gin"
-    recipe.write_text(TINY_RECIPE)
+    """Train in a directory; `run(name, setting, ..., addresses=...)`."""
 
-    def begin(name, *params, addresses=()):
-        config.parse([recipe], params)
-        try:
-            return train(tmp_path / name, data_dir, data_service=addresses)
-        finally:
-            config.clear()
+    def begin(name, *params, addresses=(), data_dir=data_dir):
+        return train_in(tmp_path / name, data_dir, *params, addresses=addresses)
 
     return begin
+
+
+@pytest.fixture(scope="module")
+def local(data_dir, tmp_path_factory):
+    """A run without workers."""
+    folder = tmp_path_factory.mktemp("run") / "local"
+    train_in(folder, data_dir, STEPS)
+    return folder
 
 
 def assert_same(one, other):
@@ -41,52 +56,54 @@ def assert_same(one, other):
     assert [name for name in differ if not name.startswith("save_counter")] == []
 
 
-@pytest.fixture(scope="module")
-def workers(start):
-    """Two workers."""
-    with start(2) as both:
-        yield [one.address for one in both]
+def test_a_run_with_workers_is_the_run_without(
+    run, local, workers, data_dir, tmp_path, monkeypatch
+):
+    """Also with another number of them, and a folder that is named as it is seen from here."""
+    monkeypatch.chdir(data_dir.parent)
+    run("served", "train.steps = 3", addresses=workers[:1], data_dir=data_dir.name)
+    run("served", STEPS, addresses=workers)
+    assert_same(local, tmp_path / "served")
 
 
-@pytest.mark.parametrize("augment_on", ["host", "device"])
-def test_a_run_with_workers_is_the_run_without(augment_on, run, workers, tmp_path):
-    """Also where it goes on with another number of workers."""
-    setting = f"train.augment_on = {augment_on!r}"
-    run("local", "train.steps = 8", setting)
-    if augment_on == "host":
-        run("served", "train.steps = 3", setting, addresses=workers[:1])
-    run("served", "train.steps = 8", setting, addresses=workers)
+def test_so_it_is_with_pixels_made_on_the_device(run, workers, tmp_path):
+    settings = ("train.steps = 6", "train.augment_on = 'device'")
+    run("local", *settings)
+    run("served", *settings, addresses=workers)
     assert_same(tmp_path / "local", tmp_path / "served")
 
 
 def test_a_run_that_loses_its_workers_is_saved_and_goes_on_exactly(
-    run, start, tmp_path, monkeypatch
+    run, local, start, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(feed_module, "PATIENCE", 4.0)
-    steps = 150
-    settings = (f"train.steps = {steps}", "train.log_every = 50", "train.checkpoint_every = 150")
-    window = TrainLog.window
+    settings = (STEPS, "train.log_every = 40", "train.checkpoint_every = 40")
+    window, begin, feeds = TrainLog.window, train_module.open_feed, []
 
-    with start(2) as both:
+    def remembered(*arguments):
+        feeds.append(begin(*arguments))
+        return feeds[0]
+
+    with start(1) as workers:
+        addresses = [one.address for one in workers]
 
         def kill(*arguments, **options):
-            """After the first step."""
+            """After the first step; nobody waits for a worker that comes back."""
             window(*arguments, **options)
-            while both:
-                both.pop().kill()
+            feeds[0]._patience = 0.0
+            while workers:
+                workers.pop().kill()
 
+        monkeypatch.setattr(train_module, "open_feed", remembered)
         monkeypatch.setattr(TrainLog, "window", kill)
-        addresses = [one.address for one in both]
         with pytest.raises(LostWorkersError, match="give the same command, which goes on exactly"):
             run("served", *settings, addresses=addresses)
     (saved,) = (tmp_path / "served").glob("ckpt-*.index")
     step = int(saved.name.removeprefix("ckpt-").removesuffix(".index"))
-    assert 0 < step < steps
+    assert 0 < step < 40
     end = json.loads((tmp_path / "served" / "sessions.jsonl").read_text().splitlines()[-1])
     assert (end["step"], end["reason"]) == (step, "LostWorkersError")
     run("served", *settings)
-    run("local", *settings)
-    assert_same(tmp_path / "local", tmp_path / "served")
+    assert_same(local, tmp_path / "served")
 
 
 def test_what_workers_cannot_make_is_refused(run, workers):
@@ -99,6 +116,7 @@ def test_what_workers_cannot_make_is_refused(run, workers):
     ("given", "told"),
     [
         (["--static", "--data_service=localhost:1"], "--static and --data_service are two sources"),
+        (["--data_service="], "--data_service= is empty"),
         (["--data_service=localhost"], "expected grpc://HOST:PORT"),
     ],
 )

@@ -1,5 +1,6 @@
 """A worker: whom it answers, and how it ends."""
 
+import errno
 import os
 import re
 import signal
@@ -8,6 +9,7 @@ import sys
 
 import pytest
 
+from ssd_centernet.data_service import worker as worker_module
 from ssd_centernet.data_service.addresses import parse_addresses
 from ssd_centernet.data_service.closing import close_to_others
 from ssd_centernet.data_service.facts import Facts
@@ -73,14 +75,33 @@ def test_a_worker_answers_this_machine_and_ends_at_a_signal(start):
         (["--host=10.9.8.7"], "asks nobody for a password and runs any graph"),
         (["--host=0.0.0.0", "--closed_network"], "stands for all addresses of this machine"),
         (["--host=192.0.2.1", "--closed_network"], "no address of version 4 of this machine"),
+        (["--host=0", "--closed_network"], "stands for all addresses of this machine"),
         (["--port=TAKEN"], "is taken by another program"),
+        # Of the three it is the last, which TensorFlow would share.
+        (["--port=BELOW"], "is taken by another program"),
     ],
 )
 def test_what_a_worker_must_not_do_is_refused(given, told, warm):
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        given = [one.replace("TAKEN", str(server.getsockname()[1])) for one in given]
+    with socket.create_server(("127.0.0.1", 0), reuse_port=True) as server:
+        port = server.getsockname()[1]
+        given = [one.replace("TAKEN", f"{port}").replace("BELOW", f"{port - 2}") for one in given]
         ended = cli("data_worker", *given, python=warm, status=1, limit=60)
     assert told in ended.stderr and "Traceback" not in ended.text
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="a name of Linux's kernel")
+def test_two_workers_that_begin_at_once_do_not_share_a_port():
+    with worker_module._taking(range(20150, 20153)):
+        with pytest.raises(OSError, match="port 20152 is taken"):
+            with worker_module._taking(range(20152, 20155)):
+                pass
+    with worker_module._taking(range(20152, 20155)):
+        pass
+
+
+def test_why_a_port_cannot_be_opened_is_told():
+    told = str(worker_module._refused(80, PermissionError(errno.EACCES, "Permission denied")))
+    assert "port 80 cannot be opened: Permission denied. Ports below 1024" in told
 
 
 def test_another_address_of_this_machine_is_warned_of(warm):
