@@ -17,8 +17,9 @@ import tensorflow as tf
 
 from ssd_centernet.data_service.addresses import Address
 from ssd_centernet.data_service.facts import own_facts
-from ssd_centernet.data_service.links import Link, without_proxy
+from ssd_centernet.data_service.links import Link
 from ssd_centernet.data_service.parts import Part, make_queue
+from ssd_centernet.data_service.proxies import without_proxy
 from ssd_centernet.data_service.records import Prints, question
 from ssd_centernet.plain_text import counted
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
-import os
 import socket
 import threading
 import time
 
 from ssd_centernet.data_service.addresses import Address
 from ssd_centernet.data_service.facts import MOST_BYTES, Facts, own_facts
+from ssd_centernet.data_service.proxies import without_proxy
 
 # A worker is lost when it has said nothing for so long. A process that is killed is noticed at
 # once, one that is halted or a machine that is gone after this.
@@ -135,18 +135,3 @@ def _line(connection: socket.socket) -> bytes:
         if not data or len(heard) > MOST_BYTES:
             raise ValueError(f"it answers {heard[:40]!r}")
     return heard.partition(b"\n")[0]
-
-
-def without_proxy(*hosts: str) -> None:
-    """Let TensorFlow's channels to hosts go there, whatever proxy this process is told to use.
-
-    A proxy of `http_proxy` cannot carry them; a server would never become ready, and a client
-    would wait for ever.
-
-    Args:
-        hosts: names or addresses, as they are dialled.
-    """
-    # The first of the two that is set is the one that counts.
-    before = os.environ.get("no_grpc_proxy") or os.environ.get("no_proxy") or ""
-    named = [one.strip() for one in before.split(",") if one.strip()]
-    os.environ["no_grpc_proxy"] = ",".join(dict.fromkeys([*named, *filter(None, hosts)]))

@@ -23,7 +23,7 @@ from ssd_centernet.data_service import records
 from ssd_centernet.data_service.addresses import Address, is_loopback, resolved
 from ssd_centernet.data_service.closing import close_to_others
 from ssd_centernet.data_service.facts import own_facts
-from ssd_centernet.data_service.links import without_proxy
+from ssd_centernet.data_service.proxies import without_proxy
 from ssd_centernet.native import library
 
 # Between two signs of life.
