@@ -11,7 +11,7 @@ from ssd_centernet.data.augment.joining import Mosaic
 from ssd_centernet.data.augment.on_device import DeviceRendering
 from ssd_centernet.data.augment.ssd import SSDAugment
 from ssd_centernet.data.loading import AtSize, SizeDraw
-from ssd_centernet.data_service import feed
+from ssd_centernet.data_service.parts import make_queue
 from tests.data.test_pipeline import LABELS, data_dir  # noqa: F401
 
 SIZES = ((24, 32), (32, 24), (40, 40))
@@ -105,7 +105,7 @@ def test_workers_take_one_size(data_dir):  # noqa: F811
     options = {"label_map": LABELS, "batch_size": 2, "augment": CHAIN, "at_sizes": at_sizes()}
     made = pipeline.training_batches(data_dir, **options)
     with pytest.raises(ValueError, match="--data_service hands batches of one shape on"):
-        feed._queue(made.element_spec)
+        make_queue(made.element_spec)
 
 
 def test_sizes_are_drawn_evenly():
