@@ -54,10 +54,12 @@ def test_what_it_cannot_take_is_told_in_one_line(tmp_path, capsys, monkeypatch, 
 
 # A check whose parts are those that it is given, and no library.
 CHECK = """
+import signal
 import sys
 from pathlib import Path
 from tools.device_check import __main__ as program, plan, running
 running._GRACE = 2.0
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # nohup, under which tests may run, ignores it.
 program.page.write = lambda *_: None
 folder = Path(sys.argv[1])
 program.plan.first_part = lambda settings, folder: plan.Part(

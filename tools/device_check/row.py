@@ -49,7 +49,7 @@ def row(result: Mapping[str, Any]) -> str:
             (
                 count
                 + f", {left} not run" * bool(left)
-                + " (`--quick`)" * result["settings"]["quick"]
+                + " (quick)" * result["settings"]["quick"]
             ),
             _arrays(parts),
             _losses(parts),
