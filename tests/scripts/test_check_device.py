@@ -150,7 +150,7 @@ def test_the_page_and_the_row_tell_it(checked):
     cells = [cell.strip() for cell in row.row(result).strip("|").split("|")]
     assert len(cells) == len(row.HEAD)
     told = dict(zip(row.HEAD, cells, strict=True))
-    assert told["parts"] == "5 of 7 ok, 1 not run (`--quick`)"
+    assert told["parts"] == "5 of 7 ok, 1 not run (quick)"
     assert told["what failed"] == "`speed gone fp32 plain`"
     assert re.fullmatch(r"fp32 0\.0e\+00, bf16 \d\.\de-\d+", told["largest distance of losses"])
     assert "host" in told["memory"] and "/ 1" in told["device"]
