@@ -46,11 +46,7 @@ def row(result: Mapping[str, Any]) -> str:
             f"`{machine.get('kind', '?').lower()}`: {machine.get('name') or 'unknown'}",
             ", ".join(software),
             result["changed"][:10],
-            (
-                count
-                + f", {left} not run" * bool(left)
-                + " (quick)" * result["settings"]["quick"]
-            ),
+            (count + f", {left} not run" * bool(left) + " (quick)" * result["settings"]["quick"]),
             _arrays(parts),
             _losses(parts),
             _bits(judged),
