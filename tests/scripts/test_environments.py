@@ -94,18 +94,38 @@ def test_everything_is_chosen_for_2_20(checkout):
     assert lines[-1].startswith(".venv/python -m pytest") and lines[-1].endswith(" -k name")
 
 
-def test_ci_runs_all_and_fails_when_the_first_does(checkout):
+@pytest.mark.parametrize("status", [0, 3])
+def test_ci_runs_all_and_fails_when_the_first_does(checkout, status):
     shutil.copytree(ROOT / ".ci", checkout / ".ci")
     python = checkout / ".venv" / "bin" / "python"
-    for status in (0, 3):
-        python.write_text(f'#!/bin/sh\necho .venv/python "$@"\nexit {status}\n')
-        result = bash(checkout / ".ci" / "run")
-        assert result.status == status
-        assert "setup of 2.20" in result.stdout
-        for version in ("2.15", "2.21"):
-            assert f".venv-tf{version}/python -m pytest" in result.stdout
-        for version in ("2.20", "2.15", "2.21"):
-            assert f"Horovod for {version}" in result.stdout
+    python.write_text(f'#!/bin/sh\necho .venv/python "$@"\nexit {status}\n')
+    result = bash(checkout / ".ci" / "run")
+    assert result.status == status
+    assert "setup of 2.20" in result.stdout
+    for version in ("2.15", "2.21"):
+        assert f".venv-tf{version}/python -m pytest" in result.stdout
+    for version in ("2.20", "2.15", "2.21"):
+        assert f"Horovod for {version}" in result.stdout
+    passed = [" passed in ", " passed in ", " passed in "]
+    if status:
+        passed[0] = " failed with status 3 after "
+        assert result.stdout.count(".venv/python -m pytest") == 2, "not shown again at the end"
+    last = result.stdout.splitlines()[-3:]
+    for line, version, word in zip(last, ("2.20", "2.15", "2.21"), passed, strict=True):
+        assert line.startswith(f"ci: TensorFlow {version}:{word}")
+
+
+def test_ci_tells_at_its_end_what_the_lint_found(checkout):
+    """A file in another format ends the run of 2.20 long before the last line of the whole."""
+    shutil.copytree(ROOT / ".ci", checkout / ".ci")
+    ruff = checkout / ".venv" / "bin" / "ruff"
+    ruff.write_text(
+        '#!/bin/sh\n[ "$1" = check ] || { echo "1 file would be reformatted"; exit 1; }\n'
+    )
+    result = bash(checkout / ".ci" / "run")
+    assert result.status == 1
+    assert ".venv/python -m pytest" not in result.stdout
+    assert "1 file would be reformatted" in "\n".join(result.stdout.splitlines()[-10:])
 
 
 @pytest.mark.parametrize("built", [True, False])
