@@ -3,6 +3,7 @@
 import json
 import shutil
 import signal
+import time
 
 import psutil
 import pytest
@@ -123,28 +124,53 @@ def endless(folder, data_dir):
     return (*CLI, "launch", "--engine=tf", "--num_processes=2", "--", "train", *flags)
 
 
-def test_a_killed_launch_and_a_signal_save_and_leave_no_process(data_dir, tmp_path):
-    metrics = tmp_path / "run" / "metrics.jsonl"
+def trained_steps(model_dir) -> list[int]:
+    """Return the steps of the log lines of a run, as they were written."""
+    path = model_dir / "metrics.jsonl"
+    return [one["step"] for one in records(model_dir, "train")] if path.exists() else []
+
+
+def test_a_lost_launch_a_halted_process_and_a_signal(data_dir, tmp_path):
+    """What begins again goes on from the last checkpoint; no process is left."""
+    model_dir = tmp_path / "run"
     saved = []
+
+    def until_it_trains(launch):
+        before = len(trained_steps(model_dir))
+        launch.wait_until(lambda: len(trained_steps(model_dir)) > before + 2)
+
     # The second goes on where the first has saved.
     for number in (signal.SIGKILL, signal.SIGTERM):
-        before = metrics.read_text().count("\n") if metrics.exists() else 0
         with Running(*endless(tmp_path, data_dir), env=environment()) as launch:
-            launch.wait_until(
-                lambda n=before: metrics.exists() and metrics.read_text().count("\n") > n + 2
-            )
+            until_it_trains(launch)
             below = psutil.Process(launch.process.pid).children(recursive=True)
             assert len(below) == 3  # The processes and what started them.
             # docs/security.md warns of it: of any machine that reaches this one.
             assert {"0.0.0.0", "::"} & {address for one in below for address in _listens_on(one)}
+            if saved:
+                last, began = int(saved[0][0].split("-")[1].split(".")[0]), time.monotonic()
+                _process(below, rank=1).send_signal(signal.SIGSTOP)
+                launch.wait_until(lambda: "starting again, 1 of 3 times" in launch.text())
+                assert time.monotonic() - began < 60 * slowness()
+                assert not [one for one in below if one.is_running()], "processes are left"
+                taken = len(trained_steps(model_dir))
+                until_it_trains(launch)
+                assert last < trained_steps(model_dir)[taken] <= trained_steps(model_dir)[taken - 1]
+                below = psutil.Process(launch.process.pid).children(recursive=True)
             launch.signal(number)
             ended = launch.finish()
             _, alive = psutil.wait_procs(below, timeout=20 * slowness())
             assert not alive, [one.cmdline() for one in alive]
         assert ended.status == {signal.SIGKILL: -9, signal.SIGTERM: 143}[number], str(ended)
-        saved.append([path.name for path in (tmp_path / "run").glob("ckpt-*.index")])
+        saved.append([path.name for path in model_dir.glob("ckpt-*.index")])
     assert saved[0] and saved[1] and saved[0] != saved[1]
     assert "SIGTERM: saved" in ended.stdout, str(ended)
+
+
+def _process(below: list[psutil.Process], rank: int) -> psutil.Process:
+    told = (one.environ().get("TF_CONFIG") for one in below)
+    of_rank = [json.loads(text)["task"]["index"] == rank if text else False for text in told]
+    return below[of_rank.index(True)]
 
 
 def _listens_on(one: psutil.Process) -> list[str]:
