@@ -3,7 +3,8 @@
 Python runs a handler between two of its own instructions, so a call into C++ keeps the process deaf
 for as long as it takes. Two things help. The kernel takes the handler away when a signal comes: the
 next one ends the process wherever it is. And a thread, woken through a pipe that Python's handler
-in C writes to, ends the process where nobody answers in time. All files are written whole or not at
+in C writes to, ends the process where nobody answers in time. It also sends the signal again where
+Python threw away what the handler raised, as in a destructor. All files are written whole or not at
 all, so an end at any place leaves no less than a lost machine would.
 """
 
@@ -14,6 +15,7 @@ import ctypes
 import os
 import select
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -21,6 +23,8 @@ from collections.abc import Callable, Iterator, Sequence
 STOPPING = (signal.SIGTERM, signal.SIGINT)
 # Seconds until a command ends that does not answer.
 PATIENCE = 8.0
+# Seconds until a signal that was lost is sent again.
+_PAUSE = 0.2
 _ENDING = "ending"
 
 
@@ -47,6 +51,7 @@ class _Request:
         doing: how it is answered, for the user.
         deadline: time before which no command is ended for want of an answer.
         came: whether a signal came, also while the main thread is in a call into C++.
+        lost: whether the main thread was interrupted where Python throws exceptions away.
     """
 
     def __init__(self):
@@ -56,13 +61,20 @@ class _Request:
         self.doing = _ENDING
         self.deadline = 0.0
         self.came = False
+        self.lost = False
 
     def handle(self, number: int, _frame: object) -> None:
-        self.number = number
-        # Of the other signals, and where the kernel did not do it.
-        for one in STOPPING:
-            if signal.getsignal(one) == self.handle:
-                signal.signal(one, signal.SIG_DFL)
+        if self.number is None:
+            self.number = number
+            # Of the other signals, and where the kernel did not do it.
+            for one in STOPPING:
+                if signal.getsignal(one) == self.handle:
+                    signal.signal(one, signal.SIG_DFL)
+        elif self.lost:
+            # Sent again; more of these may be on their way, and must not end the process.
+            self.lost = False
+        else:
+            return
         if self.answer is not None:
             self.answer(number)
         if self.raises:
@@ -93,7 +105,7 @@ def stoppable() -> Iterator[None]:
     watch = threading.Thread(target=_watch, args=(reading, told), daemon=True)
     before = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
     try:
-        with _heard():
+        with _heard(), _noticing_loss():
             watch.start()
             yield
     finally:
@@ -212,10 +224,30 @@ def answered_signals(
 @contextlib.contextmanager
 def _heard() -> Iterator[None]:
     """Let the request handle the signals that nobody told this process to ignore."""
-    _request.number, _request.came = None, False
+    _request.number, _request.came, _request.lost = None, False, False
     numbers = [one for one in STOPPING if signal.getsignal(one) != signal.SIG_IGN]
     with _handled(numbers, _request.handle):
         yield
+
+
+@contextlib.contextmanager
+def _noticing_loss() -> Iterator[None]:
+    """Note a `Stopped` that a destructor or another callback raises to nobody, and be quiet."""
+    before = sys.unraisablehook
+
+    def hook(unraisable) -> None:
+        if issubclass(unraisable.exc_type, Stopped):
+            # For what the thread that watches sends: no exception from there would wake this one.
+            signal.signal(unraisable.exc_value.number, _request.handle)
+            _request.lost = True
+        else:
+            before(unraisable)
+
+    sys.unraisablehook = hook
+    try:
+        yield
+    finally:
+        sys.unraisablehook = before
 
 
 @contextlib.contextmanager
@@ -258,14 +290,22 @@ def _watch(reading: int, told: int) -> None:
         return
     _request.came = True
     began, name = time.monotonic(), signal.Signals(came[0]).name
+    sent, own = began, 0
     if _request.deadline < float("inf"):
         say(f"{name}: {_request.doing}; once more to end at once")
     while time.monotonic() < max(began + PATIENCE, _request.deadline):
+        if _request.lost and time.monotonic() > sent + _PAUSE:
+            # A signal that comes just before a call into C++ does not end it: hence more than one.
+            sent, own = time.monotonic(), own + 1
+            signal.pthread_kill(threading.main_thread().ident, came[0])
         if not select.select([reading], [], [], 0.05)[0]:
             continue
         again = os.read(reading, 1)
         if not again:
             return  # The block is over: it has answered all signals itself.
+        if again[0] == came[0] and own:
+            own -= 1
+            continue
         # The kernel answers the same signal; here ends a Ctrl-C after a SIGTERM.
         if again[0] in STOPPING and _request.deadline < float("inf"):
             os._exit(128 + came[0])

@@ -19,11 +19,23 @@ from ssd_centernet.runtime.signals import (
 )
 from tests.process import Running, slowness
 
+
 # What keeps a process from its handlers: with the interpreter's lock, and without it.
+class Sending:
+    """Is sent a signal while it is destroyed, and waits for it."""
+
+    def __del__(self):
+        """Ask this process to end."""
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(100)
+
+
 DEAF = {
     "in the interpreter": "sum(range(10**10))",
     "outside it": "__import__('hashlib').pbkdf2_hmac('sha256', b'a', b'b', 10**9)",
     "willing": "__import__('time').sleep(100)",
+    "in a destructor": "__import__('tests.runtime.test_signals').runtime.test_signals.Sending()\n"
+    "        __import__('time').sleep(100)",
     "in the interpreter, at once": "exec('with signals.at_once(): sum(range(10**10))')",
 }
 SCRIPT = """
@@ -69,6 +81,13 @@ def test_a_second_signal_ends_a_deaf_process_at_once(doing):
 def test_a_call_that_keeps_the_lock_is_ended_at_once_where_it_is_known():
     ended, seconds = answer("in the interpreter, at once", signal.SIGTERM)
     assert ended.status == -signal.SIGTERM and seconds < 1.0 * slowness(), f"{seconds} {ended}"
+
+
+def test_a_signal_in_a_destructor_is_not_lost():
+    """Python shows an exception of a destructor and goes on, as if no signal had come."""
+    ended, seconds = answer("in a destructor")
+    assert (ended.status, ended.stdout) == (143, "begins\ncleaned up\n"), ended
+    assert "Traceback" not in ended.stderr and seconds < 10 * slowness(), ended
 
 
 def test_another_signal_ends_it_too():
