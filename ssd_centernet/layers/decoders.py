@@ -10,7 +10,7 @@ import tensorflow as tf
 from ssd_centernet._keras import keras
 from ssd_centernet.layers.decoder_base import Decoder
 from ssd_centernet.ops import boxes as box_ops
-from ssd_centernet.ops import nms, standard_nms
+from ssd_centernet.ops import nms, standard_nms, voting
 
 # This number of pairs fills the detections of nearly every image.
 _FIRST_PAIRS = 1024
@@ -41,6 +41,7 @@ class SSDDecoder(Decoder):
         drop_empty: bool = False,
         scale_factors: tuple[float, float, float, float] = (10.0, 10.0, 5.0, 5.0),
         candidate_sizes: tuple[int, ...] = (256, 512, 1024, 2048, 4096),
+        vote_iou: float | None = None,
         test_time: Sequence[str | float] = (),
         name: str = "decoder",
         **kwargs,
@@ -60,6 +61,9 @@ class SSDDecoder(Decoder):
             candidate_sizes: numbers of anchors to decode per image, ascending: the first one that
                 suffices is used, otherwise all anchors. It changes only the speed, not the result;
                 () makes a graph without branches that decodes all.
+            vote_iou: each detection moves to the mean of the boxes of its class above the threshold
+                with at least this IoU, weighted by score, see `ops.voting`; None, as published,
+                keeps its own box.
             test_time: ('flip',) detects on the mirrored image too and joins both, in twice the
                 time; numbers, as in ('flip', 0.75, 1.5), are factors of the network's input at
                 which the image is looked at too; (), as published, looks once.
@@ -78,6 +82,12 @@ class SSDDecoder(Decoder):
         self.drop_empty = drop_empty
         self.scale_factors = tuple(scale_factors)
         self.candidate_sizes = tuple(candidate_sizes)
+        if vote_iou is not None and not 0 < vote_iou <= 1:
+            raise ValueError(
+                f"SSDDecoder.vote_iou is {vote_iou!r}; expected a number above 0 and up to 1, or "
+                "None for no votes."
+            )
+        self.vote_iou = vote_iou
 
     def call(
         self,
@@ -151,13 +161,23 @@ class SSDDecoder(Decoder):
     def _decode(self, probabilities, codes, anchors, limits) -> dict[str, tf.Tensor]:
         """Decode probabilities [B, K, C + 1] and codes of K anchors."""
         boxes, scores = self._candidates(probabilities, codes, anchors)
-        return nms.multiclass_nms(
+        found = nms.multiclass_nms(
             boxes,
             scores,
             max_detections=self.max_detections,
             max_per_class=self.max_per_class,
             inclusive=self.inclusive,
             **limits,
+        )
+        if self.vote_iou is None:
+            return found
+        return voting.vote(
+            found,
+            boxes,
+            scores,
+            score_threshold=limits["score_threshold"],
+            vote_iou=self.vote_iou,
+            branches=bool(self.candidate_sizes),
         )
 
     def _decode_portably(
@@ -167,8 +187,9 @@ class SSDDecoder(Decoder):
         # All anchors are decoded, as a portable graph has one shape for all images.
         boxes, all_scores = self._candidates(probabilities, codes, anchors)
         scores, indices, classes = nms.best_pairs(all_scores, pairs)
-        return standard_nms.suppress(
-            tf.gather(boxes, indices, batch_dims=1),
+        boxes = tf.gather(boxes, indices, batch_dims=1)
+        found = standard_nms.suppress(
+            boxes,
             scores,
             classes,
             num_classes=all_scores.shape[-1],
@@ -177,6 +198,10 @@ class SSDDecoder(Decoder):
             max_detections=self.max_detections,
             max_entering=self.max_per_class,
         )
+        if self.vote_iou is None:
+            return found
+        limits = {"score_threshold": score_threshold, "vote_iou": self.vote_iou}
+        return voting.vote_of_pairs(found, boxes, scores, classes, **limits)
 
     def _candidates(self, probabilities, codes, anchors) -> tuple[tf.Tensor, tf.Tensor]:
         """Decode boxes [B, K, 4] and their scores [B, K, C] for the suppression."""

@@ -91,8 +91,8 @@ class Halves:
         settings = {"classes": detector.num_classes, **_picked(config, "max_detections")}
         if self._split and kind == "CenterNetDecoder":
             return {"kind": "centernet", **settings, **_picked(config, "kernel_size")}, {}
-        if not self._split or kind not in _SSD_SETTINGS:
-            known = ", ".join([*_SSD_SETTINGS, "CenterNetDecoder"])
+        if not self._split or kind not in SSD_SETTINGS:
+            known = ", ".join([*SSD_SETTINGS, "CenterNetDecoder"])
             raise ValueError(
                 f"tflite_int8_heads knows how to decode for {known} behind heads of this library, "
                 f"not for {kind} behind {type(detector.head).__name__}; export tflite_full_int8, "
@@ -101,7 +101,7 @@ class Halves:
         arrays = {"anchors": np.asarray(detector.anchor_boxes, np.float32)}
         pairs = config.get("pre_nms_top_k") or max(pairs, config["max_detections"])
         settings |= {"kind": "ssd", "pairs": pairs, **_picked(config, "scale_factors")}
-        return {**settings, **_SSD_SETTINGS[kind](config)}, arrays
+        return {**settings, **SSD_SETTINGS[kind](config)}, arrays
 
 
 def _of_softmax(config: dict) -> dict[str, Any]:
@@ -110,7 +110,7 @@ def _of_softmax(config: dict) -> dict[str, Any]:
         "clip": "before" if config["clip"] else "never",
         "max_entering": config["max_per_class"],
         "max_kept": None,
-        **_picked(config, "inclusive", "max_log_size", "drop_empty"),
+        **_picked(config, "inclusive", "max_log_size", "drop_empty", "vote_iou"),
     }
 
 
@@ -124,10 +124,12 @@ def _of_sigmoid(config: dict) -> dict[str, Any]:
         "inclusive": False,
         "max_log_size": None,
         "drop_empty": False,
+        "vote_iou": None,
     }
 
 
-_SSD_SETTINGS = {"SSDDecoder": _of_softmax, "SigmoidSSDDecoder": _of_sigmoid}
+# Of each decoder: what `numpy_decoders.ssd` is told of its settings.
+SSD_SETTINGS = {"SSDDecoder": _of_softmax, "SigmoidSSDDecoder": _of_sigmoid}
 
 
 def _picked(config: dict, *names: str) -> dict[str, Any]:

@@ -41,6 +41,7 @@ PAPERS = {
     "Decoupled Weight Decay Regularization": "1711.05101",
     "Large Batch Optimization for Deep Learning": "1904.00962",
     "Training-Time-Friendly Network for Real-Time Object Detection": "1909.00700",
+    "Object detection via a multi-region & semantic segmentation-aware CNN model": "1505.01749",
     "Bridging the Gap Between Anchor-based and Anchor-free Detection": "1912.02424",
     "TOOD: Task-aligned One-stage Object Detection": "2108.07755",
     "Generalized Focal Loss": "2006.04388",

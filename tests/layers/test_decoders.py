@@ -5,6 +5,8 @@ import pytest
 import tensorflow as tf
 
 from ssd_centernet.layers.decoders import SigmoidSSDDecoder, SSDDecoder
+from ssd_centernet.models import halves
+from ssd_centernet.models.numpy_decoders import ssd as numpy_ssd
 from ssd_centernet.ops import boxes as box_ops
 from ssd_centernet.ops import nms
 from tests.layers.contract import LayerContract
@@ -103,7 +105,10 @@ def test_boxes_without_area_can_be_dropped():
     assert len(decode(one, codes, clip=True, drop_empty=True)["scores"]) == 0
 
 
-@pytest.mark.parametrize("settings", [{}, {"max_per_class": None, "clip": True}, {"drop_empty": 1}])
+@pytest.mark.parametrize(
+    "settings",
+    [{}, {"max_per_class": None, "clip": True}, {"drop_empty": 1}, {"vote_iou": 0.4}],
+)
 def test_the_number_of_decoded_anchors_changes_no_detection(settings):
     rng = np.random.default_rng(4)
     anchors = np.sort(rng.uniform(0, 1, (60, 2, 2)), axis=1).reshape(60, 4).astype(np.float32)
@@ -148,6 +153,58 @@ def test_thresholds_of_a_call_win_as_numbers_and_as_tensors():
             # Anchors 0 and 2 have an IoU of 0.92.
             loose = scores(iou_threshold=kind(0.95), portable_pairs=pairs)
             assert loose == [0.7, 0.6, 0.4, 0.2, 0.15, 0.1]
+
+
+def test_neighbours_vote():
+    """Anchors 0 and 2 have an IoU of 0.92; both are of class 0 with 0.7 and 0.6."""
+    found = decode(PROBABILITIES, vote_iou=0.9)
+    np.testing.assert_allclose(found["scores"], [0.7, 0.4, 0.2, 0.1], rtol=1e-5)
+    right = (0.7 * 0.5 + 0.6 * 0.46) / 1.3
+    np.testing.assert_allclose(found["boxes"][0], [0.0, 0.0, 0.5, right], atol=1e-6)
+    # Of class 1 the two have 0.2 and 0.15.
+    right = (0.2 * 0.5 + 0.15 * 0.46) / 0.35
+    np.testing.assert_allclose(found["boxes"][2], [0.0, 0.0, 0.5, right], atol=1e-6)
+    # Anchor 3 has no neighbour.
+    np.testing.assert_allclose(found["boxes"][1::2], ANCHORS.numpy()[[3, 3]], atol=1e-6)
+    # A candidate that is no detection has no vote, and one that overlaps too little has none.
+    alone = ANCHORS.numpy()[[0, 3]]
+    found = decode(PROBABILITIES, vote_iou=0.93, score_threshold=0.3)
+    np.testing.assert_allclose(found["boxes"], alone, atol=1e-6)
+    found = decode(PROBABILITIES, vote_iou=0.9, score_threshold=0.65)
+    np.testing.assert_allclose(found["boxes"], alone[:1], atol=1e-6)
+
+
+@pytest.mark.parametrize("value", [0.0, 1.5])
+def test_an_overlap_of_votes_out_of_range_is_refused(value):
+    with pytest.raises(ValueError, match="vote_iou"):
+        SSDDecoder(vote_iou=value)
+
+
+def test_numpy_votes_as_the_decoder_does():
+    rng = np.random.default_rng(5)
+    corner = rng.uniform(0, 0.3, (48, 2))
+    anchors = np.concatenate([corner, corner + 0.5], axis=1).astype(np.float32)
+    logits = rng.integers(-30, 30, (4, 4, 3 * 4)).astype(np.int8)
+    maps = {"class_logits_0": logits, "box_codes_0": rng.integers(-9, 9, (4, 4, 12), np.int8)}
+    decoder = SSDDecoder(vote_iou=0.6, max_detections=9)
+    config = decoder.get_config()
+    settings = {name: config[name] for name in ("score_threshold", "iou_threshold")}
+    settings |= {**halves.SSD_SETTINGS["SSDDecoder"](config), "anchors": anchors}
+    settings |= {name: config[name] for name in ("max_detections", "scale_factors")}
+    entry = {"scale": 0.1, "zero_point": 0}
+    settings |= {"classes": 3, "pairs": 144, "outputs": dict.fromkeys(maps, entry)}
+    boxes, scores, classes = numpy_ssd.decode(maps, settings)
+    real = {name[:-2]: tf.constant(value * np.float32(0.1)) for name, value in maps.items()}
+    outputs = {
+        "class_logits": tf.reshape(real["class_logits"], [1, 48, 4]),
+        "box_codes": tf.reshape(real["box_codes"], [1, 48, 4]),
+    }
+    found = decoder(outputs, tf.constant(anchors))
+    assert len(boxes) == int(found["count"][0]) > 3
+    np.testing.assert_array_equal(found["classes"][0, : len(boxes)], classes)
+    np.testing.assert_allclose(found["boxes"][0, : len(boxes)], boxes, atol=1e-6)
+    unmoved = SSDDecoder(max_detections=9)(outputs, tf.constant(anchors))["boxes"]
+    assert np.abs(unmoved - found["boxes"]).max() > 0.01
 
 
 @pytest.mark.parametrize("settings", [{"score_threshold": 30}, {"iou_threshold": -0.5}])
@@ -198,6 +255,7 @@ class TestSSDDecoderContract(LayerContract):
         "drop_empty": True,
         "scale_factors": (1.0, 2.0, 3.0, 4.0),
         "candidate_sizes": (2, 4),
+        "vote_iou": 0.7,
         "test_time": ("flip",),
     }
 

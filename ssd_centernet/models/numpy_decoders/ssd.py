@@ -42,19 +42,38 @@ def decode(maps, s):
     if s["clip"] == "after":
         kept = [i for i in kept if np.prod(given[rows[i], 2:] - given[rows[i], :2]) > 0]
     kept = kept[: s["max_detections"]]
-    return given[rows[kept]], scores[kept], classes[kept]
+    found = given[rows[kept]]
+    if s.get("vote_iou"):
+        found = vote(found, classes[kept], boxes[rows], scores, classes, s)
+    return found, scores[kept], classes[kept]
 
 
 def suppress(boxes, scores, classes, s):
     """Keep boxes, best first, that overlap no better one of their class."""
     kept, entered = {c: [] for c in np.unique(classes)}, np.zeros(classes.max() + 1, int)
     for i in np.flatnonzero(scores > s["score_threshold"]):
-        others, entered[classes[i]] = boxes[kept[classes[i]]], entered[classes[i]] + 1
-        sides = np.minimum(others[:, 2:], boxes[i, 2:]) - np.maximum(others[:, :2], boxes[i, :2])
-        shared = np.prod(np.maximum(sides, 0), axis=1)
-        union = np.prod(boxes[i, 2:] - boxes[i, :2]) + np.prod(others[:, 2:] - others[:, :2], 1)
-        ious = shared / np.maximum(union - shared, 1e-30)
+        ious = overlaps(boxes[i], boxes[kept[classes[i]]])
+        entered[classes[i]] += 1
         over = ious >= s["iou_threshold"] if s["inclusive"] else ious > s["iou_threshold"]
         if not over.any() and entered[classes[i]] <= (s["max_entering"] or np.inf):
             kept[classes[i]].append(i)
     return sorted(i for own in kept.values() for i in own[: s["max_kept"]])
+
+
+def vote(found, kinds, boxes, scores, classes, s):
+    """Move detections to the mean of the boxes of their class around them, weighted by score."""
+    moved = found.copy()
+    for i, (box, kind) in enumerate(zip(found, kinds, strict=True)):
+        voters = (classes == kind) & (scores > s["score_threshold"])
+        voters &= overlaps(box, boxes) >= s["vote_iou"]
+        if voters.any():
+            moved[i] = scores[voters] @ boxes[voters] / scores[voters].sum()
+    return moved
+
+
+def overlaps(box, others):
+    """Compute the IoU of a box and others."""
+    sides = np.minimum(others[:, 2:], box[2:]) - np.maximum(others[:, :2], box[:2])
+    shared = np.prod(np.maximum(sides, 0), axis=1)
+    union = np.prod(box[2:] - box[:2]) + np.prod(others[:, 2:] - others[:, :2], 1)
+    return shared / np.maximum(union - shared, 1e-30)
