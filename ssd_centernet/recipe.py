@@ -157,6 +157,7 @@ class Recipe(RecipeSettings):
             higher_is_better=not str(self.keep_best).startswith(LOSS_PREFIX),
             early_stop_patience=self.early_stop_patience,
             recovery=self.recovery,
+            loop_in_graph=self.loop_in_graph,
         )
 
     def training_batches(

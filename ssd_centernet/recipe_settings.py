@@ -92,6 +92,8 @@ class RecipeSettings:
         use_horovod: the same as the strategy horovod.
         gradient_compression: "fp16" sends gradients between processes in half precision.
         accumulate_steps: batches whose gradients are averaged for one update.
+        loop_in_graph: whether the steps between two lines of the log are a loop of TensorFlow's
+            graph; False leaves it to Python, as Gaudi's own lines do on Gaudi2.
         sync_batch_norm: True takes batch statistics over all processes, a number over such groups.
 
     Raises:
@@ -153,6 +155,7 @@ class RecipeSettings:
     use_horovod: Annotated[bool, may_be.SWITCH] = False
     gradient_compression: Annotated[str, may_be.one_of("none", "fp16")] = "none"
     accumulate_steps: Annotated[int, may_be.COUNT] = 1
+    loop_in_graph: Annotated[bool, may_be.SWITCH] = True
     sync_batch_norm: Annotated[bool | int, may_be.PROCESS_GROUP] = False
 
     def __post_init__(self):

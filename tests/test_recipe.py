@@ -138,6 +138,7 @@ TELLTALES = {
     "ema_decay": ("0.75", STEP, {"Trainer.ema_decay": 0.75}),
     # A benchmark and a check of an installation measure one batch.
     "accumulate_steps": ("2", TRAIN, {"Trainer.accumulate_steps": 2}),
+    "loop_in_graph": ("False", TRAIN, {"LoopOptions.loop_in_graph": False}),
     "steps": ("11", TRAIN, {"LoopOptions.total_steps": 11}),
     "epochs": ("5", TRAIN, {"run_length.epochs": 5}),
     "resume_from": ("'an/earlier/run'", TRAIN, {"find_checkpoint.path": "an/earlier/run"}),

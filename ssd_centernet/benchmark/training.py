@@ -61,7 +61,7 @@ def run(
             trainer = step_part.make_trainer(recipe, detector)
         batches = recipe.training_batches(detector, source, for_step=True)
         fed = iter(prefetch_to_device(batches, strategy))
-        steps = compile_steps(trainer, strategy)
+        steps = compile_steps(trainer, strategy, in_graph=recipe.loop_in_graph)
 
         def train(units: int) -> int:
             steps(fed, tf.constant(units, tf.int32))

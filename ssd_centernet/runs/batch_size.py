@@ -247,7 +247,7 @@ def _tried(told: dict[str, Any]) -> Trial:
         trainer = recipe.trainer(detector, length, teacher=teacher and teacher.detector)
     batches = recipe.training_batches(detector, told["data_dir"], label_map=label_map)
     iterator = iter(prefetch_to_device(batches, strategy))
-    steps = compile_steps(trainer, strategy)
+    steps = compile_steps(trainer, strategy, in_graph=recipe.loop_in_graph)
     for _ in range(_STEPS):
         steps(iterator, tf.constant(_STEPS, tf.int32))
         int(trainer.step)  # Waits for the device.

@@ -132,6 +132,8 @@ class LoopOptions:
         early_stop_patience: evaluations without improvement before the run stops; None never stops.
         recovery: whether a run goes back to its last checkpoint, once, with half of the learning
             rate, where a loss is not finite; else it ends.
+        loop_in_graph: whether the steps of a call are a loop of TensorFlow's graph; else Python
+            calls each.
     """
 
     total_steps: int
@@ -142,6 +144,7 @@ class LoopOptions:
     higher_is_better: bool = True
     early_stop_patience: int | None = None
     recovery: bool = False
+    loop_in_graph: bool = True
 
     def __post_init__(self):
         """Raise an error for settings that would fail at the first window or evaluation."""

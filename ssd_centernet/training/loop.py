@@ -28,19 +28,24 @@ _TRACING_SECONDS = 15.0
 FINISHED, STOPPED_EARLY = "finished", "stopped early"
 
 
-def compile_steps(trainer: Trainer, strategy: tf.distribute.Strategy) -> Callable:
-    """Compile a function that runs many updates in one call, without returning to Python.
+def compile_steps(
+    trainer: Trainer, strategy: tf.distribute.Strategy, *, in_graph: bool = True
+) -> Callable:
+    """Compile a function that runs many updates in one call.
 
     Args:
         trainer: the trainer whose step runs.
         strategy: places the step; of several replicas each gets its rows of a batch.
+        in_graph: whether the updates are a loop of the graph, without returning to Python; else
+            Python calls each batch, and no graph has a loop.
 
     Returns:
         Function of an iterator over batches, which may be that of a distributed data set, and of a
         number of updates, an int32 tensor: for each Python number it would be traced anew.
     """
-
     run = run_on_replicas(strategy)
+    if not in_graph:
+        return _steps_from_python(trainer, run)
 
     @tf.function(autograph=False)
     def run_steps(iterator, number: tf.Tensor) -> None:
@@ -51,6 +56,22 @@ def compile_steps(trainer: Trainer, strategy: tf.distribute.Strategy) -> Callabl
             return [index + 1]
 
         tf.while_loop(lambda index: index < number, run_step, [tf.constant(0)])
+
+    return run_steps
+
+
+def _steps_from_python(trainer: Trainer, run: Callable) -> Callable:
+    accumulate = tf.function(
+        lambda iterator, index: trainer.accumulate_next(index, iterator, run), autograph=False
+    )
+    finish = tf.function(lambda iterator: trainer.finish_step(iterator, run), autograph=False)
+
+    def run_steps(iterator, number: tf.Tensor) -> None:
+        for _ in range(int(number)):
+            index = tf.constant(0)
+            for _ in range(trainer.accumulate_steps - 1):
+                index = accumulate(iterator, index)
+            finish(iterator)
 
     return run_steps
 
@@ -175,7 +196,8 @@ class TrainLoop:
     def _train(self) -> str:
         """Run the remaining steps, some in each call; after a call log, save or evaluate if due."""
         trainer, options = self.trainer, self.options
-        run_steps, iterator = compile_steps(trainer, self._strategy), iter(self._batches.begin())
+        run_steps = compile_steps(trainer, self._strategy, in_graph=options.loop_in_graph)
+        iterator = iter(self._batches.begin())
         step, pace, first = int(trainer.step), None, True
         if trainer.communicator.is_chief:
             self._begins()

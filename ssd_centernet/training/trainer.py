@@ -16,7 +16,7 @@ from ssd_centernet.runtime.distribution import Communicator, SingleProcess
 from ssd_centernet.runtime.replicas import copies
 from ssd_centernet.training import waiting
 from ssd_centernet.training.agreement import check_agreement
-from ssd_centernet.training.failures import NonFiniteLossError, describe_failure
+from ssd_centernet.training.failures import FirstFailure, NonFiniteLossError
 from ssd_centernet.training.image_sizes import Form, at_its_size
 from ssd_centernet.training.layer_rates import LayerRates
 from ssd_centernet.training.loss_scale import LossScale
@@ -138,13 +138,8 @@ class Trainer(tf.Module):
         self._counts = tf.Variable(tf.zeros([len(self.metric_names)]), trainable=False)
         self._has_clock = waiting.has_clock()
         self._waited = tf.Variable(0.0, dtype=tf.float64, trainable=False)
-        # What a failure needs to be told stays on the device until `raise_if_failed` asks: a step
-        # never waits for the host.
-        self._failed_step = tf.Variable(-1, dtype=tf.int64, trainable=False)
-        self._failed_elsewhere = tf.Variable(False, trainable=False)
         sources = tf.zeros([batch_size * accumulate_steps], tf.int64)
-        self._failed_sources = tf.Variable(sources, trainable=False)
-        self._failed_metrics = tf.Variable(tf.zeros([len(self.metric_names)]), trainable=False)
+        self._failure = FirstFailure(sources, self.metric_names)
         if accumulate_steps > 1:
             # Sums over the batches before the last; the mean is taken once, with that one.
             self._accumulated = [
@@ -172,11 +167,19 @@ class Trainer(tf.Module):
             # A loop of the graph: unrolled, the batches' activations would lie in memory at once.
             tf.while_loop(
                 lambda index: index < self.accumulate_steps - 1,
-                lambda index: [self._accumulate_next(index, iterator, run)],
+                lambda index: [self.accumulate_next(index, iterator, run)],
                 [tf.constant(0)],
                 parallel_iterations=1,
             )
-        # The last batch of an update: its step takes in what the others have added up.
+        self.finish_step(iterator, run)
+
+    def finish_step(self, iterator, run: Callable) -> None:
+        """Take the last batch of an update, whose step takes in what the others have added up.
+
+        Args:
+            iterator: as for `run_step`.
+            run: as for `run_step`.
+        """
         self._run(run, self.compiled_step, self.next_batch(iterator))
 
     def _run(self, run: Callable, function: Callable, batch: dict, *others: tf.Tensor) -> None:
@@ -238,7 +241,17 @@ class Trainer(tf.Module):
             scaled = self.loss_scale.scale(total)
         return tape.gradient(scaled, self.train_variables), {**parts, "total": total}
 
-    def _accumulate_next(self, index: tf.Tensor, iterator, run: Callable) -> tf.Tensor:
+    def accumulate_next(self, index: tf.Tensor, iterator, run: Callable) -> tf.Tensor:
+        """Take a batch before the last one of an update.
+
+        Args:
+            index: number of the batch in the update, int32 scalar.
+            iterator: as for `run_step`.
+            run: as for `run_step`.
+
+        Returns:
+            The number of the next batch.
+        """
         self._run(run, self._compiled_accumulate, self.next_batch(iterator), index)
         return index + 1
 
@@ -288,13 +301,7 @@ class Trainer(tf.Module):
     ) -> None:
         """Keep the weights; a scaled loss may overflow, everything else is a failure to report."""
         excused = self.loss_scale.overflowed() & tf.math.is_finite(total)
-        # The first failure is the one to report: later ones may follow from it.
-        first = (self._failed_step < 0) & ~excused
-        values = tf.stack([metrics[name] for name in self.metric_names])
-        self._failed_sources.assign(tf.where(first, sources, self._failed_sources))
-        self._failed_metrics.assign(tf.where(first, values, self._failed_metrics))
-        self._failed_elsewhere.assign(tf.where(first, elsewhere, self._failed_elsewhere))
-        self._failed_step.assign(tf.where(first, self.step, self._failed_step))
+        self._failure.note(self.step, sources, metrics, elsewhere=elsewhere, excused=excused)
 
     def _record(self, metrics: dict[str, tf.Tensor], sources: tf.Tensor) -> None:
         """Add up what is finite: of a step that overflowed the loss, not the gradient's norm."""
@@ -367,34 +374,18 @@ class Trainer(tf.Module):
             NonFiniteLossError: a step was not finite; names the step, its loss parts and the source
                 ids of its batch.
         """
-        if int(self._failed_step) >= 0:
-            raise NonFiniteLossError(self._failure_message())
+        message = self._failure.message(self.communicator, self.optimizer.learning_rate)
+        if message:
+            raise NonFiniteLossError(message)
 
     def forget_failure(self) -> None:
         """Begin again after `NonFiniteLossError`: without its sums, and as if no step had failed.
 
         The state is for the caller to restore.
         """
-        self._failed_step.assign(-1)
-        self._failed_elsewhere.assign(False)
+        self._failure.forget()
         sums = [self._sums, self._counts, self._waited]
         if self.accumulate_steps > 1:
             sums += [*self._accumulated, self._accumulated_parts]
         for variable in sums:
             variable.assign(tf.zeros_like(variable))
-
-    def _failure_message(self) -> str:
-        # All replicas skip the same step; one that saw why tells of it.
-        elsewhere = [bool(copy.numpy()) for copy in copies(self._failed_elsewhere)]
-        seen = elsewhere.index(False) if False in elsewhere else 0
-        metrics, sources = (copies(v)[seen] for v in (self._failed_metrics, self._failed_sources))
-        place = f" on process {self.communicator.rank}" if self.communicator.size > 1 else ""
-        place += f" on device {seen}" if self._replicas > 1 else ""
-        return describe_failure(
-            int(self._failed_step),
-            dict(zip(self.metric_names, metrics.numpy().tolist(), strict=True)),
-            sources.numpy(),
-            place=place,
-            elsewhere=elsewhere[seen],
-            learning_rate=float(self.optimizer.learning_rate),
-        )

@@ -1,5 +1,6 @@
 """The loop alone: how many steps a call takes, one trace, signals, and what processes agree on."""
 
+import functools
 import os
 import signal
 import types
@@ -7,6 +8,7 @@ import types
 import pytest
 import tensorflow as tf
 
+from ssd_centernet._keras import keras
 from ssd_centernet.run_directory import find_checkpoint
 from ssd_centernet.runtime.distribution import SingleProcess
 from ssd_centernet.training import loop
@@ -17,6 +19,7 @@ from ssd_centernet.training.loop import TrainLoop, compile_steps
 from ssd_centernet.training.step_input import StepInput
 from ssd_centernet.training.trainer import NonFiniteLossError
 from tests.tiny import tiny_batch, tiny_trainer
+from tools.device_check.kernels import graphs
 
 
 class Watcher:
@@ -119,6 +122,48 @@ def test_calls_of_any_length_are_traced_once(strategy):
     assert trainer.step.numpy() == 11
     assert traced == [(2, 64, 64, 3)]
     assert run_steps.experimental_get_tracing_count() == 1
+
+
+@pytest.mark.parametrize("accumulate", [1, 3])
+def test_steps_that_python_calls_are_those_of_the_graph_and_have_no_loop(accumulate, monkeypatch):
+    made, bits = [], []
+    trace = tf.function
+
+    def traced(function=None, **options):
+        if function is None:
+            return functools.partial(traced, **options)
+        made.append(trace(function, **options))
+        return made[-1]
+
+    monkeypatch.setattr(tf, "function", traced)
+    batches = [tiny_batch(seed) for seed in range(4)]
+    stacked = {name: tf.stack([batch[name] for batch in batches]) for name in batches[0]}
+    for in_graph in (True, False):
+        keras.utils.set_random_seed(1)
+        trainer = tiny_trainer(accumulate_steps=accumulate, ema_decay=0.9, clip_norm=1.0)
+        run_steps = compile_steps(trainer, tf.distribute.get_strategy(), in_graph=in_graph)
+        iterator = iter(tf.data.Dataset.from_tensor_slices(stacked).repeat())
+        for number in (1, 2, 2):
+            run_steps(iterator, tf.constant(number))
+        assert int(trainer.step) == 5 and trainer.position == 5 * 2 * accumulate
+        bits.append([variable.numpy().tobytes() for variable in trainer.state])
+    assert bits[0] == bits[1]
+    looped, *others = made
+    loops = [_has_loop(function) for function in others]
+    assert _has_loop(looped) and not any(loops)
+    # What was not needed was not traced; the rest once.
+    assert len(loops) == 2
+    counts = [function.experimental_get_tracing_count() for function in others]
+    assert counts == [int(accumulate > 1), 1]
+
+
+def _has_loop(function):
+    if not function.experimental_get_tracing_count():
+        return False
+    (concrete,) = function._list_all_concrete_functions()
+    operations = [one for graph in graphs(concrete.graph) for one in graph.get_operations()]
+    assert len(operations) > 100
+    return any("While" in one.type for one in operations)
 
 
 def test_a_signal_is_answered_after_the_call_and_the_run_goes_on(tmp_path, second_a_step, capsys):
