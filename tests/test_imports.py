@@ -99,7 +99,7 @@ ONE_PLACE = {
     "starlette": r"serve/app\.py",
     "uvicorn": r"serve/running\.py",
     "habana_frameworks": r"runtime/vendors\.py",
-    "npu_device": r"runtime/vendors\.py",
+    "npu_device": r"runtime/ascend\.py",
 }
 
 # Words of anchors, heatmaps, their targets and the raw outputs: no room but `ops` with its compiled

@@ -82,6 +82,7 @@ MODULES: tuple[str, ...] = (
     "ssd_centernet.models.centernet",
     "ssd_centernet.models.quantized",
     "ssd_centernet.models.ssd",
+    "ssd_centernet.runtime.ascend",
     "ssd_centernet.training.loss_scale",
     "ssd_centernet.training.optimizers",
     "ssd_centernet.training.schedules",

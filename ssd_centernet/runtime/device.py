@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import tensorflow as tf
 from absl import logging
 
-from ssd_centernet.runtime import vendors
+from ssd_centernet.runtime import ascend, vendors
 
 DEVICES = ("auto", "cpu", "gpu", "tpu", "hpu", "mlu", "npu")
 
@@ -188,8 +188,8 @@ def claim_device(strategy: tf.distribute.Strategy, index: int) -> tuple[str, str
         Name of the machine and of the device; None where processes may share it (the CPU), or
         where it is left to the vendor's driver which device a process gets.
     """
-    if vendors.opened_npu() is not None:
-        kind, number = "NPU", vendors.opened_npu()
+    if ascend.opened_npu() is not None:
+        kind, number = "NPU", ascend.opened_npu()
     elif isinstance(strategy, tf.distribute.OneDeviceStrategy):
         (device,) = strategy.extended.worker_devices
         kind, number = tf.DeviceSpec.from_string(device).device_type, index
@@ -272,7 +272,7 @@ def _npu(index: int) -> tf.distribute.Strategy:
     if visible is not None:
         index = _position(len(visible), "NPU", index)
     try:
-        number = vendors.open_npu(index)
+        number = ascend.open_npu(index)
     except ImportError as error:
         raise _missing("NPU") from error
     logging.info("Using NPU %d.", number)

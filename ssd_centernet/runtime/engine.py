@@ -19,7 +19,7 @@ from ssd_centernet.runtime.device import (
 from ssd_centernet.runtime.distribution import Communicator, SingleProcess, connect
 from ssd_centernet.runtime.replicas import Replicas, replica_scope
 
-STRATEGIES = ("auto", "one", "mirrored", "multi_worker", "horovod")
+STRATEGIES = ("auto", "one", "mirrored", "multi_worker", "horovod", "hccl")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,7 +54,7 @@ def start_engine(
     Args:
         name: one of `STRATEGIES`; 'auto' is 'horovod' in a process that Horovod's launcher began,
             'multi_worker' where TF_CONFIG lists several processes, 'mirrored' where several devices
-            are asked for, and else 'one'.
+            are asked for, and else 'one'. 'hccl' joins processes on NPUs.
         device: kind of the devices, see `select_device`.
         devices: number of devices of this process; None is all for 'mirrored', and else one.
         use_horovod: the same as the name 'horovod'.
@@ -84,13 +84,27 @@ def start_engine(
         logging.info("Only one device is there: --strategy=mirrored is the same as one.")
         return Engine(SingleProcess(), strategy)
     options = {"compression": compression, "group_size": group_size}
-    communicator = connect(name == "horovod", device=device, **options)
+    if name == "hccl":
+        communicator, device = _joined_by_hccl(device, options), "npu"
+    else:
+        communicator = connect(name == "horovod", device=device, **options)
     if communicator.size > 1 and name == "multi_worker":
         logging.info("TensorFlow has joined %d processes (multi_worker).", communicator.size)
     strategy = select_device(device, index=communicator.local_rank)
     claim = claim_device(strategy, communicator.local_rank)
     refuse_shared_devices(communicator.gather([claim]))
     return Engine(communicator, strategy)
+
+
+def _joined_by_hccl(device: str | None, options: dict) -> Communicator:
+    from ssd_centernet.runtime.hccl import HcclProcesses
+
+    if device not in (None, "auto", "npu"):
+        raise ValueError(
+            f"--strategy=hccl joins processes on NPUs, and --device is {device!r}. Set it to npu, "
+            "or choose another --strategy."
+        )
+    return HcclProcesses(**options)
 
 
 def _settled(name: str, devices: int | None, use_horovod: bool) -> str:
@@ -103,7 +117,7 @@ def _settled(name: str, devices: int | None, use_horovod: bool) -> str:
             "several devices. Leave out one of them."
         )
     several = devices is not None and devices > 1
-    if several and (use_horovod or name in ("one", "multi_worker", "horovod")):
+    if several and (use_horovod or name in ("one", "multi_worker", "horovod", "hccl")):
         engine = "horovod" if use_horovod else name
         raise ValueError(
             f"--devices is {devices}, but with --strategy={engine} a process has one device. Leave "
@@ -113,7 +127,7 @@ def _settled(name: str, devices: int | None, use_horovod: bool) -> str:
     horovod = "HOROVOD_RANK" in os.environ and int(os.environ.get("HOROVOD_SIZE") or 1) > 1
     if use_horovod or (name == "auto" and horovod):
         return "horovod"
-    if name == "horovod":
+    if name in ("horovod", "hccl"):
         return name
     return _settled_by_cluster(name, several)
 

@@ -1,4 +1,4 @@
-"""What each vendor's device needs before TensorFlow knows it; the only module of plug-ins.
+"""What each vendor's device needs before TensorFlow knows it.
 
 A vendor's module reads its settings from the environment at the moment it is loaded, which is why
 this module alone sets environment variables, only those of the chosen device, and never one that
@@ -13,6 +13,7 @@ import importlib.metadata
 import importlib.util
 import os
 import tempfile
+from collections.abc import Callable
 from typing import Any
 
 import tensorflow as tf
@@ -62,9 +63,6 @@ PLATFORMS = {
     ),
 }
 
-# The NPU that this process has opened; there can be one in a process, and it stays.
-_opened_npu: list[tuple[int, Any]] = []
-
 
 def visible_devices(kind: str) -> list[str] | None:
     """Return the devices that the environment lets this process see.
@@ -104,8 +102,8 @@ def load_plugin(kind: str) -> None:
     if not _found("habana_frameworks.tensorflow"):
         raise ImportError("no module habana_frameworks.tensorflow")
     # The package refuses another TensorFlow than its own with an ImportError of its own.
-    module = _call(kind, lambda: importlib.import_module("habana_frameworks.tensorflow"))
-    _call(kind, module.load_habana_module)
+    module = call(kind, lambda: importlib.import_module("habana_frameworks.tensorflow"))
+    call(kind, module.load_habana_module)
 
 
 def before_horovod() -> None:
@@ -156,39 +154,6 @@ def gaudi_settings() -> dict[str, str]:
     }
 
 
-def open_npu(index: int) -> int:
-    """Open an NPU and make it the default device of everything that follows.
-
-    Ascend's adapter is no device that TensorFlow lists: it takes the place of the default device.
-
-    Args:
-        index: which of the visible devices; ASCEND_DEVICE_ID wins where the user has set it.
-
-    Returns:
-        The number of the device.
-
-    Raises:
-        ImportError: the adapter is not installed.
-        RuntimeError: it is, and could not open the device, or has opened another one before.
-    """
-    number = int(os.environ.get("ASCEND_DEVICE_ID") or index)
-    if _opened_npu:
-        if _opened_npu[0][0] != number:
-            raise RuntimeError(
-                f"this process has opened NPU {_opened_npu[0][0]} before and cannot open NPU "
-                f"{number} too: start one process for each device."
-            )
-        return number
-    module = importlib.import_module("npu_device")
-    _opened_npu.append((number, _call("NPU", lambda: module.open(number).as_default())))
-    return number
-
-
-def opened_npu() -> int | None:
-    """Return the number of the NPU that this process has opened, None where it has none."""
-    return _opened_npu[0][0] if _opened_npu else None
-
-
 def _found(module: str) -> bool:
     try:
         return importlib.util.find_spec(module) is not None
@@ -196,8 +161,19 @@ def _found(module: str) -> bool:
         return False
 
 
-def _call(kind: str, function):
-    """Call into a vendor's module, whose errors are of any type."""
+def call(kind: str, function: Callable[[], Any]) -> Any:
+    """Call into a vendor's module, whose errors are of any type.
+
+    Args:
+        kind: type of the device.
+        function: called without arguments.
+
+    Returns:
+        What it returns.
+
+    Raises:
+        RuntimeError: it raised an error.
+    """
     try:
         return function()
     except Exception as error:

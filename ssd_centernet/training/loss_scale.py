@@ -7,6 +7,8 @@ from collections.abc import Sequence
 import gin
 import tensorflow as tf
 
+from ssd_centernet.runtime.ascend import has_saturated
+
 
 @gin.register
 class LossScale(tf.Module):
@@ -57,6 +59,20 @@ class LossScale(tf.Module):
         if self._is_none:
             return list(gradients)
         return [gradient / self.value for gradient in gradients]
+
+    def saturation(self, gradients: Sequence[tf.Tensor | None]) -> list[tf.Tensor]:
+        """Ask the device for an overflow that the gradients do not show.
+
+        Some NPUs give the largest number of a type instead of infinity, and note that they did.
+
+        Args:
+            gradients: of the scaled loss, of this process.
+
+        Returns:
+            A float32 scalar, above 0 where it happened; nothing where gradients show it themselves.
+        """
+        found = None if self._is_none else has_saturated(gradients)
+        return [] if found is None else [tf.cast(found, tf.float32)]
 
     @property
     def _is_none(self) -> bool:

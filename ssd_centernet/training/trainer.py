@@ -209,7 +209,9 @@ class Trainer(tf.Module):
         gradients, parts, sources = self._with_accumulated(gradients, parts, batch["source_id"])
         elsewhere = self._is_fault_elsewhere(gradients, parts["total"])
         # The loss goes along, so that all processes agree on whether this step is finite.
-        *gradients, total = self.communicator.mean_gradients([*gradients, parts["total"]])
+        told = [parts["total"], *self.loss_scale.saturation(gradients)]
+        averaged = self.communicator.mean_gradients([*gradients, *told])
+        gradients, (total, *saturated) = averaged[: -len(told)], averaged[-len(told) :]
         # After the exchange between processes, in which they may be float16.
         gradients = self.loss_scale.unscale(gradients)
         # Of the loss's gradients, as the reported loss has no decay in it either. The clip below
@@ -224,6 +226,8 @@ class Trainer(tf.Module):
         metrics = {**parts, "gradient_norm": norm}
         # Both are of all processes, so that all of them take the same branch.
         finite = tf.math.is_finite(norm) & tf.math.is_finite(total)
+        for flag in saturated:
+            finite &= tf.equal(flag, 0.0)
         skip = functools.partial(self._skip, total, elsewhere, sources, metrics)
         tf.cond(finite, lambda: self._apply(gradients), skip)
         self._record(metrics, sources)

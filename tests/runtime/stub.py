@@ -19,9 +19,13 @@ SOURCE = Path(__file__).with_name("stub_device.cc")
 _VISIBLE = (
     "ASCEND_DEVICE_ID",
     "ASCEND_RT_VISIBLE_DEVICES",
+    "CM_WORKER_SIZE",
     "HABANA_VISIBLE_MODULES",
     "HLS_MODULE_ID",
     "MLU_VISIBLE_DEVICES",
+    "RANK_ID",
+    "RANK_SIZE",
+    "RANK_TABLE_FILE",
     "TF_BF16_CONVERSION",
     "TF_CLUSTER_VARIABLES",
     "TF_DISABLE_MKL",

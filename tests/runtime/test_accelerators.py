@@ -195,50 +195,5 @@ def test_gaudi_loaded_too_late_is_refused(gaudi):
     stub.run_python(_BEGIN + _dedent(code), gaudi)
 
 
-def test_ascend_is_opened_as_the_default_device(tmp_path, library):
-    (tmp_path / "npu_device.py").write_text(
-        _LOAD
-        + """
-from tensorflow.python.eager import context
-opened = []
-
-class Handle:
-    def __init__(self, number):
-        self.number = number
-
-    def as_default(self):
-        context.device(f"/job:localhost/replica:0/task:0/device:NPU:{self.number}").__enter__()
-        return self
-
-def open(device_id=None):
-    load()
-    opened.append(device_id)
-    return Handle(device_id)
-"""
-    )
-    code = """
-    os.environ["STUB_FAILS"] = "1"
-    refused("npu_device is installed.*the device is busy.*npu-smi", "npu")
-    del os.environ["STUB_FAILS"]
-    os.environ["ASCEND_RT_VISIBLE_DEVICES"] = "6,7"
-    refused("local rank 2, and TensorFlow sees 2 NPU.*lists 6, 7", "npu", index=2)
-    strategy = device.select_device("auto", index=1)
-    import npu_device
-    assert npu_device.opened == [1]
-    assert strategy is tf.distribute.get_strategy()
-    with strategy.scope():
-        assert is_on("NPU:1")
-    assert device.claim_device(strategy, 1)[1] == "NPU 7"
-    dataset = tf.data.Dataset.range(3)
-    assert device.prefetch_to_device(dataset, strategy) is dataset
-    device.select_device("npu", index=1)
-    assert npu_device.opened == [1], "opened once"
-    refused("opened NPU 1 before and cannot open NPU 0", "npu", index=0)
-    """
-    env = stub.environment(None, "NPU", 2, STUB_LIBRARY=str(library))
-    env["PYTHONPATH"] += f":{tmp_path}"
-    stub.run_python(_BEGIN + _dedent(code), env)
-
-
 def _dedent(code):
     return stub.textwrap.dedent(code)
