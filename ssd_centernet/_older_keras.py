@@ -1,8 +1,9 @@
 """Names that Keras got after TensorFlow 2.10, for the Keras inside it and the next ones.
 
 `adapt` returns that Keras with what the rest of the package uses: `keras.saving`, which was
-`keras.utils` before 2.12; and as `keras.optimizers` those that have a `build` and an
-`update_step`, which 2.10 keeps in `keras.optimizers.experimental`. Keras itself is not changed.
+`keras.utils` before 2.12, and part of it still in 2.12; and as `keras.optimizers` those that have a
+`build` and an `update_step`, which 2.10 keeps in `keras.optimizers.experimental`, and 2.11 some of
+them. Keras itself is not changed.
 """
 
 from __future__ import annotations
@@ -14,7 +15,6 @@ from typing import Any
 import tensorflow as tf
 
 _SERIALIZATION = (
-    "CustomObjectScope",
     "custom_object_scope",
     "deserialize_keras_object",
     "get_custom_objects",
@@ -46,8 +46,17 @@ class _Variables(list):
         return self
 
 
+class _Listed:
+    """Optimizers of TensorFlow 2.11, with `variables` as an attribute."""
+
+    @property
+    def variables(self) -> list[tf.Variable]:
+        """Return the number of updates, the rate and the slots."""
+        return _Variables(self._variables)
+
+
 class _Optimizer:
-    """What the optimizers of TensorFlow 2.11 have beyond those of 2.10."""
+    """What the optimizers of TensorFlow 2.12 have beyond those of 2.10."""
 
     def __init__(self, *args: Any, weight_decay: float | None = None, **kwargs: Any):
         super().__init__(*args, **kwargs)
@@ -82,17 +91,21 @@ class _Optimizer:
 
 
 def _optimizers(original: ModuleType, utils: ModuleType) -> ModuleType:
-    """Return the module of optimizers as of TensorFlow 2.11, made of that of 2.10."""
+    """Return the module of optimizers as of TensorFlow 2.12, made of that of 2.10 or 2.11."""
     known = original.experimental
-    base = type("Optimizer", (_Optimizer, known.Optimizer), {"__module__": __name__})
+    # Those of 2.11 are known by both names, but for some.
+    decays = known.Optimizer is original.Optimizer
+    added = _Listed if decays else _Optimizer
+    base = type("Optimizer", (added, known.Optimizer), {"__module__": __name__})
     kinds = {
         name: type(name, (base, kind), {"__doc__": kind.__doc__, "__module__": __name__})
         for name, kind in vars(known).items()
-        if isinstance(kind, type) and name not in ("Optimizer", "AdamW")
+        if isinstance(kind, type) and name != "Optimizer"
     }
     kinds["Optimizer"] = base
-    # Adam decays weights itself by now; that of 2.10 would let them decay twice.
-    kinds["AdamW"] = type("AdamW", (kinds["Adam"],), {"__module__": __name__})
+    if not decays:
+        # Adam decays weights itself by now; that of 2.10 would let them decay twice.
+        kinds["AdamW"] = type("AdamW", (kinds["Adam"],), {"__module__": __name__})
     by_name = {name.lower(): kind for name, kind in kinds.items()}
 
     def deserialize(config: dict[str, Any], custom_objects: dict | None = None) -> Any:
@@ -133,10 +146,12 @@ def adapt(original: ModuleType) -> ModuleType:
         A module that finds all other names in `original`.
     """
     _leave_to_python(__name__.partition(".")[0])
-    names = {}
-    if not hasattr(getattr(original, "saving", None), "register_keras_serializable"):
-        known = {name: getattr(original.utils, name) for name in _SERIALIZATION}
-        names["saving"] = _Adapted(original.utils, **known)
-    if not hasattr(original.optimizers.Optimizer, "update_step"):
+    names, saving = {}, getattr(original, "saving", original.utils)
+    known = {name: getattr(original.utils, name) for name in _SERIALIZATION}
+    missing = {name: value for name, value in known.items() if not hasattr(saving, name)}
+    if missing or not hasattr(original, "saving"):
+        names["saving"] = _Adapted(saving, **missing)
+    optimizer = original.optimizers.Optimizer
+    if not isinstance(getattr(optimizer, "variables", None), property):
         names["optimizers"] = _optimizers(original.optimizers, original.utils)
     return _Adapted(original, **names) if names else original

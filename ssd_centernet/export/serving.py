@@ -139,7 +139,7 @@ class _Served(tf.Module):
     def _with_thresholds(self, function, spec: tf.TensorSpec):
         """Make the twin of a signature; the defaults of its arguments go into the file."""
         score, iou, most = self._score, self._iou, self._most
-        if minor_version(tf.__version__) < (2, 12):  # Its files hold defaults as numbers alone.
+        if minor_version(tf.__version__) < (2, 13):  # Its files hold defaults as numbers alone.
             score, iou, most = (
                 one if one is None else one.numpy().item() for one in (score, iou, most)
             )
