@@ -95,7 +95,7 @@ def select_devices(name: str | None = "auto", count: int | None = None) -> tf.di
     To be called before TensorFlow has touched any device.
 
     Args:
-        name: 'auto', 'cpu' or 'gpu', as for `select_device`.
+        name: 'auto', 'cpu', 'gpu' or 'mlu', as for `select_device`.
         count: number of devices, the first ones; None is all. A CPU counts as many as are asked
             for.
 
@@ -108,42 +108,63 @@ def select_devices(name: str | None = "auto", count: int | None = None) -> tf.di
     """
     name = "auto" if name is None else name.lower()
     name = _first_accelerator() if name == "auto" else name
-    if name not in ("cpu", "gpu"):
+    if name not in ("cpu", "gpu", "mlu"):
         raise ValueError(
-            f"--strategy=mirrored knows GPUs and CPUs, and the device is {name!r}. Start a process "
-            "for each device: ssd_centernet launch --num_processes=N -- train ..."
+            f"--strategy=mirrored knows GPUs, MLUs and CPUs, and the device is {name!r}. Start a "
+            "process for each device: ssd_centernet launch --num_processes=N -- train ..."
         )
     if name == "cpu" and count is None:
         raise ValueError(
-            "--strategy=mirrored found no GPU. Give --devices=N too to train on N devices that "
-            "share the CPU, as a trial; or leave out --strategy."
+            "--strategy=mirrored found no GPU or MLU. Give --devices=N too to train on N devices "
+            "that share the CPU, as a trial; or leave out --strategy."
         )
     kind = name.upper()
     found = tf.config.list_physical_devices(kind)
-    if kind == "GPU" and count is not None and count > len(found):
+    if kind != "CPU" and count is not None and count > len(found):
         raise RuntimeError(
-            f"--devices is {count}, and TensorFlow sees {len(found)} GPU(s). Give fewer, or let it "
-            "see more (CUDA_VISIBLE_DEVICES)."
+            f"--devices is {count}, and TensorFlow sees {len(found)} {kind}(s). Give fewer, or let "
+            f"it see more ({vendors.PLATFORMS[kind].visible[0]})."
         )
     count = len(found) if count is None else count
     if count <= 1:
         return select_device(name)
     if kind == "CPU":
         _cpu()
-        try:
-            parts = [tf.config.LogicalDeviceConfiguration()] * count
-            tf.config.set_logical_device_configuration(found[0], parts)
-        except RuntimeError as error:
-            raise _too_late(kind) from error
-    else:
+    if kind != "GPU":
+        _divide_cpu(count)
+    if kind != "CPU":
         _set_visible(found[:count], kind)
         for device in found[:count]:
             _grow(device, kind)
-    strategy = tf.distribute.MirroredStrategy([f"{kind}:{n}" for n in range(count)])
+    names = [f"device:{kind}:{number}" for number in range(count)]
+    strategy = tf.distribute.MirroredStrategy(names)
     # Keras' optimizers would join all replicas at each update, which `tf.cond` does not allow.
     # Nothing has to be joined there: see runtime/replicas.py.
     strategy.extended._use_merge_call = lambda: False
+    if kind not in ("CPU", "GPU"):
+        strategy.extended._collective_ops = _exchange_by_cpu(count)
     return strategy
+
+
+def _divide_cpu(count: int) -> None:
+    """Make the CPU as many devices."""
+    (cpu,) = tf.config.list_physical_devices("CPU")
+    try:
+        parts = [tf.config.LogicalDeviceConfiguration()] * count
+        tf.config.set_logical_device_configuration(cpu, parts)
+    except RuntimeError as error:
+        raise _too_late("CPU") from error
+
+
+def _exchange_by_cpu(count: int) -> tf.distribute.CrossDeviceOps:
+    """Return what adds up tensors of devices for which TensorFlow has no operations of this kind.
+
+    Each device sends them through a part of the CPU.
+    """
+    from tensorflow.python.distribute import collective_util, cross_device_ops
+
+    parts = [f"/cpu:{number}" for number in range(count)]
+    return cross_device_ops.CollectiveAllReduce(parts, count, collective_util.Options())
 
 
 def describe_devices() -> list[str]:

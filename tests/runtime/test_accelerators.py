@@ -137,6 +137,70 @@ print(f"PASSED {rank}", flush=True)
     assert "PASSED 0" in printed and "PASSED 1" in printed
 
 
+def test_several_mlus_of_one_process_train_as_one(library):
+    """MirroredStrategy over devices of a plug-in: the steps of one device with the whole batch."""
+    code = """
+    import numpy as np
+    from ssd_centernet._keras import keras
+    from ssd_centernet.layers.normalization import synchronize
+    from ssd_centernet.runtime import engine
+    from ssd_centernet.training.loop import compile_steps
+    from tests.tiny import tiny_batch, tiny_detector, tiny_trainer
+
+    mirrored = engine.start_engine("mirrored", device="mlu", devices=2)
+    assert mirrored.communicator.replicas == 2
+    told, weights = [], []
+    for communicator in (mirrored.communicator, None):
+        keras.utils.set_random_seed(3)
+        strategy = mirrored.strategy if communicator else tf.distribute.OneDeviceStrategy("cpu:0")
+        with mirrored.scope() if communicator else strategy.scope():
+            detector = tiny_detector()
+            if communicator:
+                synchronize(detector, communicator.mean_of_group, communicator.group_size)
+            trainer = tiny_trainer(
+                detector, communicator=communicator, batch_size=4, clip_norm=0.5, ema_decay=0.9
+            )
+        steps = compile_steps(trainer, strategy)
+        steps(iter(tf.data.Dataset.from_tensors(tiny_batch(size=4)).repeat()), tf.constant(3))
+        trainer.raise_if_failed()
+        trainer.share_statistics()
+        trainer.check_agreement()
+        told.append(trainer.window_metrics())
+        weights.append([one.numpy() for one in trainer.train_variables])
+        kinds = {device.partition("device:")[2][:3] for one in trainer.train_variables
+                 for device in [getattr(one, "values", [one])[0].device]}
+        assert kinds == ({"MLU"} if communicator else {"CPU"}), kinds
+    for name in ("class", "box", "gradient_norm"):
+        np.testing.assert_allclose(told[0][name], told[1][name], rtol=1e-4, err_msg=name)
+    for ours, alone in zip(*weights):
+        np.testing.assert_allclose(ours, alone, atol=2e-5 * (1 + np.abs(alone).max()))
+    """
+    env = stub.environment(library, "MLU", 3, TF_USE_LEGACY_KERAS="1")
+    stub.run_python(_BEGIN + _dedent(code), env)
+
+
+def test_mlus_that_cannot_be_used_together_are_refused(library):
+    code = """
+    for name, count, pattern in (
+        ("mlu", 4, r"--devices is 4, and TensorFlow sees 3 MLU.*MLU_VISIBLE_DEVICES"),
+        ("npu", 2, "knows GPUs, MLUs and CPUs, and the device is 'npu'"),
+    ):
+        try:
+            device.select_devices(name, count)
+        except (RuntimeError, ValueError) as error:
+            assert re.search(pattern, str(error)), str(error)
+        else:
+            raise AssertionError("it was not refused")
+    strategy = device.select_devices("auto")
+    devices = [f"/job:localhost/replica:0/task:0/device:MLU:{n}" for n in range(3)]
+    assert list(strategy.extended.worker_devices) == devices, strategy.extended.worker_devices
+    with strategy.scope():
+        variable = tf.Variable([1.0])
+    assert [one.device for one in variable.values] == devices
+    """
+    stub.run_python(_BEGIN + _dedent(code), stub.environment(library, "MLU", 3))
+
+
 # Loads the stub as the vendor's module loads its own library, and notes what it was given.
 _LOAD = """
 import os
