@@ -68,7 +68,6 @@ TEST = [
 ]
 NOTEBOOKS = ["notebook>=7", *KERNEL, *TRAIN]
 CUDA = ["tensorflow[and-cuda]>=2.15,<2.22"]
-HOROVOD = ["horovod>=0.28.1", "cloudpickle", "psutil>=5.9", "cffi"]
 
 # The recipes live beside the package in a checkout and inside it once installed.
 RECIPES = "ssd_centernet.gin_configs"
@@ -115,7 +114,6 @@ setup(
         "video": VIDEO,
         "serve": SERVE,
         "cuda": CUDA,
-        "horovod": HOROVOD,
         "all": sorted({*TEST, *NOTEBOOKS, *EXPORT, *MODEL_GARDEN}),
     },
     entry_points={"console_scripts": ["ssd_centernet = ssd_centernet.cli.main:run"]},

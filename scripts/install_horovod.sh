@@ -9,13 +9,14 @@
 #
 #   HOROVOD_GPU_OPERATIONS=NCCL     gradients between GPUs by NCCL
 #   HOROVOD_NCCL_HOME=/path         where NCCL is, if not with CUDA
-#   HOROVOD_WITH_MPI=1              MPI too; start processes by mpirun
+#   HOROVOD_WITH_MPI=1              MPI too, which `ssd_centernet launch --engine=mpi` then uses
 #   HOROVOD_WITHOUT_GLOO=1          no Gloo; then horovodrun and mpirun need MPI
 #   HOROVOD_SOURCE=FILE             your copy of horovod-0.28.1.tar.gz, instead of PyPI's
 #   HOROVOD_WHEELS=FOLDER           where to keep wheels, instead of ~/.cache/ssd_centernet
 #   HOROVOD_FORCE=1                 build again
 #
-# Gaudi's software brings its own Horovod; do not run this there.
+# Gaudi's software brings its own Horovod; do not run this there. There is no extra of the package
+# for Horovod: as published it does not build for TensorFlow 2.20 and 2.21, and pip cannot mend that.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -134,7 +135,7 @@ explain() {
   elif grep -qiE 'No space left' "$1"; then
     cause="the disk is full: TMPDIR chooses where it builds"
   elif grep -qiE 'Could NOT find MPI' "$1"; then
-    cause="HOROVOD_WITH_MPI=1 needs MPI (Debian: libopenmpi-dev)"
+    cause="HOROVOD_WITH_MPI=1 needs MPI (Debian: openmpi-bin and libopenmpi-dev)"
   elif grep -qiE 'NCCL' "$1" && [ -n "${HOROVOD_GPU_OPERATIONS:-}" ]; then
     cause="NCCL or CUDA was not found: set HOROVOD_NCCL_HOME and HOROVOD_CUDA_HOME"
   elif grep -qiE 'fatal error: .*: No such file' "$1"; then

@@ -7,6 +7,7 @@ import dataclasses
 import importlib.util
 import os
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -181,3 +182,9 @@ def need_horovod() -> None:
         if os.environ.get("REQUIRE_HOROVOD") == "1":
             pytest.fail(message)
         pytest.skip(message)
+
+
+def need_mpirun() -> None:
+    """Skip where OpenMPI is not installed."""
+    if shutil.which("mpirun") is None:
+        pytest.skip("mpirun is not installed (Debian: apt-get install openmpi-bin)")

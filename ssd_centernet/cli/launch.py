@@ -4,13 +4,17 @@ Examples:
   ssd_centernet launch --num_processes=8 -- train --gin_file=ssd300_resnet34 \\
       --data_dir=data/coco --model_dir=runs/ssd300
   ssd_centernet launch --engine=tf --num_processes=8 -- train ...
+  ssd_centernet launch --engine=mpi --num_processes=8 \\
+      --launcher_args='--map-by socket:PE=6 --bind-to core' -- train ...
   ssd_centernet launch --num_processes=16 --hosts=a:8,b:8 -- train ...
 
 After `--` comes a command of ssd_centernet. Horovod joins the processes: horovodrun starts them,
 and --use_horovod is added to the command. Or TensorFlow itself does (--engine=tf), without Horovod;
-on several machines the same line is then given on each of them. If a process is killed, all begin
-again from the last checkpoint. An error of the program itself ends the run at once, with that
-error. Ctrl-C and SIGTERM save a checkpoint.
+on several machines the same line is then given on each of them. OpenMPI's mpirun can start the
+processes too (--engine=mpi); TensorFlow joins them, or Horovod by --use_horovod.
+
+If a process is killed, all begin again from the last checkpoint. An error of the program itself
+ends the run at once, with that error. Ctrl-C and SIGTERM save a checkpoint.
 """
 
 from __future__ import annotations
@@ -32,7 +36,8 @@ def define_flags() -> None:
         "engine",
         "horovod",
         ENGINES,
-        "What joins the processes: Horovod, or TensorFlow itself by TF_CONFIG.",
+        "What starts and joins the processes: horovodrun and Horovod; tf, this command and "
+        "TensorFlow; mpi, OpenMPI's mpirun, and TensorFlow, or Horovod by --use_horovod.",
     )
     flags.DEFINE_string(
         "hosts", None, "Machines and their processes, such as a:8,b:8 (default: this machine)."
@@ -48,7 +53,11 @@ def define_flags() -> None:
     flags.DEFINE_integer(
         "max_restarts", 3, "How often a run may begin again after it lost a process.", lower_bound=0
     )
-    flags.DEFINE_string("launcher_args", "", "More arguments for horovodrun, such as '--verbose'.")
+    flags.DEFINE_string(
+        "launcher_args",
+        "",
+        "More arguments for horovodrun or mpirun, such as '--map-by socket:PE=6 --bind-to core'.",
+    )
 
 
 def main(argv: list[str]) -> int:
@@ -64,11 +73,12 @@ def main(argv: list[str]) -> int:
             f"{', '.join(_IN_SEVERAL)} and its flags, such as: ssd_centernet launch "
             "--num_processes=2 -- train --gin_file=ssd300_resnet34 ..."
         )
-    by_horovod = values.engine == "horovod"
-    if values.launcher_args and not by_horovod:
-        raise flags.Error("--launcher_args are for horovodrun, which --engine=tf does not start.")
+    if values.launcher_args and values.engine == "tf":
+        raise flags.Error(
+            "--launcher_args are for horovodrun or mpirun, and --engine=tf starts neither."
+        )
     given = {argument.lstrip("-").partition("=")[0] for argument in command}
-    if by_horovod and "use_horovod" not in given:
+    if values.engine == "horovod" and "use_horovod" not in given:
         command = [*command, "--use_horovod"]
     return launch(
         [sys.executable, "-m", "ssd_centernet", *command],

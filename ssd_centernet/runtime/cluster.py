@@ -84,4 +84,13 @@ def launched_rank() -> int | None:
         cluster = read_cluster()
     except ValueError:  # Who joins the processes says so.
         return None
-    return None if cluster is None else cluster.rank
+    if cluster is not None:
+        return cluster.rank
+    place = started_by_mpirun()
+    return None if place is None else place[0]
+
+
+def started_by_mpirun() -> tuple[int, int] | None:
+    """Return number of this process and how many OpenMPI's mpirun started, or None."""
+    told = [os.environ.get(f"OMPI_COMM_WORLD_{name}") for name in ("RANK", "SIZE")]
+    return tuple(map(int, told)) if all(told) else None

@@ -13,6 +13,7 @@ from typing import Any, Protocol, runtime_checkable
 import tensorflow as tf
 
 from ssd_centernet.runtime.cluster import read_cluster
+from ssd_centernet.runtime.mpi import join_for_tensorflow
 
 # The operations that wait for other processes, as TensorFlow names them where they fail.
 _COLLECTIVES = r"Horovod(Grouped)?(Allreduce|Allgather|Broadcast|Alltoall|Reducescatter)"
@@ -198,7 +199,7 @@ class SingleProcess:
 
 
 # What launchers tell the processes that they start: how many there are.
-_SIZES = ("HOROVOD_SIZE", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE")
+_SIZES = ("HOROVOD_SIZE", "PMI_SIZE")
 
 
 def connect(
@@ -207,8 +208,8 @@ def connect(
     """Find the processes that this one trains with; before TensorFlow touches a device.
 
     Args:
-        use_horovod: whether Horovod joins the processes; else those of TF_CONFIG are joined by
-            TensorFlow, if it lists several.
+        use_horovod: whether Horovod joins the processes; else those of TF_CONFIG, or those that
+            mpirun started, are joined by TensorFlow, if there are several.
         device: kind of the device that this process will use, see `select_device`.
         **options: of `HorovodProcesses` and `Workers`: compression, group_size.
 
@@ -219,7 +220,7 @@ def connect(
         ImportError: Horovod is wanted and cannot be imported.
         ValueError: a launcher started several processes that know nothing of each other; wrong
             options.
-        RuntimeError: no such device.
+        RuntimeError: no such device; OpenMPI's library does not load.
     """
     if use_horovod:
         from ssd_centernet.runtime.horovod import HorovodProcesses
@@ -232,6 +233,7 @@ def connect(
                 "not given: each would train a model of its own in the same --model_dir. Add "
                 "--use_horovod, or start one process."
             )
+    join_for_tensorflow()
     cluster = read_cluster()
     if cluster is None or cluster.size == 1:
         return SingleProcess()

@@ -9,7 +9,7 @@ import os
 import tensorflow as tf
 from absl import logging
 
-from ssd_centernet.runtime.cluster import read_cluster
+from ssd_centernet.runtime.cluster import read_cluster, started_by_mpirun
 from ssd_centernet.runtime.device import (
     claim_device,
     refuse_shared_devices,
@@ -53,8 +53,9 @@ def start_engine(
 
     Args:
         name: one of `STRATEGIES`; 'auto' is 'horovod' in a process that Horovod's launcher began,
-            'multi_worker' where TF_CONFIG lists several processes, 'mirrored' where several devices
-            are asked for, and else 'one'. 'hccl' joins processes on NPUs.
+            'multi_worker' where TF_CONFIG lists several processes or mpirun started several,
+            'mirrored' where several devices are asked for, and else 'one'. 'hccl' joins processes
+            on NPUs.
         device: kind of the devices, see `select_device`.
         devices: number of devices of this process; None is all for 'mirrored', and else one.
         use_horovod: the same as the name 'horovod'.
@@ -134,20 +135,26 @@ def _settled(name: str, devices: int | None, use_horovod: bool) -> str:
 
 def _settled_by_cluster(name: str, several: bool) -> str:
     """Return the engine of a process that Horovod does not join."""
-    cluster = read_cluster()
-    size = 1 if cluster is None else cluster.size
-    if name == "multi_worker" and cluster is None:
+    cluster, place = read_cluster(), started_by_mpirun()
+    if cluster is not None:
+        size, told = cluster.size, "TF_CONFIG lists"
+    else:
+        size, told = 1 if place is None else place[1], "mpirun started"
+    if name == "multi_worker" and cluster is None and place is None:
         raise ValueError(
             "--strategy=multi_worker, but nothing tells of other processes: set TF_CONFIG in each "
             "of them, or start them by `ssd_centernet launch --engine=tf --num_processes=N -- "
-            "train ...`, which sets it."
+            "train ...`, which sets it, or by mpirun."
         )
     if size > 1 and (several or name not in ("auto", "multi_worker")):
         what = "--devices" if several else f"--strategy={name}"
+        instead = "Or start one process."
+        if cluster is not None:
+            instead = "Or take TF_CONFIG out of the environment."
         raise ValueError(
-            f"TF_CONFIG lists {size} processes, which would each train a model of its own in the "
-            f"same --model_dir. Leave out {what}: each process has one device, and TensorFlow "
-            "joins them (--strategy=multi_worker). Or take TF_CONFIG out of the environment."
+            f"{told} {size} processes, which would each train a model of its own in the same "
+            f"--model_dir. Leave out {what}: each process has one device, and TensorFlow joins "
+            f"them (--strategy=multi_worker). {instead}"
         )
     if size > 1:
         return "multi_worker"

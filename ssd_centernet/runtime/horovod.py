@@ -17,6 +17,8 @@ import tensorflow as tf
 from absl import logging
 
 from ssd_centernet.runtime import vendors
+from ssd_centernet.runtime.cluster import started_by_mpirun
+from ssd_centernet.runtime.mpi import join_for_gloo
 from ssd_centernet.runtime.processes import Processes, buckets, refuse_unknown, waits
 
 _HINT = (
@@ -52,6 +54,8 @@ class HorovodProcesses(Processes):
         """
         refuse_unknown(compression)
         self._hvd = hvd = _import_horovod()
+        if _needs_a_meeting(hvd):
+            join_for_gloo(_serve)
         self.rank, self.size = (int(os.environ.get(f"HOROVOD_{n}", 0)) for n in ("RANK", "SIZE"))
         with self.together("the start"):
             # Groups are known only when the number of processes is.
@@ -163,6 +167,25 @@ class HorovodProcesses(Processes):
         """Stop Horovod's thread, which no longer takes a part of a core; see `Communicator`."""
         self.barrier()
         self._hvd.shutdown()
+
+
+def _needs_a_meeting(hvd) -> bool:
+    """Tell whether mpirun started this process, and Horovod has Gloo alone, which it tells nothing.
+
+    Each process would else train a model of its own.
+    """
+    place = started_by_mpirun()
+    told = "HOROVOD_GLOO_RENDEZVOUS_ADDR" in os.environ or hvd.mpi_built()
+    return place is not None and place[1] > 1 and not told
+
+
+def _serve(places: list[dict]) -> int:
+    """Start the server by which Gloo's processes meet, as Horovod's launcher does."""
+    server = importlib.import_module("horovod.runner.http.http_server").RendezvousServer()
+    slot = importlib.import_module("horovod.runner.common.util.hosts").SlotInfo
+    port = server.start()
+    server.init([slot(**place) for place in places])
+    return port
 
 
 def _on_host():

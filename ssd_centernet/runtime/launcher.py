@@ -27,8 +27,9 @@ from pathlib import Path
 
 from ssd_centernet.runtime.cluster import VARIABLE as CLUSTER_VARIABLE
 from ssd_centernet.runtime.cluster import launched_rank
-from ssd_centernet.runtime.launch_plans import Plan, horovod_plan, tensorflow_plan
+from ssd_centernet.runtime.launch_plans import Plan, make_plan
 from ssd_centernet.runtime.signals import answered_signals
+from ssd_centernet.runtime.starter import RANK_VARIABLE
 
 # Where a process of the run leaves the error that ends it.
 FAILURES_VARIABLE = "SSD_CENTERNET_FAILURES"
@@ -38,8 +39,9 @@ LAUNCHER_VARIABLE = "SSD_CENTERNET_LAUNCHER"
 LOST_ANOTHER = 75
 # Horovod's launcher kills what does not end within some seconds; a step and a checkpoint take more.
 _GRACE_SECONDS = 600.0
-_PREFIX = re.compile(r"^\[(\d+)(?:,\d+)?\]<(stdout|stderr)>:")
-_FIRST_TO_FAIL = re.compile(r"Exit code: (-?\d+)")
+# What horovodrun and `starter.py` put before a line; mpirun also where it passes on parts of lines.
+_TAG = re.compile(r"(?:^|(?=\[[^][\s]+,))\[(?:[^][\s]+,)?(\d+)\]<(?:stdout|stderr)>:")
+_FIRST_TO_FAIL = re.compile(r"Exit code:\s+(-?\d+)")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -83,30 +85,26 @@ def launch(
     Args:
         command: that every process runs; it must go on from its last checkpoint when started anew.
         num_processes: over all machines.
-        engine: "horovod" or "tf", what joins the processes.
+        engine: one of `ENGINES`, what starts and joins the processes.
         hosts: machines and their numbers of processes, such as "a:8,b:8"; None is this machine.
             With "tf" the same is called on each of them.
         port: of the first process of a machine, with "tf" and `hosts`.
         max_restarts: how often a run is started again of which a process was lost.
-        launcher_args: more arguments of horovodrun.
+        launcher_args: more arguments of horovodrun or mpirun.
         say: is given what the launcher itself has to tell.
 
     Returns:
         The exit status: 0, that of the first process to fail, or 128 + signal when stopped.
 
     Raises:
-        FileNotFoundError: horovodrun is not installed.
+        FileNotFoundError: horovodrun or mpirun is not installed.
         ValueError: wrong numbers.
     """
     if num_processes < 1:
         raise ValueError(f"--num_processes is {num_processes}; expected 1 or more.")
     if max_restarts < 0:
         raise ValueError(f"--max_restarts is {max_restarts}; expected 0 or more.")
-    plan = (
-        tensorflow_plan(command, num_processes, hosts, port)
-        if engine == "tf"
-        else horovod_plan(command, num_processes, hosts, launcher_args)
-    )
+    plan = make_plan(engine, command, num_processes, hosts, port, launcher_args)
     for attempt in range(max_restarts + 1):
         began = time.monotonic()
         outcome = _run_once(plan, say)
@@ -233,14 +231,22 @@ def _run_once(plan: Plan, say: Callable[[str], None]) -> Outcome:
 
 def _pass_on(source, sink, told: list[str]) -> None:
     """Print what the processes print; only lines of others than the first say whose they are."""
+    begun: dict[str, str] = {}  # By rank: the part of a line whose end has not come.
     for line in source:
-        found = _PREFIX.match(line)
-        if found is None:
+        own, *parts = _TAG.split(line)
+        if own or not parts:
             # Of the launcher itself; its traceback says nothing that we do not say.
             told.append(line)
-            continue
-        rank, text = int(found[1]), line[found.end() :]
-        print(f"[{rank}] {text}" if rank else text, end="", file=sink, flush=True)
+        for rank, text in zip(parts[::2], parts[1::2], strict=True):
+            begun[rank] = begun.get(rank, "") + text
+            if text.endswith("\n"):
+                _show(int(rank), begun.pop(rank), sink)
+    for rank, text in begun.items():
+        _show(int(rank), f"{text}\n", sink)
+
+
+def _show(rank: int, text: str, sink) -> None:
+    print(f"[{rank}] {text}" if rank else text, end="", file=sink, flush=True)
 
 
 def _processes(folder: str) -> list:
@@ -306,7 +312,7 @@ class _Stopper:
         found = []
         for one in _processes(self._folder):
             with contextlib.suppress(psutil.Error):
-                if {"HOROVOD_RANK", CLUSTER_VARIABLE}.intersection(one.environ()):
+                if {"HOROVOD_RANK", CLUSTER_VARIABLE, RANK_VARIABLE}.intersection(one.environ()):
                     found.append(one)
         numbers = {one.pid for one in found}
         # Not what one of them started.

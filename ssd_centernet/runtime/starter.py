@@ -1,11 +1,15 @@
 """A small program that starts processes which TensorFlow joins: `launch` runs it.
 
     python -m ssd_centernet.runtime.starter ADDRESSES FIRST COUNT COMMAND...
+    mpirun -np N python -m ssd_centernet.runtime.starter mpi COMMAND...
 
 It starts COUNT processes, of the numbers FIRST and up, each with TF_CONFIG; ADDRESSES are those of
 all processes on all machines. What they print is passed on with the number in front, as horovodrun
 does. When one fails, the others are given some seconds to end by themselves. The last line says how
 the first one ended.
+
+Below mpirun it starts one process, and stands between the two: mpirun kills all when one ends with
+another status than 0, and some of them may be saving.
 """
 
 from __future__ import annotations
@@ -21,8 +25,12 @@ import threading
 import time
 from collections.abc import Sequence
 
+# Tells which processes below mpirun train; and their number.
+RANK_VARIABLE = "SSD_CENTERNET_RANK"
 # For the others to notice that one is gone, and to say why they end.
 _GRACE_SECONDS = 10.0
+# The same below mpirun, which then ends them.
+_SHORT_GRACE_SECONDS = 3.0
 # For the processes to end when what started this program is gone: they save a checkpoint.
 _ORPHANED_SECONDS = 120.0
 # A process that was told to end has this status, or the other. It saved, and the others do.
@@ -98,6 +106,28 @@ def _await(processes: Sequence[subprocess.Popen]) -> int:
     return next(filter(None, statuses), 0) if failed is None else failed
 
 
+def attend(command: Sequence[str]) -> int:
+    """Run a command as the process of this number that mpirun starts.
+
+    Args:
+        command: that the process runs.
+
+    Returns:
+        The status by which mpirun learns how it ended, below 0 for a signal.
+    """
+    rank = os.environ["OMPI_COMM_WORLD_RANK"]
+    for number in (signal.SIGTERM, signal.SIGINT):
+        # mpirun tells the whole group, the process too.
+        signal.signal(number, lambda *_: None)
+    status = subprocess.Popen(command, env={**os.environ, RANK_VARIABLE: rank}).wait()
+    if status in _TOLD and rank != "0":
+        # Process 0 may still be writing its checkpoint; it says how the run ended.
+        return 0
+    if status:
+        time.sleep(_SHORT_GRACE_SECONDS)
+    return status
+
+
 def _pass_on(source, rank: int, name: str, lock: threading.Lock) -> None:
     """Print what a process prints, in whole lines that say whose they are."""
     sink = getattr(sys, name).buffer
@@ -112,6 +142,9 @@ def _pass_on(source, rank: int, name: str, lock: threading.Lock) -> None:
 
 def main(arguments: Sequence[str]) -> int:
     """Start what the arguments say."""
+    if arguments[0] == "mpi":
+        status = attend(arguments[1:])
+        return 128 - status if status < 0 else status
     addresses, first, count, *command = arguments
     status = start(addresses.split(","), int(first), int(count), command)
     if status:

@@ -36,6 +36,7 @@ NOT_RUN = {
     r"ssd_centernet data_worker": "runs until it is stopped; tests/data_service/test_worker.py",
     r"ssd_centernet train --data_service": "needs workers; tests/data_service/test_training.py",
     r"ssd_centernet benchmark --part=input .*--data_service": "data_service/test_training.py",
+    r"ssd_centernet launch --engine=mpi": "needs mpirun; tests/engines/test_mpi.py runs it",
     r"curl": "asks a server; tests/serve/test_server.py runs each line",
     r"python benchmarks/serve\.py": "minutes; tests/serve/test_load.py runs a small part",
     r"docker": "needs an image from the network",

@@ -111,8 +111,8 @@ def check_batch_norm(processes, kind):
 
 def main():
     compression, group = sys.argv[1], int(sys.argv[2])
-    # Horovod's launcher says so; else TensorFlow joins the processes.
-    by_horovod = "HOROVOD_RANK" in os.environ
+    # Horovod's launcher says so, or a test; else TensorFlow joins the processes.
+    by_horovod = bool({"HOROVOD_RANK", "BY_HOROVOD"}.intersection(os.environ))
     processes = connect(by_horovod, compression=compression, group_size=group or None)
     assert isinstance(processes, Communicator)
     assert processes.local_rank == processes.rank

@@ -1,0 +1,132 @@
+"""What docs/distributed.md promises of processes that OpenMPI's mpirun starts."""
+
+import os
+import re
+import signal
+import sys
+import time
+
+import psutil
+import pytest
+
+from ssd_centernet.runtime import launch_plans, mpi
+from ssd_centernet.runtime.cluster import launched_rank
+from ssd_centernet.runtime.engine import start_engine
+from tests import process
+from tests.distributed.conftest import WORKERS as SHARED
+from tests.engines.conftest import environment
+from tests.engines.test_workers import endless, trained_steps
+from tests.process import Running, run, slowness
+from tests.tiny import TINY_RECIPE
+
+# What the readme of the first system gives mpirun, for as many cores as are here.
+BINDING = ("--map-by", "socket:PE=1", "--bind-to", "core")
+AS_ROOT = {"OMPI_ALLOW_RUN_AS_ROOT": 1, "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": 1}
+
+
+@pytest.fixture(scope="module")
+def mpirun():
+    process.need_mpirun()
+    if len(os.sched_getaffinity(0)) < 2:
+        pytest.skip("two processes cannot be bound to cores of their own: there is one core")
+    return "mpirun"
+
+
+def test_tensorflow_joins_what_mpirun_starts(mpirun, warm):
+    command = (mpirun, "-np", 2, *BINDING, warm, SHARED / "collectives.py", "fp16", 0)
+    ended = run(*command, env=environment(**AS_ROOT))
+    for rank in range(2):
+        assert f"rank {rank} of 2 is content" in ended.stdout, str(ended)
+
+
+def test_horovod_with_gloo_joins_what_mpirun_starts(mpirun, warm):
+    process.need_horovod()
+    command = (mpirun, "-np", 2, *BINDING, warm, SHARED / "collectives.py", "fp16", 0)
+    ended = run(*command, env=environment(BY_HOROVOD=1, **AS_ROOT))
+    for rank in range(2):
+        assert f"rank {rank} of 2 is content" in ended.stdout, str(ended)
+
+
+def test_processes_are_bound_as_told_and_a_signal_saves(mpirun, data_dir, tmp_path):
+    model_dir = tmp_path / "run"
+    command = [*endless(tmp_path, data_dir)]
+    place = command.index("--engine=tf")
+    command[place : place + 1] = ["--engine=mpi", f"--launcher_args={' '.join(BINDING)}"]
+    with Running(*command, env=environment()) as launch:
+        launch.wait_until(lambda: len(trained_steps(model_dir)) > 2)
+        below = psutil.Process(launch.process.pid).children(recursive=True)
+        trains = [one for one in below if "ssd_centernet" in one.cmdline()[1:3]]
+        cores = [one.cpu_affinity() for one in trains]
+        assert len(cores) == 2 and all(len(one) == 1 for one in cores) and cores[0] != cores[1]
+        began = time.monotonic()
+        launch.signal(signal.SIGTERM)
+        ended = launch.finish(status=143)
+        assert time.monotonic() - began < 30 * slowness()
+        _, alive = psutil.wait_procs(below, timeout=20 * slowness())
+        assert not alive, [one.cmdline() for one in alive]
+    assert "SIGTERM: saved" in ended.stdout and len(list(model_dir.glob("ckpt-*.index"))) == 1
+
+
+def test_the_reason_of_a_process_that_fails_is_shown_last(mpirun, data_dir, tmp_path, warm):
+    recipe = tmp_path / "recipe.gin"
+    recipe.write_text(TINY_RECIPE + "train.batches = @fixed_batches\n")
+    flags = ["train", f"--gin_file={recipe}", f"--data_dir={data_dir}", "--device=cpu"]
+    flags += [f"--model_dir={tmp_path / 'run'}", "--num_steps=8", "--batch_size=3"]
+    code = (
+        "import sys; from ssd_centernet.runtime.launcher import launch; "
+        "sys.exit(launch(sys.argv[1:], num_processes=2, engine='mpi'))"
+    )
+    command = (warm, "-c", code, warm, SHARED / "train_fixed.py", *flags)
+    ended = run(*command, env=environment(FAIL="1:3:raise"), status=1)
+    _, told, last = ended.stdout.rpartition("process 1 failed: ")
+    assert told and "is on fire" in last and "[1] " not in last, str(ended)
+    # Lines of process 1 say so; what mpirun puts before each is not shown.
+    assert re.search(r"^\[1\] .*on fire", ended.stderr, re.M) and "<stderr>" not in ended.text
+    assert "starting again" not in ended.text
+
+
+def test_lines_that_mpirun_passes_on_in_parts_are_joined(capsys):
+    from ssd_centernet.runtime.launcher import _pass_on
+
+    told = []
+    lines = ["[1,0]<stdout>:begin [1,1]<stdout>:other\n", "[1,0]<stdout>:end\n", "of mpirun\n"]
+    lines += ["[1]<stdout>:of horovodrun [0]<stdout>:kept\n", "[1,1]<stdout>:cut short"]
+    _pass_on(lines, sys.stdout, told)
+    expected = "[1] other\nbegin end\n[1] of horovodrun [0]<stdout>:kept\n[1] cut short\n"
+    assert capsys.readouterr().out == expected
+    assert told == ["of mpirun\n"]
+
+
+def test_places_of_processes_on_several_machines():
+    found = mpi._places(["a", "a", "b", "a", "b"])
+    assert [one["local_rank"] for one in found] == [0, 1, 0, 2, 1]
+    assert [one["local_size"] for one in found] == [3, 3, 2, 3, 2]
+    assert [one["cross_rank"] for one in found] == [0, 0, 1, 0, 1]
+    assert [one["cross_size"] for one in found] == [2, 2, 2, 1, 2]
+    assert [(one["rank"], one["size"], one["hostname"]) for one in found][4] == (4, 5, "b")
+
+
+def test_what_cannot_be_started_or_joined_is_told(monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(FileNotFoundError, match="apt-get install openmpi-bin"):
+        launch_plans.mpi_plan(["true"], 2, None, [])
+    other = tmp_path / "mpirun"
+    other.write_text("#!/bin/sh\necho HYDRA build details\n")
+    other.chmod(0o755)
+    with pytest.raises(ValueError, match=r"is not OpenMPI's \(it says 'HYDRA build details'\)"):
+        launch_plans.mpi_plan(["true"], 2, None, [])
+    other.write_text("#!/bin/sh\necho 'mpirun (Open MPI) 4.1.4'\n")
+    line = launch_plans.mpi_plan(["true"], 3, "a:2,b:1", []).line()
+    assert line[line.index("-H") + 1] == "a:2,b:1" and "-x PATH" in " ".join(line)
+    assert "--bind-to none" in " ".join(line)
+    line = launch_plans.mpi_plan(["true"], 2, None, BINDING).line()
+    assert " ".join(BINDING) in " ".join(line) and "none" not in line
+
+    for name, value in {"RANK": 1, "SIZE": 2, "LOCAL_SIZE": 2}.items():
+        monkeypatch.setenv(f"OMPI_COMM_WORLD_{name}", str(value))
+    assert launched_rank() == 1
+    with pytest.raises(ValueError, match="mpirun started 2 processes, which would each train"):
+        start_engine("one", device="cpu")
+    monkeypatch.setattr(mpi, "_NAMES", ("libc.so.6", "libof_no_machine.so"))
+    with pytest.raises(RuntimeError, match="OpenMPI's library, and it does not load .*ompi_mpi"):
+        mpi.join_for_tensorflow()
