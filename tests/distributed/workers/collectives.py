@@ -115,7 +115,9 @@ def main():
     by_horovod = bool({"HOROVOD_RANK", "BY_HOROVOD"}.intersection(os.environ))
     processes = connect(by_horovod, compression=compression, group_size=group or None)
     assert isinstance(processes, Communicator)
-    assert processes.local_rank == processes.rank
+    # The number of the first process of this machine.
+    first = int(sys.argv[3]) if len(sys.argv) > 3 else 0
+    assert processes.local_rank == processes.rank - first
     assert processes.is_chief == (processes.rank == 0)
     assert processes.group_size == (group or processes.size)
     check_gradients(processes, 1e-6 if compression == "none" else 2e-3)
