@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numbers
 from collections.abc import Sequence
 
 import gin
@@ -82,10 +83,10 @@ class SSDDecoder(Decoder):
         self.drop_empty = drop_empty
         self.scale_factors = tuple(scale_factors)
         self.candidate_sizes = tuple(candidate_sizes)
-        if vote_iou is not None and not 0 < vote_iou <= 1:
+        if vote_iou is not None and not _is_share(vote_iou):
             raise ValueError(
-                f"SSDDecoder.vote_iou is {vote_iou!r}; expected a number above 0 and up to 1, or "
-                "None for no votes."
+                f"SSDDecoder.vote_iou is {vote_iou!r}; expected a number above 0 and up to 1, "
+                "without quotes, or None for no votes."
             )
         self.vote_iou = vote_iou
 
@@ -369,6 +370,11 @@ class SigmoidSSDDecoder(Decoder):
         # displace a detection, and below the threshold they are none.
         exact = (found["count"] == self.max_detections) | (scores[:, -1] <= least)
         return found, tf.reduce_all(exact)
+
+
+def _is_share(value: object) -> bool:
+    is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
+    return is_number and 0 < value <= 1
 
 
 def _check_fractions(**thresholds: float) -> None:

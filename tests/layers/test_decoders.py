@@ -174,7 +174,7 @@ def test_neighbours_vote():
     np.testing.assert_allclose(found["boxes"], alone[:1], atol=1e-6)
 
 
-@pytest.mark.parametrize("value", [0.0, 1.5])
+@pytest.mark.parametrize("value", [0.0, 1.5, True, "0.6"])
 def test_an_overlap_of_votes_out_of_range_is_refused(value):
     with pytest.raises(ValueError, match="vote_iou"):
         SSDDecoder(vote_iou=value)

@@ -74,13 +74,13 @@ def _on_device(name: str, tensor_float_32: bool) -> tuple[contextlib.AbstractCon
     """Choose a device; return the scope of its variables, and the floor of its tolerances."""
     import tensorflow as tf
 
-    from ssd_centernet.runtime import vendors
+    from ssd_centernet.runtime import ascend
     from ssd_centernet.runtime.device import select_device
 
     tf.config.experimental.enable_tensor_float_32_execution(tensor_float_32)
     strategy = select_device(name)
     # An adapter that replaces the default device has the default strategy, as the CPU has.
-    if strategy is tf.distribute.get_strategy() and vendors.opened_npu() is None:
+    if strategy is tf.distribute.get_strategy() and ascend.opened_npu() is None:
         return contextlib.nullcontext(), 0.0
     return strategy.scope(), FLOORS["tf32" if tensor_float_32 else "fp32"]
 

@@ -21,7 +21,7 @@ import tensorflow as tf
 from ssd_centernet import __version__
 from ssd_centernet.benchmark.measure import environment
 from ssd_centernet.files import write_atomically
-from ssd_centernet.runtime import vendors
+from ssd_centernet.runtime import ascend
 from ssd_centernet.runtime.device import describe_devices, select_device
 from tools.device_check.plan import ROOT
 
@@ -42,7 +42,7 @@ def facts(device: str) -> dict[str, Any]:
     """
     strategy = select_device(device)
     kind = "CPU"
-    if vendors.opened_npu() is not None:
+    if ascend.opened_npu() is not None:
         kind = "NPU"
     elif isinstance(strategy, tf.distribute.TPUStrategy):
         kind = "TPU"
