@@ -69,8 +69,7 @@ def show_one_device(name: str | None = "auto", *, index: int = 0) -> str:
         ValueError: processes that TensorFlow joins cannot train on such devices.
         RuntimeError: fewer devices than `index` needs.
     """
-    name = "auto" if name is None else name.lower()
-    name = _first_accelerator() if name == "auto" else name
+    name = _found(name)
     if name not in ("cpu", "gpu"):
         raise ValueError(
             f"--strategy=multi_worker knows GPUs and CPUs, and the device is {name!r}. Train by "
@@ -106,8 +105,7 @@ def select_devices(name: str | None = "auto", count: int | None = None) -> tf.di
         ValueError: such devices cannot train in one process; a CPU without a number.
         RuntimeError: not as many devices; TensorFlow is already initialised with other settings.
     """
-    name = "auto" if name is None else name.lower()
-    name = _first_accelerator() if name == "auto" else name
+    name = _found(name)
     if name not in ("cpu", "gpu", "mlu"):
         raise ValueError(
             f"--strategy=mirrored knows GPUs, MLUs and CPUs, and the device is {name!r}. Start a "
@@ -248,6 +246,12 @@ def refuse_shared_devices(claims: Sequence[tuple[str, str] | None]) -> None:
                 f"process ({', '.join(found) or 'not set'} in this process)."
             )
         owners[claim] = rank
+
+
+def _found(name: str | None) -> str:
+    """Return the kind of device that a name means, in lower case."""
+    name = "auto" if name is None else name.lower()
+    return _first_accelerator() if name == "auto" else name
 
 
 def _first_accelerator() -> str:
