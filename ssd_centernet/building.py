@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from ssd_centernet.labels import LabelMap
+from ssd_centernet.memory import without_collector
 from ssd_centernet.models.detector import Detector
 from ssd_centernet.models.quantized import Quantize
 from ssd_centernet.models.quantized import quantize as let_round
@@ -65,7 +66,7 @@ def build_detector(
     # Parts are traced without AutoGraph in a training too. Keras would convert `call` of each of
     # our layers, once more for each network that it stands in.
     model = tf.autograph.experimental.do_not_convert(model)
-    with policy_scope(dtype):
+    with policy_scope(dtype), without_collector():
         detector = model(num_classes=num_classes, class_names=names)
     let_round(detector, quantize)
     return detector

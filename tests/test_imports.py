@@ -58,14 +58,14 @@ MAY_IMPORT = {
     "run_directory": {"checkpoint_files", "data", "labels"},
     # Of a run only the name of its settings, which are read as data.
     "config": {"files", "run_directory"},
-    "building": _MODELS | {"runtime"},
+    "building": _MODELS | {"memory", "runtime"},
     "export": _RUN,
     "weights": _MODELS | {"checkpoint_files", "files", "run_directory"},
     "evaluation": _RUN | {"drawing"},
     "preview": _RUN | {"drawing"},
     "predict": _RUN | {"drawing", "evaluation"},
     "serve": _RUN | {"drawing", "export", "predict"},
-    "training": _RUN | {"drawing", "evaluation", "preview", "weights"},
+    "training": _RUN | {"drawing", "evaluation", "memory", "preview", "weights"},
     "recipe_settings": _RUN | {"training"},
     "recipe": _RUN | {"evaluation", "recipe_settings", "training"},
     "runs": _RUN

@@ -37,6 +37,10 @@ class UpsampleAdd(keras.layers.Layer):
         # Static sizes get lost in the cut.
         return fine + tf.ensure_shape(doubled[:, : size[1], : size[2]], fine.shape)
 
+    def compute_output_shape(self, input_shape) -> tf.TensorShape:
+        """Return the shape of the fine map."""
+        return tf.TensorShape(input_shape[1])
+
     @classmethod
     @contextlib.contextmanager
     def resizing(cls) -> Iterator[None]:

@@ -43,6 +43,7 @@ NOT_RUN = {
     r"(nice -n 19 )?python benchmarks/growth\.py": "minutes; tests/benchmark/test_growth.py",
     r"python benchmarks/compare\.py": "minutes; tests/benchmark/test_compare.py runs a part",
     r"python benchmarks/(save|start|resume)\.py": "minutes, and asks for a quiet machine",
+    r"python benchmarks/pairs\.py": "minutes; tests/benchmark/test_pairs.py runs a part",
     r"python benchmarks/kernels\.py": "minutes; tests/benchmark/test_kernels.py runs a part",
     r"python benchmarks/tracks\.py": "tests/predict/test_tracks.py runs a scene of it",
     r"unzip deepforest": "unpacks what was fetched from the network",

@@ -43,6 +43,7 @@ OTHER_PROGRAMS = {  # Programs of ours with flags of their own: how they are ask
     "python benchmarks/growth.py": "python benchmarks/growth.py --help",
     "python benchmarks/resume.py": "python benchmarks/resume.py --help",
     "python benchmarks/rematerialize.py": "python benchmarks/rematerialize.py --help",
+    "python benchmarks/pairs.py": "python benchmarks/pairs.py --help",
     "python benchmarks/kernels.py": "python benchmarks/kernels.py --help",
 }
 

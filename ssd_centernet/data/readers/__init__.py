@@ -9,7 +9,7 @@ from pathlib import Path
 from ssd_centernet.data.readers.csv_table import read_csv
 from ssd_centernet.data.readers.exports import read_export
 from ssd_centernet.data.readers.image_folder import IMAGE_SUFFIXES, find_folder
-from ssd_centernet.data.readers.json_file import describe, load_json, without_collector
+from ssd_centernet.data.readers.json_file import describe, load_json
 from ssd_centernet.data.readers.open_images import is_open_images, read_open_images
 from ssd_centernet.data.readers.source import AnnotationSource
 from ssd_centernet.data.readers.tfds import find_builders, read_tfds
@@ -17,6 +17,7 @@ from ssd_centernet.data.readers.voc import read_voc
 from ssd_centernet.data.readers.yolo import read_yolo
 from ssd_centernet.files import check_is_file
 from ssd_centernet.labels import LabelMap
+from ssd_centernet.memory import without_collector
 
 _EXPORTS = ("cvat", "labelstudio", "vott")
 FORMATS = ("coco", "voc", "yolo", "csv", "tfds", *_EXPORTS, "openimages")

@@ -16,10 +16,11 @@ from ssd_centernet.data.readers.coco_entries import (
 )
 from ssd_centernet.data.readers.coco_files import find_files
 from ssd_centernet.data.readers.coco_objects import CocoObject, ObjectReader
-from ssd_centernet.data.readers.json_file import instances, load_json, without_collector
+from ssd_centernet.data.readers.json_file import instances, load_json
 from ssd_centernet.data.readers.source import AnnotationSource
 from ssd_centernet.data.validate import Report
 from ssd_centernet.labels import LabelMap
+from ssd_centernet.memory import without_collector
 
 
 @dataclass

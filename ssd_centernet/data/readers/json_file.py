@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
-import gc
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ssd_centernet.files import read_bytes
+from ssd_centernet.memory import without_collector
 
 _SHOWN = 80
 # Where other tools put the objects of a picture.
@@ -130,21 +129,6 @@ def load_json(path: str | os.PathLike, what: str = "COCO annotations") -> tuple[
             "another kind?"
         ) from error
     return content, hashlib.sha256(data).hexdigest()
-
-
-@contextlib.contextmanager
-def without_collector() -> Iterator[None]:
-    """Switch the collector of reference circles off while very many objects are made.
-
-    It would look through all of them again and again, and find none: a third of the time.
-    """
-    was_on = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_on:
-            gc.enable()
 
 
 class _TwoValues(ValueError):

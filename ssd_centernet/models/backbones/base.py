@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
+import tensorflow as tf
+
 from ssd_centernet._keras import keras
 
 
@@ -29,6 +31,25 @@ class Backbone(keras.Model):
         if self.in_blocks is not None and training is True:
             return self.in_blocks(inputs)
         return super().call(inputs, training=training, mask=mask)
+
+    def _infer_output_signature(self, inputs, args, kwargs, input_masks):
+        """Describe the maps that the model makes of symbolic images, for the detector around it.
+
+        Keras would call each layer again to find it out, which takes a large network seconds; its
+        layers know their shapes. A Keras without this method does as it did.
+        """
+        layers = [one for one in self.layers if not isinstance(one, keras.layers.InputLayer)]
+        default = keras.layers.Layer.compute_output_shape
+        if any(type(one).compute_output_shape is default for one in layers):
+            return super()._infer_output_signature(inputs, args, kwargs, input_masks)
+        # It has no batch size, and no layer of ours mixes images.
+        shapes = self.compute_output_shape(inputs.shape)
+        shapes = [shapes[name] for name in sorted(self._nested_outputs)]  # As `outputs`.
+        known = [
+            type(one)(tf.TensorSpec(shape, one.dtype))
+            for one, shape in zip(self.outputs, shapes, strict=True)
+        ]
+        return tf.nest.pack_sequence_as(self._nested_outputs, known)
 
     def get_config(self) -> dict:
         """Return the constructor's arguments."""
