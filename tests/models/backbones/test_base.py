@@ -14,7 +14,7 @@ from ssd_centernet.runtime.precision import policy_scope
 
 BACKBONES = {
     "bottleneck": lambda: BottleneckResNet((1, 1, 1, 1), widths=(8, 8, 8, 8), stem_width=8),
-    "efficientnet": lambda: EfficientNetLite0(0.25),
+    "efficientnet": lambda: EfficientNetLite0(0.25, blocks=(1,) * 7),
     "hourglass": lambda: Hourglass(10, num_stacks=2, width=8),
     "resnet": lambda: ResNet((1, 1), widths=(8, 8), strides=(1, 2), stem_width=8),
     "vgg": VGG16,
