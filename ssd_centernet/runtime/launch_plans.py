@@ -28,6 +28,8 @@ _MPI_BINDS = ("--bind-to", "-bind-to", "--map-by", "-map-by", "--rankfile", "-rf
 # What mpirun tells the processes of other machines of the environment.
 _MPI_SENT = ("CUDA_", "HOROVOD_", "LD_LIBRARY_PATH", "NCCL_", "OMP_", "PATH", "PYTHON")
 _MPI_SENT += ("SSD_CENTERNET_", "TF_", "XLA_")
+# Of Gaudi's software, whose kernels the first names, and of MLUs.
+_MPI_SENT += ("GC_KERNEL_PATH", "HABANA_", "HCL_", "MLU_")
 # Of what `launch` sets for its processes.
 _MPI_SET = ("OMP_NUM_THREADS", "SSD_CENTERNET_FAILURES", "TF_NUM_INTRAOP_THREADS")
 

@@ -306,8 +306,9 @@ def _watch(reading: int, told: int) -> None:
         if again[0] == came[0] and own:
             own -= 1
             continue
-        # The kernel answers the same signal; here ends a Ctrl-C after a SIGTERM.
-        if again[0] in STOPPING and _request.deadline < float("inf"):
+        # The kernel answers the same signal, if none was lost; here ends a Ctrl-C after a SIGTERM.
+        heard = sent > began and signal.getsignal(again[0]) == _request.handle
+        if again[0] in STOPPING and (heard or _request.deadline < float("inf")):
             os._exit(128 + came[0])
     seconds = time.monotonic() - began
     say(f"{name}: not answered in {seconds:.0f} s, so the process ends; what was saved is intact")

@@ -116,8 +116,10 @@ def test_what_cannot_be_started_or_joined_is_told(monkeypatch, tmp_path):
     with pytest.raises(ValueError, match=r"is not OpenMPI's \(it says 'HYDRA build details'\)"):
         launch_plans.mpi_plan(["true"], 2, None, [])
     other.write_text("#!/bin/sh\necho 'mpirun (Open MPI) 4.1.4'\n")
+    monkeypatch.setenv("GC_KERNEL_PATH", "/usr/lib/habanalabs/libtpc_kernels.so")
     line = launch_plans.mpi_plan(["true"], 3, "a:2,b:1", []).line()
     assert line[line.index("-H") + 1] == "a:2,b:1" and "-x PATH" in " ".join(line)
+    assert "-x GC_KERNEL_PATH" in " ".join(line)
     assert "--bind-to none" in " ".join(line)
     line = launch_plans.mpi_plan(["true"], 2, None, BINDING).line()
     assert " ".join(BINDING) in " ".join(line) and "none" not in line

@@ -36,6 +36,10 @@ DEAF = {
     "willing": "__import__('time').sleep(100)",
     "in a destructor": "__import__('tests.runtime.test_signals').runtime.test_signals.Sending()\n"
     "        __import__('time').sleep(100)",
+    "saving after a loss": "try:\n            __import__('tests.runtime.test_signals')"
+    ".runtime.test_signals.Sending()\n            __import__('time').sleep(100)\n"
+    "        finally:\n            with signals.unhurried():\n"
+    "                print('saves', flush=True)\n                __import__('time').sleep(20)",
     "in the interpreter, at once": "exec('with signals.at_once(): sum(range(10**10))')",
 }
 SCRIPT = """
@@ -88,6 +92,19 @@ def test_a_signal_in_a_destructor_is_not_lost():
     ended, seconds = answer("in a destructor")
     assert (ended.status, ended.stdout) == (143, "begins\ncleaned up\n"), ended
     assert "Traceback" not in ended.stderr and seconds < 10 * slowness(), ended
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_second_signal_ends_what_saves_after_a_lost_one(number):
+    script = SCRIPT.format(doing=DEAF["saving after a loss"], patience=60.0)
+    with Running(sys.executable, "-c", script) as running:
+        running.wait_until(lambda: "saves" in running.text())
+        time.sleep(0.3)  # The signal that was sent again has been told from this one.
+        running.signal(number)
+        sent = time.monotonic()
+        ended = running.finish()
+    assert ended.status in (143, -number) and ended.stdout == "begins\nsaves\n", ended
+    assert time.monotonic() - sent < 5.0 * slowness(), ended
 
 
 def test_another_signal_ends_it_too():
