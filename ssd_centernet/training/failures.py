@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 import tensorflow as tf
@@ -114,6 +115,13 @@ def describe_failure(
             f"step {step} is finite{place} ({parts}), but not on another "
             "process, whose message names the images; or gradients overflowed between "
             "processes: set train.gradient_compression = 'none'."
+        )
+    if all(map(math.isfinite, values.values())):  # What an NPU noted, see `LossScale.saturation`.
+        return (
+            f"step {step} overflowed{place}: the device cut a value off to the largest number of "
+            f"its type ({parts}). Likely cause: a fixed loss scale that is too high; set "
+            "LossScale.dynamic = True, or a lower LossScale.initial. The weights before that step "
+            "are kept; the last checkpoint is intact."
         )
     return (
         f"step {step} is not finite{place}: {parts}, "

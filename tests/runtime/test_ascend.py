@@ -10,6 +10,7 @@ import tensorflow as tf
 from ssd_centernet import config
 from ssd_centernet.runtime import ascend
 from ssd_centernet.runtime.engine import start_engine
+from ssd_centernet.training.failures import NonFiniteLossError
 from ssd_centernet.training.loss_scale import LossScale
 from tests.process import ROOT, Running, slowness
 from tests.runtime import stub
@@ -103,6 +104,16 @@ def test_a_value_that_was_cut_off_is_an_overflow(adapter, gives_infinity, accumu
     step()
     assert float(trainer.loss_scale.value) == (16.0 if gives_infinity else 8.0)
     assert (trainer.train_variables[0].numpy() != before[0]).any()
+
+
+def test_a_fixed_scale_that_is_too_high_is_told(adapter):
+    ascend.open_npu(0)
+    trainer = tiny_trainer(loss_scale=LossScale(2.0**4, dynamic=False))
+    iterator = iter(tf.data.Dataset.from_tensors(tiny_batch()).repeat())
+    adapter.gen_npu_ops.register[0] = 1
+    tf.function(lambda: trainer.run_step(iterator, lambda f, args: f(*args)))()
+    with pytest.raises(NonFiniteLossError, match=r"step 0 overflowed: .*LossScale.dynamic = True"):
+        trainer.raise_if_failed()
 
 
 def test_a_step_without_a_scale_does_not_ask(adapter):
