@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator, Sequence
 import tensorflow as tf
 
 from ssd_centernet.memory import without_collector
-from ssd_centernet.runtime.graph_rounds import one_round
 from ssd_centernet.runtime.replicas import run_on_replicas
 from ssd_centernet.runtime.signals import Stopped, interruptible, noted, unhurried
 from ssd_centernet.training.best import BestKeeper
@@ -215,8 +214,7 @@ class TrainLoop:
             try:
                 tracing = contextlib.nullcontext() if pace else without_collector()
                 with self._answering(number, pace), together, tracing:
-                    with one_round(trainer.train_variables[0].device):
-                        run_steps(iterator, tf.constant(number, tf.int32))
+                    run_steps(iterator, tf.constant(number, tf.int32))
                     step = int(trainer.step)  # Waits for the device.
             except tf.errors.OpError as error:
                 self._end_without_input(error)
