@@ -2,6 +2,7 @@
 
     python benchmarks/compare.py --rows=train_vgg16_fp32,detect_vgg16_1 --windows=5
     python benchmarks/compare.py --rows=all --json=benchmarks/compare.json
+    python benchmarks/compare.py --device=gpu --json=gpu.json
 
 `bash scripts/setup.sh peers` makes the environment of the peers. Each contestant is a process of
 its own, so that its peak memory is its own; it is stopped while another one has its window.
@@ -16,13 +17,14 @@ import datetime
 import json
 import os
 import re
+import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from rows import PEERS, ROWS, Row
+from rows import GPU_ROWS, PEERS, ROWS, Row
 from turns import ROOT, measure, ratios
 
 # Functions of contestants that read records.
@@ -56,7 +58,18 @@ def machine() -> dict:
         "avx512": "avx512f" in flags,
         "avx512_bf16": "avx512_bf16" in flags,
         "load_before": round(os.getloadavg()[0], 2),
+        "gpu": _gpu(),
     }
+
+
+def _gpu() -> str | None:
+    """Return name and driver of the first GPU; None where the driver's program is missing."""
+    command = ["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"]
+    try:
+        said = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return said.stdout.partition("\n")[0].strip() or None
 
 
 def _write_photographs(data_dir: Path, path: Path) -> None:
@@ -87,7 +100,8 @@ def _prepare(arguments: argparse.Namespace, folder: Path) -> dict:
     """Return the options of all contestants, and make the data that they read."""
     os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(folder / "inductor")
     options = {"seconds": arguments.seconds, "small": arguments.small, "folder": str(folder)}
-    asked = {one.target for name in arguments.rows for one in ROWS[name].contestants}
+    rows = _rows(arguments.device)
+    asked = {one.target for name in arguments.rows for one in rows[name].contestants}
     if not asked & _READ_RECORDS:
         return options
     from ssd_centernet.benchmark import records
@@ -102,6 +116,10 @@ def _prepare(arguments: argparse.Namespace, folder: Path) -> dict:
         "data_dir": str(records.long_epoch(data_dir, links)),
         "photographs": str(folder / "photographs.npz"),
     }
+
+
+def _rows(device: str) -> dict[str, Row]:
+    return GPU_ROWS if device == "gpu" else ROWS
 
 
 def _small(row: Row) -> dict:
@@ -133,7 +151,9 @@ def table(results: Sequence[dict]) -> str:
 def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--rows", default="all", help=f"of {', '.join(ROWS)}; or all")
+    names = f"of {', '.join(ROWS)}; with --device=gpu of {', '.join(GPU_ROWS)}; or all"
+    parser.add_argument("--rows", default="all", help=names)
+    parser.add_argument("--device", choices=("cpu", "gpu"), default="cpu", help="what computes")
     parser.add_argument("--windows", type=int, default=5, help="of each contestant")
     parser.add_argument("--seconds", type=float, default=2.0, help="length of a window, about")
     parser.add_argument("--data_dir", help="folder of converted data; random pictures by default")
@@ -146,10 +166,11 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     arguments = parser.parse_args(argv)
     if arguments.windows < 1 or arguments.seconds <= 0:
         parser.error("--windows is at least 1, and --seconds above 0")
-    arguments.rows = list(ROWS) if arguments.rows == "all" else arguments.rows.split(",")
+    rows = _rows(arguments.device)
+    arguments.rows = list(rows) if arguments.rows == "all" else arguments.rows.split(",")
     for name in arguments.rows:
-        if name not in ROWS:
-            parser.error(f"--rows={name}: expected one of {', '.join(ROWS)}")
+        if name not in rows:
+            parser.error(f"--rows={name}: expected one of {', '.join(rows)}")
     return arguments
 
 
@@ -157,14 +178,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Measure, print and write."""
     arguments = parse(argv)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
+    if arguments.device == "cpu":
+        os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
+    else:  # Contestants share its memory.
+        os.environ["TF_FORCE_GPU_ALLOW_GROWTH"] = "true"
     sys.path.insert(0, str(ROOT))
     pythons = {"ours": Path(sys.executable), PEERS: arguments.peers / "bin" / "python"}
     start, about, results, failed = time.perf_counter(), machine(), [], False
     with tempfile.TemporaryDirectory() as folder:
         options = _prepare(arguments, Path(folder))
         for name in arguments.rows:
-            row, began = ROWS[name], time.perf_counter()
+            row, began = _rows(arguments.device)[name], time.perf_counter()
             of_row = {**options, **(_small(row) if arguments.small else {})}
             measured = measure(row, of_row, pythons, arguments.windows)
             for reason, is_failure in measured["not_measured"]:
@@ -182,7 +206,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             }
             results.append(about_row)
             if arguments.json:
-                write(arguments.json, [about_row])
+                write(arguments.json, [about_row], order=_rows(arguments.device))
             for one, figures in measured["contestants"].items():
                 said = f"{figures['images_per_second']:9.4g} images/s "
                 said += f"({figures['lowest']:.4g} to {figures['highest']:.4g})"
@@ -194,11 +218,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     return int(failed)
 
 
-def write(path: Path, results: Sequence[dict]) -> None:
+def write(path: Path, results: Sequence[dict], *, order: Iterable[str] = ROWS) -> None:
     """Write rows into a file of results, instead of those of the same names."""
     kept = {} if not path.exists() else {one["row"]: one for one in json.loads(path.read_text())}
     kept |= {one["row"]: one for one in results}
-    ordered = [kept[name] for name in ROWS if name in kept]
+    ordered = [kept[name] for name in order if name in kept]
     text = json.dumps(ordered, indent=1)
     # A window is a line.
     text = re.sub(r"\[\s+([\d.e+-]+),\s+([\d.e+-]+)\s+\]", r"[\1, \2]", text)

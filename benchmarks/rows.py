@@ -246,3 +246,41 @@ ROWS = {
     "metric_2000": _metric(2000),
     "evaluation": _evaluation(),
 }
+
+
+def _gpu_step(dtype: str) -> Row:
+    options = {"batch_size": 32, "dtype": dtype, "device": "gpu"}
+    ours, compiled = "SSD300 VGG-16", "SSD300 VGG-16, XLA"
+    return Row(
+        f"train step on a GPU, SSD300 VGG-16, batch 32, {'TF32' if dtype == 'fp32' else 'BF16'}",
+        (
+            _ours(ours, "train_step", recipe="ssd300_vgg16", **options),
+            _ours(compiled, "train_step", recipe="ssd300_vgg16", xla=True, **options),
+            _torch(EAGER, "train_step", form="eager", **options),
+            _torch(LAST, "train_step", form="channels_last", **options),
+        ),
+        (Ratio(ours, (EAGER, LAST), None), Ratio(compiled, (EAGER, LAST), None)),
+    )
+
+
+def _gpu_detect(batch_size: int) -> Row:
+    options = {"batch_size": batch_size, "device": "gpu"}
+    ours = "SSD300 VGG-16"
+    return Row(
+        f"inference with decoding on a GPU, SSD300 VGG-16, batch {batch_size}, TF32",
+        (
+            _ours(ours, "detect", recipe="ssd300_vgg16", **options),
+            _torch(EAGER, "detect", form="eager", **options),
+            _torch(LAST, "detect", form="channels_last", **options),
+        ),
+        (Ratio(ours, (EAGER, LAST), None),),
+    )
+
+
+# What needs a GPU, on which time is the wall's: processors wait for it.
+GPU_ROWS = {
+    "train_vgg16_tf32": _gpu_step("fp32"),
+    "train_vgg16_bf16": _gpu_step("bf16"),
+    "detect_vgg16_1": _gpu_detect(1),
+    "detect_vgg16_32": _gpu_detect(32),
+}

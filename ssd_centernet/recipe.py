@@ -301,9 +301,13 @@ class Recipe(RecipeSettings):
         scale, schedule = self.loss_scale(), self.schedule()
         if not fits_length and getattr(schedule, "span_run", False) is None:
             schedule.span_run = False
+        optimizer = self.optimizer()
+        # Where there is a GPU, Keras compiles the update of each variable by itself: hundreds of
+        # programs, which hold the first step up for a minute and the others for longer than one.
+        optimizer.jit_compile = False
         trainer = Trainer(
             detector,
-            self.optimizer(),
+            optimizer,
             schedule=schedule,
             length=length,
             batch_size=self.batch_size,

@@ -17,6 +17,7 @@ from ssd_centernet.benchmark import step
 from ssd_centernet.benchmark.input import ceiling_batches, reading
 from ssd_centernet.data.directory import load_label_map
 from ssd_centernet.recipe import Recipe
+from ssd_centernet.runtime.device import select_device
 
 _SMALL = Path(__file__).resolve().parents[2] / "scripts" / "smoke"
 
@@ -27,6 +28,8 @@ def _recipe(options: dict) -> Recipe:
     files = [name, *([_SMALL / f"{name}.gin"] if options["small"] else [])]
     if "dtype" in options:
         settings.append(f"build_detector.dtype = {options['dtype']!r}")
+    if options.get("xla"):
+        settings.append("train.jit_compile = True")
     if "size" in options and not options["small"]:
         settings.append(f"IMAGE_SIZE = ({options['size']}, {options['size']})")
     config.parse(files, settings)
@@ -35,7 +38,7 @@ def _recipe(options: dict) -> Recipe:
 
 def train_step(options: dict):
     """Train the detector of a recipe on a batch of noise with seven objects an image."""
-    return step.prepare(_recipe(options), None)[0]
+    return step.prepare(_recipe(options), None, device=options.get("device"))[0]
 
 
 def read_input(options: dict):
@@ -55,6 +58,8 @@ def decode_and_resize(options: dict):
 def _likely_detector(options: dict):
     """Build an SSD with random weights that has something to detect on `_pictures`."""
     recipe = _recipe(options)
+    if options.get("device"):
+        select_device(options["device"])
     detector = recipe.detector(default_num_classes=step.NUM_CLASSES)
     pictures = _pictures(options["batch_size"], detector.image_size)
     inputs = detector.preprocessing(pictures[:1])

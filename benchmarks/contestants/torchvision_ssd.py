@@ -16,35 +16,41 @@ _CLASSES, _OBJECTS = 81, 7
 
 def _network(options: dict, **settings) -> torch.nn.Module:
     torch.manual_seed(0)
+    # As TensorFlow does by itself on a GPU.
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
     network = ssd300_vgg16(weights=None, weights_backbone=None, num_classes=_CLASSES, **settings)
     if options["form"] == "channels_last":
         network = network.to(memory_format=torch.channels_last)
-    return network
+    return network.to(_device(options))
+
+
+def _device(options: dict) -> str:
+    return "cuda" if options.get("device") == "gpu" else "cpu"
 
 
 def train_step(options: dict):
     """Train on a batch of noise with seven objects an image, as the reference script does it."""
-    network = _network(options).train()
+    network, device = _network(options).train(), _device(options)
     rng = np.random.default_rng(0)
     count = options["batch_size"]
     images = list(torch.from_numpy(rng.random((count, 3, 300, 300), np.float32)))
     if options["form"] == "channels_last":
         images = [_last(image) for image in images]
+    images = [image.to(device) for image in images]
     targets = []
     for _ in range(count):
         extent = rng.uniform(0.1, 0.7, (_OBJECTS, 2))
         corner = rng.uniform(0.0, 1.0, (_OBJECTS, 2)) * (1.0 - extent)
         boxes = 300.0 * np.concatenate([corner, corner + extent], axis=1)
         labels = rng.integers(1, _CLASSES, _OBJECTS)
-        targets.append(
-            {"boxes": torch.tensor(boxes, dtype=torch.float32), "labels": torch.tensor(labels)}
-        )
+        values = {"boxes": torch.tensor(boxes, dtype=torch.float32), "labels": torch.tensor(labels)}
+        targets.append({name: value.to(device) for name, value in values.items()})
     # Of references/detection/train.py; at its rate of 0.002 random weights would diverge.
     optimizer = torch.optim.SGD(network.parameters(), lr=1e-6, momentum=0.9, weight_decay=5e-4)
 
     def precision():
         if options["dtype"] == "bf16":
-            return torch.autocast("cpu", torch.bfloat16)
+            return torch.autocast(device, torch.bfloat16)
         return contextlib.nullcontext()
 
     def work(units: int) -> int:
@@ -65,19 +71,19 @@ def train_step(options: dict):
 def detect(options: dict):
     """Detect on pictures of 300 x 300, from uint8 to detections."""
     # The score threshold is ours: at torchvision's 0.01 it would have more to do.
-    network = _network(options, score_thresh=0.02).eval()
+    network, device = _network(options, score_thresh=0.02).eval(), _device(options)
     one = np.random.default_rng(0).integers(0, 256, (300, 300, 3), np.uint8)
     picture = torch.from_numpy(one).permute(2, 0, 1)
     logits = []
     head = network.head.classification_head
     handle = head.register_forward_hook(lambda layer, given, made: logits.append(made))
     with torch.inference_mode():
-        network([picture / 255.0])
+        network([picture.to(device) / 255.0])
         spread = float(logits[-1].std())
         for layer in head.module_list:
             layer.weight.mul_(SPREAD / spread)
-        network([picture / 255.0])
-        bias = background_bias(logits[-1][0].numpy(), network.score_thresh)
+        network([picture.to(device) / 255.0])
+        bias = background_bias(logits[-1][0].cpu().numpy(), network.score_thresh)
         for layer in head.module_list:
             layer.bias.view(-1, _CLASSES)[:, 0] += bias
     handle.remove()
@@ -91,7 +97,9 @@ def detect(options: dict):
     def work(units: int) -> int:
         with torch.inference_mode():
             for _ in range(units):
-                found = network([one / 255.0 for one in pictures])
+                found = network([one.to(device) / 255.0 for one in pictures])
+                # Detections on the host, as ours are.
+                found = [{name: value.cpu() for name, value in one.items()} for one in found]
         if not all(len(one["scores"]) for one in found):
             raise RuntimeError("nothing was detected: its time would mean nothing.")
         return units * count

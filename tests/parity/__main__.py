@@ -71,7 +71,10 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _on_device(name: str, tensor_float_32: bool) -> tuple[contextlib.AbstractContextManager, float]:
-    """Choose a device; return the scope of its variables, and the floor of its tolerances."""
+    """Choose a device; return a scope that places on it, and the floor of its tolerances.
+
+    Not the scope of its strategy: sections call optimizers by themselves, which strategies refuse.
+    """
     import tensorflow as tf
 
     from ssd_centernet.runtime import ascend
@@ -82,7 +85,8 @@ def _on_device(name: str, tensor_float_32: bool) -> tuple[contextlib.AbstractCon
     # An adapter that replaces the default device has the default strategy, as the CPU has.
     if strategy is tf.distribute.get_strategy() and ascend.opened_npu() is None:
         return contextlib.nullcontext(), 0.0
-    return strategy.scope(), FLOORS["tf32" if tensor_float_32 else "fp32"]
+    (device,) = strategy.extended.worker_devices
+    return tf.device(device), FLOORS["tf32" if tensor_float_32 else "fp32"]
 
 
 def _write(path: str, rows: list) -> None:

@@ -122,7 +122,7 @@ class Report:
         """
         self.rows: list[Row] = []
         self._write = write
-        self._floor = floor
+        self.floor = floor
 
     @property
     def failed(self) -> int:
@@ -154,7 +154,7 @@ class Report:
         """
         parts = [f"atol {atol:g}"] if atol else []
         parts += [f"rtol {rtol:g}"] if rtol else []
-        parts += [f"floor {self._floor:g}"] if parts and self._floor else []
+        parts += [f"floor {self.floor:g}"] if parts and self.floor else []
         tolerance = " ".join(parts) or "exact"
         got, want = np.asarray(got), np.asarray(want)
         if got.shape != want.shape:
@@ -171,7 +171,7 @@ class Report:
         magnitude = np.abs(want[both])
         relative = error[magnitude > 0] / magnitude[magnitude > 0]
         largest = magnitude.max(initial=0.0)
-        allowed = atol + rtol * magnitude + (self._floor * largest if parts else 0.0)
+        allowed = atol + rtol * magnitude + (self.floor * largest if parts else 0.0)
         passed = not odd.any() and bool(np.all(error <= allowed))
         note = f"{odd.sum()} values not finite where the other is" if odd.any() else ""
         worst_relative = relative.max(initial=0.0)

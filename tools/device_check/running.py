@@ -308,7 +308,8 @@ def _processor_seconds() -> float:
 
 
 def _environment() -> dict[str, str]:
-    kept = {"PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "2", "PYTHONFAULTHANDLER": "1"}
+    paths = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+    kept = {"PYTHONPATH": paths, "TF_CPP_MIN_LOG_LEVEL": "2", "PYTHONFAULTHANDLER": "1"}
     return {**os.environ, **kept}
 
 
