@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from ssd_centernet._keras import keras
 from ssd_centernet.layers.decoder_base import Decoder
-from ssd_centernet.ops import heatmaps, nms
+from ssd_centernet.ops import heatmaps, nms, voting
 
 
 @gin.register
@@ -27,6 +27,7 @@ class CenterNetDecoder(Decoder):
         score_threshold: float = 0.0,
         kernel_size: int = 3,
         iou_threshold: float | None = None,
+        vote_iou: float | None = None,
         test_time: Sequence[str | float] = (),
         name: str = "decoder",
         **kwargs,
@@ -40,6 +41,10 @@ class CenterNetDecoder(Decoder):
             kernel_size: side, in cells, of the neighbourhood in which a peak is the largest; odd.
             iou_threshold: of two boxes of a class with a greater IoU the worse is left out, in
                 (0, 1]; None suppresses no boxes, as published.
+            vote_iou: each detection moves to the mean of the boxes that the cells of its
+                neighbourhood have and that overlap its own by at least this IoU, weighted by their
+                scores for its class, see `ops.voting`; None, as published, keeps its own box. It
+                needs `CenterNetHead.regression = "sides"`.
             test_time: ('flip',) detects on the mirrored image too and joins both, in twice the
                 time; numbers, as in ('flip', 0.75, 1.5), are factors of the network's input at
                 which the image is looked at too; (), as published, looks once.
@@ -64,6 +69,7 @@ class CenterNetDecoder(Decoder):
                 f"suppression, got {iou_threshold!r}."
             )
         self.iou_threshold = iou_threshold
+        self.vote_iou = self.check_vote_iou(vote_iou)
 
     def call(
         self,
@@ -108,6 +114,22 @@ class CenterNetDecoder(Decoder):
                 (height, width),
             )
         boxes /= limits
+        if self.vote_iou is not None:
+            if "sides" not in maps:
+                raise ValueError(
+                    "CenterNetDecoder.vote_iou needs the boxes of the cells around a centre: set "
+                    "CenterNetHead.regression = 'sides' and a criterion that teaches them, such as "
+                    "TTFLoss, or vote_iou = None."
+                )
+            # Before the suppression: what finds the same object then has nearly the same box.
+            boxes = voting.vote_of_cells(
+                {"boxes": boxes, "classes": classes},
+                cells,
+                maps,
+                score_threshold=least,
+                vote_iou=self.vote_iou,
+                kernel_size=self.kernel_size,
+            )["boxes"]
         if self.iou_threshold is not None:
             kept, number = nms.fixed_shape_nms(
                 boxes,

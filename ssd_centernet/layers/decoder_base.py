@@ -33,6 +33,20 @@ class Decoder(Float32Layer):
             )
         self.test_time = given
 
+    def check_vote_iou(self, value: float | None) -> float | None:
+        """Return the least overlap of votes, see `ops.voting`.
+
+        Raises:
+            ValueError: it is not None and no number above 0 and up to 1.
+        """
+        is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
+        if value is not None and not (is_number and 0 < value <= 1):
+            raise ValueError(
+                f"{type(self).__name__}.vote_iou is {value!r}; expected a number above 0 and up to "
+                "1, without quotes, or None for no votes."
+            )
+        return value
+
 
 def scales_of(test_time: Sequence[str | float]) -> list[float]:
     """Return the factors of the input's size among what a decoder asks for."""

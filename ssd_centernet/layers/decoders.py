@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numbers
 from collections.abc import Sequence
 
 import gin
@@ -15,6 +14,8 @@ from ssd_centernet.ops import nms, standard_nms, voting
 
 # This number of pairs fills the detections of nearly every image.
 _FIRST_PAIRS = 1024
+# So many of the best pairs vote in `SigmoidSSDDecoder`, whose threshold hardly any pair misses.
+VOTING_PAIRS = _FIRST_PAIRS
 
 
 @gin.register
@@ -83,12 +84,7 @@ class SSDDecoder(Decoder):
         self.drop_empty = drop_empty
         self.scale_factors = tuple(scale_factors)
         self.candidate_sizes = tuple(candidate_sizes)
-        if vote_iou is not None and not _is_share(vote_iou):
-            raise ValueError(
-                f"SSDDecoder.vote_iou is {vote_iou!r}; expected a number above 0 and up to 1, "
-                "without quotes, or None for no votes."
-            )
-        self.vote_iou = vote_iou
+        self.vote_iou = self.check_vote_iou(vote_iou)
 
     def call(
         self,
@@ -243,6 +239,7 @@ class SigmoidSSDDecoder(Decoder):
         max_per_class: int = 100,
         pre_nms_top_k: int | None = None,
         scale_factors: tuple[float, float, float, float] = (10.0, 10.0, 5.0, 5.0),
+        vote_iou: float | None = None,
         test_time: Sequence[str | float] = (),
         name: str = "decoder",
         **kwargs,
@@ -258,6 +255,9 @@ class SigmoidSSDDecoder(Decoder):
             pre_nms_top_k: number of best pairs of anchor and class in the suppression; None uses as
                 many as give the result of all.
             scale_factors: factors of the box code (ty, tx, th, tw).
+            vote_iou: each detection moves to the mean of the clipped boxes of its class above the
+                threshold with at least this IoU, weighted by score, see `ops.voting`; those among
+                the best 1024 pairs of anchor and class vote. None, as published, keeps its own box.
             test_time: ('flip',) detects on the mirrored image too and joins both, in twice the
                 time; numbers, as in ('flip', 0.75, 1.5), are factors of the network's input at
                 which the image is looked at too; (), as published, looks once.
@@ -272,6 +272,7 @@ class SigmoidSSDDecoder(Decoder):
         self.max_per_class = max_per_class
         self.pre_nms_top_k = pre_nms_top_k
         self.scale_factors = tuple(scale_factors)
+        self.vote_iou = self.check_vote_iou(vote_iou)
 
     def call(
         self,
@@ -342,6 +343,7 @@ class SigmoidSSDDecoder(Decoder):
         boxes = box_ops.decode(codes, tf.gather(anchors, indices), self.scale_factors)
         # Whole boxes suppress, clipped ones are given out, as published. A box outside the image
         # suppresses and counts for its class too, and is left out after that.
+        clipped = box_ops.clip(boxes)
         if portable:
             found = standard_nms.suppress(
                 boxes,
@@ -354,7 +356,6 @@ class SigmoidSSDDecoder(Decoder):
                 **limits,
             )
         else:
-            clipped = box_ops.clip(boxes)
             positions, count = nms.greedy_nms(
                 boxes,
                 classes,
@@ -366,15 +367,16 @@ class SigmoidSSDDecoder(Decoder):
                 counted=box_ops.area(clipped) > 0.0,
             )
             found = nms.gather_detections(clipped, scores, classes, positions, count)
+        if self.vote_iou is not None:
+            # As many in each branch, so that other images of the batch change nothing.
+            voters = (one[:, :VOTING_PAIRS] for one in (clipped, scores, classes))
+            found = voting.vote_of_pairs(
+                found, *voters, score_threshold=least, vote_iou=self.vote_iou
+            )
         # Pairs that were not looked at score no more than the last one that was: they cannot
         # displace a detection, and below the threshold they are none.
         exact = (found["count"] == self.max_detections) | (scores[:, -1] <= least)
         return found, tf.reduce_all(exact)
-
-
-def _is_share(value: object) -> bool:
-    is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
-    return is_number and 0 < value <= 1
 
 
 def _check_fractions(**thresholds: float) -> None:

@@ -8,6 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from ssd_centernet._keras import keras
+from ssd_centernet.layers.decoders import VOTING_PAIRS
 from ssd_centernet.layers.normalization import L2Norm
 from ssd_centernet.layers.preprocessing import Preprocessing
 from ssd_centernet.layers.upsampling import UpsampleAdd
@@ -90,7 +91,11 @@ class Halves:
         kind = type(detector.decoder).__name__
         settings = {"classes": detector.num_classes, **_picked(config, "max_detections")}
         if self._split and kind == "CenterNetDecoder":
-            return {"kind": "centernet", **settings, **_picked(config, "kernel_size")}, {}
+            return {
+                "kind": "centernet",
+                **settings,
+                **_picked(config, "kernel_size", "vote_iou"),
+            }, {}
         if not self._split or kind not in SSD_SETTINGS:
             known = ", ".join([*SSD_SETTINGS, "CenterNetDecoder"])
             raise ValueError(
@@ -110,6 +115,7 @@ def _of_softmax(config: dict) -> dict[str, Any]:
         "clip": "before" if config["clip"] else "never",
         "max_entering": config["max_per_class"],
         "max_kept": None,
+        "voters": None,
         **_picked(config, "inclusive", "max_log_size", "drop_empty", "vote_iou"),
     }
 
@@ -124,7 +130,8 @@ def _of_sigmoid(config: dict) -> dict[str, Any]:
         "inclusive": False,
         "max_log_size": None,
         "drop_empty": False,
-        "vote_iou": None,
+        "voters": VOTING_PAIRS,
+        **_picked(config, "vote_iou"),
     }
 
 

@@ -82,8 +82,56 @@ def vote_of_pairs(
     }
 
 
+def vote_of_cells(
+    found: dict[str, tf.Tensor],
+    cells: tf.Tensor,
+    maps: dict[str, tf.Tensor],
+    *,
+    score_threshold: float | tf.Tensor,
+    vote_iou: float,
+    kernel_size: int,
+) -> dict[str, tf.Tensor]:
+    """Do the same with the cells around the one that found an object: each has a box of its own.
+
+    Args:
+        found: Detections, `boxes` [B, D, 4] as fractions of the maps.
+        cells: int32 [B, D, 2], (y, x), where each was found.
+        maps: `center` float32 [B, h, w, C], logits, and `sides` [B, h, w, 4], in cells.
+        score_threshold: as in `vote`.
+        vote_iou: as in `vote`.
+        kernel_size: side of the neighbourhood in cells, odd.
+
+    Returns:
+        As `vote`.
+    """
+    _, height, width, num_classes = maps["center"].shape
+    edge = kernel_size // 2
+    steps = [(y, x) for y in range(-edge, edge + 1) for x in range(-edge, edge + 1)]
+    last = tf.constant([height - 1, width - 1], tf.float32)
+    # As float32, in which these are exact: on GPUs TensorFlow computes with int32 on the host.
+    around = tf.cast(cells, tf.float32)[:, :, tf.newaxis] + tf.constant(steps, tf.float32)
+    inside = tf.clip_by_value(around, 0.0, last)
+    # Numbers of cells, and of pairs of cell and class: only the class that was found is looked at.
+    places = inside[..., 0] * width + inside[..., 1]
+    pairs = places * num_classes + tf.cast(found["classes"], tf.float32)[:, :, tf.newaxis]
+    sides = tf.reshape(maps["sides"], [-1, height * width, 4])
+    sides = tf.gather(sides, tf.cast(places, tf.int64), batch_dims=1)
+    logits = tf.reshape(maps["center"], [-1, height * width * num_classes])
+    scores = tf.sigmoid(tf.gather(logits, tf.cast(pairs, tf.int64), batch_dims=1))
+    # What lies outside the map has no vote.
+    scores = tf.where(tf.reduce_all(around == inside, axis=-1), scores, 0.0)
+    limits = tf.constant([height, width, height, width], tf.float32)
+    middles = inside + 0.5
+    boxes = tf.concat([middles - sides[..., :2], middles + sides[..., 2:]], axis=-1)
+    boxes = tf.clip_by_value(boxes, 0.0, limits) / limits
+    # One row for each detection, which only its own cells move.
+    own = found["boxes"][:, :, tf.newaxis]
+    moved = _moved(own, boxes, scores[:, :, tf.newaxis], score_threshold, vote_iou)
+    return {**found, "boxes": tf.squeeze(moved, axis=2)}
+
+
 def _moved(own, boxes, of_class, score_threshold, vote_iou) -> tf.Tensor:
-    """Move boxes [B, D, 4] by the scores [B, D, K] that candidates have for their classes."""
+    """Move boxes [..., D, 4] by the scores [..., D, K] of candidates for their classes."""
     votes = (of_class > score_threshold) & (box_ops.iou(own, boxes) >= vote_iou)
     weights = tf.where(votes, of_class, 0.0)
     total = tf.reduce_sum(weights, axis=-1, keepdims=True)

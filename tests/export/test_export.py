@@ -66,15 +66,24 @@ def formats_here():
         # Fitted in with its aspect ratio, by TFLite too.
         ("centernet_resnet101_fpn", {"input_size": (90, 130)}),
         ("centernet_hourglass20", {"input_size": (130, 90), "score_threshold": 0.2}),
+        # Votes; the other formats have the same operations.
+        (
+            "ssd320_resnet50_fpn",
+            {"params": ["SigmoidSSDDecoder.vote_iou = 0.6"], "formats": ["tflite"]},
+        ),
+        (
+            "centernet_resnet101_fpn_plus",
+            {"params": ["CenterNetDecoder.vote_iou = 0.5"], "formats": ["tflite"]},
+        ),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_every_kind_of_detector(recipe, options, tmp_path, pictures):
-    detector = lively_detector(recipe)
+    options = {"formats": formats_here(), **options}
+    detector = lively_detector(recipe, *options.pop("params", ()))
     card = export(
         detector,
         tmp_path / "out",
-        formats=formats_here(),
         images=pictures[:2],
         **options,
     )

@@ -3,6 +3,8 @@ import pytest
 import tensorflow as tf
 
 from ssd_centernet.layers.centernet_decoder import CenterNetDecoder
+from ssd_centernet.models import halves
+from ssd_centernet.models.numpy_decoders import centernet as numpy_centernet
 from tests.layers.contract import LayerContract
 
 
@@ -65,6 +67,81 @@ def test_even_neighbourhood_raises():
         CenterNetDecoder(kernel_size=2)
 
 
+def side_maps(scores, sides) -> dict:
+    """Make maps with given scores [h, w, C] and distances to the four sides [h, w, 4]."""
+    scores = np.asarray(scores, np.float64)[None]
+    return {
+        "center": tf.constant(np.log(scores / (1 - scores)), tf.float32),
+        "sides": tf.constant(np.asarray(sides)[None], tf.float32),
+    }
+
+
+def test_cells_around_a_centre_vote():
+    scores = np.full((8, 8, 2), 0.01)
+    scores[0, 3, 1], scores[0, 4, 1], scores[1, 3, 1] = 0.8, 0.4, 0.2
+    # Of another class, and two cells away.
+    scores[1, 4, 0], scores[0, 5, 1] = 0.7, 0.3
+    sides = np.zeros((8, 8, 4))
+    # [0, 1, 2, 6]; from the next cell the same to the right up to 6.6, and below up to 3.
+    sides[0, 3] = 0.5, 2.5, 1.5, 2.5
+    sides[0, 4] = 0.5, 3.5, 1.5, 2.1
+    sides[1, 3] = 1.5, 2.5, 1.5, 2.5
+    sides[0, 5] = 0.5, 4.5, 7.0, 2.5
+    # Its box is as good, but its score for class 1 is below the threshold.
+    sides[1, 4] = 1.5, 3.5, 0.0, 1.5
+    maps = side_maps(scores, sides)
+    decoder = CenterNetDecoder(9, score_threshold=0.05, vote_iou=0.6)
+    found = decoder([maps])
+    assert found["count"].numpy().tolist() == [2]
+    np.testing.assert_allclose(found["scores"][0, :2], [0.8, 0.7], atol=1e-6)
+    bottom, right = (2.0 * 1.2 + 3.0 * 0.2) / 1.4, (6.0 * 1.0 + 6.6 * 0.4) / 1.4
+    want = np.array([0.0, 1.0, bottom, right]) / 8
+    np.testing.assert_allclose(found["boxes"][0, 0], want, atol=1e-6)
+    # The box below has an IoU of 2 / 3, the other one 2 * 5 / (2 * 5.6).
+    found = CenterNetDecoder(9, score_threshold=0.05, vote_iou=0.8)([maps])
+    want[2:] = 2 / 8, (6.0 * 0.8 + 6.6 * 0.4) / 1.2 / 8
+    np.testing.assert_allclose(found["boxes"][0, 0], want, atol=1e-6)
+    # Nobody votes with the peak of class 0: its own box stays.
+    want = np.array([0.0, 1.0, 1.5, 6.0]) / 8
+    np.testing.assert_allclose(found["boxes"][0, 1], want, atol=1e-6)
+    # A larger neighbourhood has more voters: the cell two to the right reaches far down.
+    maps["sides"] = tf.constant(np.where(sides == 7.0, 1.5, sides)[None], tf.float32)
+    found = CenterNetDecoder(9, score_threshold=0.05, vote_iou=0.7, kernel_size=5)([maps])
+    want = (6.0 * 0.8 + 6.6 * 0.4 + 8.0 * 0.3) / 1.5 / 8
+    np.testing.assert_allclose(found["boxes"][0, 0, 3], want, atol=1e-6)
+
+
+def test_votes_need_boxes_in_all_cells():
+    with pytest.raises(ValueError, match="regression = 'sides'"):
+        CenterNetDecoder(vote_iou=0.6)([maps_of(np.full((4, 4, 2), 0.3))])
+
+
+@pytest.mark.parametrize("iou_threshold", [None, 0.5])
+def test_numpy_votes_as_the_decoder_does(iou_threshold):
+    rng = np.random.default_rng(3)
+    maps = {
+        "center": rng.integers(-40, 30, (9, 11, 3)).astype(np.int8),
+        "sides": rng.integers(-4, 4, (9, 11, 4)).astype(np.int8),
+    }
+    decoder = CenterNetDecoder(20, score_threshold=0.1, vote_iou=0.5, iou_threshold=iou_threshold)
+    names = ("score_threshold", "max_detections", "kernel_size", "vote_iou", "iou_threshold")
+    settings = {n: v for n, v in decoder.get_config().items() if n in names and v is not None}
+    outputs = {name: {"scale": 0.1, "zero_point": 0} for name in maps}
+    boxes, scores, classes = numpy_centernet.decode(maps, {**settings, "outputs": outputs})
+    # The decoder of a file breaks ties of 8 bits so too.
+    ranks = halves._ranks(9, 11, 3) * np.float32(0.1)
+    center = maps["center"][None] * np.float32(0.1) - ranks
+    sides = 4 * tf.math.softplus(maps["sides"][None] * np.float32(0.1))
+    found = decoder([{"center": tf.constant(center), "sides": sides}])
+    count = int(found["count"][0])
+    assert count == len(boxes) > 5
+    np.testing.assert_array_equal(found["classes"][0, :count], classes)
+    np.testing.assert_allclose(found["boxes"][0, :count], boxes, atol=1e-6)
+    decoder.vote_iou = None
+    unmoved = decoder([{"center": tf.constant(center), "sides": sides}])["boxes"]
+    assert np.abs(unmoved - found["boxes"])[0, :5].max() > 0.01
+
+
 class TestCenterNetDecoderContract(LayerContract):
     part = CenterNetDecoder
     settings = {
@@ -72,6 +149,9 @@ class TestCenterNetDecoderContract(LayerContract):
         "score_threshold": 0.2,
         "kernel_size": 5,
         "iou_threshold": 0.4,
+        "vote_iou": 0.7,
         "test_time": ("flip",),
     }
-    inputs = [maps_of(np.random.default_rng(0).uniform(size=(6, 8, 2)))]
+    inputs = [
+        side_maps(*(np.random.default_rng(0).uniform(0.1, 0.9, (6, 8, depth)) for depth in (2, 4)))
+    ]

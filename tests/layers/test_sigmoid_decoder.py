@@ -3,6 +3,8 @@ import pytest
 import tensorflow as tf
 
 from ssd_centernet.layers.decoders import SigmoidSSDDecoder
+from ssd_centernet.models import halves
+from ssd_centernet.models.numpy_decoders import ssd as numpy_ssd
 from ssd_centernet.ops import boxes as box_ops
 from tests.layers.contract import LayerContract
 
@@ -141,6 +143,88 @@ def test_best_pairs_give_the_result_of_all(kind):
         np.testing.assert_array_equal(found["boxes"][image][rows], clipped)
 
 
+def test_neighbours_vote():
+    """Anchors 0 and 2 have an IoU of 0.8: 0.7 and 0.6 of class 0, 0.2 and 0.9 of class 1."""
+    found = decode(PROBABILITIES, vote_iou=0.75)
+    np.testing.assert_allclose(found["scores"], [0.9, 0.7, 0.4, 0.3, 0.1, 0.05], rtol=1e-5)
+    want = ANCHORS.numpy()[[2, 0, 3, 1, 3, 1]]
+    want[0, 3] = (0.9 * 0.4 + 0.2 * 0.5) / 1.1
+    want[1, 3] = (0.7 * 0.5 + 0.6 * 0.4) / 1.3
+    np.testing.assert_allclose(found["boxes"], want, atol=1e-6)
+    # 0.2 is below this threshold and has no vote; an overlap of 0.8 is too little for 0.85.
+    found = decode(PROBABILITIES, vote_iou=0.75, score_threshold=0.25)
+    np.testing.assert_allclose(found["boxes"][0], ANCHORS[2], atol=1e-6)
+    found = decode(PROBABILITIES, vote_iou=0.85)
+    np.testing.assert_allclose(found["boxes"], ANCHORS.numpy()[[2, 0, 3, 1, 3, 1]], atol=1e-6)
+
+
+def test_clipped_boxes_vote():
+    # Anchor 0 reaches out of the image; its part inside, [0, 0, 0.25, 0.5], votes with anchor 2.
+    codes = np.zeros((4, 4))
+    codes[[0, 2], 0] = -5.0
+    found = decode([[0.1, 0.7], [0.1, 0.1], [0.1, 0.6], [0.1, 0.2]], codes, vote_iou=0.75)
+    np.testing.assert_allclose(found["boxes"][0], [0, 0, 0.25, 0.59 / 1.3], atol=1e-6)
+
+
+@pytest.mark.parametrize("value", [0.0, 1.5, True, "0.6"])
+def test_an_overlap_of_votes_out_of_range_is_refused(value):
+    with pytest.raises(ValueError, match="SigmoidSSDDecoder.vote_iou is"):
+        SigmoidSSDDecoder(vote_iou=value)
+
+
+def crowd(rng, anchors):
+    """Boxes around nine places, and random logits of three classes."""
+    low = rng.integers(0, 3, (anchors, 2)) * 0.3 + rng.uniform(0, 0.02, (anchors, 2))
+    boxes = np.concatenate([low, low + 0.25], axis=1).astype(np.float32)
+    return boxes, rng.normal(-2.0, 2.0, (anchors, 4)).astype(np.float32)
+
+
+def test_other_images_of_a_batch_change_no_vote():
+    boxes, logits = crowd(np.random.default_rng(2), anchors=1200)
+    decoder = tf.function(SigmoidSSDDecoder(vote_iou=0.6, iou_threshold=0.4, max_detections=20))
+    # The best 1024 pairs fill the detections of the first image; those of the second are of one
+    # class and give nine, so that more pairs are looked at.
+    images = np.stack([logits, logits + [0.0, 30.0, 0.0, 0.0]]).astype(np.float32)
+    codes = tf.zeros([2, len(boxes), 4])
+    together = decoder({"class_logits": images, "box_codes": codes}, tf.constant(boxes))
+    assert together["count"].numpy().tolist() == [20, 20]
+    for image in range(2):
+        one = {"class_logits": images[image : image + 1], "box_codes": codes[:1]}
+        alone = decoder(one, tf.constant(boxes))
+        for key, value in alone.items():
+            np.testing.assert_allclose(together[key][image], value[0], atol=1e-6, err_msg=key)
+
+
+def test_numpy_votes_as_the_decoder_does():
+    rng = np.random.default_rng(5)
+    boxes, _ = crowd(rng, anchors=576)
+    logits = rng.integers(-80, 60, (24, 24, 4)).astype(np.int8)
+    maps = {"class_logits_0": logits, "box_codes_0": rng.integers(-9, 9, (24, 24, 4), np.int8)}
+    decoder = SigmoidSSDDecoder(vote_iou=0.6, max_detections=20)
+    config = decoder.get_config()
+    names = ("score_threshold", "iou_threshold", "max_detections", "scale_factors")
+    settings = {name: config[name] for name in names} | halves.SSD_SETTINGS["SigmoidSSDDecoder"](
+        config
+    )
+    entry = {"scale": 0.1, "zero_point": 0}
+    settings |= {
+        "anchors": boxes,
+        "classes": 3,
+        "pairs": 1728,
+        "outputs": dict.fromkeys(maps, entry),
+    }
+    got, scores, classes = numpy_ssd.decode(maps, settings)
+    real = {name[:-2]: tf.constant(value * np.float32(0.1)) for name, value in maps.items()}
+    outputs = {name: tf.reshape(value, [1, 576, 4]) for name, value in real.items()}
+    found = decoder(outputs, tf.constant(boxes))
+    assert len(got) == int(found["count"][0]) == 20
+    np.testing.assert_array_equal(found["classes"][0], classes)
+    np.testing.assert_allclose(found["scores"][0], scores, atol=1e-6)
+    np.testing.assert_allclose(found["boxes"][0], got, atol=1e-5)
+    unmoved = SigmoidSSDDecoder(max_detections=20)(outputs, tf.constant(boxes))["boxes"]
+    assert np.abs(unmoved - found["boxes"]).max() > 0.01
+
+
 class TestSigmoidSSDDecoderContract(LayerContract):
     part = SigmoidSSDDecoder
     settings = {
@@ -150,6 +234,7 @@ class TestSigmoidSSDDecoderContract(LayerContract):
         "max_per_class": 7,
         "pre_nms_top_k": 50,
         "scale_factors": (1.0, 2.0, 3.0, 4.0),
+        "vote_iou": 0.7,
         "test_time": ("flip",),
     }
 

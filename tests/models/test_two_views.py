@@ -62,6 +62,25 @@ def test_a_mirrored_image_has_the_mirrored_detections():
     np.testing.assert_allclose([xmin, xmax], [1 - other_xmax, 1 - other_xmin], atol=1e-4)
 
 
+def test_each_view_votes_before_both_are_joined():
+    """What a view finds moves by what that view sees; the join chooses among moved boxes."""
+    detector = small_ssd(decoder=SSDDecoder(0.01, vote_iou=0.5, test_time=("flip",)))
+    once = small_ssd(decoder=SSDDecoder(0.01, vote_iou=0.5))
+    plain = small_ssd(decoder=SSDDecoder(0.01, test_time=("flip",)))
+    for other in (once, plain):
+        other.set_weights(detector.get_weights())
+    images = contracts.batch_of(contracts.SQUARE, [3, 1])["image"]
+    mirrored = once.detect_prepared(tf.reverse(images, [2]))
+    top, left, bottom, right = tf.unstack(mirrored["boxes"], axis=-1)
+    mirrored = {**mirrored, "boxes": tf.stack([top, 1 - right, bottom, 1 - left], axis=-1)}
+    overlap = once.decoder.iou_threshold
+    want = nms.merge_detections(once.detect_prepared(images), mirrored, overlap)
+    found = detector.detect_prepared(images)
+    for key, value in want.items():
+        np.testing.assert_allclose(found[key], value, atol=1e-5, err_msg=key)
+    assert np.abs(found["boxes"] - plain.detect_prepared(images)["boxes"]).max() > 0.01
+
+
 class Sees(SSD):
     """A detector that finds what is white, as one box in the network's frame."""
 

@@ -34,12 +34,16 @@ def decode(maps, s):
     y, x = np.divmod(place, width)
     cells = np.stack([y, x], axis=1).astype(np.float32)
     if "sides" in real:
-        sides = 4 * np.logaddexp(real["sides"][y, x], 0)  # Distances from the cell's middle.
-        boxes = np.concatenate([cells + 0.5 - sides[:, :2], cells + 0.5 + sides[:, 2:]], axis=1)
+        middles = np.stack(np.mgrid[:height, :width], axis=-1) + np.float32(0.5)
+        sides = 4 * np.logaddexp(real["sides"], 0)  # Distances from the cell's middle.
+        every = np.concatenate([middles - sides[..., :2], middles + sides[..., 2:]], axis=-1)
+        boxes = every[y, x]
     else:
         middles, halves = cells + real["offset"][y, x], np.maximum(real["size"][y, x], 0) / 2
         boxes = np.concatenate([middles - halves, middles + halves], axis=1)
     limits = np.float32([height, width, height, width])
+    if s.get("vote_iou"):
+        boxes = vote(every.clip(0, limits), scores, y, x, classes, s)
     boxes, scores = boxes.clip(0, limits) / limits, peaks[best]
     kept = np.arange(len(best))
     if "iou_threshold" in s:
@@ -52,9 +56,27 @@ def suppress(boxes, classes, threshold):
     kept = []
     for i in range(len(boxes)):
         others = boxes[[j for j in kept if classes[j] == classes[i]]].reshape(-1, 4)
-        sides = np.minimum(others[:, 2:], boxes[i, 2:]) - np.maximum(others[:, :2], boxes[i, :2])
-        shared = np.prod(np.maximum(sides, 0), axis=1)
-        union = np.prod(boxes[i, 2:] - boxes[i, :2]) + np.prod(others[:, 2:] - others[:, :2], 1)
-        if not (shared > threshold * np.maximum(union - shared, 1e-30)).any():
+        if not (overlaps(boxes[i], others) > threshold).any():
             kept.append(i)
     return kept
+
+
+def vote(every, scores, y, x, classes, s):
+    """Move detections to the mean of the boxes of the cells around them, weighted by score."""
+    edge, moved = s["kernel_size"] // 2, every[y, x]
+    for i, (row, column, kind) in enumerate(zip(y, x, classes, strict=True)):
+        rows, columns = (slice(max(v - edge, 0), v + edge + 1) for v in (row, column))
+        boxes, weights = every[rows, columns].reshape(-1, 4), scores[rows, columns, kind].ravel()
+        overlap = overlaps(moved[i], boxes)
+        weights = weights * ((weights > s["score_threshold"]) & (overlap >= s["vote_iou"]))
+        if weights.any():
+            moved[i] = weights @ boxes / weights.sum()
+    return moved
+
+
+def overlaps(box, others):
+    """Compute the IoU of a box and others."""
+    sides = np.minimum(others[:, 2:], box[2:]) - np.maximum(others[:, :2], box[:2])
+    shared = np.prod(np.maximum(sides, 0), axis=1)
+    union = np.prod(box[2:] - box[:2]) + np.prod(others[:, 2:] - others[:, :2], 1)
+    return shared / np.maximum(union - shared, 1e-30)

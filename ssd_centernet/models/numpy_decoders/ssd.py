@@ -44,7 +44,8 @@ def decode(maps, s):
     kept = kept[: s["max_detections"]]
     found = given[rows[kept]]
     if s.get("vote_iou"):
-        found = vote(found, classes[kept], boxes[rows], scores, classes, s)
+        most = s.get("voters")
+        found = vote(found, classes[kept], given[rows[:most]], scores[:most], classes[:most], s)
     return found, scores[kept], classes[kept]
 
 
