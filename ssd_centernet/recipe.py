@@ -36,6 +36,7 @@ from ssd_centernet.recipe_settings import RecipeSettings
 from ssd_centernet.runtime.distribution import Communicator, SingleProcess
 from ssd_centernet.runtime.engine import Engine, start_engine
 from ssd_centernet.runtime.precision import needs_loss_scale
+from ssd_centernet.runtime.tpu import check_precision
 from ssd_centernet.training import image_sizes
 from ssd_centernet.training.length import LOSS_PREFIX, LoopOptions, RunLength, intervals, run_length
 from ssd_centernet.training.teacher import Lessons
@@ -288,6 +289,7 @@ class Recipe(RecipeSettings):
         Raises:
             ValueError: statistics are to be joined that stay as they are.
         """
+        check_precision(tf.distribute.get_strategy(), detector.dtype_policy.name)
         communicator, rendering = communicator or SingleProcess(), self.rendering()
         lessons = teacher and Lessons(self.teacher, detector, teacher)
         if self.sync_batch_norm and detector.quantized is not None:

@@ -87,7 +87,7 @@ class RecipeSettings:
         seed: of initial weights, shuffling and augmentation.
         deterministic: whether all operations give the same bits each time; on a CPU they do.
         device: auto, cpu, gpu, tpu, hpu, mlu or npu.
-        strategy: auto, one, mirrored, multi_worker, horovod or hccl: what joins several devices.
+        strategy: auto, one, mirrored, multi_worker, horovod, hccl or tpu: what joins devices.
         devices: number that share a batch of this process; None is all for mirrored, else one.
         use_horovod: the same as the strategy horovod.
         gradient_compression: "fp16" sends gradients between processes in half precision.

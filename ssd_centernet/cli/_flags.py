@@ -13,7 +13,7 @@ from absl import flags
 
 _DTYPES = ["fp32", "bf16", "fp16"]
 AUTO = "auto"
-_STRATEGIES = ["auto", "one", "mirrored", "multi_worker", "horovod", "hccl"]
+_STRATEGIES = ["auto", "one", "mirrored", "multi_worker", "horovod", "hccl", "tpu"]
 _DEVICES = ["auto", "cpu", "gpu", "tpu", "hpu", "mlu", "npu"]
 
 
@@ -215,14 +215,14 @@ def define_strategy() -> None:
         _STRATEGIES,
         "What joins several devices: one, none; mirrored, the devices of this process, which share "
         "its batch; horovod, processes that a launcher started; multi_worker, those of TF_CONFIG "
-        "or mpirun, which TensorFlow joins; hccl, those of RANK_SIZE, on NPUs. auto: horovod or "
-        "multi_worker where such started this process, mirrored where --devices is more than 1, "
-        "else one.",
+        "or mpirun, which TensorFlow joins; hccl, those of RANK_SIZE, on NPUs; tpu, the cores of a "
+        "TPU slice. auto: horovod or multi_worker where such started this process, mirrored where "
+        "--devices is more than 1, else one.",
     )
     flags.DEFINE_integer(
         "devices",
         None,
-        "Devices of this process, which share its batch (--strategy=mirrored: all).",
+        "Devices of this process, which share its batch (--strategy=mirrored or tpu: all).",
         lower_bound=1,
     )
 

@@ -63,9 +63,15 @@ def define_flags() -> None:
 def main(argv: list[str]) -> int:
     """Run the command."""
     from ssd_centernet.cli import _flags
+    from ssd_centernet.runtime.cluster import started_by_mpirun
     from ssd_centernet.runtime.launcher import launch
 
     _flags.require("num_processes")
+    if started_by_mpirun() is not None:  # An mpirun within another one ends without a word.
+        raise flags.Error(
+            "mpirun started this process, and `ssd_centernet launch` starts processes itself. Give "
+            "mpirun the command that stands after `--`, or leave mpirun out and set --engine=mpi."
+        )
     values, command = flags.FLAGS, argv[1:]
     if not command or command[0] not in _IN_SEVERAL:
         raise flags.Error(

@@ -122,7 +122,7 @@ def join() -> tuple[int, int, int]:
     Raises:
         ImportError: the adapter is not installed.
         RuntimeError: it could not open the device, or not reach the other processes.
-        ValueError: ASCEND_DEVICE_ID or the number of processes is not set.
+        ValueError: ASCEND_DEVICE_ID or the number of processes is not set, or no number.
     """
     if processes() < 2 or not os.environ.get("ASCEND_DEVICE_ID"):
         raise ValueError(
@@ -130,7 +130,7 @@ def join() -> tuple[int, int, int]:
             "ASCEND_DEVICE_ID, RANK_SIZE, RANK_ID and RANK_TABLE_FILE (or CM_WORKER_SIZE and the "
             "other variables CM_*) in each of them, as docs/devices.md shows."
         )
-    number = int(os.environ["ASCEND_DEVICE_ID"])
+    number = _number("ASCEND_DEVICE_ID", 0)
     if not _opened:
         _open(number)
     handle = _opened[0][1]
@@ -138,8 +138,22 @@ def join() -> tuple[int, int, int]:
 
 
 def processes() -> int:
-    """Return how many processes the environment says that HCCL joins; 1 where it says nothing."""
-    return max(int(os.environ.get(name) or 1) for name in SIZES)
+    """Return how many processes the environment says that HCCL joins; 1 where it says nothing.
+
+    Raises:
+        ValueError: it says something that is no number.
+    """
+    return max(_number(name, 1) for name in SIZES)
+
+
+def _number(name: str, otherwise: int) -> int:
+    text = os.environ.get(name) or str(otherwise)
+    if not text.isdecimal():
+        raise ValueError(
+            f"{name} is {text!r}; expected a number, by which HCCL knows the processes of a run. "
+            "Set it as docs/devices.md shows, or take it out of the environment."
+        )
+    return int(text)
 
 
 def opened_npu() -> int | None:

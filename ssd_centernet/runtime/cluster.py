@@ -87,7 +87,17 @@ def launched_rank() -> int | None:
     if cluster is not None:
         return cluster.rank
     place = started_by_mpirun()
-    return None if place is None else place[0]
+    return _rank_by_hccl() if place is None else place[0]
+
+
+def _rank_by_hccl() -> int | None:
+    """Return the number of this process among several on NPUs, as their rank table counts them.
+
+    Where HCCL finds the processes by itself (CM_WORKER_SIZE), no number is known before.
+    """
+    told = [os.environ.get(name, "") for name in ("RANK_ID", "RANK_SIZE")]
+    several = all(text.isdecimal() for text in told) and int(told[1]) > 1
+    return int(told[0]) if several else None
 
 
 def started_by_mpirun() -> tuple[int, int] | None:

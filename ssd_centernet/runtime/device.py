@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import tensorflow as tf
 from absl import logging
 
-from ssd_centernet.runtime import ascend, vendors
+from ssd_centernet.runtime import ascend, tpu, vendors
 
 DEVICES = ("auto", "cpu", "gpu", "tpu", "hpu", "mlu", "npu")
 
@@ -107,9 +107,14 @@ def select_devices(name: str | None = "auto", count: int | None = None) -> tf.di
     """
     name = _found(name)
     if name not in ("cpu", "gpu", "mlu"):
+        instead = (
+            "Give --strategy=tpu, which trains on the cores of a slice."
+            if name == "tpu"
+            else "Start a process for each device: ssd_centernet launch --num_processes=N -- train "
+            "..."
+        )
         raise ValueError(
-            f"--strategy=mirrored knows GPUs, MLUs and CPUs, and the device is {name!r}. Start a "
-            "process for each device: ssd_centernet launch --num_processes=N -- train ..."
+            f"--strategy=mirrored knows GPUs, MLUs and CPUs, and the device is {name!r}. {instead}"
         )
     if name == "cpu" and count is None:
         raise ValueError(
@@ -274,22 +279,25 @@ def _cpu() -> tf.distribute.Strategy:
     return tf.distribute.get_strategy()
 
 
-def _tpu(index: int) -> tf.distribute.Strategy:
+def find_tpu() -> None:
+    """Refuse to go on where there is no TPU.
+
+    Raises:
+        RuntimeError: there is none.
+    """
     if not tf.config.list_physical_devices("TPU") and not os.environ.get("TPU_NAME"):
         raise _missing("TPU")
+
+
+def _tpu(index: int) -> tf.distribute.Strategy:
+    find_tpu()
     if index > 0:
         raise RuntimeError(
             f"This process has local rank {index}: several processes cannot train on TPUs. Start "
             "one, without --use_horovod, or use GPUs."
         )
-    address = os.environ.get("TPU_NAME", "local")
-    resolver = tf.distribute.cluster_resolver.TPUClusterResolver(tpu=address)
-    if address != "local":
-        tf.config.experimental_connect_to_cluster(resolver)
-    topology = tf.tpu.experimental.initialize_tpu_system(resolver)
-    # A process feeds one core; all cores of a strategy would be given the same images.
-    core = tf.tpu.experimental.DeviceAssignment.build(topology, num_replicas=1)
-    return tf.distribute.TPUStrategy(resolver, core)
+    # All cores of a strategy would be given the same images, where nothing deals them.
+    return tpu.open_cores(1)
 
 
 def _npu(index: int) -> tf.distribute.Strategy:

@@ -12,14 +12,16 @@ from absl import logging
 from ssd_centernet.runtime.cluster import read_cluster, started_by_mpirun
 from ssd_centernet.runtime.device import (
     claim_device,
+    find_tpu,
     refuse_shared_devices,
     select_device,
     select_devices,
 )
 from ssd_centernet.runtime.distribution import Communicator, SingleProcess, connect
 from ssd_centernet.runtime.replicas import Replicas, replica_scope
+from ssd_centernet.runtime.tpu import open_cores
 
-STRATEGIES = ("auto", "one", "mirrored", "multi_worker", "horovod", "hccl")
+STRATEGIES = ("auto", "one", "mirrored", "multi_worker", "horovod", "hccl", "tpu")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,9 +57,9 @@ def start_engine(
         name: one of `STRATEGIES`; 'auto' is 'horovod' in a process that Horovod's launcher began,
             'multi_worker' where TF_CONFIG lists several processes or mpirun started several,
             'mirrored' where several devices are asked for, and else 'one'. 'hccl' joins processes
-            on NPUs.
+            on NPUs, 'tpu' the cores of a TPU slice.
         device: kind of the devices, see `select_device`.
-        devices: number of devices of this process; None is all for 'mirrored', and else one.
+        devices: number of devices of this process; None is all for 'mirrored' and 'tpu', else one.
         use_horovod: the same as the name 'horovod'.
         compression: "fp16" sends gradients in half precision, "none" as they are.
         group_size: processes or devices that share batch statistics; None means all.
@@ -75,14 +77,15 @@ def start_engine(
     name = _settled(name, devices, use_horovod)
     if deterministic:
         tf.config.experimental.enable_op_determinism()
-    if name == "mirrored":
-        strategy = select_devices(device, devices)
+    if name in ("mirrored", "tpu"):
+        select = _cores_of_slice if name == "tpu" else select_devices
+        strategy = select(device, devices)
         number = strategy.num_replicas_in_sync
         if number > 1:
-            logging.info("Each batch is shared by %d devices (mirrored).", number)
+            logging.info("Each batch is shared by %d devices (%s).", number, name)
             options = {"compression": compression, "group_size": group_size}
             return Engine(Replicas(strategy, **options), strategy)
-        logging.info("Only one device is there: --strategy=mirrored is the same as one.")
+        logging.info("Only one device is there: --strategy=%s is the same as one.", name)
         return Engine(SingleProcess(), strategy)
     options = {"compression": compression, "group_size": group_size}
     if name == "hccl":
@@ -95,6 +98,17 @@ def start_engine(
     claim = claim_device(strategy, communicator.local_rank)
     refuse_shared_devices(communicator.gather([claim]))
     return Engine(communicator, strategy)
+
+
+def _cores_of_slice(device: str | None, count: int | None) -> tf.distribute.Strategy:
+    """Return the strategy of so many cores of a TPU slice; None is all."""
+    if device not in (None, "auto", "tpu"):
+        raise ValueError(
+            f"--strategy=tpu trains on the cores of a TPU slice, and --device is {device!r}. Set "
+            "it to tpu, or choose another --strategy."
+        )
+    find_tpu()
+    return open_cores(count)
 
 
 def _joined_by_hccl(device: str | None, options: dict) -> Communicator:
@@ -122,7 +136,7 @@ def _settled(name: str, devices: int | None, use_horovod: bool) -> str:
         engine = "horovod" if use_horovod else name
         raise ValueError(
             f"--devices is {devices}, but with --strategy={engine} a process has one device. Leave "
-            "out --devices, or choose --strategy=mirrored."
+            "out --devices, or choose --strategy=mirrored, or tpu for a TPU slice."
         )
     # Horovod's own launcher tells both; a size alone is that of something else.
     horovod = "HOROVOD_RANK" in os.environ and int(os.environ.get("HOROVOD_SIZE") or 1) > 1

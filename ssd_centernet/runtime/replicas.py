@@ -15,6 +15,7 @@ from typing import Any
 import tensorflow as tf
 
 from ssd_centernet.runtime.distribution import SingleProcess
+from ssd_centernet.runtime.tpu import is_tpu, run_compiled
 
 
 def copies(variable: tf.Variable) -> tuple[tf.Variable, ...]:
@@ -61,7 +62,7 @@ def run_on_replicas(strategy: tf.distribute.Strategy) -> Callable:
     """Return a function like `strategy.run` that deals the rows of a batch to the replicas.
 
     Args:
-        strategy: of `select_device` or of `select_devices`.
+        strategy: of `select_device`, or of several devices.
 
     Returns:
         `strategy.run` itself for a single replica. Else a function of a function and its arguments:
@@ -82,7 +83,14 @@ def run_on_replicas(strategy: tf.distribute.Strategy) -> Callable:
         ]
         return values(lambda context: parts[context.replica_id_in_sync_group])
 
-    return lambda function, args=(): strategy.run(function, args=tuple(map(deal, args)))
+    def run(function: Callable, args: Sequence[Any] = ()) -> Any:
+        return strategy.run(function, args=tuple(map(deal, args)))
+
+    return functools.partial(_run_compiled, run) if is_tpu(strategy) else run
+
+
+def _run_compiled(run: Callable, function: Callable, args: Sequence[Any] = ()) -> Any:
+    return run_compiled(run, function, args)
 
 
 def _rows(rows: tf.Tensor, replica: int, number: int) -> tf.Tensor:
@@ -110,7 +118,7 @@ class Replicas(SingleProcess):
         """Join the replicas of a strategy.
 
         Args:
-            strategy: of `select_devices`.
+            strategy: of `select_devices`, or of the cores of a TPU slice.
             compression: "fp16" sends gradients in half precision, "none" as they are.
             group_size: consecutive replicas that share batch statistics; None means all.
 

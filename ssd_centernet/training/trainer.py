@@ -267,7 +267,8 @@ class Trainer(tf.Module):
                 total.assign_add(gradient)
         # Without the last name: the gradients' norm is that of their mean.
         self._accumulated_parts.assign_add(tf.stack([parts[n] for n in self.metric_names[:-1]]))
-        self._sources[index].assign(batch["source_id"])
+        rows = tf.tensor_scatter_nd_update(self._sources, [[index]], [batch["source_id"]])
+        self._sources.assign(rows)  # As a whole: a TPU has no assignment to a slice.
 
     def _with_accumulated(self, gradients: list, parts: dict, sources: tf.Tensor) -> tuple:
         """Average the last batch of an update with those before it, and empty the sums."""

@@ -32,7 +32,9 @@ def elsewhere(tmp_path, monkeypatch):
 def test_a_training(line, processes, wanted):
     plan = translate_line(split(line))
     assert plan.processes == processes and (plan.command[0] == "launch") == (processes > 1)
-    assert "use_horovod" not in shlex.join(plan.command) or processes == 1
+    by_mpi = "--engine=mpi" in plan.command
+    assert by_mpi == (line.startswith("mpirun") and processes > 1)
+    assert ("use_horovod" in shlex.join(plan.command)) == by_mpi or processes == 1
     first, *arguments = training_of(plan.command)
     assert first == "train"
     with parsed_recipe(arguments) as values:
@@ -70,14 +72,16 @@ def test_variables_that_a_line_needs(line, variables):
 
 
 def test_what_is_told(capsys):
-    line = "mpirun --bind-to core --np 2 ssd.py --max_cpus=16 -f"
+    line = "mpirun --allow-run-as-root --bind-to core -x A=1 --np 2 ssd.py --max_cpus=16 -f"
     with parsed("compat", ["--dry_run", "--add=--device=cpu"]):
         assert compat.main(["compat", *split(line)]) == 0
     said = capsys.readouterr()
-    assert said.out.startswith("ssd_centernet launch --num_processes=2 -- train --gin_file=ssd300")
-    assert said.out.endswith("--device=hpu --device=cpu\n")
+    launch = "ssd_centernet launch --num_processes=2 --engine=mpi"
+    launch += " '--launcher_args=--bind-to core -x A=1' -- train --gin_file=ssd300"
+    assert said.out.startswith(launch)
+    assert said.out.endswith("--device=hpu --use_horovod --device=cpu\n")
     assert "typed by nobody: --mode=train --dtype=bf16 --batch_size=128" in said.err
-    assert "of mpirun, changes nothing here: --bind-to core" in said.err
+    assert "of mpirun" not in said.err
     assert "--max_cpus=16 changes nothing" in said.err
 
 
@@ -157,6 +161,7 @@ def test_dashes_that_were_forgotten_are_told():
         ("tools/test.py ssd300.py a/latest.pth --show", "`ssd_centernet predict` draws"),
         ("torchrun --nnodes=2 --nproc_per_node=8 tools/train.py ssd300.py", "first:8,second:8"),
         ("horovodrun -np x ssd.py", "expected a number of processes"),
+        ("mpirun --hostfile a -np 2 ssd.py", "such as -H first:8,second:8"),
         ("tools/dist_train.sh ssd300.py", "needs 1 words and the number of devices"),
         ("calc_fps.py a.json 8", "expected LOG GPU_NUMS BATCH_SIZE"),
     ],

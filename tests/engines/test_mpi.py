@@ -85,6 +85,21 @@ def test_the_reason_of_a_process_that_fails_is_shown_last(mpirun, data_dir, tmp_
     assert "starting again" not in ended.text
 
 
+def test_launch_within_mpirun_is_refused(mpirun, tmp_path, warm):
+    launch = (
+        "launch",
+        "--engine=mpi",
+        "--num_processes=2",
+        "--",
+        "train",
+        f"--model_dir={tmp_path}",
+    )
+    command = (mpirun, "-np", 1, warm, "-m", "ssd_centernet", *launch)
+    ended = run(*command, env=environment(**AS_ROOT))
+    assert "mpirun started this process" in ended.stderr and ended.status, str(ended)
+    assert not list(tmp_path.iterdir())
+
+
 def test_lines_that_mpirun_passes_on_in_parts_are_joined(capsys):
     from ssd_centernet.runtime.launcher import _pass_on
 

@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from ssd_centernet import config
 from ssd_centernet.runtime import ascend
+from ssd_centernet.runtime.cluster import launched_rank
 from ssd_centernet.runtime.engine import start_engine
 from ssd_centernet.training.failures import NonFiniteLossError
 from ssd_centernet.training.loss_scale import LossScale
@@ -66,6 +67,22 @@ def test_options_that_the_adapter_does_not_take_are_errors(adapter, bindings, me
 def test_an_unknown_option_is_an_error_before_anything_starts():
     with pytest.raises(config.ConfigError, match="precision_mode"):
         config.parse(gin_params=["npu_options.precision_modes = 'origin'"])
+
+
+def test_the_rank_of_processes_that_hccl_joins(adapter, monkeypatch):
+    assert launched_rank() is None
+    monkeypatch.setenv("RANK_SIZE", "2")
+    assert launched_rank() is None
+    monkeypatch.setenv("RANK_ID", "1")
+    assert launched_rank() == 1
+    monkeypatch.setenv("RANK_SIZE", "1")
+    assert launched_rank() is None
+    for name in ("RANK_SIZE", "ASCEND_DEVICE_ID"):
+        monkeypatch.setenv("RANK_SIZE", "2")
+        monkeypatch.setenv("ASCEND_DEVICE_ID", "0")
+        monkeypatch.setenv(name, "two")
+        with pytest.raises(ValueError, match=f"{name} is 'two'; expected a number"):
+            start_engine("hccl")
 
 
 def test_processes_that_nothing_joins_are_refused(adapter, monkeypatch):

@@ -61,7 +61,10 @@ EXPECTED = {
     "centernet/Centernet_performance_8MLUs": (8, {"batch_size": 10, "use_performance": True}),
     "centernet/Centernet_performance_16MLUs": (16, {"batch_size": 10, "use_performance": True}),
     "centernet/hourglass104_8GPUs": (8, {"batch_size": 8, "steps": 280000, "dtype": "fp16"}),
-    "centernet/hourglass104_TPU": (1, {"batch_size": 128, "steps": 140000, "dtype": "bf16"}),
+    "centernet/hourglass104_TPU": (
+        1,
+        {"batch_size": 128, "steps": 140000, "dtype": "bf16", "strategy": "tpu"},
+    ),
 }
 OTHERS = {  # Script -> command.
     "ssd_resnet34/evaluate": "evaluate",

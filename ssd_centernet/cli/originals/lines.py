@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -41,6 +42,10 @@ PROGRAMS = {
     "calc_fps.py": Program("SSD VGG-16 (NPU)", (), fps.translate),
 }
 _LAUNCHERS = ("horovodrun", "mpirun", "mpiexec", "orterun", "torchrun")
+# Names of OpenMPI's, which the launch of this library knows too, and what it does without a word.
+_OF_MPI = ("mpirun", "mpiexec", "orterun")
+_DONE_ANYHOW = ("--allow-run-as-root", "--tag-output", "-tag-output")
+_HOST_FILES = ("--hostfile", "-hostfile", "--machinefile", "-machinefile")
 _TORCH = "torch.distributed.launch"
 _COUNTS = ("-np", "--np", "-n", "--num-proc", "--nproc_per_node", "--nproc-per-node")
 _HOSTS = ("-H", "--hosts", "-host", "--host")
@@ -48,6 +53,19 @@ _HOSTS = ("-H", "--hosts", "-host", "--host")
 _PYTHON = re.compile(r"\$?\{?PYTHON\}?|([\w./-]*/)?python[\d.]*|bash|sh")
 # Scripts that start a program on several devices: CONFIG N, or CONFIG CHECKPOINT N.
 _STARTERS = {"dist_train.sh": ("tools/train.py", 1), "dist_test.sh": ("tools/test.py", 2)}
+
+
+class Launched(NamedTuple):
+    """What stands before a program: processes, hosts, variables, notes, and words for mpirun.
+
+    The last is None where another launcher, or none, starts the processes.
+    """
+
+    processes: int | None = None
+    hosts: str | None = None
+    environment: dict[str, str] = {}
+    notes: list[str] = []
+    for_mpirun: list[str] | None = None
 
 
 def translate_line(words: Sequence[str]) -> Plan:
@@ -67,16 +85,28 @@ def translate_line(words: Sequence[str]) -> Plan:
     program = PROGRAMS[name]
     if program_help.ASKED.intersection(after):
         return Plan([], answer=program_help.describe(name, *program[:2]))
-    processes, hosts, environment, notes = _launched(before)
+    launched = _launched(before)
     plan = program.translate(Given(name, program.options, after))
-    plan.notes = notes + plan.notes
-    plan.environment = environment | plan.environment
-    plan.processes = processes or plan.processes
+    plan.notes = launched.notes + plan.notes
+    plan.environment = launched.environment | plan.environment
+    plan.processes = launched.processes or plan.processes
     if plan.processes > 1:
-        told = [f"--hosts={hosts}"] if hosts else []
-        plan.command = [word for word in plan.command if word != "--use_horovod"]
-        plan.command = ["launch", f"--num_processes={plan.processes}", *told, "--", *plan.command]
+        plan.command = _in_several(plan, launched)
     return plan
+
+
+def _in_several(plan: Plan, launched: Launched) -> list[str]:
+    """Return the command that starts a plan's command in several processes."""
+    command = [word for word in plan.command if word != "--use_horovod"]
+    first = ["launch", f"--num_processes={plan.processes}"]
+    first += [f"--hosts={launched.hosts}"] if launched.hosts else []
+    if launched.for_mpirun is not None:
+        first.append("--engine=mpi")
+        if launched.for_mpirun:
+            first.append(f"--launcher_args={shlex.join(launched.for_mpirun)}")
+        # Horovod joins them, as in the originals: TensorFlow alone knows GPUs and CPUs only.
+        command.append("--use_horovod")
+    return [*first, "--", *command]
 
 
 def _split(words: list[str]) -> tuple[list[str], str, list[str]]:
@@ -105,8 +135,8 @@ def _split(words: list[str]) -> tuple[list[str], str, list[str]]:
     )
 
 
-def _launched(words: list[str]) -> tuple[int | None, str | None, dict[str, str], list[str]]:
-    """Read what stands before the program: processes, hosts, variables, and what is left out."""
+def _launched(words: list[str]) -> Launched:
+    """Read what stands before the program."""
     environment = {}
     while words and re.match(r"\w+=", words[0]):
         name, _, value = words.pop(0).partition("=")
@@ -115,7 +145,7 @@ def _launched(words: list[str]) -> tuple[int | None, str | None, dict[str, str],
     if words[:1] == ["-m"] and words[1:2] == [_TORCH]:
         words = words[1:]
     if not words:
-        return None, None, environment, []
+        return Launched(environment=environment)
     launcher, rest = os.path.basename(words[0]), words[1:]
     if launcher not in (*_LAUNCHERS, _TORCH):
         raise flags.Error(
@@ -136,10 +166,18 @@ def _launched(words: list[str]) -> tuple[int | None, str | None, dict[str, str],
                 f"{launcher} --nnodes={value}: Horovod starts the processes of all machines from "
                 "the first one. Give `horovodrun -np N -H first:8,second:8 PROGRAM ...` there."
             )
+        elif launcher in _OF_MPI and name in _HOST_FILES:
+            raise flags.Error(
+                f"{launcher} {name}: name the machines and their processes in the line instead, "
+                "such as -H first:8,second:8."
+            )
         else:
             left.append(f"{name}{equals}{value}")
+    if launcher in _OF_MPI:
+        kept = [word for word in left if word not in _DONE_ANYHOW]
+        return Launched(processes, hosts, environment, [], kept)
     notes = [f"of {launcher}, changes nothing here: {' '.join(left)}"] if left else []
-    return processes, hosts, environment, notes
+    return Launched(processes, hosts, environment, notes)
 
 
 def _count(launcher: str, name: str, text: str) -> int:
