@@ -4,9 +4,16 @@ from __future__ import annotations
 
 import tensorflow as tf
 
+from ssd_centernet.runtime.tpu import is_tpu
+
 
 def has_clock() -> bool:
-    """Tell whether a graph can read the time: it cannot where all operations must repeat."""
+    """Tell whether a graph can read the time and keep it.
+
+    It cannot where all operations must repeat, nor on TPUs, whose variables belong to the steps.
+    """
+    if is_tpu(tf.distribute.get_strategy()):
+        return False
     try:
         with tf.device("CPU:0"):
             tf.timestamp()

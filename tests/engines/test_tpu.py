@@ -37,9 +37,17 @@ def test_the_cores_of_a_slice_train_as_one_device_with_the_whole_batch(runs):
     assert_alike(variables(together / "ckpt-10"), variables(alone / "ckpt-10"))
     for ours, theirs in zip(records(together, "train"), records(alone, "train"), strict=True):
         assert ours["total"] == pytest.approx(theirs["total"], rel=1e-4)
+    # No variable of a core is changed between its steps.
+    waits = ["data_wait_share" in records(one, "train")[-1] for one in runs]
+    assert waits == [False, True]
     (found,), (expected,) = records(together, "eval"), records(alone, "eval")
     assert found["AP"] == pytest.approx(expected["AP"], abs=0.01)
     assert json.loads((together / "evaluation" / "metrics.json").read_text())["num_images"] == 5
+
+
+def test_cores_agree_on_a_loss_that_is_not_finite_and_on_statistics(warm):
+    ended = on_slice(warm, 4, "checks", "norms", "faults")
+    assert "norms: content" in ended.stdout and "faults: content" in ended.stdout, str(ended)
 
 
 @pytest.mark.parametrize("cores", [2, 3])

@@ -1,5 +1,7 @@
 """The command line beside a stand-in for a TPU slice: `tpu.py CORES COMMAND ...`.
 
+`tpu.py CORES checks CHECK ...` makes checks of `replicas.py` with it.
+
 The stand-in has the names and arguments of TensorFlow's TPU parts, and their limits: the system is
 started before a strategy is made, nothing runs outside of a graph, what is not a tensor becomes
 one, there are no texts, no sizes that are only known later, no assignments to a part of a variable,
@@ -99,6 +101,15 @@ if __name__ == "__main__":
     tf.config.experimental_connect_to_cluster = connected.append
     tf.tpu.experimental.initialize_tpu_system = initialize
     tf.tpu.experimental.DeviceAssignment = Assignment
+    if sys.argv[2] == "checks":
+        from ssd_centernet.runtime.tpu import open_cores
+        from tests.engines.workers import replicas
+
+        cores = open_cores(None)
+        for check in (one for one in replicas.CHECKS if one.__name__ in sys.argv[3:]):
+            check(cores)
+            print(f"{check.__name__}: content", flush=True)
+        sys.exit()
     from ssd_centernet.cli import main
 
     sys.argv[1:] = sys.argv[2:]
