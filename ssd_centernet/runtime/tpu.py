@@ -1,6 +1,6 @@
 """The cores of a TPU slice as one training.
 
-Written against TensorFlow's sources (2.10 to 2.21), and never run on a TPU.
+Written against the sources of TensorFlow 2.20, and never run on a TPU.
 
 Source: https://www.tensorflow.org/guide/tpu
 """
