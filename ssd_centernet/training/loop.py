@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -47,6 +48,7 @@ def compile_steps(
     run = run_on_replicas(strategy)
     if not in_graph:
         return _steps_from_python(trainer, run)
+    run = _outside_of_the_loop(run)
 
     @tf.function(autograph=False)
     def run_steps(iterator, number: tf.Tensor) -> None:
@@ -59,6 +61,29 @@ def compile_steps(
         tf.while_loop(lambda index: index < number, run_step, [tf.constant(0)])
 
     return run_steps
+
+
+def _outside_of_the_loop(run: Callable) -> Callable:
+    """Let each call be a function of its own, which TensorFlow does not put into the loop's graph.
+
+    oneDNN takes the gradient of a max pooling only where TensorFlow has met the pooling before it.
+    In a graph with a cycle it may meet either first, as addresses in memory have it, and the two
+    kernels add up in other orders: the last bits of gradients would differ from process to process.
+    """
+    if "experimental_attributes" not in inspect.signature(tf.function).parameters:
+        return run  # TensorFlow 2.11 and older.
+    functions = {}
+
+    def run_outside(function: Callable, args: tuple) -> None:
+        if function not in functions:
+            functions[function] = tf.function(
+                lambda *args: (run(function, args=args), None)[1],
+                autograph=False,
+                experimental_attributes={"_noinline": True},
+            )
+        functions[function](*args)
+
+    return run_outside
 
 
 def _steps_from_python(trainer: Trainer, run: Callable) -> Callable:
