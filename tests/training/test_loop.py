@@ -1,6 +1,7 @@
 """The loop alone: how many steps a call takes, one trace, signals, and what processes agree on."""
 
 import functools
+import inspect
 import os
 import signal
 import types
@@ -126,19 +127,21 @@ def test_calls_of_any_length_are_traced_once(strategy):
 
 @pytest.mark.parametrize("accumulate", [1, 3])
 def test_steps_that_python_calls_are_those_of_the_graph_and_have_no_loop(accumulate, monkeypatch):
-    made, bits = [], []
+    forms, bits = [], []
     trace = tf.function
 
+    @functools.wraps(trace)
     def traced(function=None, **options):
         if function is None:
             return functools.partial(traced, **options)
-        made.append(trace(function, **options))
-        return made[-1]
+        forms[-1].append(trace(function, **options))
+        return forms[-1][-1]
 
     monkeypatch.setattr(tf, "function", traced)
     batches = [tiny_batch(seed) for seed in range(4)]
     stacked = {name: tf.stack([batch[name] for batch in batches]) for name in batches[0]}
     for in_graph in (True, False):
+        forms.append([])
         keras.utils.set_random_seed(1)
         trainer = tiny_trainer(accumulate_steps=accumulate, ema_decay=0.9, clip_norm=1.0)
         run_steps = compile_steps(trainer, tf.distribute.get_strategy(), in_graph=in_graph)
@@ -148,13 +151,31 @@ def test_steps_that_python_calls_are_those_of_the_graph_and_have_no_loop(accumul
         assert int(trainer.step) == 5 and trainer.position == 5 * 2 * accumulate
         bits.append([variable.numpy().tobytes() for variable in trainer.state])
     assert bits[0] == bits[1]
-    looped, *others = made
+    (looped, *_), others = forms
     loops = [_has_loop(function) for function in others]
     assert _has_loop(looped) and not any(loops)
     # What was not needed was not traced; the rest once.
     assert len(loops) == 2
     counts = [function.experimental_get_tracing_count() for function in others]
     assert counts == [int(accumulate > 1), 1]
+
+
+@pytest.mark.skipif(
+    "experimental_attributes" not in inspect.signature(tf.function).parameters,
+    reason="TensorFlow 2.11 and older put every function into the graph of the loop",
+)
+def test_no_loop_holds_the_gradient_of_a_pooling_itself():
+    trainer = tiny_trainer(accumulate_steps=3)
+    run_steps = compile_steps(trainer, tf.distribute.get_strategy())
+    iterator = iter(tf.data.Dataset.from_tensors(tiny_batch()).repeat())
+    graph = run_steps.get_concrete_function(iterator, tf.constant(1)).graph.as_graph_def()
+    holders = [
+        function
+        for function in graph.library.function
+        if any(node.op == "MaxPoolGrad" for node in function.node_def)
+    ]
+    # One for the batches before the last, one for the last; neither is put into another graph.
+    assert len(holders) == 2 and all(holder.attr["_noinline"].b for holder in holders)
 
 
 def _has_loop(function):
