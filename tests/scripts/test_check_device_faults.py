@@ -6,12 +6,13 @@ import re
 import signal
 import sys
 
+import numpy as np
 import pytest
 
 from tests.process import ROOT, Running
 from tests.scripts.test_check_device import result_of, settings, shell
 from tools.device_check import __main__ as device_check
-from tools.device_check import plan, profile, running, verdicts
+from tools.device_check import plan, profile, running, steps, verdicts
 
 RIGHT = {"format": 1, "begun": "2026-01-01T00:00", "changed": "2026-01-01T00:00", "parts": {}}
 
@@ -181,3 +182,73 @@ def test_traces_of_tensorflow_2_10_are_read_too(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, old, None)
     with pytest.raises(ModuleNotFoundError, match="expected one of tensorflow.tsl"):
         profile.summary(tmp_path)
+
+
+def losses(*totals, norm=2.0):
+    return {"losses": [{"total": one, "gradient_norm": norm} for one in totals], "skipped": 0}
+
+
+def test_a_device_may_be_off_as_the_cpu_is_with_weights_that_are_off():
+    off = {
+        "fp32": {"outputs": 1e-5, **losses(10.0, 5.5)},
+        "tf32": {"outputs": 0.1, **losses(10.1, 5.5, norm=2.2)},
+    }
+    reference = {**losses(10.0, 5.0), "off": off}
+    assert verdicts.tolerance("fp32", reference) == pytest.approx((1e-3, 1e-4, 1e-3, 0.4))
+    # float16 has the digits of TF32, and nothing was tried for bfloat16.
+    assert verdicts.tolerance("tf32", reference) == pytest.approx((0.4, 0.04, 0.4, 0.4))
+    assert verdicts.tolerance("fp16", reference) == verdicts.tolerance("tf32", reference)
+    assert verdicts.tolerance("bf16", reference) == verdicts.TOLERANCES["bf16"]
+
+
+def detections(*rows):
+    """Return detections of an image from rows of a score, a class and the sides of a box."""
+    table = np.float32(rows)[np.newaxis]
+    return {
+        "scores": table[..., 0],
+        "classes": table[..., 1].astype(np.int32),
+        "boxes": table[..., 2:],
+        "count": np.int32([len(rows)]),
+    }
+
+
+def test_ties_may_be_in_any_order_and_nothing_else():
+    first, second, third, last = (
+        (0.9, 1, 0.0, 0.0, 0.5, 0.5),
+        (0.9, 1, 0.25, 0.5, 0.75, 1.0),
+        (0.4, 2, 0.0, 0.0, 1.0, 1.0),
+        (0.2, 1, 0.0, 0.0, 0.1, 0.1),
+    )
+    wanted = detections(first, second, third, last)
+    assert steps._apart(wanted, wanted) == (0.0, 0.0)
+    assert steps._apart(detections(second, first, third, last), wanted) == (0.0, 0.0)
+    # Of equal scores at the end others may be kept.
+    other = (0.2, 1, 0.5, 0.5, 0.6, 0.6)
+    assert steps._apart(detections(first, second, third, other), wanted) == (0.0, 0.0)
+    moved = (0.4, 2, 0.0, 0.0, 1.0, 0.75)
+    assert steps._apart(detections(first, second, moved, last), wanted) == (0.25, 0.0)
+    # Another class has no box that belongs to it.
+    named = (0.4, 1, 0.0, 0.0, 1.0, 1.0)
+    assert steps._apart(detections(first, second, named, last), wanted) == (1.0, 0.0)
+    lower = (0.3, 2, 0.0, 0.0, 1.0, 1.0)
+    assert steps._apart(detections(first, second, lower, last), wanted)[1] > 0.09
+
+
+def test_the_cause_is_not_what_tensorflow_logs():
+    logged = "I0000 00:00:1795782618.257279 1859 device_compiler.h:196] Compiled cluster using XLA!"
+    said = f"status 1\nnot enough memory for the batch\n{logged}\nWARNING: All log messages before"
+    assert verdicts.cause({"status": "failed", "said": said}) == "not enough memory for the batch"
+    assert verdicts.cause({"status": "failed", "said": logged}) == logged
+
+
+def test_a_comparison_that_counted_is_told_by_its_arrays():
+    row = {"name": "targets.npz:boxes", "note": "2 differ"}
+    found = {"passed": 5, "failed": 1, "worst": [row]}
+    part = {"status": "failed", "said": "status 1\nanything", "found": found, "seconds": 1.0}
+    (judged,) = verdicts.judge({"parts": {"parity centernet fp32": part}}).values()
+    assert judged == ("FAIL", "5 of 6 arrays agree; the furthest: targets.npz:boxes (2 differ)")
+
+
+def test_a_part_sees_the_paths_that_the_check_has(tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    assert running._environment()["PYTHONPATH"] == f"{ROOT}:{tmp_path}"

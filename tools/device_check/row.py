@@ -74,7 +74,7 @@ def _losses(parts: Mapping) -> str:
     for name, one in parts.items():
         reference = parts.get(f"{name.rpartition(' ')[0]} reference", {}).get("found")
         if name.startswith("steps") and not name.endswith("reference") and one["found"]:
-            if reference:
+            if reference and not one["found"]["skipped"]:
                 pairs = verdicts.totals(one["found"]), verdicts.totals(reference)
                 precision = one["found"]["precision"]
                 away[precision] = max(away.get(precision, 0.0), *verdicts.relative(*pairs))
