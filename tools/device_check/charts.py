@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import html
 import math
+import re
 from collections.abc import Mapping, Sequence
 
 from ssd_centernet.drawing import page
+from ssd_centernet.plain_text import counted
 from tools.device_check import verdicts
 
+# Of a kernel's name: capitals take most room.
+_LETTERS = 29
 _COLORS = {"fp32": "blue", "tf32": "teal", "bf16": "orange", "fp16": "run3"}
 _WIDTH, _HEIGHT, _LEFT, _BELOW = 250, 120, 40, 16
 
@@ -20,13 +24,17 @@ def losses(parts: Mapping) -> str:
         if not (name.startswith("steps") and name.endswith("reference") and one["found"]):
             continue
         recipe = name.split()[1]
-        curves = {"cpu": verdicts.totals(one["found"])}
+        curves, skipped = {"cpu": verdicts.totals(one["found"])}, {}
         for precision in _COLORS:
             found = parts.get(f"steps {recipe} {precision}", {}).get("found")
             if found:
-                curves[precision] = verdicts.totals(found)
+                # Steps that were skipped too: each loss stands at its step.
+                curves[precision] = [verdicts.number(step["total"]) for step in found["losses"]]
+                skipped[precision] = found["skipped"]
         away = [
-            f"{precision} {max(verdicts.relative(curve, curves['cpu'])):.1e}"
+            f"{precision} skipped {counted(skipped[precision], 'step')}"
+            if skipped[precision]
+            else f"{precision} {max(verdicts.relative(curve, curves['cpu'])):.1e}"
             for precision, curve in curves.items()
             if precision != "cpu"
         ]
@@ -56,12 +64,15 @@ def _curves(curves: Mapping[str, Sequence[float]], recipe: str) -> str:
         return f"{x:.1f},{4 + (_HEIGHT - 8 - _BELOW) * (1 - (value - low) / span):.1f}"
 
     lines = []
-    for share in (0.1, 0.5, 0.9):
-        value = low + share * span
+    shares = (0.1, 0.5, 0.9)
+    values = [low + share * span for share in shares]
+    # As few digits as tell them apart.
+    digits = next((n for n in (3, 4, 5) if len({f"{one:.{n}g}" for one in values}) == 3), 6)
+    for share, value in zip(shares, values, strict=True):
         y = 4 + (_HEIGHT - 8 - _BELOW) * (1 - share)
         lines.append(
             f'<path class="grid" d="M{_LEFT},{y:.1f}H{_WIDTH - 4}"/>'
-            f'<text x="{_LEFT - 5}" y="{y + 4:.1f}" text-anchor="end">{value:.3g}</text>'
+            f'<text x="{_LEFT - 5}" y="{y + 4:.1f}" text-anchor="end">{value:.{digits}g}</text>'
         )
     for name, curve in curves.items():
         style = "cpu" if name == "cpu" else _COLORS[name]
@@ -151,13 +162,19 @@ def profile(parts: Mapping) -> str:
     found = parts.get("training profile", {}).get("found")
     if not found or not found["longest"]:
         return ""
-    rows = [(one["name"].lstrip("_")[:36], one["ms"], "blue", True) for one in found["longest"]]
+    rows = [(_kernel(one["name"]), one["ms"], "blue", True) for one in found["longest"]]
     return (
         "<p>Milliseconds of three steps of <code>ssd_demo</code> on "
         f"{html.escape(found['plane'])}, summed over its threads or streams; "
         f"{found['busy_ms']:.4g} ms in all.</p>"
         f'<div class="bars">{_bars(rows, gap=2)}</div>'
     )
+
+
+def _kernel(name: str) -> str:
+    """Return the name of a kernel without the names around it, short enough for the drawing."""
+    name = re.sub(r"^void |\w+::", "", name.lstrip("_"))
+    return name if len(name) <= _LETTERS else name[: _LETTERS - 1] + "…"
 
 
 def places(parts: Mapping) -> str:
