@@ -48,7 +48,8 @@ def compile_steps(
     run = run_on_replicas(strategy)
     if not in_graph:
         return _steps_from_python(trainer, run)
-    run = _outside_of_the_loop(run)
+    if "CPU" in trainer.train_variables[0].device:  # Other devices have no oneDNN.
+        run = _outside_of_the_loop(run)
 
     @tf.function(autograph=False)
     def run_steps(iterator, number: tf.Tensor) -> None:
@@ -67,8 +68,8 @@ def _outside_of_the_loop(run: Callable) -> Callable:
     """Let each call be a function of its own, which TensorFlow does not put into the loop's graph.
 
     oneDNN takes the gradient of a max pooling only where TensorFlow has met the pooling before it.
-    In a graph with a cycle it may meet either first, as addresses in memory have it, and the two
-    kernels add up in other orders: the last bits of gradients would differ from process to process.
+    In a graph with a cycle it may meet either first, in another order at each start, and the two
+    kernels add up in other orders: the last bits of gradients would differ from run to run.
     """
     if "experimental_attributes" not in inspect.signature(tf.function).parameters:
         return run  # TensorFlow 2.11 and older.
