@@ -12,6 +12,8 @@ from ssd_centernet.ops import boxes as box_ops
 
 # Numbers of detections for which there are graphs: most images have few, of rows for some hundred.
 _FEW = (16, 64)
+# Up to it each whole number is a float32.
+_LARGEST = 2**24
 
 
 def vote(
@@ -103,8 +105,17 @@ def vote_of_cells(
 
     Returns:
         As `vote`.
+
+    Raises:
+        ValueError: the maps are too large.
     """
     _, height, width, num_classes = maps["center"].shape
+    if height * width * num_classes > _LARGEST:
+        raise ValueError(
+            f"Cells vote on maps of {_LARGEST:,} numbers at most; that of {height} x {width} cells "
+            f"and {num_classes} classes has {height * width * num_classes:,}. Set "
+            "CenterNetDecoder.vote_iou = None, or detect on tiles of the picture (--tiles)."
+        )
     edge = kernel_size // 2
     steps = [(y, x) for y in range(-edge, edge + 1) for x in range(-edge, edge + 1)]
     last = tf.constant([height - 1, width - 1], tf.float32)

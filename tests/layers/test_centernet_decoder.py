@@ -5,6 +5,7 @@ import tensorflow as tf
 from ssd_centernet.layers.centernet_decoder import CenterNetDecoder
 from ssd_centernet.models import halves
 from ssd_centernet.models.numpy_decoders import centernet as numpy_centernet
+from ssd_centernet.ops import voting
 from tests.layers.contract import LayerContract
 
 
@@ -109,6 +110,15 @@ def test_cells_around_a_centre_vote():
     found = CenterNetDecoder(9, score_threshold=0.05, vote_iou=0.7, kernel_size=5)([maps])
     want = (6.0 * 0.8 + 6.6 * 0.4 + 8.0 * 0.3) / 1.5 / 8
     np.testing.assert_allclose(found["boxes"][0, 0, 3], want, atol=1e-6)
+
+
+def test_maps_that_are_too_large_to_vote_on_are_refused(monkeypatch):
+    maps = {"center": tf.zeros([1, 4, 4, 2]), "sides": tf.ones([1, 4, 4, 4])}
+    monkeypatch.setattr(voting, "_LARGEST", 32)
+    CenterNetDecoder(vote_iou=0.6)([maps])
+    monkeypatch.setattr(voting, "_LARGEST", 31)
+    with pytest.raises(ValueError, match=r"4 x 4 cells and 2 classes has 32\. Set .*vote_iou"):
+        CenterNetDecoder(vote_iou=0.6)([maps])
 
 
 def test_votes_need_boxes_in_all_cells():
