@@ -48,7 +48,8 @@ def compile_steps(
     run = run_on_replicas(strategy)
     if not in_graph:
         return _steps_from_python(trainer, run)
-    if "CPU" in trainer.train_variables[0].device:  # Other devices have no oneDNN.
+    # Other devices have no oneDNN. On several TensorFlow fails with such a function in a branch.
+    if "CPU" in trainer.train_variables[0].device and strategy.num_replicas_in_sync == 1:
         run = _outside_of_the_loop(run)
 
     @tf.function(autograph=False)
