@@ -55,7 +55,7 @@ def test_results_have_rows_with_the_goals_of_today(modules):
 
 def test_contestants_exist_and_ratios_name_them(modules):
     rows, _ = modules
-    for row in rows.ROWS.values():
+    for row in [*rows.ROWS.values(), *rows.GPU_ROWS.values()]:
         for contestant in row.contestants:
             module, _, function = contestant.target.partition(":")
             tree = ast.parse((BENCHMARKS / "contestants" / f"{module}.py").read_text("utf-8"))

@@ -199,6 +199,9 @@ def test_a_device_may_be_off_as_the_cpu_is_with_weights_that_are_off():
     assert verdicts.tolerance("tf32", reference) == pytest.approx((0.4, 0.04, 0.4, 0.4))
     assert verdicts.tolerance("fp16", reference) == verdicts.tolerance("tf32", reference)
     assert verdicts.tolerance("bf16", reference) == verdicts.TOLERANCES["bf16"]
+    # Where the CPU itself ends nowhere, a device still has to be near.
+    off["fp32"] = {"outputs": None, **losses(None, 5.0, norm=None)}
+    assert verdicts.tolerance("fp32", reference) == pytest.approx((1.0, 0.5, 0.5, 0.5))
 
 
 def detections(*rows):

@@ -9,6 +9,7 @@ from ssd_centernet._keras import keras
 from ssd_centernet.models.weight_decay import add_weight_decay, decay_mask
 from ssd_centernet.recipe import Recipe
 from ssd_centernet.training import optimizers
+from ssd_centernet.training.length import RunLength
 from ssd_centernet.training.optimizers import LAMB, Adam, AdamW, Momentum
 
 
@@ -200,3 +201,15 @@ def test_what_variables_share_is_in_a_graph_once(optimizer):
     np.testing.assert_allclose(
         [variable.numpy() for variable in variables], [[0.98, 1.98]] * 4, atol=5e-4
     )
+
+
+def test_a_recipe_has_no_update_compiled_for_each_variable():
+    """As Keras does by itself where there is a GPU."""
+    config.parse(["ssd_demo"])
+    optimizer = Adam()
+    optimizer.jit_compile = True
+    recipe = Recipe().replace(optimizer=lambda: optimizer)
+    length = RunLength(steps_per_epoch=3, total_steps=3, global_batch_size=4)
+    trainer = recipe.trainer(recipe.detector(num_classes=2), length)
+    config.clear()
+    assert trainer.optimizer is optimizer and not optimizer.jit_compile
