@@ -41,6 +41,7 @@ LOST_ANOTHER = 75
 _GRACE_SECONDS = 600.0
 # What horovodrun and `starter.py` put before a line; mpirun also where it passes on parts of lines.
 _TAG = re.compile(r"(?:^|(?=\[[^][\s]+,))\[(?:[^][\s]+,)?(\d+)\]<(?:stdout|stderr)>:")
+_TRACEBACK = "Traceback (most recent call last):\n"
 _FIRST_TO_FAIL = re.compile(r"Exit code:\s+(-?\d+)")
 
 
@@ -237,12 +238,14 @@ def _pass_on(source, sink, told: list[str]) -> None:
         if own or not parts:
             # Of the launcher itself; its traceback says nothing that we do not say.
             told.append(line)
+            # A process that was killed leaves a line without an end, and there it begins.
+            begun = {rank: text.removesuffix(_TRACEBACK) for rank, text in begun.items()}
         for rank, text in zip(parts[::2], parts[1::2], strict=True):
-            begun[rank] = begun.get(rank, "") + text
-            if text.endswith("\n"):
+            begun[rank] = text = begun.get(rank, "") + text
+            if text.endswith("\n") and (text == _TRACEBACK or not text.endswith(_TRACEBACK)):
                 _show(int(rank), begun.pop(rank), sink)
     for rank, text in begun.items():
-        _show(int(rank), f"{text}\n", sink)
+        _show(int(rank), text if text.endswith("\n") else f"{text}\n", sink)
 
 
 def _show(rank: int, text: str, sink) -> None:

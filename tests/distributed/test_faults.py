@@ -54,6 +54,20 @@ def test_a_process_that_raises_ends_all_with_its_error(fixed_recipe, data_dir, t
     assert "starting again" not in ended.stdout, str(ended)
 
 
+def test_a_process_that_ends_within_a_line_is_not_given_the_launchers_traceback(warm):
+    # As Horovod does where it is ended while it logs.
+    code = """
+import os, sys, time
+if os.environ["HOROVOD_RANK"] == "0":
+    time.sleep(2)
+    sys.stderr.write("half of a line")
+    sys.stderr.flush()
+    os._exit(3)
+"""
+    ended = run(sys.executable, "-c", SUPERVISED, warm, "-c", code, env=environment(), status=3)
+    assert ended.stderr == "half of a line\n", str(ended)
+
+
 def test_a_loss_that_is_not_finite_is_told_by_the_process_that_saw_it(
     fixed_recipe, data_dir, tmp_path, warm
 ):

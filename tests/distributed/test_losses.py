@@ -174,7 +174,8 @@ def test_several_processes_that_have_done_no_step_end_in_time(phase, data_dir, t
         assert time.monotonic() - began < 10 * slowness(), str(ended)
         _, alive = psutil.wait_procs(below, timeout=2 * slowness())
         assert not alive, [one.cmdline() for one in alive]
-    assert "Traceback" not in ended.text and not list((tmp_path / "run").glob("ckpt*"))
+    assert "Traceback" not in ended.text, str(ended)
+    assert not list((tmp_path / "run").glob("ckpt*")), str(ended)
 
 
 def test_a_process_that_is_waited_for_is_told_of_and_ended_where_asked(data_dir, tmp_path, warm):

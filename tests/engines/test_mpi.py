@@ -112,6 +112,27 @@ def test_lines_that_mpirun_passes_on_in_parts_are_joined(capsys):
     assert told == ["of mpirun\n"]
 
 
+@pytest.mark.parametrize(
+    ("lines", "shown"),
+    [
+        # What horovodrun prints where a process of it was killed while it printed.
+        (["[0]<stderr>:[1: E{}", "  File\n", "Error: one\n"], "[1: E\n"),
+        (["[0]<stderr>:50 %{}", "[0]<stderr>:  File\n", "own\n"], "50 %{}  File\n"),
+        (["[1]<stderr>:50 %{}", "[0]<stderr>:all\n", "  File\n"], "all\n[1] 50 %\n"),
+        (["[1]<stderr>:{}", "[1]<stderr>:  File\n", "  File\n"], "[1] {}[1]   File\n"),
+        (["[1]<stderr>:50 %{}"], "[1] 50 %{}"),
+    ],
+)
+def test_the_launchers_traceback_is_no_end_of_a_line_that_has_none(lines, shown, capsys):
+    from ssd_centernet.runtime.launcher import _pass_on
+
+    header = "Traceback (most recent call last):\n"
+    told = []
+    _pass_on([line.format(header) for line in lines], sys.stdout, told)
+    assert capsys.readouterr().out == shown.format(header)
+    assert told == [line for line in lines if "<" not in line]
+
+
 def test_places_of_processes_on_several_machines():
     found = mpi._places(["a", "a", "b", "a", "b"])
     assert [one["local_rank"] for one in found] == [0, 1, 0, 2, 1]
