@@ -147,8 +147,10 @@ def _moved(own, boxes, of_class, score_threshold, vote_iou) -> tf.Tensor:
     weights = tf.where(votes, of_class, 0.0)
     total = tf.reduce_sum(weights, axis=-1, keepdims=True)
     # No matrix product: a GPU would round its factors to the 11 bits of TF32, a quarter of a pixel.
-    summed = tf.reduce_sum(weights[..., tf.newaxis] * boxes[..., tf.newaxis, :, :], axis=-2)
-    mean = tf.math.divide_no_nan(summed, total)
+    # One side after the other: numbers that are summed lie next to each other.
+    sides = tf.unstack(boxes[..., tf.newaxis, :, :], axis=-1)
+    summed = [tf.reduce_sum(weights * side, axis=-1) for side in sides]
+    mean = tf.math.divide_no_nan(tf.stack(summed, axis=-1), total)
     # A box without area overlaps nothing, not even itself.
     return tf.where(total > 0.0, mean, own)
 
