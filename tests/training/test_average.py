@@ -9,9 +9,11 @@ import tensorflow as tf
 
 import ssd_centernet as sc
 from ssd_centernet.checkpoint_files import holds_averages
+from ssd_centernet.cli._runs import open_run_of_flags
 from ssd_centernet.models.weight_average import WeightAverage
 from ssd_centernet.run_directory import named_weights
 from ssd_centernet.runs.opened import open_run
+from tests.cli.command_line import parsed
 from tests.tiny import tiny_batch, tiny_trainer
 from tests.training.test_train import run
 
@@ -118,6 +120,12 @@ def test_run_evaluates_keeps_and_resumes_its_average(tiny_recipe, data_dir, tmp_
         assert scores, "nothing was detected"
         ours = sorted(one["score"] for one in recorded)
         assert (len(scores) == len(ours) and np.allclose(scores, ours, atol=1e-4)) == same
+    # The flag of evaluate, predict and export; without it, as with "ema", the average.
+    for flag, want in (([], kept), (["--weights=ema"], kept), (["--weights=raw"], None)):
+        with parsed("evaluate", [f"--model_dir={whole}", "--checkpoint=best", *flag]):
+            opened = open_run_of_flags(checkpoint="best")
+        want = want or sc.load(whole, checkpoint="best", trained=True)
+        assert not differing(values(opened.detector), values(want)), flag
 
 
 def test_run_that_begins_or_ends_to_average_says_so(
