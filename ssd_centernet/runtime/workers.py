@@ -20,6 +20,7 @@ import numpy as np
 import tensorflow as tf
 
 from ssd_centernet.runtime.cluster import Cluster
+from ssd_centernet.runtime.distribution import is_lost_process
 from ssd_centernet.runtime.launcher import LOST_ANOTHER
 from ssd_centernet.runtime.processes import (
     BUCKET_BYTES,
@@ -242,6 +243,13 @@ class Workers(Processes):
     def leave(self) -> None:
         """Wait for all: TensorFlow has no end of the exchange; see `Communicator.leave`."""
         self.barrier()
+        # What a process has sent may still be under way when it has got all, and is lost where it
+        # ends at once. All have passed the first barrier when one has passed the second.
+        try:
+            self._gather(tf.zeros([1], tf.int32))
+        except Exception as error:
+            if not is_lost_process(error):
+                raise
 
 
 def _end_at_once() -> None:

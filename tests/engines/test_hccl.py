@@ -7,7 +7,7 @@ import socket
 import pytest
 
 from tests.engines.conftest import cli
-from tests.engines.test_mirrored import assert_alike, at_step_5, records, variables
+from tests.engines.test_mirrored import assert_alike, at_step, records, variables
 from tests.process import ROOT, Running, slowness
 from tests.runtime import stub
 
@@ -41,7 +41,7 @@ def test_a_run_is_saved_and_goes_on_by_the_command_line(recipe, data_dir, tmp_pa
     assert [one["step"] for one in records(whole, "train")] == list(range(1, 11))
     expected = variables(whole / "ckpt-10")
     # By the same processes exactly, and as one process of the joined batch.
-    again = at_step_5(whole, tmp_path / "again")
+    again = at_step(5, whole, tmp_path / "again")
     alone = shutil.copytree(again, tmp_path / "alone")
     told = train(warm, table, recipe, data_dir, again)[0].stdout
     assert "at step 5" in told, told

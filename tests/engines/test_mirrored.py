@@ -83,14 +83,16 @@ def test_several_devices_train_as_one_with_the_whole_batch(trained, devices):
     assert json.loads((together / "evaluation" / "metrics.json").read_text())["num_images"] == 5
 
 
-def at_step_5(model_dir, folder):
-    """Copy a run as it was when its checkpoint of step 5 was written."""
+def at_step(step, model_dir, folder):
+    """Copy a run as it was when its checkpoint of a step was written."""
     shutil.copytree(model_dir, folder)
-    for path in [*folder.glob("ckpt-10*"), folder / "checkpoint"]:
-        path.unlink()
+    (folder / "checkpoint").unlink()
+    for path in folder.glob("ckpt-*"):
+        if int(path.name.removeprefix("ckpt-").partition(".")[0]) > step:
+            path.unlink()
     shutil.rmtree(folder / "best", ignore_errors=True)
     lines = (folder / "metrics.jsonl").read_text().splitlines(keepends=True)
-    kept = [line for line in lines if json.loads(line)["step"] <= 5]
+    kept = [line for line in lines if json.loads(line)["step"] <= step]
     (folder / "metrics.jsonl").write_text("".join(kept))
     return folder
 
@@ -99,7 +101,7 @@ def at_step_5(model_dir, folder):
 def test_a_run_goes_on_exactly_and_on_another_number_of_devices(
     trained, recipe, data_dir, tmp_path, warm, devices
 ):
-    run = at_step_5(trained(2), tmp_path / "run")
+    run = at_step(5, trained(2), tmp_path / "run")
     ended = cli(*flags(recipe, data_dir, run, devices), python=warm)
     assert "resuming from" in ended.stdout and "at step 5" in ended.stdout, str(ended)
     found, expected = variables(run / "ckpt-10"), variables(trained(2) / "ckpt-10")

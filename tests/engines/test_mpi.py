@@ -1,5 +1,6 @@
 """What docs/distributed.md promises of processes that OpenMPI's mpirun starts."""
 
+import json
 import os
 import re
 import signal
@@ -14,7 +15,8 @@ from ssd_centernet.runtime.cluster import launched_rank
 from ssd_centernet.runtime.engine import start_engine
 from tests import process
 from tests.distributed.conftest import WORKERS as SHARED
-from tests.engines.conftest import environment
+from tests.engines.conftest import WORKERS, environment
+from tests.engines.test_mirrored import assert_alike, at_step, records, variables
 from tests.engines.test_workers import endless, trained_steps
 from tests.process import Running, run, slowness
 from tests.tiny import TINY_RECIPE
@@ -32,19 +34,103 @@ def mpirun():
     return "mpirun"
 
 
-def test_tensorflow_joins_what_mpirun_starts(mpirun, warm):
+@pytest.fixture(params=["tensorflow", "horovod"])
+def joined(request):
+    """Variables of processes that the one or the other joins."""
+    if request.param == "horovod":
+        process.need_horovod()
+    by_horovod = {"BY_HOROVOD": 1, "HOROVOD_GLOO_TIMEOUT_SECONDS": 3}
+    return by_horovod if request.param == "horovod" else {}
+
+
+def test_what_mpirun_starts_is_joined(mpirun, warm, joined):
     command = (mpirun, "-np", 2, *BINDING, warm, SHARED / "collectives.py", "fp16", 0)
-    ended = run(*command, env=environment(**AS_ROOT))
+    ended = run(*command, env=environment(**joined, **AS_ROOT))
     for rank in range(2):
         assert f"rank {rank} of 2 is content" in ended.stdout, str(ended)
 
 
-def test_horovod_with_gloo_joins_what_mpirun_starts(mpirun, warm):
-    process.need_horovod()
-    command = (mpirun, "-np", 2, *BINDING, warm, SHARED / "collectives.py", "fp16", 0)
-    ended = run(*command, env=environment(BY_HOROVOD=1, **AS_ROOT))
+def test_all_skip_a_step_that_overflows_or_has_a_loss_that_is_not_finite(mpirun, warm, joined):
+    # With Horovod the steps of one process with the whole batch too.
+    command = (mpirun, "-np", 2, *BINDING, warm, WORKERS / "together.py")
+    ended = run(*command, *([] if joined else ["faults"]), env=environment(**joined, **AS_ROOT))
     for rank in range(2):
-        assert f"rank {rank} of 2 is content" in ended.stdout, str(ended)
+        assert f"process {rank} of 2 is content" in ended.stdout, str(ended)
+
+
+LAUNCH = (
+    "import sys; from ssd_centernet.runtime.launcher import launch; "
+    "sys.exit(launch(sys.argv[1:], num_processes=2, engine='mpi', max_restarts=1))"
+)
+
+
+def test_a_halted_process_is_ended_and_the_run_begins_again(mpirun, warm, joined, tmp_path):
+    began = time.monotonic()
+    command = (warm, "-c", LAUNCH, warm, SHARED / "lost.py", "a graph", "halt")
+    ended = run(*command, env=environment(LOST_ONCE=tmp_path / "halted", **joined))
+    assert time.monotonic() - began < 60 * slowness()
+    assert ended.text.count("process 0 lost another one in a graph") == 1, str(ended)
+    assert "a process was lost (status 75)" in ended.stdout, str(ended)
+    assert "starting again, 1 of 1 times" in ended.stdout, str(ended)
+    assert not psutil.pid_exists(int((tmp_path / "halted").read_text()))
+
+
+@pytest.fixture(scope="module")
+def whole(data_dir, tmp_path_factory, warm):
+    """A run of 8 updates in one process, its recipe, and how others train it."""
+    folder = tmp_path_factory.mktemp("whole")
+    recipe = folder / "recipe.gin"
+    recipe.write_text(
+        f"""{TINY_RECIPE}
+train.batches = @fixed_batches
+train.steps = 8
+train.checkpoint_every = 2
+train.log_every = 1
+train.evaluate_every = 8
+train.sync_batch_norm = True
+train.accumulate_steps = 2
+train.ema_decay = 0.75
+train.clip_norm = 20.0
+"""
+    )
+
+    def words(model_dir, processes):
+        flags = ["train", f"--gin_file={recipe}", f"--data_dir={data_dir}", "--device=cpu"]
+        flags += [f"--model_dir={model_dir}", f"--gin_params=train.batch_size = {6 // processes}"]
+        return (SHARED / "train_fixed.py", *flags)
+
+    run(warm, *words(folder / "run", 1), env=environment())
+    return folder / "run", words
+
+
+def test_a_run_that_loses_a_process_ends_as_that_of_one_process(
+    mpirun, warm, joined, whole, tmp_path
+):
+    """It goes on from a checkpoint of one process, and then exactly from one of its own."""
+    alone, words = whole
+    model_dir, aside = at_step(2, alone, tmp_path / "run"), tmp_path / "aside"
+    aside.mkdir()
+    # After the checkpoint of update 6, whose first batch is the 11th, without leaving it.
+    fail = {"FAIL": "1:12:kill", "FAIL_MARK": tmp_path / "killed"}
+    fail["FAIL_ASIDE"] = f"{model_dir / 'ckpt-6'}:{aside}"
+    more = ["--use_horovod"] if joined else []
+    command = (warm, "-c", LAUNCH, warm, *words(model_dir, 2), *more)
+    ended = run(*command, env=environment(**fail, **joined))
+    steps = re.findall(r"at step (\d+)", "".join(re.findall(r"resuming from .*", ended.stdout)))
+    assert steps == ["2", "4"] and "starting again, 1 of 1 times" in ended.stdout, str(ended)
+    assert_alike(variables(model_dir / "ckpt-6"), variables(aside / "ckpt-6"), atol=0.0)
+
+    assert_alike(variables(model_dir / "ckpt-8"), variables(alone / "ckpt-8"))
+    told, expected = (
+        {one["step"]: one for one in records(folder, "train")} for folder in (model_dir, alone)
+    )
+    assert told.keys() == expected.keys() == set(range(1, 9))
+    for step, one in told.items():
+        for name in ("total", "gradient_norm"):
+            assert one[name] == pytest.approx(expected[step][name], rel=1e-3), (step, name)
+    assert [one["step"] for one in records(model_dir, "eval")] == [8]
+    # Every image of the evaluation counts once.
+    assert json.loads((model_dir / "evaluation" / "metrics.json").read_text())["num_images"] == 5
 
 
 def test_processes_are_bound_as_told_and_a_signal_saves(mpirun, data_dir, tmp_path):
@@ -52,6 +138,7 @@ def test_processes_are_bound_as_told_and_a_signal_saves(mpirun, data_dir, tmp_pa
     command = [*endless(tmp_path, data_dir)]
     place = command.index("--engine=tf")
     command[place : place + 1] = ["--engine=mpi", f"--launcher_args={' '.join(BINDING)}"]
+    command.append("--gin_params=train.image_sizes = ((64, 64), (96, 80))")
     with Running(*command, env=environment()) as launch:
         launch.wait_until(lambda: len(trained_steps(model_dir)) > 2)
         below = psutil.Process(launch.process.pid).children(recursive=True)
@@ -72,11 +159,7 @@ def test_the_reason_of_a_process_that_fails_is_shown_last(mpirun, data_dir, tmp_
     recipe.write_text(TINY_RECIPE + "train.batches = @fixed_batches\n")
     flags = ["train", f"--gin_file={recipe}", f"--data_dir={data_dir}", "--device=cpu"]
     flags += [f"--model_dir={tmp_path / 'run'}", "--num_steps=8", "--batch_size=3"]
-    code = (
-        "import sys; from ssd_centernet.runtime.launcher import launch; "
-        "sys.exit(launch(sys.argv[1:], num_processes=2, engine='mpi'))"
-    )
-    command = (warm, "-c", code, warm, SHARED / "train_fixed.py", *flags)
+    command = (warm, "-c", LAUNCH, warm, SHARED / "train_fixed.py", *flags)
     ended = run(*command, env=environment(FAIL="1:3:raise"), status=1)
     _, told, last = ended.stdout.rpartition("process 1 failed: ")
     assert told and "is on fire" in last and "[1] " not in last, str(ended)

@@ -8,7 +8,7 @@ import tensorflow as tf
 from ssd_centernet.runtime.tpu import run_compiled
 from tests import process
 from tests.engines.conftest import WORKERS, environment
-from tests.engines.test_mirrored import assert_alike, at_step_5, records, variables
+from tests.engines.test_mirrored import assert_alike, at_step, records, variables
 
 
 def command(recipe, data_dir, model_dir, *more):
@@ -54,7 +54,7 @@ def test_cores_agree_on_a_loss_that_is_not_finite_and_on_statistics(warm):
 def test_a_run_goes_on_exactly_and_on_another_number_of_cores(
     runs, recipe, data_dir, tmp_path, warm, cores
 ):
-    run = at_step_5(runs[0], tmp_path / "run")
+    run = at_step(5, runs[0], tmp_path / "run")
     # Of the slice of this machine, and of a part of it.
     more = ["--strategy=tpu", *(["--devices=2"] if cores == 2 else [])]
     words = command(recipe, data_dir, run, *more)

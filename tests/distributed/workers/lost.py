@@ -1,10 +1,14 @@
-"""The second of two processes is lost before an operation; the first tells how that one ends."""
+"""The second of two processes is lost before an operation; the first tells how that one ends.
+
+Where LOST_ONCE names a file it is lost once: the file remembers its number.
+"""
 
 import contextlib
 import os
 import signal
 import socket
 import sys
+from pathlib import Path
 
 import tensorflow as tf
 
@@ -40,10 +44,12 @@ def disconnect():
 
 def main():
     name, lose = sys.argv[1], {"halt": halt, "disconnect": disconnect}[sys.argv[2]]
-    processes = connect("HOROVOD_RANK" in os.environ)
+    processes = connect(bool({"HOROVOD_RANK", "BY_HOROVOD"}.intersection(os.environ)))
     variable = tf.Variable([1.0, 2.0])  # Made when the processes are joined.
     processes.mean({"a": 1.0})
-    if processes.rank == 1:
+    mark = Path(os.environ.get("LOST_ONCE", os.devnull))
+    if processes.rank == 1 and not mark.is_file():
+        mark.write_text(str(os.getpid()))
         lose()
     try:
         OPERATIONS[name](processes, variable)

@@ -2,11 +2,14 @@
 
 Every process takes its rows of the batches that one process would train on. With
 `FAIL=rank:step:how` one process fails in the middle: "raise", "kill" (once: FAIL_MARK names a file
-that remembers) or "nan" (an image that is not finite).
+that remembers) or "nan" (an image that is not finite). FAIL_ASIDE names a checkpoint that a process
+waits for before it is killed, and puts into a folder: its steps are then made again.
 """
 
 import os
 import signal
+import time
+from pathlib import Path
 
 import gin
 import numpy as np
@@ -14,6 +17,17 @@ import tensorflow as tf
 
 from ssd_centernet.cli.main import run
 from ssd_centernet.data.pipeline import training_batches
+
+
+def put_aside(checkpoint, folder):
+    prefix = Path(checkpoint)
+    # Written after the checkpoint itself.
+    listed = prefix.with_name("checkpoint")
+    while not (listed.exists() and f'"{prefix.name}"' in listed.read_text()):
+        time.sleep(0.05)
+    listed.unlink()
+    for path in prefix.parent.glob(f"{prefix.name}.*"):
+        path.rename(Path(folder, path.name))
 
 
 @gin.register
@@ -50,6 +64,8 @@ def fixed_batches(data_dir, *, rank, world_size, batch_size, start_example, **op
         mark = os.environ["FAIL_MARK"]
         if not os.path.exists(mark):
             open(mark, "w").close()
+            if "FAIL_ASIDE" in os.environ:
+                put_aside(*os.environ["FAIL_ASIDE"].split(":"))
             os.kill(os.getpid(), signal.SIGKILL)
         return images
 

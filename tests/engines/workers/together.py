@@ -1,7 +1,12 @@
-"""What must hold of steps of several processes that TensorFlow joins; ends with an error if not.
+"""What must hold of steps of several processes; ends with an error if not.
 
 Each process makes the steps of one process with the whole batch, too, and compares.
+`together.py CHECK ...` makes the checks that it names, or all. TensorFlow joins the processes, or
+Horovod where BY_HOROVOD is set.
 """
+
+import os
+import sys
 
 import numpy as np
 import tensorflow as tf
@@ -110,10 +115,13 @@ def faults(processes):
 
 
 def main():
-    processes = connect(device="cpu")
-    assert isinstance(processes, Workers) and isinstance(processes, Communicator)
-    for check in (training, faults):
-        check(processes)
+    by_horovod = "BY_HOROVOD" in os.environ
+    processes = connect(by_horovod, device="cpu")
+    assert isinstance(processes, Communicator) and processes.size > 1
+    assert isinstance(processes, Workers) != by_horovod
+    checks = {check.__name__: check for check in (training, faults)}
+    for name in sys.argv[1:] or checks:
+        checks[name](processes)
         processes.barrier()
     print(f"process {processes.rank} of {processes.size} is content", flush=True)
 
