@@ -16,6 +16,9 @@ _DATA = "--data_dir for data of `convert`, or --annotations for what your tool w
 _RUN = "--model_dir, the folder of the run"
 _SCORE = "--min_score in predict, --gin_params='SSDDecoder.score_threshold = 0.1' elsewhere"
 _RECIPE = "--gin_file=RECIPE, such as ssd300_resnet34; docs/recipes.md lists them"
+_DEBUGGER = (
+    "python -m pdb -c continue -m ssd_centernet COMMAND FLAGS --debug, which stops at an error"
+)
 _HINTS = {
     "lr": _RATE,
     "lr0": _RATE,
@@ -61,6 +64,11 @@ _HINTS = {
     "score_threshold": _SCORE,
     "val_split": "--eval_split in train, --split elsewhere",
     "test_split": "--split=test",
+    # Of `absl.app`, which starts no command here.
+    "pdb": _DEBUGGER,
+    "run_with_pdb": _DEBUGGER,
+    "pdb_post_mortem": _DEBUGGER,
+    "only_check_args": f"{_NOT_NEEDED}: flags and recipe are checked before a run begins",
 }
 
 

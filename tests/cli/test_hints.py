@@ -1,10 +1,13 @@
 """What a command line that is wrong or incomplete is told, and what to type next."""
 
+import re
+import sys
+
 import pytest
 
 from ssd_centernet import config
 from tests.cli.command_line import parsed, parsed_recipe
-from tests.process import cli
+from tests.process import cli, environment, run
 from tests.tiny import write_split
 from tests.warm import without_ours
 
@@ -16,12 +19,21 @@ from tests.warm import without_ours
         ("train", "--num_classes=3", "Not needed: the data has the classes"),
         ("train", "--nc=3", "Not needed: the data has the classes"),
         ("evaluate", "--imgsz=320", "IMAGE_SIZE = (512, 512)"),
+        ("train", "--only_check_args", "Not needed: flags and recipe are checked"),
     ],
 )
 def test_flags_of_other_tools_get_a_hint(command, flag, hint):
     ended = cli(command, flag, status=2)
     assert hint in ended.stderr and "Traceback" not in ended.stderr
     assert "Did you mean" not in ended.stderr
+
+
+def test_the_debugger_that_is_named_stops_at_an_error():
+    said = cli("train", "--pdb", status=2).stderr
+    command = re.search(r"Give instead: python (.*) COMMAND FLAGS (--debug),", said)
+    arguments = ["train", "--gin_file=no_such_recipe", "--model_dir=run", "--data_dir=data"]
+    ended = run(sys.executable, *command[1].split(), *arguments, command[2], env=environment())
+    assert "Uncaught exception. Entering post mortem debugging" in ended.stdout, str(ended)
 
 
 def test_a_misspelt_flag_gets_the_near_one():
