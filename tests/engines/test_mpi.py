@@ -39,8 +39,7 @@ def joined(request):
     """Variables of processes that the one or the other joins."""
     if request.param == "horovod":
         process.need_horovod()
-    by_horovod = {"BY_HOROVOD": 1, "HOROVOD_GLOO_TIMEOUT_SECONDS": 3}
-    return by_horovod if request.param == "horovod" else {}
+    return {"BY_HOROVOD": 1} if request.param == "horovod" else {}
 
 
 def test_what_mpirun_starts_is_joined(mpirun, warm, joined):
@@ -67,7 +66,8 @@ LAUNCH = (
 def test_a_halted_process_is_ended_and_the_run_begins_again(mpirun, warm, joined, tmp_path):
     began = time.monotonic()
     command = (warm, "-c", LAUNCH, warm, SHARED / "lost.py", "a graph", "halt")
-    ended = run(*command, env=environment(LOST_ONCE=tmp_path / "halted", **joined))
+    soon = {"HOROVOD_GLOO_TIMEOUT_SECONDS": 3}
+    ended = run(*command, env=environment(LOST_ONCE=tmp_path / "halted", **soon, **joined))
     assert time.monotonic() - began < 60 * slowness()
     assert ended.text.count("process 0 lost another one in a graph") == 1, str(ended)
     assert "a process was lost (status 75)" in ended.stdout, str(ended)
