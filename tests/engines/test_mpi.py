@@ -129,8 +129,9 @@ def test_a_run_that_loses_a_process_ends_as_that_of_one_process(
         for name in ("total", "gradient_norm"):
             assert one[name] == pytest.approx(expected[step][name], rel=1e-3), (step, name)
     assert [one["step"] for one in records(model_dir, "eval")] == [8]
-    # Every image of the evaluation counts once.
-    assert json.loads((model_dir / "evaluation" / "metrics.json").read_text())["num_images"] == 5
+    # Every image of the evaluation counts once: twice is an error, and a missing one is noted.
+    metrics = json.loads((model_dir / "evaluation" / "metrics.json").read_text())
+    assert metrics["num_images"] == 5 and "never added" not in str(metrics["notes"])
 
 
 def test_processes_are_bound_as_told_and_a_signal_saves(mpirun, data_dir, tmp_path):

@@ -123,6 +123,7 @@ def main():
     for name in sys.argv[1:] or checks:
         checks[name](processes)
         processes.barrier()
+    processes.leave()
     print(f"process {processes.rank} of {processes.size} is content", flush=True)
 
 
