@@ -7,7 +7,13 @@ import socket
 import pytest
 
 from tests.engines.conftest import cli
-from tests.engines.test_mirrored import assert_alike, at_step, records, variables
+from tests.engines.test_mirrored import (
+    assert_alike,
+    assert_all_evaluated,
+    at_step,
+    records,
+    variables,
+)
 from tests.process import ROOT, Running, slowness
 from tests.runtime import stub
 
@@ -37,7 +43,7 @@ def test_a_run_is_saved_and_goes_on_by_the_command_line(recipe, data_dir, tmp_pa
     table, whole = tmp_path / "table.json", tmp_path / "whole"
     first, second = train(warm, table, recipe, data_dir, whole)
     assert "10/10" in first.stdout and "10/10" not in second.stdout, f"{first}\n{second}"
-    assert json.loads((whole / "evaluation" / "metrics.json").read_text())["num_images"] == 5
+    assert_all_evaluated(whole)
     assert [one["step"] for one in records(whole, "train")] == list(range(1, 11))
     expected = variables(whole / "ckpt-10")
     # By the same processes exactly, and as one process of the joined batch.

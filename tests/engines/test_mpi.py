@@ -1,6 +1,5 @@
 """What docs/distributed.md promises of processes that OpenMPI's mpirun starts."""
 
-import json
 import os
 import re
 import signal
@@ -16,7 +15,13 @@ from ssd_centernet.runtime.engine import start_engine
 from tests import process
 from tests.distributed.conftest import WORKERS as SHARED
 from tests.engines.conftest import WORKERS, environment
-from tests.engines.test_mirrored import assert_alike, at_step, records, variables
+from tests.engines.test_mirrored import (
+    assert_alike,
+    assert_all_evaluated,
+    at_step,
+    records,
+    variables,
+)
 from tests.engines.test_workers import endless, trained_steps
 from tests.process import Running, run, slowness
 from tests.tiny import TINY_RECIPE
@@ -129,9 +134,7 @@ def test_a_run_that_loses_a_process_ends_as_that_of_one_process(
         for name in ("total", "gradient_norm"):
             assert one[name] == pytest.approx(expected[step][name], rel=1e-3), (step, name)
     assert [one["step"] for one in records(model_dir, "eval")] == [8]
-    # Every image of the evaluation counts once: twice is an error, and a missing one is noted.
-    metrics = json.loads((model_dir / "evaluation" / "metrics.json").read_text())
-    assert metrics["num_images"] == 5 and "never added" not in str(metrics["notes"])
+    assert_all_evaluated(model_dir)
 
 
 def test_processes_are_bound_as_told_and_a_signal_saves(mpirun, data_dir, tmp_path):

@@ -1,14 +1,18 @@
 """What docs/distributed.md promises of the cores of a TPU slice, on a stand-in for one."""
 
-import json
-
 import pytest
 import tensorflow as tf
 
 from ssd_centernet.runtime.tpu import run_compiled
 from tests import process
 from tests.engines.conftest import WORKERS, environment
-from tests.engines.test_mirrored import assert_alike, at_step, records, variables
+from tests.engines.test_mirrored import (
+    assert_alike,
+    assert_all_evaluated,
+    at_step,
+    records,
+    variables,
+)
 
 
 def command(recipe, data_dir, model_dir, *more):
@@ -42,7 +46,7 @@ def test_the_cores_of_a_slice_train_as_one_device_with_the_whole_batch(runs):
     assert waits == [False, True]
     (found,), (expected,) = records(together, "eval"), records(alone, "eval")
     assert found["AP"] == pytest.approx(expected["AP"], abs=0.01)
-    assert json.loads((together / "evaluation" / "metrics.json").read_text())["num_images"] == 5
+    assert_all_evaluated(together)
 
 
 def test_cores_agree_on_a_loss_that_is_not_finite_and_on_statistics(warm):
