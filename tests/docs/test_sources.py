@@ -144,3 +144,27 @@ def test_papers_are_cited_by_title_and_number(where):
 def test_sources_have_no_other_form():
     other = re.compile(r"\bet al\b.*|arxiv\.org.*|reference specification.*", re.IGNORECASE)
     assert not [(where, m[0]) for where, text in TEXTS.items() for m in other.finditer(text)]
+
+
+def test_tests_that_pages_name_exist():
+    code = {where: text for where, text in TEXTS.items() if where.endswith(".py")}
+    functions = {
+        where: set(re.findall(r"^def (\w+)\(", text, re.M)) for where, text in code.items()
+    }
+    tests = set().union(*(functions[where] for where in code if where.startswith("tests/")))
+    named, of_files = [], []
+    for where, text in TEXTS.items():
+        if where.endswith(".md"):
+            named += [
+                (where, name) for name in re.findall(r"`(?:[\w/]+\.py: )?(test_\w+_\w+_\w+)`", text)
+            ]
+            of_files += [(where, *one) for one in re.findall(r"`([\w/]+\.py): (\w+)`", text)]
+            of_files += [(where, file, "") for file in re.findall(r"`(tests/[\w/]+\.py)", text)]
+    assert len(named) > 40 and len(of_files) > 40
+    assert not [one for one in named if one[1] not in tests]
+    lost = []
+    for where, file, name in of_files:
+        found = [path for path in functions if f"/{path}".endswith(f"/{file}")]
+        if not any(name in functions[path] or not name for path in found):
+            lost.append((where, file, name))
+    assert not lost

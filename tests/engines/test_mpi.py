@@ -1,5 +1,6 @@
 """What docs/distributed.md promises of processes that OpenMPI's mpirun starts."""
 
+import contextlib
 import os
 import re
 import signal
@@ -23,7 +24,7 @@ from tests.engines.test_mirrored import (
     variables,
 )
 from tests.engines.test_workers import endless, trained_steps
-from tests.process import Running, run, slowness
+from tests.process import CLI, Running, run, slowness
 from tests.tiny import TINY_RECIPE
 
 # What the readme of the first system gives mpirun, for as many cores as are here.
@@ -170,6 +171,44 @@ def test_the_reason_of_a_process_that_fails_is_shown_last(mpirun, data_dir, tmp_
     # Lines of process 1 say so; what mpirun puts before each is not shown.
     assert re.search(r"^\[1\] .*on fire", ended.stderr, re.M) and "<stderr>" not in ended.text
     assert "starting again" not in ended.text
+
+
+def test_mpirun_typed_by_hand_ends_what_a_halted_process_leaves(mpirun, tmp_path):
+    """The others fail, and mpirun ends the halted one, says so last, and begins nothing again."""
+    mark = tmp_path / "halted"
+    command = (mpirun, "-np", 2, *BINDING, sys.executable, SHARED / "lost.py", "a graph", "halt")
+    ended = run(*command, env=environment(LOST_ONCE=mark, **AS_ROOT), status=75)
+    assert time.time() - mark.stat().st_mtime < 30 * slowness()
+    with contextlib.suppress(psutil.NoSuchProcess):  # Told to end, it may still be at it.
+        psutil.Process(int(mark.read_text())).wait(timeout=20 * slowness())
+    assert ended.text.count("process 0 lost another one in a graph") == 1, str(ended)
+    assert "starting again" not in ended.text
+    last = ended.stderr.rpartition("mpirun detected that one or more processes exited")[2]
+    assert "Exit code:    75" in last and "ssd_centernet" not in last, str(ended)
+
+
+def test_mpirun_typed_by_hand_gives_the_time_to_save_that_it_is_told(mpirun, data_dir, tmp_path):
+    told = run("ompi_info", "--param", "odls", "base", "--level", "9").stdout
+    assert 'odls_base_sigkill_timeout" (current value: "1"' in told  # Seconds, twice.
+    patience = round(3 * slowness())
+    given = ("--mca", "odls_base_sigkill_timeout", patience, "--tag-output", "--bind-to", "none")
+    command, model_dir = endless(tmp_path, data_dir), tmp_path / "run"
+    command = (*CLI, *command[command.index("train") :], "--log_every=100")
+    with Running(mpirun, "-np", 2, *given, *command, env=environment(**AS_ROOT)) as typed:
+        typed.wait_until(lambda: len(trained_steps(model_dir)) > 1)
+        below = psutil.Process(typed.process.pid).children(recursive=True)
+        began = time.time()
+        typed.signal(signal.SIGTERM)
+        ended = typed.finish(status=1)
+        took = time.time() - began
+        _, alive = psutil.wait_procs(below, timeout=20 * slowness())
+        assert not alive
+    (saved,) = model_dir.glob("ckpt-*.index")
+    # It tells the processes after that time, and kills them after the same again.
+    assert began + patience <= saved.stat().st_mtime <= began + 2 * patience, str(ended)
+    assert took < 2 * patience + 10 * slowness()
+    assert "[1,0]<stdout>:SIGTERM: saved" in ended.stdout, str(ended)
+    assert "[1,1]<stdout>" not in ended.stdout  # Process 0 alone prints.
 
 
 def test_launch_within_mpirun_is_refused(mpirun, tmp_path, warm):
