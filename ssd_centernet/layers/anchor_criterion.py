@@ -241,13 +241,14 @@ class AnchorCriterion(ClassFactors):
             boxes, classes, anchors, matches, scale_factors=self.scale_factors
         )
         if regions is not None:
-            ignored = matching.inside_regions(anchors, boxes, regions) & (matches < 0)
+            unmatched = tf.cast(matches, tf.float32) < 0.0
+            ignored = matching.inside_regions(anchors, boxes, regions) & unmatched
             class_targets = tf.where(ignored, -1, class_targets)
         return matches, class_targets, box_targets
 
     def _overlap_losses(self, outputs: dict, targets: dict, kind: str) -> tf.Tensor:
         """Return the loss of each anchor's box by its overlap, [B, A], 0 without an object."""
-        positives = (targets["classes"] > 0)[..., tf.newaxis]
+        positives = (tf.cast(targets["classes"], tf.float32) > 0.0)[..., tf.newaxis]
         # Before anything is computed: what an anchor without an object says may not be finite.
         codes = tf.where(positives, outputs["box_codes"], 0.0)
         boxes = self._boxes(outputs, codes, _MAX_LOG_SIZE)

@@ -155,9 +155,11 @@ class TaskAligned(Assigner):
         """
         scores, predicted = tf.stop_gradient(scores), tf.stop_gradient(predicted)
         by_class = tf.transpose(scores, [0, 2, 1])
+        # As float32 on the way: a GPU cuts arrays of int32 in the memory of the host.
+        numbers = tf.cast(classes, tf.float32)
 
         def assign(rows: int):
-            kept, kinds = boxes[:, :rows], classes[:, :rows]
+            kept, kinds = boxes[:, :rows], tf.cast(numbers[:, :rows], tf.int32)
             candidates = assignment.centers_inside(kept, anchors) & valid[:, :rows, tf.newaxis]
             return assignment.task_aligned(
                 tf.gather(by_class, kinds, batch_dims=1),
@@ -174,7 +176,7 @@ class TaskAligned(Assigner):
         if most is None:
             return assign(tf.shape(boxes)[1])
         # The last row that is an object: rows between may be taken out, such as crowd regions.
-        used = tf.reduce_max(tf.where(valid, tf.range(1, most + 1), 0))
+        used = tf.reduce_max(tf.where(valid, tf.range(1.0, most + 1.0), 0.0))
         return _with_enough_rows(used, [n for n in _FEW if n < most] + [most], assign)
 
 

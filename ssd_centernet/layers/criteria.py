@@ -128,10 +128,11 @@ class MultiBoxLoss(AnchorCriterion):
         `boxes` float32 [..., A, 4] are box codes.
         """
         del weights
+        is_matched = tf.cast(tf.cast(matches, tf.float32) >= 0.0, tf.float32)
         return {
             "classes": class_targets,
             "boxes": box_targets,
-            "num_matched": tf.reduce_sum(tf.cast(matches >= 0, tf.int32), axis=-1),
+            "num_matched": tf.cast(tf.reduce_sum(is_matched, axis=-1), tf.int32),
         }
 
     def call(self, outputs: dict[str, tf.Tensor], targets: dict[str, tf.Tensor]) -> dict:

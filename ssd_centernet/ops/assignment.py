@@ -10,7 +10,7 @@ import tensorflow as tf
 from ssd_centernet.ops import boxes as box_ops
 
 # Larger than any row number: the minimum over rows if there are none.
-_NO_ROW = 2**31 - 1
+_NO_ROW = 2.0**31
 
 
 def adaptive(
@@ -65,7 +65,7 @@ def adaptive(
     best = tf.one_hot(tf.argmax(of_candidates, axis=-1), candidates.shape[-1], True, False)
     passed |= best & ~tf.reduce_any(passed, axis=-1, keepdims=True)
     passed &= valid[..., tf.newaxis]
-    return _own(_scattered(passed, candidates, anchors.shape[0]), overlaps)
+    return tf.cast(_own(_scattered(passed, candidates, anchors.shape[0]), overlaps), tf.int32)
 
 
 def task_aligned(
@@ -110,18 +110,14 @@ def task_aligned(
         fits = (1.0 - anchor_share) * overlaps + anchor_share * anchor_overlaps
     measure = tf.pow(scores, alpha) * tf.pow(fits, beta)
     measure = tf.stop_gradient(tf.where(candidates, measure, 0.0))
-    anchors = measure.shape[-1]
-    found = tf.math.top_k(measure, min(top, anchors))
-    taken = _scattered(found.values > 0.0, found.indices, anchors)
-    matches = _own(taken, fits)
-    rows = tf.range(tf.shape(measure)[-2], dtype=tf.int32)[:, tf.newaxis]
-    owned = matches[..., tf.newaxis, :] == rows
+    matches = _own(_largest(measure, top), fits)
+    owned = matches[..., tf.newaxis, :] == _rows_of(measure)
     measure = tf.where(owned, measure, 0.0)
     overlaps = tf.where(owned, tf.stop_gradient(overlaps), 0.0)
     most = tf.reduce_max(measure, axis=-1, keepdims=True)
     scaled = tf.math.divide_no_nan(measure, most) * tf.reduce_max(overlaps, -1, keepdims=True)
     # At most one row of an anchor is not 0.
-    return matches, tf.reduce_sum(scaled, axis=-2)
+    return tf.cast(matches, tf.int32), tf.reduce_sum(scaled, axis=-2)
 
 
 def centers_inside(boxes: tf.Tensor, anchors: np.ndarray) -> tf.Tensor:
@@ -173,11 +169,36 @@ def _scattered(picked: tf.Tensor, indices: tf.Tensor, anchors: int) -> tf.Tensor
     return tf.ensure_shape(mask, [*indices.shape[:-1], anchors])
 
 
+def _largest(values: tf.Tensor, count: int) -> tf.Tensor:
+    """Tell which are the largest above 0 of each row of [..., A], the first ones on ties.
+
+    Numbers of anchors are compared as float32, in which they are exact: GPUs compute those of int32
+    in the memory of the host.
+
+    Returns:
+        bool [..., A]; `count` of a row at most.
+    """
+    anchors = values.shape[-1]
+    found = tf.math.top_k(values, min(count, anchors))
+    least, last = found.values[..., -1:], tf.cast(found.indices, tf.float32)[..., -1:]
+    last = tf.where(least > 0.0, last, -1.0)
+    before = tf.constant(np.arange(anchors, dtype=np.float32)) <= last
+    return (values > least) | ((values == least) & before)
+
+
+def _rows_of(values: tf.Tensor) -> tf.Tensor:
+    """Return the numbers of the rows of [..., M, A], float32 [M, 1]."""
+    return tf.range(tf.cast(tf.shape(values)[-2], tf.float32))[:, tf.newaxis]
+
+
 def _own(taken: tf.Tensor, overlaps: tf.Tensor) -> tf.Tensor:
-    """Give each anchor one of the objects that took it, int32 [..., A]; -1 without one."""
+    """Give each anchor one of the objects that took it; -1 without one.
+
+    Returns:
+        float32 [..., A], whole numbers.
+    """
     overlaps = tf.where(taken, overlaps, -1.0)
     # No argmax, which fails without a row.
     is_best = overlaps == tf.reduce_max(overlaps, axis=-2, keepdims=True)
-    rows = tf.range(tf.shape(taken)[-2], dtype=tf.int32)[:, tf.newaxis]
-    first = tf.reduce_min(tf.where(is_best, rows, _NO_ROW), axis=-2)
-    return tf.where(tf.reduce_any(taken, axis=-2), first, -1)
+    first = tf.reduce_min(tf.where(is_best, _rows_of(taken), _NO_ROW), axis=-2)
+    return tf.where(tf.reduce_any(taken, axis=-2), first, -1.0)

@@ -175,16 +175,19 @@ def assign_targets(
     """
     if matches.shape.rank == 1:
         return _assign_one_image(boxes, classes, anchors, matches, scale_factors)
-    positive = matches >= 0
+    # As float32, which holds them exactly: GPUs compute int32 in the memory of the host.
+    numbers = tf.cast(matches, tf.float32)
+    positive = numbers >= 0.0
     # Unmatched anchors gather row 0; their result is replaced at the end.
-    rows = tf.maximum(matches, 0)
-    class_targets = tf.gather(classes, rows, axis=-1, batch_dims=matches.shape.rank - 1) + 1
+    rows = tf.cast(tf.maximum(numbers, 0.0), tf.int32)
+    following = tf.cast(classes, tf.float32) + 1.0
+    class_targets = tf.gather(following, rows, axis=-1, batch_dims=matches.shape.rank - 1)
     matched_boxes = tf.gather(boxes, rows, axis=-2, batch_dims=matches.shape.rank - 1)
     # Encoding an anchor with itself keeps unmatched anchors finite.
     matched_boxes = tf.where(positive[..., tf.newaxis], matched_boxes, anchors)
     codes = box_ops.encode(matched_boxes, anchors, scale_factors)
     return (
-        tf.where(positive, class_targets, 0),
+        tf.cast(tf.where(positive, class_targets, 0.0), tf.int32),
         tf.where(positive[..., tf.newaxis], codes, 0.0),
     )
 

@@ -52,23 +52,36 @@ def check_values(processes):
 
 
 def check_messages(processes):
-    """Messages of Python objects are even numbers of bytes on the CPU, as Gaudi's Horovod needs."""
-    sent, plain = [], processes._hvd.allgather
+    """Messages of Python objects are even numbers of bytes on the CPU, as Gaudi's Horovod needs.
 
-    def watched(tensor, **options):
-        result = plain(tensor, **options)
-        sent.extend([(tensor, tensor.device), (result, result.device)])
-        return result
+    A second device of the CPU stands for the accelerator that everything else is placed on.
+    """
+    sent, hvd = [], processes._hvd
+    plain = {name: getattr(hvd, name) for name in ("allgather", "allreduce")}
 
-    processes._hvd.allgather = watched
+    def watch(name):
+        def watched(tensor, **options):
+            result = plain[name](tensor, **options)
+            sent.extend([(tensor, tensor.device), (result, result.device)])
+            return result
+
+        setattr(hvd, name, watched)
+
+    for name in plain:
+        watch(name)
     try:
-        for length in (5, 6):
-            objects = ["x" * (length + processes.rank)]
-            expected = ["x" * (length + rank) for rank in range(processes.size)]
-            assert processes.gather(objects) == expected
+        with tf.device("CPU:1"):
+            assert "CPU:1" in tf.zeros([1]).device
+            for length in (5, 6):
+                objects = ["x" * (length + processes.rank)]
+                expected = ["x" * (length + rank) for rank in range(processes.size)]
+                assert processes.gather(objects) == expected
+            assert processes.mean({"a": processes.rank}) == {"a": (processes.size - 1) / 2}
+            processes.barrier()
     finally:
-        processes._hvd.allgather = plain
-    assert len(sent) == 8 and all("CPU" in device for _, device in sent), sent
+        for name, function in plain.items():
+            setattr(hvd, name, function)
+    assert len(sent) == 12 and all("CPU:0" in device for _, device in sent), sent
     for tensor, _ in sent:
         assert tensor.dtype != tf.uint8 or tensor.shape[0] % 2 == 0, tensor.shape
 
@@ -113,6 +126,9 @@ def main():
     compression, group = sys.argv[1], int(sys.argv[2])
     # Horovod's launcher says so, or a test; else TensorFlow joins the processes.
     by_horovod = bool({"HOROVOD_RANK", "BY_HOROVOD"}.intersection(os.environ))
+    if by_horovod:
+        two = [tf.config.LogicalDeviceConfiguration()] * 2
+        tf.config.set_logical_device_configuration(tf.config.list_physical_devices("CPU")[0], two)
     processes = connect(by_horovod, compression=compression, group_size=group or None)
     assert isinstance(processes, Communicator)
     # The number of the first process of this machine.
