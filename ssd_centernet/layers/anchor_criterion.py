@@ -79,6 +79,11 @@ class AnchorCriterion(ClassFactors):
         return self.assigner is not None and self.assigner.needs_outputs
 
     @property
+    def needs_progress(self) -> bool:
+        """Whether the targets depend on how much of the run is over."""
+        return self.needs_outputs and getattr(self.assigner, "needs_progress", False)
+
+    @property
     def loss_weights(self) -> dict[str, float]:
         """Return the factor of each loss part in the total."""
         return {"class": self.class_loss_weight, "box": self.box_loss_weight}
@@ -197,7 +202,9 @@ class AnchorCriterion(ClassFactors):
         """Turn objects into the targets of each anchor, by what the network says of them.
 
         Args:
-            outputs: as in `call`, with `anchors`.
+            outputs: as in `call`, with `anchors`; for a criterion that `needs_progress` also
+                `levels` int32 [L, 2], a constant, as in `make_targets`, and, in a training,
+                `progress` float32, the share of the run that is over.
             targets: result of `make_targets`, with leading B.
 
         Returns:
@@ -207,6 +214,10 @@ class AnchorCriterion(ClassFactors):
         if not self.needs_outputs:
             return targets
         boxes, classes = targets["object_boxes"], targets["object_classes"]
+        position = {}
+        if self.needs_progress and "progress" in outputs:
+            levels = [tuple(level) for level in tf.get_static_value(outputs["levels"]).tolist()]
+            position = {"levels": levels, "progress": outputs["progress"]}
         matches, quality = self.assigner(
             boxes,
             classes,
@@ -214,6 +225,7 @@ class AnchorCriterion(ClassFactors):
             self._anchors(outputs),
             self.scores(outputs["class_logits"]),
             self._boxes(outputs, outputs["box_codes"], _MAX_LOG_SIZE),
+            **position,
         )
         found = self._coded(matches, boxes, classes, outputs["anchors"], targets["regions"])
         return {**self._finished(*found, targets.get("object_weights")), "quality": quality}

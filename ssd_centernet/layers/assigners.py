@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import gin
 import numpy as np
@@ -10,7 +11,7 @@ import tensorflow as tf
 
 from ssd_centernet._keras import keras
 from ssd_centernet.layers.base import Float32Layer
-from ssd_centernet.ops import assignment
+from ssd_centernet.ops import assignment, box_losses
 from ssd_centernet.ops import boxes as box_ops
 
 # Numbers of objects of an image for which there are graphs; most images have few, and the work
@@ -27,6 +28,11 @@ class Assigner(Float32Layer):
     """
 
     needs_outputs: bool = False
+
+    @property
+    def needs_progress(self) -> bool:
+        """Whether `call` also takes how much of the run is over, and the anchors' levels."""
+        return False
 
 
 @gin.register
@@ -84,7 +90,12 @@ class TaskAligned(Assigner):
     It depends on what the network says, so it runs in the step, on the device. An object takes
     anchors whose centre lies in it; one that is so small that it holds none takes the nearest.
 
-    Source: TOOD: Task-aligned One-stage Object Detection (arXiv:2108.07755)
+    What a network says means little when its training begins: another assigner can do the first
+    part of the run, as in PP-YOLOE.
+
+    Source:
+        TOOD: Task-aligned One-stage Object Detection (arXiv:2108.07755)
+        PP-YOLOE: An evolved version of YOLO (arXiv:2203.16250)
     """
 
     needs_outputs = True
@@ -96,6 +107,8 @@ class TaskAligned(Assigner):
         alpha: float = 1.0,
         beta: float = 6.0,
         anchor_share: float = 0.0,
+        begin_with: Assigner | None = None,
+        begin_share: float = 0.35,
         name: str = "task_aligned",
         **kwargs,
     ):
@@ -108,14 +121,29 @@ class TaskAligned(Assigner):
             anchor_share: weight of the anchor's own IoU beside that of its predicted box, in
                 [0, 1); with 0, as published, an anchor of any size may learn any object. Some
                 weight helps where a network begins with random weights and few pictures.
+            begin_with: assigner of the first part of a run, such as `ATSS`, which looks at the
+                anchors alone; None for none.
+            begin_share: that part, as a share of the run's steps, above 0 and below 1; without
+                effect if `begin_with` is None.
             name: name of the layer.
             **kwargs: passed to the Keras layer.
 
         Raises:
-            ValueError: a setting is out of range.
+            ValueError: a setting is out of range, or `begin_with` is no such assigner.
         """
         super().__init__(name=name, **kwargs)
         _check_count("TaskAligned.top", top)
+        first = begin_with
+        if first is not None and (not isinstance(first, Assigner) or first.needs_outputs):
+            raise ValueError(
+                f"TaskAligned.begin_with is {begin_with!r}; expected an assigner that looks at "
+                "anchors alone, with brackets after its name, such as @ATSS(), or None."
+            )
+        if not 0 < begin_share < 1:
+            raise ValueError(
+                f"TaskAligned.begin_share is {begin_share}; expected a share of the run, more than "
+                "0 and less than 1. To begin with no other assigner, set begin_with = None."
+            )
         if alpha < 0 or beta <= 0:
             raise ValueError(
                 f"TaskAligned.alpha is {alpha} and TaskAligned.beta is {beta}; expected 0 or more, "
@@ -129,6 +157,26 @@ class TaskAligned(Assigner):
         self.alpha = alpha
         self.beta = beta
         self.anchor_share = anchor_share
+        self.begin_with = begin_with
+        self.begin_share = begin_share
+
+    @property
+    def needs_progress(self) -> bool:
+        """Whether another assigner does the first part of the run."""
+        return self.begin_with is not None
+
+    def get_config(self) -> dict:
+        """Return the constructor's arguments, with the other assigner serialised."""
+        other = self.begin_with and keras.saving.serialize_keras_object(self.begin_with)
+        return {**super().get_config(), "begin_with": other}
+
+    @classmethod
+    def from_config(cls, config: dict):
+        """Build the assigner from `get_config`."""
+        other = config.get("begin_with")
+        if isinstance(other, dict):
+            other = keras.saving.deserialize_keras_object(other)
+        return cls(**{**config, "begin_with": other})
 
     def call(
         self,
@@ -138,6 +186,8 @@ class TaskAligned(Assigner):
         anchors: np.ndarray,
         scores: tf.Tensor,
         predicted: tf.Tensor,
+        levels: Sequence[tuple[int, int]] | None = None,
+        progress: tf.Tensor | None = None,
     ) -> tuple[tf.Tensor, tf.Tensor]:
         """Assign the anchors of a batch; see `ops.assignment.task_aligned`.
 
@@ -148,12 +198,38 @@ class TaskAligned(Assigner):
             anchors: float32 [A, 4], yxyx, same frame.
             scores: float32 [B, A, C], in [0, 1].
             predicted: float32 [B, A, 4], yxyx, same frame.
+            levels: as for `ATSS`; only `begin_with` needs them.
+            progress: float32 scalar, the share of the run that is over; None outside a training,
+                where nothing but the main part of the run counts.
 
         Returns:
             `(matches, quality)`: int32 [B, A], the row of each anchor's object, -1 without one;
-            float32 [B, A] in [0, 1], how well each matched anchor does, 0 without an object.
+            float32 [B, A] in [0, 1], how well each matched anchor does, 0 without an object. In the
+            first part that is the IoU of its predicted box.
         """
         scores, predicted = tf.stop_gradient(scores), tf.stop_gradient(predicted)
+        if self.begin_with is None or progress is None:
+            return self._aligned(boxes, classes, valid, anchors, scores, predicted)
+        return tf.cond(
+            progress < self.begin_share,
+            lambda: self._begun(boxes, valid, anchors, predicted, levels),
+            lambda: self._aligned(boxes, classes, valid, anchors, scores, predicted),
+        )
+
+    def _begun(self, boxes, valid, anchors, predicted, levels) -> tuple[tf.Tensor, tf.Tensor]:
+        def assign(rows: int) -> tf.Tensor:
+            return self.begin_with(boxes[:, :rows], valid[:, :rows], anchors, levels)
+
+        matches = _of_used_rows(valid, assign)
+        rows = tf.cast(matches, tf.float32)  # GPUs compare int32 in the memory of the host.
+        # Of an anchor without an object, row 0 stands in for it.
+        own = tf.gather(boxes, tf.cast(tf.maximum(rows, 0.0), tf.int32), batch_dims=1)
+        overlaps = 1.0 - box_losses.overlap_loss(predicted, own, "iou")
+        return matches, tf.where(rows >= 0.0, overlaps, 0.0)
+
+    def _aligned(
+        self, boxes, classes, valid, anchors, scores, predicted
+    ) -> tuple[tf.Tensor, tf.Tensor]:
         by_class = tf.transpose(scores, [0, 2, 1])
         # As float32 on the way: a GPU cuts arrays of int32 in the memory of the host.
         numbers = tf.cast(classes, tf.float32)
@@ -172,12 +248,17 @@ class TaskAligned(Assigner):
                 anchor_share=self.anchor_share,
             )
 
-        most = boxes.shape[1]
-        if most is None:
-            return assign(tf.shape(boxes)[1])
-        # The last row that is an object: rows between may be taken out, such as crowd regions.
-        used = tf.reduce_max(tf.where(valid, tf.range(1.0, most + 1.0), 0.0))
-        return _with_enough_rows(used, [n for n in _FEW if n < most] + [most], assign)
+        return _of_used_rows(valid, assign)
+
+
+def _of_used_rows(valid: tf.Tensor, assign: Callable[[int | tf.Tensor], Any]):
+    """Call `assign` with a number of rows that holds all objects of a batch, [B, M]."""
+    most = valid.shape[1]
+    if most is None:
+        return assign(tf.shape(valid)[1])
+    # The last row that is an object: rows between may be taken out, such as crowd regions.
+    used = tf.reduce_max(tf.where(valid, tf.range(1.0, most + 1.0), 0.0))
+    return _with_enough_rows(used, [n for n in _FEW if n < most] + [most], assign)
 
 
 def _with_enough_rows(used: tf.Tensor, sizes: Sequence[int], assign):

@@ -205,7 +205,8 @@ class Detector(ExplainedModel):
             outputs: outputs of the network for `batch["image"]`.
             batch: see docs/architecture.md; `targets` are used if the input pipeline made them;
                 else they are made here, on the device, from `boxes`, `classes` and, if present,
-                `is_crowd`, `valid` and `extent`.
+                `is_crowd`, `valid` and `extent`. In a training `progress`, float32, is the share of
+                the run that is over, for a detector that `needs_progress`.
 
         Returns:
             Named float32 scalars.
@@ -219,7 +220,8 @@ class Detector(ExplainedModel):
                 batch.get("valid"),
                 batch.get("extent"),
             )
-        return self.losses_of(outputs, targets)
+        told = ["progress"] if self.needs_progress and "progress" in batch else []
+        return self.losses_of(outputs, targets, **{name: batch[name] for name in told})
 
     def total_loss(self, parts: dict[str, tf.Tensor]) -> tf.Tensor:
         """Sum the loss parts with their weights; this is the only place that applies them."""

@@ -29,6 +29,7 @@ class ExplainedModel(FittedModel):
 
     matches_by_force: bool = False
     targets_need_outputs: bool = False
+    needs_progress: bool = False
     PREDICTS_BACKGROUND: bool = False
 
     def pipeline_targets(self, wanted: bool = True) -> Callable[..., dict] | None:

@@ -13,6 +13,7 @@ from ssd_centernet._keras import check_keras_file, explain_foreign, keras
 from ssd_centernet.layers.normalization import warm_up_averages
 from ssd_centernet.models.first_batch import check_values, look_at, prepared, told
 from ssd_centernet.models.fit_batches import check_batches, checked, refuse_ground_truth
+from ssd_centernet.models.fit_progress import FitProgress
 from ssd_centernet.models.moving_statistics import settled
 from ssd_centernet.models.weight_average import WeightAverage
 from ssd_centernet.models.weight_decay import NORMS, add_weight_decay, decay_mask
@@ -21,8 +22,8 @@ from ssd_centernet.models.weight_decay import NORMS, add_weight_decay, decay_mas
 class FittedModel(keras.Model):
     """A Keras model with its own loss, in named parts, for batches that are dictionaries.
 
-    Subclasses give `num_classes`, `compute_losses`, `total_loss`, `loss_weights` and
-    `variables_to_train`.
+    Subclasses give `num_classes`, `compute_losses`, `total_loss`, `loss_weights`,
+    `variables_to_train` and `needs_progress`.
     """
 
     def compile(
@@ -135,6 +136,8 @@ class FittedModel(keras.Model):
                 kwargs["validation_data"], "validation_data"
             )
         _check_callbacks(kwargs.get("callbacks"))
+        if self.needs_progress:
+            self._fitting.progress.begin(self.optimizer.iterations, x, kwargs)
         average = self._fitting.average
         if average is not None:
             kwargs["callbacks"] = _with_average(average, kwargs.get("callbacks"))
@@ -187,6 +190,7 @@ class FittedModel(keras.Model):
     def train_step(self, data: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         """Update the weights once; called by `fit`."""
         batch = self._prepared(data)
+        batch["progress"] = self._fitting.progress.at(self.optimizer.iterations)
         options = self._fitting.options
         variables = self.variables_to_train(options["freeze"])
         # In float16 small gradients become 0, so Keras' wrapper multiplies the loss beforehand.
@@ -281,6 +285,7 @@ class _Fitting:
         self.means = means
         self.average = average
         self.batches: Any = None
+        self.progress = FitProgress()
 
     @contextlib.contextmanager
     def training_on(self, batches: Any) -> Iterator[None]:

@@ -153,10 +153,12 @@ class SSD(Detector):
             boxes = boxes * tf.constant([*self.image_size, *self.image_size], tf.float32)
         return self.criterion.make_targets(boxes, classes, is_crowd, anchors, valid)
 
-    def losses_of(self, outputs, targets) -> dict[str, tf.Tensor]:
+    def losses_of(self, outputs, targets, progress=None) -> dict[str, tf.Tensor]:
         """Compute the loss parts; the criterion is told the anchors in pixels too."""
-        anchors = tf.constant(self._anchors_in_pixels())
-        return self.criterion({**outputs, "anchors": anchors}, targets)
+        told = {"anchors": tf.constant(self._anchors_in_pixels())}
+        if self.needs_progress and progress is not None:
+            told |= {"levels": tf.constant(self._levels), "progress": progress}
+        return self.criterion({**outputs, **told}, targets)
 
     def imitation_of(self, outputs, teacher, temperature: float) -> dict[str, tf.Tensor]:
         """Compare outputs with a teacher's; the criterion is told the anchors in pixels too."""
@@ -186,6 +188,11 @@ class SSD(Detector):
     def targets_need_outputs(self) -> bool:
         """Whether the criterion's assigner looks at what the network says."""
         return getattr(self.criterion, "needs_outputs", False)
+
+    @property
+    def needs_progress(self) -> bool:
+        """Whether the criterion's assigner has another one for the first part of a run."""
+        return getattr(self.criterion, "needs_progress", False)
 
     @property
     def matches_by_force(self) -> bool:

@@ -49,23 +49,25 @@ def adaptive(
         raise ValueError(f"levels of {counts} anchors, but there are {anchors.shape[0]} anchors.")
     overlaps = box_ops.iou(boxes, anchors)
     distances = _squared_distances(boxes, anchors)
-    nearest = []
+    candidates, nearest = [], []
     for part, (count, per_cell) in zip(tf.split(distances, counts, -1), levels, strict=True):
         # Ties go to the first anchor, as in `match`.
-        found = tf.math.top_k(-part, min(cells * per_cell, count))
-        nearest.append(found.indices + sum(counts[: len(nearest)]))
-    candidates = tf.concat(nearest, axis=-1)
-    of_candidates = tf.gather(overlaps, candidates, batch_dims=candidates.shape.rank - 1)
-    number = max(int(candidates.shape[-1]) - 1, 1)
+        picked, numbers = _top(-part, min(cells * per_cell, count))
+        nearest.append(numbers + float(sum(counts[: len(nearest)])))
+        candidates.append(picked)
+    candidates, numbers = tf.concat(candidates, axis=-1), tf.concat(nearest, axis=-1)
+    places = tf.cast(numbers, tf.int32)
+    of_candidates = tf.gather(overlaps, places, batch_dims=places.shape.rank - 1)
+    count = max(int(places.shape[-1]) - 1, 1)
     mean = tf.reduce_mean(of_candidates, axis=-1, keepdims=True)
     # Of a sample, as the authors' code has it.
-    deviation = tf.sqrt(tf.reduce_sum((of_candidates - mean) ** 2, -1, keepdims=True) / number)
-    inside = tf.gather(_holds_center(boxes, anchors), candidates, batch_dims=mean.shape.rank - 1)
-    passed = inside & (of_candidates >= mean + deviation)
-    best = tf.one_hot(tf.argmax(of_candidates, axis=-1), candidates.shape[-1], True, False)
+    deviation = tf.sqrt(tf.reduce_sum((of_candidates - mean) ** 2, -1, keepdims=True) / count)
+    passed = candidates & _holds_center(boxes, anchors) & (overlaps >= mean + deviation)
+    best = tf.argmax(of_candidates, axis=-1)[..., tf.newaxis]
+    best = tf.gather(numbers, best, batch_dims=places.shape.rank - 1) == _numbers_of(overlaps)
     passed |= best & ~tf.reduce_any(passed, axis=-1, keepdims=True)
     passed &= valid[..., tf.newaxis]
-    return tf.cast(_own(_scattered(passed, candidates, anchors.shape[0]), overlaps), tf.int32)
+    return tf.cast(_own(passed, overlaps), tf.int32)
 
 
 def task_aligned(
@@ -154,36 +156,33 @@ def _centers(anchors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return 0.5 * (anchors[:, 0] + anchors[:, 2]), 0.5 * (anchors[:, 1] + anchors[:, 3])
 
 
-def _scattered(picked: tf.Tensor, indices: tf.Tensor, anchors: int) -> tf.Tensor:
-    """Turn picks of indices, both [..., M, K], into a mask over all anchors, bool [..., M, A]."""
-    shape = tf.shape(indices)
-    rows = tf.reduce_prod(shape[:-1])
-    # Each row of objects has its own stretch of A numbers.
-    starts = anchors * tf.reshape(tf.range(rows), tf.concat([shape[:-1], [1]], axis=0))
-    mask = tf.scatter_nd(
-        tf.reshape(indices + starts, [-1, 1]),
-        tf.reshape(tf.cast(picked, tf.int32), [-1]),
-        tf.reshape(rows * anchors, [1]),
-    )
-    mask = tf.reshape(mask > 0, tf.concat([shape[:-1], [anchors]], axis=0))
-    return tf.ensure_shape(mask, [*indices.shape[:-1], anchors])
-
-
 def _largest(values: tf.Tensor, count: int) -> tf.Tensor:
     """Tell which are the largest above 0 of each row of [..., A], the first ones on ties.
-
-    Numbers of anchors are compared as float32, in which they are exact: GPUs compute those of int32
-    in the memory of the host.
 
     Returns:
         bool [..., A]; `count` of a row at most.
     """
-    anchors = values.shape[-1]
-    found = tf.math.top_k(values, min(count, anchors))
-    least, last = found.values[..., -1:], tf.cast(found.indices, tf.float32)[..., -1:]
-    last = tf.where(least > 0.0, last, -1.0)
-    before = tf.constant(np.arange(anchors, dtype=np.float32)) <= last
-    return (values > least) | ((values == least) & before)
+    return _top(values, min(count, values.shape[-1]))[0] & (values > 0.0)
+
+
+def _top(values: tf.Tensor, count: int) -> tuple[tf.Tensor, tf.Tensor]:
+    """Pick the largest of each row of [..., A], the first ones on ties.
+
+    Numbers of anchors are compared as float32, in which they are exact: GPUs compute those of int32
+    in the memory of the host, where a scatter of picks would end too.
+
+    Returns:
+        bool [..., A], which they are; float32 [..., count], their numbers, the largest first.
+    """
+    found = tf.math.top_k(values, count)
+    numbers = tf.cast(found.indices, tf.float32)
+    least, last = found.values[..., -1:], numbers[..., -1:]
+    return (values > least) | ((values == least) & (_numbers_of(values) <= last)), numbers
+
+
+def _numbers_of(values: tf.Tensor) -> tf.Tensor:
+    """Return the numbers of the columns of [..., A], float32 [A]."""
+    return tf.constant(np.arange(values.shape[-1], dtype=np.float32))
 
 
 def _rows_of(values: tf.Tensor) -> tf.Tensor:

@@ -30,9 +30,18 @@ class Form:
     render: Callable[[dict], dict] | None = None
     lessons: Lessons | None = None
 
-    def losses(self, batch: dict, tape: tf.GradientTape) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
-        """Return the total loss of a batch with images, and its parts by name."""
+    def losses(
+        self, batch: dict, tape: tf.GradientTape, progress: tf.Tensor
+    ) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
+        """Return the total loss of a batch with images, and its parts by name.
+
+        Args:
+            batch: see docs/architecture.md.
+            tape: records the network.
+            progress: float32 scalar, the share of the run that is over.
+        """
         outputs = self.detector(batch["image"], training=True)
+        batch = {**batch, "progress": progress}
         parts = self.detector.compute_losses(outputs, batch)
         total = self.detector.total_loss(parts)
         if self.lessons is not None:

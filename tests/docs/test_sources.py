@@ -44,6 +44,7 @@ PAPERS = {
     "Object detection via a multi-region & semantic segmentation-aware CNN model": "1505.01749",
     "Bridging the Gap Between Anchor-based and Anchor-free Detection": "1912.02424",
     "TOOD: Task-aligned One-stage Object Detection": "2108.07755",
+    "PP-YOLOE: An evolved version of YOLO": "2203.16250",
     "Generalized Focal Loss": "2006.04388",
     "VarifocalNet: An IoU-aware Dense Object Detector": "2008.13367",
     "Generalized Intersection over Union": "1902.09630",

@@ -7,6 +7,7 @@ import tensorflow as tf
 from ssd_centernet.layers.assigners import ATSS, TaskAligned
 from ssd_centernet.layers.criteria import MultiBoxLoss
 from ssd_centernet.layers.focal_criterion import FocalMultiBoxLoss
+from ssd_centernet.ops import boxes as box_ops
 from tests.layers.contract import LayerContract
 from tests.ops.test_assignment import pyramid, random_boxes
 
@@ -71,6 +72,30 @@ def test_anchors_of_another_size_are_left_out_where_they_count():
     np.testing.assert_array_equal(matches, [[0, -1]])
 
 
+@pytest.mark.parametrize("objects", [0, 3, 20])
+def test_another_assigner_does_the_first_part_of_a_run(objects):
+    boxes, classes, valid, *said = fields = scene(objects, 24)
+    layer = TaskAligned(5, begin_with=ATSS(3), begin_share=0.25)
+    both = tf.function(lambda progress: layer(*fields[:3], ANCHORS, *said, LEVELS, progress))
+    plain = assign(TaskAligned(5), *fields)
+    begun = ATSS(3)(boxes, valid, ANCHORS, LEVELS).numpy()
+    for progress in (0.0, 0.2499):
+        matches, quality = both(tf.constant(progress))
+        np.testing.assert_array_equal(matches, begun)
+        # Each anchor's own box against that of its object.
+        for image, anchor in np.argwhere(begun >= 0)[:5]:
+            own = boxes[image, begun[image, anchor]]
+            overlap = box_ops.iou(said[1][image, anchor][tf.newaxis], own[tf.newaxis])[0, 0]
+            np.testing.assert_allclose(quality[image, anchor], overlap, rtol=1e-5)
+        assert not quality.numpy()[begun < 0].any()
+    for progress in (0.25, 1.0):
+        for got, wanted in zip(both(tf.constant(progress)), plain, strict=True):
+            np.testing.assert_array_equal(got, wanted)
+    # Outside of a training.
+    np.testing.assert_array_equal(assign(layer, *fields)[0], plain[0])
+    assert not objects or (begun != plain[0].numpy()).any()
+
+
 @pytest.mark.parametrize(
     ("layer", "settings", "message"),
     [
@@ -80,6 +105,10 @@ def test_anchors_of_another_size_are_left_out_where_they_count():
         (TaskAligned, {"beta": 0.0}, "TaskAligned.alpha is 1.0 and TaskAligned.beta is 0.0"),
         (TaskAligned, {"anchor_share": 1.0}, "TaskAligned.anchor_share is 1.0; expected 0 or more"),
         (TaskAligned, {"anchor_share": -0.1}, "TaskAligned.anchor_share is -0.1"),
+        (TaskAligned, {"begin_share": 0.0}, "TaskAligned.begin_share is 0.0; expected a share"),
+        (TaskAligned, {"begin_share": 1.0}, "TaskAligned.begin_share is 1.0; expected a share"),
+        (TaskAligned, {"begin_with": ATSS}, "TaskAligned.begin_with is .*, with brackets"),
+        (TaskAligned, {"begin_with": TaskAligned()}, "an assigner that looks at anchors alone"),
     ],
 )
 def test_settings_out_of_range_are_refused(layer, settings, message):
@@ -115,7 +144,18 @@ class TestATSSContract(LayerContract):
 
 class TestTaskAlignedContract(LayerContract):
     part = TaskAligned
-    settings = {"top": 4, "alpha": 0.5, "beta": 3.0, "anchor_share": 0.5}
+    settings = {
+        "top": 4,
+        "alpha": 0.5,
+        "beta": 3.0,
+        "anchor_share": 0.5,
+        "begin_with": ATSS(3),
+        "begin_share": 0.5,
+    }
 
     def call(self, layer):
-        return assign(layer, *scene(3, 5))
+        both = [
+            layer(*scene(3, 5)[:3], ANCHORS, *scene(3, 5)[3:], LEVELS, tf.constant(progress))
+            for progress in (0.2, 0.6)
+        ]
+        return [part for parts in both for part in parts]

@@ -29,6 +29,36 @@ class TestSSDWithTaskAligned(contracts.DetectorContract):
         assert detector.targets_need_outputs and detector.pipeline_targets() is None
 
 
+class TestSSDWithTaskAlignedAfterATSS(contracts.DetectorContract):
+    def build(self, image_size=contracts.SQUARE, **settings):
+        assigner = TaskAligned(begin_with=ATSS())
+        criterion = FocalMultiBoxLoss(assigner=assigner, class_loss="varifocal")
+        return small_ssd(image_size, criterion=criterion, **settings)
+
+    def test_targets_of_the_pipeline_equal_those_of_the_device(self, detector):
+        assert detector.targets_need_outputs and detector.pipeline_targets() is None
+
+
+@pytest.mark.parametrize("kind", [MultiBoxLoss, FocalMultiBoxLoss])
+def test_a_run_begins_with_the_losses_of_the_other_assigner(kind):
+    staged = small_ssd(criterion=kind(assigner=TaskAligned(begin_with=ATSS())))
+    batch = contracts.batch_of(contracts.SQUARE, [3, 0], max_boxes=12)
+    outputs = staged(batch["image"])
+    wanted = {
+        0.0: small_ssd(criterion=kind(assigner=ATSS())).compute_losses(outputs, batch),
+        0.9: small_ssd(criterion=kind(assigner=TaskAligned())).compute_losses(outputs, batch),
+    }
+    assert float(wanted[0.0]["box"]) != pytest.approx(float(wanted[0.9]["box"]), rel=0.01)
+
+    def losses(progress):
+        return staged.compute_losses(outputs, {**batch, "progress": progress})
+
+    for one in (losses, tf.function(losses), tf.function(losses, jit_compile=True)):
+        for progress, parts in wanted.items():
+            for name, value in one(tf.constant(progress)).items():
+                assert float(value) == pytest.approx(float(parts[name]), rel=1e-4), name
+
+
 @pytest.fixture(scope="module", params=[MultiBoxLoss, FocalMultiBoxLoss])
 def detector(request):
     return small_ssd(criterion=request.param(assigner=TaskAligned(top=4), box_loss="giou"))
