@@ -111,7 +111,9 @@ def reference(detector: Detector, thresholds: dict[str, float]) -> Callable[[np.
         A function of a uint8 image [H, W, 3] of any size.
     """
 
-    @tf.function(input_signature=[tf.TensorSpec([1, None, None, 3], tf.uint8)])
+    spec = tf.TensorSpec([1, None, None, 3], tf.uint8)
+
+    @tf.function(input_signature=[spec], autograph=False)
     def detect(images):
         return detector.detect(images, **thresholds)
 

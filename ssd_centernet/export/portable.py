@@ -46,7 +46,7 @@ def portable_function(
     spec = tf.TensorSpec([batch_size, *(frame or (None, None)), 3], tf.uint8, "images")
     preprocessing = detector.preprocessing
 
-    @tf.function(input_signature=[spec])
+    @tf.function(input_signature=[spec], autograph=False)
     def detect(images):
         if frame == tuple(detector.image_size):
             # A resize to the same size is none.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,6 +20,8 @@ from ssd_centernet.ops import image as image_ops
 IMAGES, ENCODED, EXAMPLES = "serving_default", "encoded", "examples"
 WITH_THRESHOLDS = "_with_thresholds"
 ENCODED_KEY = "image/encoded"
+# As every part of a detector is traced. To rewrite them all takes longer than to write the file.
+_traced = functools.partial(tf.function, autograph=False)
 
 
 def save_serving(
@@ -134,7 +137,7 @@ class _Served(tf.Module):
 
     def _plain(self, function, spec: tf.TensorSpec):
         limits = [limit for limit in (self._score, self._iou, self._most) if limit is not None]
-        return tf.function(lambda given: function(given, *limits), input_signature=[spec])
+        return _traced(lambda given: function(given, *limits), input_signature=[spec])
 
     def _with_thresholds(self, function, spec: tf.TensorSpec):
         """Make the twin of a signature; the defaults of its arguments go into the file."""
@@ -153,7 +156,7 @@ class _Served(tf.Module):
         names = ["score_threshold", "iou_threshold"][: 1 if iou is None else 2]
         scalars = [tf.TensorSpec([], tf.float32, name) for name in names]
         scalars.append(tf.TensorSpec([], tf.int32, "max_detections"))
-        return tf.function(detect_all if iou is None else detect, input_signature=[spec, *scalars])
+        return _traced(detect_all if iou is None else detect, input_signature=[spec, *scalars])
 
 
 class _Functions:
@@ -168,7 +171,7 @@ class _Functions:
         names = names_file.read_text(encoding="utf-8").splitlines()
         shape = [batch_size, *detector.image_size, 3]
 
-        @tf.function
+        @_traced
         def detect(pixels, extents, score_threshold, *rest):
             limits = {"score_threshold": score_threshold}
             if len(rest) > 1:
