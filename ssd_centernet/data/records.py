@@ -70,6 +70,9 @@ def encode_example(example: Mapping) -> bytes:
     return tf.train.Example(features=tf.train.Features(feature=features)).SerializeToString()
 
 
+# Below a function of whoever reads records, AutoGraph would rewrite all of it: half a second of
+# every command that draws or exports pictures.
+@tf.autograph.experimental.do_not_convert
 def parse_example(serialized: tf.Tensor, lookup: LabelMap | np.ndarray | tf.Tensor) -> dict:
     """Parse one record into an undecoded example; a pure graph function without Python.
 

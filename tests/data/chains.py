@@ -48,6 +48,7 @@ def run_many(chain, example: dict, number: int, first: int = 0) -> dict[str, np.
         boxes = tf.where(there[:, tf.newaxis] > 0, rows, np.nan)
         return {"image": out["image"], "extent": out.get("extent", tf.ones([2])), "boxes": boxes}
 
+    load = tf.autograph.experimental.do_not_convert(load)  # As the pipeline does.
     data = tf.data.Dataset.range(first, first + number).map(load, num_parallel_calls=2)
     return {key: value.numpy() for key, value in next(iter(data.batch(number))).items()}
 
@@ -59,7 +60,9 @@ def traced_shapes(chain) -> dict[str, tf.TensorShape]:
         key: tf.TensorSpec([None, *value.shape[1:]] if value.shape.rank else [], value.dtype)
         for key, value in example.items()
     }
-    function = tf.function(chain).get_concrete_function(signature, tf.TensorSpec([2], tf.int64))
+    function = tf.function(chain, autograph=False).get_concrete_function(
+        signature, tf.TensorSpec([2], tf.int64)
+    )
     return {key: value.shape for key, value in function.structured_outputs.items()}
 
 

@@ -82,7 +82,7 @@ def test_boxes_are_cut_and_moved():
 @BOTH_FORMS
 def test_without_a_window_the_whole_picture_stays():
     boxes = tf.constant([[0.0, 0.0, 5.0, 5.0], [95.0, 95.0, 100.0, 100.0]])
-    search = tf.function(overlap_crop.sample_crop)
+    search = tf.function(overlap_crop.sample_crop, autograph=False)
     window, bound = search(
         boxes,
         tf.constant([100, 100]),
@@ -129,7 +129,7 @@ def on_canvas(image: np.ndarray, place: dict, size, mean) -> np.ndarray:
 @BOTH_FORMS
 def test_result_is_that_of_a_canvas(encoding):
     chain = SSDVGGAugment((40, 56), compiled=False)
-    image, apply = chains.pixels(60, 80), tf.function(chain)
+    image, apply = chains.pixels(60, 80), tf.function(chain, autograph=False)
     kinds = set()
     for number in range(30):
         example, seed = chains.make_example(encoding=encoding), tf.constant([5, number])

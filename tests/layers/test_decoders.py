@@ -226,7 +226,7 @@ def test_decoder_equals_suppression_over_all_anchors(background, max_per_class):
     anchors = np.concatenate([corner, corner + 0.25], axis=1).astype(np.float32)
     decoder = SSDDecoder(0.05, max_per_class=max_per_class, max_detections=50)
     outputs = {"class_logits": tf.constant(logits), "box_codes": tf.constant(codes)}
-    found = tf.function(decoder)(outputs, tf.constant(anchors))
+    found = tf.function(decoder, autograph=False)(outputs, tf.constant(anchors))
     want = nms.multiclass_nms(
         box_ops.decode(codes, anchors),
         tf.nn.softmax(logits)[..., 1:],

@@ -130,7 +130,7 @@ def test_best_pairs_give_the_result_of_all(kind):
         "class_logits": tf.constant(logits, tf.float32),
         "box_codes": tf.zeros([2, anchors, 4]),
     }
-    found = tf.function(decoder)(outputs, tf.constant(boxes))
+    found = tf.function(decoder, autograph=False)(outputs, tf.constant(boxes))
     decoded = box_ops.decode(tf.zeros([anchors, 4]), tf.constant(boxes)).numpy()
     scores = tf.sigmoid(outputs["class_logits"][..., 1:]).numpy()
     for image in range(2):

@@ -165,7 +165,9 @@ def compare_matching(number: int, seed: int = 0) -> Difference:
     signature = [_SIGNATURE["boxes"], _SIGNATURE["classes"], *flags]
     forms = {
         (form, last): tf.function(
-            lambda *args, form=form, last=last: run(form, *args, last), input_signature=signature
+            lambda *args, form=form, last=last: run(form, *args, last),
+            input_signature=signature,
+            autograph=False,
         )
         for form in (False, True)
         for last in (False, True)

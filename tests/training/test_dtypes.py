@@ -30,7 +30,7 @@ def detector_of(recipe: str, dtype: str, narrow: bool = True) -> Detector:
 
 def operations(function, *inputs) -> list[tf.Operation]:
     """All operations of a function's graph and of the functions that it calls."""
-    graph = tf.function(function).get_concrete_function(*inputs).graph
+    graph = tf.function(function, autograph=False).get_concrete_function(*inputs).graph
     found, graphs, seen = [], [graph], set()
     while graphs:
         graph = graphs.pop()
