@@ -1,5 +1,8 @@
 """What every test shares: settings, a rendered data set and a run directory made of it."""
 
+import contextlib
+import ctypes
+import functools
 import gc
 import importlib.util
 import os
@@ -38,6 +41,12 @@ def pytest_collection_modifyitems(items):
     items.sort(key=minutes, reverse=True)
 
 
+def pytest_collection_finish():
+    """Leave out of each search for garbage what imports have made and nobody will free."""
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture(autouse=True)
 def _forget_settings():
     """Leave no gin binding of one test to the next."""
@@ -45,6 +54,57 @@ def _forget_settings():
     config = sys.modules.get("ssd_centernet.config")
     if config is not None:
         config.clear()
+
+
+# Growth after which a process looks for what it can give back.
+_GROWTH = 100 << 20
+_seen = {"memory": 0}
+_CACHED = type(functools.cache(len))
+
+
+def _memory() -> int:
+    """Bytes of memory that this process uses, where Linux tells."""
+    with contextlib.suppress(OSError), open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    return 0
+
+
+@pytest.fixture(autouse=True)
+def _give_memory_back():
+    """Free what a test has left, once it is much: several processes test side by side."""
+    yield
+    _collect()
+
+
+def _collect() -> None:
+    if _memory() > _seen["memory"] + _GROWTH:
+        gc.collect()  # A graph is full of cycles, and goes no other way.
+        with contextlib.suppress(AttributeError):  # glibc alone keeps what is freed, and has this.
+            ctypes.CDLL(None).malloc_trim(0)
+        _seen["memory"] = _memory()
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _forget_networks(request):
+    """Let go of the networks and graphs of a file when its last test has run.
+
+    TensorFlow keeps the gradient of every `tf.custom_gradient` that was ever traced, and with it
+    the graph, the variables of the network and those of its optimizer.
+    """
+    yield
+    contracts = sys.modules.get("tests.models.contracts")
+    for value in [*vars(request.module).values(), getattr(contracts, "_built", None)]:
+        if isinstance(value, _CACHED) and value.__module__.startswith("tests."):
+            value.cache_clear()
+    operations = sys.modules.get("tensorflow.python.framework.ops")
+    if operations is not None:
+        gradients = operations.gradient_registry._registry
+        traced = [name for name in gradients if name.startswith("CustomGradient-")]
+        for name in traced:
+            del gradients[name]
+        if traced:
+            _seen["memory"] -= _GROWTH // 2  # Worth a look, unless very little has come.
+            _collect()
 
 
 @pytest.fixture(scope="session")
