@@ -180,9 +180,9 @@ def test_page_without_marks_is_refused():
 
 
 @pytest.mark.slow(minutes=2)
-def test_small_rows_run_without_peers_and_make_a_page(tmp_path):
+def test_small_rows_run_without_peers_and_make_a_page(warm, tmp_path):
     names = ["detect_vgg16_1", "input_512", "metric_1000"]
-    command = [sys.executable, BENCHMARKS / "compare.py", "--small", "--windows=2"]
+    command = [warm, BENCHMARKS / "compare.py", "--small", "--windows=2"]
     options = ["--seconds=0.05", f"--peers={tmp_path / 'none'}", f"--json={tmp_path / 'r.json'}"]
     said = run(*command, *options, f"--rows={','.join(names)}", limit=400).stdout
     assert "not measured: torchvision, eager: " in said and "setup.sh peers" in said

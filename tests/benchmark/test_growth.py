@@ -2,16 +2,15 @@
 
 import math
 import re
-import sys
 
 from tests.process import ROOT, run
 
 PARTS = ("convert", "read", "first batch", "metric")
 
 
-def test_every_size_has_a_line_and_every_part_its_growth():
+def test_every_size_has_a_line_and_every_part_its_growth(warm):
     script = ROOT / "benchmarks" / "growth.py"
-    said = run(sys.executable, script, "--images", "40", "160", "--shards", "1", "5").stdout
+    said = run(warm, script, "--images", "40", "160", "--shards", "1", "5").stdout
     head, *rows = said.splitlines()
     assert re.findall(r"(\w+(?: \w+)*), ms", head) == [*PARTS]
     sizes = [("40", "1"), ("40", "5"), ("160", "1"), ("160", "5")]
@@ -33,6 +32,6 @@ def test_every_size_has_a_line_and_every_part_its_growth():
             assert abs(float(power) - expected) < 0.05
 
 
-def test_sizes_that_cannot_be_are_refused():
-    ended = run(sys.executable, ROOT / "benchmarks" / "growth.py", "--images", "7", status=2)
+def test_sizes_that_cannot_be_are_refused(warm):
+    ended = run(warm, ROOT / "benchmarks" / "growth.py", "--images", "7", status=2)
     assert "expected at least 8 images, 1 shard and 1 round" in ended.stderr

@@ -40,8 +40,8 @@ def test_times_are_added_by_what_is_computed(monkeypatch):
 
 
 @pytest.mark.slow(minutes=1)
-def test_a_step_has_all_directions_and_a_detection_one(tmp_path):
-    command = [sys.executable, BENCHMARKS / "kernels.py", "--small", "--units=1"]
+def test_a_step_has_all_directions_and_a_detection_one(warm, tmp_path):
+    command = [warm, BENCHMARKS / "kernels.py", "--small", "--units=1"]
     options = ["--rows=train_vgg16_fp32,detect_vgg16_1", f"--peers={tmp_path / 'none'}"]
     said = run(*command, *options, limit=300).stdout
     step, ours, onnx = [row for row in said.splitlines() if row.startswith(("train_", "detect_"))]
