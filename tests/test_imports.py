@@ -295,7 +295,7 @@ def test_library_sets_no_environment_variable(path):
     # which TensorFlow makes, can be told nowhere else to leave a proxy alone.
     settings = ("ssd_centernet/runtime/vendors.py", "ssd_centernet/data_service/proxies.py")
     # TensorFlow and Gloo are told there alone where the processes of mpirun meet.
-    settings += ("ssd_centernet/runtime/mpi.py",)
+    settings += ("ssd_centernet/runtime/mpi.py", "ssd_centernet/runtime/slurm.py")
     if path.parent.name == "cli" or _name(path) in settings:
         return
     source = path.read_text(encoding="utf-8")

@@ -215,9 +215,9 @@ def define_strategy() -> None:
         _STRATEGIES,
         "What joins several devices: one, none; mirrored, the devices of this process, which share "
         "its batch; horovod, processes that a launcher started; multi_worker, those of TF_CONFIG "
-        "or mpirun, which TensorFlow joins; hccl, those of RANK_SIZE, on NPUs; tpu, the cores of a "
-        "TPU slice. auto: horovod or multi_worker where such started this process, mirrored where "
-        "--devices is more than 1, else one.",
+        "or mpirun or srun, which TensorFlow joins; hccl, those of RANK_SIZE, on NPUs; tpu, the "
+        "cores of a TPU slice. auto: horovod or multi_worker where such started this process, "
+        "mirrored where --devices is more than 1, else one.",
     )
     flags.DEFINE_integer(
         "devices",

@@ -86,7 +86,7 @@ def launched_rank() -> int | None:
         return None
     if cluster is not None:
         return cluster.rank
-    place = started_by_mpirun()
+    place = started_by_mpirun() or started_by_srun()
     return _rank_by_hccl() if place is None else place[0]
 
 
@@ -104,3 +104,14 @@ def started_by_mpirun() -> tuple[int, int] | None:
     """Return number of this process and how many OpenMPI's mpirun started, or None."""
     told = [os.environ.get(f"OMPI_COMM_WORLD_{name}") for name in ("RANK", "SIZE")]
     return tuple(map(int, told)) if all(told) else None
+
+
+def started_by_srun() -> tuple[int, int] | None:
+    """Return number of this process and how many Slurm's srun started, or None where it is alone.
+
+    A batch script, which may start one process by itself, has no SLURM_STEP_NUM_TASKS.
+    """
+    told = [os.environ.get(f"SLURM_{name}", "") for name in ("PROCID", "STEP_NUM_TASKS")]
+    several = all(text.isdecimal() for text in told) and int(told[1]) > 1
+    # mpirun may start its own helpers by srun.
+    return tuple(map(int, told)) if several and started_by_mpirun() is None else None

@@ -12,8 +12,8 @@ from typing import Any, Protocol, runtime_checkable
 
 import tensorflow as tf
 
+from ssd_centernet.runtime import mpi, slurm
 from ssd_centernet.runtime.cluster import read_cluster
-from ssd_centernet.runtime.mpi import join_for_tensorflow
 
 # The operations that wait for other processes, as TensorFlow names them where they fail.
 _COLLECTIVES = r"Horovod(Grouped)?(Allreduce|Allgather|Broadcast|Alltoall|Reducescatter)"
@@ -209,7 +209,7 @@ def connect(
 
     Args:
         use_horovod: whether Horovod joins the processes; else those of TF_CONFIG, or those that
-            mpirun started, are joined by TensorFlow, if there are several.
+            mpirun or srun started, are joined by TensorFlow, if there are several.
         device: kind of the device that this process will use, see `select_device`.
         **options: of `HorovodProcesses` and `Workers`: compression, group_size.
 
@@ -218,8 +218,8 @@ def connect(
 
     Raises:
         ImportError: Horovod is wanted and cannot be imported.
-        ValueError: a launcher started several processes that know nothing of each other; wrong
-            options.
+        ValueError: a launcher started several processes that know nothing of each other; srun
+            spread them in another way than by blocks; wrong options.
         RuntimeError: no such device; OpenMPI's library does not load.
     """
     if use_horovod:
@@ -233,7 +233,8 @@ def connect(
                 "not given: each would train a model of its own in the same --model_dir. Add "
                 "--use_horovod, or start one process."
             )
-    join_for_tensorflow()
+    mpi.join_for_tensorflow()
+    slurm.join_for_tensorflow()
     cluster = read_cluster()
     if cluster is None or cluster.size == 1:
         return SingleProcess()

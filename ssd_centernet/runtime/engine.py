@@ -9,7 +9,7 @@ import os
 import tensorflow as tf
 from absl import logging
 
-from ssd_centernet.runtime.cluster import read_cluster, started_by_mpirun
+from ssd_centernet.runtime.cluster import read_cluster, started_by_mpirun, started_by_srun
 from ssd_centernet.runtime.device import (
     claim_device,
     find_tpu,
@@ -55,9 +55,9 @@ def start_engine(
 
     Args:
         name: one of `STRATEGIES`; 'auto' is 'horovod' in a process that Horovod's launcher began,
-            'multi_worker' where TF_CONFIG lists several processes or mpirun started several,
-            'mirrored' where several devices are asked for, and else 'one'. 'hccl' joins processes
-            on NPUs, 'tpu' the cores of a TPU slice.
+            'multi_worker' where TF_CONFIG lists several processes or mpirun or srun started
+            several, 'mirrored' where several devices are asked for, and else 'one'. 'hccl' joins
+            processes on NPUs, 'tpu' the cores of a TPU slice.
         device: kind of the devices, see `select_device`.
         devices: number of devices of this process; None is all for 'mirrored' and 'tpu', else one.
         use_horovod: the same as the name 'horovod'.
@@ -149,16 +149,17 @@ def _settled(name: str, devices: int | None, use_horovod: bool) -> str:
 
 def _settled_by_cluster(name: str, several: bool) -> str:
     """Return the engine of a process that Horovod does not join."""
-    cluster, place = read_cluster(), started_by_mpirun()
+    cluster, place = read_cluster(), started_by_mpirun() or started_by_srun()
     if cluster is not None:
         size, told = cluster.size, "TF_CONFIG lists"
     else:
-        size, told = 1 if place is None else place[1], "mpirun started"
+        size = 1 if place is None else place[1]
+        told = "mpirun started" if started_by_mpirun() else "srun started"
     if name == "multi_worker" and cluster is None and place is None:
         raise ValueError(
             "--strategy=multi_worker, but nothing tells of other processes: set TF_CONFIG in each "
             "of them, or start them by `ssd_centernet launch --engine=tf --num_processes=N -- "
-            "train ...`, which sets it, or by mpirun."
+            "train ...`, which sets it, or by mpirun or srun."
         )
     if size > 1 and (several or name not in ("auto", "multi_worker")):
         what = "--devices" if several else f"--strategy={name}"

@@ -17,7 +17,7 @@ import tensorflow as tf
 from absl import logging
 
 from ssd_centernet.runtime import vendors
-from ssd_centernet.runtime.cluster import started_by_mpirun
+from ssd_centernet.runtime.cluster import started_by_mpirun, started_by_srun
 from ssd_centernet.runtime.mpi import join_for_gloo
 from ssd_centernet.runtime.processes import Processes, buckets, refuse_unknown, waits
 
@@ -50,7 +50,8 @@ class HorovodProcesses(Processes):
 
         Raises:
             ImportError: Horovod is not installed, or was built for another TensorFlow.
-            ValueError: no such compression; groups that do not add up to all processes.
+            ValueError: no such compression; groups that do not add up to all processes; srun
+                started others, which this Horovod does not find.
         """
         refuse_unknown(compression)
         self._hvd = hvd = _import_horovod()
@@ -66,6 +67,12 @@ class HorovodProcesses(Processes):
         self.group_size = group_size or self.size
         self._group = self._make_groups(group_size) if group_size else hvd.global_process_set
         self._packs: bool | None = None
+        if self.size == 1 and (place := started_by_srun()) is not None:
+            raise ValueError(
+                f"srun started {place[1]} processes, and this Horovod does not find the others: "
+                "each would train a model of its own in the same --model_dir. Leave out "
+                "--use_horovod, and TensorFlow joins them."
+            )
         if self.size == 1:
             logging.info("Horovod has one process; start several with `ssd_centernet launch`.")
 
