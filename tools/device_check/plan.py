@@ -36,10 +36,13 @@ SYSTEMS = ("ssd_resnet34", "ssd_vgg16", "ssd320_resnet50_fpn", "centernet")
 # Anchors with ranked negatives, anchors with the focal loss, and heatmaps; quick to train.
 _BITS = ("ssd_demo", "ssd_fpn_demo", "centernet_demo")
 _TRAINED = "ssd_demo"
-_DATA, _ALONE = "training data", "training one device"
-# Of two devices, or of one with all the images: batch norm over all of them.
-_JOINED = 4
-_LOSSES = ("train.log_every = 1", "train.sync_batch_norm = True", "train.profile = (4, 6)")
+_DATA, _ALONE = "training data", "several one device"
+_SCENES = 16
+_LOSSES = ("train.log_every = 1",)
+_PROFILED = ("train.profile = (4, 6)",)
+# Processes share out the images in another way than one process draws them, and so each step has
+# all of them, as they are; batch norm is over all.
+_WHOLE = ("train.augment = None", "train.keep_empty = True", "train.sync_batch_norm = True")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -233,9 +236,9 @@ def _bits(settings: Settings, work: Path) -> list[Part]:
 
 
 def _training(settings: Settings, work: Path, devices: int) -> list[Part]:
-    """Plan a training with a profile, and the same on two devices, compared with the first."""
+    """Plan a training with a profile, and others on one device and two, which are compared."""
     scenes, records = work / "scenes", work / "records"
-    sizes = ("--num_train=16", "--num_val=4", "--min_size=100", "--max_size=160")
+    sizes = (f"--num_train={_SCENES}", "--num_val=4", "--min_size=100", "--max_size=160")
     commands = [_cli("make_synthetic", f"--output_dir={scenes}", *sizes)]
     for split in ("train", "val"):
         given = f"--annotations={scenes}/annotations/instances_{split}.json"
@@ -243,7 +246,7 @@ def _training(settings: Settings, work: Path, devices: int) -> list[Part]:
         commands.append(_cli("convert", *words, f"--split={split}", "--name=shapes", "--overwrite"))
     script = " && ".join(shlex.join(command) for command in commands)
     data = Part(name=_DATA, command=("bash", "-c", script), limit=settings.limit, reads="")
-    one = _train(settings, work, _ALONE, (), _JOINED)
+    one = _train(settings, work, "training one device", 4, _PROFILED)
     profile = work / "profile.json"
     words = ("tools.device_check.profile", one.folder, profile)
     mine = {"needs": (one.name,), "output": str(profile), "limit": settings.limit}
@@ -252,32 +255,36 @@ def _training(settings: Settings, work: Path, devices: int) -> list[Part]:
 
 
 def _several(settings: Settings, work: Path, devices: int) -> list[Part]:
-    names = ("several one process", "several two processes")
+    names = (_ALONE, "several one process", "several two processes")
     if settings.device != "cpu" and devices < 2:
         reason = "needs two devices; TensorFlow sees one"
         return [Part(name=name, skipped=reason) for name in names]
     words, needs = ("--strategy=mirrored", "--devices=2"), (_DATA, _ALONE)
-    parts = [_train(settings, work, names[0], words, _JOINED, needs=needs)]
+    parts = [_train(settings, work, _ALONE, _SCENES, _WHOLE)]
+    parts.append(_train(settings, work, names[1], _SCENES, _WHOLE, words, needs=needs))
     if importlib.util.find_spec("horovod") is None:
         reason = "Horovod is not installed: bash scripts/install_horovod.sh"
-        return [*parts, Part(name=names[1], skipped=reason)]
+        return [*parts, Part(name=names[2], skipped=reason)]
     launched = ("launch", "--num_processes=2", "--max_restarts=0", "--")
-    return [*parts, _train(settings, work, names[1], (), _JOINED // 2, launched, needs)]
+    two = _train(settings, work, names[2], _SCENES // 2, _WHOLE, (), launched, needs)
+    return [*parts, two]
 
 
 def _train(
     settings: Settings,
     work: Path,
     name: str,
-    words: Sequence[str],
     batch_size: int,
+    lines: Sequence[str],
+    words: Sequence[str] = (),
     before: Sequence[str] = (),
     needs: tuple[str, ...] = (_DATA,),
 ) -> Part:
     folder = work / name.replace(" ", "_")
     flags = [f"--gin_file={_TRAINED}", f"--data_dir={work / 'records'}", "--seed=0"]
     flags += [f"--model_dir={folder}", f"--device={settings.device}", "--num_steps=8"]
-    flags += [f"--batch_size={batch_size}", *words, *(f"--gin_params={one}" for one in _LOSSES)]
+    flags += [f"--batch_size={batch_size}", *words]
+    flags += [f"--gin_params={one}" for one in (*_LOSSES, *lines)]
     command = _cli(*before, "train", *flags)
     mine = {"limit": settings.limit, "needs": needs, "folder": str(folder)}
     return Part(name=name, command=command, reads="log", **mine)

@@ -282,8 +282,9 @@ def _training(name: str, found: Any, parts: Mapping) -> Judged:
 
 
 def _several(name: str, found: Sequence[Mapping], parts: Mapping) -> Judged:
-    del name
-    one = parts.get("training one device", {}).get("found")
+    if name.endswith("one device"):
+        return _training(name, found, parts)
+    one = parts.get("several one device", {}).get("found")
     if not one:
         return Judged("not run", "there is no training on one device to compare with")
     losses = [[step["total"] for step in run] for run in (found, one)]
