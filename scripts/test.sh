@@ -11,8 +11,7 @@
 #
 # If you choose no tests, Horovod is built first (scripts/install_horovod.sh). If that fails, the
 # tests of several processes are skipped; with --horovod, or CI=true, that is a failure.
-# WORKERS sets the number of test processes (default: the number of cores, 4 at most; where these are
-# two, and 15 GB of memory are free, three: a process that waits for others leaves its core idle).
+# WORKERS sets the number of test processes (default: the number of cores, 4 at most).
 # CORE_TESTS in this file lists the core tests, OLDEST_TESTS those that only 2.15 runs as well, and
 # FLOOR_TESTS all that 2.10 runs: parity, a run with resume and evaluation, an export, two processes.
 set -euo pipefail
@@ -125,10 +124,6 @@ if [ "$TF" != "2.20" ] && [ -z "$CHOSEN" ]; then
 fi
 
 CORES="$(nproc 2>/dev/null || echo 2)"
-FREE="$(awk '/^MemAvailable:/ {print int($2 / 1e6)}' /proc/meminfo 2>/dev/null || echo 0)"
-if [ "$CORES" -eq 2 ] && [ "${FREE:-0}" -ge 15 ]; then
-  WORKERS="${WORKERS:-3}"
-fi
 WORKERS="${WORKERS:-$((CORES < 4 ? CORES : 4))}"
 THREADS="$((CORES / WORKERS > 0 ? CORES / WORKERS : 1))"
 
