@@ -7,8 +7,6 @@ import math
 import re
 from typing import Any
 
-import tensorflow as tf
-
 from ssd_centernet.evaluation.result import METRIC_NAMES
 
 # Prefix of loss parts among an evaluation's metrics; only these are better if lower.
@@ -33,10 +31,6 @@ class RunLength:
     def total_examples(self) -> int:
         """Return the number of images of the whole run over all processes."""
         return self.total_steps * self.global_batch_size
-
-    def progress(self, step: tf.Tensor) -> tf.Tensor:
-        """Return the share of the run that is over at a step, in [0, 1], float32."""
-        return tf.cast(step, tf.float32) / float(self.total_steps)
 
     def has_length(self, length: float | None, unit: str) -> bool:
         """Tell whether the run has this length, to the step.

@@ -241,7 +241,8 @@ class Trainer(tf.Module):
         if form.render is not None and "image" not in batch:
             batch = form.render(batch)
         with tf.GradientTape() as tape:
-            total, parts = form.losses(batch, tape, self.length.progress(self.step))
+            progress = tf.cast(self.step, tf.float32) / float(self.length.total_steps)
+            total, parts = form.losses(batch, tape, progress)
             scaled = self.loss_scale.scale(total)
         return tape.gradient(scaled, self.train_variables), {**parts, "total": total}
 

@@ -23,7 +23,7 @@ from ssd_centernet.data_service.facts import Facts, own_facts
 from ssd_centernet.data_service.feed import Feed, LostWorkersError
 from ssd_centernet.data_service.records import difference, fingerprints
 from tests.data.test_pipeline import assert_same
-from tests.process import run
+from tests.process import run, slowness
 from tests.tiny import LABELS
 
 # Flips are drawn; more would be traced for each pipeline.
@@ -163,7 +163,7 @@ def taking():
 
 
 def wait(seen, seconds=60.0):
-    deadline = time.monotonic() + seconds
+    deadline = time.monotonic() + seconds * slowness()
     while not seen():
         assert time.monotonic() < deadline
         time.sleep(0.02)

@@ -181,7 +181,8 @@ def test_mpirun_typed_by_hand_ends_what_a_halted_process_leaves(mpirun, tmp_path
     assert time.time() - mark.stat().st_mtime < 30 * slowness()
     with contextlib.suppress(psutil.NoSuchProcess):  # Told to end, it may still be at it.
         psutil.Process(int(mark.read_text())).wait(timeout=20 * slowness())
-    assert ended.text.count("process 0 lost another one in a graph") == 1, str(ended)
+    # It may still be in the mean before the graph when the other one is halted.
+    assert ended.text.count("process 0 lost another one in ") == 1, str(ended)
     assert "starting again" not in ended.text
     last = ended.stderr.rpartition("mpirun detected that one or more processes exited")[2]
     assert "Exit code:    75" in last and "ssd_centernet" not in last, str(ended)
