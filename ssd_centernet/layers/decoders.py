@@ -42,7 +42,7 @@ class SSDDecoder(Decoder):
         clip: bool = False,
         drop_empty: bool = False,
         scale_factors: tuple[float, float, float, float] = (10.0, 10.0, 5.0, 5.0),
-        candidate_sizes: tuple[int, ...] = (256, 512, 1024, 2048, 4096),
+        candidate_sizes: tuple[int, ...] = (64, 128, 256, 512, 1024, 2048, 4096),
         vote_iou: float | None = None,
         test_time: Sequence[str | float] = (),
         name: str = "decoder",
@@ -61,8 +61,9 @@ class SSDDecoder(Decoder):
             drop_empty: whether to drop boxes without area.
             scale_factors: factors of the box code (ty, tx, th, tw).
             candidate_sizes: numbers of anchors to decode per image, ascending: the first one that
-                suffices is used, otherwise all anchors. It changes only the speed, not the result;
-                () makes a graph without branches that decodes all.
+                suffices is used, otherwise all anchors; those above half of all are left out. It
+                changes only the speed, not the result; () makes a graph without branches that
+                decodes all.
             vote_iou: each detection moves to the mean of the boxes of its class above the threshold
                 with at least this IoU, weighted by score, see `ops.voting`; None, as published,
                 keeps its own box.
@@ -120,8 +121,8 @@ class SSDDecoder(Decoder):
             return self._decode_portably(probabilities, codes, anchors, pairs, least, overlap)
         # Most anchors are background: only the others are decoded.
         counts = nms.count_candidates(probabilities[..., 0], least)
-        # A branch for all anchors would only gather them.
-        sizes = [size for size in self.candidate_sizes if size < probabilities.shape[1]]
+        # To gather more than half of the anchors saves nothing.
+        sizes = [size for size in self.candidate_sizes if 2 * size <= probabilities.shape[1]]
         limits = {"score_threshold": least, "iou_threshold": overlap}
         return self._decode_enough(counts, probabilities, codes, anchors, sizes, limits)
 

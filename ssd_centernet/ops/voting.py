@@ -6,12 +6,17 @@ Source:
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import tensorflow as tf
 
 from ssd_centernet.ops import boxes as box_ops
 
 # Numbers of detections for which there are graphs: most images have few, of rows for some hundred.
 _FEW = (16, 64)
+# Few candidates leave few detections, and many seldom do. A graph that is not run costs time too:
+# TensorFlow visits each of its nodes.
+_FEW_CANDIDATES, _MANY_CANDIDATES = 64, 512
 # Up to it each whole number is a float32.
 _LARGEST = 2**24
 
@@ -49,7 +54,7 @@ def vote(
         return tf.concat([_moved(first, boxes, of_class, score_threshold, vote_iou), rest], axis=1)
 
     most = found["boxes"].shape[1]
-    sizes = [n for n in _FEW if n < most] if branches else []
+    sizes = [n for n in _few(boxes.shape[1]) if n < most] if branches else []
     used = tf.reduce_max(found["count"])
     return {**found, "boxes": _with_enough_rows(used, [*sizes, most], moved)}
 
@@ -139,6 +144,15 @@ def vote_of_cells(
     own = found["boxes"][:, :, tf.newaxis]
     moved = _moved(own, boxes, scores[:, :, tf.newaxis], score_threshold, vote_iou)
     return {**found, "boxes": tf.squeeze(moved, axis=2)}
+
+
+def _few(candidates: int | None) -> Sequence[int]:
+    """Return the numbers of detections, below all, that are worth a graph."""
+    if candidates is None:
+        return _FEW
+    if candidates <= _FEW_CANDIDATES:
+        return _FEW[:1]
+    return _FEW[1:] if candidates >= _MANY_CANDIDATES else _FEW
 
 
 def _moved(own, boxes, of_class, score_threshold, vote_iou) -> tf.Tensor:
