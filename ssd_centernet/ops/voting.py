@@ -6,17 +6,14 @@ Source:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import tensorflow as tf
 
 from ssd_centernet.ops import boxes as box_ops
 
-# Numbers of detections for which there are graphs: most images have few, of rows for some hundred.
-_FEW = (16, 64)
-# Few candidates leave few detections, and many seldom do. A graph that is not run costs time too:
-# TensorFlow visits each of its nodes.
-_FEW_CANDIDATES, _MANY_CANDIDATES = 64, 512
+# Most images have few detections, of rows for some hundred, so there is a graph for so few: about
+# one for four candidates, from 16 to 64. More graphs would cost more than they save, as TensorFlow
+# visits the nodes of those that do not run.
+_FEWEST, _FEW, _CANDIDATES_OF_ONE = 16, 64, 4
 # Up to it each whole number is a float32.
 _LARGEST = 2**24
 
@@ -53,10 +50,12 @@ def vote(
         of_class = tf.gather(by_class, found["classes"][:, :rows], batch_dims=1)
         return tf.concat([_moved(first, boxes, of_class, score_threshold, vote_iou), rest], axis=1)
 
-    most = found["boxes"].shape[1]
-    sizes = [n for n in _few(boxes.shape[1]) if n < most] if branches else []
+    most, candidates = found["boxes"].shape[1], boxes.shape[1] or _FEW * _CANDIDATES_OF_ONE
+    few = min(max(candidates // _CANDIDATES_OF_ONE, _FEWEST), _FEW)
+    if not branches or few >= most:
+        return {**found, "boxes": moved(most)}
     used = tf.reduce_max(found["count"])
-    return {**found, "boxes": _with_enough_rows(used, [*sizes, most], moved)}
+    return {**found, "boxes": tf.cond(used <= few, lambda: moved(few), lambda: moved(most))}
 
 
 def vote_of_pairs(
@@ -146,15 +145,6 @@ def vote_of_cells(
     return {**found, "boxes": tf.squeeze(moved, axis=2)}
 
 
-def _few(candidates: int | None) -> Sequence[int]:
-    """Return the numbers of detections, below all, that are worth a graph."""
-    if candidates is None:
-        return _FEW
-    if candidates <= _FEW_CANDIDATES:
-        return _FEW[:1]
-    return _FEW[1:] if candidates >= _MANY_CANDIDATES else _FEW
-
-
 def _moved(own, boxes, of_class, score_threshold, vote_iou) -> tf.Tensor:
     """Move boxes [..., D, 4] by the scores [..., D, K] of candidates for their classes."""
     votes = (of_class > score_threshold) & (box_ops.iou(own, boxes) >= vote_iou)
@@ -167,14 +157,3 @@ def _moved(own, boxes, of_class, score_threshold, vote_iou) -> tf.Tensor:
     mean = tf.math.divide_no_nan(tf.stack(summed, axis=-1), total)
     # A box without area overlaps nothing, not even itself.
     return tf.where(total > 0.0, mean, own)
-
-
-def _with_enough_rows(used: tf.Tensor, sizes: list[int], moved) -> tf.Tensor:
-    """Call `moved` with the first size that holds the rows: a branch of static shape for each."""
-    if len(sizes) == 1:
-        return moved(sizes[0])
-    return tf.cond(
-        used <= sizes[0],
-        lambda: moved(sizes[0]),
-        lambda: _with_enough_rows(used, sizes[1:], moved),
-    )
