@@ -11,9 +11,11 @@ from tests.export.lively import lively_detector
 from tests.models import contracts
 from tests.narrow import NARROW, PLUS, SIZE
 
+PARTS = ("backbone", "neck", "decoder", "preprocessing")
+
 
 def build(recipe, *params):
-    config.parse([recipe], [f"IMAGE_SIZE = {SIZE}", *NARROW[recipe], *params])
+    config.parse([recipe], [f"IMAGE_SIZE = {SIZE}", *NARROW.get(recipe, ()), *params])
     try:
         return build_detector(num_classes=contracts.NUM_CLASSES), Recipe()
     finally:
@@ -30,7 +32,7 @@ def shapes(detector, *, head):
 def test_it_is_the_published_network_up_to_its_head(plus):
     (ours, recipe), (published, other) = build(plus), build(PLUS[plus])
     assert shapes(ours, head=False) == shapes(published, head=False)
-    for part in ("backbone", "neck", "decoder", "preprocessing"):
+    for part in PARTS:
         mine, theirs = (getattr(one, part).get_config() for one in (ours, published))
         assert mine == theirs, part
     # Whatever else a training has is as published.
@@ -43,10 +45,23 @@ def test_it_is_the_published_network_up_to_its_head(plus):
         assert 0.6 * count[1] < count[0] < count[1]
         return
     assert shapes(ours, head=True) == shapes(published, head=True)
+    check_same_detections(ours, published)
+
+
+def check_same_detections(ours, published):
     ours.set_weights(published.get_weights())
     pixels = np.random.default_rng(0).integers(0, 255, (2, 90, 120, 3)).astype(np.uint8)
     for key, value in published.detect(pixels).items():
         np.testing.assert_array_equal(ours.detect(pixels)[key], value, err_msg=key)
+
+
+@pytest.mark.parametrize("demo", ["ssd_demo", "ssd_fpn_demo"])
+def test_the_plus_of_a_demo_detects_as_the_demo_does(demo):
+    (ours, _), (other, _) = build(f"{demo}_plus"), build(demo)
+    for part in (*PARTS, "head", "anchors"):
+        mine, theirs = (getattr(one, part).get_config() for one in (ours, other))
+        assert mine == theirs, part
+    check_same_detections(ours, other)
 
 
 def test_a_head_of_sides_is_exported(tmp_path):
