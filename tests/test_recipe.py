@@ -23,7 +23,6 @@ from ssd_centernet.data.augment.joining import Mosaic
 from ssd_centernet.data.augment.ssd import SSDAugment
 from ssd_centernet.data.directory import load_label_map
 from ssd_centernet.data.pipeline import training_batches
-from ssd_centernet.models.detector import Detector
 from ssd_centernet.preview import anchor_report
 from ssd_centernet.recipe import Recipe
 from ssd_centernet.runtime.distribution import SingleProcess
@@ -33,6 +32,7 @@ from ssd_centernet.training.optimizers import Momentum
 from ssd_centernet.training.schedules import ConstantRate
 from ssd_centernet.training.trainer import Trainer
 from tests.cli.command_line import parsed
+from tests.made_once import build_once, feed_once
 from tests.narrow import NARROW, SIZE
 from tests.tiny import RUN_RECIPE
 
@@ -245,29 +245,6 @@ def watching():
         yield
 
 
-def once(function):
-    """Return a method of `Recipe` that works once for the same arguments.
-
-    A later call returns what the first one has made, and lets gin note that the same settings were
-    taken again: that a command calls the method is what is asked, not what the method does then.
-    """
-    made = {}
-
-    @functools.wraps(function)
-    def remembering(self, *args, **kwargs):
-        key = repr([id(one) if isinstance(one, Detector) else one for one in (*args, kwargs)])
-        if key not in made:
-            before = gin_state.operative()
-            result = function(self, *args, **kwargs)
-            taken = gin_state.operative()
-            made[key] = result, {name: v for name, v in taken.items() if before.get(name) != v}
-        result, taken = made[key]
-        gin_state.note_taken(taken)
-        return result
-
-    return remembering
-
-
 def run_command(command, recipe, data_dir, folder):
     """Run a command in this process on a recipe's file."""
     ARRIVED.clear()
@@ -358,10 +335,11 @@ def test_each_setting_of_a_recipe_is_used_by_each_command(name, data_dir, tmp_pa
     """`train` uses all of them, or it refuses the recipe; the others all but named parts."""
     recipe = tmp_path / f"{name}.gin"
     narrow = [] if "demo" in name else NARROW[name.removesuffix("_overfit")]
-    recipe.write_text("\n".join([f"include '{name}.gin'", f"IMAGE_SIZE = {SIZE}", *narrow]))
+    small = (f"IMAGE_SIZE = {SIZE}", "train.batch_size = 2", "train.pictures = 1")
+    recipe.write_text("\n".join([f"include '{name}.gin'", *small, *narrow]))
     monkeypatch.setattr(records, "LONG_EPOCH", 8)
-    for method in ("detector", "training_batches"):
-        monkeypatch.setattr(Recipe, method, once(getattr(Recipe, method)))
+    build_once(monkeypatch)
+    feed_once(monkeypatch)
     for command, parts in (("train", ()), *LEFT_ALONE.items()):
         place = tmp_path / command
         place.mkdir()
