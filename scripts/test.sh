@@ -35,7 +35,7 @@ CORE_TESTS=(
   tests/weights
   tests/models
   tests/export
-  "tests/training/test_precision.py::test_half_precision_follows_float32[ssd300_resnet34-bf16]"
+  "tests/training/test_precision.py::test_half_precision_follows_float32[ssd300_resnet34]"
   "tests/distributed/test_training.py::test_several_processes_train_as_one_with_all_their_images[2]"
   tests/test_api.py
   tests/test_end_to_end.py
@@ -44,8 +44,8 @@ CORE_TESTS=(
 # Far from 2.20 these can differ too; 2.21 is its neighbour.
 OLDEST_TESTS=(
   tests/training/test_dtypes.py
-  "tests/training/test_precision.py::test_half_precision_follows_float32[ssd320_resnet50_fpn-fp16]"
-  "tests/training/test_precision.py::test_half_precision_follows_float32[centernet_hourglass20-bf16]"
+  "tests/training/test_precision.py::test_half_precision_follows_float32[ssd320_resnet50_fpn]"
+  "tests/training/test_precision.py::test_half_precision_follows_float32[centernet_hourglass20]"
   tests/distributed/test_collectives.py
 )
 # The oldest TensorFlow that works. Layers and tensor functions are compared by the golden vectors.

@@ -1,7 +1,5 @@
 """Training in half precision follows training in float32, recipe by recipe."""
 
-import functools
-
 import gin
 import numpy as np
 import pytest
@@ -17,6 +15,16 @@ from ssd_centernet.training.trainer import Trainer
 from tests.models import contracts
 from tests.narrow import NARROW, PLUS, SIZE
 
+# Smaller images where losses still agree well within the bounds: a CPU has no fast float16, whose
+# steps take most of the time. Other networks normalise over too few cells then.
+SMALLER = (64, 64)
+SIZES = dict.fromkeys(NARROW, SIZE) | {
+    "ssd300_resnet34": SMALLER,
+    "ssd300_vgg16": SMALLER,
+    "ssd300_vgg16_plus": SMALLER,
+    "ssd512_vgg16": SMALLER,
+    "centernet_hourglass104": SMALLER,
+}
 STEPS = 20
 # Largest relative difference of a step's total loss from that in float32. bfloat16 has 8 bits of
 # precision (a rounding is up to 0.4 %), float16 has 11 (0.05 %); roundings of a deep network and of
@@ -38,10 +46,9 @@ LEARNING_RATES = {
 LEARNING_RATES |= {plus: LEARNING_RATES[published] for plus, published in PLUS.items()}
 
 
-@functools.cache
 def losses(recipe: str, dtype: str) -> np.ndarray:
     """Train a narrow network for 20 steps on four images: the total loss before each update."""
-    config.parse([recipe], [f"IMAGE_SIZE = {SIZE}", *NARROW[recipe]])
+    config.parse([recipe], [f"IMAGE_SIZE = {SIZES[recipe]}", *NARROW[recipe]])
     try:
         settings = gin.get_bindings("train")
         keras.utils.set_random_seed(1)
@@ -57,7 +64,7 @@ def losses(recipe: str, dtype: str) -> np.ndarray:
         batch_size=4,
         loss_scale=LossScale() if needs_loss_scale(detector.dtype_policy.name) else None,
     )
-    batch = contracts.batch_of(SIZE, [2, 3, 1, 2])
+    batch = contracts.batch_of(SIZES[recipe], [2, 3, 1, 2])
     step = tf.function(trainer.train_step)
     totals = []
     for _ in range(STEPS):
@@ -71,23 +78,23 @@ def losses(recipe: str, dtype: str) -> np.ndarray:
     return np.array(totals)
 
 
-# Of the same networks with other losses bfloat16 alone: float16 takes as long as all others.
-PAIRS = [(recipe, dtype) for recipe in NARROW for dtype in BOUNDS]
-PAIRS = [(recipe, dtype) for recipe, dtype in PAIRS if dtype == "bf16" or recipe not in PLUS]
-
-
-@pytest.mark.parametrize(("recipe", "dtype"), PAIRS)
-def test_half_precision_follows_float32(recipe, dtype):
+@pytest.mark.parametrize("recipe", NARROW)
+def test_half_precision_follows_float32(recipe):
+    """In one test, so that float32 is trained once however tests are spread over processes."""
     exact = losses(recipe, "fp32")
     assert len(exact) == STEPS
     assert exact[-1] < 0.9 * exact[0], "too little is learnt to compare"
-    rough = losses(recipe, dtype)
-    assert np.all(np.isfinite(rough))
-    # The scale that float16 begins with is too large for the first steps of some networks.
-    assert len(rough) >= (STEPS - 6 if dtype == "fp16" else STEPS)
-    assert not np.array_equal(rough, exact[: len(rough)])
-    difference = np.abs(rough / exact[: len(rough)] - 1.0)
-    assert difference.max() < BOUNDS[dtype], difference.round(4).tolist()
+    for dtype, bound in BOUNDS.items():
+        # Of the same networks with other losses bfloat16 alone: float16 takes the longest.
+        if dtype == "fp16" and recipe in PLUS:
+            continue
+        rough = losses(recipe, dtype)
+        assert np.all(np.isfinite(rough)), dtype
+        # The scale that float16 begins with is too large for the first steps of some networks.
+        assert len(rough) >= (STEPS - 6 if dtype == "fp16" else STEPS), dtype
+        assert not np.array_equal(rough, exact[: len(rough)]), dtype
+        difference = np.abs(rough / exact[: len(rough)] - 1.0)
+        assert difference.max() < bound, (dtype, difference.round(4).tolist())
 
 
 def test_every_published_recipe_is_compared():
