@@ -1,5 +1,8 @@
 """A run whose rate is too high goes back to its checkpoint, once, and on with half of the rate."""
 
+import contextlib
+import functools
+import io
 import json
 
 import pytest
@@ -13,6 +16,7 @@ from ssd_centernet.train import train
 from ssd_centernet.training.log_files import recorded_evaluations, recorded_sessions
 from ssd_centernet.training.optimizers import Momentum
 from ssd_centernet.training.trainer import NonFiniteLossError
+from tests.tiny import TINY_RECIPE
 from tests.training.test_train import assert_same_bits, tensors
 
 FACTOR = "rate_factor/.ATTRIBUTES/VARIABLE_VALUE"
@@ -57,18 +61,34 @@ def go(recipe, data_dir, model_dir, *, optimizer=Fragile, schedule=Rising, **set
         config.clear()
 
 
+@pytest.fixture(scope="module")
+def recover(data_dir, tmp_path_factory):
+    """Train for 12 steps, once for each decay: the directory of the run and what it printed."""
+
+    @functools.cache
+    def run(ema_decay):
+        folder = tmp_path_factory.mktemp("recovered")
+        recipe, said = folder / "tiny.gin", io.StringIO()
+        recipe.write_text(TINY_RECIPE)
+        settings = {"steps": 12, "ema_decay": ema_decay, "evaluate_every": 4}
+        with contextlib.redirect_stdout(said):
+            assert go(recipe, data_dir, folder / "run", **settings) == "finished"
+        return folder / "run", said.getvalue()
+
+    return run
+
+
 @pytest.mark.parametrize("ema_decay", [None, 0.5])
 def test_a_run_goes_back_once_and_on_with_half_of_the_rate(
-    tiny_recipe, data_dir, tmp_path, capsys, ema_decay
+    tiny_recipe, data_dir, tmp_path, recover, ema_decay
 ):
-    recovered, expected = tmp_path / "recovered", tmp_path / "expected"
-    more = {"ema_decay": ema_decay, "evaluate_every": 4}
-    assert go(tiny_recipe, data_dir, recovered, steps=12, **more) == "finished"
-    printed = capsys.readouterr().out
+    (recovered, printed), expected = recover(ema_decay), tmp_path / "expected"
     # Step 7 spoils the weights, and step 8 shows it.
     assert "step 8 is not finite" in printed
     assert f"back to {recovered / 'ckpt-5'}, and on from there with 0.5 of" in printed
-    # The same bits as a run that went on from there with half of the rate by itself.
+    # The same bits as a run that went on from there with half of the rate by itself. Evaluations
+    # change none of them.
+    more = {"ema_decay": ema_decay}
     go(tiny_recipe, data_dir, expected, steps=5, schedule=lambda: Rising(at=99), **more)
     half = {"schedule": lambda: Rising(0.005, 0.01), "optimizer": Momentum}
     go(tiny_recipe, data_dir, expected, steps=12, **half, **more)
@@ -88,10 +108,9 @@ def test_a_run_goes_back_once_and_on_with_half_of_the_rate(
 
 
 def test_a_resumed_run_keeps_the_factor_and_does_not_go_back_again(
-    tiny_recipe, data_dir, tmp_path, capsys
+    tiny_recipe, data_dir, tmp_path, capsys, recover
 ):
-    whole, parts = tmp_path / "whole", tmp_path / "parts"
-    go(tiny_recipe, data_dir, whole, steps=12)
+    (whole, _), parts = recover(None), tmp_path / "parts"
     for steps in (10, 12):
         go(tiny_recipe, data_dir, parts, steps=steps)
     assert "its rate stays 0.5 of the schedule's" in capsys.readouterr().out
