@@ -16,10 +16,10 @@ from tests.models import contracts
 from tests.narrow import NARROW, PLUS, SIZE
 
 # Smaller images where losses still agree well within the bounds: a CPU has no fast float16, whose
-# steps take most of the time. Other networks normalise over too few cells then.
+# steps take most of the time. Other networks normalise over too few cells then, and ssd300_resnet34
+# would show a wrong rate less.
 SMALLER = (64, 64)
 SIZES = dict.fromkeys(NARROW, SIZE) | {
-    "ssd300_resnet34": SMALLER,
     "ssd300_vgg16": SMALLER,
     "ssd300_vgg16_plus": SMALLER,
     "ssd512_vgg16": SMALLER,
