@@ -5,13 +5,14 @@
 #   bash scripts/test.sh --tf 2.15              the core tests, with TensorFlow 2.15 in .venv-tf2.15
 #   bash scripts/test.sh --tf 2.21              fewer of them, with TensorFlow 2.21 in .venv-tf2.21
 #   bash scripts/test.sh --tf 2.10              the fewest, with TensorFlow 2.10 in .venv-tf2.10
+#   bash scripts/test.sh --tf 2.15 --floor      as few with TensorFlow 2.15
 #   bash scripts/test.sh tests/cli/test_main.py one file: other arguments go to pytest
 #   bash scripts/test.sh --tf 2.15 tests/data   one folder with TensorFlow 2.15
 #   bash scripts/test.sh --no-horovod           without the tests of several processes
 #
 # If you choose no tests, Horovod is built first (scripts/install_horovod.sh). If that fails, the
 # tests of several processes are skipped; with --horovod, or CI=true, that is a failure.
-# WORKERS sets the number of test processes (default: the number of cores, 4 at most).
+# WORKERS sets the number of test processes (default: one more than there are cores, 4 at most).
 # CORE_TESTS in this file lists the core tests, OLDEST_TESTS those that only 2.15 runs as well, and
 # FLOOR_TESTS all that 2.10 runs: parity, a run with resume and evaluation, an export, two processes.
 set -euo pipefail
@@ -61,6 +62,7 @@ FLOOR_TESTS=(
 TF="${TF:-2.20}"
 ARGUMENTS=()
 CHOSEN=""
+FLOOR=""
 HOROVOD=""
 while [ $# -gt 0 ]; do
   case "$1" in
@@ -78,6 +80,10 @@ while [ $# -gt 0 ]; do
       ;;
     --tf=*)
       TF="${1#--tf=}"
+      shift
+      ;;
+    --floor)
+      FLOOR="yes"
       shift
       ;;
     --horovod)
@@ -114,17 +120,18 @@ if [ "$HOROVOD" != "no" ]; then
 fi
 VENV=".venv"
 [ "$TF" = "2.20" ] || VENV=".venv-tf$TF"
-if [ "$TF" != "2.20" ] && [ -z "$CHOSEN" ]; then
-  if [ "$TF" = "2.10" ]; then
+if { [ "$TF" != "2.20" ] || [ -n "$FLOOR" ]; } && [ -z "$CHOSEN" ]; then
+  if [ "$TF" = "2.10" ] || [ -n "$FLOOR" ]; then
     ARGUMENTS+=("${FLOOR_TESTS[@]}")
   else
     ARGUMENTS+=("${CORE_TESTS[@]}")
+    [ "$TF" != "2.15" ] || ARGUMENTS+=("${OLDEST_TESTS[@]}")
   fi
-  [ "$TF" != "2.15" ] || ARGUMENTS+=("${OLDEST_TESTS[@]}")
 fi
 
 CORES="$(nproc 2>/dev/null || echo 2)"
-WORKERS="${WORKERS:-$((CORES < 4 ? CORES : 4))}"
+# One more than cores: a test often waits for a process, a server or a disk.
+WORKERS="${WORKERS:-$((CORES < 4 ? CORES + 1 : 4))}"
 THREADS="$((CORES / WORKERS > 0 ? CORES / WORKERS : 1))"
 
 # Workers that each use all cores only slow each other down.

@@ -79,6 +79,13 @@ def test_the_fewest_are_chosen_for_2_10(checkout):
     assert not {"tests/models", "tests/layers", "tests/parity", *OLDEST} & set(last)
 
 
+@pytest.mark.parametrize("version", ["2.15", "2.20", "2.21"])
+def test_the_floor_of_another_version_is_that_of_2_10(checkout, version):
+    result = bash(checkout / "scripts" / "test.sh", "--floor", "--tf", version)
+    assert result.stdout.splitlines()[-1].split()[-len(FLOOR) :] == FLOOR
+    assert not {"tests/models", "tests/layers", *OLDEST} & set(result.stdout.split())
+
+
 @pytest.mark.parametrize("chosen", ["tests/test_one.py", "tests/test_one.py::test_it"])
 def test_tests_that_are_named_are_all_that_runs(checkout, chosen):
     result = bash(checkout / "scripts" / "test.sh", "--tf", "2.15", chosen)
@@ -113,6 +120,20 @@ def test_ci_runs_all_and_fails_when_the_first_does(checkout, status):
     last = result.stdout.splitlines()[-3:]
     for line, version, word in zip(last, ("2.20", "2.15", "2.21"), passed, strict=True):
         assert line.startswith(f"ci: TensorFlow {version}:{word}")
+
+
+@pytest.mark.parametrize("within", ["-1", "2700"])
+def test_ci_runs_fewer_of_the_others_where_the_first_took_long_and_says_so(checkout, within):
+    shutil.copytree(ROOT / ".ci", checkout / ".ci")
+    result = bash(checkout / ".ci" / "run", CORE_WITHIN=within)
+    assert result.status == 0, str(result)
+    runs = [line for line in result.stdout.splitlines() if "python -m pytest" in line]
+    first, *others = result.stdout.splitlines()[-3:]
+    assert "tests/test_oldest.py" not in runs[0] and "--floor" not in first
+    for line, said in zip(runs[1:], others, strict=True):
+        assert ("tests/models" in line) == (within == "2700")
+        assert ("tests/test_oldest.py" in line) == (within == "-1")
+        assert ("--floor alone: 2.20 took longer than -1 s" in said) == (within == "-1")
 
 
 def test_ci_tells_at_its_end_what_the_lint_found(checkout):

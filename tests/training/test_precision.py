@@ -15,16 +15,6 @@ from ssd_centernet.training.trainer import Trainer
 from tests.models import contracts
 from tests.narrow import NARROW, PLUS, SIZE
 
-# Smaller images where losses still agree well within the bounds: a CPU has no fast float16, whose
-# steps take most of the time. Other networks normalise over too few cells then, and ssd300_resnet34
-# would show a wrong rate less.
-SMALLER = (64, 64)
-SIZES = dict.fromkeys(NARROW, SIZE) | {
-    "ssd300_vgg16": SMALLER,
-    "ssd300_vgg16_plus": SMALLER,
-    "ssd512_vgg16": SMALLER,
-    "centernet_hourglass104": SMALLER,
-}
 STEPS = 20
 # Largest relative difference of a step's total loss from that in float32. bfloat16 has 8 bits of
 # precision (a rounding is up to 0.4 %), float16 has 11 (0.05 %); roundings of a deep network and of
@@ -48,7 +38,7 @@ LEARNING_RATES |= {plus: LEARNING_RATES[published] for plus, published in PLUS.i
 
 def losses(recipe: str, dtype: str) -> np.ndarray:
     """Train a narrow network for 20 steps on four images: the total loss before each update."""
-    config.parse([recipe], [f"IMAGE_SIZE = {SIZES[recipe]}", *NARROW[recipe]])
+    config.parse([recipe], [f"IMAGE_SIZE = {SIZE}", *NARROW[recipe]])
     try:
         settings = gin.get_bindings("train")
         keras.utils.set_random_seed(1)
@@ -64,7 +54,7 @@ def losses(recipe: str, dtype: str) -> np.ndarray:
         batch_size=4,
         loss_scale=LossScale() if needs_loss_scale(detector.dtype_policy.name) else None,
     )
-    batch = contracts.batch_of(SIZES[recipe], [2, 3, 1, 2])
+    batch = contracts.batch_of(SIZE, [2, 3, 1, 2])
     step = tf.function(trainer.train_step)
     totals = []
     for _ in range(STEPS):
