@@ -10,6 +10,7 @@ import tensorflow as tf
 from ssd_centernet._keras import keras
 from ssd_centernet.layers.base import ConfiguredLayer
 from ssd_centernet.layers.normalization import BatchNorm
+from ssd_centernet.layers.strided import Conv2D
 from ssd_centernet.layers.upsampling import UpsampleAdd
 
 
@@ -101,7 +102,7 @@ class FPN(ConfiguredLayer):
         super().build(input_shapes)
 
     def _conv(self, name: str, kernel: int, *, stride: int = 1, bias: bool = True):
-        return keras.layers.Conv2D(
+        return Conv2D(
             self.width,
             kernel,
             stride,

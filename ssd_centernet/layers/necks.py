@@ -10,6 +10,7 @@ import tensorflow as tf
 from ssd_centernet._keras import keras
 from ssd_centernet.layers.base import ConfiguredLayer
 from ssd_centernet.layers.normalization import BatchNorm, L2Norm
+from ssd_centernet.layers.strided import Conv2D
 from ssd_centernet.layers.upsampling import UpsampleAdd
 
 
@@ -78,9 +79,7 @@ class SSDExtraLevels(ConfiguredLayer):
                 keras.layers.Conv2D(narrow, 1, name=f"level{index + 1}_reduce", **common)
             )
             self._expand.append(
-                keras.layers.Conv2D(
-                    wide, 3, stride, padding, name=f"level{index + 1}_expand", **common
-                )
+                Conv2D(wide, 3, stride, padding, name=f"level{index + 1}_expand", **common)
             )
         super().build(input_shapes)
 
