@@ -136,6 +136,16 @@ def test_ci_runs_fewer_of_the_others_where_the_first_took_long_and_says_so(check
         assert ("--floor alone: 2.20 took longer than -1 s" in said) == (within == "-1")
 
 
+def test_ci_says_what_it_had_no_time_to_run(checkout):
+    shutil.copytree(ROOT / ".ci", checkout / ".ci")
+    result = bash(checkout / ".ci" / "run", BEGIN_WITHIN="-1")
+    assert result.status == 0, str(result)
+    first, *others = result.stdout.splitlines()[-3:]
+    assert " passed in " in first and ".venv-tf" not in result.stdout
+    for line, version in zip(others, ("2.15", "2.21"), strict=True):
+        assert line.startswith(f"ci: TensorFlow {version}: NOT RUN, ")
+
+
 def test_ci_tells_at_its_end_what_the_lint_found(checkout):
     """A file in another format ends the run of 2.20 long before the last line of the whole."""
     shutil.copytree(ROOT / ".ci", checkout / ".ci")
