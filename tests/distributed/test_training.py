@@ -19,6 +19,25 @@ def windows(model_dir) -> list[dict]:
     return [one for one in map(json.loads, lines) if one["kind"] == "train"]
 
 
+def differences(one, other) -> list[str]:
+    """What two runs do not have in common to the last bit: steps first, then checkpoints."""
+    found, measured = [], ("total", "gradient_norm")
+    # A run that began again has some steps twice: the last one is what it went on from.
+    ours, theirs = ({line["step"]: line for line in windows(run)} for run in (one, other))
+    for step in sorted(ours.keys() | theirs.keys()):
+        values = [[run.get(step, {}).get(name) for name in measured] for run in (ours, theirs)]
+        if values[0] != values[1]:
+            found.append(f"step {step}: {values[0]} and {values[1]}")
+    for checkpoint in sorted(path.stem for path in one.glob("ckpt-*.index")):
+        ours, theirs = (variables(run / checkpoint) for run in (one, other))
+        assert ours.keys() == theirs.keys(), checkpoint
+        for name, value in ours.items():
+            if (value != theirs[name]).any():
+                apart = np.abs(value - theirs[name]).max()
+                found.append(f"{checkpoint}: {name}, by {apart} of {np.abs(value).max()}")
+    return found
+
+
 @pytest.mark.parametrize("processes", [2, 3])
 def test_several_processes_train_as_one_with_all_their_images(trained, processes):
     alone, together = trained(1), trained(processes)
