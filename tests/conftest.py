@@ -56,6 +56,26 @@ def _forget_settings():
         config.clear()
 
 
+# What a command sets for its process: here one process runs several.
+_OF_A_COMMAND = {"TF_USE_LEGACY_KERAS", "TF_CPP_MIN_LOG_LEVEL"}
+
+
+@pytest.fixture(autouse=True)
+def _environment_stays():
+    """Fail a test that leaves a variable to the next, whose processes may compute otherwise."""
+    before = dict(os.environ)
+    yield
+    after = dict(os.environ)
+    names = {name for name in before | after if before.get(name) != after.get(name)}
+    names -= {"PYTEST_CURRENT_TEST"}
+    for name in names:
+        os.environ.pop(name, None)
+        if name in before:
+            os.environ[name] = before[name]
+    left = {name: (before.get(name), after.get(name)) for name in sorted(names - _OF_A_COMMAND)}
+    assert not left, f"variables before and after the test: {left}; set them with monkeypatch"
+
+
 # Growth after which a process looks for what it can give back.
 _GROWTH = 100 << 20
 _seen = {"memory": 0}

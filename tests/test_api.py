@@ -190,10 +190,8 @@ for number, model in enumerate(models):
             assert len(weights.files) == len(want)
             for name, one in zip(weights.files, want, strict=True):
                 np.testing.assert_array_equal(weights[name], one)
-    # Once, on a busy machine, the last bits of the outputs were others with the same file: by 6e-8.
-    # Why is not known. The weights above are what the file promises.
     for logits in np.load(tmp_path / "logits.npy"):
-        np.testing.assert_allclose(logits, detector(image)["class_logits"], rtol=0, atol=1e-6)
+        np.testing.assert_array_equal(logits, detector(image)["class_logits"])
 
 
 def arrays_of(data_dir):

@@ -98,9 +98,10 @@ def load_plugin(kind: str) -> None:
     """
     if kind != "HPU" or tf.config.list_physical_devices("HPU"):
         return
-    _set_for_gaudi()
     if not _found("habana_frameworks.tensorflow"):
         raise ImportError("no module habana_frameworks.tensorflow")
+    # Only now: what is set stays, and processes that this one starts would do without oneDNN.
+    _set_for_gaudi()
     # The package refuses another TensorFlow than its own with an ImportError of its own.
     module = call(kind, lambda: importlib.import_module("habana_frameworks.tensorflow"))
     call(kind, module.load_habana_module)

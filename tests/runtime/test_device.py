@@ -1,5 +1,6 @@
 """Which device a run gets: names, errors and claims, on a machine without accelerators."""
 
+import os
 import socket
 
 import pytest
@@ -18,10 +19,13 @@ def test_absent_device_is_refused_with_advice(name, monkeypatch):
     if tf.config.list_physical_devices(name.upper()) or name.upper() in vendors.installed():
         pytest.skip(f"this machine has a {name.upper()}")
     monkeypatch.delenv("TPU_NAME", raising=False)
+    before = dict(os.environ)
     with pytest.raises(
         RuntimeError, match=rf"sees no {name.upper()} \(it sees: CPU:0.*--device=cpu"
     ):
         device.select_device(name)
+    # Gaudi's settings would switch oneDNN off in every process that this one starts later.
+    assert dict(os.environ) == before
 
 
 def test_cpu_runs_a_step():
