@@ -145,17 +145,22 @@ install_around_tensorflow() {
 }
 
 # The input pipeline's compiled operations halve what it costs; everything works without them. A
-# failure is told once.
+# failure is told once. They lie outside the environment, and may be gone while it is there.
 build_native() {
-  local sources
+  local sources built=() library said
   [ -z "$PEERS" ] && [ -e ssd_centernet/native/build.py ] || return 0
   sources="$(cat ssd_centernet/native/*.py ssd_centernet/native/*.cc ssd_centernet/native/*.h | sha256sum)"
-  [ "$(cat "$VENV/.native" 2>/dev/null)" != "$sources" ] || return 0
-  local said
-  said="$(TF_CPP_MIN_LOG_LEVEL=2 "$VENV/bin/python" -m ssd_centernet.native.build 2>&1 >/dev/null)" ||
-    echo "setup: the input pipeline does without compiled operations:" \
-      "$(tail -n 1 <<<"$said")" >&2
-  { echo "$sources" >"$VENV/.native"; } 2>/dev/null || true
+  [ ! -e "$VENV/.native" ] || mapfile -t built <"$VENV/.native"
+  if [ "${built[0]-}" = "$sources" ]; then
+    [ "${built[1]-}" != "none" ] && [ ! -e "${built[1]-}" ] || return 0
+  fi
+  said="$(mktemp)"
+  if ! library="$(TF_CPP_MIN_LOG_LEVEL=2 "$VENV/bin/python" -m ssd_centernet.native.build 2>"$said")"; then
+    library="none"
+    echo "setup: the input pipeline does without compiled operations:" "$(tail -n 1 "$said")" >&2
+  fi
+  rm -f "$said"
+  { printf '%s\n' "$sources" "$library" >"$VENV/.native"; } 2>/dev/null || true
 }
 
 finished() {

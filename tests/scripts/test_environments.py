@@ -323,3 +323,52 @@ def test_what_the_package_asks_for_follows_the_version(named, wanted, missing):
     rows = result.stdout.split()
     assert set(wanted) <= set(rows)
     assert not [row for row in rows if row.startswith(tuple(missing) or ("no such",))]
+
+
+_BUILDS = """#!/bin/sh
+[ "$*" = "-m ssd_centernet.native.build" ] || exit 0
+[ -z "$FAILS" ] || { echo "a line" >&2; echo "Error: there is no C++ compiler" >&2; exit 1; }
+echo built >>"$0.builds"
+touch "$0.library"
+echo "$0.library"
+"""
+
+
+@pytest.fixture
+def installed(checkout):
+    """A checkout with the real setup.sh, whose environment only builds the compiled operations."""
+    shutil.copy(ROOT / "scripts" / "setup.sh", checkout / "scripts")
+    (checkout / "ssd_centernet" / "native").mkdir(parents=True)
+    sources = [f"ssd_centernet/native/{name}" for name in ("build.py", "ops.cc", "ops.h")]
+    for name in ("setup.py", "pyproject.toml", *sources):
+        (checkout / name).touch()
+    (checkout / ".venv" / "bin" / "python").write_text(_BUILDS)
+    return checkout
+
+
+def set_up(checkout, **variables):
+    """Set the checkout up again; say how often the operations were built until now."""
+    ended = bash(checkout / "scripts" / "setup.sh", **variables)
+    assert ended.status == 0, str(ended)
+    builds = checkout / ".venv" / "bin" / "python.builds"
+    return builds.read_text().count("built") if builds.exists() else 0, ended.stderr
+
+
+def test_compiled_operations_are_built_again_where_they_are_gone_or_of_other_sources(installed):
+    assert set_up(installed) == (1, "")
+    assert set_up(installed) == (1, "")
+    (installed / ".venv" / "bin" / "python.library").unlink()
+    assert set_up(installed) == (2, "")
+    (installed / "ssd_centernet" / "native" / "ops.cc").write_text("// Other sources.")
+    assert set_up(installed) == (3, "")
+    assert set_up(installed) == (3, "")
+
+
+def test_compiled_operations_that_cannot_be_built_are_told_once(installed):
+    builds, told = set_up(installed, FAILS=1)
+    assert builds == 0
+    assert told == (
+        "setup: the input pipeline does without compiled operations: "
+        "Error: there is no C++ compiler\n"
+    )
+    assert set_up(installed, FAILS=1) == (0, "")
