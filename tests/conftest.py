@@ -56,8 +56,9 @@ def _forget_settings():
         config.clear()
 
 
-# What a command sets for its process: here one process runs several.
-_OF_A_COMMAND = {"TF_USE_LEGACY_KERAS", "TF_CPP_MIN_LOG_LEVEL"}
+# What commands and clients of the data service set for the life of their process: here one process
+# runs several of them.
+_OF_A_PROCESS = {"TF_USE_LEGACY_KERAS", "TF_CPP_MIN_LOG_LEVEL", "no_grpc_proxy"}
 
 
 @pytest.fixture(autouse=True)
@@ -72,7 +73,7 @@ def _environment_stays():
         os.environ.pop(name, None)
         if name in before:
             os.environ[name] = before[name]
-    left = {name: (before.get(name), after.get(name)) for name in sorted(names - _OF_A_COMMAND)}
+    left = {name: (before.get(name), after.get(name)) for name in sorted(names - _OF_A_PROCESS)}
     assert not left, f"variables before and after the test: {left}; set them with monkeypatch"
 
 
