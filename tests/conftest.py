@@ -56,14 +56,15 @@ def _forget_settings():
         config.clear()
 
 
-# What commands and clients of the data service set for the life of their process: here one process
-# runs several of them.
-_OF_A_PROCESS = {"TF_USE_LEGACY_KERAS", "TF_CPP_MIN_LOG_LEVEL", "no_grpc_proxy"}
+# What decides how a process computes; but not what a command sets for its process, as here one
+# process runs several. Packages set other variables where they are first imported.
+_DECIDING = ("TF_", "XLA_", "OMP_", "MKL_", "ONEDNN_", "DNNL_", "HOROVOD_", "SSD_CENTERNET_")
+_OF_A_COMMAND = {"TF_USE_LEGACY_KERAS", "TF_CPP_MIN_LOG_LEVEL"}
 
 
 @pytest.fixture(autouse=True)
 def _environment_stays():
-    """Fail a test that leaves a variable to the next, whose processes may compute otherwise."""
+    """Put the environment back; fail a test that leaves what changes how later ones compute."""
     before = dict(os.environ)
     yield
     after = dict(os.environ)
@@ -73,7 +74,8 @@ def _environment_stays():
         os.environ.pop(name, None)
         if name in before:
             os.environ[name] = before[name]
-    left = {name: (before.get(name), after.get(name)) for name in sorted(names - _OF_A_PROCESS)}
+    deciding = {name for name in names if name.startswith(_DECIDING)} - _OF_A_COMMAND
+    left = {name: (before.get(name), after.get(name)) for name in sorted(deciding)}
     assert not left, f"variables before and after the test: {left}; set them with monkeypatch"
 
 
