@@ -151,8 +151,8 @@ build_native() {
   [ -z "$PEERS" ] && [ -e ssd_centernet/native/build.py ] || return 0
   sources="$(cat ssd_centernet/native/*.py ssd_centernet/native/*.cc ssd_centernet/native/*.h | sha256sum)"
   [ ! -e "$VENV/.native" ] || mapfile -t built <"$VENV/.native"
-  if [ "${built[0]-}" = "$sources" ]; then
-    [ "${built[1]-}" != "none" ] && [ ! -e "${built[1]-}" ] || return 0
+  if [ "${built[0]-}" = "$sources" ] && { [ "${built[1]-}" = "none" ] || [ -e "${built[1]-}" ]; }; then
+    return 0
   fi
   said="$(mktemp)"
   if ! library="$(TF_CPP_MIN_LOG_LEVEL=2 "$VENV/bin/python" -m ssd_centernet.native.build 2>"$said")"; then

@@ -28,7 +28,9 @@ def differences(one, other) -> list[str]:
         values = [[run.get(step, {}).get(name) for name in measured] for run in (ours, theirs)]
         if values[0] != values[1]:
             found.append(f"step {step}: {values[0]} and {values[1]}")
-    for checkpoint in sorted(path.stem for path in one.glob("ckpt-*.index")):
+    checkpoints = sorted(path.stem for path in one.glob("ckpt-*.index"))
+    assert checkpoints, f"no checkpoint in {one}"
+    for checkpoint in checkpoints:
         ours, theirs = (variables(run / checkpoint) for run in (one, other))
         assert ours.keys() == theirs.keys(), checkpoint
         for name, value in ours.items():
